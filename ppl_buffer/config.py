@@ -1,0 +1,113 @@
+"""The network's sizes, and the names and shapes of its weights: the contract that both backends share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ppl_buffer.schema import Categorical, Schema, Variable
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes of a buffered transformer.
+
+    Args:
+        width: length of a token's vector; a multiple of `heads`.
+        depth: number of layers.
+        heads: attention heads a layer.
+        mlp: hidden units of each layer's two-layer perceptron, and of the heads and embeddings.
+        components: Gaussians in the mixture of a continuous outcome.
+        param_depth: number of top layers in which targets read the parameters.
+        counters: learned counts an attention layer keeps over an ordered buffer, beside the count of trials. A key
+            loses weight with what has been counted since; see `docs/design.md`, "Distances that count".
+
+    Raises:
+        ValueError: if a size is not a positive integer, `heads` does not divide `width`, or `param_depth` exceeds
+            `depth`.
+    """
+
+    width: int = 64
+    depth: int = 4
+    heads: int = 4
+    mlp: int = 128
+    components: int = 20
+    param_depth: int = 2
+    counters: int = 8
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            least = 0 if name == "counters" else 1
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
+        if self.width % self.heads:
+            raise ValueError(f"heads: expected a divisor of width={self.width}, got {self.heads}")
+        if self.param_depth > self.depth:
+            raise ValueError(f"param_depth: expected at most depth={self.depth}, got {self.param_depth}")
+
+    def to_dict(self) -> dict[str, int]:
+        """A JSON-ready description."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, description: Mapping[str, Any]) -> Config:
+        """Read what `to_dict` wrote."""
+        return cls(**description)
+
+
+def feature_size(variables: Mapping[str, Variable]) -> int:
+    """Numbers that describe one trial's variables: one a category, one a continuous variable."""
+    return sum(variable.n if isinstance(variable, Categorical) else 1 for variable in variables.values())
+
+
+def head_size(variable: Variable, config: Config) -> int:
+    """Numbers that an outcome's head puts out: logits, or weight, mean and scale of each Gaussian."""
+    return variable.n if isinstance(variable, Categorical) else 3 * config.components
+
+
+def weight_shapes(schema: Schema, config: Config) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every weight. Matrices are (out, in), as torch stores them; both backends read these names."""
+    width, hidden = config.width, config.mlp
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def linear(name: str, inputs: int, outputs: int) -> None:
+        shapes[f"{name}.weight"] = (outputs, inputs)
+        shapes[f"{name}.bias"] = (outputs,)
+
+    def norm(name: str) -> None:
+        shapes[f"{name}.weight"] = (width,)
+        shapes[f"{name}.bias"] = (width,)
+
+    def perceptron(name: str, inputs: int, outputs: int) -> None:
+        linear(f"{name}.hidden", inputs, hidden)
+        linear(f"{name}.out", hidden, outputs)
+
+    # A schema without inputs still has targets: one constant feature stands in.
+    query = max(feature_size(schema.inputs), 1)
+    pair = feature_size({**schema.inputs, **schema.outcomes, **schema.feedback})
+    perceptron("embed.target", query, width)
+    perceptron("embed.pair", pair, width)
+    for role in ("target", "buffer", "context", "param"):
+        shapes[f"role.{role}"] = (width,)
+    for name in schema.params:
+        perceptron(f"embed.param.{name}", 1, width)
+    for index in range(config.depth):
+        layer = f"layers.{index}"
+        norm(f"{layer}.norm_attention")
+        linear(f"{layer}.query", width, width)
+        linear(f"{layer}.key_value", width, 2 * width)
+        linear(f"{layer}.merge", width, width)
+        norm(f"{layer}.norm_mlp")
+        perceptron(f"{layer}.mlp", width, width)
+        shapes[f"{layer}.null_key"] = (config.heads, width // config.heads)
+        shapes[f"{layer}.null_value"] = (config.heads, width // config.heads)
+        if schema.ordered:
+            linear(f"{layer}.counter", width, config.counters)
+            linear(f"{layer}.slope", width, config.heads * (config.counters + 1))
+    norm("norm_out")
+    earlier: dict[str, Variable] = {}
+    for name, variable in schema.outcomes.items():
+        perceptron(f"heads.{name}", width + feature_size(earlier), head_size(variable, config))
+        earlier[name] = variable
+    return shapes

@@ -1,0 +1,302 @@
+"""What a data set holds: named parameters, inputs, outcomes and feedback, and the scale each lives on.
+
+Every transform here works on NumPy, torch and JAX arrays: functions take the array namespace as ``xp``
+(``numpy``, ``torch`` or ``jax.numpy``), so that the two backends and the simulators share one definition.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+Array = Any
+
+
+def _finite(name: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"{name}: expected a finite number, got {value!r}")
+    return float(value)
+
+
+def _range(name: str, value: tuple[float, float]) -> tuple[float, float]:
+    try:
+        low, high = value
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}: expected a pair (low, high), got {value!r}") from None
+    low, high = _finite(name, low), _finite(name, high)
+    if not low < high:
+        raise ValueError(f"{name}: expected low < high, got ({low}, {high})")
+    return low, high
+
+
+@dataclass(frozen=True)
+class Real:
+    """A real number.
+
+    Args:
+        lapse: range (low, high) of the uniform density that a lapse follows, in the variable's units.
+    """
+
+    lapse: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.lapse is not None:
+            object.__setattr__(self, "lapse", _range("lapse", self.lapse))
+
+    def unconstrain(self, xp: ModuleType, value: Array) -> Array:
+        """Map a value to the unconstrained scale."""
+        return value
+
+    def constrain(self, xp: ModuleType, unconstrained: Array) -> Array:
+        """Inverse of `unconstrain`."""
+        return unconstrained
+
+    def log_slope(self, xp: ModuleType, value: Array) -> Array:
+        """Log derivative of `unconstrain` at a value: the log-Jacobian that a density carries."""
+        return xp.zeros_like(value)
+
+    def contains(self, xp: ModuleType, value: Array) -> Array:
+        """Whether each value is legal: boolean array."""
+        return xp.isfinite(value)
+
+    @property
+    def description(self) -> str:
+        return "a finite real number"
+
+
+@dataclass(frozen=True)
+class Positive:
+    """A number above zero (a response time, a scale); the network sees its logarithm.
+
+    Args:
+        lapse: range (low, high) of the uniform density that a lapse follows, in the variable's units.
+    """
+
+    lapse: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.lapse is not None:
+            low, high = _range("lapse", self.lapse)
+            if low < 0:
+                raise ValueError(f"lapse: expected a range of positive numbers, got ({low}, {high})")
+            object.__setattr__(self, "lapse", (low, high))
+
+    def unconstrain(self, xp: ModuleType, value: Array) -> Array:
+        """Map a value to the unconstrained scale."""
+        return xp.log(value)
+
+    def constrain(self, xp: ModuleType, unconstrained: Array) -> Array:
+        """Inverse of `unconstrain`."""
+        return xp.exp(unconstrained)
+
+    def log_slope(self, xp: ModuleType, value: Array) -> Array:
+        """Log derivative of `unconstrain` at a value: the log-Jacobian that a density carries."""
+        return -xp.log(value)
+
+    def contains(self, xp: ModuleType, value: Array) -> Array:
+        """Whether each value is legal: boolean array."""
+        return xp.isfinite(value) & (value > 0)
+
+    @property
+    def description(self) -> str:
+        return "a number above 0"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A number between two bounds.
+
+    Args:
+        low: lower bound.
+        high: upper bound.
+        closed: the bounds themselves are legal. Only for parameters: the network then reads the value on its
+            linear scale, since the logit has no value at a bound.
+
+    Raises:
+        ValueError: if the bounds are not finite or not in order.
+    """
+
+    low: float
+    high: float
+    closed: bool = False
+
+    def __post_init__(self) -> None:
+        low, high = _range("Interval", (self.low, self.high))
+        object.__setattr__(self, "low", low)
+        object.__setattr__(self, "high", high)
+
+    @property
+    def lapse(self) -> tuple[float, float]:
+        """A lapse is uniform over the interval."""
+        return self.low, self.high
+
+    def unconstrain(self, xp: ModuleType, value: Array) -> Array:
+        """Map a value to the unconstrained scale."""
+        if self.closed:
+            return value
+        return xp.log(value - self.low) - xp.log(self.high - value)
+
+    def constrain(self, xp: ModuleType, unconstrained: Array) -> Array:
+        """Inverse of `unconstrain`."""
+        if self.closed:
+            return unconstrained
+        # The logistic function through tanh, which every namespace has and which never overflows.
+        return self.low + (self.high - self.low) * 0.5 * (xp.tanh(0.5 * unconstrained) + 1)
+
+    def log_slope(self, xp: ModuleType, value: Array) -> Array:
+        """Log derivative of `unconstrain` at a value: the log-Jacobian that a density carries."""
+        if self.closed:
+            return xp.zeros_like(value)
+        return math.log(self.high - self.low) - xp.log(value - self.low) - xp.log(self.high - value)
+
+    def contains(self, xp: ModuleType, value: Array) -> Array:
+        """Whether each value is legal: boolean array."""
+        if self.closed:
+            return (value >= self.low) & (value <= self.high)
+        return (value > self.low) & (value < self.high)
+
+    @property
+    def description(self) -> str:
+        brackets = "[]" if self.closed else "()"
+        return f"a number in {brackets[0]}{self.low:g}, {self.high:g}{brackets[1]}"
+
+
+@dataclass(frozen=True)
+class Categorical:
+    """One of n categories, coded 0 to n - 1.
+
+    Args:
+        n: number of categories, at least 2.
+
+    Raises:
+        ValueError: if n is not an integer above 1.
+    """
+
+    n: int
+
+    def __post_init__(self) -> None:
+        if isinstance(self.n, bool) or not isinstance(self.n, int) or self.n < 2:
+            raise ValueError(f"Categorical: n: expected an integer of at least 2, got {self.n!r}")
+
+    def contains(self, xp: ModuleType, value: Array) -> Array:
+        """Whether each value is legal: boolean array."""
+        return (value >= 0) & (value < self.n) & (value == xp.floor(value))
+
+    @property
+    def description(self) -> str:
+        return f"an integer from 0 to {self.n - 1}"
+
+
+Continuous = Real | Positive | Interval
+Variable = Continuous | Categorical
+_KINDS = {"Real": Real, "Positive": Positive, "Interval": Interval, "Categorical": Categorical}
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What one data set holds, and how its trials hang together.
+
+    Args:
+        params: the simulator's parameters, each `Real`, `Positive` or `Interval`.
+        inputs: what is known of a trial before the response.
+        outcomes: what the participant does, in the order in which the density factorises inside a trial.
+        feedback: what the participant learns after responding.
+        ordered: trial k depends on the trials before it. Otherwise the trials are exchangeable.
+        independent: exchangeable trials are independent where all parameters are told, so that the buffer is
+            skipped there. Leave it False for a random function, whose points depend on each other whatever is told.
+        contamination: known probability that a trial's outcome is a lapse, mixed into the density, in training too.
+
+    Raises:
+        ValueError: if a name is used twice or is no identifier, a kind does not fit its place, there is no outcome,
+            or contamination is given while an outcome states no lapse range.
+    """
+
+    params: Mapping[str, Continuous] = field(default_factory=dict)
+    inputs: Mapping[str, Variable] = field(default_factory=dict)
+    outcomes: Mapping[str, Variable] = field(default_factory=dict)
+    feedback: Mapping[str, Variable] = field(default_factory=dict)
+    ordered: bool = False
+    independent: bool = False
+    contamination: float = 0.0
+
+    def __post_init__(self) -> None:
+        names: list[str] = []
+        for group in ("params", "inputs", "outcomes", "feedback"):
+            variables = getattr(self, group)
+            if not isinstance(variables, Mapping):
+                raise ValueError(f"{group}: expected a dict of name to variable, got {type(variables).__name__}")
+            variables = dict(variables)
+            object.__setattr__(self, group, variables)
+            for name, variable in variables.items():
+                if not isinstance(name, str) or not name.isidentifier():
+                    raise ValueError(f"{group}: expected names that are Python identifiers, got {name!r}")
+                if not isinstance(variable, tuple(_KINDS.values())):
+                    raise ValueError(
+                        f"{group}[{name!r}]: expected Real, Positive, Interval or Categorical, got {variable!r}"
+                    )
+                if group == "params" and isinstance(variable, Categorical):
+                    raise ValueError(f"params[{name!r}]: expected Real, Positive or Interval, got {variable!r}")
+                if group != "params" and getattr(variable, "closed", False):
+                    raise ValueError(f"{group}[{name!r}]: a closed Interval is only for parameters")
+            names.extend(variables)
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"names: expected each name once over params, inputs, outcomes and feedback, got {repeated}")
+        if not self.outcomes:
+            raise ValueError("outcomes: expected at least one outcome, got none")
+        if self.ordered and self.independent:
+            raise ValueError("independent: expected False for an ordered schema, got True")
+        if not 0 <= self.contamination < 1:
+            raise ValueError(f"contamination: expected a probability in [0, 1), got {self.contamination!r}")
+        if self.contamination:
+            self.require_lapse("contamination")
+
+    def require_lapse(self, argument: str) -> None:
+        """Refuse `argument` unless every outcome states the density that a lapse follows."""
+        for name, variable in self.outcomes.items():
+            if not isinstance(variable, Categorical) and variable.lapse is None:
+                raise ValueError(
+                    f"{argument}: expected every outcome to state the range of a lapse, but {name!r} has none; "
+                    f"write {type(variable).__name__}(lapse=(low, high)) in the schema"
+                )
+
+    @property
+    def event_shape_tail(self) -> tuple[int, ...]:
+        """What follows K in the event shape: () for one outcome, (n_outcomes,) for several."""
+        return () if len(self.outcomes) == 1 else (len(self.outcomes),)
+
+    @property
+    def noise_size(self) -> int:
+        """Uniform numbers that one trial of a rollout takes: two an outcome, one for the lapse, one a feedback."""
+        return 2 * len(self.outcomes) + 1 + len(self.feedback)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready description, read back by `from_dict`."""
+        groups = {}
+        for group in ("params", "inputs", "outcomes", "feedback"):
+            # A list of pairs, not an object: the order of the variables is part of the meaning.
+            groups[group] = [
+                [name, {"kind": type(variable).__name__, **vars(variable)}]
+                for name, variable in getattr(self, group).items()
+            ]
+        return {
+            **groups,
+            "ordered": self.ordered,
+            "independent": self.independent,
+            "contamination": self.contamination,
+        }
+
+    @classmethod
+    def from_dict(cls, description: Mapping[str, Any]) -> Schema:
+        """Read what `to_dict` wrote."""
+        groups = {}
+        for group in ("params", "inputs", "outcomes", "feedback"):
+            groups[group] = {}
+            for name, entry in description[group]:
+                arguments = {key: tuple(v) if isinstance(v, list) else v for key, v in entry.items() if key != "kind"}
+                groups[group][name] = _KINDS[entry["kind"]](**arguments)
+        rest = {key: description[key] for key in ("ordered", "independent", "contamination")}
+        return cls(**groups, **rest)

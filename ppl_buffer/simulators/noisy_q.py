@@ -1,0 +1,155 @@
+"""Q-learning over pairs of symbols with noisy updates: choices, rewards, an intractable likelihood.
+
+The learning noise is that of Findling, Skvortsova, Dromnelle, Palminteri & Wyart (2019), "Computational noise in
+reward-guided learning drives behavioral variability in volatile environments", Nature Neuroscience 22, 2066-2077.
+The task is the probabilistic selection task (Frank, Seeberger & O'Reilly 2004, Science 306, 1940-1943).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ppl_buffer.prior import Prior
+from ppl_buffer.schema import Categorical, Interval, Positive, Real, Schema
+
+Arrays = dict[str, np.ndarray]
+
+
+class NoisyQ:
+    """Q-learning with learning noise over `pairs` pairs of symbols.
+
+    On trial k the pair ``pair_k`` is shown and option ``choice_k`` in {0, 1} is chosen with probability
+
+        softmax(beta * Q[pair_k, :] + kappa * (option was chosen on trial k - 1, whatever the pair)),
+
+    a reward ``reward_k`` in {0, 1} follows, and the chosen value alone is updated,
+
+        Q <- Q + alpha * delta + zeta * |delta| * epsilon,    delta = reward - Q,    epsilon ~ Normal(0, 1).
+
+    All values start at 0.5. At zeta = 0 this is plain Q-learning, whose likelihood is exact; at zeta > 0 the
+    likelihood integrates over the noise of every update.
+
+    Parameters: learning rate ``alpha`` in (0, 1), inverse temperature ``beta`` above 0, choice stickiness ``kappa``
+    in log-odds, learning noise ``zeta`` in [0, 1] (0 is legal). Their prior is uniform over the box in `priors`.
+
+    Args:
+        pairs: number of symbol pairs.
+        reward_probabilities: for each pair, the probability of a reward for its better symbol; the other symbol is
+            rewarded with the complement. Option 1 is the better symbol. By default 0.8, 0.7, 0.6, repeated.
+
+    Raises:
+        ValueError: if `pairs` is below 1, or the reward probabilities do not fit it or lie outside [0, 1].
+    """
+
+    priors = {
+        "alpha": Prior.uniform(0.0, 1.0),
+        "beta": Prior.uniform(0.0, 10.0),
+        "kappa": Prior.uniform(-2.0, 2.0),
+        "zeta": Prior.uniform(0.0, 1.0),
+    }
+
+    def __init__(self, pairs: int = 3, reward_probabilities: Sequence[float] | None = None) -> None:
+        if isinstance(pairs, bool) or not isinstance(pairs, int) or pairs < 1:
+            raise ValueError(f"pairs: expected an integer of at least 1, got {pairs!r}")
+        if reward_probabilities is None:
+            reward_probabilities = [(0.8, 0.7, 0.6)[index % 3] for index in range(pairs)]
+        probabilities = np.asarray(reward_probabilities, dtype=float)
+        if probabilities.shape != (pairs,):
+            raise ValueError(f"reward_probabilities: expected {pairs} numbers, got shape {probabilities.shape}")
+        if not ((probabilities >= 0) & (probabilities <= 1)).all():
+            raise ValueError(f"reward_probabilities: expected numbers in [0, 1], got {probabilities.tolist()}")
+        self.pairs = pairs
+        self.reward_probabilities = tuple(probabilities.tolist())
+        inputs = {"pair": Categorical(pairs)} if pairs > 1 else {}
+        self.schema = Schema(
+            params={"alpha": Interval(0, 1), "beta": Positive(), "kappa": Real(), "zeta": Interval(0, 1, closed=True)},
+            inputs=inputs,
+            outcomes={"choice": Categorical(2)},
+            feedback={"reward": Real()},
+            ordered=True,
+        )
+
+    def prior(self, rng: np.random.Generator, size: int) -> Arrays:
+        """Draw parameters: dict name -> (size,)."""
+        return {name: prior.sample(rng, size) for name, prior in self.priors.items()}
+
+    def inputs(self, rng: np.random.Generator, size: int, trials: int) -> Arrays:
+        """Draw which pair is shown, each pair equally often up to one, in random order: {"pair": (size, trials)}."""
+        if self.pairs == 1:
+            return {}
+        balanced = np.broadcast_to(np.arange(trials) % self.pairs, (size, trials))
+        return {"pair": rng.permuted(balanced, axis=1)}
+
+    def environment(self, trial: Any, inputs: dict[str, Any], outcomes: dict[str, Any], uniform: Any) -> dict[str, Any]:
+        """Reward drawn choices, as `JointPredictive(environment=...)` asks for it; any backend's arrays.
+
+        Args:
+            trial: index of the trial; not used, the reward probabilities are constant.
+            inputs: the trial's inputs, each (...).
+            outcomes: the trial's outcomes, each (...).
+            uniform: numbers uniform in (0, 1), (..., 1): one for each feedback variable.
+
+        Returns:
+            {"reward": (...)}, 1 or 0.
+        """
+        choice = outcomes["choice"]
+        # Arithmetic instead of indexing, so that one line serves NumPy, torch and JAX, traced or not.
+        better = 0.0 * choice
+        for index, probability in enumerate(self.reward_probabilities):
+            shown = 1.0 if self.pairs == 1 else 1.0 * (inputs["pair"] == index)
+            better = better + shown * probability
+        chance = choice * better + (1 - choice) * (1 - better)
+        return {"reward": 1.0 * (uniform[..., 0] < chance)}
+
+    def simulate(self, rng: np.random.Generator, params: Arrays, inputs: Arrays, trials: int | None = None) -> Arrays:
+        """Draw choices and rewards: dict of ``choice`` (size, trials) in {0, 1} and ``reward`` (size, trials).
+
+        Args:
+            rng: the only source of randomness.
+            params: dict name -> (size,).
+            inputs: dict name -> (size, trials).
+            trials: number of trials; needed only where there are no inputs (`pairs=1`).
+        """
+        return self.simulate_with_probabilities(rng, params, inputs, trials)[0]
+
+    def simulate_with_probabilities(
+        self, rng: np.random.Generator, params: Arrays, inputs: Arrays, trials: int | None = None
+    ) -> tuple[Arrays, Arrays]:
+        """`simulate`, and what the simulator itself knew of each choice before drawing it.
+
+        Returns:
+            the data, and {"choice": (size, trials, 2)}: probabilities given parameters, history and learning noise.
+            Training on them in place of the drawn choices has the same expected gradient and less variance.
+        """
+        size = len(params["alpha"])
+        if self.pairs == 1:
+            if trials is None:
+                raise ValueError("trials: expected a number where there are no inputs, got None")
+            pair = np.zeros((size, trials), dtype=int)
+        else:
+            pair = np.asarray(inputs["pair"], dtype=int)
+            trials = pair.shape[1]
+        alpha, beta, kappa, zeta = (np.asarray(params[name], dtype=float) for name in self.schema.params)
+        rows = np.arange(size)
+        values = np.full((size, self.pairs, 2), 0.5)
+        choices = np.empty((size, trials), dtype=int)
+        rewards = np.empty((size, trials))
+        probability = np.empty((size, trials))
+        previous = np.zeros(size)  # +1 after option 1, -1 after option 0, 0 before the first trial
+        choice_uniform, reward_uniform = rng.random((trials, size)), rng.random((trials, size))
+        noise = rng.standard_normal((trials, size))
+        for k in range(trials):
+            shown = pair[:, k]
+            logit = beta * (values[rows, shown, 1] - values[rows, shown, 0]) + kappa * previous
+            chance = 0.5 * (1 + np.tanh(0.5 * logit))
+            choice = (choice_uniform[k] < chance).astype(int)
+            reward = self.environment(k, {"pair": shown}, {"choice": choice}, reward_uniform[k][:, None])["reward"]
+            error = reward - values[rows, shown, choice]
+            values[rows, shown, choice] += alpha * error + zeta * np.abs(error) * noise[k]
+            previous = 2.0 * choice - 1
+            choices[:, k], rewards[:, k], probability[:, k] = choice, reward, chance
+        data = {"choice": choices, "reward": rewards}
+        return data, {"choice": np.stack([1 - probability, probability], axis=-1)}
