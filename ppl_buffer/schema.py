@@ -63,7 +63,13 @@ class Real:
         return xp.isfinite(value)
 
     @property
+    def fill(self) -> float:
+        """A legal value, for places where there is no trial."""
+        return 0.0
+
+    @property
     def description(self) -> str:
+        """What a legal value is, for an error message."""
         return "a finite real number"
 
 
@@ -101,7 +107,13 @@ class Positive:
         return xp.isfinite(value) & (value > 0)
 
     @property
+    def fill(self) -> float:
+        """A legal value, for places where there is no trial."""
+        return 1.0
+
+    @property
     def description(self) -> str:
+        """What a legal value is, for an error message."""
         return "a number above 0"
 
 
@@ -159,7 +171,13 @@ class Interval:
         return (value > self.low) & (value < self.high)
 
     @property
+    def fill(self) -> float:
+        """A legal value, for places where there is no trial."""
+        return 0.5 * (self.low + self.high)
+
+    @property
     def description(self) -> str:
+        """What a legal value is, for an error message."""
         brackets = "[]" if self.closed else "()"
         return f"a number in {brackets[0]}{self.low:g}, {self.high:g}{brackets[1]}"
 
@@ -186,7 +204,13 @@ class Categorical:
         return (value >= 0) & (value < self.n) & (value == xp.floor(value))
 
     @property
+    def fill(self) -> float:
+        """A legal value, for places where there is no trial."""
+        return 0.0
+
+    @property
     def description(self) -> str:
+        """What a legal value is, for an error message."""
         return f"an integer from 0 to {self.n - 1}"
 
 

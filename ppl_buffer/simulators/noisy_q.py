@@ -50,6 +50,8 @@ class NoisyQ:
         "kappa": Prior.uniform(-2.0, 2.0),
         "zeta": Prior.uniform(0.0, 1.0),
     }
+    # Plain Q-learning has no mass under the prior, but is what many people will compare with.
+    special_values = {"zeta": 0.0}
 
     def __init__(self, pairs: int = 3, reward_probabilities: Sequence[float] | None = None) -> None:
         if isinstance(pairs, bool) or not isinstance(pairs, int) or pairs < 1:

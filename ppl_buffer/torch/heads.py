@@ -181,7 +181,9 @@ def trial_sample(
         uniform = noise[..., 2 * index : 2 * index + 2]
         raw = head(net, name, representation, outcomes)
         value = outcome_sample(net, name, raw, uniform)
-        outcomes[name] = value if lapsed is None else torch.where(lapsed, lapse_sample(variable, uniform[..., 0]), value)
+        if lapsed is not None:
+            value = torch.where(lapsed, lapse_sample(variable, uniform[..., 0]), value)
+        outcomes[name] = value
     return outcomes, trial_log_prob(net, representation, outcomes, lapse)
 
 

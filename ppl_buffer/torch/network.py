@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -21,6 +21,9 @@ from torch.nn import functional
 from ppl_buffer.config import Config, weight_shapes
 from ppl_buffer.masks import prefix_mask
 from ppl_buffer.schema import Categorical, Schema, Variable
+
+if TYPE_CHECKING:
+    from ppl_buffer.checkpoint import TrainingRecord
 
 
 class Network(torch.nn.Module):
@@ -31,12 +34,19 @@ class Network(torch.nn.Module):
         config: sizes.
         standardization: name -> (mean, standard deviation) of each continuous variable on its unconstrained scale.
         seed: of the initial weights.
+        record: what the training covered; None for a network that was not trained.
     """
 
     def __init__(
-        self, schema: Schema, config: Config, standardization: Mapping[str, tuple[float, float]], seed: int = 0
+        self,
+        schema: Schema,
+        config: Config,
+        standardization: Mapping[str, tuple[float, float]],
+        seed: int = 0,
+        record: TrainingRecord | None = None,
     ) -> None:
         super().__init__()
+        self.record = record
         self.schema = schema
         self.config = config
         self.standardization = dict(standardization)
@@ -52,6 +62,8 @@ class Network(torch.nn.Module):
                 module = module._modules[part]  # type: ignore[assignment]
             module.register_parameter(leaf, parameter)
             self.weights[name] = parameter
+
+    backend = "torch"
 
     @property
     def device(self) -> torch.device:
@@ -70,13 +82,16 @@ def _initial(
     if ".norm_" in name or name.startswith("norm_"):
         return torch.ones(shape) if name.endswith("weight") else torch.zeros(shape)
     if name.endswith("slope.bias"):
-        # ALiBi's geometric slopes on the count of trials; the learned counters start almost flat. The bias is the
+        # ALiBi's geometric slopes on the count of trials, a spread of slopes on the learned counters: an optimiser
+        # that moves a bias by its learning rate would take thousands of steps to spread them itself. The bias is the
         # inverse of the softplus that it goes through.
-        slopes = torch.full((config.heads, config.counters + 1), 0.02)
+        slopes = 0.003 * 100 ** torch.rand((config.heads, config.counters + 1), generator=generator)
         slopes[:, 0] = 2.0 ** -torch.linspace(1, 8, config.heads)
         return slopes.expm1().log().reshape(shape)
-    if name.endswith("slope.weight"):
-        return torch.randn(shape, generator=generator) * 0.02
+    if name.endswith("counter.bias"):
+        return torch.full(shape, -1.0)
+    if name.endswith("counter.weight"):
+        return torch.randn(shape, generator=generator) * 2 / math.sqrt(shape[1])
     if name.endswith("bias"):
         bias = torch.zeros(shape)
         outcome = name.split(".")[1] if name.startswith("heads.") and name.endswith("out.bias") else None
@@ -201,9 +216,11 @@ def embed_pairs(net: Network, trials: Mapping[str, Mapping[str, Tensor]], role: 
 
 
 def embed_params(net: Network, params: Mapping[str, Tensor]) -> Tensor:
-    """Parameter tokens (B, R, P, W), one a parameter of the schema; one that is not told is masked by the caller."""
+    """Parameter tokens (B, R, P, W), one for each given parameter (B, R), in the schema's order."""
     tokens = []
     for name, variable in net.schema.params.items():
+        if name not in params:
+            continue
         value = standardize(net, name, variable, params[name].to(net.dtype))
         tokens.append(perceptron(net, f"embed.param.{name}", value[..., None]))
     return torch.stack(tokens, -2) + net.weights["role.param"]
@@ -293,7 +310,9 @@ def read_null(net: Network, layer: str, query: Tensor) -> Reading:
     """Let queries read the null token: a single key needs no matrix product."""
     null = null_segment(net, layer)
     score = (query * null.keys).sum(-1, keepdim=True)
-    return Reading(score.detach(), (score - score.detach()).exp(), (score - score.detach()).exp() * null.values)
+    top = score.detach()
+    weight = (score - top).exp()
+    return Reading(top, weight, weight * null.values)
 
 
 def finish_layer(net: Network, layer: str, tokens: Tensor, reading: Reading) -> Tensor:
@@ -356,14 +375,46 @@ def run(
 
 def encode(net: Network, context: Mapping[str, Mapping[str, Tensor]], valid: Tensor) -> Cache:
     """Encode a context (arrays (B, r, N)) of which `valid` (B, r, N) exist (R1, R3): every token sees every other."""
-    tokens = embed_pairs(net, context, "context")
+    tokens = _replicate(embed_pairs(net, context, "context"), valid.shape[1], 1)
     mask = valid[:, None, :, None, :]
     _, segments = run(net, tokens, {}, range(net.config.depth), own=mask, keep=True)
     return Cache(context=segments)
 
 
-def extend(net: Network, cache: Cache, pairs: Mapping[str, Mapping[str, Tensor]], valid: Tensor) -> Cache:
-    """Append realised trials (arrays (B, R, T), of which `valid` exist) to the buffer, causally (R2)."""
+def allocate(net: Network, cache: Cache, shape: Sequence[int]) -> Cache:
+    """Add room for K more trials to the buffer, `shape` = (B, R, K); `extend(..., at=k)` fills it."""
+    batch, replicas, count = shape
+    heads, size = net.config.heads, net.config.width // net.config.heads
+    counters = net.config.counters + 1
+
+    def empty(*shape: int) -> Tensor:
+        return torch.zeros(shape, device=net.device, dtype=net.dtype)
+
+    segments = []
+    for index in range(net.config.depth):
+        room = Segment(
+            empty(batch, heads, replicas, count, size + (counters + 1) * net.schema.ordered),
+            empty(batch, heads, replicas, count, size),
+            None,
+            empty(batch, replicas, count, counters) if net.schema.ordered else None,
+        )
+        segments.append(_enter(cache.buffer[index], room, None) if cache.buffer else room)
+    valid = torch.zeros((batch, replicas, count), dtype=torch.bool, device=net.device)
+    return Cache(cache.context, segments, _place(cache.valid, valid, None, 1) if cache.buffer else valid)
+
+
+def extend(
+    net: Network, cache: Cache, pairs: Mapping[str, Mapping[str, Tensor]], valid: Tensor, at: int | None = None
+) -> Cache:
+    """Let realised trials enter the buffer, causally (R2).
+
+    Args:
+        net: the network.
+        cache: what was encoded and realised before.
+        pairs: inputs, outcomes and feedback, each dict name -> (B, R, T).
+        valid: (B, R, T) bool, which of them stand for a trial.
+        at: where to write them in an allocated buffer whose later places are empty; None = append them.
+    """
     tokens = embed_pairs(net, pairs, "buffer")
     depth, count = net.config.depth, tokens.shape[2]
     reads: dict[int, list[Segment]] = {index: [] for index in range(depth)}
@@ -377,7 +428,7 @@ def extend(net: Network, cache: Cache, pairs: Mapping[str, Mapping[str, Tensor]]
             before = cache.buffer[index]
             reads[index].append(Segment(before.keys, before.values, cache.valid[:, None, :, None, :]))
         if net.schema.ordered:
-            last = torch.tensor([cache.size], device=tokens.device)
+            last = torch.tensor([cache.size if at is None else at], device=tokens.device)
             count_from = {index: counts_before(cache.buffer[index], last) for index in range(depth)}
     visible = torch.arange(1, count + 1, device=tokens.device)
     own = prefix_mask(torch, visible, valid)
@@ -392,9 +443,9 @@ def extend(net: Network, cache: Cache, pairs: Mapping[str, Mapping[str, Tensor]]
         valid=valid.to(tokens.dtype) if net.schema.ordered else None,
     )
     if cache.buffer:
-        new = [_append(old, segment) for old, segment in zip(cache.buffer, new, strict=True)]
-        valid = torch.cat([_replicate(cache.valid, valid.shape[1], 1), valid], -1)
-    return Cache(cache.context, new, valid)
+        new = [_enter(old, segment, at) for old, segment in zip(cache.buffer, new, strict=True)]
+        valid = _place(cache.valid, valid, at, 1)
+    return Cache(cache.context, [Segment(x.keys, x.values, None, x.counts) for x in new], valid)
 
 
 def _replicate(x: Tensor, replicas: int, axis: int) -> Tensor:
@@ -403,14 +454,18 @@ def _replicate(x: Tensor, replicas: int, axis: int) -> Tensor:
     return x.expand(shape)
 
 
-def _append(old: Segment, new: Segment) -> Segment:
-    replicas = new.keys.shape[2]
-    return Segment(
-        torch.cat([_replicate(old.keys, replicas, 2), new.keys], 3),
-        torch.cat([_replicate(old.values, replicas, 2), new.values], 3),
-        None,
-        None if new.counts is None else torch.cat([_replicate(old.counts, replicas, 1), new.counts], 2),
-    )
+def _place(old: Any, new: Tensor, at: int | None, replicas: int) -> Tensor:
+    """Write `new` into `old` at index `at` of the token axis, which follows the `replicas` axis, or append it."""
+    axis = replicas + 1
+    if at is None:
+        return torch.cat([_replicate(old, new.shape[replicas], replicas), new], axis)
+    old.narrow(axis, at, new.shape[axis]).copy_(new)
+    return old
+
+
+def _enter(old: Segment, new: Segment, at: int | None) -> Segment:
+    counts = None if new.counts is None else _place(old.counts, new.counts, at, 1)
+    return Segment(_place(old.keys, new.keys, at, 2), _place(old.values, new.values, at, 2), None, counts)
 
 
 @dataclass
@@ -430,7 +485,9 @@ class Prepared:
     count_from: dict[int, Tensor] | None
 
 
-def prepare(net: Network, cache: Cache, inputs: Mapping[str, Tensor], visible: Tensor, shape: Sequence[int]) -> Prepared:
+def prepare(
+    net: Network, cache: Cache, inputs: Mapping[str, Tensor], visible: Tensor, shape: Sequence[int]
+) -> Prepared:
     """Push targets with inputs (B, R, T) through the layers that do not read the parameters (R4, R5).
 
     Args:
@@ -474,30 +531,42 @@ def _first_query(net: Network, tokens: Tensor, count_from: dict[int, Tensor] | N
     return query_keys(net, layer, x, reference)
 
 
-def predict(net: Network, prepared: Prepared, params: Mapping[str, Tensor], told: Tensor | None) -> Tensor:
+def encode_params(net: Network, params: Mapping[str, Tensor], told: Tensor | None = None) -> list[Segment]:
+    """Segments of the told parameters for the top `param_depth` layers; empty where none is told.
+
+    Args:
+        net: the network.
+        params: dict name -> (B, R), in natural units. One that is left out has no token.
+        told: (B, R, P) bool, which of the given ones are told; None = all.
+    """
+    if not params:
+        return []
+    tokens = embed_params(net, params)
+    mask = torch.ones((1, 1, 1, 1, 1), dtype=torch.bool, device=net.device)
+    if told is not None:
+        mask = told[:, None, :, None, :]
+    layers = range(net.config.depth - net.config.param_depth, net.config.depth)
+    return run(net, tokens, {}, layers, own=mask, keep=True)[1]
+
+
+def predict(net: Network, prepared: Prepared, params: Sequence[Segment]) -> Tensor:
     """Let prepared targets read the parameters in the top layers: their representation (B, R, T, W) for the heads.
 
     Args:
         net: the network.
         prepared: from `prepare`.
-        params: dict name -> (B, R), every parameter of the schema; the values of those not told do not matter.
-        told: (B, R, P) bool, or None where no parameter is told.
+        params: from `encode_params`.
     """
     depth, config = net.config.depth, net.config
     first = depth - config.param_depth
-    segments: list[list[Segment]] = [[] for _ in range(config.param_depth)]
-    tokens = prepared.tokens
-    if told is not None:
-        mask = told[:, None, :, None, :]
-        _, own = run(net, embed_params(net, params), {}, range(first, depth), own=mask, keep=True)
-        segments = [[segment] for segment in own]
-        tokens = _replicate(tokens, told.shape[1], 1)
-    reading = prepared.reading
-    if segments[0]:
-        query = _first_query(net, prepared.tokens, prepared.count_from)
-        query = _replicate(query, tokens.shape[1], 2)
-        reading = join([reading, read(query[..., : config.width // config.heads], segments[0][0])])
+    tokens, reading, reads = prepared.tokens, prepared.reading, prepared.reads
+    if params:
+        replicas = params[0].keys.shape[2]
+        # Only the first D numbers of a query meet a parameter's key: no counts, hence no slopes.
+        query = _replicate(_first_query(net, tokens, prepared.count_from), replicas, 2)
+        tokens = _replicate(tokens, replicas, 1)
+        reading = join([reading, read(query, params[0])])
+        reads = {index: [*reads[index], params[index - first]] for index in range(first + 1, depth)}
     tokens = finish_layer(net, f"layers.{first}", tokens, reading)
-    reads = {index: [*prepared.reads[index], *segments[index - first]] for index in range(first + 1, depth)}
     tokens, _ = run(net, tokens, reads, range(first + 1, depth), count_from=prepared.count_from)
     return norm(net, "norm_out", tokens)

@@ -1,0 +1,45 @@
+# Every target creates the environment in .venv first, where it is not there yet.
+
+PYTHON ?= python3
+# Installed before everything else: left to itself, pip takes torch's newest build, and gigabytes of CUDA with it.
+TORCH ?= torch==2.13.0
+# Where the loaders of ppl_buffer.datasets look for data; empty = fetch from the source.
+PPL_BUFFER_DATA ?= $(abspath $(wildcard ../shared/data))
+export PPL_BUFFER_DATA
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: help venv test test-slow demo bench lint typecheck doctest
+
+help: ## say what the targets do
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+venv: $(INSTALLED) ## create the environment
+
+$(INSTALLED): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install $(TORCH)
+	$(BIN)/python -m pip install -e '.[all,dev]'
+	touch $@
+
+test: $(INSTALLED) ## run the tests that take seconds
+	$(BIN)/python -m pytest
+
+test-slow: $(INSTALLED) ## run the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+demo: $(INSTALLED) ## fit 28 people who learn, with NUTS; results in demo/
+	$(BIN)/python examples/selection_task.py
+
+bench: $(INSTALLED) ## measure what the model card states
+	set -e; for script in benchmarks/*.py; do $(BIN)/python $$script; done
+
+lint: $(INSTALLED) ## ruff
+	$(BIN)/python -m ruff check .
+
+typecheck: $(INSTALLED) ## mypy
+	$(BIN)/python -m mypy
+
+doctest: $(INSTALLED) ## run the docstring examples
+	$(BIN)/python -m pytest --doctest-modules ppl_buffer

@@ -1,0 +1,50 @@
+"""Joint predictive distributions of simulators, as distributions for Pyro and NumPyro."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ppl_buffer import simulators
+from ppl_buffer.checkpoint import TrainingRecord, load, save, zoo
+from ppl_buffer.config import Config
+from ppl_buffer.prior import Prior
+from ppl_buffer.schema import Categorical, Interval, Positive, Real, Schema
+from ppl_buffer.training.simulator import Simulator
+
+if TYPE_CHECKING:
+    from ppl_buffer.training.loop import train
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Categorical",
+    "Config",
+    "Interval",
+    "Positive",
+    "Prior",
+    "Real",
+    "Schema",
+    "Simulator",
+    "TrainingRecord",
+    "__version__",
+    "load",
+    "save",
+    "simulators",
+    "train",
+    "zoo",
+]
+
+# Names whose modules need a backend: found when first asked for, so that a NumPyro user needs no torch.
+_LAZY = {"train": "ppl_buffer.training.loop"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        from importlib import import_module
+
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

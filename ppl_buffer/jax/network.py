@@ -1,0 +1,533 @@
+"""The buffered transformer in JAX: embeddings, the layer, and the three verbs encode, extend and predict.
+
+`ppl_buffer/torch/network.py` says what the shapes are and why; this file mirrors it function by function. All of it
+can be traced by jit, vmap and grad.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+
+from ppl_buffer.config import Config, weight_shapes
+from ppl_buffer.masks import prefix_mask
+from ppl_buffer.schema import Categorical, Schema, Variable
+
+if TYPE_CHECKING:
+    from ppl_buffer.checkpoint import TrainingRecord
+
+Array = jax.Array
+
+
+class Network:
+    """The weights of a buffered transformer, frozen, and what they were trained on.
+
+    It compares and hashes by identity, so that a compiled function keeps one version for each network.
+
+    Args:
+        schema: what a data set holds.
+        config: sizes.
+        standardization: name -> (mean, standard deviation) of each continuous variable on its unconstrained scale.
+        weights: name -> array, named and shaped as `ppl_buffer.config.weight_shapes` says.
+        record: what the training covered; None for a network that was not trained.
+    """
+
+    backend = "jax"
+
+    def __init__(
+        self,
+        schema: Schema,
+        config: Config,
+        standardization: Mapping[str, tuple[float, float]],
+        weights: Mapping[str, Any],
+        record: TrainingRecord | None = None,
+    ) -> None:
+        self.schema = schema
+        self.config = config
+        self.standardization = dict(standardization)
+        self.record = record
+        self.weights: dict[str, Array] = {
+            name: jnp.asarray(weights[name], dtype=jnp.float32) for name in weight_shapes(schema, config)
+        }
+
+    @property
+    def dtype(self) -> Any:
+        """Number type of the weights: data are cast to it."""
+        return self.weights["norm_out.weight"].dtype
+
+
+@jax.tree_util.register_dataclass
+@dataclass
+class Segment:
+    """Keys and values of one kind of token at one layer, as other tokens read them.
+
+    Attributes:
+        keys: (B, H, r, N, E), r = R or 1. E is the head's size, and counters + 2 more in an ordered buffer.
+        values: (B, H, r, N, D).
+        mask: who sees what, broadcast against (B, 1, R, T, N); None = everybody sees everything.
+        counts: (B, r, N, G), what the counters say at each token, itself included; an ordered buffer only.
+    """
+
+    keys: Array
+    values: Array
+    mask: Array | None = None
+    counts: Array | None = None
+
+
+@jax.tree_util.register_dataclass
+@dataclass
+class Reading:
+    """Attention over some segments, before it is joined with the rest inside the same softmax.
+
+    Attributes:
+        top: largest score, (B, H, R, T, 1).
+        total: sum of exp(score - top), (B, H, R, T, 1).
+        weighted: sum of exp(score - top) * value, (B, H, R, T, D).
+    """
+
+    top: Array
+    total: Array
+    weighted: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclass
+class Cache:
+    """What predictions read: segments of context and buffer, a pair a layer.
+
+    Attributes:
+        context: one segment a layer; empty without a context.
+        buffer: one segment a layer; empty as long as nothing was realised.
+        valid: (B, r, K), which buffer tokens stand for a trial.
+    """
+
+    context: list[Segment] = field(default_factory=list)
+    buffer: list[Segment] = field(default_factory=list)
+    valid: Array | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of buffer tokens."""
+        return self.buffer[0].keys.shape[3] if self.buffer else 0
+
+
+def linear(net: Network, name: str, x: Array) -> Array:
+    """Affine map of the last axis."""
+    return x @ net.weights[f"{name}.weight"].T + net.weights[f"{name}.bias"]
+
+
+def perceptron(net: Network, name: str, x: Array) -> Array:
+    """One hidden layer with the SiLU nonlinearity, smooth as a gradient sampler wants it."""
+    return linear(net, f"{name}.out", jax.nn.silu(linear(net, f"{name}.hidden", x)))
+
+
+def norm(net: Network, name: str, x: Array) -> Array:
+    """Layer normalisation over the last axis."""
+    centered = x - x.mean(-1, keepdims=True)
+    scale = jax.lax.rsqrt((centered**2).mean(-1, keepdims=True) + 1e-5)
+    return centered * scale * net.weights[f"{name}.weight"] + net.weights[f"{name}.bias"]
+
+
+def standardize(net: Network, name: str, variable: Any, value: Array) -> Array:
+    """A continuous variable on the standardised unconstrained scale."""
+    mean, deviation = net.standardization[name]
+    return (variable.unconstrain(jnp, value) - mean) / deviation
+
+
+def features(net: Network, variables: Mapping[str, Variable], values: Mapping[str, Array]) -> list[Array]:
+    """Numbers that describe the variables: one-hot categories and standardised values, each (..., size)."""
+    out = []
+    for name, variable in variables.items():
+        if isinstance(variable, Categorical):
+            categories = jnp.arange(variable.n)
+            out.append((values[name][..., None] == categories).astype(net.dtype))
+        else:
+            out.append(standardize(net, name, variable, values[name].astype(net.dtype))[..., None])
+    return out
+
+
+def embed_targets(net: Network, inputs: Mapping[str, Array], shape: Sequence[int]) -> Array:
+    """Target tokens (B, R, T, W) of inputs (B, R, T); `shape` (B, R, T) serves a schema without inputs."""
+    described = features(net, net.schema.inputs, inputs)
+    x = jnp.concatenate(described, -1) if described else jnp.ones((*shape, 1), net.dtype)
+    return perceptron(net, "embed.target", x) + net.weights["role.target"]
+
+
+def embed_pairs(net: Network, trials: Mapping[str, Mapping[str, Array]], role: str) -> Array:
+    """Context or buffer tokens (B, R, T, W) of realised trials: inputs, outcomes and feedback, each (B, R, T)."""
+    schema = net.schema
+    described = [
+        *features(net, schema.inputs, trials["inputs"]),
+        *features(net, schema.outcomes, trials["outcomes"]),
+        *features(net, schema.feedback, trials["feedback"]),
+    ]
+    return perceptron(net, "embed.pair", jnp.concatenate(described, -1)) + net.weights[f"role.{role}"]
+
+
+def embed_params(net: Network, params: Mapping[str, Array]) -> Array:
+    """Parameter tokens (B, R, P, W), one for each given parameter (B, R), in the schema's order."""
+    tokens = []
+    for name, variable in net.schema.params.items():
+        if name not in params:
+            continue
+        value = standardize(net, name, variable, params[name].astype(net.dtype))
+        tokens.append(perceptron(net, f"embed.param.{name}", value[..., None]))
+    return jnp.stack(tokens, -2) + net.weights["role.param"]
+
+
+def _heads(net: Network, x: Array) -> Array:
+    """(B, R, T, H * D) -> (B, H, R, T, D)."""
+    return jnp.moveaxis(x.reshape(*x.shape[:-1], net.config.heads, -1), -2, 1)
+
+
+def _merge_heads(x: Array) -> Array:
+    """(B, H, R, T, D) -> (B, R, T, H * D)."""
+    x = jnp.moveaxis(x, 1, -2)
+    return x.reshape(*x.shape[:-2], -1)
+
+
+def counts_before(segment: Segment, visible: Array) -> Array:
+    """What the counters say to a token that sees the first `visible` (T,) buffer tokens: (B, r, T, G)."""
+    assert segment.counts is not None
+    padded = jnp.pad(segment.counts, ((0, 0), (0, 0), (1, 0), (0, 0)))
+    return padded[:, :, visible]
+
+
+def read(query: Array, segment: Segment) -> Reading:
+    """Let queries (B, H, R, T, E) read one segment. Shared keys are read by all replicas in one product a head."""
+    keys, values = segment.keys, segment.values
+    query = query[..., : keys.shape[-1]]
+    replicas, count = query.shape[2:4]
+    shared = keys.shape[2] == 1 and replicas > 1
+    if shared:
+        query = query.reshape(*query.shape[:2], 1, replicas * count, -1)
+    scores = query @ keys.mT
+    if shared:
+        scores = scores.reshape(*scores.shape[:2], replicas, count, -1)
+    if segment.mask is not None:
+        scores = jnp.where(segment.mask, scores, -math.inf)
+    # Any finite shift gives the same result, so no gradient goes through it; the clamp serves rows that see nothing.
+    top = jnp.maximum(jax.lax.stop_gradient(scores).max(-1, keepdims=True), -1e30)
+    weights = jnp.exp(scores - top)
+    total = weights.sum(-1, keepdims=True)
+    if shared:
+        folded = weights.reshape(*weights.shape[:2], 1, replicas * count, -1)
+        weighted = (folded @ values).reshape(*weights.shape[:2], replicas, count, -1)
+    else:
+        weighted = weights @ values
+    return Reading(top, total, weighted)
+
+
+def join(readings: Sequence[Reading]) -> Reading:
+    """Bring readings of several segments into one softmax."""
+    top = readings[0].top
+    for reading in readings[1:]:
+        top = jnp.maximum(top, reading.top)
+    scales = [jnp.exp(reading.top - top) for reading in readings]
+    total = sum(reading.total * scale for reading, scale in zip(readings, scales, strict=True))
+    weighted = sum(reading.weighted * scale for reading, scale in zip(readings, scales, strict=True))
+    return Reading(top, total, weighted)  # type: ignore[arg-type]
+
+
+def query_keys(net: Network, layer: str, x: Array, reference: Array | None) -> Array:
+    """Queries (B, H, R, T, E) of normalised tokens x (B, R, T, W).
+
+    In an ordered model a query carries slopes s and its own counts c: against a key with counts c' the score gains
+    s * (c' - c), which is at most zero; see `docs/design.md`, "Distances that count".
+    """
+    query = _heads(net, linear(net, f"{layer}.query", x)) / math.sqrt(net.config.width // net.config.heads)
+    if reference is None:
+        return query
+    slopes = _heads(net, jax.nn.softplus(linear(net, f"{layer}.slope", x)))
+    here = (slopes * reference[:, None]).sum(-1, keepdims=True)
+    return jnp.concatenate([query, slopes, -here], -1)
+
+
+def own_segment(net: Network, layer: str, x: Array, counts: Array | None, mask: Array | None) -> Segment:
+    """Keys and values of normalised tokens x (B, R, T, W)."""
+    keys, values = jnp.split(linear(net, f"{layer}.key_value", x), 2, -1)
+    keys, values = _heads(net, keys), _heads(net, values)
+    if counts is not None:
+        spread = jnp.broadcast_to(counts[:, None], (*keys.shape[:-1], counts.shape[-1]))
+        keys = jnp.concatenate([keys, spread, jnp.ones_like(spread[..., :1])], -1)
+    return Segment(keys, values, mask, counts)
+
+
+def null_segment(net: Network, layer: str) -> Segment:
+    """The learned token that everybody sees. In an ordered model it stands before the first trial: all counts 0."""
+    keys, values = net.weights[f"{layer}.null_key"], net.weights[f"{layer}.null_value"]
+    if net.schema.ordered:
+        counts = jnp.zeros((keys.shape[0], net.config.counters + 1), keys.dtype)
+        keys = jnp.concatenate([keys, counts, jnp.ones_like(counts[:, :1])], -1)
+    return Segment(keys[None, :, None, None, :], values[None, :, None, None, :])
+
+
+def read_null(net: Network, layer: str, query: Array) -> Reading:
+    """Let queries read the null token: a single key needs no matrix product."""
+    null = null_segment(net, layer)
+    score = (query * null.keys).sum(-1, keepdims=True)
+    top = jax.lax.stop_gradient(score)
+    weight = jnp.exp(score - top)
+    return Reading(top, weight, weight * null.values)
+
+
+def finish_layer(net: Network, layer: str, tokens: Array, reading: Reading) -> Array:
+    """Merge what the heads read into the tokens, then the layer's perceptron."""
+    heads = reading.weighted / reading.total
+    tokens = tokens + linear(net, f"{layer}.merge", _merge_heads(heads))
+    return tokens + perceptron(net, f"{layer}.mlp", norm(net, f"{layer}.norm_mlp", tokens))
+
+
+def run(
+    net: Network,
+    tokens: Array,
+    reads: Mapping[int, Sequence[Segment]],
+    layers: Iterable[int],
+    *,
+    own: Array | None = None,
+    keep: bool = False,
+    count_from: Mapping[int, Array] | None = None,
+    valid: Array | None = None,
+) -> tuple[Array, list[Segment]]:
+    """Push tokens (B, R, T, W) through layers.
+
+    Args:
+        net: the network.
+        tokens: (B, R, T, W).
+        reads: layer -> segments that the tokens read.
+        layers: indices of the layers to run.
+        own: mask of the tokens' attention to each other, broadcast against (B, 1, R, T, T); None = none.
+        keep: return the segments that the tokens themselves make.
+        count_from: layer -> counts (B, r, T or 1, G) that an ordered buffer had reached before these tokens.
+        valid: (B, r, T) buffer tokens that count; given where `tokens` are buffer tokens of an ordered model.
+
+    Returns:
+        the tokens, and their segments (empty without `keep`).
+    """
+    segments = []
+    for index in layers:
+        layer = f"layers.{index}"
+        x = norm(net, f"{layer}.norm_attention", tokens)
+        reference = None if count_from is None else count_from[index]
+        counts = None
+        if valid is not None:
+            learned = jax.nn.sigmoid(linear(net, f"{layer}.counter", x))
+            steps = jnp.concatenate([jnp.ones_like(x[..., :1]), learned], -1) * valid[..., None]
+            counts = jnp.cumsum(steps, -2) if reference is None else jnp.cumsum(steps, -2) + reference
+            reference = counts
+        elif net.schema.ordered and reference is None:
+            reference = jnp.zeros((1, 1, 1, net.config.counters + 1), x.dtype)
+        query = query_keys(net, layer, x, reference)
+        readings = [read_null(net, layer, query)]
+        readings += [read(query, segment) for segment in reads.get(index, ())]
+        if own is not None or keep:
+            mine = own_segment(net, layer, x, counts, own)
+            segments.append(mine)
+            if own is not None:
+                readings.append(read(query, mine))
+        tokens = finish_layer(net, layer, tokens, join(readings))
+    return tokens, segments
+
+
+def encode(net: Network, context: Mapping[str, Mapping[str, Array]], valid: Array) -> Cache:
+    """Encode a context (arrays (B, r, N)) of which `valid` (B, r, N) exist (R1, R3): every token sees every other."""
+    tokens = _replicate(embed_pairs(net, context, "context"), valid.shape[1], 1)
+    mask = valid[:, None, :, None, :]
+    _, segments = run(net, tokens, {}, range(net.config.depth), own=mask, keep=True)
+    return Cache(context=segments)
+
+
+def allocate(net: Network, cache: Cache, shape: Sequence[int]) -> Cache:
+    """Add room for K more trials to the buffer, `shape` = (B, R, K); `extend(..., at=k)` fills it."""
+    batch, replicas, count = shape
+    heads, size = net.config.heads, net.config.width // net.config.heads
+    counters = net.config.counters + 1
+
+    def empty(*shape: int) -> Array:
+        return jnp.zeros(shape, net.dtype)
+
+    segments = []
+    for index in range(net.config.depth):
+        room = Segment(
+            empty(batch, heads, replicas, count, size + (counters + 1) * net.schema.ordered),
+            empty(batch, heads, replicas, count, size),
+            None,
+            empty(batch, replicas, count, counters) if net.schema.ordered else None,
+        )
+        segments.append(_enter(cache.buffer[index], room, None) if cache.buffer else room)
+    valid = jnp.zeros((batch, replicas, count), bool)
+    return Cache(cache.context, segments, _place(cache.valid, valid, None, 1) if cache.buffer else valid)
+
+
+def extend(
+    net: Network, cache: Cache, pairs: Mapping[str, Mapping[str, Array]], valid: Array, at: int | Array | None = None
+) -> Cache:
+    """Let realised trials enter the buffer, causally (R2).
+
+    Args:
+        net: the network.
+        cache: what was encoded and realised before.
+        pairs: inputs, outcomes and feedback, each dict name -> (B, R, T).
+        valid: (B, R, T) bool, which of them stand for a trial.
+        at: where to write them in an allocated buffer whose later places are empty; None = append them.
+    """
+    tokens = embed_pairs(net, pairs, "buffer")
+    depth, count = net.config.depth, tokens.shape[2]
+    reads: dict[int, list[Segment]] = {index: [] for index in range(depth)}
+    count_from = None
+    if cache.context:
+        for index in range(depth):
+            reads[index].append(cache.context[index])
+    if cache.buffer:
+        assert cache.valid is not None
+        for index in range(depth):
+            before = cache.buffer[index]
+            reads[index].append(Segment(before.keys, before.values, cache.valid[:, None, :, None, :]))
+        if net.schema.ordered:
+            last = jnp.asarray([cache.size if at is None else at])
+            count_from = {index: counts_before(cache.buffer[index], last) for index in range(depth)}
+    visible = jnp.arange(1, count + 1)
+    own = prefix_mask(jnp, visible, valid)
+    _, new = run(
+        net,
+        tokens,
+        reads,
+        range(depth),
+        own=own,
+        keep=True,
+        count_from=count_from,
+        valid=valid.to(tokens.dtype) if net.schema.ordered else None,
+    )
+    if cache.buffer:
+        new = [_enter(old, segment, at) for old, segment in zip(cache.buffer, new, strict=True)]
+        valid = _place(cache.valid, valid, at, 1)
+    return Cache(cache.context, [Segment(x.keys, x.values, None, x.counts) for x in new], valid)
+
+
+def _replicate(x: Array, replicas: int, axis: int) -> Array:
+    shape = list(x.shape)
+    shape[axis] = max(replicas, shape[axis])
+    return jnp.broadcast_to(x, shape)
+
+
+def _place(old: Any, new: Array, at: int | Array | None, replicas: int) -> Array:
+    """Write `new` into `old` at index `at` of the token axis, which follows the `replicas` axis, or append it."""
+    axis = replicas + 1
+    if at is None:
+        return jnp.concatenate([_replicate(old, new.shape[replicas], replicas), new], axis)
+    return jax.lax.dynamic_update_slice_in_dim(old, new, at, axis)
+
+
+def _enter(old: Segment, new: Segment, at: int | Array | None) -> Segment:
+    counts = None if new.counts is None else _place(old.counts, new.counts, at, 1)
+    return Segment(_place(old.keys, new.keys, at, 2), _place(old.values, new.values, at, 2), None, counts)
+
+
+@jax.tree_util.register_dataclass
+@dataclass
+class Prepared:
+    """Target tokens as far as they do not depend on the parameters (R5).
+
+    Attributes:
+        tokens: (B, R, T, W), what enters the lowest layer that reads the parameters.
+        reading: that layer's attention over everything but the parameters.
+        reads: segments that the layers above read, a list a layer.
+        count_from: counts that ordered targets refer to, by layer.
+    """
+
+    tokens: Array
+    reading: Reading
+    reads: dict[int, list[Segment]]
+    count_from: dict[int, Array] | None
+
+
+def prepare(
+    net: Network, cache: Cache, inputs: Mapping[str, Array], visible: Array, shape: Sequence[int]
+) -> Prepared:
+    """Push targets with inputs (B, R, T) through the layers that do not read the parameters (R4, R5).
+
+    Args:
+        net: the network.
+        cache: what was encoded and realised.
+        inputs: dict name -> (B, R, T).
+        visible: how many buffer tokens each target sees: (T,), or (B, R, T) in an exchangeable model.
+        shape: (B, R, T).
+    """
+    depth = net.config.depth
+    first = depth - net.config.param_depth
+    tokens = embed_targets(net, inputs, shape)
+    reads: dict[int, list[Segment]] = {index: [] for index in range(depth)}
+    count_from = None
+    if cache.context:
+        for index in range(depth):
+            reads[index].append(cache.context[index])
+    if cache.buffer:
+        assert cache.valid is not None
+        mask = prefix_mask(jnp, visible, cache.valid)
+        for index in range(depth):
+            before = cache.buffer[index]
+            reads[index].append(Segment(before.keys, before.values, mask, before.counts))
+        if net.schema.ordered:
+            count_from = {index: counts_before(cache.buffer[index], visible) for index in range(depth)}
+    tokens, _ = run(net, tokens, reads, range(first), count_from=count_from)
+    query = _first_query(net, tokens, count_from)
+    layer = f"layers.{first}"
+    reading = join([read_null(net, layer, query), *(read(query, segment) for segment in reads[first])])
+    above = {index: reads[index] for index in range(first + 1, depth)}
+    return Prepared(tokens, reading, above, count_from)
+
+
+def _first_query(net: Network, tokens: Array, count_from: dict[int, Array] | None) -> Array:
+    first = net.config.depth - net.config.param_depth
+    layer = f"layers.{first}"
+    x = norm(net, f"{layer}.norm_attention", tokens)
+    reference = count_from[first] if count_from is not None else None
+    if net.schema.ordered and reference is None:
+        reference = jnp.zeros((1, 1, 1, net.config.counters + 1), x.dtype)
+    return query_keys(net, layer, x, reference)
+
+
+def encode_params(net: Network, params: Mapping[str, Array], told: Array | None = None) -> list[Segment]:
+    """Segments of the told parameters for the top `param_depth` layers; empty where none is told.
+
+    Args:
+        net: the network.
+        params: dict name -> (B, R), in natural units. One that is left out has no token.
+        told: (B, R, P) bool, which of the given ones are told; None = all.
+    """
+    if not params:
+        return []
+    tokens = embed_params(net, params)
+    mask = jnp.ones((1, 1, 1, 1, 1), bool)
+    if told is not None:
+        mask = told[:, None, :, None, :]
+    layers = range(net.config.depth - net.config.param_depth, net.config.depth)
+    return run(net, tokens, {}, layers, own=mask, keep=True)[1]
+
+
+def predict(net: Network, prepared: Prepared, params: Sequence[Segment]) -> Array:
+    """Let prepared targets read the parameters in the top layers: their representation (B, R, T, W) for the heads.
+
+    Args:
+        net: the network.
+        prepared: from `prepare`.
+        params: from `encode_params`.
+    """
+    depth, config = net.config.depth, net.config
+    first = depth - config.param_depth
+    tokens, reading, reads = prepared.tokens, prepared.reading, prepared.reads
+    if params:
+        replicas = params[0].keys.shape[2]
+        # Only the first D numbers of a query meet a parameter's key: no counts, hence no slopes.
+        query = _replicate(_first_query(net, tokens, prepared.count_from), replicas, 2)
+        tokens = _replicate(tokens, replicas, 1)
+        reading = join([reading, read(query, params[0])])
+        reads = {index: [*reads[index], params[index - first]] for index in range(first + 1, depth)}
+    tokens = finish_layer(net, f"layers.{first}", tokens, reading)
+    tokens, _ = run(net, tokens, reads, range(first + 1, depth), count_from=prepared.count_from)
+    return norm(net, "norm_out", tokens)

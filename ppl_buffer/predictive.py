@@ -1,0 +1,862 @@
+"""The joint predictive distribution of a set of trials, as both probabilistic programming languages share it.
+
+`ppl_buffer.numpyro.JointPredictive` and `ppl_buffer.pyro.JointPredictive` add what their ecosystem demands; shapes,
+checks and the ways of combining the backend's functions are here, once. Nothing here imports torch or jax.
+"""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from ppl_buffer.trials import (
+    Arrangement,
+    Array,
+    Named,
+    as_floating,
+    as_mask,
+    check_legal,
+    check_names,
+    check_trial_arrays,
+    map_leaves,
+    pad_dims,
+    split_value,
+    stack_value,
+)
+
+# Orders that are evaluated at once: enough to keep a processor busy, few enough to fit its memory.
+_ORDERS_AT_ONCE = 16
+_OUTSIDE = ("warn", "error", "-inf", "ignore")
+
+
+def backend_of(net: Any) -> ModuleType:
+    """The backend's `joint` module of a network."""
+    backend = getattr(net, "backend", None)
+    if backend not in ("torch", "jax"):
+        raise ValueError(f"net: expected a network from ppl_buffer.load or ppl_buffer.train, got {type(net).__name__}")
+    return importlib.import_module(f"ppl_buffer.{backend}.joint")
+
+
+@dataclass
+class Encoded:
+    """A context that a network has encoded, to be shared between distributions. Made by `net.encode`.
+
+    Attributes:
+        trials: inputs, outcomes and feedback of the context, each dict name -> (*B, N).
+        mask: (*B, N) bool, which of them exist.
+        cache: what predictions read, arrays (*B, ...).
+    """
+
+    trials: dict[str, Named]
+    mask: Array
+    cache: Any
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Batch dimensions *B of the context."""
+        return tuple(self.mask.shape[:-1])
+
+    @property
+    def size(self) -> int:
+        """Number of context points N, those that do not exist included."""
+        return self.mask.shape[-1]
+
+    def __getitem__(self, index: Any) -> Encoded:
+        """The same of some data sets: indexes the batch dimensions."""
+        return map_leaves(lambda x: x[index], self)
+
+
+@dataclass
+class Observed:
+    """Observed trials, and all that a network computes of them before it knows the parameters. Made by `net.observe`.
+
+    Index it over its batch dimensions to take a part of the people: ``data[idx]`` inside a subsampling plate.
+
+    Attributes:
+        inputs: dict name -> (*B, K).
+        value: (*B, K) or (*B, K, n_outcomes), as given.
+        feedback: dict name -> (*B, K).
+        trial_mask: (*B, K) bool, which trials exist.
+        context: the encoded context, or None.
+        prepared: targets as far as they do not depend on the parameters, arrays (*B, ...).
+        alone: the same with an empty buffer, where the schema's trials are independent given all parameters.
+        snapshot: a copy of `value` that nobody else can change.
+    """
+
+    inputs: Named
+    value: Array
+    feedback: Named
+    trial_mask: Array
+    context: Encoded | None
+    prepared: Any
+    alone: Any
+    snapshot: Array
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Batch dimensions *B."""
+        return tuple(self.trial_mask.shape[:-1])
+
+    @property
+    def trials(self) -> int:
+        """Number of trials K, those that do not exist included."""
+        return self.trial_mask.shape[-1]
+
+    def __getitem__(self, index: Any) -> Observed:
+        """The same of some data sets: indexes the batch dimensions."""
+        return map_leaves(lambda x: x[index], self)
+
+
+class NetworkVerbs:
+    """What a user does with a trained network, alike in both backends."""
+
+    backend: str
+    schema: Any
+    config: Any
+    record: Any
+
+    def encode(self, context: Mapping[str, Any]) -> Encoded:
+        """Encode a context once, to share it between distributions.
+
+        Args:
+            context: dict of the schema's inputs, outcomes and feedback, each (*B, N).
+
+        Raises:
+            ValueError: if the model is ordered, or names, shapes or values do not fit the schema.
+        """
+        return encode_context(self, context)
+
+    def observe(
+        self,
+        inputs: Mapping[str, Any],
+        value: Any,
+        *,
+        feedback: Mapping[str, Any] | None = None,
+        trial_mask: Any = None,
+        context: Mapping[str, Any] | Encoded | None = None,
+    ) -> Observed:
+        """Compute once all of a joint density that the parameters do not change.
+
+        Pass the result in place of `inputs`; `log_prob` at this very value then runs the top layers alone.
+
+        Args:
+            inputs: dict name -> (*B, K); {} where the schema has none.
+            value: outcomes, (*B, K) or (*B, K, n_outcomes).
+            feedback: dict name -> (*B, K).
+            trial_mask: (*B, K) bool; False = no such trial.
+            context: dict of inputs, outcomes and feedback, each (*B, N), or what `encode` returned.
+
+        Raises:
+            ValueError: if names, shapes or values do not fit the schema.
+        """
+        return observe_trials(self, inputs, value, feedback=feedback, trial_mask=trial_mask, context=context)
+
+    @property
+    def box(self) -> dict[str, tuple[float, float]]:
+        """Range of each parameter that the training covered; empty for a network that was not trained."""
+        return {} if self.record is None else dict(self.record.box)
+
+    def prior(self) -> dict[str, Any]:
+        """Training prior of each parameter: distributions of NumPyro (JAX network) or Pyro (torch network).
+
+        A parameter whose simulator declared no prior gets the uniform distribution over its trained range.
+
+        Raises:
+            ValueError: if the network was not trained.
+        """
+        if self.record is None:
+            raise ValueError("net: expected a trained network, which knows its prior, got one without a training record")
+        language = {"jax": "numpyro", "torch": "pyro"}[self.backend]
+        return importlib.import_module(f"ppl_buffer.{language}").prior_distributions(self.record)
+
+
+def _joint_shape(shapes: Sequence[Sequence[int]], argument: str) -> tuple[int, ...]:
+    try:
+        return tuple(np.broadcast_shapes(*map(tuple, shapes)))
+    except ValueError:
+        raise ValueError(
+            f"{argument}: expected batch dimensions that broadcast, got {[tuple(shape) for shape in shapes]}"
+        ) from None
+
+
+def _check_feedback(net: Any, given: Mapping[str, Any] | None, purpose: str) -> None:
+    if net.schema.feedback and given is None:
+        raise ValueError(
+            f"feedback: expected {list(net.schema.feedback)} to {purpose}, since later trials depend on it; got none"
+        )
+
+
+def encode_context(net: Any, context: Mapping[str, Any] | Encoded, mask: Array | None = None) -> Encoded:
+    """See `NetworkVerbs.encode`."""
+    if isinstance(context, Encoded):
+        return context
+    joint, schema = backend_of(net), net.schema
+    if schema.ordered:
+        raise ValueError(
+            "context: expected none for an ordered model, whose past belongs in the buffer; use "
+            "JointPredictive(...).condition(value) to predict from a history"
+        )
+    variables = {**schema.inputs, **schema.outcomes, **schema.feedback}
+    check_names("context", context, variables)
+    count = None
+    trials = {}
+    for group in ("inputs", "outcomes", "feedback"):
+        part = {name: context[name] for name in getattr(schema, group)}
+        trials[group] = check_trial_arrays(joint, net, "context", part, getattr(schema, group), count, mask)
+        for value in trials[group].values():
+            count = value.shape[-1]
+    if count == 0:
+        raise ValueError("context: expected at least one point, got 0; leave the argument out to predict without one")
+    _warn_longer(net, "context", count, "context")
+    shapes = [value.shape[:-1] for group in trials.values() for value in group.values()]
+    batch = _joint_shape(shapes if mask is None else [*shapes, mask.shape[:-1]], "context")
+    if mask is None:
+        mask = joint.xp.ones_like(next(iter(trials["outcomes"].values()))) > 0
+    trials = {
+        group: {name: joint.xp.broadcast_to(value, (*batch, count)) for name, value in values.items()}
+        for group, values in trials.items()
+    }
+    mask = joint.xp.broadcast_to(mask, (*batch, count))
+    arrangement = Arrangement(joint, batch, [batch])
+    arranged = {group: arrangement.put(values, 1) for group, values in trials.items()}
+    cache = joint.begin(net, arranged, arrangement.put({"mask": mask}, 1)["mask"])
+    return Encoded(trials, mask, map_leaves(lambda x: x.reshape((*batch, *x.shape[1:])), cache))
+
+
+def _warn_longer(net: Any, argument: str, count: int, field: str) -> None:
+    if net.record is None:
+        return
+    trained = getattr(net.record, field)
+    if count > trained:
+        what = "points" if field == "context" else "trials"
+        warnings.warn(
+            f"{argument}: {count} {what}, but the network was trained with at most {trained}; its predictions there "
+            f"are extrapolations",
+            stacklevel=4,
+        )
+
+
+def observe_trials(
+    net: Any,
+    inputs: Mapping[str, Any],
+    value: Any,
+    *,
+    feedback: Mapping[str, Any] | None,
+    trial_mask: Any,
+    context: Mapping[str, Any] | Encoded | None,
+) -> Observed:
+    """See `NetworkVerbs.observe`."""
+    joint, schema = backend_of(net), net.schema
+    tail = len(schema.event_shape_tail)
+    value = as_floating(joint, net, "value", value)
+    if value.ndim < 1 + tail:
+        raise ValueError(f"value: expected shape (*batch, trials{', n_outcomes' * tail}), got {tuple(value.shape)}")
+    trials = value.shape[-1 - tail]
+    _check_feedback(net, feedback, "observe data")
+    predictive = Predictive(
+        net, inputs, trials=trials, context=context, feedback=feedback or {}, trial_mask=trial_mask
+    )
+    predictive.check_value_shape(value)
+    mask = predictive.trial_mask
+    if mask is None:
+        mask = joint.xp.ones_like(split_value(schema, value)[next(iter(schema.outcomes))]) > 0
+    for name, column in split_value(schema, value).items():
+        check_legal(joint, f"value[{name!r}]" if tail else "value", schema.outcomes[name], column, mask)
+    batch = _joint_shape([value.shape[: value.ndim - 1 - tail], predictive.batch_shape], "value")
+    shape = (*batch, trials)
+    mask = joint.xp.broadcast_to(mask, shape)
+    arrangement = Arrangement(joint, batch, [batch])
+    arranged, valid = predictive.arrange_trials(arrangement, value)
+    cache = joint.Cache() if predictive.context is None else predictive.arrange_context(arrangement)
+    prepared = joint.observe(net, cache, arranged, valid)
+    alone = joint.empty(net, cache, arranged["inputs"], valid) if schema.independent else None
+
+    def spread(tree: Any) -> Any:
+        return map_leaves(lambda x: x.reshape((*batch, *x.shape[1:])), tree)
+
+    value = joint.copy(joint.xp.broadcast_to(value, (*shape, *schema.event_shape_tail)))
+    return Observed(
+        inputs={name: joint.xp.broadcast_to(x, shape) for name, x in predictive.inputs.items()},
+        value=value,
+        feedback={name: joint.xp.broadcast_to(x, shape) for name, x in (predictive.feedback or {}).items()},
+        trial_mask=mask,
+        context=predictive.context,
+        prepared=spread(prepared),
+        alone=spread(alone),
+        snapshot=joint.copy(value),
+    )
+
+
+def permutations(orders: int | Any, trials: int) -> np.ndarray:
+    """Orders of the trials: (R, K). A number gives the natural order and R - 1 fixed random ones.
+
+    Raises:
+        ValueError: if a number is below 1, or an array does not hold permutations of the trials.
+    """
+    if isinstance(orders, (int, np.integer)) and not isinstance(orders, bool):
+        if orders < 1:
+            raise ValueError(f"orders: expected at least 1, got {orders}")
+        rng = np.random.default_rng(0)
+        return np.stack([np.arange(trials), *(rng.permutation(trials) for _ in range(orders - 1))])
+    array = np.asarray(orders)
+    if array.ndim != 2 or array.shape[1] != trials or not (np.sort(array, 1) == np.arange(trials)).all():
+        raise ValueError(f"orders: expected a number, or permutations of 0..{trials - 1} in rows, got {orders!r}")
+    return array.astype(int)
+
+
+def _put_trials(
+    arrangement: Arrangement, groups: Mapping[str, Named], mask: Array, replicate: bool = False
+) -> tuple[dict[str, Named], Array]:
+    """Trials and which of them exist as (B, r, K), r the same for all."""
+    keys = {(group, name): f"{group}.{name}" for group, values in groups.items() for name in values}
+    flat = {key: groups[group][name] for (group, name), key in keys.items()}
+    placed = arrangement.put({**flat, "mask": mask}, 1, replicate)
+    trials: dict[str, Named] = {group: {} for group in groups}
+    for (group, name), key in keys.items():
+        trials[group][name] = placed[key]
+    return trials, placed["mask"]
+
+
+class Predictive:
+    """Joint predictive distribution of K trials, without the clothes of a probabilistic programming language.
+
+    The arguments are those of `JointPredictive`. Arrays that a subclass has to carry through its language's
+    transformations are in the attributes named in `data_fields`, each with `batch_ndim` batch dimensions.
+    """
+
+    data_fields = ("inputs", "params", "context", "feedback", "trial_mask", "lapse", "observed", "history")
+    static_fields = ("net", "trials", "orders", "block", "environment", "outside")
+
+    net: Any
+    trials: int
+    inputs: Named
+    params: Named
+    context: Encoded | None
+    feedback: Named | None
+    trial_mask: Array | None
+    lapse: Array | None
+    observed: Observed | None
+    history: dict[str, Any] | None
+    orders: tuple[tuple[int, ...], ...] | None
+    block: int | None
+    environment: Callable[..., Any] | None
+    outside: str
+    # The array that observed data were given as, while `observed` holds it with more batch dimensions.
+    _observed_value: Array | None = None
+
+    def __init__(self, net: Any, inputs: Any, **arguments: Any) -> None:
+        self.batch_shape = self.set_up(net, inputs, **arguments)
+
+    def set_up(
+        self,
+        net: Any,
+        inputs: Mapping[str, Any] | Observed,
+        *,
+        trials: int | None = None,
+        params: Mapping[str, Any] | None = None,
+        context: Mapping[str, Any] | Encoded | None = None,
+        feedback: Mapping[str, Any] | None = None,
+        trial_mask: Any = None,
+        orders: Any = None,
+        block: int | None = None,
+        environment: Callable[..., Any] | None = None,
+        lapse: Any = None,
+        outside: str = "warn",
+        history: dict[str, Any] | None = None,
+        check: bool = True,
+    ) -> tuple[int, ...]:
+        """Check the arguments, set the attributes, and return the batch shape."""
+        joint = backend_of(net)
+        schema = net.schema
+        self.net = net
+        self.observed = inputs if isinstance(inputs, Observed) else None
+        if isinstance(inputs, Observed):
+            for argument, given in (("feedback", feedback), ("trial_mask", trial_mask), ("context", context)):
+                if given is not None:
+                    raise ValueError(f"{argument}: expected none beside observed data, which hold it; give it to observe")
+            if trials is not None and trials != inputs.trials:
+                raise ValueError(f"trials: expected {inputs.trials}, as many as were observed, got {trials}")
+            self.inputs, self.feedback, self.trials = inputs.inputs, inputs.feedback, inputs.trials
+            self.trial_mask, self.context = inputs.trial_mask, inputs.context
+        else:
+            self.trials = self._count_trials(inputs, trials)
+            self.trial_mask = None if trial_mask is None else as_mask(joint, net, "trial_mask", trial_mask, self.trials)
+            mask = self.trial_mask
+            self.inputs = check_trial_arrays(joint, net, "inputs", inputs, schema.inputs, self.trials, mask)
+            self.feedback = None
+            if feedback is not None:
+                self.feedback = check_trial_arrays(
+                    joint, net, "feedback", feedback, schema.feedback, self.trials, mask
+                )
+            self.context = None if context is None else encode_context(net, context)
+        self.history = history
+        past = 0 if history is None else history["mask"].shape[-1]
+        _warn_longer(net, "trials", self.trials + past, "trials")
+        self.params = self._check_params({} if params is None else params, check)
+        self.lapse = None
+        if lapse is not None:
+            schema.require_lapse("lapse")
+            self.lapse = as_floating(joint, net, "lapse", lapse)
+            numbers = joint.concrete(self.lapse)
+            if numbers is not None and not ((numbers >= 0) & (numbers <= 1)).all():
+                raise ValueError(f"lapse: expected a probability, got {numbers!s}")
+        self.orders = self._check_orders(orders)
+        self.block = self._check_block(block)
+        if environment is not None and not callable(environment):
+            raise ValueError(f"environment: expected a function, got {type(environment).__name__}")
+        self.environment = environment
+        if outside not in _OUTSIDE:
+            raise ValueError(f"outside: expected one of {list(_OUTSIDE)}, got {outside!r}")
+        self.outside = outside
+        if check:
+            self._check_box()
+        return self._promote()
+
+    def _count_trials(self, inputs: Mapping[str, Any], trials: int | None) -> int:
+        schema = self.net.schema
+        check_names("inputs", inputs, schema.inputs)
+        if trials is None:
+            if not inputs:
+                raise ValueError("trials: expected a number, since the schema has no inputs that would tell it; got None")
+            first = next(iter(inputs.values()))
+            shape = np.shape(first) if not hasattr(first, "shape") else tuple(first.shape)
+            trials = shape[-1] if shape else None
+        if trials is None or isinstance(trials, bool) or not isinstance(trials, (int, np.integer)) or trials < 1:
+            raise ValueError(f"trials: expected at least 1 trial, got {trials!r}")
+        return int(trials)
+
+    def _check_params(self, params: Mapping[str, Any], check: bool) -> Named:
+        joint, schema = backend_of(self.net), self.net.schema
+        check_names("params", params, schema.params, subset=True)
+        arrays = {}
+        for name in schema.params:
+            if name in params:
+                arrays[name] = as_floating(joint, self.net, f"params[{name!r}]", params[name])
+                if check:
+                    check_legal(joint, f"params[{name!r}]", schema.params[name], arrays[name])
+        return arrays
+
+    def _check_orders(self, orders: Any) -> tuple[tuple[int, ...], ...] | None:
+        if orders is None:
+            return None
+        if self.net.schema.ordered:
+            raise ValueError("orders: expected none for an ordered model, whose trials have one order")
+        return tuple(map(tuple, permutations(orders, self.trials).tolist()))
+
+    def _check_block(self, block: Any) -> int | None:
+        if block is None:
+            return None
+        if self.net.schema.ordered:
+            raise ValueError("block: expected none for an ordered model, whose past belongs in the buffer")
+        if isinstance(block, bool) or not isinstance(block, (int, np.integer)) or block < 1:
+            raise ValueError(f"block: expected a number of trials of at least 1, got {block!r}")
+        return int(block)
+
+    def _check_box(self) -> None:
+        if self.outside not in ("warn", "error"):
+            return
+        joint, record = backend_of(self.net), self.net.record
+        for name, value in self.params.items():
+            numbers = joint.concrete(value)
+            if record is None or name not in record.box or numbers is None:
+                continue
+            low, high = record.box[name]
+            share = float(np.mean((numbers < low) | (numbers > high)))
+            if share:
+                message = (
+                    f"params[{name!r}]: {share:.0%} of the values lie outside [{low:g}, {high:g}], where the network was "
+                    f"trained; its likelihood there is an extrapolation. Use a prior inside the range (net.prior()), or "
+                    f"train on a wider one"
+                )
+                if self.outside == "error":
+                    raise ValueError(message)
+                warnings.warn(message, stacklevel=4)
+
+    # Batch dimensions -----------------------------------------------------------------------------------------
+
+    def _leaves(self) -> list[tuple[str, Any, int]]:
+        """Name, value and number of trailing dimensions of the data that are plain arrays or dicts of arrays."""
+        leaves: list[tuple[str, Any, int]] = [("inputs", self.inputs, 1), ("params", self.params, 0)]
+        for name, trailing in (("feedback", 1), ("trial_mask", 1), ("lapse", 0)):
+            if getattr(self, name) is not None:
+                leaves.append((name, getattr(self, name), trailing))
+        return leaves
+
+    def _batch_shapes(self) -> list[tuple[int, ...]]:
+        shapes = []
+        for _, value, trailing in self._leaves():
+            for array in value.values() if isinstance(value, Mapping) else [value]:
+                shapes.append(tuple(array.shape[: array.ndim - trailing]))
+        for holder in (self.context, self.observed):
+            if holder is not None:
+                shapes.append(holder.batch_shape)
+        if self.history is not None:
+            shapes.append(tuple(self.history["mask"].shape[:-1]))
+        return shapes
+
+    def _promote(self) -> tuple[int, ...]:
+        """Give all data the same number of batch dimensions, of size 1 where they were missing."""
+        shapes = self._batch_shapes()
+        batch = _joint_shape(shapes, "batch")
+        self.pad_batch(len(batch))
+        return batch
+
+    def pad_batch(self, ndim: int) -> None:
+        """Insert leading batch dimensions of size 1 into all data, up to `ndim` of them."""
+        for name, value, trailing in self._leaves():
+            if isinstance(value, Mapping):
+                setattr(self, name, {key: pad_dims(array, ndim, trailing) for key, array in value.items()})
+            else:
+                setattr(self, name, pad_dims(value, ndim, trailing))
+        for name in ("context", "observed"):
+            holder = getattr(self, name)
+            if holder is not None and len(holder.batch_shape) < ndim:
+                missing = ndim - len(holder.batch_shape)
+                padded = map_leaves(lambda x, m=missing: x.reshape((1,) * m + tuple(x.shape)), holder)
+                if isinstance(holder, Observed):
+                    # A reshaped array is another array: keep the one that a model passes as `obs=`.
+                    self._observed_value = holder.value
+                setattr(self, name, padded)
+        if self.history is not None:
+            self.history = map_leaves(lambda x: pad_dims(x, ndim, 1), self.history)
+
+    def data_batch_shape(self) -> tuple[int, ...]:
+        """Batch shape that the data have now: a language may have stacked or sliced them."""
+        return _joint_shape([(), *self._batch_shapes()], "batch")
+
+    def check_value_shape(self, value: Array) -> None:
+        """Refuse a value whose trailing dimensions are not the event shape."""
+        event = (self.trials, *self.net.schema.event_shape_tail)
+        if tuple(value.shape[value.ndim - len(event) :]) != event or value.ndim < len(event):
+            raise ValueError(f"value: expected shape (*sample, *batch, *{event}), got {tuple(value.shape)}")
+
+    # Arrangement ----------------------------------------------------------------------------------------------
+
+    def _arrangement(self, lead: tuple[int, ...], orders: int = 0, observed: bool = False) -> Arrangement:
+        """Arrange leading dimensions `lead`, the first `orders` of which number orders of the trials."""
+        holders: list[tuple[int, ...]] = []
+        if observed and self.observed is not None:
+            holders.append(self.observed.batch_shape)
+        elif self.context is not None:
+            holders.append(self.context.batch_shape)
+        elif self.history is not None:
+            holders.append(tuple(self.history["mask"].shape[:-1]))
+        else:
+            for name, value, trailing in self._leaves():
+                if name in ("inputs", "feedback", "trial_mask"):
+                    for array in value.values() if isinstance(value, Mapping) else [value]:
+                        shape = tuple(array.shape[: array.ndim - trailing])
+                        holders.append(shape[orders:] if len(shape) == len(lead) else shape)
+        shared = [(1,) * (len(lead) - len(shape)) + shape for shape in holders]
+        return Arrangement(backend_of(self.net), lead, shared)
+
+    def arrange_trials(
+        self, arrangement: Arrangement, value: Array | None, replicate: bool = False
+    ) -> tuple[dict[str, Named], Array]:
+        """Inputs, outcomes and feedback as (B, r, K), and which trials exist; r is the same for all of them."""
+        joint, schema = backend_of(self.net), self.net.schema
+        columns = {} if value is None else split_value(schema, value)
+        outcomes: Named = {}
+        for name, column in columns.items():
+            number = joint.number(self.net, column)
+            legal = schema.outcomes[name].contains(joint.xp, number)
+            outcomes[name] = joint.xp.where(legal, number, schema.outcomes[name].fill)
+        depth = len(arrangement.lead)
+        mask = self.trial_mask
+        if mask is None:
+            mask = pad_dims(self._all_exist(), depth, 1)
+        groups = {"inputs": self.inputs, "outcomes": outcomes, "feedback": self.feedback or {}}
+        return _put_trials(arrangement, groups, mask, replicate)
+
+    def _all_exist(self) -> Array:
+        joint = backend_of(self.net)
+        return joint.number(self.net, np.ones((1, self.trials))) > 0
+
+    def arrange_context(self, arrangement: Arrangement) -> Any:
+        """What the encoded context and the history let predictions read."""
+        joint = backend_of(self.net)
+        if self.context is not None:
+            return arrangement.put_shared(self.context.cache, len(self.context.batch_shape))
+        if self.history is not None:
+            trials, valid = _put_trials(arrangement, self.history["trials"], self.history["mask"])
+            return joint.begin(self.net, None, None, trials, valid)
+        return joint.Cache()
+
+    def _arrange_params(self, arrangement: Arrangement) -> tuple[Any, Array | None]:
+        joint = backend_of(self.net)
+        params = {name: joint.number(self.net, value) for name, value in self.params.items()}
+        segments = joint.encode_params(self.net, arrangement.put(params, 0)) if params else []
+        lapse = None
+        if self.lapse is not None:
+            lapse = arrangement.put({"lapse": joint.number(self.net, self.lapse)}, 0)["lapse"][..., None]
+        return segments, lapse
+
+    @property
+    def independent(self) -> bool:
+        """Whether all parameters are told of a model whose trials are then independent: no buffer is needed."""
+        return self.net.schema.independent and len(self.params) == len(self.net.schema.params)
+
+    def _permuted(self, orders: np.ndarray, lead: tuple[int, ...]) -> Predictive:
+        """The same with its trials reordered: `orders` broadcasts against (*lead, K)."""
+        joint = backend_of(self.net)
+        other = object.__new__(Predictive)
+        for name in (*self.data_fields, *self.static_fields):
+            setattr(other, name, getattr(self, name))
+        other.observed = other.orders = None
+
+        def permute(array: Array) -> Array:
+            return joint.take_along(pad_dims(array, len(lead), 1), orders, -1)
+
+        other.inputs = {name: permute(value) for name, value in self.inputs.items()}
+        other.feedback = None if self.feedback is None else {k: permute(v) for k, v in self.feedback.items()}
+        other.trial_mask = None if self.trial_mask is None else permute(self.trial_mask)
+        return other
+
+    # Densities ------------------------------------------------------------------------------------------------
+
+    def _legal(self, value: Array) -> Array:
+        """Which trials (..., K) hold legal outcomes, or do not exist."""
+        joint, schema = backend_of(self.net), self.net.schema
+        legal = None
+        for name, column in split_value(schema, value).items():
+            contains = schema.outcomes[name].contains(joint.xp, column)
+            legal = contains if legal is None else legal & contains
+        return legal if self.trial_mask is None else legal | ~self.trial_mask
+
+    def _cast(self, result: Array, value: Array) -> Array:
+        joint = backend_of(self.net)
+        for like in (*self.params.values(), *(() if self.lapse is None else (self.lapse,)), value):
+            if str(like.dtype).endswith("64"):
+                return joint.cast(result, like)
+        return result
+
+    def _evaluate(self, value: Array, evaluate: Callable[..., Array], orders: int = 0) -> Array:
+        """Arrange everything for `value`, let `evaluate` compute (B, R, K, ...), and bring it back to (*lead, K, ...).
+
+        `evaluate` takes the arrangement, the trials, which of them exist, parameter segments, lapse, and whether the
+        value is the one that was observed.
+        """
+        tail = len(self.net.schema.event_shape_tail)
+        lead = _joint_shape([value.shape[: value.ndim - 1 - tail], self.data_batch_shape()], "value")
+        observed = self._is_observed(value)
+        arrangement = self._arrangement(lead, orders, observed)
+        trials, valid = self.arrange_trials(arrangement, value)
+        segments, lapse = self._arrange_params(arrangement)
+        return arrangement.take(evaluate(arrangement, trials, valid, segments, lapse, observed))
+
+    def _is_observed(self, value: Array) -> bool:
+        if self.observed is None or self.block is not None:
+            return False
+        joint = backend_of(self.net)
+        known = self._observed_value if self._observed_value is not None else self.observed.value
+        return joint.same(value, known, self.observed.snapshot)
+
+    def _targets(
+        self, arrangement: Arrangement, trials: dict[str, Named], valid: Array, observed: bool, alone: bool = False
+    ) -> Any:
+        """Targets that see the trials before them, or with `alone` an empty buffer."""
+        joint = backend_of(self.net)
+        alone = alone or self.independent
+        if observed and self.observed is not None:
+            ready = self.observed.alone if alone else self.observed.prepared
+            if ready is not None:
+                return arrangement.put_shared(ready, len(self.observed.batch_shape))
+        cache = self.arrange_context(arrangement)
+        if alone:
+            return joint.empty(self.net, cache, trials["inputs"], valid)
+        _check_feedback(self.net, self.feedback, "compute a density")
+        return joint.observe(self.net, cache, trials, valid)
+
+    def _raw_context(self, arrangement: Arrangement) -> tuple[Any, Any]:
+        """The context's trials as (B, r, N), for whoever encodes them anew."""
+        if self.context is None:
+            return None, None
+        return _put_trials(arrangement, self.context.trials, self.context.mask)
+
+    def conditionals(self, value: Array, orders: int = 0) -> Array:
+        """Log density of each trial given the trials before it: (*sample, *batch, K).
+
+        They sum to `log_prob`; a trial that does not exist contributes 0.
+
+        Raises:
+            ValueError: if the distribution averages over `orders`, or feedback is missing.
+        """
+        joint = backend_of(self.net)
+        if self.orders is not None:
+            raise ValueError("orders: expected None for conditionals, which follow one order of the trials")
+        self.check_value_shape(value)
+
+        def evaluate(arrangement: Arrangement, trials: Any, valid: Any, segments: Any, lapse: Any, observed: bool) -> Any:
+            if self.block is not None and not self.independent:
+                _check_feedback(self.net, self.feedback, "compute a density")
+                context, exists = self._raw_context(arrangement)
+                return joint.block_conditionals(
+                    self.net, context, exists, trials, valid, segments, lapse, min(self.block, self.trials)
+                )
+            targets = self._targets(arrangement, trials, valid, observed)
+            return joint.conditionals(self.net, targets, segments, trials["outcomes"], valid, lapse)
+
+        result = self._cast(self._evaluate(value, evaluate, orders), value)
+        return joint.xp.where(self._legal(value), result, -float("inf"))
+
+    def joint_log_prob(self, value: Array) -> Array:
+        """Log density of all trials together, averaged over `orders` where given: (*sample, *batch)."""
+        joint = backend_of(self.net)
+        if self.orders is None:
+            total = self.conditionals(value).sum(-1)
+        else:
+            total = joint.log_mean_exp(joint.xp.concatenate(self._by_orders(value), 0), 0)
+        if self.outside == "-inf" and self.net.record is not None:
+            for name, param in self.params.items():
+                low, high = self.net.record.box.get(name, (-np.inf, np.inf))
+                total = joint.xp.where((param >= low) & (param <= high), total, -float("inf"))
+        return total
+
+    def _by_orders(self, value: Array) -> list[Array]:
+        """Log densities of all trials together under each order, in chunks (orders, *sample, *batch)."""
+        joint = backend_of(self.net)
+        self.check_value_shape(value)
+        tail = len(self.net.schema.event_shape_tail)
+        lead = _joint_shape([value.shape[: value.ndim - 1 - tail], self.data_batch_shape()], "value")
+        orders = np.asarray(self.orders).reshape((-1, *(1,) * len(lead), self.trials))
+        chunks = []
+        for start in range(0, len(orders), _ORDERS_AT_ONCE):
+            chunk = orders[start : start + _ORDERS_AT_ONCE]
+            permuted = self._permuted(chunk, (len(chunk), *lead))
+            padded = pad_dims(value, len(lead) + 1, 1 + tail)
+            value_chunk = joint.take_along(padded, chunk[..., None] if tail else chunk, -1 - tail)
+            chunks.append(permuted.conditionals(value_chunk, orders=1).sum(-1))
+        return chunks
+
+    def log_prob_by_order(self, value: Array) -> Array:
+        """Log density of all trials together under each of `orders`: (orders, *sample, *batch)."""
+        if self.orders is None:
+            raise ValueError("orders: expected a number or permutations when the distribution was made, got None")
+        return backend_of(self.net).xp.concatenate(self._by_orders(value), 0)
+
+    def marginals(self, value: Array) -> Array:
+        """Log density of each trial alone, with an empty buffer: (*sample, *batch, K)."""
+        joint = backend_of(self.net)
+        self.check_value_shape(value)
+
+        def evaluate(arrangement: Arrangement, trials: Any, valid: Any, segments: Any, lapse: Any, observed: bool) -> Any:
+            targets = self._targets(arrangement, trials, valid, False, alone=True)
+            return joint.conditionals(self.net, targets, segments, trials["outcomes"], valid, lapse)
+
+        result = self._cast(self._evaluate(value, evaluate), value)
+        return joint.xp.where(self._legal(value), result, -float("inf"))
+
+    def leave_one_out(self, value: Array) -> Array:
+        """Log density of each trial given the context and all other trials: (*sample, *batch, K).
+
+        Raises:
+            ValueError: if the model is ordered: a trial's future is no context.
+        """
+        joint = backend_of(self.net)
+        if self.net.schema.ordered:
+            raise ValueError("leave_one_out: expected an exchangeable model; an ordered one has no set of other trials")
+        self.check_value_shape(value)
+        if self.independent:
+            return self.marginals(value)
+        _check_feedback(self.net, self.feedback, "compute a density")
+
+        def evaluate(arrangement: Arrangement, trials: Any, valid: Any, segments: Any, lapse: Any, observed: bool) -> Any:
+            context, exists = self._raw_context(arrangement)
+            return joint.leave_one_out(self.net, context, exists, trials, valid, segments, lapse)
+
+        result = self._cast(self._evaluate(value, evaluate), value)
+        return joint.xp.where(self._legal(value), result, -float("inf"))
+
+    def cdf_values(self, value: Array, uniform: Array) -> Array:
+        """Distribution function of each outcome given trials and outcomes before it: (*sample, *batch, K[, n_outcomes]).
+
+        `uniform` (*sample, *batch, K, n_outcomes) places a category inside its step.
+        """
+        joint = backend_of(self.net)
+        if self.orders is not None or self.block is not None:
+            raise ValueError("orders, block: expected None for pit, which follows one order of the trials")
+        self.check_value_shape(value)
+
+        def evaluate(arrangement: Arrangement, trials: Any, valid: Any, segments: Any, lapse: Any, observed: bool) -> Any:
+            targets = self._targets(arrangement, trials, valid, observed)
+            places = arrangement.put({"uniform": uniform}, 2, replicate=True)["uniform"]
+            return joint.cdf(self.net, targets, segments, trials["outcomes"], places, lapse)
+
+        result = self._evaluate(value, evaluate)
+        return result if self.net.schema.event_shape_tail else result[..., 0]
+
+    def marginal_moments(self) -> tuple[Array, Array]:
+        """Mean and variance of each outcome alone, with an empty buffer: (*batch, *event) each."""
+        joint = backend_of(self.net)
+        arrangement = self._arrangement(self.data_batch_shape())
+        trials, valid = self.arrange_trials(arrangement, None)
+        segments, lapse = self._arrange_params(arrangement)
+        targets = self._targets(arrangement, trials, valid, False, alone=True)
+        mean, variance = (arrangement.take(x) for x in joint.moments(self.net, targets, segments, lapse))
+        return (mean, variance) if self.net.schema.event_shape_tail else (mean[..., 0], variance[..., 0])
+
+    # Draws ----------------------------------------------------------------------------------------------------
+
+    def noise_shape(self, sample_shape: Sequence[int] = ()) -> tuple[int, ...]:
+        """Shape of the uniform numbers that `rollout` takes."""
+        return (*sample_shape, *self.batch_shape, self.trials, self.net.schema.noise_size)
+
+    def rollout(self, noise: Array) -> tuple[Array, Named, Array]:
+        """Draw the trials one after another from uniform numbers in (0, 1) of shape `noise_shape(sample_shape)`.
+
+        The same numbers give the same draw in both backends.
+
+        Returns:
+            the value (*sample, *batch, *event), feedback name -> (*sample, *batch, K), and the log densities
+            (*sample, *batch, K) that the trials were drawn from.
+
+        Raises:
+            ValueError: if the schema has feedback and no environment supplies it.
+        """
+        joint, schema = backend_of(self.net), self.net.schema
+        if schema.feedback and self.environment is None and not self.independent:
+            raise ValueError(
+                f"environment: expected a function that gives {list(schema.feedback)} on a drawn outcome, since later "
+                f"trials depend on it; got None"
+            )
+        noise = joint.number(self.net, noise)
+        if self.orders is not None:
+            return self._rollout_in_random_order(noise)
+        lead = tuple(noise.shape[:-2])
+        arrangement = self._arrangement(lead)
+        trials, valid = self.arrange_trials(arrangement, None)
+        segments, lapse = self._arrange_params(arrangement)
+        uniform = arrangement.put({"noise": noise}, 2, replicate=True)["noise"]
+        if self.block is not None and not self.independent:
+            context, exists = self._raw_context(arrangement)
+            drawn = joint.block_rollout(
+                self.net, context, exists, trials["inputs"], valid, segments, uniform, lapse, self.environment,
+                min(self.block, self.trials),
+            )  # fmt: skip
+        else:
+            cache = self.arrange_context(arrangement)
+            drawn = joint.rollout(
+                self.net, cache, trials["inputs"], valid, segments, uniform, lapse, self.environment, self.independent
+            )
+        outcomes, feedback = ({name: arrangement.take(x) for name, x in group.items()} for group in drawn[:2])
+        return stack_value(joint, schema, outcomes), feedback, arrangement.take(drawn[2])
+
+    def _rollout_in_random_order(self, noise: Array) -> tuple[Array, Named, Array]:
+        """Each draw follows one of `orders`, so that draws have the order-averaged density."""
+        joint, schema = backend_of(self.net), self.net.schema
+        lead = tuple(noise.shape[:-2])
+        orders = joint.xp.asarray(np.asarray(self.orders))
+        # The number that would decide about a lapse of a trial after the last one picks the order.
+        pick = noise[..., 0, -1 - len(schema.feedback)]
+        remainder = joint.xp.floor(pick * len(self.orders or ()))
+        raise NotImplementedError(lead, orders, remainder)
+
+    def conditioned(self, value: Array) -> tuple[Mapping[str, Any], dict[str, Any]]:
+        """Arguments of the distribution of the trials that follow the first ones, whose outcomes are `value`."""
+        raise NotImplementedError

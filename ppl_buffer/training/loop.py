@@ -1,0 +1,340 @@
+"""The training loop in torch: from a simulator to a network, resumable at any moment.
+
+Everything random is a function of (seed, step), and everything that a step changes is in the run's state file, so
+that an interrupted run ends exactly where the uninterrupted one would have.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+from ppl_buffer import checkpoint
+from ppl_buffer.config import Config
+from ppl_buffer.torch.network import Network
+from ppl_buffer.training.curriculum import HELD_OUT, Batch, Settings, Tree, make_batch, map_arrays
+from ppl_buffer.training.run import BEST, CURVE, LOG, STATE, Plan, Run
+from ppl_buffer.training.simulator import Counts, Simulator, check_simulator
+
+# Seconds between two writes of the state.
+_SAVE_EVERY = 60.0
+# Steps between two agreements of several processes on whether to stop.
+_AGREE_EVERY = 10
+
+
+def train(
+    simulator: Simulator,
+    config: Config | None = None,
+    *,
+    steps: int,
+    seed: int = 0,
+    out: str | os.PathLike[str],
+    batch_size: int = 32,
+    trials: tuple[int, int] = (32, 128),
+    context: tuple[int, int] = (0, 64),
+    learning_rate: float = 2e-3,
+    warmup: int | None = None,
+    weight_decay: float = 0.01,
+    told_sets: int = 2,
+    held_out: int = 256,
+    evaluate_every: int = 500,
+    devices: int = 1,
+    accelerator: str = "auto",
+    workers: int = 1,
+    resume: bool = True,
+    progress: bool = True,
+    minutes: float | None = None,
+) -> Network:
+    """Train a network on a simulator.
+
+    The run folder `out` holds ``best.safetensors`` (the best averaged weights so far, a checkpoint for `load`),
+    ``state.safetensors`` (all that a later call needs to go on), ``log.csv`` and ``loss.png``. Each is replaced
+    atomically, so that a kill at any moment leaves files that load. The same call on the same folder goes on where
+    the run stopped, and ends where it would have ended without the stop.
+
+    Data sets with values that are no numbers, or not legal ones, are dropped and counted (in the checkpoint's
+    provenance); more than 5 % of them end the run.
+
+    Args:
+        simulator: what draws the data sets; see `Simulator`.
+        config: the network's sizes; `Config()` by default.
+        steps: optimisation steps of the whole run.
+        seed: of the initial weights and of all data. A batch depends on the seed and the step alone.
+        out: the run folder, made if it does not exist.
+        batch_size: data sets in a batch of typical length; longer sequences come in smaller batches.
+        trials: least and greatest number of trials of a sequence, or of the buffer of an exchangeable model.
+        context: least and greatest size of the context; ignored for an ordered schema.
+        learning_rate: peak of the learning rate of AdamW; a cosine ends at 2 % of it.
+        warmup: steps of linear warm-up; by default a twentieth of `steps`, at most 1000.
+        weight_decay: of the weight matrices.
+        told_sets: sets of told parameters for each data set: the first tells all parameters, each other none or a
+            random subset. 1 trains the likelihood alone.
+        held_out: data sets for the held-out loss, the same in all runs of the same settings.
+        evaluate_every: steps between two evaluations.
+        devices: number of processes that share each batch. Above 1, Lightning Fabric starts them afresh: the
+            simulator must be importable, and a script must call `train` under ``if __name__ == "__main__":``.
+        accelerator: ``"auto"`` (CUDA where there is one), ``"cpu"`` or ``"cuda"``.
+        workers: background processes that simulate; 0 simulates in the training process.
+        resume: go on with the run in `out`. False starts it anew.
+        progress: show a progress bar.
+        minutes: save the state and return after this time; the same call goes on. For machines with a time limit.
+
+    Returns:
+        the best averaged weights, frozen, on the CPU, with their `TrainingRecord` in ``net.record``.
+
+    Raises:
+        ValueError: if an argument or what the simulator returns does not fit, too many data sets had to be dropped,
+            or `out` holds a run with other settings.
+        FloatingPointError: if the gradient is no number in step after step.
+        KeyboardInterrupt: on Ctrl-C, after the state was saved.
+    """
+    check_simulator(simulator)
+    for name, value, least in (
+        ("steps", steps, 1),
+        ("seed", seed, 0),
+        ("warmup", warmup, 0),
+        ("held_out", held_out, 1),
+        ("evaluate_every", evaluate_every, 1),
+        ("devices", devices, 1),
+        ("workers", workers, 0),
+    ):
+        optional = name == "warmup" and value is None
+        if not optional and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least):
+            raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
+    if not (math.isfinite(learning_rate) and learning_rate > 0):
+        raise ValueError(f"learning_rate: expected a number above 0, got {learning_rate!r}")
+    if not (math.isfinite(weight_decay) and weight_decay >= 0):
+        raise ValueError(f"weight_decay: expected a number of at least 0, got {weight_decay!r}")
+    if minutes is not None and not minutes > 0:
+        raise ValueError(f"minutes: expected a number above 0, got {minutes!r}")
+    device = _device(accelerator)
+    settings = Settings(batch_size, trials, context, told_sets)
+    if settings.least_size(simulator.schema) < devices:
+        raise ValueError(
+            f"devices: expected at most {settings.least_size(simulator.schema)}, the data sets in a batch of the "
+            f"longest sequences, got {devices}; raise batch_size"
+        )
+    plan = Plan(
+        simulator=simulator,
+        config=Config() if config is None else config,
+        settings=settings,
+        steps=int(steps),
+        seed=int(seed),
+        out=Path(out),
+        learning_rate=float(learning_rate),
+        warmup=min(1000, int(steps) // 20) if warmup is None else int(warmup),
+        weight_decay=float(weight_decay),
+        held_out=int(held_out),
+        evaluate_every=int(evaluate_every),
+        workers=0 if getattr(simulator, "in_process", False) else int(workers),
+        progress=progress,
+        minutes=minutes,
+    )
+    plan.out.mkdir(parents=True, exist_ok=True)
+    if not resume:
+        # The state goes first: without it the other files are only results.
+        for name in (STATE, BEST, LOG, CURVE):
+            (plan.out / name).unlink(missing_ok=True)
+    ended = _run(plan, device) if devices == 1 else _launch(plan, device, devices)
+    if ended == "interrupted":
+        raise KeyboardInterrupt(f"training stopped; its state is in {plan.out}, and the same call goes on")
+    if ended == "time":
+        warnings.warn(
+            f"training stopped after minutes={minutes}; the same call goes on with the run in {plan.out}", stacklevel=2
+        )
+    return checkpoint.load(plan.out / BEST, backend="torch")
+
+
+def _device(accelerator: str) -> torch.device:
+    if accelerator not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"accelerator: expected 'auto', 'cpu' or 'cuda', got {accelerator!r}")
+    found = torch.cuda.is_available()
+    if accelerator == "cuda" and not found:
+        raise ValueError("accelerator: expected 'auto' or 'cpu' on a machine without CUDA, got 'cuda'")
+    return torch.device("cuda" if found and accelerator != "cpu" else "cpu")
+
+
+def _launch(plan: Plan, device: torch.device, devices: int) -> str:
+    """Run the plan in several processes; returns how it ended."""
+    try:
+        from lightning_fabric import Fabric
+        from lightning_fabric.strategies import DDPStrategy
+    except ImportError as error:
+        raise ImportError("devices above 1 need Lightning Fabric: pip install 'ppl_buffer[train]'") from error
+    # Spawned processes work from any function, with threads and with CUDA. Not every batch uses every weight: there
+    # may be no context in it.
+    strategy = DDPStrategy(start_method="spawn", find_unused_parameters=True)
+    fabric = Fabric(accelerator=device.type, devices=devices, strategy=strategy)
+    with _interrupts():
+        return fabric.launch(_run_process, plan)
+
+
+def _run_process(fabric: Any, plan: Plan) -> str:
+    return _run(plan, fabric.device, fabric)
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Collect Ctrl-C in a list instead of stopping in the middle of an update; a second one stops at once."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+
+    def handle(number: int, frame: Any) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    previous = signal.signal(signal.SIGINT, handle)
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+class _Batches(Dataset):
+    """The batches of a run, or one process's share of them; the index is the step."""
+
+    def __init__(self, plan: Plan, rank: int, processes: int) -> None:
+        self.plan, self.rank, self.processes = plan, rank, processes
+
+    def __getitem__(self, step: int) -> tuple[Tree | None, Counts, float]:
+        """This process's data sets as tensors, the count of the whole batch, and the weight of its mean loss."""
+        batch = make_batch(self.plan.simulator, self.plan.settings, self.plan.seed, step)
+        if batch.data is None:
+            return None, batch.counts, 1.0
+        size = _size(batch)
+        edges = [round(size * k / self.processes) for k in range(self.processes + 1)]
+        mine = slice(edges[self.rank], edges[self.rank + 1])
+        # Processes average their gradients: the weight makes that the mean over all data sets.
+        weight = (mine.stop - mine.start) * self.processes / size
+        return map_arrays(lambda x: torch.as_tensor(x[mine]), batch.data), batch.counts, weight
+
+
+def _size(batch: Batch) -> int:
+    assert batch.data is not None
+    return len(next(iter(batch.data["targets"]["outcomes"].values())))
+
+
+def _untouched(item: Any) -> Any:
+    return item
+
+
+def _ignore_interrupts(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the training process decides what follows from it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _loader(plan: Plan, start: int, rank: int, processes: int) -> DataLoader:
+    return DataLoader(
+        _Batches(plan, rank, processes),
+        batch_size=None,
+        sampler=range(start, plan.steps),
+        num_workers=plan.workers,
+        prefetch_factor=4 if plan.workers else None,
+        collate_fn=_untouched,
+        worker_init_fn=_ignore_interrupts,
+        generator=torch.Generator(),  # else it would draw from the user's
+    )
+
+
+def _run(plan: Plan, device: torch.device, fabric: Any = None) -> str:
+    """Train until the plan is done, the time is over or the user interrupts: "finished", "time" or "interrupted"."""
+    deadline = math.inf if plan.minutes is None else time.monotonic() + 60 * plan.minutes
+    rank, processes = (0, 1) if fabric is None else (fabric.global_rank, fabric.world_size)
+    run = Run(plan, device)
+    if run.at.step == plan.steps:
+        return "finished"
+    model: Any = run.loss
+    optimizer: Any = run.optimizer
+    if fabric is not None:
+        model, optimizer = fabric.setup(run.loss, run.optimizer)
+    held_out = _held_out(plan, device) if rank == 0 else []
+    if rank == 0 and run.at.step == 0:
+        run.evaluate(held_out)
+        run.save()
+    saved = time.monotonic()
+    bar = tqdm(total=plan.steps, initial=run.at.step, disable=not plan.progress or rank > 0, unit="step")
+    ended = "finished"
+    with bar, _interrupts() as interrupts:
+        batches = iter(_loader(plan, run.at.step, rank, processes))
+        while run.at.step < plan.steps:
+            stop = "interrupted" if interrupts else "time" if time.monotonic() > deadline else ""
+            if fabric is None or run.at.step % _AGREE_EVERY == 0:
+                ended = stop if fabric is None else _agree(fabric, stop)
+                if ended:
+                    break
+            try:
+                batch, counts, weight = next(batches)
+            except KeyboardInterrupt:
+                ended = "interrupted"
+                break
+            run.at.counts.add(counts)
+            run.at.counts.check()
+            if batch is None:
+                raise ValueError(
+                    f"simulator: expected legal data sets, but in step {run.at.step} {counts.dropped} of "
+                    f"{counts.drawn} held values that are not finite or not legal ({counts.variables})"
+                )
+            loss = run.update(model, optimizer, _to(batch, device), weight, fabric)
+            if rank > 0:
+                continue
+            bar.update()
+            if run.at.step % plan.evaluate_every == 0 or run.at.step == plan.steps:
+                run.evaluate(held_out)
+            elif time.monotonic() - saved < _SAVE_EVERY:
+                continue
+            run.save()
+            saved = time.monotonic()
+            bar.set_postfix(loss=f"{loss:.4f}", held_out=f"{run.at.held_out[-1][1]:.4f}", refresh=False)
+        else:
+            ended = "finished"
+        del batches  # ends the workers
+    if rank == 0:
+        run.save()
+    return ended
+
+
+def _agree(fabric: Any, stop: str) -> str:
+    """The same decision in all processes: whether any of them wants to stop, and why."""
+    reasons = ["", "time", "interrupted"]
+    wanted = torch.tensor(float(reasons.index(stop)), device=fabric.device)
+    gathered = fabric.all_gather(wanted)
+    return reasons[int(gathered.max())]
+
+
+def _to(batch: Tree, device: torch.device) -> Tree:
+    return batch if device.type == "cpu" else map_arrays(lambda x: x.to(device, non_blocking=True), batch)
+
+
+def _held_out(plan: Plan, device: torch.device) -> list[tuple[Tree, int]]:
+    """Fixed batches and their numbers of loss terms; they do not depend on the run's seed."""
+    batches: list[tuple[Tree, int]] = []
+    drawn = 0
+    for step in range(plan.held_out):
+        if drawn >= plan.held_out:
+            break
+        batch = make_batch(plan.simulator, plan.settings, 0, step, HELD_OUT)
+        if batch.data is None:
+            raise ValueError(
+                f"simulator: expected legal data sets, but of those held out {batch.counts.dropped} of "
+                f"{batch.counts.drawn} hold values that are not finite or not legal ({batch.counts.variables})"
+            )
+        drawn += _size(batch)
+        terms = next(iter(batch.data["targets"]["outcomes"].values())).size
+        batches.append((_to(map_arrays(torch.as_tensor, batch.data), device), terms))
+    return batches

@@ -1,0 +1,65 @@
+"""The training loss in torch, written with the network's own functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ppl_buffer.torch import heads
+from ppl_buffer.torch.network import Cache, Network, encode, encode_params, extend, predict, prepare
+from ppl_buffer.training.curriculum import Tree
+
+
+class Loss(torch.nn.Module):
+    """Mean negative log density of a trial, in nats, over a batch's told-sets, data sets and targets.
+
+    Args:
+        net: the network.
+    """
+
+    def __init__(self, net: Network) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, batch: Tree) -> Tensor:
+        """The loss of a batch of the curriculum, as tensors."""
+        net, targets = self.net, batch["targets"]
+        cache = Cache()
+        if "context" in batch:
+            cache = encode(net, batch["context"], _all_valid(batch["context"]))
+        cache = extend(net, cache, batch["buffer"], _all_valid(batch["buffer"]))
+        size, _, count = _all_valid(targets).shape
+        inputs = targets["inputs"]
+        if net.schema.ordered:
+            visible, shape = torch.arange(count, device=net.device), (size, 1, count)
+        else:
+            visible, shape = batch["visible"], tuple(batch["visible"].shape)
+            inputs = {name: x.expand(shape) for name, x in inputs.items()}
+        prepared = prepare(net, cache, inputs, visible, shape)
+        told = batch.get("told")  # absent without parameters
+        params = (
+            {} if told is None else {name: x[:, None].expand(told.shape[:2]) for name, x in batch["params"].items()}
+        )
+        representation = predict(net, prepared, encode_params(net, params, told))
+        return -_log_prob(net, representation, targets["outcomes"], batch.get("probabilities")).mean()
+
+
+def _all_valid(group: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
+    """(B, 1, T) True: the curriculum makes no padding."""
+    return torch.ones_like(next(iter(group["outcomes"].values())), dtype=torch.bool)
+
+
+def _log_prob(
+    net: Network, representation: Tensor, outcomes: Mapping[str, Tensor], probabilities: Tensor | None
+) -> Tensor:
+    """Log density (B, R, T) of each trial; the simulator's probabilities stand in for the first outcome drawn."""
+    if probabilities is None:
+        return heads.trial_log_prob(net, representation, outcomes)
+    names = list(net.schema.outcomes)
+    total = (probabilities * heads.head(net, names[0], representation, {}).log_softmax(-1)).sum(-1)
+    for index, name in enumerate(names[1:], start=1):
+        raw = heads.head(net, name, representation, {key: outcomes[key] for key in names[:index]})
+        total = total + heads.outcome_log_prob(net, name, raw, outcomes[name])
+    return total

@@ -1,0 +1,55 @@
+"""What must be known of a simulator before training: the scale of its variables, the range of its parameters."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ppl_buffer.prior import Prior
+from ppl_buffer.schema import Categorical
+from ppl_buffer.training import simulator as protocol
+from ppl_buffer.training.curriculum import PILOT, Settings, draw
+from ppl_buffer.training.simulator import Counts, Simulator
+
+_DATA_SETS, _PARAMS = 256, 20_000
+
+
+def standardize(simulator: Simulator, settings: Settings) -> tuple[dict[str, tuple[float, float]], Counts]:
+    """Mean and standard deviation of each continuous variable on its unconstrained scale, from a pilot simulation.
+
+    Raises:
+        ValueError: if the simulator returns what it should not, or no legal data set at all.
+    """
+    schema = simulator.schema
+    drawn, counts = draw(simulator, 0, 0, PILOT, _DATA_SETS, settings.typical_trials)
+    counts.check()
+    if drawn is None:
+        raise ValueError(
+            f"simulator: expected legal data sets, but {counts.dropped} of {counts.drawn} hold values that are not "
+            f"finite or not legal ({counts.variables})"
+        )
+    params, data, _ = drawn
+    variables = {**schema.params, **schema.inputs, **schema.outcomes, **schema.feedback}
+    out = {}
+    for name, variable in variables.items():
+        if isinstance(variable, Categorical):
+            continue
+        value = variable.unconstrain(np, (params[name] if name in params else data[name]).astype(np.float32))
+        mean, deviation = float(value.mean(dtype=float)), float(value.std(dtype=float))
+        # What never changes is left as it is.
+        out[name] = (mean, deviation if deviation > 1e-6 * max(1.0, abs(mean)) else 1.0)
+    return out, counts
+
+
+def trained_box(simulator: Simulator) -> tuple[dict[str, tuple[float, float]], dict[str, Prior | None]]:
+    """The range of each parameter that training covers, and its prior where the simulator states it."""
+    stated = protocol.priors(simulator)
+    names = list(simulator.schema.params)
+    box = {name: prior.box() for name, prior in stated.items()}
+    if len(box) < len(names):
+        draws = protocol.draw_params(simulator, np.random.default_rng(0), _PARAMS)
+        for name in names:
+            values = draws[name][protocol.legal(simulator.schema.params[name], draws[name].astype(np.float32))]
+            box.setdefault(name, (float(values.min()), float(values.max())))
+    for name, value in protocol.special_values(simulator).items():
+        box[name] = (min(box[name][0], value), max(box[name][1], value))
+    return {name: box[name] for name in names}, {name: stated.get(name) for name in names}

@@ -1,0 +1,235 @@
+"""What a simulator must offer, and the checks on what it returns. NumPy alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from ppl_buffer.prior import Prior
+from ppl_buffer.schema import Categorical, Schema, Variable
+
+Arrays = dict[str, np.ndarray]
+
+# Training stops above this share of data sets with values that are not numbers, once this many were drawn.
+MOST_DROPPED = 0.05
+_LEAST_DRAWN = 200
+
+
+class Simulator(Protocol):
+    """A model that draws data sets: NumPy in, NumPy out, vectorised over data sets.
+
+    A simulator whose schema has no inputs also takes ``trials=`` as a keyword of `simulate`; one that has neither
+    inputs nor parameters takes ``size=`` beside it. If the schema states a contamination, the simulator draws its
+    outcomes with those lapses in them.
+
+    Optional members:
+        priors: dict parameter -> `Prior`, what `prior` draws from if the parameters are independent. Stored in the
+            checkpoint, so that ``net.prior()`` can rebuild it. Without it the trained box is the range of many draws.
+        simulate_with_probabilities: as `simulate`, but returns ``(data, {first outcome: (size, trials, n)})``: the
+            probabilities from which the simulator drew the first outcome, a category, given everything that it knew
+            at that moment (latent states too). They take the place of the drawn category in the loss: the expected
+            gradient is the same, its variance less (Brehmer, Louppe, Pavez & Cranmer 2020, PNAS 117, 5242-5249).
+            Not used where the schema states a contamination.
+        special_values: dict parameter -> value without prior mass at which the likelihood must hold all the same
+            (a noise of exactly 0). Where every told-set of a data set tells the parameter, it takes that value with
+            probability 1/4; never where it is hidden, which would change the prior that is integrated over.
+        in_process: True to simulate in the training process instead of a background worker: for a simulator that
+            survives no fork, such as one written in JAX.
+        name: stored in the checkpoint; by default the name of the class.
+    """
+
+    schema: Schema
+
+    def prior(self, rng: np.random.Generator, size: int) -> Arrays:
+        """Draw parameters: dict name -> (size,)."""
+        ...
+
+    def inputs(self, rng: np.random.Generator, size: int, trials: int) -> Arrays:
+        """Draw inputs: dict name -> (size, trials)."""
+        ...
+
+    def simulate(self, rng: np.random.Generator, params: Arrays, inputs: Arrays) -> Arrays:
+        """Draw outcomes and feedback given parameters (size,) and inputs (size, trials): each (size, trials)."""
+        ...
+
+
+@dataclass
+class Counts:
+    """How many data sets were drawn and how many of them dropped.
+
+    Attributes:
+        drawn: data sets drawn.
+        dropped: data sets that held a value that is no number or not a legal one.
+        variables: variable -> data sets in which it was the cause.
+    """
+
+    drawn: int = 0
+    dropped: int = 0
+    variables: dict[str, int] = field(default_factory=dict)
+
+    def add(self, other: Counts) -> None:
+        """Count what `other` counted."""
+        self.drawn += other.drawn
+        self.dropped += other.dropped
+        for name, count in other.variables.items():
+            self.variables[name] = self.variables.get(name, 0) + count
+
+    def check(self) -> None:
+        """Refuse to go on where too much is dropped.
+
+        Raises:
+            ValueError: if more than 5 % of at least 200 data sets were dropped.
+        """
+        if self.drawn >= _LEAST_DRAWN and self.dropped > MOST_DROPPED * self.drawn:
+            causes = ", ".join(f"{name} in {count}" for name, count in sorted(self.variables.items()))
+            raise ValueError(
+                f"simulator: expected at most {MOST_DROPPED:.0%} of the data sets to hold values that are not finite "
+                f"or not legal, but {self.dropped} of {self.drawn} do ({causes}); training on the rest would "
+                "silently change the prior and the model"
+            )
+
+
+def check_simulator(simulator: Simulator) -> None:
+    """Refuse an object that lacks a member of the protocol, or has optional ones that do not fit its schema.
+
+    Raises:
+        ValueError: naming the member.
+    """
+    schema = getattr(simulator, "schema", None)
+    if not isinstance(schema, Schema):
+        raise ValueError(f"simulator.schema: expected a Schema, got {schema!r}")
+    for method in ("prior", "inputs", "simulate"):
+        if not callable(getattr(simulator, method, None)):
+            raise ValueError(f"simulator.{method}: expected a method, but {type(simulator).__name__} has none")
+    for name, prior in _optional(simulator, "priors").items():
+        if not isinstance(prior, Prior):
+            raise ValueError(f"simulator.priors[{name!r}]: expected a Prior, got {prior!r}")
+    for name, value in _optional(simulator, "special_values").items():
+        variable = schema.params[name]
+        if not bool(np.all(legal(variable, np.asarray(value, dtype=np.float32)))):
+            raise ValueError(f"simulator.special_values[{name!r}]: expected {variable.description}, got {value!r}")
+
+
+def _optional(simulator: Simulator, member: str) -> Mapping[str, Any]:
+    """An optional member that is a dict keyed by parameters."""
+    values = getattr(simulator, member, None) or {}
+    if not isinstance(values, Mapping) or not set(values) <= set(simulator.schema.params):
+        raise ValueError(
+            f"simulator.{member}: expected a dict keyed by parameters {list(simulator.schema.params)}, got {values!r}"
+        )
+    return values
+
+
+def special_values(simulator: Simulator) -> Mapping[str, float]:
+    """The simulator's values without prior mass, or none."""
+    return _optional(simulator, "special_values")
+
+
+def priors(simulator: Simulator) -> Mapping[str, Prior]:
+    """The simulator's priors, or none."""
+    return _optional(simulator, "priors")
+
+
+def gives_probabilities(simulator: Simulator) -> bool:
+    """Whether the loss of the first outcome can use the simulator's own probabilities."""
+    schema = simulator.schema
+    first = next(iter(schema.outcomes.values()))
+    return (
+        callable(getattr(simulator, "simulate_with_probabilities", None))
+        and isinstance(first, Categorical)
+        and not schema.contamination
+    )
+
+
+def draw_params(simulator: Simulator, rng: np.random.Generator, size: int) -> Arrays:
+    """Checked draws of the parameters: dict name -> (size,)."""
+    returned = simulator.prior(rng, size)
+    return _checked("prior", returned, simulator.schema.params, (size,))
+
+
+def draw_data(
+    simulator: Simulator, rng: np.random.Generator, params: Arrays, size: int, trials: int
+) -> tuple[Arrays, np.ndarray | None]:
+    """Checked inputs, outcomes and feedback, each (size, trials), and the first outcome's probabilities if known."""
+    schema = simulator.schema
+    shape = (size, trials)
+    inputs = _checked("inputs", simulator.inputs(rng, size, trials), schema.inputs, shape)
+    keywords: dict[str, int] = {} if schema.inputs else {"trials": trials}
+    if not schema.inputs and not schema.params:
+        keywords["size"] = size
+    # The simulator gets copies: one that works in place must not change what is recorded of its inputs.
+    arguments = ({name: x.copy() for name, x in params.items()}, {name: x.copy() for name, x in inputs.items()})
+    expected = {**schema.outcomes, **schema.feedback}
+    if not gives_probabilities(simulator):
+        # The protocol names no optional keyword.
+        simulate: Callable[..., Any] = simulator.simulate
+        return {**inputs, **_checked("simulate", simulate(rng, *arguments, **keywords), expected, shape)}, None
+    method = "simulate_with_probabilities"
+    pair = getattr(simulator, method)(rng, *arguments, **keywords)
+    if not isinstance(pair, tuple) or len(pair) != 2 or not isinstance(pair[1], Mapping):
+        raise ValueError(f"simulator.{method}: expected (data, probabilities), got {type(pair).__name__}")
+    data = {**inputs, **_checked(method, pair[0], expected, shape)}
+    name, variable = next(iter(schema.outcomes.items()))
+    if name not in pair[1]:
+        raise ValueError(f"simulator.{method}: expected probabilities of {name!r}, got those of {sorted(pair[1])}")
+    probabilities = _numbers(method, name, pair[1][name], (*shape, variable.n))  # type: ignore[union-attr]
+    known = np.isfinite(probabilities).all(-1)
+    if not (np.abs(probabilities.sum(-1) - 1)[known] < 1e-3).all() or (probabilities[known] < 0).any():
+        raise ValueError(f"simulator.{method}: expected probabilities of {name!r} that sum to 1")
+    # Where a probability is no number the data set must go: the outcome is marked, and dropped as any other.
+    data[name] = np.where(known, data[name], np.nan)
+    return data, probabilities
+
+
+def legal(variable: Variable, value: np.ndarray) -> np.ndarray:
+    """Which float32 values a network can read: legal, and finite on the unconstrained scale."""
+    with np.errstate(all="ignore"):
+        inside = np.isfinite(value) & variable.contains(np, value)
+        if isinstance(variable, Categorical):
+            return inside
+        return inside & np.isfinite(variable.unconstrain(np, value))
+
+
+def find_legal(schema: Schema, params: Arrays, data: Arrays) -> tuple[np.ndarray, Counts]:
+    """Which data sets (size,) hold legal values alone, as the network will read them, and the count of the others."""
+    size = len(next(iter({**params, **data}.values())))
+    good, counts = np.ones(size, dtype=bool), Counts(drawn=size)
+    for group, values in ((schema.params, params), ({**schema.inputs, **schema.outcomes, **schema.feedback}, data)):
+        for name, variable in group.items():
+            # As the network will read them: a number just inside a bound may lie on it in float32.
+            fine = legal(variable, values[name].astype(np.float32)).reshape(size, -1).all(1)
+            if not fine.all():
+                counts.variables[name] = int((~fine).sum())
+            good &= fine
+    counts.dropped = int((~good).sum())
+    return good, counts
+
+
+def _checked(method: str, returned: Any, variables: Mapping[str, Variable], shape: tuple[int, ...]) -> Arrays:
+    if not isinstance(returned, Mapping):
+        raise ValueError(f"simulator.{method}: expected a dict of arrays, got {type(returned).__name__}")
+    if set(returned) != set(variables):
+        raise ValueError(f"simulator.{method}: expected {list(variables)}, got {sorted(map(str, returned))}")
+    arrays = {}
+    for name, variable in variables.items():
+        values = _numbers(method, name, returned[name], shape)
+        if isinstance(variable, Categorical):
+            wrong = values[np.isfinite(values) & ~variable.contains(np, values)]
+            if wrong.size:
+                raise ValueError(
+                    f"simulator.{method}: expected {name!r} to be {variable.description}, got {wrong.flat[0]:g}"
+                )
+        arrays[name] = values
+    return arrays
+
+
+def _numbers(method: str, name: str, values: Any, shape: tuple[int, ...]) -> np.ndarray:
+    array = np.asarray(values)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"simulator.{method}: expected {name!r} to hold real numbers, got dtype {array.dtype}")
+    if array.shape != shape:
+        raise ValueError(f"simulator.{method}: expected {name!r} of shape {shape}, got {array.shape}")
+    return array.astype(float)

@@ -1,0 +1,163 @@
+"""How the package hangs together: what imports what, and that importing changes nothing."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "ppl_buffer"
+SOURCES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
+FRAMEWORKS = ("torch", "jax", "numpyro", "pyro")
+
+
+def imports(name):
+    """Full names of the modules that a file imports, anywhere in it."""
+    found = set()
+    package = ["ppl_buffer", *Path(name).parts[:-1]]
+    for node in ast.walk(ast.parse(SOURCES[name].read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            found.add(module)
+            found.update(f"{module}.{alias.name}" for alias in node.names)
+    return found
+
+
+def reaches(found, module):
+    return sorted(name for name in found if name == module or name.startswith(f"{module}."))
+
+
+def run(code):
+    """What a fresh interpreter prints, read as JSON."""
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent, timeout=120, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_imports_point_one_way(name):
+    forbidden = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib"}
+    if name != "numpyro.py":
+        forbidden.add("numpyro")
+    if name != "pyro.py":
+        forbidden.add("pyro")
+    if name.startswith(("torch/", "training/")) or name == "pyro.py":
+        forbidden |= {"jax", "ppl_buffer.jax", "ppl_buffer.numpyro"}
+    if name.startswith("jax/") or name == "numpyro.py":
+        forbidden |= {"torch", "ppl_buffer.torch", "ppl_buffer.pyro", "ppl_buffer.training"}
+    if name.startswith("simulators/"):
+        forbidden |= {"torch", "jax", "ppl_buffer.torch", "ppl_buffer.jax"}
+    if name.startswith(("torch/", "jax/", "training/")):
+        forbidden |= {"ppl_buffer.pyro", "ppl_buffer.numpyro"}
+    found = imports(name)
+    assert {module: reaches(found, module) for module in sorted(forbidden) if reaches(found, module)} == {}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_nothing_reads_or_writes_pickles(name):
+    tree = ast.parse(SOURCES[name].read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "torch":
+            assert node.attr not in ("load", "save"), f"torch.{node.attr} in line {node.lineno}"
+        if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
+            assert isinstance(node.value, ast.Constant), f"allow_pickle in line {node.value.lineno}"
+            assert node.value.value is False, f"allow_pickle in line {node.value.lineno}"
+
+
+def test_no_module_is_named_utils():
+    assert [name for name in SOURCES if Path(name).stem in ("utils", "util", "helpers", "misc")] == []
+
+
+def test_the_rules_are_checked_on_the_files_they_are_about():
+    expected = {"__init__.py", "schema.py", "numpyro.py", "pyro.py", "torch/network.py", "jax/network.py"}
+    assert expected - set(SOURCES) == set()
+    assert "ppl_buffer.schema.Schema" in imports("torch/network.py")
+
+
+def test_importing_the_package_imports_no_framework():
+    code = "import json, sys, ppl_buffer; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
+    heavy = {*FRAMEWORKS, "jaxlib", "arviz", "lightning_fabric", "matplotlib", "pandas", "scipy"}
+    assert set(run(code)) & heavy == set()
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("ppl_buffer.numpyro", ("torch", "pyro", "lightning_fabric")),
+        ("ppl_buffer.pyro", ("jax", "jaxlib", "numpyro")),
+    ],
+)
+def test_a_user_of_one_language_needs_no_other_installed(module, absent):
+    pytest.importorskip(module.split(".")[1])
+    code = f"""
+import importlib, json, sys
+for name in {absent!r}:
+    sys.modules[name] = None  # importing it raises ImportError
+print(json.dumps(importlib.import_module({module!r}).JointPredictive.__name__))
+"""
+    assert run(code) == "JointPredictive"
+
+
+def test_importing_changes_nothing_global():
+    for name in FRAMEWORKS:
+        pytest.importorskip(name)
+    code = """
+import hashlib, importlib, json, os, pkgutil, random, sys, warnings
+
+import arviz, jax, lightning_fabric, matplotlib.pyplot, numpy, numpyro.distributions, pandas, pyro, scipy, torch
+
+
+def state():
+    digest = lambda value: hashlib.sha256(value).hexdigest()
+    return {
+        "warning filters": repr(warnings.filters),
+        "environment": dict(os.environ),
+        "random": digest(repr(random.getstate()).encode()),
+        "numpy random": digest(repr(numpy.random.get_state()).encode()),
+        "numpy errors": numpy.geterr(),
+        "numpy printing": repr(numpy.get_printoptions()),
+        "torch random": digest(torch.get_rng_state().numpy().tobytes()),
+        "torch dtype": str(torch.get_default_dtype()),
+        "torch device": str(torch.get_default_device()),
+        "torch gradients": torch.is_grad_enabled(),
+        "torch threads": [torch.get_num_threads(), torch.get_num_interop_threads()],
+        "torch deterministic": torch.are_deterministic_algorithms_enabled(),
+        "torch matmul": torch.get_float32_matmul_precision(),
+        "torch validation": repr(torch.distributions.Distribution._validate_args),
+        "pyro settings": repr(pyro.settings.get()),
+        "pyro parameters": list(pyro.get_param_store().keys()),
+        "jax": {name: repr(value) for name, value in jax.config.values.items()},
+        "numpyro validation": numpyro.distributions.Distribution._validate_args,
+        "matplotlib": repr(sorted(matplotlib.rcParams.items())),
+    }
+
+
+before = state()
+import ppl_buffer
+
+imported = []
+for module in pkgutil.walk_packages(ppl_buffer.__path__, "ppl_buffer."):
+    if module.name.endswith("__main__"):
+        continue
+    try:
+        importlib.import_module(module.name)
+    except ImportError as error:
+        if (error.name or "").startswith("ppl_buffer"):
+            raise  # any other is an optional neighbour that is not installed
+    else:
+        imported.append(module.name)
+after = state()
+print(json.dumps({"imported": imported, "changed": [name for name in before if before[name] != after[name]]}))
+"""
+    result = run(code)
+    assert result["changed"] == []
+    assert {"ppl_buffer.numpyro", "ppl_buffer.pyro", "ppl_buffer.torch.network", "ppl_buffer.jax.network"} <= set(
+        result["imported"]
+    )
