@@ -42,7 +42,12 @@ def __getattr__(name: str) -> Any:
     if name in _LAZY:
         from importlib import import_module
 
-        return getattr(import_module(_LAZY[name]), name)
+        try:
+            return getattr(import_module(_LAZY[name]), name)
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                raise
+            raise ImportError(f"ppl_buffer.{name} needs torch: pip install 'ppl-buffer[train]'") from error
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -323,6 +323,31 @@ def _put_trials(
     return trials, placed["mask"]
 
 
+ARGUMENTS = """Args:
+        net: a network from `ppl_buffer.load` or `ppl_buffer.train`, of the matching backend.
+        inputs: what is known of each trial before the response, dict name -> (*B, K); {} where the schema has no
+            inputs; or what ``net.observe(...)`` returned.
+        trials: number of trials K; needed only where there are no inputs.
+        params: the parameters that are told, dict name -> (*B,) in natural units. Any subset of the schema's: with
+            all of them the distribution is the likelihood, with none the marginal likelihood.
+        context: points to predict from, dict of inputs, outcomes and feedback, each (*B, N), or what
+            ``net.encode(...)`` returned. Exchangeable models only.
+        feedback: observed feedback, dict name -> (*B, K); needed to score values of a model that has feedback.
+        trial_mask: (*B, K) bool; False = no such trial: it adds nothing to any density and nobody sees it. (The
+            language's own ``mask`` acts on batch dimensions: it would multiply the joint density.)
+        orders: number of permutations of the trials to average the joint density over, or the permutations (R, K).
+            Exchangeable models only.
+        block: merge realised trials into the context after every `block` of them. Exchangeable models only.
+        environment: function (trial, inputs, outcomes, uniform) -> feedback, that `sample` calls after each trial:
+            index of the trial, dicts name -> (...) of that trial, and numbers uniform in (0, 1), (..., n_feedback).
+            It must use array arithmetic; in JAX it is traced, and `trial` is an array.
+        lapse: probability that a trial's outcomes are a lapse, uniform over categories and stated ranges; (*B,).
+        outside: what to do where parameters leave the box that the network was trained on: "warn" and "error" (for
+            values that are known when the distribution is made), "-inf" (density zero there), or "ignore".
+        validate_args: as in the language; False skips the checks of parameter values.
+"""
+
+
 class Predictive:
     """Joint predictive distribution of K trials, without the clothes of a probabilistic programming language.
 
@@ -349,6 +374,8 @@ class Predictive:
     outside: str
     # The array that observed data were given as, while `observed` holds it with more batch dimensions.
     _observed_value: Array | None = None
+    # Whether the value is the observed one, where that was found out before tracing hid it.
+    _known: bool | None = None
 
     def __init__(self, net: Any, inputs: Any, **arguments: Any) -> None:
         self.batch_shape = self.set_up(net, inputs, **arguments)
@@ -423,7 +450,7 @@ class Predictive:
         check_names("inputs", inputs, schema.inputs)
         if trials is None:
             if not inputs:
-                raise ValueError("trials: expected a number, since the schema has no inputs that would tell it; got None")
+                raise ValueError("trials: expected a number, since the schema has no inputs to tell it; got None")
             first = next(iter(inputs.values()))
             shape = np.shape(first) if not hasattr(first, "shape") else tuple(first.shape)
             trials = shape[-1] if shape else None
@@ -470,9 +497,9 @@ class Predictive:
             share = float(np.mean((numbers < low) | (numbers > high)))
             if share:
                 message = (
-                    f"params[{name!r}]: {share:.0%} of the values lie outside [{low:g}, {high:g}], where the network was "
-                    f"trained; its likelihood there is an extrapolation. Use a prior inside the range (net.prior()), or "
-                    f"train on a wider one"
+                    f"params[{name!r}]: {share:.0%} of the values lie outside [{low:g}, {high:g}], where the network "
+                    f"was trained; its likelihood there is an extrapolation. Use a prior inside the range "
+                    f"(net.prior()), or train on a wider one"
                 )
                 if self.outside == "error":
                     raise ValueError(message)
@@ -651,7 +678,9 @@ class Predictive:
         return arrangement.take(evaluate(arrangement, trials, valid, segments, lapse, observed))
 
     def _is_observed(self, value: Array) -> bool:
-        if self.observed is None or self.block is not None:
+        if self._known is not None:
+            return self._known
+        if self.observed is None or self.block is not None or self.orders is not None:
             return False
         joint = backend_of(self.net)
         known = self._observed_value if self._observed_value is not None else self.observed.value
@@ -692,7 +721,7 @@ class Predictive:
             raise ValueError("orders: expected None for conditionals, which follow one order of the trials")
         self.check_value_shape(value)
 
-        def evaluate(arrangement: Arrangement, trials: Any, valid: Any, segments: Any, lapse: Any, observed: bool) -> Any:
+        def evaluate(arrangement: Any, trials: Any, valid: Any, segments: Any, lapse: Any, observed: bool) -> Any:
             if self.block is not None and not self.independent:
                 _check_feedback(self.net, self.feedback, "compute a density")
                 context, exists = self._raw_context(arrangement)
@@ -745,7 +774,7 @@ class Predictive:
         joint = backend_of(self.net)
         self.check_value_shape(value)
 
-        def evaluate(arrangement: Arrangement, trials: Any, valid: Any, segments: Any, lapse: Any, observed: bool) -> Any:
+        def evaluate(arrangement: Any, trials: Any, valid: Any, segments: Any, lapse: Any, observed: bool) -> Any:
             targets = self._targets(arrangement, trials, valid, False, alone=True)
             return joint.conditionals(self.net, targets, segments, trials["outcomes"], valid, lapse)
 
@@ -766,7 +795,7 @@ class Predictive:
             return self.marginals(value)
         _check_feedback(self.net, self.feedback, "compute a density")
 
-        def evaluate(arrangement: Arrangement, trials: Any, valid: Any, segments: Any, lapse: Any, observed: bool) -> Any:
+        def evaluate(arrangement: Any, trials: Any, valid: Any, segments: Any, lapse: Any, observed: bool) -> Any:
             context, exists = self._raw_context(arrangement)
             return joint.leave_one_out(self.net, context, exists, trials, valid, segments, lapse)
 
@@ -774,7 +803,7 @@ class Predictive:
         return joint.xp.where(self._legal(value), result, -float("inf"))
 
     def cdf_values(self, value: Array, uniform: Array) -> Array:
-        """Distribution function of each outcome given trials and outcomes before it: (*sample, *batch, K[, n_outcomes]).
+        """Distribution function of each outcome given all that came before it: (*sample, *batch, K[, n_outcomes]).
 
         `uniform` (*sample, *batch, K, n_outcomes) places a category inside its step.
         """
@@ -783,7 +812,7 @@ class Predictive:
             raise ValueError("orders, block: expected None for pit, which follows one order of the trials")
         self.check_value_shape(value)
 
-        def evaluate(arrangement: Arrangement, trials: Any, valid: Any, segments: Any, lapse: Any, observed: bool) -> Any:
+        def evaluate(arrangement: Any, trials: Any, valid: Any, segments: Any, lapse: Any, observed: bool) -> Any:
             targets = self._targets(arrangement, trials, valid, observed)
             places = arrangement.put({"uniform": uniform}, 2, replicate=True)["uniform"]
             return joint.cdf(self.net, targets, segments, trials["outcomes"], places, lapse)
@@ -805,7 +834,10 @@ class Predictive:
 
     def noise_shape(self, sample_shape: Sequence[int] = ()) -> tuple[int, ...]:
         """Shape of the uniform numbers that `rollout` takes."""
-        return (*sample_shape, *self.batch_shape, self.trials, self.net.schema.noise_size)
+        # Where each draw follows a random order, one more row of numbers picks it.
+        rows = self.trials + (self.orders is not None)
+        batch = _joint_shape([self.batch_shape, self.data_batch_shape()], "batch")
+        return (*sample_shape, *batch, rows, self.net.schema.noise_size)
 
     def rollout(self, noise: Array) -> tuple[Array, Named, Array]:
         """Draw the trials one after another from uniform numbers in (0, 1) of shape `noise_shape(sample_shape)`.
@@ -851,12 +883,86 @@ class Predictive:
         """Each draw follows one of `orders`, so that draws have the order-averaged density."""
         joint, schema = backend_of(self.net), self.net.schema
         lead = tuple(noise.shape[:-2])
-        orders = joint.xp.asarray(np.asarray(self.orders))
-        # The number that would decide about a lapse of a trial after the last one picks the order.
-        pick = noise[..., 0, -1 - len(schema.feedback)]
-        remainder = joint.xp.floor(pick * len(self.orders or ()))
-        raise NotImplementedError(lead, orders, remainder)
+        orders = np.asarray(self.orders)
+        index = joint.xp.floor(noise[..., self.trials, 0] * len(orders))
+        order = joint.pick_rows(orders, index)
+        value, feedback, log_probs = self._permuted(order, lead).rollout(noise[..., : self.trials, :])
+        back = joint.xp.argsort(order, -1)
+        tail = len(schema.event_shape_tail)
+        value = joint.take_along(value, back[..., None] if tail else back, -1 - tail)
+        feedback = {name: joint.take_along(x, back, -1) for name, x in feedback.items()}
+        return value, feedback, joint.take_along(log_probs, back, -1)
 
-    def conditioned(self, value: Array) -> tuple[Mapping[str, Any], dict[str, Any]]:
-        """Arguments of the distribution of the trials that follow the first ones, whose outcomes are `value`."""
-        raise NotImplementedError
+    def conditioned(self, value: Array) -> tuple[Named, dict[str, Any]]:
+        """Arguments of the distribution of the trials that follow the first ones, whose outcomes are `value`.
+
+        In an ordered model the first trials enter the buffer; in an exchangeable one they join the context.
+        """
+        joint, schema = backend_of(self.net), self.net.schema
+        tail = len(schema.event_shape_tail)
+        value = joint.floating(self.net, value)
+        first = value.shape[-1 - tail] if value.ndim > tail else 0
+        columns = list(schema.outcomes)
+        if not 1 <= first < self.trials or (tail and value.shape[-1] != len(columns)):
+            raise ValueError(
+                f"value: expected outcomes of the first 1 to {self.trials - 1} trials, shape (*batch, trials"
+                f"{f', {len(columns)}' * tail}), got {tuple(value.shape)}"
+            )
+        _check_feedback(self.net, self.feedback, "condition on trials")
+        mask = None if self.trial_mask is None else self.trial_mask[..., :first]
+        outcomes = {}
+        for name, column in split_value(schema, value).items():
+            argument = f"value[{name!r}]" if tail else "value"
+            check_legal(joint, argument, schema.outcomes[name], column, mask)
+            number = joint.number(self.net, column)
+            outcomes[name] = number if mask is None else joint.xp.where(mask, number, schema.outcomes[name].fill)
+        past = {
+            "inputs": {name: x[..., :first] for name, x in self.inputs.items()},
+            "outcomes": outcomes,
+            "feedback": {name: x[..., :first] for name, x in (self.feedback or {}).items()},
+        }
+        if mask is None:
+            mask = joint.xp.ones_like(next(iter(outcomes.values()))) > 0
+        arguments: dict[str, Any] = {
+            "trials": self.trials - first,
+            "params": self.params,
+            "feedback": None if self.feedback is None else {k: x[..., first:] for k, x in self.feedback.items()},
+            "trial_mask": None if self.trial_mask is None else self.trial_mask[..., first:],
+            "orders": None if self.orders is None else len(self.orders),
+            "block": self.block,
+            "environment": self.environment,
+            "lapse": self.lapse,
+            "outside": self.outside,
+        }
+        if schema.ordered:
+            before = self.history
+            trials, exists = (None, None) if before is None else (before["trials"], before["mask"])
+            arguments["history"] = _append_trials(joint, trials, exists, past, mask)
+        else:
+            known = self.context
+            trials, exists = (None, None) if known is None else (known.trials, known.mask)
+            joined = _append_trials(joint, trials, exists, past, mask)
+            context = {name: x for group in joined["trials"].values() for name, x in group.items()}
+            arguments["context"] = encode_context(self.net, context, joined["mask"])
+        return {name: x[..., first:] for name, x in self.inputs.items()}, arguments
+
+
+def _append_trials(
+    joint: ModuleType, trials: dict[str, Named] | None, mask: Array | None, more: dict[str, Named], more_mask: Array
+) -> dict[str, Any]:
+    """Trials (*batch, N) and those that follow, with batch dimensions broadcast, and which of them exist."""
+    shapes = [x.shape[:-1] for group in more.values() for x in group.values()] + [more_mask.shape[:-1]]
+    if mask is not None:
+        shapes.append(mask.shape[:-1])
+    batch = _joint_shape(shapes, "value")
+
+    def append(before: Array | None, after: Array) -> Array:
+        parts = [after] if before is None else [before, after]
+        wide = [joint.xp.broadcast_to(x, (*batch, x.shape[-1])) for x in parts]
+        return joint.xp.concatenate(wide, -1)
+
+    joined = {
+        group: {name: append(None if trials is None else trials[group][name], x) for name, x in values.items()}
+        for group, values in more.items()
+    }
+    return {"trials": joined, "mask": append(mask, more_mask)}

@@ -41,16 +41,17 @@ class Prior:
         expected = _FAMILIES[self.family]
         if set(self.arguments) != set(expected):
             raise ValueError(f"arguments of {self.family}: expected {list(expected)}, got {sorted(self.arguments)}")
-        arguments = {name: float(self.arguments[name]) for name in expected}
+        arguments = {name: self.arguments[name] for name in expected}
         for name, value in arguments.items():
             positive = name not in ("loc", "low", "high")
-            if not math.isfinite(value) or (positive and value <= 0):
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not number or not math.isfinite(value) or (positive and value <= 0):
                 raise ValueError(
                     f"{name} of {self.family}: expected a finite number{' above 0' if positive else ''}, got {value!r}"
                 )
         if self.family == "Uniform" and not arguments["low"] < arguments["high"]:
             raise ValueError(f"arguments of Uniform: expected low < high, got {arguments}")
-        object.__setattr__(self, "arguments", arguments)
+        object.__setattr__(self, "arguments", {name: float(value) for name, value in arguments.items()})
 
     @classmethod
     def uniform(cls, low: float, high: float) -> Prior:

@@ -219,7 +219,7 @@ Variable = Continuous | Categorical
 _KINDS = {"Real": Real, "Positive": Positive, "Interval": Interval, "Categorical": Categorical}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Schema:
     """What one data set holds, and how its trials hang together.
 
@@ -255,8 +255,10 @@ class Schema:
             variables = dict(variables)
             object.__setattr__(self, group, variables)
             for name, variable in variables.items():
-                if not isinstance(name, str) or not name.isidentifier():
-                    raise ValueError(f"{group}: expected names that are Python identifiers, got {name!r}")
+                if not isinstance(name, str) or not name.isidentifier() or name == "training":
+                    raise ValueError(
+                        f"{group}: expected names that are Python identifiers, other than 'training', got {name!r}"
+                    )
                 if not isinstance(variable, tuple(_KINDS.values())):
                     raise ValueError(
                         f"{group}[{name!r}]: expected Real, Positive, Interval or Categorical, got {variable!r}"
@@ -268,15 +270,20 @@ class Schema:
             names.extend(variables)
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
-            raise ValueError(f"names: expected each name once over params, inputs, outcomes and feedback, got {repeated}")
+            raise ValueError(f"names: expected each once in all of params, inputs, outcomes, feedback; got {repeated}")
         if not self.outcomes:
             raise ValueError("outcomes: expected at least one outcome, got none")
         if self.ordered and self.independent:
             raise ValueError("independent: expected False for an ordered schema, got True")
+        object.__setattr__(self, "contamination", _finite("contamination", self.contamination))
         if not 0 <= self.contamination < 1:
             raise ValueError(f"contamination: expected a probability in [0, 1), got {self.contamination!r}")
         if self.contamination:
             self.require_lapse("contamination")
+
+    def __eq__(self, other: object) -> bool:
+        # Unlike the order of a dict's names, the order of variables means something.
+        return isinstance(other, Schema) and self.to_dict() == other.to_dict()
 
     def require_lapse(self, argument: str) -> None:
         """Refuse `argument` unless every outcome states the density that a lapse follows."""
@@ -316,7 +323,7 @@ class Schema:
     @classmethod
     def from_dict(cls, description: Mapping[str, Any]) -> Schema:
         """Read what `to_dict` wrote."""
-        groups = {}
+        groups: dict[str, dict[str, Any]] = {}
         for group in ("params", "inputs", "outcomes", "feedback"):
             groups[group] = {}
             for name, entry in description[group]:

@@ -48,7 +48,8 @@ def check_legal(joint: ModuleType, argument: str, variable: Variable, value: Arr
         hint = ""
         if isinstance(variable, Categorical) and set(np.unique(numbers[np.isfinite(numbers)])) <= {-1, 1}:
             hint = "; categories are coded from 0, so -1 and 1 must be recoded as 0 and 1"
-        raise ValueError(f"{argument}: expected {variable.description}, got {culprit!s} ({bad.sum()} of {bad.size}){hint}")
+        found = f"got {culprit!s} ({bad.sum()} of {bad.size}){hint}"
+        raise ValueError(f"{argument}: expected {variable.description}, {found}")
 
 
 def check_trial_arrays(

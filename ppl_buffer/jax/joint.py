@@ -29,6 +29,7 @@ from ppl_buffer.jax.network import (
     prepare,
 )
 from ppl_buffer.jax.network import encode_params as _encode_params
+from ppl_buffer.predictive import Encoded, Observed
 
 Trials = Mapping[str, Mapping[str, Array]]
 Environment = Callable[[Any, dict[str, Any], dict[str, Any], Any], Mapping[str, Any]]
@@ -36,6 +37,10 @@ Environment = Callable[[Any, dict[str, Any], dict[str, Any], Any], Mapping[str, 
 xp = jnp
 
 encode_params = jax.jit(_encode_params, static_argnums=0)
+
+
+for _holder in (Encoded, Observed):
+    jax.tree_util.register_dataclass(_holder)
 
 
 def number(net: Network, value: Any) -> Array:
@@ -54,13 +59,13 @@ def concrete(value: Any) -> np.ndarray | None:
     return None if isinstance(value, jax.core.Tracer) else np.asarray(value)
 
 
-def same(a: Array, b: Array) -> bool:
-    """Whether two arrays are known to hold the same numbers; False where that cannot be told while tracing."""
-    if a is b:
+def same(value: Array, known: Array, snapshot: Array) -> bool:
+    """Whether `value` is known to hold the numbers of `snapshot`; False where tracing hides them."""
+    if value is known:
         return True
-    if isinstance(a, jax.core.Tracer) or isinstance(b, jax.core.Tracer) or a.shape != b.shape:
+    if value.shape != known.shape or isinstance(value, jax.core.Tracer) or isinstance(snapshot, jax.core.Tracer):
         return False
-    return bool((np.asarray(a) == np.asarray(b)).all())
+    return bool((np.asarray(value) == np.asarray(snapshot).reshape(value.shape)).all())
 
 
 def cast(value: Array, like: Array) -> Array:
@@ -71,6 +76,16 @@ def cast(value: Array, like: Array) -> Array:
 def take_along(value: Array, indices: Any, axis: int) -> Array:
     """Reorder along an axis; `indices` broadcast against `value`."""
     return jnp.take_along_axis(*jnp.broadcast_arrays(value, jnp.asarray(indices)), axis=axis)
+
+
+def pick_rows(table: np.ndarray, index: Array) -> Array:
+    """Rows of a table of integers, chosen by an array of whole numbers."""
+    return jnp.asarray(table)[index.astype(int)]
+
+
+def copy(value: Array) -> Array:
+    """A copy that shares no memory with an array of NumPy."""
+    return jnp.array(value, copy=True)
 
 
 def log_mean_exp(value: Array, axis: int) -> Array:
@@ -374,6 +389,7 @@ __all__ = [
     "cdf",
     "concrete",
     "conditionals",
+    "copy",
     "empty",
     "encode_params",
     "floating",
@@ -384,6 +400,7 @@ __all__ = [
     "moments",
     "number",
     "observe",
+    "pick_rows",
     "rollout",
     "same",
     "take_along",

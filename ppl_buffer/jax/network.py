@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from ppl_buffer.config import Config, weight_shapes
 from ppl_buffer.masks import prefix_mask
+from ppl_buffer.predictive import NetworkVerbs
 from ppl_buffer.schema import Categorical, Schema, Variable
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 Array = jax.Array
 
 
-class Network:
+class Network(NetworkVerbs):
     """The weights of a buffered transformer, frozen, and what they were trained on.
 
     It compares and hashes by identity, so that a compiled function keeps one version for each network.
@@ -401,7 +402,7 @@ def extend(
         own=own,
         keep=True,
         count_from=count_from,
-        valid=valid.to(tokens.dtype) if net.schema.ordered else None,
+        valid=valid.astype(tokens.dtype) if net.schema.ordered else None,
     )
     if cache.buffer:
         new = [_enter(old, segment, at) for old, segment in zip(cache.buffer, new, strict=True)]

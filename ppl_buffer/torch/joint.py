@@ -50,9 +50,9 @@ def concrete(value: Any) -> np.ndarray | None:
     return value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
 
 
-def same(a: Tensor, b: Tensor) -> bool:
-    """Whether two arrays hold the same numbers."""
-    return a is b or (a.shape == b.shape and torch.equal(a, b.to(a.dtype)))
+def same(value: Tensor, known: Tensor, snapshot: Tensor) -> bool:
+    """Whether `value` holds the numbers of `snapshot`. A tensor can change in place: identity would prove nothing."""
+    return value.shape == known.shape and torch.equal(value.reshape(snapshot.shape), snapshot.to(value.dtype))
 
 
 def cast(value: Tensor, like: Tensor) -> Tensor:
@@ -64,6 +64,16 @@ def take_along(value: Tensor, indices: Any, axis: int) -> Tensor:
     """Reorder along an axis; `indices` broadcast against `value`."""
     indices = torch.as_tensor(indices, device=value.device)
     return torch.take_along_dim(*torch.broadcast_tensors(value, indices), dim=axis)
+
+
+def pick_rows(table: np.ndarray, index: Tensor) -> Tensor:
+    """Rows of a table of integers, chosen by an array of whole numbers."""
+    return torch.as_tensor(table, device=index.device)[index.long()]
+
+
+def copy(value: Tensor) -> Tensor:
+    """A copy that shares no memory."""
+    return value.detach().clone()
 
 
 def log_mean_exp(value: Tensor, axis: int) -> Tensor:
@@ -140,7 +150,10 @@ def _visible_part(cache: Cache, count: int) -> Cache:
         return cache
     buffer = [
         Segment(
-            s.keys[:, :, :, :count], s.values[:, :, :, :count], None, None if s.counts is None else s.counts[:, :, :count]
+            s.keys[:, :, :, :count],
+            s.values[:, :, :, :count],
+            None,
+            None if s.counts is None else s.counts[:, :, :count],
         )
         for s in cache.buffer
     ]
@@ -338,6 +351,7 @@ __all__ = [
     "cdf",
     "concrete",
     "conditionals",
+    "copy",
     "empty",
     "encode_params",
     "floating",
@@ -348,6 +362,7 @@ __all__ = [
     "moments",
     "number",
     "observe",
+    "pick_rows",
     "rollout",
     "same",
     "take_along",

@@ -20,13 +20,14 @@ from torch.nn import functional
 
 from ppl_buffer.config import Config, weight_shapes
 from ppl_buffer.masks import prefix_mask
+from ppl_buffer.predictive import NetworkVerbs
 from ppl_buffer.schema import Categorical, Schema, Variable
 
 if TYPE_CHECKING:
     from ppl_buffer.checkpoint import TrainingRecord
 
 
-class Network(torch.nn.Module):
+class Network(NetworkVerbs, torch.nn.Module):
     """The weights of a buffered transformer, and what they were trained on.
 
     Args:
@@ -58,7 +59,8 @@ class Network(torch.nn.Module):
             module: torch.nn.Module = self
             for part in path:
                 if part not in module._modules:
-                    module.add_module(part, torch.nn.Module())
+                    # Not add_module, which refuses the names of a module's own attributes.
+                    module._modules[part] = torch.nn.Module()
                 module = module._modules[part]  # type: ignore[assignment]
             module.register_parameter(leaf, parameter)
             self.weights[name] = parameter

@@ -6,6 +6,7 @@ that an interrupted run ends exactly where the uninterrupted one would have.
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import signal
@@ -29,7 +30,7 @@ from ppl_buffer.training.curriculum import HELD_OUT, Batch, Settings, Tree, make
 from ppl_buffer.training.run import BEST, CURVE, LOG, STATE, Plan, Run
 from ppl_buffer.training.simulator import Counts, Simulator, check_simulator
 
-# Seconds between two writes of the state.
+# Seconds between two writes of the state and the loss curve, beside those of the state at each evaluation.
 _SAVE_EVERY = 60.0
 # Steps between two agreements of several processes on whether to stop.
 _AGREE_EVERY = 10
@@ -48,6 +49,7 @@ def train(
     learning_rate: float = 2e-3,
     warmup: int | None = None,
     weight_decay: float = 0.01,
+    optimizer: str = "adamw",
     told_sets: int = 2,
     held_out: int = 256,
     evaluate_every: int = 500,
@@ -77,9 +79,11 @@ def train(
         batch_size: data sets in a batch of typical length; longer sequences come in smaller batches.
         trials: least and greatest number of trials of a sequence, or of the buffer of an exchangeable model.
         context: least and greatest size of the context; ignored for an ordered schema.
-        learning_rate: peak of the learning rate of AdamW; a cosine ends at 2 % of it.
+        learning_rate: peak of the learning rate; a cosine ends at 2 % of it.
         warmup: steps of linear warm-up; by default a twentieth of `steps`, at most 1000.
         weight_decay: of the weight matrices.
+        optimizer: ``"adamw"``, or ``"muon"``: Muon for the matrices inside the layers, AdamW for the rest. Muon needs
+            about a third of the steps on small networks (`docs/design.md`).
         told_sets: sets of told parameters for each data set: the first tells all parameters, each other none or a
             random subset. 1 trains the likelihood alone.
         held_out: data sets for the held-out loss, the same in all runs of the same settings.
@@ -118,6 +122,8 @@ def train(
         raise ValueError(f"learning_rate: expected a number above 0, got {learning_rate!r}")
     if not (math.isfinite(weight_decay) and weight_decay >= 0):
         raise ValueError(f"weight_decay: expected a number of at least 0, got {weight_decay!r}")
+    if optimizer not in ("adamw", "muon"):
+        raise ValueError(f"optimizer: expected 'adamw' or 'muon', got {optimizer!r}")
     if minutes is not None and not minutes > 0:
         raise ValueError(f"minutes: expected a number above 0, got {minutes!r}")
     device = _device(accelerator)
@@ -137,6 +143,7 @@ def train(
         learning_rate=float(learning_rate),
         warmup=min(1000, int(steps) // 20) if warmup is None else int(warmup),
         weight_decay=float(weight_decay),
+        optimizer=optimizer,
         held_out=int(held_out),
         evaluate_every=int(evaluate_every),
         workers=0 if getattr(simulator, "in_process", False) else int(workers),
@@ -173,13 +180,14 @@ def _launch(plan: Plan, device: torch.device, devices: int) -> str:
         from lightning_fabric import Fabric
         from lightning_fabric.strategies import DDPStrategy
     except ImportError as error:
-        raise ImportError("devices above 1 need Lightning Fabric: pip install 'ppl_buffer[train]'") from error
+        raise ImportError("devices above 1 need Lightning Fabric: pip install 'ppl-buffer[train]'") from error
     # Spawned processes work from any function, with threads and with CUDA. Not every batch uses every weight: there
     # may be no context in it.
     strategy = DDPStrategy(start_method="spawn", find_unused_parameters=True)
     fabric = Fabric(accelerator=device.type, devices=devices, strategy=strategy)
     with _interrupts():
-        return fabric.launch(_run_process, plan)
+        # Bound, not handed over as an argument: Fabric looks into dataclasses that are, and refuses frozen ones.
+        return fabric.launch(functools.partial(_run_process, plan=plan))
 
 
 def _run_process(fabric: Any, plan: Plan) -> str:
@@ -252,6 +260,15 @@ def _loader(plan: Plan, start: int, rank: int, processes: int) -> DataLoader:
     )
 
 
+def _start(loader: DataLoader) -> Iterator[tuple[Tree | None, Counts, float]]:
+    """Start the workers."""
+    with warnings.catch_warnings():
+        # JAX and Python warn of any fork in a program with threads. A worker runs the simulator alone, and one that
+        # cannot live with a fork says so by `in_process`.
+        warnings.filterwarnings("ignore", message=r".*fork\(\)")
+        return iter(loader)
+
+
 def _run(plan: Plan, device: torch.device, fabric: Any = None) -> str:
     """Train until the plan is done, the time is over or the user interrupts: "finished", "time" or "interrupted"."""
     deadline = math.inf if plan.minutes is None else time.monotonic() + 60 * plan.minutes
@@ -260,18 +277,18 @@ def _run(plan: Plan, device: torch.device, fabric: Any = None) -> str:
     if run.at.step == plan.steps:
         return "finished"
     model: Any = run.loss
-    optimizer: Any = run.optimizer
+    optimizers: list[Any] = list(run.optimizers)
     if fabric is not None:
-        model, optimizer = fabric.setup(run.loss, run.optimizer)
+        model, *optimizers = fabric.setup(run.loss, *run.optimizers)
     held_out = _held_out(plan, device) if rank == 0 else []
-    if rank == 0 and run.at.step == 0:
+    if rank == 0 and not run.resumed:
         run.evaluate(held_out)
         run.save()
-    saved = time.monotonic()
+    drawn = time.monotonic()
     bar = tqdm(total=plan.steps, initial=run.at.step, disable=not plan.progress or rank > 0, unit="step")
     ended = "finished"
     with bar, _interrupts() as interrupts:
-        batches = iter(_loader(plan, run.at.step, rank, processes))
+        batches = _start(_loader(plan, run.at.step, rank, processes))
         while run.at.step < plan.steps:
             stop = "interrupted" if interrupts else "time" if time.monotonic() > deadline else ""
             if fabric is None or run.at.step % _AGREE_EVERY == 0:
@@ -286,26 +303,27 @@ def _run(plan: Plan, device: torch.device, fabric: Any = None) -> str:
             run.at.counts.add(counts)
             run.at.counts.check()
             if batch is None:
-                raise ValueError(
-                    f"simulator: expected legal data sets, but in step {run.at.step} {counts.dropped} of "
-                    f"{counts.drawn} held values that are not finite or not legal ({counts.variables})"
-                )
-            loss = run.update(model, optimizer, _to(batch, device), weight, fabric)
+                raise counts.exhausted(f"step {run.at.step}")
+            loss = run.update(model, optimizers, _to(batch, device), weight, fabric)
             if rank > 0:
                 continue
             bar.update()
+            due = time.monotonic() - drawn > _SAVE_EVERY
             if run.at.step % plan.evaluate_every == 0 or run.at.step == plan.steps:
                 run.evaluate(held_out)
-            elif time.monotonic() - saved < _SAVE_EVERY:
+            elif not due:
                 continue
             run.save()
-            saved = time.monotonic()
-            bar.set_postfix(loss=f"{loss:.4f}", held_out=f"{run.at.held_out[-1][1]:.4f}", refresh=False)
+            if due:
+                run.draw()
+                drawn = time.monotonic()
+            bar.set_postfix(loss=f"{loss:.4f}", best_held_out=f"{run.at.best:.4f}", refresh=False)
         else:
             ended = "finished"
         del batches  # ends the workers
     if rank == 0:
         run.save()
+        run.draw()
     return ended
 
 
@@ -330,10 +348,7 @@ def _held_out(plan: Plan, device: torch.device) -> list[tuple[Tree, int]]:
             break
         batch = make_batch(plan.simulator, plan.settings, 0, step, HELD_OUT)
         if batch.data is None:
-            raise ValueError(
-                f"simulator: expected legal data sets, but of those held out {batch.counts.dropped} of "
-                f"{batch.counts.drawn} hold values that are not finite or not legal ({batch.counts.variables})"
-            )
+            raise batch.counts.exhausted("the held-out loss")
         drawn += _size(batch)
         terms = next(iter(batch.data["targets"]["outcomes"].values())).size
         batches.append((_to(map_arrays(torch.as_tensor, batch.data), device), terms))

@@ -23,10 +23,7 @@ def standardize(simulator: Simulator, settings: Settings) -> tuple[dict[str, tup
     drawn, counts = draw(simulator, 0, 0, PILOT, _DATA_SETS, settings.typical_trials)
     counts.check()
     if drawn is None:
-        raise ValueError(
-            f"simulator: expected legal data sets, but {counts.dropped} of {counts.drawn} hold values that are not "
-            f"finite or not legal ({counts.variables})"
-        )
+        raise counts.exhausted("the pilot simulation")
     params, data, _ = drawn
     variables = {**schema.params, **schema.inputs, **schema.outcomes, **schema.feedback}
     out = {}

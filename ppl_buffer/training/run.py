@@ -34,6 +34,8 @@ _KEY = "ppl_buffer_run"
 # Share of the peak learning rate at which the cosine ends.
 _LAST_RATE = 0.02
 _LARGEST_NORM = 1.0
+# Muon's learning rate over AdamW's: its updates are orthogonal matrices, whose entries are small.
+_MUON_RATE = 5.0
 _EMA_DECAY = 0.999
 _LOG_ROWS = 1000
 # Updates whose gradient was no number are left out; more of them than this end the run.
@@ -53,6 +55,7 @@ class Plan:
     learning_rate: float
     warmup: int
     weight_decay: float
+    optimizer: str
     held_out: int
     evaluate_every: int
     workers: int
@@ -66,7 +69,9 @@ class Plan:
 
     def fingerprint(self) -> dict[str, Any]:
         """What must be the same for a run to go on."""
-        plain = ("steps", "seed", "learning_rate", "warmup", "weight_decay", "held_out", "evaluate_every")
+        plain = (
+            "steps", "seed", "learning_rate", "warmup", "weight_decay", "optimizer", "held_out", "evaluate_every"
+        )  # fmt: skip
         described = {
             "simulator": self.name,
             "schema": self.simulator.schema.to_dict(),
@@ -114,22 +119,18 @@ class Run:
         self.averaged = AveragedModel(self.net, multi_avg_fn=_average)
         self.averaged_net: Network = self.averaged.module  # type: ignore[assignment]
         self.averaged_loss = Loss(self.averaged_net)
-        matrices = {name for name in self.net.weights if name.endswith("weight") and self.net.weights[name].ndim == 2}
-        groups = [
-            {"params": [w for n, w in self.net.weights.items() if n in matrices], "weight_decay": plan.weight_decay},
-            {"params": [w for n, w in self.net.weights.items() if n not in matrices], "weight_decay": 0.0},
-        ]
-        self.optimizer = torch.optim.AdamW(groups, plan.learning_rate, betas=(0.9, 0.98), fused=True)
+        self.optimizers = make_optimizers(plan, self.net)
         if description:
             self._restore(description, arrays)
 
-    def update(self, model: Any, optimizer: Any, batch: Tree, weight: float, fabric: Any) -> float:
+    def update(self, model: Any, optimizers: list[Any], batch: Tree, weight: float, fabric: Any) -> float:
         """One step; returns its loss."""
         plan, at = self.plan, self.at
         rate = learning_rate_at(at.step, plan.steps, plan.warmup, plan.learning_rate)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.zero_grad()
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate * (_MUON_RATE if "momentum" in group else 1)
+            optimizer.zero_grad()
         loss = model(batch) * weight
         if fabric is None:
             loss.backward()
@@ -138,7 +139,8 @@ class Run:
         norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), _LARGEST_NORM)
         value = float(loss.detach())
         if math.isfinite(float(norm)):
-            optimizer.step()
+            for optimizer in optimizers:
+                optimizer.step()
             self.averaged.update_parameters(self.net)
         else:
             at.skipped += 1
@@ -201,12 +203,12 @@ class Run:
         )
 
     def save(self) -> None:
-        """Write the state, the log and the loss curve."""
+        """Write the state and the log."""
         arrays: dict[str, np.ndarray] = {}
         for name, weight in self.net.weights.items():
             arrays[f"weights/{name}"] = checkpoint.to_numpy(weight)
             arrays[f"averaged/{name}"] = checkpoint.to_numpy(self.averaged_net.weights[name])
-            for key, value in self.optimizer.state.get(weight, {}).items():
+            for key, value in self._moments(weight).items():
                 arrays[f"optimizer/{key}/{name}"] = checkpoint.to_numpy(value)
         at = {**asdict(self.at), "best": self.at.best if math.isfinite(self.at.best) else None}
         description = {
@@ -219,7 +221,11 @@ class Run:
         content = to_safetensors(arrays, metadata={_KEY: json.dumps(description, allow_nan=False)})
         write_atomic(self.plan.out / STATE, content)
         write_atomic(self.plan.out / LOG, self._table().encode())
-        write_atomic(self.plan.out / CURVE, self._curve())
+
+    def _moments(self, weight: Tensor) -> dict[str, Any]:
+        """What the weight's optimiser remembers of it."""
+        mine = next(o for o in self.optimizers if any(w is weight for g in o.param_groups for w in g["params"]))
+        return mine.state[weight]
 
     def _restore(self, description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
         path = self.plan.out / STATE
@@ -233,7 +239,7 @@ class Run:
                 if key.startswith("optimizer/"):
                     _, moment, name = key.split("/")
                     weight = self.net.weights[name]
-                    self.optimizer.state[weight][moment] = torch.as_tensor(array).clone().to(weight.device)
+                    self._moments(weight)[moment] = torch.as_tensor(array).clone().to(weight.device)
             at = dict(description["progress"])
             at["best"] = math.inf if at["best"] is None else at["best"]
             self.at = Progress(**{**at, "counts": Counts(**at["counts"])})
@@ -254,19 +260,44 @@ class Run:
             writer.writerow([step, rows[step].get("loss", ""), rows[step].get("held_out", "")])
         return text.getvalue()
 
-    def _curve(self) -> bytes:
+    def draw(self) -> None:
+        """Write the loss curve."""
+        # No pyplot: its figures belong to the user.
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(6, 4), layout="constrained")
         axes = figure.add_subplot()
         for label, pairs, style in (("training", self.at.losses, "-"), ("held out, averaged", self.at.held_out, "o-")):
-            if pairs:
-                axes.plot(*zip(*pairs, strict=True), style, label=label, linewidth=1, markersize=3)
+            axes.plot([step for step, _ in pairs], [x for _, x in pairs], style, label=label, linewidth=1, markersize=3)
         axes.set(xlabel="step", ylabel="negative log density of a trial (nats)", title=self.plan.name)
         axes.legend()
         image = io.BytesIO()
         figure.savefig(image, format="png", dpi=120)
-        return image.getvalue()
+        write_atomic(self.plan.out / CURVE, image.getvalue())
+
+
+def make_optimizers(plan: Plan, net: Network) -> list[torch.optim.Optimizer]:
+    """AdamW for all weights, or beside Muon (Jordan et al. 2024) for the matrices inside the layers."""
+    names = list(net.weights)
+    inner = [
+        name
+        for name in names
+        if plan.optimizer == "muon" and name.startswith("layers.") and name.endswith("weight")
+        and net.weights[name].ndim == 2 and not name.endswith(("counter.weight", "slope.weight"))
+    ]  # fmt: skip
+    rest = [name for name in names if name not in inner]
+    decayed = [name for name in rest if name.endswith("weight") and net.weights[name].ndim == 2]
+    groups = [
+        {"params": [net.weights[name] for name in decayed], "weight_decay": plan.weight_decay},
+        {"params": [net.weights[name] for name in rest if name not in decayed], "weight_decay": 0.0},
+    ]
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(groups, plan.learning_rate, betas=(0.9, 0.98), fused=True)
+    ]
+    if inner:
+        matrices = [net.weights[name] for name in inner]
+        optimizers.append(torch.optim.Muon(matrices, plan.learning_rate, weight_decay=plan.weight_decay))
+    return optimizers
 
 
 def _average(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:

@@ -84,12 +84,20 @@ class Counts:
             ValueError: if more than 5 % of at least 200 data sets were dropped.
         """
         if self.drawn >= _LEAST_DRAWN and self.dropped > MOST_DROPPED * self.drawn:
-            causes = ", ".join(f"{name} in {count}" for name, count in sorted(self.variables.items()))
             raise ValueError(
-                f"simulator: expected at most {MOST_DROPPED:.0%} of the data sets to hold values that are not finite "
-                f"or not legal, but {self.dropped} of {self.drawn} do ({causes}); training on the rest would "
-                "silently change the prior and the model"
+                f"simulator: expected values that are finite and legal in all but {MOST_DROPPED:.0%} of the data "
+                f"sets, but {self._causes()}; training on the rest would silently change the prior and the model"
             )
+
+    def exhausted(self, batch: str) -> ValueError:
+        """The error for a batch that could not be filled with legal data sets."""
+        return ValueError(
+            f"simulator: expected values that are finite and legal, but of the data sets of {batch} {self._causes()}"
+        )
+
+    def _causes(self) -> str:
+        causes = ", ".join(f"{name} in {count}" for name, count in sorted(self.variables.items()))
+        return f"{self.dropped} of {self.drawn} are not ({causes})"
 
 
 def check_simulator(simulator: Simulator) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from math import lgamma, log, pi
 from typing import Any, NamedTuple
 
 import jax
@@ -346,8 +347,6 @@ def _importance(
 
 def _log_student_constant(size: int) -> float:
     """Log density at its mode of the multivariate Student t with unit scale."""
-    from math import lgamma, log, pi
-
     return lgamma((_FREEDOM + size) / 2) - lgamma(_FREEDOM / 2) - 0.5 * size * log(_FREEDOM * pi)
 
 

@@ -1,0 +1,1 @@
+"""The network, its heads and joint prediction in JAX."""

@@ -1,0 +1,718 @@
+import csv
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="training needs torch")
+
+import torch
+
+import ppl_buffer as pb
+from ppl_buffer.checkpoint import read_arrays
+from ppl_buffer.torch import heads
+from ppl_buffer.torch.network import Cache, Network, encode, encode_params, extend, predict, prepare
+from ppl_buffer.training import curriculum
+from ppl_buffer.training.curriculum import HELD_OUT, Settings, make_batch, map_arrays
+from ppl_buffer.training.loop import _loader, _start, train
+from ppl_buffer.training.loss import Loss
+from ppl_buffer.training.run import Plan, learning_rate_at
+from ppl_buffer.training.simulator import Counts
+
+TINY = pb.Config(width=12, depth=2, heads=3, mlp=14, components=5, param_depth=1, counters=2)
+
+
+class Shift:
+    """y = mu + Normal(0, 1), mu ~ Normal(0, 2): everything about it is known exactly."""
+
+    schema = pb.Schema(params={"mu": pb.Real()}, outcomes={"y": pb.Real()}, independent=True)
+    priors = {"mu": pb.Prior("Normal", {"loc": 0.0, "scale": 2.0})}
+    share_of_nan = 0.0
+    in_process = True
+
+    def prior(self, rng, size):
+        return {"mu": rng.normal(0, 2, size)}
+
+    def inputs(self, rng, size, trials):
+        return {}
+
+    def simulate(self, rng, params, inputs, trials):
+        y = params["mu"][:, None] + rng.normal(size=(len(params["mu"]), trials))
+        y[rng.random(len(y)) < self.share_of_nan, -1] = np.nan
+        return {"y": y}
+
+
+class ChoiceTime:
+    """Ordered, with a choice, a response time and feedback; the simulator knows its own choice probabilities."""
+
+    schema = pb.Schema(
+        params={"a": pb.Interval(0, 1, closed=True), "b": pb.Positive()},
+        inputs={"cue": pb.Categorical(3)},
+        outcomes={"choice": pb.Categorical(2), "rt": pb.Positive()},
+        feedback={"reward": pb.Real()},
+        ordered=True,
+    )
+    special_values = {"a": 0.0}
+
+    def prior(self, rng, size):
+        return {"a": rng.uniform(0.2, 0.9, size), "b": rng.lognormal(0, 0.3, size)}
+
+    def inputs(self, rng, size, trials):
+        return {"cue": rng.integers(0, 3, (size, trials))}
+
+    def simulate_with_probabilities(self, rng, params, inputs):
+        one = 1 / (1 + np.exp(-params["b"][:, None] * (inputs["cue"] - 1)))
+        choice = (rng.random(one.shape) < one).astype(int)
+        rt = np.exp(rng.normal(params["a"][:, None] * choice, 0.2))
+        data = {"choice": choice, "rt": rt, "reward": choice * rng.random(one.shape)}
+        return data, {"choice": np.stack([1 - one, one], -1)}
+
+    def simulate(self, rng, params, inputs):
+        return ChoiceTime.simulate_with_probabilities(self, rng, params, inputs)[0]
+
+
+class Interrupted(ChoiceTime):
+    """Ctrl-C arrives when the batch of one of the steps is made."""
+
+    in_process = True
+    name = "ChoiceTime"
+
+    def __init__(self, after, how):
+        self.after, self.how, self.calls = after, how, 0
+
+    def simulate_with_probabilities(self, rng, params, inputs):
+        self.calls += 1
+        if self.calls == self.after:
+            self.how()
+        return super().simulate_with_probabilities(rng, params, inputs)
+
+
+class Threshold(ChoiceTime):
+    name = "ChoiceTime"
+    in_process = True
+
+
+def raise_interrupt():
+    raise KeyboardInterrupt
+
+
+def send_interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+SMALL = {"batch_size": 5, "trials": (3, 7), "held_out": 11, "evaluate_every": 3, "progress": False, "workers": 0}
+
+
+def arrays_of(path, key="ppl_buffer"):
+    return read_arrays(path, key)[1]
+
+
+def same_arrays(first, second):
+    assert first.keys() == second.keys()
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+
+
+def same_run(first, second):
+    """Two run folders hold the same run, to the last bit."""
+    same_arrays(arrays_of(first / "best.safetensors"), arrays_of(second / "best.safetensors"))
+    states = [read_arrays(folder / "state.safetensors", "ppl_buffer_run") for folder in (first, second)]
+    same_arrays(states[0][1], states[1][1])
+    assert states[0][0] == states[1][0]
+    assert (first / "log.csv").read_text() == (second / "log.csv").read_text()
+
+
+def loss_of(net, data):
+    with torch.no_grad():
+        return float(Loss(net)(data))
+
+
+def tensors(batch):
+    return map_arrays(torch.as_tensor, batch.data)
+
+
+# --- batches ---------------------------------------------------------------------------------------------------------
+
+
+def flat(tree, path=""):
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{path}{key}/")
+        else:
+            yield f"{path}{key}", np.asarray(value)
+
+
+def same_batches(first, second):
+    first, second = dict(flat(first)), dict(flat(second))
+    same_arrays(first, second)
+
+
+@pytest.mark.parametrize("simulator", [Shift(), ChoiceTime()])
+def test_batch_depends_on_seed_and_step_alone(simulator):
+    settings = Settings(batch_size=5, trials=(2, 11), context=(0, 3))
+    forward = [make_batch(simulator, settings, 3, step).data for step in range(4)]
+    np.random.default_rng(0).random(7)
+    backward = [make_batch(simulator, settings, 3, step).data for step in reversed(range(4))][::-1]
+    for one, two in zip(forward, backward, strict=True):
+        same_batches(one, two)
+    for other in (make_batch(simulator, settings, 4, 0), make_batch(simulator, settings, 3, 0, HELD_OUT)):
+        assert not any(
+            np.array_equal(one, two)
+            for one, two in zip(forward[0]["params"].values(), other.data["params"].values(), strict=True)
+        )
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("processes", [1, 2])
+def test_workers_and_processes_make_the_same_batches(workers, processes, tmp_path):
+    settings = Settings(batch_size=5, trials=(2, 11))
+    plan = Plan(ChoiceTime(), TINY, settings, 5, 1, tmp_path, 1e-3, 0, 0.0, 1, 1, workers, False, None)
+    shares = [list(_start(_loader(plan, 2, rank, processes))) for rank in range(processes)]
+    for index, step in enumerate(range(2, 5)):
+        expected = make_batch(ChoiceTime(), settings, 1, step)
+        parts = [dict(flat(share[index][0])) for share in shares]
+        joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        same_arrays(joined, dict(flat(expected.data)))
+        assert all(share[index][1] == expected.counts for share in shares)
+        sizes = [len(part["params/a"]) for part in parts]
+        weights = [share[index][2] for share in shares]
+        np.testing.assert_allclose(np.array(weights), np.array(sizes) / np.mean(sizes))
+
+
+def test_shapes_ranges_and_constant_work():
+    settings = Settings(batch_size=20, trials=(5, 50), context=(0, 3), told_sets=3)
+    lengths = []
+    for step in range(60):
+        batch = make_batch(ChoiceTime(), settings, 0, step).data
+        size, one, trials = batch["buffer"]["outcomes"]["rt"].shape
+        assert one == 1 and 5 <= trials <= 50
+        assert batch["told"].shape == (size, 3, 2) and batch["params"]["a"].shape == (size,)
+        assert "context" not in batch and "visible" not in batch
+        assert abs(size * trials - 20 * math.sqrt(250)) <= trials / 2 + 1
+        lengths.append(trials)
+    # Log-uniform: half of the lengths lie below the geometric mean, 15.8.
+    assert 0.3 < np.mean(np.array(lengths) < 15.8) < 0.7
+
+
+def test_context_buffer_and_targets_are_disjoint_and_prefixes_uniform():
+    class Numbered(Shift):
+        """Each trial's outcome says which trial it is."""
+
+        def simulate(self, rng, params, inputs, trials):
+            return {"y": np.broadcast_to(np.arange(trials), (len(params["mu"]), trials))}
+
+    settings = Settings(batch_size=7, trials=(5, 5), context=(0, 4), told_sets=2)
+    contexts, visibles = [], []
+    for step in range(80):
+        batch = make_batch(Numbered(), settings, 0, step).data
+        context = batch["context"]["outcomes"]["y"] if "context" in batch else np.zeros((len(batch["told"]), 1, 0))
+        parts = [context, batch["buffer"]["outcomes"]["y"], batch["targets"]["outcomes"]["y"]]
+        together = np.sort(np.concatenate(parts, -1)[:, 0])
+        np.testing.assert_array_equal(together, np.broadcast_to(np.arange(together.shape[1]), together.shape))
+        contexts.append(context.shape[-1])
+        assert (batch["visible"][batch["told"].all(-1)] == 0).all()
+        visibles.append(batch["visible"][~batch["told"].all(-1)].ravel())
+    assert set(contexts) == {0, 1, 2, 3, 4}
+    visible = np.concatenate(visibles)
+    shares = np.bincount(visible, minlength=6) / visible.size
+    np.testing.assert_allclose(shares, [0.5, *[0.1] * 5], atol=0.03)
+
+
+def test_told_sets():
+    told = curriculum.told_sets(np.random.default_rng(0), 20_011, 3, 2)
+    assert told[:, 0].all()
+    for index in (1, 2):
+        nothing, both = ~told[:, index].any(-1), told[:, index].all(-1)
+        assert abs(nothing.mean() - (0.4 + 0.6 / 4)) < 0.02
+        assert abs(both.mean() - 0.6 / 4) < 0.02
+
+
+def test_special_value_only_where_it_is_told():
+    settings = Settings(batch_size=400, trials=(2, 2))
+    batch = make_batch(ChoiceTime(), settings, 0, 0).data
+    special, always_told = batch["params"]["a"] == 0, batch["told"][:, :, 0].all(1)
+    assert not special[~always_told].any()
+    assert 0.1 < special[always_told].mean() < 0.4
+
+
+def test_redrawn_data_sets_keep_their_told_sets():
+    class Fussy(ChoiceTime):
+        """Nearly half of the data sets fail, which says nothing of where the others belong."""
+
+        def simulate_with_probabilities(self, rng, params, inputs):
+            data, probabilities = super().simulate_with_probabilities(rng, params, inputs)
+            data["rt"][rng.random(len(data["rt"])) < 0.45] = -1.0
+            return data, probabilities
+
+    batch = make_batch(Fussy(), Settings(batch_size=400, trials=(2, 2)), 0, 0)
+    assert len(batch.data["params"]["a"]) == 400
+    assert (batch.data["targets"]["outcomes"]["rt"] > 0).all()
+    special, always_told = batch.data["params"]["a"] == 0, batch.data["told"][:, :, 0].all(1)
+    assert special.any() and not special[~always_told].any()
+    assert batch.counts.drawn == 400 + batch.counts.dropped and set(batch.counts.variables) == {"rt"}
+
+
+# --- what a simulator returns ----------------------------------------------------------------------------------------
+
+
+def wrong(method, change):
+    class Wrong(ChoiceTime):
+        pass
+
+    original = getattr(ChoiceTime, method)
+    setattr(Wrong, method, lambda self, *arguments: change(original(self, *arguments)))
+    return Wrong()
+
+
+def changed(data, **values):
+    return {**data, **values}
+
+
+SWP = "simulate_with_probabilities"
+
+
+@pytest.mark.parametrize(
+    ("simulator", "message"),
+    [
+        (wrong("prior", lambda x: list(x)), r"simulator.prior: expected a dict of arrays, got list"),
+        (wrong("prior", lambda x: {"a": x["a"]}), r"simulator.prior: expected \['a', 'b'\], got \['a'\]"),
+        (wrong("prior", lambda x: changed(x, b=x["b"][:, None])), r"simulator.prior: expected 'b' of shape \(\d+,\)"),
+        (wrong("inputs", lambda x: {"cue": x["cue"] + 1}), r"simulator.inputs: expected 'cue' .* 0 to 2, got 3"),
+        (wrong("inputs", lambda x: {"cue": x["cue"].astype(str)}), r"simulator.inputs: expected 'cue' to hold real"),
+        (wrong(SWP, lambda x: x[0]), rf"simulator.{SWP}: expected \(data, probabilities\), got dict"),
+        (wrong(SWP, lambda x: (changed(x[0], choice=x[0]["choice"] + 0.5), x[1])), r"expected 'choice' .*, got"),
+        (wrong(SWP, lambda x: (x[0], {"rt": 1})), r"expected probabilities of 'choice', got those of \['rt'\]"),
+        (wrong(SWP, lambda x: (x[0], {"choice": x[1]["choice"] / 2})), r"probabilities of 'choice' that sum to 1"),
+        (wrong(SWP, lambda x: (x[0], {"choice": x[1]["choice"][..., 0]})), r"expected 'choice' of shape"),
+    ],
+)
+def test_wrong_returns_are_refused_by_method(simulator, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        train(simulator, TINY, steps=2, out=tmp_path, **SMALL)
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"schema": None}, r"simulator.schema: expected a Schema, got None"),
+        ({"simulate": None}, r"simulator.simulate: expected a method"),
+        ({"priors": {"c": pb.Prior.uniform(0, 1)}}, r"simulator.priors: expected a dict keyed by parameters"),
+        ({"priors": {"a": (0, 1)}}, r"simulator.priors\['a'\]: expected a Prior, got \(0, 1\)"),
+        ({"special_values": {"b": 0.0}}, r"simulator.special_values\['b'\]: expected a number above 0, got 0.0"),
+    ],
+)
+def test_wrong_members_are_refused(members, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        train(type("Wrong", (ChoiceTime,), members)(), TINY, steps=2, out=tmp_path, **SMALL)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"steps": 0}, "steps: expected an integer of at least 1, got 0"),
+        ({"seed": -1}, "seed: expected an integer of at least 0, got -1"),
+        ({"batch_size": 2.5}, "batch_size: expected an integer of at least 1, got 2.5"),
+        ({"trials": (7, 3)}, r"trials: expected \(least, greatest\), integers of at least 1, got \(7, 3\)"),
+        ({"trials": 7}, r"trials: expected \(least, greatest\)"),
+        ({"context": (-1, 3)}, r"context: expected \(least, greatest\), integers of at least 0"),
+        ({"told_sets": 0}, "told_sets: expected an integer of at least 1, got 0"),
+        ({"learning_rate": 0.0}, "learning_rate: expected a number above 0, got 0.0"),
+        ({"weight_decay": -1.0}, "weight_decay: expected a number of at least 0, got -1.0"),
+        ({"accelerator": "tpu"}, "accelerator: expected 'auto', 'cpu' or 'cuda', got 'tpu'"),
+        ({"minutes": 0}, "minutes: expected a number above 0, got 0"),
+        ({"devices": 4}, "devices: expected at most 3, the data sets in a batch of the longest"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        train(ChoiceTime(), TINY, out=tmp_path, **{"steps": 2, **SMALL, **arguments})
+
+
+class SomeNan(Shift):
+    share_of_nan = 0.02
+
+
+class ManyNan(Shift):
+    share_of_nan = 0.2
+
+
+class AllNan(Shift):
+    share_of_nan = 1.0
+
+
+def test_a_few_failed_data_sets_are_dropped_and_counted(tmp_path):
+    net = train(SomeNan(), TINY, steps=20, out=tmp_path, **{**SMALL, "batch_size": 30})
+    facts = net.record.provenance
+    share = facts["dropped_data_sets"] / facts["data_sets"]
+    assert facts["data_sets"] > 500 and 0.005 < share < 0.05
+    assert math.isfinite(facts["held_out_loss"])
+
+
+@pytest.mark.parametrize("simulator", [ManyNan(), AllNan()])
+def test_many_failed_data_sets_stop_training(simulator, tmp_path):
+    with pytest.raises(ValueError, match=r"all but 5% of the data sets, but \d+ of \d+ are not \(y in \d+\)"):
+        train(simulator, TINY, steps=20, out=tmp_path, **SMALL)
+
+
+def test_failures_that_begin_later_stop_training(tmp_path):
+    class Tiring(Shift):
+        def __init__(self, calls):
+            self.calls = calls
+
+        def simulate(self, rng, params, inputs, trials):
+            self.calls -= 1
+            y = super().simulate(rng, params, inputs, trials)["y"]
+            y[: len(y) if self.calls < 0 else 0, 0] = np.inf
+            return {"y": y}
+
+    with pytest.raises(ValueError, match=r"data sets of the held-out loss \d+ of \d+ are not \(y in \d+\)"):
+        train(Tiring(1), TINY, steps=20, out=tmp_path, **SMALL)
+    with pytest.raises(ValueError, match=r"all but 5% of the data sets, but \d+ of \d+ are not \(y in \d+\)"):
+        train(Tiring(9), TINY, steps=20, out=tmp_path, **SMALL)
+
+
+def test_few_data_sets_decide_nothing():
+    Counts(drawn=199, dropped=100).check()
+    Counts(drawn=200, dropped=10).check()
+    with pytest.raises(ValueError, match="11 of 200"):
+        Counts(drawn=200, dropped=11).check()
+
+
+# --- the loss --------------------------------------------------------------------------------------------------------
+
+
+def network(simulator, seed=0):
+    names = {**simulator.schema.params, **simulator.schema.outcomes, **simulator.schema.feedback}
+    scale = {name: (0.3, 1.7) for name, v in names.items() if not isinstance(v, pb.Categorical)}
+    return Network(simulator.schema, TINY, scale, seed=seed)
+
+
+def rows(group, where):
+    return {kind: {name: x[..., where] for name, x in values.items()} for kind, values in group.items()}
+
+
+def test_ordered_loss_is_that_of_one_trial_at_a_time():
+    class Plain(ChoiceTime):
+        simulate_with_probabilities = None
+
+    simulator = Plain()
+    net = network(simulator)
+    batch = make_batch(simulator, Settings(batch_size=5, trials=(4, 4)), 0, 0)
+    data = tensors(batch)
+    terms = []
+    with torch.no_grad():
+        for b in range(len(batch.data["told"])):
+            for told in batch.data["told"][b]:
+                # Only what is told is given at all.
+                params = {
+                    name: data["params"][name][b].reshape(1, 1)
+                    for name, known in zip(simulator.schema.params, told, strict=True)
+                    if known
+                }
+                one = {kind: {name: x[b : b + 1] for name, x in v.items()} for kind, v in data["buffer"].items()}
+                for k in range(4):
+                    cache = Cache()
+                    if k:
+                        cache = extend(net, cache, rows(one, slice(k)), torch.ones(1, 1, k, dtype=torch.bool))
+                    target = rows(one, slice(k, k + 1))
+                    prepared = prepare(net, cache, target["inputs"], torch.tensor([k]), (1, 1, 1))
+                    representation = predict(net, prepared, encode_params(net, params))
+                    terms.append(-heads.trial_log_prob(net, representation, target["outcomes"]).item())
+        assert loss_of(net, data) == pytest.approx(np.mean(terms), rel=1e-5)
+
+
+def test_exchangeable_loss_is_that_of_one_target_at_a_time():
+    simulator = Shift()
+    net = network(simulator)
+    settings = Settings(batch_size=5, trials=(3, 3), context=(2, 2))
+    data = tensors(make_batch(simulator, settings, 0, 1))
+    terms = []
+    with torch.no_grad():
+        for b, sets in enumerate(data["told"]):
+            one = {
+                part: {kind: {name: x[b : b + 1] for name, x in v.items()} for kind, v in data[part].items()}
+                for part in ("context", "buffer", "targets")
+            }
+            for r, told in enumerate(sets):
+                params = {"mu": data["params"]["mu"][b].reshape(1, 1)} if told[0] else {}
+                for m in range(3):
+                    k = int(data["visible"][b, r, m])
+                    cache = encode(net, one["context"], torch.ones(1, 1, 2, dtype=torch.bool))
+                    if k:
+                        cache = extend(net, cache, rows(one["buffer"], slice(k)), torch.ones(1, 1, k, dtype=torch.bool))
+                    prepared = prepare(net, cache, {}, torch.tensor([k]), (1, 1, 1))
+                    representation = predict(net, prepared, encode_params(net, params))
+                    y = rows(one["targets"], slice(m, m + 1))["outcomes"]
+                    terms.append(-heads.trial_log_prob(net, representation, y).item())
+        assert loss_of(net, data) == pytest.approx(np.mean(terms), rel=1e-5)
+
+
+def test_certain_probabilities_are_the_drawn_category():
+    simulator = ChoiceTime()
+    net = network(simulator)
+    data = tensors(make_batch(simulator, Settings(batch_size=5, trials=(4, 4)), 0, 0))
+    soft = loss_of(net, data)
+    data["probabilities"] = torch.nn.functional.one_hot(data["targets"]["outcomes"]["choice"].long(), 2).float()
+    certain = loss_of(net, data)
+    del data["probabilities"]
+    assert certain == pytest.approx(loss_of(net, data), rel=1e-6)
+    assert abs(soft - certain) > 1e-4
+
+
+def test_learning_rate():
+    rates = [learning_rate_at(step, 107, 7, 0.5) for step in range(108)]
+    np.testing.assert_allclose(rates[:8], [0.5 * k / 7 for k in range(1, 8)] + [0.5])
+    assert rates[57] == pytest.approx(0.5 * 0.51) and rates[107] == pytest.approx(0.01)
+    assert np.all(np.diff(rates[7:]) < 0)
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+
+def exact_loss(batches):
+    """Of `Shift`: a target given mu, or given the mean of what it sees."""
+    terms = []
+    for batch in batches:
+        data = batch.data
+        y = data["targets"]["outcomes"]["y"].astype(float)
+        none = np.zeros((len(y), 1, 0))
+        context = data["context"]["outcomes"]["y"] if "context" in data else none
+        buffer = data["buffer"]["outcomes"]["y"]
+        sums = np.concatenate([np.zeros((len(y), 1, 1)), buffer.cumsum(-1)], -1)
+        visible = np.broadcast_to(data["visible"], (*data["told"].shape[:2], y.shape[-1]))
+        seen = np.take_along_axis(np.broadcast_to(sums, (*visible.shape[:2], sums.shape[-1])), visible, -1)
+        seen = seen + context.sum(-1, keepdims=True)
+        count = visible + context.shape[-1]
+        precision = 1 / 4 + count
+        told = data["told"]
+        mean = np.where(told, data["params"]["mu"][:, None, None], seen / precision)
+        variance = np.where(told, 1.0, 1 + 1 / precision)
+        terms.append((0.5 * np.log(2 * np.pi * variance) + 0.5 * (y - mean) ** 2 / variance).ravel())
+    return np.concatenate(terms).mean()
+
+
+def test_exchangeable_training_reaches_the_exact_density(tmp_path):
+    settings = {"batch_size": 24, "trials": (2, 6), "context": (0, 4)}
+    config = pb.Config(width=16, depth=2, heads=2, mlp=32, components=3, param_depth=2)
+    net = train(
+        Shift(),
+        config,
+        steps=400,
+        seed=1,
+        out=tmp_path,
+        **{**SMALL, **settings, "evaluate_every": 100},
+        learning_rate=1e-2,
+    )
+    batches = [make_batch(Shift(), Settings(**settings), 99, step, HELD_OUT) for step in range(40)]
+    with torch.no_grad():
+        terms = [(loss_of(net, tensors(b)), b.data["told"].shape[0] * b.data["visible"].shape[-1]) for b in batches]
+    loss = sum(value * count for value, count in terms) / sum(count for _, count in terms)
+    assert -0.005 < loss - exact_loss(batches) < 0.03
+
+
+def test_ordered_training_learns_and_leaves_its_record(tmp_path):
+    net = train(ChoiceTime(), TINY, steps=60, learning_rate=1e-2, out=tmp_path / "new" / "run", **SMALL)
+    record = net.record
+    assert record.simulator == "ChoiceTime" and record.trials == 7 and record.context == 0
+    assert record.priors == {"a": None, "b": None}
+    low, high = record.box["a"]
+    assert low == 0.0 and 0.89 < high < 0.9  # 0 is the special value
+    assert 0.1 < record.box["b"][0] < 0.5 and 2.5 < record.box["b"][1] < 6
+    with open(tmp_path / "new" / "run" / "log.csv", newline="") as file:
+        log = list(csv.DictReader(file))
+    held_out = {int(row["step"]): float(row["held_out"]) for row in log if row["held_out"]}
+    assert list(held_out) == [0, *range(3, 61, 3)]
+    assert min(held_out.values()) == record.provenance["held_out_loss"] < held_out[0] - 0.5
+    assert record.provenance["step"] == min(held_out, key=held_out.get)
+    assert (tmp_path / "new" / "run" / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert not net.training and not any(weight.requires_grad for weight in net.parameters())
+    assert not list((tmp_path / "new" / "run").glob(".*"))
+
+
+def test_schema_without_parameters_and_inputs(tmp_path):
+    class Drift:
+        schema = pb.Schema(outcomes={"y": pb.Real()})
+
+        def prior(self, rng, size):
+            return {}
+
+        def inputs(self, rng, size, trials):
+            return {}
+
+        def simulate(self, rng, params, inputs, trials, size):
+            return {"y": rng.normal(size=(size, 1)) + rng.normal(size=(size, trials))}
+
+    net = train(Drift(), TINY, steps=4, out=tmp_path, **SMALL)
+    assert net.record.box == {} and net.record.context == 64
+
+
+def test_standardization_is_that_of_the_variables(tmp_path):
+    net = train(Shift(), TINY, steps=1, out=tmp_path, **SMALL)
+    mean, deviation = net.standardization["y"]
+    assert abs(mean) < 0.5 and abs(deviation - math.sqrt(5)) < 0.4
+    assert abs(net.standardization["mu"][1] - 2) < 0.3
+
+
+def test_seeds_differ_and_repeat(tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(ChoiceTime(), TINY, steps=4, seed=seed, out=tmp_path / name, **{**SMALL, "workers": int(name == "b")})
+    same_run(tmp_path / "a", tmp_path / "b")
+    one, other = (arrays_of(tmp_path / name / "best.safetensors") for name in "ac")
+    assert not np.array_equal(one["embed.pair.hidden.weight"], other["embed.pair.hidden.weight"])
+
+
+def test_training_leaves_the_users_randomness_alone(tmp_path):
+    torch.manual_seed(5)
+    np.random.seed(5)
+    expected = torch.rand(3), np.random.rand(3)
+    torch.manual_seed(5)
+    np.random.seed(5)
+    train(ChoiceTime(), TINY, steps=2, out=tmp_path, **{**SMALL, "workers": 1})
+    assert torch.equal(torch.rand(3), expected[0])
+    np.testing.assert_array_equal(np.random.rand(3), expected[1])
+
+
+# --- interruptions ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", [raise_interrupt, send_interrupt])
+def test_interrupted_run_ends_where_the_other_does(how, tmp_path):
+    train(Threshold(), TINY, steps=11, out=tmp_path / "whole", **SMALL)
+    before = signal.getsignal(signal.SIGINT)
+    # Calls of the simulator: 1 the pilot, then the held-out batches, then one a step.
+    held_out = len([None for _ in held_out_batches()])
+    for after in (1 + held_out + 5, 1 + held_out + 3):
+        with pytest.raises(KeyboardInterrupt, match="the same call goes on"):
+            train(Interrupted(after, how), TINY, steps=11, out=tmp_path / "parts", **SMALL)
+        pb.load(tmp_path / "parts" / "best.safetensors", backend="torch")
+    step = read_arrays(tmp_path / "parts" / "state.safetensors", "ppl_buffer_run")[0]["progress"]["step"]
+    assert step == (6 if how is raise_interrupt else 8)
+    assert signal.getsignal(signal.SIGINT) is before
+    train(Threshold(), TINY, steps=11, out=tmp_path / "parts", **SMALL)
+    same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def held_out_batches():
+    size = 0
+    for step in range(11):
+        if size >= 11:
+            return
+        batch = make_batch(ChoiceTime(), Settings(batch_size=5, trials=(3, 7)), 0, step, HELD_OUT)
+        size += len(batch.data["told"])
+        yield batch
+
+
+def test_limited_time_then_the_same_call_goes_on(tmp_path):
+    train(ChoiceTime(), TINY, steps=7, out=tmp_path / "whole", **SMALL)
+    with pytest.warns(UserWarning, match=r"training stopped after minutes=1e-09; the same call goes on"):
+        net = train(ChoiceTime(), TINY, steps=7, out=tmp_path / "parts", **SMALL, minutes=1e-9)
+    assert net.record.provenance["step"] == 0
+    train(ChoiceTime(), TINY, steps=7, out=tmp_path / "parts", **SMALL, minutes=60)
+    same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_finished_run_is_not_run_again(tmp_path):
+    train(ChoiceTime(), TINY, steps=4, out=tmp_path, **SMALL)
+    before = (tmp_path / "state.safetensors").stat().st_mtime_ns
+    train(ChoiceTime(), TINY, steps=4, out=tmp_path, **SMALL)
+    assert (tmp_path / "state.safetensors").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 5}, "steps was 4, is 5"),
+        ({"seed": 1}, "seed was 0, is 1"),
+        ({"batch_size": 6}, "batch_size was 5, is 6"),
+        ({"config": pb.Config(width=16)}, "config was .*'width': 12.* is .*'width': 16"),
+        ({"simulator": Shift()}, "schema was .* simulator was 'ChoiceTime', is 'Shift'"),
+    ],
+)
+def test_folder_of_another_run_is_refused(changes, message, tmp_path):
+    call = {"simulator": ChoiceTime(), "config": TINY, "steps": 4, "out": tmp_path, **SMALL}
+    train(**call)
+    kept = (tmp_path / "state.safetensors").read_bytes()
+    with pytest.raises(ValueError, match=message):
+        train(**{**call, **changes})
+    assert (tmp_path / "state.safetensors").read_bytes() == kept
+    train(**{**call, **changes}, resume=False)
+    assert (tmp_path / "state.safetensors").read_bytes() != kept
+
+
+def test_simulator_that_changed_its_mind_is_refused(tmp_path):
+    train(pb.simulators.NoisyQ(), TINY, steps=2, out=tmp_path, **SMALL)
+    other = pb.simulators.NoisyQ(reward_probabilities=(0.6, 0.6, 0.6))
+    with pytest.raises(ValueError, match="the simulator draws other data .* 'reward'"):
+        train(other, TINY, steps=2, out=tmp_path, **SMALL)
+
+
+def test_damaged_state_is_refused(tmp_path):
+    train(ChoiceTime(), TINY, steps=2, out=tmp_path, **SMALL)
+    whole = (tmp_path / "state.safetensors").read_bytes()
+    (tmp_path / "state.safetensors").write_bytes(whole[:-100])
+    with pytest.raises(ValueError, match="damaged"):
+        train(ChoiceTime(), TINY, steps=2, out=tmp_path, **SMALL)
+
+
+def test_endless_gradients_are_left_out_then_stop(tmp_path, monkeypatch):
+    """A loss that is no number now and then costs that update only."""
+    forward, calls = Loss.forward, []
+
+    def sometimes(self, batch):
+        calls.append(self)
+        loss = forward(self, batch)
+        return loss * math.nan if self.training and len(calls) % 5 == 0 else loss
+
+    monkeypatch.setattr(Loss, "forward", sometimes)
+    net = train(ChoiceTime(), TINY, steps=12, out=tmp_path / "a", **{**SMALL, "evaluate_every": 12})
+    assert 1 <= net.record.provenance["skipped_updates"] <= 3
+    assert math.isfinite(net.record.provenance["held_out_loss"])
+    monkeypatch.setattr(Loss, "forward", lambda self, batch: forward(self, batch) * math.nan)
+    with pytest.raises(FloatingPointError, match="the gradient was no number in 11 of 11 steps"):
+        train(ChoiceTime(), TINY, steps=40, out=tmp_path / "b", **SMALL)
+
+
+# --- several processes, kills ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_two_processes_do_what_one_does(tmp_path):
+    pytest.importorskip("lightning_fabric")
+    # An odd batch: the processes' shares differ.
+    call = {"config": TINY, "steps": 6, **SMALL, "batch_size": 7, "accelerator": "cpu"}
+    one = train(ChoiceTime(), out=tmp_path / "one", **call)
+    two = train(ChoiceTime(), out=tmp_path / "two", **call, devices=2)
+    assert two.record.provenance["step"] == 6
+    for name, weight in one.weights.items():
+        torch.testing.assert_close(two.weights[name], weight, rtol=1e-3, atol=1e-5, msg=name)
+    losses = [np.loadtxt(tmp_path / name / "log.csv", delimiter=",", skiprows=1, usecols=0) for name in ("one", "two")]
+    np.testing.assert_array_equal(*losses)
+
+
+@pytest.mark.slow
+def test_killed_run_leaves_files_that_load_and_go_on(tmp_path):
+    script = (
+        "import sys, ppl_buffer as pb, torch; torch.set_num_threads(1);"
+        "pb.train(pb.simulators.NoisyQ(), pb.Config(width=12, depth=2, heads=3, mlp=14, param_depth=1), steps=60,"
+        "out=sys.argv[1], batch_size=5, trials=(3, 7), held_out=11, evaluate_every=1, progress=False)"
+    )
+    folder = tmp_path / "killed"
+    for _ in range(3):
+        process = subprocess.Popen([sys.executable, "-c", script, str(folder)])
+        deadline = time.monotonic() + 60
+        while not (folder / "state.safetensors").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(np.random.default_rng().uniform(0, 1))
+        process.kill()
+        process.wait()
+        pb.load(folder / "best.safetensors", backend="torch")
+        json.dumps(read_arrays(folder / "state.safetensors", "ppl_buffer_run")[0])
+    subprocess.run([sys.executable, "-c", script, str(folder)], check=True)
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "whole")], check=True)
+    same_run(folder, tmp_path / "whole")
