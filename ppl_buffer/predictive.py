@@ -603,7 +603,7 @@ class Predictive:
 
     def _all_exist(self) -> Array:
         joint = backend_of(self.net)
-        return joint.number(self.net, np.ones((1, self.trials))) > 0
+        return joint.number(self.net, np.ones(self.trials)) > 0
 
     def arrange_context(self, arrangement: Arrangement) -> Any:
         """What the encoded context and the history let predictions read."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 # Family -> the names of its arguments, which NumPyro's and Pyro's classes of the same name take as well.
-_FAMILIES: dict[str, tuple[str, ...]] = {
+FAMILIES: dict[str, tuple[str, ...]] = {
     "Uniform": ("low", "high"),
     "Normal": ("loc", "scale"),
     "LogNormal": ("loc", "scale"),
@@ -36,9 +36,9 @@ class Prior:
     arguments: Mapping[str, float]
 
     def __post_init__(self) -> None:
-        if self.family not in _FAMILIES:
-            raise ValueError(f"family: expected one of {sorted(_FAMILIES)}, got {self.family!r}")
-        expected = _FAMILIES[self.family]
+        if self.family not in FAMILIES:
+            raise ValueError(f"family: expected one of {sorted(FAMILIES)}, got {self.family!r}")
+        expected = FAMILIES[self.family]
         if set(self.arguments) != set(expected):
             raise ValueError(f"arguments of {self.family}: expected {list(expected)}, got {sorted(self.arguments)}")
         arguments = {name: self.arguments[name] for name in expected}

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import pyro
 import pyro.distributions as dist
 import torch
+from pyro import poutine
+from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 from torch.distributions import constraints
 
 from ppl_buffer.checkpoint import TrainingRecord
 from ppl_buffer.predictive import ARGUMENTS, Encoded, Observed, Predictive
 from ppl_buffer.prior import Prior
-from ppl_buffer.schema import Categorical, Schema
+from ppl_buffer.schema import Categorical, Schema, Variable
 from ppl_buffer.torch.network import Network
+from ppl_buffer.training.from_model import (
+    MODEL_ARGUMENTS,
+    PROBE_TRIALS,
+    InputSource,
+    ModelSimulator,
+    Site,
+    probe_inputs,
+)
 from ppl_buffer.trials import split_value
 
 
@@ -234,3 +247,142 @@ def prior_distributions(record: TrainingRecord) -> dict[str, dist.Distribution]:
     """The training priors of a record as Pyro distributions; see `ppl_buffer.predictive.NetworkVerbs.prior`."""
     priors = {name: record.priors.get(name) or Prior.uniform(*box) for name, box in record.box.items()}
     return {name: prior.distribution(dist) for name, prior in priors.items()}
+
+
+# Data sets of the run that finds out whether a model can draw many of them at once: a prime, unlike any other size.
+_TRIAL_RUN_SIZE = 3
+# The dimension of the plate over data sets: left of the trials, or the only one where trials are an event dimension.
+_LAYOUTS = (-2, -1)
+
+
+def simulator_from_model(
+    model: Callable[..., Any],
+    *,
+    outcomes: Sequence[str] | Mapping[str, Variable],
+    inputs: Mapping[str, InputSource] | None = None,
+    ordered: bool = False,
+    independent: bool = False,
+    name: str | None = None,
+) -> ModelSimulator:
+    shown = probe_inputs(inputs)
+    # Fixed seeds: that a model varies with them is what the probes are for.
+    first, second = (_run(model, seed, {}, shown, PROBE_TRIALS) for seed in (0, 1))
+
+    def draw(
+        rng: np.random.Generator, names: Sequence[str], params: Any, given: Any, size: int, trials: int
+    ) -> dict[str, np.ndarray]:
+        seed = int(rng.integers(2**63))
+        if layout is not None:
+            sites = _run_together(model, seed, params, given, size, trials, layout)
+            return {key: _data_sets_first(sites[key]["value"], size, layout).numpy() for key in names}
+        drawn: dict[str, list[np.ndarray]] = {key: [] for key in names}
+        with _seeded(seed):
+            for index in range(size):
+                sites = _run(model, None, *({k: x[index] for k, x in group.items()} for group in (params, given)), trials)
+                for key in names:
+                    drawn[key].append(sites[key]["value"].numpy())
+        return {key: np.stack(values) for key, values in drawn.items()}
+
+    simulator = ModelSimulator(
+        [{key: _site(site) for key, site in probe.items()} for probe in (first, second)],
+        draw,
+        outcomes=outcomes,
+        inputs=inputs,
+        ordered=ordered,
+        independent=independent,
+        name=name or getattr(model, "__name__", type(model).__name__),
+    )
+    layout = next((dim for dim in _LAYOUTS if _draws_together(model, simulator, dim)), None)
+    if layout is None:
+        warnings.warn(
+            f"model: {simulator.name} cannot draw many data sets at once, so they are drawn one after another, which "
+            f"is slow. Written so that its arrays may have one more dimension on the left (parameters (size, 1), "
+            f"inputs (size, trials)), it would be fast",
+            stacklevel=2,
+        )
+    return simulator
+
+
+simulator_from_model.__doc__ = f"""A Pyro model as a simulator that `ppl_buffer.train` can learn from.
+
+    Many data sets are drawn in one run of the model, inside a plate over data sets, if such a run has the density of
+    as many single ones; a model that is not written for it is run for one data set after another, with a warning.
+    Draws depend on the generator that the simulator is given alone, and leave torch's own and the parameter store as
+    they were. Models run on the CPU. {MODEL_ARGUMENTS}"""
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """A run of a model that leaves no trace: random numbers, parameter store and effect handlers stay as they were."""
+    store = pyro.get_param_store()
+    # Not torch.manual_seed, which would seed every other device too.
+    with torch.random.fork_rng(devices=[]), store.scope(store.get_state()), poutine.block(), torch.no_grad():
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def _tensor(array: Any) -> Tensor:
+    """An array as a model wants it: integers for categories, else numbers of the default type."""
+    tensor = torch.as_tensor(array)
+    return tensor.to(torch.get_default_dtype()) if tensor.is_floating_point() else tensor
+
+
+def _run(
+    model: Callable[..., Any], seed: int | None, fixed: Mapping[str, Any], given: Mapping[str, Any], trials: int
+) -> dict[str, Any]:
+    """Sample sites by name of one run for one data set; without a seed it is the caller who runs it `_seeded`."""
+    if seed is not None:
+        with _seeded(seed):
+            return _run(model, None, fixed, given, trials)
+    conditioned = poutine.condition(model, data={key: _tensor(x) for key, x in fixed.items()})
+    trace = poutine.trace(conditioned).get_trace({key: _tensor(x) for key, x in given.items()}, trials)
+    trace = prune_subsample_sites(trace)
+    return {key: site for key, site in trace.nodes.items() if site["type"] == "sample"}
+
+
+def _run_together(
+    model: Callable[..., Any],
+    seed: int,
+    params: Mapping[str, Any],
+    given: Mapping[str, Any],
+    size: int,
+    trials: int,
+    layout: int,
+) -> dict[str, Any]:
+    """Sample sites by name of one run for `size` data sets, in a plate at dimension `layout`."""
+    wide = {key: np.reshape(x, (size, *(1,) * (-layout - 1))) for key, x in params.items()}
+    together = pyro.plate("_data_sets", size, dim=layout)(model)
+    return _run(together, seed, wide, given, trials)
+
+
+def _data_sets_first(value: Tensor, size: int, layout: int) -> Tensor:
+    """A site's value (size,) of a scalar, (size, trials, ...) of an array."""
+    return value[:, 0] if layout == -2 and tuple(value.shape) == (size, 1) else value
+
+
+def _site(site: Mapping[str, Any]) -> Site:
+    return Site(site["fn"], tuple(site["value"].shape), site["is_observed"])
+
+
+def _draws_together(model: Callable[..., Any], simulator: ModelSimulator, layout: int) -> bool:
+    """Whether a run for many data sets has the density of single runs at the same values, site by site."""
+    size, trials = _TRIAL_RUN_SIZE, PROBE_TRIALS
+    given = simulator.inputs(np.random.default_rng(0), size, trials)
+    try:
+        sites = _run_together(model, 0, {}, given, size, trials, layout)
+        for index in range(size):
+            values = {key: _data_sets_first(site["value"], size, layout)[index] for key, site in sites.items()}
+            alone = _run(model, 0, values, {key: x[index] for key, x in given.items()}, trials)
+            for key, site in sites.items():
+                if tuple(alone[key]["value"].shape) != tuple(alone[key]["fn"].shape()):
+                    return False
+                together = site["fn"].log_prob(site["value"])
+                expected = alone[key]["fn"].log_prob(alone[key]["value"])
+                if together.shape[0] != size or not torch.allclose(
+                    together[index].sum(), expected.sum(), rtol=1e-4, atol=1e-4, equal_nan=True
+                ):
+                    return False
+    except (RuntimeError, ValueError, IndexError, TypeError, KeyError, NotImplementedError):
+        # Whatever a model raises that was written for one data set.
+        return False
+    return True

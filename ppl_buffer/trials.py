@@ -120,8 +120,8 @@ def stack_value(joint: ModuleType, schema: Schema, outcomes: Mapping[str, Array]
 
 def map_leaves(function: Callable[[Array], Array], tree: Any) -> Any:
     """Apply a function to every array of nested dataclasses, dicts, lists and tuples."""
-    if tree is None:
-        return None
+    if tree is None or isinstance(tree, (bool, int)):
+        return tree
     if is_dataclass(tree) and not isinstance(tree, type):
         return replace(tree, **{f.name: map_leaves(function, getattr(tree, f.name)) for f in fields(tree)})
     if isinstance(tree, Mapping):

@@ -113,7 +113,7 @@ def observe(net: Network, cache: Cache, trials: Trials, valid: Array) -> Prepare
     """Everything about a joint density that the parameters do not change: target k sees the trials before it."""
     full = extend(net, cache, trials, valid)
     visible = cache.size + jnp.arange(valid.shape[-1])
-    return prepare(net, full, trials["inputs"], visible, valid.shape)
+    return prepare(net, full, trials["inputs"], visible, valid.shape, stairs=cache.size)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 Array = jax.Array
 
 
+# Queries of a causal read that are computed together.
+_QUERIES_AT_ONCE = 64
+
+
 class Network(NetworkVerbs):
     """The weights of a buffered transformer, frozen, and what they were trained on.
 
@@ -72,12 +76,15 @@ class Segment:
         values: (B, H, r, N, D).
         mask: who sees what, broadcast against (B, 1, R, T, N); None = everybody sees everything.
         counts: (B, r, N, G), what the counters say at each token, itself included; an ordered buffer only.
+        stairs: if not None, query t sees none but the first `stairs` + t keys. The mask says so too; this lets `read`
+            skip what is hidden.
     """
 
     keys: Array
     values: Array
     mask: Array | None = None
     counts: Array | None = None
+    stairs: int | None = field(default=None, metadata={"static": True})
 
 
 @jax.tree_util.register_dataclass
@@ -201,6 +208,28 @@ def counts_before(segment: Segment, visible: Array) -> Array:
 
 def read(query: Array, segment: Segment) -> Reading:
     """Let queries (B, H, R, T, E) read one segment. Shared keys are read by all replicas in one product a head."""
+    count = query.shape[3]
+    if segment.stairs is None or count <= _QUERIES_AT_ONCE:
+        return _read(query, segment)
+    # Half of a causal square is hidden. In strips of queries most of that half is never computed, and the scores of
+    # a strip stay in the processor's cache.
+    parts = []
+    for start in range(0, count, _QUERIES_AT_ONCE):
+        stop = min(start + _QUERIES_AT_ONCE, count)
+        seen = segment.stairs + stop - 1
+        mask = segment.mask
+        if mask is not None:
+            mask = (mask if mask.shape[3] == 1 else mask[:, :, :, start:stop])[..., :seen]
+        strip = Segment(segment.keys[:, :, :, :seen], segment.values[:, :, :, :seen], mask)
+        parts.append(_read(query[:, :, :, start:stop], strip))
+    return Reading(
+        jnp.concatenate([part.top for part in parts], 3),
+        jnp.concatenate([part.total for part in parts], 3),
+        jnp.concatenate([part.weighted for part in parts], 3),
+    )
+
+
+def _read(query: Array, segment: Segment) -> Reading:
     keys, values = segment.keys, segment.values
     query = query[..., : keys.shape[-1]]
     replicas, count = query.shape[2:4]
@@ -249,14 +278,16 @@ def query_keys(net: Network, layer: str, x: Array, reference: Array | None) -> A
     return jnp.concatenate([query, slopes, -here], -1)
 
 
-def own_segment(net: Network, layer: str, x: Array, counts: Array | None, mask: Array | None) -> Segment:
+def own_segment(
+    net: Network, layer: str, x: Array, counts: Array | None, mask: Array | None, stairs: int | None
+) -> Segment:
     """Keys and values of normalised tokens x (B, R, T, W)."""
     keys, values = jnp.split(linear(net, f"{layer}.key_value", x), 2, -1)
     keys, values = _heads(net, keys), _heads(net, values)
     if counts is not None:
         spread = jnp.broadcast_to(counts[:, None], (*keys.shape[:-1], counts.shape[-1]))
         keys = jnp.concatenate([keys, spread, jnp.ones_like(spread[..., :1])], -1)
-    return Segment(keys, values, mask, counts)
+    return Segment(keys, values, mask, counts, stairs)
 
 
 def null_segment(net: Network, layer: str) -> Segment:
@@ -291,6 +322,7 @@ def run(
     layers: Iterable[int],
     *,
     own: Array | None = None,
+    causal: bool = False,
     keep: bool = False,
     count_from: Mapping[int, Array] | None = None,
     valid: Array | None = None,
@@ -303,6 +335,7 @@ def run(
         reads: layer -> segments that the tokens read.
         layers: indices of the layers to run.
         own: mask of the tokens' attention to each other, broadcast against (B, 1, R, T, T); None = none.
+        causal: `own` lets no token see a later one.
         keep: return the segments that the tokens themselves make.
         count_from: layer -> counts (B, r, T or 1, G) that an ordered buffer had reached before these tokens.
         valid: (B, r, T) buffer tokens that count; given where `tokens` are buffer tokens of an ordered model.
@@ -327,7 +360,7 @@ def run(
         readings = [read_null(net, layer, query)]
         readings += [read(query, segment) for segment in reads.get(index, ())]
         if own is not None or keep:
-            mine = own_segment(net, layer, x, counts, own)
+            mine = own_segment(net, layer, x, counts, own, 1 if causal else None)
             segments.append(mine)
             if own is not None:
                 readings.append(read(query, mine))
@@ -400,6 +433,7 @@ def extend(
         reads,
         range(depth),
         own=own,
+        causal=True,
         keep=True,
         count_from=count_from,
         valid=valid.astype(tokens.dtype) if net.schema.ordered else None,
@@ -448,7 +482,12 @@ class Prepared:
 
 
 def prepare(
-    net: Network, cache: Cache, inputs: Mapping[str, Array], visible: Array, shape: Sequence[int]
+    net: Network,
+    cache: Cache,
+    inputs: Mapping[str, Array],
+    visible: Array,
+    shape: Sequence[int],
+    stairs: int | None = None,
 ) -> Prepared:
     """Push targets with inputs (B, R, T) through the layers that do not read the parameters (R4, R5).
 
@@ -458,6 +497,7 @@ def prepare(
         inputs: dict name -> (B, R, T).
         visible: how many buffer tokens each target sees: (T,), or (B, R, T) in an exchangeable model.
         shape: (B, R, T).
+        stairs: where `visible` is `stairs`, `stairs` + 1, ...: this number, which saves time.
     """
     depth = net.config.depth
     first = depth - net.config.param_depth
@@ -472,7 +512,7 @@ def prepare(
         mask = prefix_mask(jnp, visible, cache.valid)
         for index in range(depth):
             before = cache.buffer[index]
-            reads[index].append(Segment(before.keys, before.values, mask, before.counts))
+            reads[index].append(Segment(before.keys, before.values, mask, before.counts, stairs))
         if net.schema.ordered:
             count_from = {index: counts_before(cache.buffer[index], visible) for index in range(depth)}
     tokens, _ = run(net, tokens, reads, range(first), count_from=count_from)

@@ -47,12 +47,28 @@ def floating(net: Network, value: Any) -> Tensor:
 
 def concrete(value: Any) -> np.ndarray | None:
     """The numbers as NumPy for a check that cannot be traced; None while they are being traced."""
-    return value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+    if not isinstance(value, Tensor):
+        return np.asarray(value)
+    if torch.jit.is_tracing():
+        return None
+    try:
+        return value.detach().cpu().numpy()
+    except RuntimeError:  # the transforms of torch.func hide the numbers
+        return None
 
 
 def same(value: Tensor, known: Tensor, snapshot: Tensor) -> bool:
-    """Whether `value` holds the numbers of `snapshot`. A tensor can change in place: identity would prove nothing."""
-    return value.shape == known.shape and torch.equal(value.reshape(snapshot.shape), snapshot.to(value.dtype))
+    """Whether `value` holds the numbers of `snapshot`. A tensor can change in place: identity would prove nothing.
+
+    False where the answer would not hold later: for a value that is to be differentiated by, and for another tensor
+    while a program is being traced, since the recorded program will see other numbers.
+    """
+    if value.shape != known.shape or value.requires_grad or (torch.jit.is_tracing() and value is not known):
+        return False
+    try:
+        return torch.equal(value.reshape(snapshot.shape), snapshot.to(value.dtype))
+    except RuntimeError:  # torch.func.vmap hides the numbers
+        return False
 
 
 def cast(value: Tensor, like: Tensor) -> Tensor:
@@ -99,7 +115,7 @@ def observe(net: Network, cache: Cache, trials: Trials, valid: Tensor) -> Prepar
     """Everything about a joint density that the parameters do not change: target k sees the trials before it."""
     full = extend(net, cache, trials, valid)
     visible = cache.size + torch.arange(valid.shape[-1], device=valid.device)
-    return prepare(net, full, trials["inputs"], visible, valid.shape)
+    return prepare(net, full, trials["inputs"], visible, valid.shape, stairs=cache.size)
 
 
 def empty(net: Network, cache: Cache, inputs: Mapping[str, Tensor], valid: Tensor) -> Prepared:

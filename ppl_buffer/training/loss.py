@@ -37,7 +37,7 @@ class Loss(torch.nn.Module):
         else:
             visible, shape = batch["visible"], tuple(batch["visible"].shape)
             inputs = {name: x.expand(shape) for name, x in inputs.items()}
-        prepared = prepare(net, cache, inputs, visible, shape)
+        prepared = prepare(net, cache, inputs, visible, shape, stairs=0 if net.schema.ordered else None)
         told = batch.get("told")  # absent without parameters
         params = (
             {} if told is None else {name: x[:, None].expand(told.shape[:2]) for name, x in batch["params"].items()}
