@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -73,6 +73,19 @@ class Encoded:
 
 
 @dataclass
+class Group:
+    """People with about as many trials, without the padding that the longest of all needs.
+
+    Attributes:
+        members: (g,), which of the data sets, counted over all batch dimensions.
+        prepared: their targets as far as they do not depend on the parameters, arrays (g, ...), T trials each.
+    """
+
+    members: Array
+    prepared: Any
+
+
+@dataclass
 class Observed:
     """Observed trials, and all that a network computes of them before it knows the parameters. Made by `net.observe`.
 
@@ -87,6 +100,7 @@ class Observed:
         prepared: targets as far as they do not depend on the parameters, arrays (*B, ...).
         alone: the same with an empty buffer, where the schema's trials are independent given all parameters.
         snapshot: a copy of `value` that nobody else can change.
+        groups: `prepared` once more, in groups of data sets of similar length, where that saves work.
     """
 
     inputs: Named
@@ -97,6 +111,7 @@ class Observed:
     prepared: Any
     alone: Any
     snapshot: Array
+    groups: list[Group] | None = None
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
@@ -110,7 +125,7 @@ class Observed:
 
     def __getitem__(self, index: Any) -> Observed:
         """The same of some data sets: indexes the batch dimensions."""
-        return map_leaves(lambda x: x[index], self)
+        return map_leaves(lambda x: x[index], replace(self, groups=None))
 
 
 class NetworkVerbs:
@@ -290,7 +305,59 @@ def observe_trials(
         prepared=spread(prepared),
         alone=spread(alone),
         snapshot=joint.copy(value),
+        groups=_group_by_length(net, arranged, valid) if predictive.context is None else None,
     )
+
+
+def _group_by_length(net: Any, trials: dict[str, Named], valid: Array) -> list[Group] | None:
+    """Prepare data sets of similar length together, each group only as long as its longest member."""
+    joint = backend_of(net)
+    exists = joint.concrete(valid)
+    if exists is None:
+        return None
+    lengths = np.where(exists, np.arange(1, exists.shape[-1] + 1), 1).max(-1)[:, 0]
+    groups = []
+    for members in length_groups(lengths):
+        length = int(lengths[members].max())
+
+        def part(x: Array, members: np.ndarray = members, length: int = length) -> Array:
+            return x[members][..., :length]
+
+        prepared = joint.observe(net, joint.Cache(), map_leaves(part, trials), part(valid))
+        groups.append(Group(joint.xp.asarray(members), prepared))
+    return groups or None
+
+
+def length_groups(lengths: np.ndarray, most: int = 4) -> list[np.ndarray]:
+    """Split sequences of different lengths into at most `most` groups, so that padding costs least.
+
+    The cost of a sequence padded to T trials is counted as T (T + 256): attention grows with the square, the rest with
+    the length. Each group costs a compiled copy of the network, so that a small saving is not worth any.
+
+    Returns:
+        the members of each group, or nothing where one group is about as good.
+    """
+    order = np.argsort(lengths, kind="stable")
+    ends = np.unique(lengths[order], return_index=False)
+    if len(ends) > 64:
+        ends = np.unique(np.quantile(lengths, np.linspace(0, 1, 64), method="higher"))
+    counts = np.searchsorted(lengths[order], ends, side="right")
+    cost = ends * (ends + 256.0)
+    # best[j]: least cost of the sequences up to ends[j], and where its last group begins.
+    best = cost * counts
+    cuts: list[list[int]] = [[] for _ in ends]
+    for _ in range(most - 1):
+        new_best, new_cuts = best.copy(), list(cuts)
+        for j in range(len(ends)):
+            for i in range(j):
+                total = best[i] + cost[j] * (counts[j] - counts[i])
+                if total < new_best[j]:
+                    new_best[j], new_cuts[j] = total, [*cuts[i], i]
+        best, cuts = new_best, new_cuts
+    if best[-1] > 0.8 * cost[-1] * len(lengths):
+        return []
+    edges = [0, *(int(counts[i]) for i in cuts[-1]), len(lengths)]
+    return [np.sort(order[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
 
 
 def permutations(orders: int | Any, trials: int) -> np.ndarray:
@@ -545,8 +612,11 @@ class Predictive:
             holder = getattr(self, name)
             if holder is not None and len(holder.batch_shape) < ndim:
                 missing = ndim - len(holder.batch_shape)
-                padded = map_leaves(lambda x, m=missing: x.reshape((1,) * m + tuple(x.shape)), holder)
+                groups = getattr(holder, "groups", None)
+                plain = holder if groups is None else replace(holder, groups=None)
+                padded = map_leaves(lambda x, m=missing: x.reshape((1,) * m + tuple(x.shape)), plain)
                 if isinstance(holder, Observed):
+                    padded = replace(padded, groups=groups)
                     # A reshaped array is another array: keep the one that a model passes as `obs=`.
                     self._observed_value = holder.value
                 setattr(self, name, padded)
@@ -686,6 +756,30 @@ class Predictive:
         known = self._observed_value if self._observed_value is not None else self.observed.value
         return joint.same(value, known, self.observed.snapshot)
 
+    def _grouped(self, arrangement: Arrangement) -> bool:
+        """Whether the data sets that were observed in groups are the ones that are now arranged."""
+        if self.observed is None or not self.observed.groups:
+            return False
+        groups = self.observed.groups
+        # A transformation of the language may have stacked the arrays, or batch dimensions been added.
+        return all(group.members.ndim == 1 for group in groups) and arrangement.batch == sum(
+            group.members.shape[0] for group in groups
+        )
+
+    def _group_conditionals(self, outcomes: Named, valid: Array, segments: Any, lapse: Array | None) -> Array:
+        assert self.observed is not None and self.observed.groups is not None
+        joint = backend_of(self.net)
+        results = []
+        for group in self.observed.groups:
+            length = group.prepared.tokens.shape[2]
+            mine = map_leaves(lambda x, group=group: x[group.members], (outcomes, valid, segments, lapse))
+            scored = {name: x[..., :length] for name, x in mine[0].items()}
+            prepared = joint.hold(group.prepared)
+            part = joint.conditionals(self.net, prepared, mine[2], scored, mine[1][..., :length], mine[3])
+            results.append(joint.pad_trials(part, self.trials))
+        members = joint.xp.concatenate([group.members for group in self.observed.groups], 0)
+        return joint.xp.concatenate(results, 0)[joint.xp.argsort(members)]
+
     def _targets(
         self, arrangement: Arrangement, trials: dict[str, Named], valid: Array, observed: bool, alone: bool = False
     ) -> Any:
@@ -695,7 +789,7 @@ class Predictive:
         if observed and self.observed is not None:
             ready = self.observed.alone if alone else self.observed.prepared
             if ready is not None:
-                return arrangement.put_shared(ready, len(self.observed.batch_shape))
+                return joint.hold(arrangement.put_shared(ready, len(self.observed.batch_shape)))
         cache = self.arrange_context(arrangement)
         if alone:
             return joint.empty(self.net, cache, trials["inputs"], valid)
@@ -728,6 +822,8 @@ class Predictive:
                 return joint.block_conditionals(
                     self.net, context, exists, trials, valid, segments, lapse, min(self.block, self.trials)
                 )
+            if observed and not self.independent and self._grouped(arrangement):
+                return self._group_conditionals(trials["outcomes"], valid, segments, lapse)
             targets = self._targets(arrangement, trials, valid, observed)
             return joint.conditionals(self.net, targets, segments, trials["outcomes"], valid, lapse)
 

@@ -22,13 +22,13 @@ from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Categorical, Schema, Variable
 from ppl_buffer.torch.network import Network
 from ppl_buffer.training.from_model import (
-    MODEL_ARGUMENTS,
     PROBE_TRIALS,
     InputSource,
     ModelSimulator,
     Site,
     probe_inputs,
 )
+from ppl_buffer.training.simulator import Arrays
 from ppl_buffer.trials import split_value
 
 
@@ -65,7 +65,7 @@ class TrialSupport(constraints.Constraint):
         return legal.all(-1)
 
 
-class JointPredictive(Predictive, dist.TorchDistribution):  # type: ignore[misc]
+class JointPredictive(Predictive, dist.TorchDistribution):  # type: ignore[misc]  # noqa: D101
     __doc__ = f"""Joint predictive distribution of the outcomes of K trials, by a buffered transformer.
 
     `sample` is the cached autoregressive rollout, `log_prob` the one-pass joint density (Hassan et al. 2026, equations
@@ -249,10 +249,8 @@ def prior_distributions(record: TrainingRecord) -> dict[str, dist.Distribution]:
     return {name: prior.distribution(dist) for name, prior in priors.items()}
 
 
-# Data sets of the run that finds out whether a model can draw many of them at once: a prime, unlike any other size.
-_TRIAL_RUN_SIZE = 3
-# The dimension of the plate over data sets: left of the trials, or the only one where trials are an event dimension.
-_LAYOUTS = (-2, -1)
+# Data sets of the run that finds out whether a model can draw many at once: a number unlike `PROBE_TRIALS`.
+_PROBE_SETS = 3
 
 
 def simulator_from_model(
@@ -264,125 +262,134 @@ def simulator_from_model(
     independent: bool = False,
     name: str | None = None,
 ) -> ModelSimulator:
+    """A Pyro model as a simulator that `ppl_buffer.train` can learn from.
+
+    Many data sets are drawn in one run of the model, in a plate over data sets: at dimension -2, left of a plate over
+    trials, or at -1 where the trials are an event dimension. This is done if such a run has the density of single
+    runs at the same values; otherwise the model runs once for each data set, with a warning. Draws depend on the
+    given generator alone; torch's generator and the parameter store stay as they were. The model runs on the CPU.
+
+    Args:
+        model: function (inputs, trials) that samples one data set: scalar latent sites, and outcome sites of shape
+            (trials,), in a plate or with an event dimension. `inputs` is a dict name -> (trials,). How the first
+            trials come about must not depend on how many follow.
+        outcomes: names of the outcome sites, in the order in which the density factorises inside a trial; or a dict
+            name -> variable, to state more than the site's support does (the range of a lapse); None = the support.
+        inputs: dict name -> (variable, function (rng, size, trials) -> array (size, trials)).
+        ordered: trial k depends on the trials before it.
+        independent: exchangeable trials are independent once all parameters are told.
+        name: stored in the checkpoint; by default the name of the function.
+
+    Returns:
+        the simulator. Its parameters are the continuous scalar latent sites. Other latent sites are drawn with the
+        data and never told: the network integrates over them.
+
+    Raises:
+        ValueError: if an outcome is no site of the program, is observed in it or has another shape, a support fits
+            no variable, or a parameter is sampled after a latent site that is none.
+    """
     shown = probe_inputs(inputs)
-    # Fixed seeds: that a model varies with them is what the probes are for.
-    first, second = (_run(model, seed, {}, shown, PROBE_TRIALS) for seed in (0, 1))
+    probes = []
+    for seed in (0, 1):
+        with _seeded(seed):
+            probes.append(_sites(model, {}, shown, PROBE_TRIALS))
 
     def draw(
-        rng: np.random.Generator, names: Sequence[str], params: Any, given: Any, size: int, trials: int
-    ) -> dict[str, np.ndarray]:
-        seed = int(rng.integers(2**63))
-        if layout is not None:
-            sites = _run_together(model, seed, params, given, size, trials, layout)
-            return {key: _data_sets_first(sites[key]["value"], size, layout).numpy() for key in names}
-        drawn: dict[str, list[np.ndarray]] = {key: [] for key in names}
-        with _seeded(seed):
-            for index in range(size):
-                sites = _run(model, None, *({k: x[index] for k, x in group.items()} for group in (params, given)), trials)
-                for key in names:
-                    drawn[key].append(sites[key]["value"].numpy())
-        return {key: np.stack(values) for key, values in drawn.items()}
+        rng: np.random.Generator, names: Sequence[str], params: Arrays, inputs: Arrays, size: int, trials: int
+    ) -> Arrays:
+        with _seeded(int(rng.integers(2**63))):
+            if layout is not None:
+                sites = _sites_of_many(model, params, inputs, size, trials, layout)
+                values = {key: sites[key]["value"] for key in names}
+            else:
+                runs = [_sites(model, _take(params, index), _take(inputs, index), trials) for index in range(size)]
+                values = {key: torch.stack([sites[key]["value"] for sites in runs]) for key in names}
+        shapes = {key: (size, trials) if key in simulator.schema.outcomes else (size,) for key in names}
+        return {key: value.detach().reshape(shapes[key]).numpy() for key, value in values.items()}
 
     simulator = ModelSimulator(
-        [{key: _site(site) for key, site in probe.items()} for probe in (first, second)],
+        [
+            {key: Site(x["fn"], tuple(x["value"].shape), x["is_observed"]) for key, x in probe.items()}
+            for probe in probes
+        ],
         draw,
         outcomes=outcomes,
         inputs=inputs,
         ordered=ordered,
         independent=independent,
-        name=name or getattr(model, "__name__", type(model).__name__),
+        name=name or str(getattr(model, "__name__", type(model).__name__)),
     )
-    layout = next((dim for dim in _LAYOUTS if _draws_together(model, simulator, dim)), None)
+    several = simulator.inputs(np.random.default_rng(0), _PROBE_SETS, PROBE_TRIALS)
+    layout = next((dim for dim in (-2, -1) if _draws_many(model, several, probes[0], dim)), None)
     if layout is None:
         warnings.warn(
-            f"model: {simulator.name} cannot draw many data sets at once, so they are drawn one after another, which "
-            f"is slow. Written so that its arrays may have one more dimension on the left (parameters (size, 1), "
-            f"inputs (size, trials)), it would be fast",
+            f"model: {simulator.name} cannot draw many data sets at once and draws them one after another, which is "
+            f"slow; it would be fast if it also took parameters (size, 1) and inputs (size, trials)",
             stacklevel=2,
         )
     return simulator
 
 
-simulator_from_model.__doc__ = f"""A Pyro model as a simulator that `ppl_buffer.train` can learn from.
-
-    Many data sets are drawn in one run of the model, inside a plate over data sets, if such a run has the density of
-    as many single ones; a model that is not written for it is run for one data set after another, with a warning.
-    Draws depend on the generator that the simulator is given alone, and leave torch's own and the parameter store as
-    they were. Models run on the CPU. {MODEL_ARGUMENTS}"""
-
-
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """A run of a model that leaves no trace: random numbers, parameter store and effect handlers stay as they were."""
+    """Runs models without a trace: random state, parameter store and effect handlers stay as they were."""
     store = pyro.get_param_store()
-    # Not torch.manual_seed, which would seed every other device too.
     with torch.random.fork_rng(devices=[]), store.scope(store.get_state()), poutine.block(), torch.no_grad():
+        # Not torch.manual_seed, which would seed every other device too.
         torch.default_generator.manual_seed(seed)
         yield
 
 
-def _tensor(array: Any) -> Tensor:
-    """An array as a model wants it: integers for categories, else numbers of the default type."""
-    tensor = torch.as_tensor(array)
-    return tensor.to(torch.get_default_dtype()) if tensor.is_floating_point() else tensor
-
-
-def _run(
-    model: Callable[..., Any], seed: int | None, fixed: Mapping[str, Any], given: Mapping[str, Any], trials: int
+def _sites(
+    model: Callable[..., Any], params: Mapping[str, Any], given: Mapping[str, Any], trials: int
 ) -> dict[str, Any]:
-    """Sample sites by name of one run for one data set; without a seed it is the caller who runs it `_seeded`."""
-    if seed is not None:
-        with _seeded(seed):
-            return _run(model, None, fixed, given, trials)
-    conditioned = poutine.condition(model, data={key: _tensor(x) for key, x in fixed.items()})
-    trace = poutine.trace(conditioned).get_trace({key: _tensor(x) for key, x in given.items()}, trials)
-    trace = prune_subsample_sites(trace)
-    return {key: site for key, site in trace.nodes.items() if site["type"] == "sample"}
+    """Sample sites by name of one run of a model, with the sites in `params` fixed."""
+
+    def tensors(arrays: Mapping[str, Any]) -> dict[str, Tensor]:
+        # Integers stay integers: a model may use a category as an index.
+        given = {key: torch.as_tensor(array) for key, array in arrays.items()}
+        return {k: x.to(torch.get_default_dtype()) if x.is_floating_point() else x for k, x in given.items()}
+
+    trace = poutine.trace(poutine.condition(model, data=tensors(params))).get_trace(tensors(given), trials)
+    return {key: site for key, site in prune_subsample_sites(trace).nodes.items() if site["type"] == "sample"}
 
 
-def _run_together(
-    model: Callable[..., Any],
-    seed: int,
-    params: Mapping[str, Any],
-    given: Mapping[str, Any],
-    size: int,
-    trials: int,
-    layout: int,
+def _sites_of_many(
+    model: Callable[..., Any], params: Mapping[str, Any], given: Mapping[str, Any], size: int, trials: int, layout: int
 ) -> dict[str, Any]:
     """Sample sites by name of one run for `size` data sets, in a plate at dimension `layout`."""
-    wide = {key: np.reshape(x, (size, *(1,) * (-layout - 1))) for key, x in params.items()}
-    together = pyro.plate("_data_sets", size, dim=layout)(model)
-    return _run(together, seed, wide, given, trials)
+    wide = {key: np.reshape(values, (size, *(1,) * (-layout - 1))) for key, values in params.items()}
+    return _sites(pyro.plate("_data_sets", size, dim=layout)(model), wide, given, trials)
 
 
-def _data_sets_first(value: Tensor, size: int, layout: int) -> Tensor:
-    """A site's value (size,) of a scalar, (size, trials, ...) of an array."""
-    return value[:, 0] if layout == -2 and tuple(value.shape) == (size, 1) else value
+def _take(arrays: Mapping[str, Any], index: int) -> dict[str, Any]:
+    """What belongs to one data set."""
+    return {key: array[index] for key, array in arrays.items()}
 
 
-def _site(site: Mapping[str, Any]) -> Site:
-    return Site(site["fn"], tuple(site["value"].shape), site["is_observed"])
+def _draws_many(model: Callable[..., Any], given: Mapping[str, Any], probe: Mapping[str, Any], layout: int) -> bool:
+    """Whether a run for several data sets has, site by site, the density of single runs at the same values."""
 
+    def each(site: Mapping[str, Any]) -> Tensor:
+        return site["fn"].log_prob(site["value"]).reshape(_PROBE_SETS, -1).sum(-1)
 
-def _draws_together(model: Callable[..., Any], simulator: ModelSimulator, layout: int) -> bool:
-    """Whether a run for many data sets has the density of single runs at the same values, site by site."""
-    size, trials = _TRIAL_RUN_SIZE, PROBE_TRIALS
-    given = simulator.inputs(np.random.default_rng(0), size, trials)
     try:
-        sites = _run_together(model, 0, {}, given, size, trials, layout)
-        for index in range(size):
-            values = {key: _data_sets_first(site["value"], size, layout)[index] for key, site in sites.items()}
-            alone = _run(model, 0, values, {key: x[index] for key, x in given.items()}, trials)
-            for key, site in sites.items():
-                if tuple(alone[key]["value"].shape) != tuple(alone[key]["fn"].shape()):
+        with _seeded(0):
+            many = _sites_of_many(model, {}, given, _PROBE_SETS, PROBE_TRIALS, layout)
+            for index in range(_PROBE_SETS):
+                drawn = {
+                    key: site["value"][index].reshape(probe[key]["value"].shape)
+                    for key, site in many.items()
+                    if not site["is_observed"]
+                }
+                single = _sites(model, drawn, _take(given, index), PROBE_TRIALS)
+                if single.keys() != many.keys():
                     return False
-                together = site["fn"].log_prob(site["value"])
-                expected = alone[key]["fn"].log_prob(alone[key]["value"])
-                if together.shape[0] != size or not torch.allclose(
-                    together[index].sum(), expected.sum(), rtol=1e-4, atol=1e-4, equal_nan=True
-                ):
-                    return False
-    except (RuntimeError, ValueError, IndexError, TypeError, KeyError, NotImplementedError):
-        # Whatever a model raises that was written for one data set.
+                for key, site in single.items():
+                    alone = site["fn"].log_prob(site["value"]).sum()
+                    if not torch.allclose(each(many[key])[index], alone, rtol=1e-4, atol=1e-4):
+                        return False
+    except Exception:
+        # A model that was written for one data set may raise anything here; what it raises there, the probes did.
         return False
     return True

@@ -6,11 +6,13 @@ Random weights are larger than a training would start from, so that whatever a p
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import importlib.util
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pytest
 
 from ppl_buffer.checkpoint import TrainingRecord
 from ppl_buffer.config import Config, weight_shapes
@@ -93,6 +95,8 @@ CONTAMINATED = Case(
     ),
     points,
 )
+# Without a range, a lapse has no density.
+LAPSELESS = Case("lapseless", Schema(inputs={"x": Real()}, outcomes={"y": Real()}))
 CASES = [LEARNING, REPORT, FUNCTION, DECISION, SLIDER, CONTAMINATED]
 ORDERED = [case for case in CASES if case.schema.ordered]
 EXCHANGEABLE = [case for case in CASES if not case.schema.ordered]
@@ -242,3 +246,17 @@ def rollout(backend: str, distribution: Any, noise: np.ndarray) -> tuple[np.ndar
     run = _jitted_rollout() if backend == "jax" else lambda d, noise: d.rollout(noise)
     value, feedback, log_probs = run(distribution, array(backend, noise.astype(np.float32)))
     return np.asarray(value), {name: np.asarray(x) for name, x in feedback.items()}, np.asarray(log_probs)
+
+
+@pytest.fixture(scope="module")
+def quick_compilation() -> Iterator[None]:
+    """Compile for a short compilation, not for a fast program: arrays are tiny."""
+    if importlib.util.find_spec("jax") is None:
+        yield
+        return
+    import jax
+
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)

@@ -29,7 +29,7 @@ from ppl_buffer.jax.network import (
     prepare,
 )
 from ppl_buffer.jax.network import encode_params as _encode_params
-from ppl_buffer.predictive import Encoded, Observed
+from ppl_buffer.predictive import Encoded, Group, Observed
 
 Trials = Mapping[str, Mapping[str, Array]]
 Environment = Callable[[Any, dict[str, Any], dict[str, Any], Any], Mapping[str, Any]]
@@ -39,7 +39,7 @@ xp = jnp
 encode_params = jax.jit(_encode_params, static_argnums=0)
 
 
-for _holder in (Encoded, Observed):
+for _holder in (Encoded, Group, Observed):
     jax.tree_util.register_dataclass(_holder)
 
 
@@ -86,6 +86,16 @@ def pick_rows(table: np.ndarray, index: Array) -> Array:
 def copy(value: Array) -> Array:
     """A copy that shares no memory with an array of NumPy."""
     return jnp.array(value, copy=True)
+
+
+def hold(tree: Any) -> Any:
+    """Hide numbers that are known while compiling: XLA would spend minutes on folding what depends on them alone."""
+    return jax.lax.optimization_barrier(tree)
+
+
+def pad_trials(value: Array, trials: int) -> Array:
+    """Fill (B, R, T) with zeros up to (B, R, trials)."""
+    return jnp.pad(value, ((0, 0), (0, 0), (0, trials - value.shape[-1])))
 
 
 def log_mean_exp(value: Array, axis: int) -> Array:
@@ -393,6 +403,7 @@ __all__ = [
     "empty",
     "encode_params",
     "floating",
+    "hold",
     "join_arrays",
     "join_trials",
     "leave_one_out",
@@ -400,6 +411,7 @@ __all__ = [
     "moments",
     "number",
     "observe",
+    "pad_trials",
     "pick_rows",
     "rollout",
     "same",

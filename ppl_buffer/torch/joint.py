@@ -92,6 +92,16 @@ def copy(value: Tensor) -> Tensor:
     return value.detach().clone()
 
 
+def hold(tree: Any) -> Any:
+    """What was computed before; JAX keeps a compiler from computing with it once more."""
+    return tree
+
+
+def pad_trials(value: Tensor, trials: int) -> Tensor:
+    """Fill (B, R, T) with zeros up to (B, R, trials)."""
+    return torch.nn.functional.pad(value, (0, trials - value.shape[-1]))
+
+
 def log_mean_exp(value: Tensor, axis: int) -> Tensor:
     """Logarithm of the mean of exponentials along an axis."""
     return value.logsumexp(axis) - float(np.log(value.shape[axis]))
@@ -371,6 +381,7 @@ __all__ = [
     "empty",
     "encode_params",
     "floating",
+    "hold",
     "join_arrays",
     "join_trials",
     "leave_one_out",
@@ -378,6 +389,7 @@ __all__ = [
     "moments",
     "number",
     "observe",
+    "pad_trials",
     "pick_rows",
     "rollout",
     "same",
