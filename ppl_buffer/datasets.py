@@ -130,6 +130,10 @@ def selection_task(path: str | os.PathLike[str] | None = None) -> TrialData:
     )
 
 
+# Seconds until a server that does not answer counts as out of reach.
+_FETCH_TIMEOUT = 10
+
+
 def _selection_task_file(path: str | os.PathLike[str] | None) -> Path:
     """Where the CSV file is, after fetching it if need be."""
     argument = "path"
@@ -164,6 +168,8 @@ def _fetch_selection_task() -> Path:
             known_hash=f"sha256:{_SELECTION_TASK_SHA256}",
             fname="rlddm_data.csv",
             path=pooch.os_cache("ppl_buffer"),
+            # Behind a network that swallows requests a person would wait for minutes.
+            downloader=pooch.HTTPDownloader(timeout=_FETCH_TIMEOUT),
         )
     except OSError as error:  # what pooch and requests raise where there is no network, or no such page
         raise FileNotFoundError(f"the selection task could not be fetched ({error}); {advice}") from error

@@ -19,7 +19,7 @@ from numpyro.distributions.util import is_prng_key, validate_sample
 
 from ppl_buffer.checkpoint import TrainingRecord
 from ppl_buffer.jax.network import Network
-from ppl_buffer.predictive import ARGUMENTS, Encoded, Observed, Predictive
+from ppl_buffer.predictive import ARGUMENTS, Encoded, Observed, Predictive, broadcasts_to
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Categorical, Schema, Variable
 from ppl_buffer.training.from_model import (
@@ -82,7 +82,7 @@ class TrialSupport(constraints.Constraint):
         return isinstance(other, TrialSupport) and self.schema == other.schema and self.trials == other.trials
 
 
-class JointPredictive(Predictive, dist.Distribution):  # type: ignore[misc]
+class JointPredictive(Predictive, dist.Distribution):  # type: ignore[misc]  # noqa: D101
     __doc__ = f"""Joint predictive distribution of the outcomes of K trials, by a buffered transformer.
 
     `sample` is the cached autoregressive rollout, `log_prob` the one-pass joint density (Hassan et al. 2026, equations
@@ -189,7 +189,8 @@ class JointPredictive(Predictive, dist.Distribution):  # type: ignore[misc]
         Raises:
             ValueError: if the model is ordered.
         """
-        return jnp.broadcast_to(self._call("leave_one_out", jnp.asarray(value)), (*self._full_shape(value), self.trials))
+        result = self._call("leave_one_out", jnp.asarray(value))
+        return jnp.broadcast_to(result, (*self._full_shape(value), self.trials))
 
     def pit(self, value: Any, rng_key: Any = None) -> Array:
         """Conditional distribution function at each outcome, uniform under the model: (*sample, *batch, K).
@@ -244,7 +245,7 @@ class JointPredictive(Predictive, dist.Distribution):  # type: ignore[misc]
     def expand(self, batch_shape: Sequence[int]) -> JointPredictive:
         """The same with batch dimensions expanded to `batch_shape`; data are not copied."""
         batch_shape = tuple(batch_shape)
-        if np.broadcast_shapes(batch_shape, self.batch_shape) != batch_shape:
+        if not broadcasts_to(self.batch_shape, batch_shape):
             raise ValueError(f"batch_shape: expected one that {self.batch_shape} broadcasts to, got {batch_shape}")
         expanded = copy.copy(self)
         expanded.pad_batch(len(batch_shape))
@@ -258,11 +259,7 @@ class JointPredictive(Predictive, dist.Distribution):  # type: ignore[misc]
             ValueError: if the mask has dimensions that the batch shape has not.
         """
         shape = jnp.shape(mask)
-        try:
-            fits = np.broadcast_shapes(shape, self.batch_shape) == self.batch_shape
-        except ValueError:
-            fits = False
-        if not fits:
+        if not broadcasts_to(shape, self.batch_shape):
             raise ValueError(
                 f"mask: expected a mask of data sets, of shape {self.batch_shape}, got {shape}; it would multiply the "
                 f"joint density. To leave out trials give trial_mask to JointPredictive"

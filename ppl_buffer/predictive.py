@@ -186,7 +186,7 @@ class NetworkVerbs:
             ValueError: if the network was not trained.
         """
         if self.record is None:
-            raise ValueError("net: expected a trained network, which knows its prior, got one without a training record")
+            raise ValueError("net: expected a trained network, which knows its prior, got an untrained one")
         language = {"jax": "numpyro", "torch": "pyro"}[self.backend]
         return importlib.import_module(f"ppl_buffer.{language}").prior_distributions(self.record)
 
@@ -198,6 +198,14 @@ def _joint_shape(shapes: Sequence[Sequence[int]], argument: str) -> tuple[int, .
         raise ValueError(
             f"{argument}: expected batch dimensions that broadcast, got {[tuple(shape) for shape in shapes]}"
         ) from None
+
+
+def broadcasts_to(shape: Sequence[int], target: Sequence[int]) -> bool:
+    """Whether an array of one shape can be expanded to another."""
+    try:
+        return tuple(np.broadcast_shapes(tuple(shape), tuple(target))) == tuple(target)
+    except ValueError:
+        return False
 
 
 def _check_feedback(net: Any, given: Mapping[str, Any] | None, purpose: str) -> None:
@@ -473,7 +481,7 @@ class Predictive:
         if isinstance(inputs, Observed):
             for argument, given in (("feedback", feedback), ("trial_mask", trial_mask), ("context", context)):
                 if given is not None:
-                    raise ValueError(f"{argument}: expected none beside observed data, which hold it; give it to observe")
+                    raise ValueError(f"{argument}: expected none beside observed data; give it to observe instead")
             if trials is not None and trials != inputs.trials:
                 raise ValueError(f"trials: expected {inputs.trials}, as many as were observed, got {trials}")
             self.inputs, self.feedback, self.trials = inputs.inputs, inputs.feedback, inputs.trials
@@ -582,22 +590,28 @@ class Predictive:
                 leaves.append((name, getattr(self, name), trailing))
         return leaves
 
-    def _batch_shapes(self) -> list[tuple[int, ...]]:
-        shapes = []
-        for _, value, trailing in self._leaves():
-            for array in value.values() if isinstance(value, Mapping) else [value]:
-                shapes.append(tuple(array.shape[: array.ndim - trailing]))
-        for holder in (self.context, self.observed):
+    def _batch_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Batch shape of each argument."""
+        shapes = {}
+        for name, value, trailing in self._leaves():
+            named = {f"{name}[{key!r}]": x for key, x in value.items()} if isinstance(value, Mapping) else {name: value}
+            shapes.update({key: tuple(array.shape[: array.ndim - trailing]) for key, array in named.items()})
+        for name in ("context", "observed"):
+            holder = getattr(self, name)
             if holder is not None:
-                shapes.append(holder.batch_shape)
+                shapes[name] = holder.batch_shape
         if self.history is not None:
-            shapes.append(tuple(self.history["mask"].shape[:-1]))
+            shapes["history"] = tuple(self.history["mask"].shape[:-1])
         return shapes
 
     def _promote(self) -> tuple[int, ...]:
         """Give all data the same number of batch dimensions, of size 1 where they were missing."""
         shapes = self._batch_shapes()
-        batch = _joint_shape(shapes, "batch")
+        try:
+            batch = tuple(np.broadcast_shapes(*shapes.values()))
+        except ValueError:
+            found = ", ".join(f"{name} has {shape}" for name, shape in shapes.items())
+            raise ValueError(f"arguments: expected batch dimensions that broadcast, but {found}") from None
         self.pad_batch(len(batch))
         return batch
 
@@ -625,7 +639,7 @@ class Predictive:
 
     def data_batch_shape(self) -> tuple[int, ...]:
         """Batch shape that the data have now: a language may have stacked or sliced them."""
-        return _joint_shape([(), *self._batch_shapes()], "batch")
+        return _joint_shape([(), *self._batch_shapes().values()], "batch")
 
     def check_value_shape(self, value: Array) -> None:
         """Refuse a value whose trailing dimensions are not the event shape."""
@@ -662,8 +676,11 @@ class Predictive:
         outcomes: Named = {}
         for name, column in columns.items():
             number = joint.number(self.net, column)
-            legal = schema.outcomes[name].contains(joint.xp, number)
-            outcomes[name] = joint.xp.where(legal, number, schema.outcomes[name].fill)
+            usable = schema.outcomes[name].contains(joint.xp, number)
+            if self.trial_mask is not None:
+                # What stands where there is no trial may be legal and still too large: 0 times infinity is no number.
+                usable = usable & self.trial_mask
+            outcomes[name] = joint.xp.where(usable, number, schema.outcomes[name].fill)
         depth = len(arrangement.lead)
         mask = self.trial_mask
         if mask is None:
@@ -772,7 +789,12 @@ class Predictive:
         results = []
         for group in self.observed.groups:
             length = group.prepared.tokens.shape[2]
-            mine = map_leaves(lambda x, group=group: x[group.members], (outcomes, valid, segments, lapse))
+
+            def take(x: Array, group: Group = group) -> Array:
+                # What all data sets have in common has one row.
+                return x if x.shape[0] == 1 else x[group.members]
+
+            mine = map_leaves(take, (outcomes, valid, segments, lapse))
             scored = {name: x[..., :length] for name, x in mine[0].items()}
             prepared = joint.hold(group.prepared)
             part = joint.conditionals(self.net, prepared, mine[2], scored, mine[1][..., :length], mine[3])

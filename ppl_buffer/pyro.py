@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from ppl_buffer.checkpoint import TrainingRecord
-from ppl_buffer.predictive import ARGUMENTS, Encoded, Observed, Predictive
+from ppl_buffer.predictive import ARGUMENTS, Encoded, Observed, Predictive, broadcasts_to
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Categorical, Schema, Variable
 from ppl_buffer.torch.network import Network
@@ -213,7 +213,7 @@ class JointPredictive(Predictive, dist.TorchDistribution):  # type: ignore[misc]
         """The same with batch dimensions expanded to `batch_shape`; data are not copied."""
         expanded = self._get_checked_instance(JointPredictive, _instance)
         batch_shape = torch.Size(batch_shape)
-        if np.broadcast_shapes(tuple(batch_shape), tuple(self.batch_shape)) != tuple(batch_shape):
+        if not broadcasts_to(self.batch_shape, batch_shape):
             raise ValueError(
                 f"batch_shape: expected one that {tuple(self.batch_shape)} broadcasts to, got {tuple(batch_shape)}"
             )
@@ -231,11 +231,7 @@ class JointPredictive(Predictive, dist.TorchDistribution):  # type: ignore[misc]
             ValueError: if the mask has dimensions that the batch shape has not.
         """
         shape = tuple(mask.shape) if isinstance(mask, Tensor) else ()
-        try:
-            fits = np.broadcast_shapes(shape, tuple(self.batch_shape)) == tuple(self.batch_shape)
-        except ValueError:
-            fits = False
-        if not fits:
+        if not broadcasts_to(shape, self.batch_shape):
             raise ValueError(
                 f"mask: expected a mask of data sets, of shape {tuple(self.batch_shape)}, got {shape}; it would "
                 f"multiply the joint density. To leave out trials give trial_mask to JointPredictive"

@@ -82,6 +82,8 @@ def check_trial_arrays(
 
 
 def _as_number(convert: Callable[[Any, Any], Array], net: Any, argument: str, value: Any) -> Array:
+    if "complex" in str(getattr(value, "dtype", type(value))):
+        raise ValueError(f"{argument}: expected an array of real numbers, got complex ones")
     try:
         return convert(net, value)
     except (TypeError, ValueError, RuntimeError) as error:

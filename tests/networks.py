@@ -117,7 +117,7 @@ def standardization(schema: Schema) -> dict[str, tuple[float, float]]:
     """A shift and a scale that are not neutral, other ones for each variable."""
     variables = {**schema.params, **schema.inputs, **schema.outcomes, **schema.feedback}
     names = [name for name, variable in variables.items() if not isinstance(variable, Categorical)]
-    return {name: (0.1 - 0.05 * index, 0.7 + 0.2 * index) for index, name in enumerate(names)}
+    return {name: (0.1 - 0.05 * index, 0.4 + 0.1 * index) for index, name in enumerate(names)}
 
 
 @functools.cache
@@ -182,8 +182,9 @@ class Data:
 
     def arguments(self, **more: Any) -> dict[str, Any]:
         """Keyword arguments of `JointPredictive` for scoring."""
+        if "trials" not in more:
+            more["trials"] = self.value.shape[1]
         return {
-            "trials": self.value.shape[1],
             "params": self.params,
             "feedback": self.feedback,
             "context": self.context,
@@ -208,18 +209,18 @@ def data(case: Case, batch: int = 3, trials: int = 7, points: int = 5, seed: int
 
 
 def array(backend: str, value: Any) -> Any:
-    """NumPy arrays, or nested dicts of them, as the backend's."""
-    if value is None or isinstance(value, (int, float)):
-        return value
+    """NumPy arrays of numbers, or nested dicts of them, as the backend's; anything else as it is."""
     if isinstance(value, dict):
         return {name: array(backend, x) for name, x in value.items()}
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
+        return value
     if backend == "jax":
         import jax.numpy as jnp
 
         return jnp.asarray(value)
     import torch
 
-    return torch.as_tensor(np.asarray(value))
+    return torch.tensor(value)
 
 
 def joint_predictive(case: Case, backend: str, inputs: Any, net: Any = None, **arguments: Any) -> Any:
@@ -228,9 +229,11 @@ def joint_predictive(case: Case, backend: str, inputs: Any, net: Any = None, **a
         from ppl_buffer.numpyro import JointPredictive
     else:
         from ppl_buffer.pyro import JointPredictive
-    given = {name: array(backend, x) if isinstance(x, (dict, np.ndarray)) else x for name, x in arguments.items()}
-    given["trials"] = arguments.get("trials") if isinstance(inputs, dict) else None
-    inputs = array(backend, inputs) if isinstance(inputs, dict) else inputs
+    given = {name: array(backend, x) for name, x in arguments.items()}
+    # Observed data and inputs tell the number of trials; a test that gives it all the same wants it checked.
+    if not isinstance(inputs, dict):
+        given.pop("trials", None)
+    inputs = array(backend, inputs)
     return JointPredictive(net or network(case, backend), inputs, **given)
 
 

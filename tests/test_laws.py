@@ -52,6 +52,19 @@ WITH_LAPSE = [case for case in CASES if case.has_lapse]
 HOLES = np.array([True, True, False, True, True, False, True])
 
 
+def on_both(cases, quick=(LEARNING, FUNCTION)):
+    """Parametrise by case and backend; JAX, which compiles for seconds, only for some cases unless there is time."""
+    rows = []
+    for case, backend in itertools.product(cases, BACKENDS):
+        marks = [pytest.mark.slow] if backend == "jax" and case not in quick else []
+        rows.append(pytest.param(case, backend, marks=marks, id=f"{case}-{backend}"))
+    return pytest.mark.parametrize(("case", "backend"), rows)
+
+
+def slow(case):
+    return pytest.param(case, marks=pytest.mark.slow, id=repr(case))
+
+
 def scored(case, backend, given, **more):
     return joint_predictive(case, backend, given.inputs, **given.arguments(**more))
 
@@ -115,7 +128,7 @@ def test_one_pass_equals_rollout(case, variant):
     check_one_pass(case, "torch", options)
 
 
-@pytest.mark.parametrize("case", [LEARNING, CONTAMINATED], ids=repr)
+@pytest.mark.parametrize("case", [LEARNING, slow(CONTAMINATED)], ids=repr)
 def test_one_pass_equals_rollout_in_jax(case):
     check_one_pass(case, "jax", {**ROLLOUTS["mask"], **ROLLOUTS["lapse"]})
 
@@ -319,8 +332,7 @@ def dependence(case, backend, monkeypatch, valid):
     }
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("case", CASES, ids=repr)
+@on_both(CASES)
 def test_tokens_depend_on_what_they_may_see_and_on_nothing_else(case, backend, monkeypatch):
     # A trial in the middle does not exist.
     valid = np.array([True, True, False, True, True])
@@ -380,8 +392,7 @@ def test_changing_a_later_trial_changes_no_bit_before_it(case):
     assert (before[:, 4:] != after[:, 4:]).any(0).all()
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("case", EXCHANGEABLE, ids=repr)
+@on_both(EXCHANGEABLE)
 def test_context_is_a_set(case, backend):
     given = data(case)
     order = np.random.default_rng(0).permutation(5)
@@ -391,11 +402,10 @@ def test_context_is_a_set(case, backend):
     np.testing.assert_allclose(
         conditionals(case, backend, replaced(given, context=permuted)), found, rtol=1e-4, atol=1e-5
     )
-    assert (np.abs(conditionals(case, backend, replaced(given, context=other)) - found) > 1e-3).all()
+    assert (np.abs(conditionals(case, backend, replaced(given, context=other)) - found) > 1e-5).all()
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("case", CASES, ids=repr)
+@on_both(CASES)
 def test_masked_trials_are_inert(case, backend):
     given = data(case)
     mask = np.broadcast_to(HOLES, (3, 7))
@@ -564,7 +574,7 @@ def test_mirror_of_densities(case):
     close(everything("torch"), everything("jax"))
 
 
-@pytest.mark.parametrize("case", [FUNCTION, CONTAMINATED], ids=repr)
+@pytest.mark.parametrize("case", [FUNCTION, slow(CONTAMINATED)], ids=repr)
 @pytest.mark.parametrize("options", [{"orders": 5}, {"block": 1}, {"block": 3}], ids=str)
 def test_mirror_of_orders_and_blocks(case, options):
     given = data(case)
@@ -624,7 +634,7 @@ def test_mirror_of_gradients(case):
             np.testing.assert_allclose(gradient, numbers(other), rtol=1e-3, atol=1e-4, err_msg=f"{group}: {name}")
             if name in continuous or group == "lapse":
                 # The last trial's feedback is seen by nobody.
-                assert (gradient[:, : 6 if group == "feedback" else None] != 0).all(), (group, name)
+                assert (gradient[..., : 6 if group == "feedback" else None] != 0).all(), (group, name)
 
 
 @pytest.mark.parametrize("case", [LEARNING, SLIDER], ids=repr)
@@ -708,8 +718,7 @@ def observed(case, backend, given, **more):
     return network(case, backend).observe(array(backend, given.inputs), array(backend, given.value), **options)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("case", CASES, ids=repr)
+@on_both(CASES)
 def test_observe_changes_no_number(case, backend):
     given = data(case)
     mask = np.random.default_rng(1).random((3, 7)) < 0.7
@@ -726,6 +735,31 @@ def test_observe_changes_no_number(case, backend):
         close(fast.marginals(seen.value), slow.marginals(value), atol=1e-5)
         part = joint_predictive(case, backend, seen[1:], params={k: x[1:] for k, x in given.params.items()})
         close(part.log_prob(seen.value[1:]), slow.log_prob(value)[1:], atol=1e-5)
+
+
+@on_both([LEARNING, FUNCTION, DECISION], quick=[])
+def test_observe_in_groups_of_similar_length_changes_no_number(case, backend):
+    given = data(case, context=False)
+    # The short sequences do not come first, and a trial in the middle of the long one does not exist.
+    mask = np.arange(7) < np.array([2, 7, 2])[:, None]
+    mask[1, 3] = False
+    seen = observed(case, backend, given, trial_mask=mask)
+    assert [len(group.members) for group in seen.groups] == [2, 1]
+    value = array(backend, given.value)
+    params = first_told(given)["params"]
+    draws = {name: np.stack([x, x[::-1]])[:, None] for name, x in params.items()}
+    lapse = np.array([0.1, 0.2, 0.3], np.float32)
+    for told in (params, draws):
+        fast = joint_predictive(case, backend, seen, params=told, lapse=lapse)
+        slow = scored(case, backend, given, trial_mask=mask, params=told, lapse=lapse)
+        close(fast.conditionals(seen.value), slow.conditionals(value), atol=1e-5)
+    part = joint_predictive(case, backend, seen[:2], params={k: x[:2] for k, x in params.items()}, lapse=lapse[:2])
+    close(part.log_prob(seen.value[:2]), slow_log_prob(case, backend, given, mask, params, lapse)[:2], atol=1e-5)
+
+
+def slow_log_prob(case, backend, given, mask, params, lapse):
+    distribution = scored(case, backend, given, trial_mask=mask, params=params, lapse=lapse)
+    return numbers(distribution.log_prob(array(backend, given.value)))
 
 
 @pytest.mark.parametrize("case", [LEARNING, DECISION], ids=repr)
@@ -1045,7 +1079,7 @@ BAD_INPUT = {
     "params at an open bound": (learner(params__alpha=np.array([0.0, 0.5, 0.5])), r"params\['alpha'\]: .*\(0, 1\)"),
     "params out of a closed one": (learner(params__zeta=np.array([0.0, 1.0, 1.1])), r"params\['zeta'\]: .*\[0, 1\]"),
     "params not numbers": (learner(params__beta="large"), r"params\['beta'\]: expected an array of numbers"),
-    "params of other batch": (learner(params__beta=np.ones(4)), r"params\['beta'\].*broadcast|broadcast.*params"),
+    "params of other batch": (learner(params__beta=np.ones(4)), r"broadcast.*params\['beta'\] has \(4,\)"),
     "feedback missing": (learner(feedback={}), r"feedback: expected \['reward'\].*missing"),
     "feedback NaN": (learner(feedback__reward=with_one((3, 7), np.inf)), r"feedback\['reward'\]: .*finite.*inf"),
     "feedback to score": (

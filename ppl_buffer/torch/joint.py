@@ -34,14 +34,20 @@ Environment = Callable[[Any, dict[str, Any], dict[str, Any], Any], Mapping[str, 
 xp = torch
 
 
+def _tensor(net: Network, value: Any) -> Tensor:
+    # Torch warns of arrays of NumPy that nobody may write to, such as JAX's.
+    readable = value.copy() if isinstance(value, np.ndarray) and not value.flags.writeable else value
+    return torch.as_tensor(readable, device=net.device)
+
+
 def number(net: Network, value: Any) -> Tensor:
     """The same array in the network's number type."""
-    return torch.as_tensor(value, device=net.device).to(net.dtype)
+    return _tensor(net, value).to(net.dtype)
 
 
 def floating(net: Network, value: Any) -> Tensor:
     """Any array-like as floating-point numbers: doubles stay doubles, integers take the network's type."""
-    tensor = torch.as_tensor(value, device=net.device)
+    tensor = _tensor(net, value)
     return tensor if tensor.is_floating_point() else tensor.to(net.dtype)
 
 

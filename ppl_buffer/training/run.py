@@ -120,7 +120,8 @@ class Run:
         self.averaged_net: Network = self.averaged.module  # type: ignore[assignment]
         self.averaged_loss = Loss(self.averaged_net)
         self.optimizers = make_optimizers(plan, self.net)
-        if description:
+        self.resumed = bool(description)
+        if self.resumed:
             self._restore(description, arrays)
 
     def update(self, model: Any, optimizers: list[Any], batch: Tree, weight: float, fabric: Any) -> float:

@@ -1,0 +1,119 @@
+"""Posteriors from the network's likelihood against posteriors from the exact one: plain Q-learning, NUTS on both.
+
+Data sets of 120 trials are drawn from the prior at zeta = 0, where the likelihood is an exact recursion. Learning rate,
+inverse temperature and stickiness of each are sampled with NumPyro's NUTS, once with the exact likelihood and once with
+the network told zeta = 0. All data sets are sampled in one program; their parameters are independent.
+
+    python benchmarks/noisy_q_posterior.py [--checkpoint noisy_q] [--sets 20] [--draws 1500]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from harness import print_table, write_results
+from numpyro.diagnostics import effective_sample_size
+from numpyro.infer import MCMC, NUTS
+
+import ppl_buffer as pb
+from ppl_buffer.numpyro import JointPredictive
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from tests.references.noisy_q import exact_conditionals_jax  # noqa: E402
+
+NAMES = ("alpha", "beta", "kappa")
+TRIALS = 120
+
+
+def sample(likelihood: Callable[[dict[str, Any]], Any], sets: int, draws: int, seed: int) -> dict[str, np.ndarray]:
+    """Posterior draws (draws, sets) of each parameter; `likelihood` adds the data to the model."""
+
+    def model() -> None:
+        with numpyro.plate("sets", sets):
+            theta = {
+                name: numpyro.sample(name, pb.simulators.NoisyQ.priors[name].distribution(dist)) for name in NAMES
+            }
+            likelihood({**theta, "zeta": jnp.zeros(sets)})
+
+    sampler = MCMC(NUTS(model, target_accept_prob=0.85), num_warmup=500, num_samples=draws, progress_bar=True)
+    sampler.run(jax.random.PRNGKey(seed))
+    return {name: np.asarray(x) for name, x in sampler.get_samples().items()}
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--checkpoint", default="noisy_q", help="name in the zoo, or a path")
+    parser.add_argument("--sets", type=int, default=20)
+    parser.add_argument("--draws", type=int, default=1500)
+    options = parser.parse_args()
+    simulator, rng = pb.simulators.NoisyQ(), np.random.default_rng(20)
+    truth = {**simulator.prior(rng, options.sets), "zeta": np.zeros(options.sets)}
+    inputs = simulator.inputs(rng, options.sets, TRIALS)
+    drawn = simulator.simulate(rng, truth, inputs)
+    choice, reward = drawn["choice"], drawn["reward"]
+    net = pb.load(options.checkpoint, backend="jax")
+    data = net.observe(inputs, choice.astype(np.float32), feedback={"reward": reward})
+
+    def exact(theta: dict[str, Any]) -> None:
+        numpyro.factor("choice", exact_conditionals_jax(theta, inputs["pair"], choice, reward).sum(-1))
+
+    def network(theta: dict[str, Any]) -> None:
+        numpyro.sample("choice", JointPredictive(net, data, params=theta), obs=data.value)
+
+    posteriors, seconds = {}, {}
+    for name, likelihood in (("exact", exact), ("network", network)):
+        start = time.perf_counter()
+        posteriors[name] = sample(likelihood, options.sets, options.draws, seed=1)
+        seconds[name] = time.perf_counter() - start
+    rows, results = [], {}
+    for name in NAMES:
+        reference, amortized = posteriors["exact"][name], posteriors["network"][name]
+        shift = np.abs(amortized.mean(0) - reference.mean(0)) / reference.std(0)
+        ratio = amortized.std(0) / reference.std(0)
+        effective = [float(effective_sample_size(x[None]).min()) for x in (reference, amortized)]
+        results[name] = {
+            "mean_shift_in_sd": float(shift.mean()),
+            "largest_mean_shift_in_sd": float(shift.max()),
+            "sd_ratio": float(ratio.mean()),
+            "least_sd_ratio": float(ratio.min()),
+            "greatest_sd_ratio": float(ratio.max()),
+            "least_effective_draws": effective,
+        }
+        rows.append([name, shift.mean(), shift.max(), ratio.mean(), ratio.min(), ratio.max(), min(effective)])
+    shift = float(np.mean([result["mean_shift_in_sd"] for result in results.values()]))
+    ratio = float(np.mean([result["sd_ratio"] for result in results.values()]))
+    rows.append(["average", shift, None, ratio, None, None, None])
+    print_table(
+        f"Posterior of {options.sets} data sets of {TRIALS} trials, network against exact likelihood "
+        "(bars: mean shift 0.1 sd, sd ratio 0.9 to 1.1, on average)",
+        ["parameter", "|mean shift| (sd)", "largest", "sd ratio", "least", "greatest", "least ESS"],
+        [[float(x) if isinstance(x, np.floating) else x for x in row] for row in rows],
+    )
+    write_results(
+        "noisy_q_posterior",
+        {
+            "checkpoint": options.checkpoint,
+            "sets": options.sets,
+            "draws": options.draws,
+            "parameters": results,
+            "mean_shift_in_sd": shift,
+            "sd_ratio": ratio,
+            "bars": {"mean_shift_in_sd": 0.1, "sd_ratio": [0.9, 1.1]},
+            "seconds": seconds,
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
