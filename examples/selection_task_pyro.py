@@ -9,8 +9,10 @@ stands in the model as any other distribution would. What one learns here:
 - NUTS samples one person's posterior, with R-hat and effective sample sizes from ArviZ.
 - SVI fits the same person, and everybody at once with a group distribution for each parameter. Parameters are
   non-centred and stay inside the range that the network was trained on. ``--batch`` takes that many people a step.
-- The figure compares the three: where SVI's normal distribution falls short of NUTS, and what one person's estimate
+- The figure compares the three: how close SVI's normal distribution comes to NUTS, and what one person's estimate
   gains from the others.
+- SVI is quick and leans to too little spread between people, as independent normal distributions do: where the
+  group's spread matters, sample it, as ``selection_task.py`` does.
 
 Run it with ``python examples/selection_task_pyro.py``; ``--quick`` shows the same in a minute, with too few steps for
 conclusions. The data come from the folder in ``PPL_BUFFER_DATA`` or from their source; where neither can be had,

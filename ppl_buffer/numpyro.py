@@ -344,7 +344,7 @@ def simulator_from_model(
         def pad(array: np.ndarray, *lengths: int) -> np.ndarray:
             return np.pad(array, [(0, to - now) for now, to in zip(array.shape, lengths, strict=True)], mode="edge")
 
-        seed = random.wrap_key_data(rng.integers(0, 2**32, 2, dtype=np.uint32), impl="threefry2x32")
+        seed = random.wrap_key_data(jnp.asarray(rng.integers(0, 2**32, 2, dtype=np.uint32)), impl="threefry2x32")
         drawn = values(
             random.split(seed, sets),
             tuple(names),
@@ -361,6 +361,6 @@ def simulator_from_model(
         inputs=inputs,
         ordered=ordered,
         independent=independent,
-        name=name or getattr(model, "__name__", type(model).__name__),
+        name=name or str(getattr(model, "__name__", type(model).__name__)),
     )
 

@@ -227,7 +227,7 @@ def encode_context(net: Any, context: Mapping[str, Any] | Encoded, mask: Array |
         )
     variables = {**schema.inputs, **schema.outcomes, **schema.feedback}
     check_names("context", context, variables)
-    count = None
+    count: Any = None
     trials = {}
     for group in ("inputs", "outcomes", "feedback"):
         part = {name: context[name] for name in getattr(schema, group)}
@@ -628,7 +628,11 @@ class Predictive:
                 missing = ndim - len(holder.batch_shape)
                 groups = getattr(holder, "groups", None)
                 plain = holder if groups is None else replace(holder, groups=None)
-                padded = map_leaves(lambda x, m=missing: x.reshape((1,) * m + tuple(x.shape)), plain)
+
+                def pad(x: Array, missing: int = missing) -> Array:
+                    return x.reshape((1,) * missing + tuple(x.shape))
+
+                padded = map_leaves(pad, plain)
                 if isinstance(holder, Observed):
                     padded = replace(padded, groups=groups)
                     # A reshaped array is another array: keep the one that a model passes as `obs=`.

@@ -323,7 +323,7 @@ class Schema:
     @classmethod
     def from_dict(cls, description: Mapping[str, Any]) -> Schema:
         """Read what `to_dict` wrote."""
-        groups: dict[str, dict[str, Any]] = {}
+        groups: dict[str, Any] = {}
         for group in ("params", "inputs", "outcomes", "feedback"):
             groups[group] = {}
             for name, entry in description[group]:

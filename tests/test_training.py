@@ -229,8 +229,12 @@ def test_told_sets():
     assert told[:, 0].all()
     for index in (1, 2):
         nothing, both = ~told[:, index].any(-1), told[:, index].all(-1)
-        assert abs(nothing.mean() - (0.4 + 0.6 / 4)) < 0.02
-        assert abs(both.mean() - 0.6 / 4) < 0.02
+        assert abs(nothing.mean() - (0.35 + 0.65 / 4)) < 0.02
+        assert abs(both.mean() - 0.65 / 4) < 0.02
+    told = curriculum.told_sets(np.random.default_rng(0), 20_011, 2, 3, [False, True, False])
+    only_special = (told[:, 1] == [False, True, False]).all(-1)
+    assert told[:, 0].all()
+    assert abs(only_special.mean() - (0.25 + 0.4 / 8)) < 0.02
 
 
 def test_special_value_only_where_it_is_told():
@@ -238,7 +242,7 @@ def test_special_value_only_where_it_is_told():
     batch = make_batch(ChoiceTime(), settings, 0, 0).data
     special, always_told = batch["params"]["a"] == 0, batch["told"][:, :, 0].all(1)
     assert not special[~always_told].any()
-    assert 0.1 < special[always_told].mean() < 0.4
+    assert 0.35 < special[always_told].mean() < 0.65
 
 
 def test_redrawn_data_sets_keep_their_told_sets():

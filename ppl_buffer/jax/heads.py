@@ -11,12 +11,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from ppl_buffer.schema import Categorical, Interval, Positive
 from ppl_buffer.jax.network import Array, Network, features, perceptron, standardize
+from ppl_buffer.schema import Categorical, Interval, Positive
 
 # Smallest standard deviation of a Gaussian on the standardised scale: a density stays finite at repeated values.
 _LEAST_SCALE = 1e-3
@@ -29,7 +29,9 @@ def head(net: Network, name: str, representation: Array, earlier: Mapping[str, A
     known = {key: net.schema.outcomes[key] for key in earlier}
     described = [representation, *features(net, known, earlier)]
     lead = jnp.broadcast_shapes(*(x.shape[:-1] for x in described))
-    return perceptron(net, f"heads.{name}", jnp.concatenate([jnp.broadcast_to(x, (*lead, x.shape[-1])) for x in described], -1))
+    return perceptron(
+        net, f"heads.{name}", jnp.concatenate([jnp.broadcast_to(x, (*lead, x.shape[-1])) for x in described], -1)
+    )
 
 
 def mixture(raw: Array) -> tuple[Array, Array, Array]:
@@ -62,7 +64,9 @@ def outcome_sample(net: Network, name: str, raw: Array, noise: Array) -> Array:
     component = _pick(jnp.exp(log_weights), noise[..., 0])[..., None]
     normal = jax.scipy.special.ndtri(noise[..., 1])
     mean, deviation = net.standardization[name]
-    standardized = jnp.take_along_axis(means, component, -1)[..., 0] + normal * jnp.take_along_axis(scales, component, -1)[..., 0]
+    standardized = (
+        jnp.take_along_axis(means, component, -1)[..., 0] + normal * jnp.take_along_axis(scales, component, -1)[..., 0]
+    )
     return variable.constrain(jnp, standardized * deviation + mean)
 
 
@@ -271,11 +275,11 @@ def outcome_moments(net: Network, name: str, raw: Array) -> tuple[Array, Array]:
     if isinstance(variable, Positive):
         first, second = jnp.exp(means + 0.5 * scales**2), jnp.exp(2 * means + 2 * scales**2)
     elif isinstance(variable, Interval):
-        nodes, weights = np.polynomial.hermite_e.hermegauss(_QUADRATURE_NODES)
+        nodes, shares = np.polynomial.hermite_e.hermegauss(_QUADRATURE_NODES)
         places = means[..., None] + scales[..., None] * jnp.asarray(nodes, net.dtype)
         values = variable.constrain(jnp, places)
-        shares = jnp.asarray(weights / weights.sum(), net.dtype)
-        first, second = (values * shares).sum(-1), (values**2 * shares).sum(-1)
+        share = jnp.asarray(shares / shares.sum(), net.dtype)
+        first, second = (values * share).sum(-1), (values**2 * share).sum(-1)
     else:
         first, second = means, means**2 + scales**2
     weights = jnp.exp(log_weights)

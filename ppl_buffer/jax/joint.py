@@ -75,7 +75,8 @@ def cast(value: Array, like: Array) -> Array:
 
 def take_along(value: Array, indices: Any, axis: int) -> Array:
     """Reorder along an axis; `indices` broadcast against `value`."""
-    return jnp.take_along_axis(*jnp.broadcast_arrays(value, jnp.asarray(indices)), axis=axis)
+    value, indices = jnp.broadcast_arrays(value, jnp.asarray(indices))
+    return jnp.take_along_axis(value, indices, axis=axis)
 
 
 def pick_rows(table: np.ndarray, index: Array) -> Array:
@@ -332,7 +333,7 @@ def block_rollout(
     exists = _pad_to_blocks(jnp.broadcast_to(valid, shape), block) & (index < count)
     # Places of trials that are still to be drawn hold any legal value, behind the mask.
     legal = {group: getattr(net.schema, group) for group in ("outcomes", "feedback")}
-    done = {
+    done: Any = {
         "inputs": inputs,
         **{
             group: {name: jnp.full(noise.shape[:3], variable.fill, net.dtype) for name, variable in variables.items()}
@@ -340,7 +341,7 @@ def block_rollout(
         },
     }
 
-    def step(done: dict[str, dict[str, Array]], start: Array) -> tuple[dict[str, dict[str, Array]], Array]:
+    def step(done: Any, start: Array) -> tuple[Any, Array]:
         cache = _merged(net, context, context_valid, done, exists & (index < start))
         here = _trial(inputs, start, block)
         valid_here = jax.lax.dynamic_slice_in_dim(exists, start, block, axis=-1)

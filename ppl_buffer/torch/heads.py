@@ -272,11 +272,11 @@ def outcome_moments(net: Network, name: str, raw: Tensor) -> tuple[Tensor, Tenso
     if isinstance(variable, Positive):
         first, second = (means + 0.5 * scales**2).exp(), (2 * means + 2 * scales**2).exp()
     elif isinstance(variable, Interval):
-        nodes, weights = np.polynomial.hermite_e.hermegauss(_QUADRATURE_NODES)
+        nodes, shares = np.polynomial.hermite_e.hermegauss(_QUADRATURE_NODES)
         places = means[..., None] + scales[..., None] * torch.as_tensor(nodes, device=raw.device, dtype=net.dtype)
         values = variable.constrain(torch, places)
-        shares = torch.as_tensor(weights / weights.sum(), device=raw.device, dtype=net.dtype)
-        first, second = (values * shares).sum(-1), (values**2 * shares).sum(-1)
+        share = torch.as_tensor(shares / shares.sum(), device=raw.device, dtype=net.dtype)
+        first, second = (values * share).sum(-1), (values**2 * share).sum(-1)
     else:
         first, second = means, means**2 + scales**2
     weights = log_weights.exp()

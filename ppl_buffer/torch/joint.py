@@ -84,8 +84,8 @@ def cast(value: Tensor, like: Tensor) -> Tensor:
 
 def take_along(value: Tensor, indices: Any, axis: int) -> Tensor:
     """Reorder along an axis; `indices` broadcast against `value`."""
-    indices = torch.as_tensor(indices, device=value.device)
-    return torch.take_along_dim(*torch.broadcast_tensors(value, indices), dim=axis)
+    value, indices = torch.broadcast_tensors(value, torch.as_tensor(indices, device=value.device))
+    return torch.take_along_dim(value, indices, dim=axis)
 
 
 def pick_rows(table: np.ndarray, index: Tensor) -> Tensor:

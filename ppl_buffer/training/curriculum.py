@@ -7,7 +7,7 @@ cannot change it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,9 +28,12 @@ from ppl_buffer.training.simulator import (
 TRAINING, HELD_OUT, PILOT = 0, 1, 2
 # Redraws of the dropped data sets of one batch, before the simulator is declared broken.
 _TRIES = 20
-# Probability that a told-set tells nothing at all; otherwise it tells each parameter with probability 1/2.
-_TELL_NOTHING = 0.4
-_SPECIAL = 0.25
+# Probability that a told-set tells nothing at all, and that it tells just the parameters with a special value;
+# otherwise it tells each parameter with probability 1/2.
+_TELL_NOTHING = 0.35
+_TELL_SPECIAL = 0.25
+# Probability that a parameter with a special value takes it, where it is told.
+_SPECIAL = 0.5
 # Likelihoods and evidence start without a context: half of the batches do so too, if the range of sizes holds 0.
 _NO_CONTEXT = 0.5
 _CONTEXT_ONLY = 0.5
@@ -122,7 +125,8 @@ def make_batch(simulator: Simulator, settings: Settings, seed: int, step: int, s
         if settings.context[0] == 0 and rng.random() < _NO_CONTEXT:
             context = 0
     size = settings.size(schema, trials, context)
-    told = told_sets(rng, size, settings.told_sets, len(schema.params))
+    special = [name in special_values(simulator) for name in schema.params]
+    told = told_sets(rng, size, settings.told_sets, len(schema.params), special)
     # An exchangeable model has as many targets as buffer trials, none of them the same.
     total = trials if schema.ordered else context + 2 * trials
     drawn, counts = draw(simulator, seed, step, stream, size, total, told)
@@ -138,15 +142,21 @@ def _generator(seed: int, stream: int, step: int, attempt: int = 0) -> np.random
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(stream, step, attempt)))
 
 
-def told_sets(rng: np.random.Generator, size: int, sets: int, params: int) -> np.ndarray:
+def told_sets(
+    rng: np.random.Generator, size: int, sets: int, params: int, special: Sequence[bool] = ()
+) -> np.ndarray:
     """Which parameters each told-set tells: (size, sets, params) bool; (size, 1, 0) without parameters.
 
-    The first set tells all. Each other tells nothing with probability 0.4, else each parameter with probability 1/2.
+    The first set tells all. Each other tells nothing with probability 0.35, just the parameters that have a `special`
+    value (if any has) with probability 0.25, else each parameter with probability 1/2.
     """
     if not params:
         return np.ones((size, 1, 0), dtype=bool)
     told = rng.random((size, sets, params)) < 0.5
-    told &= rng.random((size, sets, 1)) >= _TELL_NOTHING
+    kind = rng.random((size, sets, 1))
+    told &= kind >= _TELL_NOTHING
+    if any(special):
+        told = np.where(kind >= 1 - _TELL_SPECIAL, np.asarray(special), told)
     told[:, 0] = True
     return told
 

@@ -46,7 +46,7 @@ class Draw(Protocol):
     """Runs a program for many data sets at once; a language provides it."""
 
     def __call__(
-        self, rng: np.random.Generator, names: Sequence[str], params: Arrays, inputs: Arrays, size: int, trials: int
+        self, rng: np.random.Generator, names: Sequence[str], params: Arrays, inputs: Arrays, size: int, trials: int, /
     ) -> Arrays:
         """Values of the sites `names`, each (size, *shape), with the sites in `params` fixed to values (size,)."""
         ...

@@ -35,7 +35,7 @@ class Simulator(Protocol):
             Not used where the schema states a contamination.
         special_values: dict parameter -> value without prior mass at which the likelihood must hold all the same
             (a noise of exactly 0). Where every told-set of a data set tells the parameter, it takes that value with
-            probability 1/4; never where it is hidden, which would change the prior that is integrated over.
+            probability 1/2; never where it is hidden, which would change the prior that is integrated over.
         in_process: True to simulate in the training process instead of a background worker: for a simulator that
             survives no fork, such as one written in JAX.
         name: stored in the checkpoint; by default the name of the class.
