@@ -616,8 +616,8 @@ def test_a_network_trained_on_a_conjugate_program_knows_its_evidence(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         pb.train(
-            simulator, pb.Config(width=16, depth=2, heads=2, mlp=32, components=3, param_depth=1), steps=300,
-            out=tmp_path, trials=(4, 8), context=(0, 4), batch_size=64, held_out=32, evaluate_every=150, workers=0,
+            simulator, pb.Config(width=16, depth=2, heads=2, mlp=32, components=3, param_depth=1), steps=250,
+            out=tmp_path, trials=(4, 8), context=(0, 4), batch_size=32, held_out=32, evaluate_every=125, workers=0,
             progress=False,
         )  # fmt: skip
     net = pb.load(tmp_path / "best.safetensors", backend="jax")
@@ -631,8 +631,8 @@ def test_a_network_trained_on_a_conjugate_program_knows_its_evidence(tmp_path):
     exact = stats.multivariate_normal(np.full(8, 0.5), covariance).logpdf(y)
     told = np.asarray(JointPredictive(net, {}, trials=8, params={"mu": mu}).log_prob(y))
     exact_told = stats.norm(mu[:, None], 0.7).logpdf(y).sum(1)
-    # A trial costs what ignoring the others would cost: more than 0.5 nats. The network is to lose a tenth of that.
+    # Ignoring the other trials would cost more than half a nat a trial; the network may lose a small part of that.
     alone = stats.norm(0.5, np.hypot(1.5, 0.7)).logpdf(y).sum(1)
-    assert (exact - alone).mean() / 8 > 0.4
+    assert (exact - alone).mean() / 8 > 0.5
     assert abs((exact - evidence).mean()) / 8 < 0.05
     assert abs((exact_told - told).mean()) / 8 < 0.05
