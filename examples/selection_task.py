@@ -387,7 +387,7 @@ def report(posterior: Any, mcmc: MCMC, names: list[str], trials: TrialData) -> N
     print(f"\nOver all {len(whole)} quantities: R-hat at most {worst:.3f}, effective sample size at least {least:.0f}. "
           f"Divergences {diverging:.1%}, {steps:.1f} gradients a draw.")  # fmt: skip
     if not (worst <= 1.02 and diverging < 0.01):
-        print("R-hat should be at most 1.02 and divergences below 1 %: take more --draws before you read the posterior.")
+        print("R-hat should be at most 1.02, divergences below 1 %: take more --draws before reading the posterior.")
 
 
 if __name__ == "__main__":
