@@ -128,7 +128,8 @@ def test_one_pass_equals_rollout(case, variant):
     check_one_pass(case, "torch", options)
 
 
-@pytest.mark.parametrize("case", [LEARNING, slow(CONTAMINATED)], ids=repr)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [LEARNING, CONTAMINATED], ids=repr)
 def test_one_pass_equals_rollout_in_jax(case):
     check_one_pass(case, "jax", {**ROLLOUTS["mask"], **ROLLOUTS["lapse"]})
 
@@ -360,8 +361,7 @@ def test_tokens_depend_on_what_they_may_see_and_on_nothing_else(case, backend, m
                 np.testing.assert_array_equal(found, wanted, err_msg=f"{output} by {role}")
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("case", [LEARNING, FUNCTION], ids=repr)
+@on_both([LEARNING, FUNCTION], quick=[FUNCTION])
 def test_later_outcomes_have_exactly_no_influence(case, backend):
     given = data(case, batch=1)
     distribution = scored(case, backend, given)
@@ -424,8 +424,7 @@ def test_masked_trials_are_inert(case, backend):
     np.testing.assert_array_equal(found, conditionals(case, backend, given, trial_mask=mask))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("case", [LEARNING, FUNCTION], ids=repr)
+@on_both([LEARNING, FUNCTION], quick=[FUNCTION])
 def test_masked_garbage_leaves_gradients_finite(case, backend):
     given = data(case)
     value = given.value.copy()
@@ -575,7 +574,7 @@ def test_mirror_of_densities(case):
 
 
 @pytest.mark.parametrize("case", [FUNCTION, slow(CONTAMINATED)], ids=repr)
-@pytest.mark.parametrize("options", [{"orders": 5}, {"block": 1}, {"block": 3}], ids=str)
+@pytest.mark.parametrize("options", [{"orders": 5}, {"block": 3}], ids=str)
 def test_mirror_of_orders_and_blocks(case, options):
     given = data(case)
     results = []
@@ -674,8 +673,7 @@ def test_draws_from_one_context_equal_independent_ones(case):
         close(jax.tree.map(lambda x, b=b: x[:, b], together), rollout("torch", alone, noise[:, b]), atol=1e-5)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("case", [LEARNING, FUNCTION], ids=repr)
+@on_both([LEARNING, FUNCTION])
 def test_batch_dimensions_broadcast_whoever_has_them(case, backend):
     """Draws of parameters before the data sets, a dimension that some data lack, and one in the middle."""
     given = data(case)

@@ -172,7 +172,7 @@ def test_batch_depends_on_seed_and_step_alone(simulator):
 @pytest.mark.parametrize("processes", [1, 2])
 def test_workers_and_processes_make_the_same_batches(workers, processes, tmp_path):
     settings = Settings(batch_size=5, trials=(2, 11))
-    plan = Plan(ChoiceTime(), TINY, settings, 5, 1, tmp_path, 1e-3, 0, 0.0, 1, 1, workers, False, None)
+    plan = Plan(ChoiceTime(), TINY, settings, 5, 1, tmp_path, 1e-3, 0, 0.0, "adamw", 1, 1, workers, False, None)
     shares = [list(_start(_loader(plan, 2, rank, processes))) for rank in range(processes)]
     for index, step in enumerate(range(2, 5)):
         expected = make_batch(ChoiceTime(), settings, 1, step)
@@ -585,21 +585,35 @@ def test_training_leaves_the_users_randomness_alone(tmp_path):
 # --- interruptions ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", [raise_interrupt, send_interrupt])
-def test_interrupted_run_ends_where_the_other_does(how, tmp_path):
-    train(Threshold(), TINY, steps=11, out=tmp_path / "whole", **SMALL)
+@pytest.mark.parametrize(("how", "optimizer"), [(raise_interrupt, "adamw"), (send_interrupt, "muon")])
+def test_interrupted_run_ends_where_the_other_does(how, optimizer, tmp_path):
+    settings = {**SMALL, "optimizer": optimizer}
+    train(Threshold(), TINY, steps=11, out=tmp_path / "whole", **settings)
     before = signal.getsignal(signal.SIGINT)
     # Calls of the simulator: 1 the pilot, then the held-out batches, then one a step.
     held_out = len([None for _ in held_out_batches()])
     for after in (1 + held_out + 5, 1 + held_out + 3):
         with pytest.raises(KeyboardInterrupt, match="the same call goes on"):
-            train(Interrupted(after, how), TINY, steps=11, out=tmp_path / "parts", **SMALL)
+            train(Interrupted(after, how), TINY, steps=11, out=tmp_path / "parts", **settings)
         pb.load(tmp_path / "parts" / "best.safetensors", backend="torch")
     step = read_arrays(tmp_path / "parts" / "state.safetensors", "ppl_buffer_run")[0]["progress"]["step"]
     assert step == (6 if how is raise_interrupt else 8)
     assert signal.getsignal(signal.SIGINT) is before
-    train(Threshold(), TINY, steps=11, out=tmp_path / "parts", **SMALL)
+    train(Threshold(), TINY, steps=11, out=tmp_path / "parts", **settings)
     same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_optimizers_differ_and_others_are_refused(tmp_path):
+    for optimizer in ("adamw", "muon"):
+        train(ChoiceTime(), TINY, steps=4, out=tmp_path / optimizer, **{**SMALL, "optimizer": optimizer})
+    one, other = (arrays_of(tmp_path / name / "state.safetensors", "ppl_buffer_run") for name in ("adamw", "muon"))
+    # Muon remembers one moment of a matrix inside a layer, AdamW two; elsewhere both are AdamW.
+    name = "layers.0.mlp.hidden.weight"
+    assert f"optimizer/exp_avg_sq/{name}" in one and f"optimizer/exp_avg_sq/{name}" not in other
+    assert f"optimizer/momentum_buffer/{name}" in other
+    assert "optimizer/exp_avg_sq/embed.pair.hidden.weight" in other
+    with pytest.raises(ValueError, match="optimizer: expected 'adamw' or 'muon', got 'sgd'"):
+        train(ChoiceTime(), TINY, steps=2, out=tmp_path / "sgd", **{**SMALL, "optimizer": "sgd"})
 
 
 def held_out_batches():
