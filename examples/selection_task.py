@@ -328,8 +328,9 @@ def main(argv: list[str] | None = None) -> None:
         print(f"Fitting the {args.subjects} of {everybody} people with the fewest trials; --subjects all takes all.")
     people = len(trials.subjects)
     source = source if people == everybody else f"{people} of {source}"
-    print(f"{people} people, {trials.trial_counts.min()} to {trials.trial_counts.max()} trials each, "
-          f"{trials.trial_counts.sum()} in all; {args.chains} chains of {args.warmup} + {args.draws} draws.")  # fmt: skip
+    counts = trials.trial_counts
+    print(f"{people} people, {counts.min()} to {counts.max()} trials each, {counts.sum()} in all;")
+    print(f"{args.chains} chains of {args.warmup} + {args.draws} draws.")
 
     data = net.observe(
         {"pair": trials.inputs["pair"]},
@@ -380,7 +381,8 @@ def report(posterior: Any, mcmc: MCMC, names: list[str], trials: TrialData) -> N
         print(group.to_string())
         print(f"\nPeople {', '.join(map(str, few))}")
         print(az.summary(posterior.posterior.sel(person=few), var_names=names).to_string())
-        whole = az.summary(posterior, var_names=[f"{name}{kind}" for name in names for kind in ("", "_mean", "_spread")])
+        parts = [f"{name}{kind}" for name in names for kind in ("", "_mean", "_spread")]
+        whole = az.summary(posterior, var_names=parts)
     fields = mcmc.get_extra_fields()
     diverging, steps = float(np.mean(fields["diverging"])), float(np.mean(fields["num_steps"]))
     worst, least = float(whole["r_hat"].astype(float).max()), float(whole["ess_bulk"].astype(float).min())
