@@ -29,7 +29,7 @@ test: $(INSTALLED) ## run the tests that take seconds
 test-slow: $(INSTALLED) ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
-demo: $(INSTALLED) ## fit 28 people who learn, with NUTS; results in demo/
+demo: $(INSTALLED) ## fit people who learn from rewards, with NUTS; results in demo/
 	$(BIN)/python examples/selection_task.py
 
 bench: $(INSTALLED) ## measure what the model card states, and write the card

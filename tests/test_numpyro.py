@@ -307,10 +307,10 @@ def test_pickle(reports):
 
 
 def test_gradient_by_parameters_against_finite_differences():
-    given = data(LEARNING, batch=1)
+    given = data(FUNCTION, batch=1, context=False)
     value = jnp.asarray(given.value)
-    density = jax.jit(lambda params: make(LEARNING, given, params=params).log_prob(value).sum())
-    gradient = jax.jit(jax.grad(lambda params: make(LEARNING, given, params=params).log_prob(value).sum()))
+    density = jax.jit(lambda params: make(FUNCTION, given, params=params).log_prob(value).sum())
+    gradient = jax.jit(jax.grad(lambda params: make(FUNCTION, given, params=params).log_prob(value).sum()))
     params = array("jax", given.params)
     step = 1e-2
     for name, found in gradient(params).items():
@@ -377,8 +377,7 @@ def test_plates_scale_a_subsample(seen):
     assert handlers.trace(scaled).get_trace(seen)["y"]["scale"] == 2.5
 
 
-@pytest.mark.parametrize("parallel", [False, True])
-@pytest.mark.parametrize("key", [random.PRNGKey, random.key])
+@pytest.mark.parametrize(("key", "parallel"), [(random.PRNGKey, False), (random.key, True)])
 def test_prior_and_posterior_predictive(parallel, key):
     given = data(DECISION)
     net = network(DECISION, "jax")
