@@ -19,7 +19,7 @@ def main() -> None:
     """Read the options and train."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", default="runs/noisy_q", help="run folder")
-    parser.add_argument("--steps", type=int, default=8200)
+    parser.add_argument("--steps", type=int, default=11_800)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=None, help="stop after this time; call again to go on")
     parser.add_argument("--quick", action="store_true", help="a tiny network for a few steps")
