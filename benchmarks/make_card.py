@@ -20,7 +20,7 @@ from ppl_buffer.config import weight_shapes
 
 PRETRAINED = Path(pb.__file__).parent / "pretrained"
 # What no file records.
-HISTORY = """The cosine of the learning rate was moved while the run went on: planned for 10,000 steps, it was set to end
+HISTORY = """The cosine of the learning rate was moved while the run went on: planned for 10,000 steps, it was to end
 at 8,200 (after step 4,569), 9,600 (after 5,564) and 11,800 (after 9,600). Until step 5,564 fewer data sets had zeta = 0
 (7.5 % instead of 24 %) and no told-set told zeta alone. A run of the script from the start repeats the recipe, not the
 weights."""
