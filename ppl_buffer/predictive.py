@@ -89,7 +89,8 @@ class Group:
 class Observed:
     """Observed trials, and all that a network computes of them before it knows the parameters. Made by `net.observe`.
 
-    Index it over its batch dimensions to take a part of the people: ``data[idx]`` inside a subsampling plate.
+    Index it over its batch dimensions to take a part of the people: ``data[idx]`` inside a subsampling plate. That also
+    drops `groups`, which `jax.vmap` and `scan` over the people cannot take apart: give them ``data[jnp.arange(n)]``.
 
     Attributes:
         inputs: dict name -> (*B, K).

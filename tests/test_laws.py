@@ -774,7 +774,11 @@ def test_observed_data_serve_a_dimension_of_draws(case):
 def test_observe_computes_less():
     """At the observed value nothing below the parameters is computed again; at any other value everything is."""
     given = data(LEARNING)
-    seen = observed(LEARNING, "torch", given)
+    # Trials that do not exist may hold anything, NaN too.
+    value = given.value.copy()
+    value[:, ~HOLES] = np.nan
+    mask = np.broadcast_to(HOLES, (3, 7))
+    seen = observed(LEARNING, "torch", replaced(given, value=value), trial_mask=mask)
     distribution = joint_predictive(LEARNING, "torch", seen, params=given.params)
     calls = []
     from ppl_buffer.torch import joint
@@ -783,6 +787,7 @@ def test_observe_computes_less():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(joint, "observe", lambda *arguments: calls.append(1) or real(*arguments))
         distribution.log_prob(seen.value)
+        distribution.log_prob(seen.value.clone())
         assert not calls
         distribution.log_prob(seen.value + torch.tensor([0.0, 1.0]))
         assert calls

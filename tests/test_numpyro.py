@@ -416,7 +416,7 @@ def test_nuts(seen, chain_method):
         hierarchical(data)
 
     mcmc = MCMC(
-        NUTS(counted, max_tree_depth=4), num_warmup=80, num_samples=20, num_chains=2, chain_method=chain_method,
+        NUTS(counted, max_tree_depth=3), num_warmup=50, num_samples=20, num_chains=2, chain_method=chain_method,
         progress_bar=False,
     )  # fmt: skip
     mcmc.run(random.PRNGKey(0), seen)

@@ -65,7 +65,8 @@ def same(value: Array, known: Array, snapshot: Array) -> bool:
         return True
     if value.shape != known.shape or isinstance(value, jax.core.Tracer) or isinstance(snapshot, jax.core.Tracer):
         return False
-    return bool((np.asarray(value) == np.asarray(snapshot).reshape(value.shape)).all())
+    # NaN may stand where there is no trial, and only there.
+    return np.array_equal(np.asarray(value), np.asarray(snapshot).reshape(value.shape), equal_nan=True)
 
 
 def cast(value: Array, like: Array) -> Array:
