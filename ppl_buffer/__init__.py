@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ppl_buffer import simulators
 from ppl_buffer.checkpoint import TrainingRecord, load, save, zoo
 from ppl_buffer.config import Config
+from ppl_buffer.evidence import Evidence, compare, log_evidence
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Categorical, Interval, Positive, Real, Schema
 from ppl_buffer.training.simulator import Simulator
@@ -19,6 +20,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Categorical",
     "Config",
+    "Evidence",
     "Interval",
     "Positive",
     "Prior",
@@ -27,7 +29,9 @@ __all__ = [
     "Simulator",
     "TrainingRecord",
     "__version__",
+    "compare",
     "load",
+    "log_evidence",
     "save",
     "simulators",
     "train",
