@@ -8,6 +8,7 @@ from ppl_buffer import simulators
 from ppl_buffer.checkpoint import TrainingRecord, load, save, zoo
 from ppl_buffer.config import Config
 from ppl_buffer.evidence import Evidence, compare, log_evidence
+from ppl_buffer.posterior_predictive import Simulated, posterior_predictive
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Categorical, Interval, Positive, Real, Schema
 from ppl_buffer.training.simulator import Simulator
@@ -26,12 +27,14 @@ __all__ = [
     "Prior",
     "Real",
     "Schema",
+    "Simulated",
     "Simulator",
     "TrainingRecord",
     "__version__",
     "compare",
     "load",
     "log_evidence",
+    "posterior_predictive",
     "save",
     "simulators",
     "train",

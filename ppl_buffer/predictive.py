@@ -10,6 +10,7 @@ import importlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -33,6 +34,9 @@ from ppl_buffer.trials import (
 # Orders that are evaluated at once: enough to keep a processor busy, few enough to fit its memory.
 _ORDERS_AT_ONCE = 16
 _OUTSIDE = ("warn", "error", "-inf", "ignore")
+_SAMPLING = ("rollout", "speculative")
+# Trials that a speculative rollout tests in one pass: see `docs/design.md`.
+LOOKAHEAD = 64
 
 
 def backend_of(net: Any) -> ModuleType:
@@ -41,6 +45,11 @@ def backend_of(net: Any) -> ModuleType:
     if backend not in ("torch", "jax"):
         raise ValueError(f"net: expected a network from ppl_buffer.load or ppl_buffer.train, got {type(net).__name__}")
     return importlib.import_module(f"ppl_buffer.{backend}.joint")
+
+
+def execution_of(net: Any) -> ModuleType:
+    """The backend's `execution` module of a network."""
+    return importlib.import_module(f"ppl_buffer.{net.backend}.execution")
 
 
 @dataclass
@@ -129,6 +138,37 @@ class Observed:
         return map_leaves(lambda x: x[index], replace(self, groups=None))
 
 
+@dataclass
+class Speculation:
+    """Draws of a speculative rollout, and how many drafts it could keep. Made by `JointPredictive.speculate`.
+
+    Attributes:
+        value: (*sample, *batch, *event).
+        feedback: dict name -> (*sample, *batch, K), what the environment gave.
+        log_probs: (*sample, *batch, K), log densities that the trials were drawn from; they sum to `log_prob`.
+        accepted: (*sample, *batch, K) bool, whether a trial's draft stayed in the test that settled it.
+        settled: (*sample, *batch, K), which test that was, counted from 1; 0 where there is no trial, or the first
+            draft needed no test.
+    """
+
+    value: Array
+    feedback: Named
+    log_probs: Array
+    accepted: Array
+    settled: Array
+
+    @property
+    def acceptance_rate(self) -> float:
+        """Share of the tested trials whose draft stayed; 1 where nothing had to be tested."""
+        tested = np.asarray(self.settled) > 0
+        return float(np.asarray(self.accepted)[tested].mean()) if tested.any() else 1.0
+
+    @property
+    def passes(self) -> int:
+        """Passes that tested drafts, for all draws together; one more made the first drafts."""
+        return int(np.asarray(self.settled).max(initial=0))
+
+
 class NetworkVerbs:
     """What a user does with a trained network, alike in both backends."""
 
@@ -181,7 +221,13 @@ class NetworkVerbs:
     def prior(self) -> dict[str, Any]:
         """Training prior of each parameter: distributions of NumPyro (JAX network) or Pyro (torch network).
 
-        A parameter whose simulator declared no prior gets the uniform distribution over its trained range.
+        A parameter whose simulator declared no prior gets the uniform distribution over its trained range. One whose
+        prior is relative to another parameter gets a function of that one's value that returns the distribution;
+        ``net.record.priors[name].relative_to`` names it. In a NumPyro model::
+
+            prior = net.prior()
+            low = numpyro.sample("log_sigma_V_low", prior["log_sigma_V_low"])
+            medium = numpyro.sample("log_sigma_V_med", prior["log_sigma_V_med"](low))
 
         Raises:
             ValueError: if the network was not trained.
@@ -199,6 +245,12 @@ def _joint_shape(shapes: Sequence[Sequence[int]], argument: str) -> tuple[int, .
         raise ValueError(
             f"{argument}: expected batch dimensions that broadcast, got {[tuple(shape) for shape in shapes]}"
         ) from None
+
+
+def check_sampling(method: Any) -> None:
+    """Refuse an unknown way of drawing values."""
+    if method not in _SAMPLING:
+        raise ValueError(f"method: expected one of {list(_SAMPLING)}, got {method!r}")
 
 
 def broadcasts_to(shape: Sequence[int], target: Sequence[int]) -> bool:
@@ -974,6 +1026,41 @@ class Predictive:
         Raises:
             ValueError: if the schema has feedback and no environment supplies it.
         """
+        return self._draw(noise, backend_of(self.net).rollout)
+
+    def speculative_rollout(
+        self, noise: Array, source: Any, lookahead: int = LOOKAHEAD
+    ) -> tuple[Array, Named, Array, Array, Array]:
+        """Draw values of the same distribution as `rollout` does, many trials in one pass.
+
+        Later trials are drafted before earlier ones are known, then tested and redrawn where the test says so; the
+        backend's module `speculative` says how, and why the distribution is the rollout's. Few draws gain: a pass over
+        many trials costs little more than one over a single trial. Many draws at once keep the processor busy anyway.
+
+        Args:
+            noise: uniform numbers in (0, 1) of shape `noise_shape(sample_shape)`.
+            source: a key (JAX) or a generator or None (torch) of the random numbers of tests and redraws.
+            lookahead: number of trials that are tested in one pass.
+
+        Returns:
+            the fields of `Speculation`, in order.
+
+        Raises:
+            ValueError: if the distribution has a `block`: there, trials enter the context and nothing can be tested
+                without encoding it anew; if `lookahead` is below 1; and as for `rollout`.
+        """
+        if self.block is not None:
+            raise ValueError(
+                f"block: expected None for a speculative rollout, got {self.block}: trials that enter the context "
+                f"have to be encoded anew with all of it, which a test in one pass cannot do"
+            )
+        if isinstance(lookahead, bool) or not isinstance(lookahead, (int, np.integer)) or lookahead < 1:
+            raise ValueError(f"lookahead: expected a number of trials of at least 1, got {lookahead!r}")
+        speculative = importlib.import_module(f"ppl_buffer.{self.net.backend}.speculative").speculative_rollout
+        return self._draw(noise, partial(speculative, source=source, lookahead=int(lookahead)))
+
+    def _draw(self, noise: Array, rollout: Callable[..., Any]) -> tuple[Any, ...]:
+        """Arrange everything for the backend's `rollout`, and bring back what it draws: see there."""
         joint, schema = backend_of(self.net), self.net.schema
         if schema.feedback and self.environment is None and not self.independent:
             raise ValueError(
@@ -982,7 +1069,7 @@ class Predictive:
             )
         noise = joint.number(self.net, noise)
         if self.orders is not None:
-            return self._rollout_in_random_order(noise)
+            return self._draw_in_random_order(noise, rollout)
         lead = tuple(noise.shape[:-2])
         arrangement = self._arrangement(lead)
         trials, valid = self.arrange_trials(arrangement, None)
@@ -996,25 +1083,25 @@ class Predictive:
             )  # fmt: skip
         else:
             cache = self.arrange_context(arrangement)
-            drawn = joint.rollout(
+            drawn = rollout(
                 self.net, cache, trials["inputs"], valid, segments, uniform, lapse, self.environment, self.independent
             )
         outcomes, feedback = ({name: arrangement.take(x) for name, x in group.items()} for group in drawn[:2])
-        return stack_value(joint, schema, outcomes), feedback, arrangement.take(drawn[2])
+        return stack_value(joint, schema, outcomes), feedback, *(arrangement.take(x) for x in drawn[2:])
 
-    def _rollout_in_random_order(self, noise: Array) -> tuple[Array, Named, Array]:
+    def _draw_in_random_order(self, noise: Array, rollout: Callable[..., Any]) -> tuple[Any, ...]:
         """Each draw follows one of `orders`, so that draws have the order-averaged density."""
         joint, schema = backend_of(self.net), self.net.schema
         lead = tuple(noise.shape[:-2])
         orders = np.asarray(self.orders)
         index = joint.xp.floor(noise[..., self.trials, 0] * len(orders))
         order = joint.pick_rows(orders, index)
-        value, feedback, log_probs = self._permuted(order, lead).rollout(noise[..., : self.trials, :])
+        value, feedback, *by_trial = self._permuted(order, lead)._draw(noise[..., : self.trials, :], rollout)
         back = joint.xp.argsort(order, -1)
         tail = len(schema.event_shape_tail)
         value = joint.take_along(value, back[..., None] if tail else back, -1 - tail)
         feedback = {name: joint.take_along(x, back, -1) for name, x in feedback.items()}
-        return value, feedback, joint.take_along(log_probs, back, -1)
+        return value, feedback, *(joint.take_along(x, back, -1) for x in by_trial)
 
     def conditioned(self, value: Array) -> tuple[Named, dict[str, Any]]:
         """Arguments of the distribution of the trials that follow the first ones, whose outcomes are `value`.
