@@ -230,10 +230,13 @@ def _by_draw(
     progress: bool,
 ) -> np.ndarray:
     """Log importance weights of parameter draws: (draws, *B)."""
+    from scipy.special import ndtr
+
     names = [name for name in net.schema.params if name not in told]
     if not names:
         raise ValueError("params: expected at least one parameter to integrate over, but all are told")
     priors = _priors(net, prior, names)
+    known = {name: to_numpy(value) for name, value in told.items()}
     data = net.observe(inputs, value, feedback=feedback, trial_mask=trial_mask)
     batch = data.batch_shape
     size = int(np.prod(batch, dtype=int))
@@ -242,17 +245,20 @@ def _by_draw(
     bar = tqdm(disable=not progress, unit="draw", desc="log evidence")
 
     def log_likelihood(normal: np.ndarray) -> np.ndarray:
-        """(n, size) of parameters given as standard normal scores (n, size, P)."""
+        """(n, size) of parameters given as scores (n, size, P), under which the prior is standard normal."""
         pieces = []
         for start in range(0, len(normal), at_once):
             piece = normal[start : start + at_once]
             # The last piece is filled up, so that one compiled program serves all.
             missing = min(at_once, len(normal)) - len(piece)
             full = np.concatenate([piece, np.repeat(piece[-1:], missing, 0)])
-            chosen = {
-                name: quantile(full[..., index]).reshape(len(full), *batch).astype(np.float32)
-                for index, (name, quantile) in enumerate(zip(names, priors, strict=True))
-            }
+            chosen: dict[str, Any] = {}
+            for index, (name, stated) in enumerate(priors.items()):
+                probability = np.clip(ndtr(full[..., index]), _TAIL, 1 - _TAIL)
+                values = stated.quantile(probability).reshape(len(full), *batch)
+                if stated.relative_to is not None:
+                    values = values + np.asarray({**known, **chosen}[stated.relative_to])
+                chosen[name] = values.astype(np.float32)
             predictive = Predictive(net, data, params={**told, **chosen}, outside="ignore", check=False)
             total = _numpy(predictive.joint_log_prob(data.value)).reshape(len(full), size)[: len(piece)]
             pieces.append(np.where(np.isnan(total), -np.inf, total))
@@ -264,27 +270,17 @@ def _by_draw(
     return weights.reshape(draws, *batch)
 
 
-def _priors(net: Any, prior: Mapping[str, Prior] | None, names: Sequence[str]) -> list[Callable[..., np.ndarray]]:
-    """Functions from standard normal scores to the parameters: under them the prior is standard normal."""
-    from scipy.special import ndtr
-
+def _priors(net: Any, given: Mapping[str, Prior] | None, names: Sequence[str]) -> dict[str, Prior]:
+    """The prior of each parameter that is integrated over."""
     known = {} if net.record is None else dict(net.record.priors)
-    if prior is not None:
-        unknown = [name for name in prior if name not in names]
-        if unknown:
-            raise ValueError(f"prior: expected parameters that are integrated over, {list(names)}, got {unknown}")
-        known.update(prior)
-
-    def transform(stated: Prior) -> Callable[..., np.ndarray]:
-        return lambda normal: stated.quantile(np.clip(ndtr(normal), _TAIL, 1 - _TAIL))
-
-    transforms = []
-    for name in names:
-        stated = known.get(name)
-        if stated is None:
-            raise ValueError(f"prior: expected a prior of {name!r}, of which the network's record knows none")
-        transforms.append(transform(stated))
-    return transforms
+    unknown = [name for name in given or {} if name not in names]
+    if unknown:
+        raise ValueError(f"prior: expected parameters that are integrated over, {list(names)}, got {unknown}")
+    known.update(given or {})
+    missing = [name for name in names if known.get(name) is None]
+    if missing:
+        raise ValueError(f"prior: expected a prior of {missing[0]!r}, of which the network's record knows none")
+    return {name: known[name] for name in names}
 
 
 def importance_weights(

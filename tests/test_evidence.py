@@ -78,6 +78,26 @@ def test_a_prior_of_ones_own_replaces_the_trained_one():
     assert (found.standard_error < 0.05).all()
 
 
+def test_a_prior_can_be_relative_to_another_parameter():
+    record = Record(
+        box={"mu": (-2.0, 2.0), "sigma": (0.1, 5.0)},
+        priors={"mu": Prior.uniform(0.4, 1.7), "sigma": Prior("Uniform", {"low": 0.2, "high": 0.9}, "mu")},
+        trials=11,
+        context=13,
+        simulator="none",
+    )
+    net, given = network(FUNCTION, "torch", record), data(FUNCTION, batch=2, trials=5, context=False)
+    found = pb.log_evidence(net, given.inputs, given.value, method="importance", draws=1500, **QUIET)
+    # The density of a uniform prior is constant: the evidence is the mean likelihood over a grid of midpoints.
+    mu, above = np.meshgrid(0.4 + 1.3 * (np.arange(60) + 0.5) / 60, 0.2 + 0.7 * (np.arange(60) + 0.5) / 60)
+    grid = {"mu": mu.reshape(-1, 1).astype(np.float32), "sigma": (mu + above).reshape(-1, 1).astype(np.float32)}
+    likelihood = Predictive(net, given.inputs, params=grid, outside="ignore")
+    terms = np.asarray(likelihood.joint_log_prob(array("torch", given.value)), dtype=float)
+    expected = scipy.special.logsumexp(terms, 0) - np.log(len(terms))
+    assert (np.abs(found.log_evidence - expected) < 5 * found.standard_error + 1e-3).all()
+    assert (found.standard_error < 0.05).all()
+
+
 @pytest.mark.parametrize("backend", ["torch", "jax"])
 def test_autoregressive_method_averages_densities_over_orders(backend):
     pytest.importorskip(backend)
