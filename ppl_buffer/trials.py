@@ -139,6 +139,12 @@ def pad_dims(value: Array, ndim: int, trailing: int) -> Array:
     return value.reshape((1,) * missing + tuple(value.shape)) if missing > 0 else value
 
 
+def pad_last(xp: ModuleType, value: Array, missing: int, fill: float | bool) -> Array:
+    """Append `missing` fill values on the last axis, in the array's own type."""
+    more = xp.full_like(value[..., :1], fill)
+    return xp.concatenate([value, xp.broadcast_to(more, (*value.shape[:-1], missing))], -1)
+
+
 class Arrangement:
     """Sorts batch dimensions into data sets (B) and replicas (R), and moves arrays to (B, R, ...) and back.
 

@@ -9,7 +9,15 @@ import pytest
 
 SCRIPTS = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 # What a script imports beside the core, by how its name ends.
-NEEDS = {"selection_task": ("numpyro", "arviz"), "pyro": ("pyro", "arviz"), "train_noisy_q": ("torch",)}
+NEEDS = {
+    "selection_task": ("numpyro", "arviz"),
+    "pyro": ("pyro", "arviz"),
+    "train_noisy_q": ("torch",),
+    "train_gp": ("torch",),
+    "train_ddm": ("torch",),
+    "train_rlddm": ("torch",),
+    "train_multisensory": ("torch",),
+}
 
 
 def test_there_are_examples():

@@ -10,6 +10,10 @@ from ppl_buffer.prior import Prior
 FAMILIES = [
     (Prior.uniform(-2.0, 5.0), scipy.stats.uniform(-2, 7)),
     (Prior("Normal", {"loc": 1.5, "scale": 0.3}), scipy.stats.norm(1.5, 0.3)),
+    (
+        Prior("TruncatedNormal", {"loc": 1.5, "scale": 0.7, "low": 0.3, "high": 2.6}),
+        scipy.stats.truncnorm((0.3 - 1.5) / 0.7, (2.6 - 1.5) / 0.7, 1.5, 0.7),
+    ),
     (Prior("LogNormal", {"loc": 0.7, "scale": 0.4}), scipy.stats.lognorm(0.4, scale=np.exp(0.7))),
     (Prior("HalfNormal", {"scale": 2.3}), scipy.stats.halfnorm(scale=2.3)),
     (Prior("Gamma", {"concentration": 3.1, "rate": 1.7}), scipy.stats.gamma(3.1, scale=1 / 1.7)),
@@ -28,10 +32,10 @@ def test_draws_follow_the_distribution(prior, reference):
 
 
 @pytest.mark.parametrize(("prior", "reference"), FAMILIES, ids=IDS)
-def test_box_holds_all_of_a_uniform_and_nearly_all_of_the_rest(prior, reference):
+def test_box_holds_all_between_bounds_and_nearly_all_of_the_rest(prior, reference):
     low, high = prior.box()
-    if prior.family == "Uniform":
-        assert (low, high) == (-2.0, 5.0)
+    if "low" in prior.arguments:
+        np.testing.assert_allclose((low, high), reference.support(), rtol=1e-12)
     else:
         np.testing.assert_allclose([reference.cdf(low), reference.sf(high)], 1e-4, rtol=0.4)
     assert prior.box() == (low, high)
@@ -48,9 +52,57 @@ def test_the_languages_build_the_same_distribution(prior, reference, package):
     np.testing.assert_allclose(np.asarray(log_prob), reference.logpdf(np.asarray(values)), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("prior", "reference"), FAMILIES, ids=IDS)
+# What may be relative to another parameter, beside SciPy's distribution of the value where that one is at `origin`.
+RELATIVE = [
+    (Prior("Uniform", {"low": -2.0, "high": 5.0}, "a"), lambda origin: scipy.stats.uniform(origin - 2, 7)),
+    (Prior("Normal", {"loc": 1.5, "scale": 0.3}, "a"), lambda origin: scipy.stats.norm(origin + 1.5, 0.3)),
+    (
+        Prior("TruncatedNormal", {"loc": 1.5, "scale": 0.7, "low": 0.3, "high": 2.6}, "a"),
+        lambda origin: scipy.stats.truncnorm((0.3 - 1.5) / 0.7, (2.6 - 1.5) / 0.7, origin + 1.5, 0.7),
+    ),
+]
+
+
+@pytest.mark.parametrize("package", ["numpyro", "pyro"])
+@pytest.mark.parametrize(("prior", "reference"), RELATIVE, ids=[prior.family for prior, _ in RELATIVE])
+def test_a_relative_prior_moves_with_the_other_parameter(prior, reference, package):
+    module = pytest.importorskip(f"{package}.distributions")
+    origin = np.array([-1.0, 0.0, 3.5], dtype=np.float32)
+    values = np.stack([reference(x).ppf([0.03, 0.5, 0.83, 0.99]) for x in origin], -1).astype(np.float32)
+    convert = pytest.importorskip("torch").as_tensor if package == "pyro" else np.asarray
+    distribution = prior.distribution(module)(convert(origin))
+    assert tuple(distribution.batch_shape) == (3,)
+    expected = np.stack([reference(x).logpdf(values[:, i]) for i, x in enumerate(origin)], -1)
+    np.testing.assert_allclose(np.asarray(distribution.log_prob(convert(values))), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_pyros_truncated_normal_keeps_the_contract_of_a_distribution():
+    torch = pytest.importorskip("torch")
+    TruncatedNormal = pytest.importorskip("ppl_buffer.pyro").TruncatedNormal
+    loc = torch.tensor([0.0, 2.0], requires_grad=True)
+    distribution = TruncatedNormal(loc, 0.7, -0.5, torch.tensor([1.0, 1.5]))
+    reference = [scipy.stats.truncnorm((-0.5 - x) / 0.7, (high - x) / 0.7, x, 0.7) for x, high in ((0, 1), (2, 1.5))]
+    torch.manual_seed(0)
+    draws = distribution.expand((3, 2)).sample((5003,))
+    assert draws.shape == (5003, 3, 2) and distribution.support.check(draws).all()
+    for column, expected in enumerate(reference):
+        assert scipy.stats.kstest(draws[..., column].flatten().numpy(), expected.cdf).pvalue > 1e-3
+    distribution.rsample().sum().backward()
+    assert (loc.grad > 0).all()
+    beyond = TruncatedNormal(0.0, 0.7, -0.5, 1.0, validate_args=False).log_prob(torch.tensor([-0.6, 1.1]))
+    assert (beyond == -torch.inf).all()
+    with pytest.raises(ValueError, match="support"):
+        TruncatedNormal(0.0, 0.7, -0.5, 1.0, validate_args=True).log_prob(torch.tensor(1.1))
+
+
+@pytest.mark.parametrize(("prior", "reference"), FAMILIES + RELATIVE, ids=IDS + ["relative"] * len(RELATIVE))
 def test_survives_json(prior, reference):
     assert Prior.from_dict(json.loads(json.dumps(prior.to_dict()))) == prior
+
+
+def test_reads_a_description_from_before_priors_could_be_relative():
+    description = {"family": "Uniform", "arguments": {"low": 0.0, "high": 1.0}}
+    assert Prior.from_dict(description) == Prior.uniform(0.0, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -65,8 +117,23 @@ def test_survives_json(prior, reference):
         ("Gamma", {"concentration": 2, "rate": -1}, "rate of Gamma: expected a finite number above 0, got -1"),
         ("Beta", {"concentration1": 2, "concentration0": float("inf")}, "concentration0 of Beta: expected a finite"),
         ("Uniform", {"low": 1, "high": 1}, "arguments of Uniform: expected low < high"),
+        (
+            "TruncatedNormal",
+            {"loc": 0, "scale": 1, "low": 2, "high": -2},
+            "arguments of TruncatedNormal: expected low < high",
+        ),
+        (
+            "TruncatedNormal",
+            {"loc": 0, "scale": 1, "low": 9, "high": 10},
+            "arguments of TruncatedNormal: expected bounds with at least 1% of",
+        ),
     ],
 )
 def test_refuses(family, arguments, message):
     with pytest.raises(ValueError, match=message):
         Prior(family, arguments)
+
+
+def test_refuses_to_move_a_family_that_has_no_location():
+    with pytest.raises(ValueError, match="relative_to: expected None or a family among .* got 'LogNormal'"):
+        Prior("LogNormal", {"loc": 0, "scale": 1}, relative_to="a")

@@ -224,6 +224,25 @@ def test_context_buffer_and_targets_are_disjoint_and_prefixes_uniform():
     np.testing.assert_allclose(shares, [0.5, *[0.1] * 5], atol=0.03)
 
 
+def test_contexts_are_log_uniform():
+    for least, greatest in ((0, 100), (4, 400)):
+        settings = Settings(batch_size=9, trials=(3, 3), context=(least, greatest))
+        sizes, work = [], []
+        for step in range(400):
+            batch = make_batch(Shift(), settings, 1, step).data
+            sizes.append(batch["context"]["outcomes"]["y"].shape[-1] if "context" in batch else 0)
+            work.append(len(batch["told"]) * (3 + sizes[-1]))
+        sizes = np.array(sizes)
+        # A quarter without a context, if that is in the range; the others up to and above the geometric mean alike.
+        none = (sizes == 0).mean()
+        assert abs(none - 0.25) < 0.08 if least == 0 else none == 0
+        some, low = sizes[sizes > 0], max(least, 1)
+        assert some.min() == low and greatest >= some.max() > 0.9 * greatest
+        assert abs((some < math.sqrt(low * greatest)).mean() - 0.5) < 0.1
+        # A batch holds about as many trials as nine data sets of the geometric means.
+        assert max(work) <= 1.5 * 9 * (3 + math.sqrt(low * greatest))
+
+
 def test_told_sets():
     told = curriculum.told_sets(np.random.default_rng(0), 20_011, 3, 2)
     assert told[:, 0].all()
@@ -308,6 +327,10 @@ def test_wrong_returns_are_refused_by_method(simulator, message, tmp_path):
         ({"simulate": None}, r"simulator.simulate: expected a method"),
         ({"priors": {"c": pb.Prior.uniform(0, 1)}}, r"simulator.priors: expected a dict keyed by parameters"),
         ({"priors": {"a": (0, 1)}}, r"simulator.priors\['a'\]: expected a Prior, got \(0, 1\)"),
+        (
+            {"priors": {"a": pb.Prior("Normal", {"loc": 0.0, "scale": 1.0}, relative_to="b")}},
+            r"simulator.priors\['a'\]: expected a prior relative to an earlier parameter that has a prior, .* got 'b'",
+        ),
         ({"special_values": {"b": 0.0}}, r"simulator.special_values\['b'\]: expected a number above 0, got 0.0"),
     ],
 )

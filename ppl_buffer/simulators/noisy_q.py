@@ -8,12 +8,12 @@ The task is the probabilistic selection task (Frank, Seeberger & O'Reilly 2004, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Categorical, Interval, Positive, Real, Schema
+from ppl_buffer.simulators.selection_task import SelectionTask
 
 Arrays = dict[str, np.ndarray]
 
@@ -23,7 +23,7 @@ _PARTICLES = 256
 _STEEPEST = 30.0
 
 
-class NoisyQ:
+class NoisyQ(SelectionTask):
     """Q-learning with learning noise over `pairs` pairs of symbols.
 
     On trial k the pair ``pair_k`` is shown and option ``choice_k`` in {0, 1} is chosen with probability
@@ -59,21 +59,10 @@ class NoisyQ:
     special_values = {"zeta": 0.0}
 
     def __init__(self, pairs: int = 3, reward_probabilities: Sequence[float] | None = None) -> None:
-        if isinstance(pairs, bool) or not isinstance(pairs, int) or pairs < 1:
-            raise ValueError(f"pairs: expected an integer of at least 1, got {pairs!r}")
-        if reward_probabilities is None:
-            reward_probabilities = [(0.8, 0.7, 0.6)[index % 3] for index in range(pairs)]
-        probabilities = np.asarray(reward_probabilities, dtype=float)
-        if probabilities.shape != (pairs,):
-            raise ValueError(f"reward_probabilities: expected {pairs} numbers, got shape {probabilities.shape}")
-        if not ((probabilities >= 0) & (probabilities <= 1)).all():
-            raise ValueError(f"reward_probabilities: expected numbers in [0, 1], got {probabilities.tolist()}")
-        self.pairs = pairs
-        self.reward_probabilities = tuple(probabilities.tolist())
-        inputs = {"pair": Categorical(pairs)} if pairs > 1 else {}
+        super().__init__(pairs, reward_probabilities)
         self.schema = Schema(
             params={"alpha": Interval(0, 1), "beta": Positive(), "kappa": Real(), "zeta": Interval(0, 1, closed=True)},
-            inputs=inputs,
+            inputs=self.input_variables,
             outcomes={"choice": Categorical(2)},
             feedback={"reward": Real()},
             ordered=True,
@@ -82,34 +71,6 @@ class NoisyQ:
     def prior(self, rng: np.random.Generator, size: int) -> Arrays:
         """Draw parameters: dict name -> (size,)."""
         return {name: prior.sample(rng, size) for name, prior in self.priors.items()}
-
-    def inputs(self, rng: np.random.Generator, size: int, trials: int) -> Arrays:
-        """Draw which pair is shown, each pair equally often up to one, in random order: {"pair": (size, trials)}."""
-        if self.pairs == 1:
-            return {}
-        balanced = np.broadcast_to(np.arange(trials) % self.pairs, (size, trials))
-        return {"pair": rng.permuted(balanced, axis=1)}
-
-    def environment(self, trial: Any, inputs: dict[str, Any], outcomes: dict[str, Any], uniform: Any) -> dict[str, Any]:
-        """Reward drawn choices, as `JointPredictive(environment=...)` asks for it; any backend's arrays.
-
-        Args:
-            trial: index of the trial; not used, the reward probabilities are constant.
-            inputs: the trial's inputs, each (...).
-            outcomes: the trial's outcomes, each (...).
-            uniform: numbers uniform in (0, 1), (..., 1): one for each feedback variable.
-
-        Returns:
-            {"reward": (...)}, 1 or 0.
-        """
-        choice = outcomes["choice"]
-        # Arithmetic instead of indexing, so that one line serves NumPy, torch and JAX, traced or not.
-        better = 0.0 * choice
-        for index, probability in enumerate(self.reward_probabilities):
-            shown = 1.0 if self.pairs == 1 else 1.0 * (inputs["pair"] == index)
-            better = better + shown * probability
-        chance = choice * better + (1 - choice) * (1 - better)
-        return {"reward": 1.0 * (uniform[..., 0] < chance)}
 
     def simulate(self, rng: np.random.Generator, params: Arrays, inputs: Arrays, trials: int | None = None) -> Arrays:
         """Draw choices and rewards: dict of ``choice`` (size, trials) in {0, 1} and ``reward`` (size, trials).
@@ -138,7 +99,7 @@ class NoisyQ:
         noisy = params["zeta"] > 0
         if noisy.any():
             chosen = {name: np.asarray(params[name], dtype=float)[noisy] for name in self.schema.params}
-            pair = np.asarray(inputs["pair"] if self.pairs > 1 else np.zeros_like(data["choice"]), dtype=int)
+            pair = self.shown(inputs, *data["choice"].shape)
             probability[noisy] = self._filter(rng, chosen, pair[noisy], data["choice"][noisy], data["reward"][noisy])
         return data, {"choice": np.stack([1 - probability, probability], axis=-1)}
 
@@ -188,13 +149,8 @@ class NoisyQ:
     ) -> tuple[Arrays, np.ndarray]:
         """The data, and the probability of option 1 given the values as they were: (size, trials)."""
         size = len(params["alpha"])
-        if self.pairs == 1:
-            if trials is None:
-                raise ValueError("trials: expected a number where there are no inputs, got None")
-            pair = np.zeros((size, trials), dtype=int)
-        else:
-            pair = np.asarray(inputs["pair"], dtype=int)
-            trials = pair.shape[1]
+        pair = self.shown(inputs, size, trials)
+        trials = pair.shape[1]
         alpha, beta, kappa, zeta = (np.asarray(params[name], dtype=float) for name in self.schema.params)
         rows = np.arange(size)
         values = np.full((size, self.pairs, 2), 0.5)

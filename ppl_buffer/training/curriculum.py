@@ -34,8 +34,8 @@ _TELL_NOTHING = 0.35
 _TELL_SPECIAL = 0.25
 # Probability that a parameter with a special value takes it, where it is told.
 _SPECIAL = 0.5
-# Likelihoods and evidence start without a context: half of the batches do so too, if the range of sizes holds 0.
-_NO_CONTEXT = 0.5
+# Likelihoods and evidence start without a context: so does this share of the batches, if the range of sizes holds 0.
+_NO_CONTEXT = 0.25
 _CONTEXT_ONLY = 0.5
 
 # No variable can be called so: names are identifiers.
@@ -55,7 +55,8 @@ class Settings:
     Args:
         batch_size: data sets in a batch of typical size; longer sequences come in smaller batches.
         trials: least and greatest number of trials of a sequence (ordered) or of a buffer (exchangeable).
-        context: least and greatest size of the context; exchangeable only.
+        context: least and greatest size of the context; exchangeable only. Sizes of both are drawn log-uniformly;
+            where the least context is 0, a quarter of the batches has none.
         told_sets: sets of told parameters that each data set is used with.
 
     Raises:
@@ -88,7 +89,7 @@ class Settings:
         """Data sets in a batch of so many trials: data sets times trials stay about constant."""
         typical = math.sqrt(self.trials[0] * self.trials[1])
         if not schema.ordered:
-            typical += sum(self.context) / 2
+            typical += math.sqrt(max(self.context[0], 1) * self.context[1])
         return max(1, round(self.batch_size * typical / (trials + context)))
 
     def least_size(self, schema: Schema) -> int:
@@ -117,13 +118,13 @@ def make_batch(simulator: Simulator, settings: Settings, seed: int, step: int, s
     """The batch of a step."""
     schema = simulator.schema
     rng = _generator(seed, stream, step)
-    low, high = settings.trials
-    trials = min(max(round(math.exp(rng.uniform(math.log(low), math.log(high)))), low), high)
+    trials = _log_uniform(rng, *settings.trials)
     context = 0
     if not schema.ordered:
-        context = int(rng.integers(settings.context[0], settings.context[1] + 1))
-        if settings.context[0] == 0 and rng.random() < _NO_CONTEXT:
-            context = 0
+        # Log-uniform as well: what a context tells grows with its logarithm, and large ones are slow.
+        low, high = settings.context
+        if high > 0 and (low > 0 or rng.random() >= _NO_CONTEXT):
+            context = _log_uniform(rng, max(low, 1), high)
     size = settings.size(schema, trials, context)
     special = [name in special_values(simulator) for name in schema.params]
     told = told_sets(rng, size, settings.told_sets, len(schema.params), special)
@@ -136,6 +137,10 @@ def make_batch(simulator: Simulator, settings: Settings, seed: int, step: int, s
     if schema.ordered:
         return Batch(_ordered(schema, params, told, data, probabilities), counts)
     return Batch(_exchangeable(schema, rng, params, told, data, probabilities, context, trials), counts)
+
+
+def _log_uniform(rng: np.random.Generator, low: int, high: int) -> int:
+    return min(max(round(math.exp(rng.uniform(math.log(low), math.log(high)))), low), high)
 
 
 def _generator(seed: int, stream: int, step: int, attempt: int = 0) -> np.random.Generator:

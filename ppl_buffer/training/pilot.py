@@ -41,7 +41,13 @@ def trained_box(simulator: Simulator) -> tuple[dict[str, tuple[float, float]], d
     """The range of each parameter that training covers, and its prior where the simulator states it."""
     stated = protocol.priors(simulator)
     names = list(simulator.schema.params)
-    box = {name: prior.box() for name, prior in stated.items()}
+    box: dict[str, tuple[float, float]] = {}
+    for name in names:
+        if name in stated:
+            low, high = stated[name].box()
+            # A prior that is relative to another parameter covers what both together can reach.
+            start = (0.0, 0.0) if stated[name].relative_to is None else box[str(stated[name].relative_to)]
+            box[name] = (start[0] + low, start[1] + high)
     if len(box) < len(names):
         draws = protocol.draw_params(simulator, np.random.default_rng(0), _PARAMS)
         for name in names:

@@ -26,8 +26,9 @@ class Simulator(Protocol):
     outcomes with those lapses in them.
 
     Optional members:
-        priors: dict parameter -> `Prior`, what `prior` draws from if the parameters are independent. Stored in the
-            checkpoint, so that ``net.prior()`` can rebuild it. Without it the trained box is the range of many draws.
+        priors: dict parameter -> `Prior`, what `prior` draws from if the parameters are independent, or each depends
+            on one earlier parameter as a `relative_to` says. Stored in the checkpoint, so that ``net.prior()`` can
+            rebuild it. Without it the trained box is the range of many draws.
         simulate_with_probabilities: as `simulate`, but returns ``(data, {first outcome: (size, trials, n)})``: the
             probabilities from which the simulator drew the first outcome, a category, given everything that it knew
             at that moment (latent states too). They take the place of the drawn category in the loss: the expected
@@ -112,9 +113,17 @@ def check_simulator(simulator: Simulator) -> None:
     for method in ("prior", "inputs", "simulate"):
         if not callable(getattr(simulator, method, None)):
             raise ValueError(f"simulator.{method}: expected a method, but {type(simulator).__name__} has none")
-    for name, prior in _optional(simulator, "priors").items():
+    stated = _optional(simulator, "priors")
+    for name, prior in stated.items():
         if not isinstance(prior, Prior):
             raise ValueError(f"simulator.priors[{name!r}]: expected a Prior, got {prior!r}")
+        order = list(schema.params)
+        earlier = [other for other in order[: order.index(name)] if other in stated]
+        if prior.relative_to is not None and prior.relative_to not in earlier:
+            raise ValueError(
+                f"simulator.priors[{name!r}]: expected a prior relative to an earlier parameter that has a prior, "
+                f"one of {earlier}, got {prior.relative_to!r}"
+            )
     for name, value in _optional(simulator, "special_values").items():
         variable = schema.params[name]
         if not bool(np.all(legal(variable, np.asarray(value, dtype=np.float32)))):

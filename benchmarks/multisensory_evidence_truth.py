@@ -1,0 +1,284 @@
+"""Log evidence of the multisensory models on people's data, from the exact likelihood: the truth for other estimates.
+
+For each of the 30 sets of 400 trials (`ppl_buffer.datasets.audiovisual_localization`) and for rho = 1 and 4/3, the
+likelihood, an integral over the noise of both percepts by quadrature, is integrated over the seven parameters' prior in
+two ways: importance sampling with a Student t fitted in tempered rounds that start from the prior, and bridge sampling
+(Meng & Wong 1996) between that t and Markov chains, with draws of its own. Both work on scores under which the prior is
+standard normal. What is reported is their mean, weighted by precision.
+
+The prior is normalised. Hassan et al. (ICLR 2026, arXiv 2510.09477), appendix D.3.3, add a floor to its density beyond
+the truncation, which their hard bounds never reach. If their densities inside are those of normal distributions that
+are not truncated, their log evidences are lower than these by 7 log(1 / 0.9545) = 0.326 nats, for both models alike.
+
+    python benchmarks/multisensory_evidence_truth.py [--data FOLDER] [--rows 0,1] [--parts runs/multisensory_truth]
+
+Each of the 60 results is kept in a file of its own as soon as it is known; the same call goes on with the others, and
+writes results/multisensory_evidence_truth.json when none is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from harness import RESULTS, print_table, write_results
+from scipy.special import gammaln, logsumexp
+from tqdm import tqdm
+
+from ppl_buffer.checkpoint import write_atomic
+from ppl_buffer.datasets import audiovisual_localization
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from tests.references.multisensory import NAMES, from_scores, log_likelihood  # noqa: E402
+
+RHOS = {"1": 1.0, "4/3": 4 / 3}
+# Fineness of the quadrature: `quadrature_change` says by how many nats a halving of the steps changes a log likelihood.
+# Fitting a proposal needs less.
+FINER, FINER_FIT = 0.32, 0.24
+# Draws of a round of the fit, of importance sampling and of bridge sampling; Markov chains, their length and burn-in.
+ROUND, DRAWS, CHAINS, LENGTH, BURN_IN = 180, 800, 20, 60, 15
+FREEDOM = 5.0
+DIMS = len(NAMES)
+# Scores beyond which a parameter is within 1 % of the prior's mass of the edge of its range.
+EDGE = 2.33
+
+
+class Student:
+    """A multivariate Student t: `location` (P,), `scale` (P, P) a Cholesky factor."""
+
+    def __init__(self, location: np.ndarray, scale: np.ndarray) -> None:
+        self.location, self.scale = location, scale
+
+    def sample(self, rng: np.random.Generator, size: int) -> np.ndarray:
+        spread = np.sqrt(FREEDOM / rng.chisquare(FREEDOM, (size, 1)))
+        return self.location + spread * rng.standard_normal((size, DIMS)) @ self.scale.T
+
+    def log_density(self, points: np.ndarray) -> np.ndarray:
+        distance = (np.linalg.solve(self.scale, (points - self.location).T) ** 2).sum(0)
+        constant = gammaln(0.5 * (FREEDOM + DIMS)) - gammaln(0.5 * FREEDOM) - 0.5 * DIMS * np.log(FREEDOM * np.pi)
+        determinant = np.log(np.diagonal(self.scale)).sum()
+        return constant - determinant - 0.5 * (FREEDOM + DIMS) * np.log1p(distance / FREEDOM)
+
+
+def log_prior(points: np.ndarray) -> np.ndarray:
+    """Of scores (n, P)."""
+    return -0.5 * (points**2).sum(-1) - 0.5 * DIMS * np.log(2 * np.pi)
+
+
+def fit(log_likelihood_of: Callable[[np.ndarray], np.ndarray], rng: np.random.Generator) -> Student:
+    """A proposal like the posterior: rounds of importance sampling, tempered until a fifth of the draws counts."""
+    points = rng.standard_normal((ROUND, DIMS))
+    log_ratio = np.zeros(ROUND)
+    settled = 0
+    while True:
+        total = log_likelihood_of(points)
+        power = _temper(total, log_ratio)
+        weight = np.exp(power * total + log_ratio - logsumexp(power * total + log_ratio))
+        location = weight @ points
+        covariance = (points - location).T @ ((points - location) * weight[:, None])
+        proposal = Student(location, np.linalg.cholesky(covariance + 1e-4 * np.eye(DIMS)))
+        settled += power == 1
+        if settled == 3:
+            return proposal
+        points = proposal.sample(rng, ROUND)
+        log_ratio = log_prior(points) - proposal.log_density(points)
+
+
+def _temper(total: np.ndarray, log_ratio: np.ndarray) -> float:
+    """Greatest power of the likelihood, at most 1, at which a fifth of the draws counts."""
+
+    def effective(power: float) -> float:
+        weight = power * total + log_ratio
+        return float(np.exp(2 * logsumexp(weight) - logsumexp(2 * weight)))
+
+    if effective(1.0) >= ROUND / 5:
+        return 1.0
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if effective(middle) >= ROUND / 5 else (low, middle)
+    return low
+
+
+def markov(
+    log_likelihood_of: Callable[[np.ndarray], np.ndarray], proposal: Student, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Posterior draws by chains of Metropolis-Hastings steps, independent ones and random walks in turn.
+
+    They start far apart: from draws of the proposal with its scale doubled.
+
+    Returns:
+        scores (chains, draws, P), their log likelihoods (chains, draws), and the share of independent steps accepted.
+    """
+    points = Student(proposal.location, 2 * proposal.scale).sample(rng, CHAINS)
+    total = log_likelihood_of(points)
+    kept_points, kept_total, accepted = [], [], []
+    for step in range(BURN_IN + LENGTH):
+        independent = step % 3 != 2
+        if independent:
+            new = proposal.sample(rng, CHAINS)
+        else:
+            new = points + 2.4 / np.sqrt(DIMS) * rng.standard_normal((CHAINS, DIMS)) @ proposal.scale.T
+        new_total = log_likelihood_of(new)
+        log_ratio = new_total - total + log_prior(new) - log_prior(points)
+        if independent:
+            log_ratio += proposal.log_density(points) - proposal.log_density(new)
+        accept = np.log(rng.random(CHAINS)) < log_ratio
+        points, total = np.where(accept[:, None], new, points), np.where(accept, new_total, total)
+        if step >= BURN_IN:
+            kept_points.append(points)
+            kept_total.append(total)
+            if independent:
+                accepted.append(accept.mean())
+    return np.stack(kept_points, 1), np.stack(kept_total, 1), float(np.mean(accepted))
+
+
+def bridge(posterior: np.ndarray, proposed: np.ndarray, effective: float) -> float:
+    """Log evidence from log (likelihood x prior / proposal) at posterior draws and at draws of the proposal."""
+    share = effective / (effective + len(proposed))
+    estimate = float(logsumexp(proposed) - np.log(len(proposed)))
+    for _ in range(1000):
+        # The optimal bridge, whose weights depend on the evidence itself.
+        above = -np.logaddexp(np.log(share), np.log1p(-share) + estimate - proposed)
+        below = -np.logaddexp(np.log(share) + posterior, np.log1p(-share) + estimate)
+        new = logsumexp(above) - np.log(len(proposed)) - logsumexp(below) + np.log(posterior.size)
+        done, estimate = abs(new - estimate) < 1e-8, float(new)
+        if done:
+            break
+    return estimate
+
+
+def effective_draws(chains: np.ndarray) -> float:
+    """Effective number of draws of (chains, draws), from the spread of the chains' means."""
+    between = chains.mean(1).var(ddof=1)
+    return float(min(chains.size, chains.size * chains.var() / (chains.shape[1] * between)))
+
+
+def evidence(
+    inputs: dict[str, np.ndarray], response: np.ndarray, rho: float, rng: np.random.Generator, bar: Any
+) -> dict[str, Any]:
+    """Log evidence of one set of trials by both methods, and a summary of the posterior."""
+    calls = [0]
+
+    def total(points: np.ndarray, finer: float = FINER) -> np.ndarray:
+        params = from_scores(points)
+        out = np.empty(len(points))
+        for row in range(len(points)):
+            one = {name: x[row] for name, x in params.items()}
+            out[row] = log_likelihood(one, inputs, response, rho, finer).sum()
+            calls[0] += 1
+        bar.set_postfix(likelihoods=calls[0])
+        return out
+
+    proposal = fit(lambda points: total(points, FINER_FIT), rng)
+
+    def proposed() -> tuple[np.ndarray, np.ndarray]:
+        points = proposal.sample(rng, DRAWS)
+        return points, total(points) + log_prior(points) - proposal.log_density(points)
+
+    points, weights = proposed()
+    importance = float(logsumexp(weights) - np.log(DRAWS))
+    relative = np.exp(weights - importance)
+    importance_error = float(relative.std() / np.sqrt(DRAWS))
+
+    draws, draws_total, accepted = markov(total, proposal, rng)
+    flat = draws.reshape(-1, DIMS)
+    ratios = (draws_total.ravel() + log_prior(flat) - proposal.log_density(flat)).reshape(CHAINS, -1)
+    _, fresh = proposed()
+    effective = effective_draws(np.exp(-np.logaddexp(ratios, importance)))
+    bridged = bridge(ratios, fresh, effective)
+    # Jackknife over chains and over blocks of the proposal's draws.
+    blocks = np.array_split(np.arange(DRAWS), CHAINS)
+    chains_left = [bridge(np.delete(ratios, k, 0), fresh, effective) for k in range(CHAINS)]
+    draws_left = [bridge(ratios, np.delete(fresh, block), effective) for block in blocks]
+    bridge_error = float(np.sqrt((CHAINS - 1) * (np.var(chains_left) + np.var(draws_left))))
+
+    precision = np.array([importance_error, bridge_error]) ** -2.0
+    params = from_scores(draws)
+    few = flat[rng.integers(0, len(flat), 5)]
+    return {
+        "log_evidence": float(np.average([importance, bridged], weights=precision)),
+        "standard_error": float(precision.sum() ** -0.5),
+        "importance": {
+            "log_evidence": importance,
+            "standard_error": importance_error,
+            "effective_draws": float(relative.sum() ** 2 / (relative**2).sum()),
+        },
+        "bridge": {
+            "log_evidence": bridged,
+            "standard_error": bridge_error,
+            "effective_draws": effective,
+            "accepted": accepted,
+        },
+        "likelihoods": calls[0],
+        "quadrature_change": float(np.abs(total(few, 2 * FINER) - total(few)).max()),
+        "posterior": {
+            name: {
+                "mean": float(x.mean()),
+                "sd": float(x.std()),
+                "at_low_edge": float((draws[..., index] < -EDGE).mean()),
+                "at_high_edge": float((draws[..., index] > EDGE).mean()),
+            }
+            for index, (name, x) in enumerate(params.items())
+        },
+    }
+
+
+def main() -> None:
+    """Compute what is missing; print and write when all is there."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default=None, help="file or folder of the audio-visual data")
+    parser.add_argument("--rows", default=None, help="which of the 30 sets, e.g. 0,5,7; all by default")
+    parser.add_argument("--parts", default="runs/multisensory_truth", help="folder of the single results")
+    parser.add_argument("--results", default=str(RESULTS), help="folder of the results file")
+    options = parser.parse_args()
+    data = audiovisual_localization(options.data)
+    parts = Path(options.parts)
+    parts.mkdir(parents=True, exist_ok=True)
+    rows = range(len(data.subjects)) if options.rows is None else [int(row) for row in options.rows.split(",")]
+    jobs = [(row, name) for row in rows for name in RHOS]
+    bar = tqdm(jobs, unit="evidence")
+    for row, name in bar:
+        file = parts / f"{row}_{'1' if name == '1' else '43'}.json"
+        if file.exists():
+            continue
+        start = time.process_time()
+        inputs = {key: x[row] for key, x in data.inputs.items()}
+        rng = np.random.default_rng([row, list(RHOS).index(name)])
+        result = evidence(inputs, data.outcomes["response"][row], RHOS[name], rng, bar)
+        place = {"row": row, "subject": int(data.subjects[row]), "set": row % 2, "rho": name}
+        result = {**place, **result, "cpu_seconds": time.process_time() - start}
+        write_atomic(file, json.dumps(result, allow_nan=False).encode())
+    found = [json.loads(file.read_text()) for file in parts.glob("[0-9]*_*.json")]
+    found.sort(key=lambda one: (one["row"], one["rho"]))
+    differences = [abs(one["importance"]["log_evidence"] - one["bridge"]["log_evidence"]) for one in found]
+    print_table(
+        "Log evidence (nats), and the two methods",
+        ["subject", "set", "rho", "log evidence", "error", "importance", "error", "bridge", "error"],
+        [
+            [one["subject"], one["set"], one["rho"], one["log_evidence"], one["standard_error"]]
+            + [one[method][key] for method in ("importance", "bridge") for key in ("log_evidence", "standard_error")]
+            for one in found
+        ],
+    )
+    print(f"\ngreatest difference of the methods: {max(differences):.3f} nats")
+    if len(found) < len(data.subjects) * len(RHOS):
+        print(f"{len(found)} of {len(data.subjects) * len(RHOS)} are known: no results file yet")
+        return
+    summary = {
+        "greatest_standard_error": max(one["standard_error"] for one in found),
+        "greatest_difference_of_methods": max(differences),
+        "bar": 0.1,
+        "sets": found,
+    }
+    write_results("multisensory_evidence_truth", summary, Path(options.results))
+
+
+if __name__ == "__main__":
+    main()

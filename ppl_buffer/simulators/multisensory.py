@@ -1,0 +1,135 @@
+"""Audio-visual localisation by causal inference: a continuous report that is cheap to draw and costly to score.
+
+The observer is that of Kording, Beierholm, Ma, Quartz, Tenenbaum & Shams (2007), "Causal inference in multisensory
+perception", PLoS ONE 2, e943, as Hassan et al. (ICLR 2026, arXiv 2510.09477), appendix D.3, fit it to the experiment of
+Liu, Holland, Ma & Acerbi (2026), PLOS Computational Biology 22, e1014251.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ppl_buffer.prior import Prior
+from ppl_buffer.schema import Categorical, Real, Schema
+
+Arrays = dict[str, np.ndarray]
+
+_LAPSE = 0.02
+_LAPSE_RANGE = (-45.0, 45.0)
+_VISUAL = ("log_sigma_V_low", "log_sigma_V_med", "log_sigma_V_high")
+
+
+def _normal(loc: float, scale: float, relative_to: str | None = None) -> Prior:
+    """A normal distribution truncated two standard deviations from its mean."""
+    bounds = {"low": loc - 2 * scale, "high": loc + 2 * scale}
+    return Prior("TruncatedNormal", {"loc": loc, "scale": scale, **bounds}, relative_to)
+
+
+class MultisensoryCausalInference:
+    """Where a sound or a flash seems to be, to an observer who asks whether both have the same source.
+
+    On each trial a sound at ``s_A`` and a flash at ``s_V`` (degrees) are perceived at
+
+        x_A = rho * (s_A + eps_A),  eps_A ~ Normal(0, sigma_A),        x_V = s_V + eps_V,  eps_V ~ Normal(0, sigma_V),
+
+    with sigma_V that of the flash's noise level. The observer takes x_A for Normal(s_A, sigma_A) and x_V for
+    Normal(s_V, sigma_V), and believes that sources are Normal(0, sigma_S), and one for both (C = 1) with probability
+    p_same. What is asked for is estimated by the mean over both cases,
+
+        s_hat = p(C = 1 | x_A, x_V) E[s | x_A, x_V, C = 1] + p(C = 2 | x_A, x_V) E[s_A or s_V | x_A or x_V, C = 2],
+
+    and reported as Normal(s_hat, sigma_M); in 2 % of the trials the report is uniform on [-45, 45] instead. The
+    trials are independent given the parameters, and the likelihood of one is an integral over eps_A and eps_V.
+
+    Inputs: ``r_type``, which report is asked for (0: where the flash was, BV; 1: where the sound was, BA); ``s_A``,
+    ``s_V``; ``V_level``, the noise of the flash (0 low, 1 medium, 2 high). Outcome: ``response``, degrees.
+
+    Parameters: ``log_sigma_V_low``, ``log_sigma_V_med``, ``log_sigma_V_high`` (a flash's noise at each level),
+    ``log_sigma_A``, ``log_sigma_S``, ``log_sigma_M``, natural logarithms of degrees; ``logit_p_same``. Their priors are
+    normal, truncated two standard deviations from the mean; that of a flash's noise is relative to the noise at the
+    level below.
+
+    Args:
+        rho: stretch of the auditory percept. 1 = none; 4/3 maps the range of the sounds, 30 degrees, to that of the
+            flashes, 40 degrees. It is known, not a parameter: one network a value.
+
+    Raises:
+        ValueError: if rho is not a finite number above 0.
+    """
+
+    priors = {
+        "log_sigma_V_low": _normal(0.0, 1.5),
+        "log_sigma_V_med": _normal(1.0, 1.0, relative_to="log_sigma_V_low"),
+        "log_sigma_V_high": _normal(0.75, 0.5, relative_to="log_sigma_V_med"),
+        "log_sigma_A": _normal(1.75, 0.5),
+        "log_sigma_S": _normal(2.5, 1.0),
+        "log_sigma_M": _normal(0.0, 0.5),
+        "logit_p_same": _normal(1.5, 1.5),
+    }
+    schema = Schema(
+        params={name: Real() for name in priors},
+        inputs={"r_type": Categorical(2), "s_A": Real(), "s_V": Real(), "V_level": Categorical(3)},
+        outcomes={"response": Real(lapse=_LAPSE_RANGE)},
+        ordered=False,
+        independent=True,
+        contamination=_LAPSE,
+    )
+
+    def __init__(self, rho: float = 1.0) -> None:
+        if isinstance(rho, bool) or not isinstance(rho, (int, float)) or not (math.isfinite(rho) and rho > 0):
+            raise ValueError(f"rho: expected a finite number above 0, got {rho!r}")
+        self.rho = float(rho)
+        self.name = f"MultisensoryCausalInference(rho={self.rho:.4g})"
+
+    def prior(self, rng: np.random.Generator, size: int) -> Arrays:
+        """Draw parameters: dict name -> (size,)."""
+        drawn: Arrays = {}
+        for name, prior in self.priors.items():
+            start = 0.0 if prior.relative_to is None else drawn[prior.relative_to]
+            drawn[name] = start + prior.sample(rng, size)
+        return drawn
+
+    def inputs(self, rng: np.random.Generator, size: int, trials: int) -> Arrays:
+        """Draw trials as in the experiment: dict of ``r_type``, ``s_A``, ``s_V``, ``V_level``, each (size, trials).
+
+        The sound is at -15, -10, ..., 15 degrees; the flash is there too in half of the trials, and else uniform on
+        [-20, 20]. Report and noise level are drawn independently, each value equally often on average.
+        """
+        shape = (size, trials)
+        sound = 5.0 * rng.integers(-3, 4, shape)
+        flash = np.where(rng.random(shape) < 0.5, sound, rng.uniform(-20.0, 20.0, shape))
+        return {"r_type": rng.integers(0, 2, shape), "s_A": sound, "s_V": flash, "V_level": rng.integers(0, 3, shape)}
+
+    def simulate(self, rng: np.random.Generator, params: Arrays, inputs: Arrays) -> Arrays:
+        """Draw reports: {"response": (size, trials)}.
+
+        Args:
+            rng: the only source of randomness.
+            params: dict name -> (size,).
+            inputs: dict name -> (size, trials), any stimuli, not only those of `inputs`.
+        """
+        auditory = np.asarray(inputs["r_type"]) == 1
+        shape = auditory.shape
+        level = np.asarray(inputs["V_level"], dtype=int)
+        visual = np.exp(np.take_along_axis(np.stack([params[name] for name in _VISUAL], -1), level, 1))
+        others = ("log_sigma_A", "log_sigma_S", "log_sigma_M", "logit_p_same")
+        columns = (np.asarray(params[name], dtype=float)[:, None] for name in others)
+        log_auditory, log_source, log_motor, logit_same = columns
+        hearing, motor = np.exp(log_auditory), np.exp(log_motor)
+        x_auditory = self.rho * (inputs["s_A"] + hearing * rng.standard_normal(shape))
+        x_visual = inputs["s_V"] + visual * rng.standard_normal(shape)
+        # Variances of the percepts about the source, and of the source.
+        a, v, s = hearing**2, visual**2, np.exp(2 * log_source)
+        # Evidence for one source of both percepts against one source each.
+        joint = a * v + s * (a + v)
+        agreement = x_auditory * x_visual - 0.5 * s * (x_auditory**2 / (a + s) + x_visual**2 / (v + s))
+        log_odds = logit_same + 0.5 * np.log((a + s) * (v + s) / joint) + s / joint * agreement
+        # tanh never overflows.
+        same = 0.5 * (1 + np.tanh(0.5 * log_odds))
+        together = s * (x_auditory * v + x_visual * a) / joint
+        apart = np.where(auditory, x_auditory * s / (a + s), x_visual * s / (v + s))
+        estimate = same * together + (1 - same) * apart
+        response = estimate + motor * rng.standard_normal(shape)
+        return {"response": np.where(rng.random(shape) < _LAPSE, rng.uniform(*_LAPSE_RANGE, shape), response)}

@@ -1,0 +1,119 @@
+"""Q-learning whose values drive a diffusion: choices, response times and rewards of a learner.
+
+The model is the reinforcement-learning drift-diffusion model of Pedersen, Frank & Biele (2017), Psychonomic Bulletin &
+Review 24, 1234-1251, as in HDDM (Pedersen & Frank 2020, Computational Brain & Behavior 3, 458-471).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ppl_buffer.prior import Prior
+from ppl_buffer.schema import Categorical, Interval, Positive, Real, Schema
+from ppl_buffer.simulators.drift_diffusion import check_params, choice_probability, decision_time
+from ppl_buffer.simulators.selection_task import SelectionTask
+
+Arrays = dict[str, np.ndarray]
+
+
+class RLDriftDiffusion(SelectionTask):
+    """Q-learning over `pairs` pairs of symbols, each decision a diffusion.
+
+    On trial k the pair ``pair_k`` is shown. Evidence starts half way between two boundaries that are ``boundary``
+    apart and moves, with unit variance a second, at the drift
+
+        scaling * (Q[pair_k, 1] - Q[pair_k, 0]),
+
+    until it reaches the upper one (``choice_k`` = 1) or the lower one (0); the response time ``rt_k`` is that moment
+    plus ``non_decision_time``. A reward ``reward_k`` in {0, 1} follows, and the chosen value alone is updated,
+
+        Q <- Q + alpha * (reward - Q),    alpha = alpha_positive if reward > Q, else alpha_negative.
+
+    All values start at 0.5.
+
+    Parameters, uniform over the box in `priors`: learning rates ``alpha_positive`` and ``alpha_negative`` in (0, 1);
+    ``scaling`` above 0, the drift at a difference of values of 1; ``boundary``, the separation of the boundaries
+    (HDDM's a; twice the a of HSSM); ``non_decision_time`` in seconds. The box is that of HSSM's model
+    ``2AB_RescorlaWagner_DDM``, with its a doubled.
+
+    Args:
+        pairs: number of symbol pairs.
+        reward_probabilities: for each pair, the probability of a reward for its better symbol; the other symbol is
+            rewarded with the complement. Option 1 is the better symbol. By default 0.8, 0.7, 0.6, repeated.
+
+    Raises:
+        ValueError: if `pairs` is below 1, or the reward probabilities do not fit it or lie outside [0, 1].
+    """
+
+    priors = {
+        "alpha_positive": Prior.uniform(0.0, 1.0),
+        "alpha_negative": Prior.uniform(0.0, 1.0),
+        "scaling": Prior.uniform(0.0, 10.0),
+        "boundary": Prior.uniform(0.6, 5.0),
+        "non_decision_time": Prior.uniform(0.0, 2.0),
+    }
+
+    def __init__(self, pairs: int = 3, reward_probabilities: Sequence[float] | None = None) -> None:
+        super().__init__(pairs, reward_probabilities)
+        self.schema = Schema(
+            params={
+                "alpha_positive": Interval(0, 1),
+                "alpha_negative": Interval(0, 1),
+                "scaling": Positive(),
+                "boundary": Positive(),
+                "non_decision_time": Positive(),
+            },
+            inputs=self.input_variables,
+            outcomes={"choice": Categorical(2), "rt": Positive()},
+            feedback={"reward": Real()},
+            ordered=True,
+        )
+
+    def prior(self, rng: np.random.Generator, size: int) -> Arrays:
+        """Draw parameters: dict name -> (size,)."""
+        return {name: prior.sample(rng, size) for name, prior in self.priors.items()}
+
+    def simulate(self, rng: np.random.Generator, params: Arrays, inputs: Arrays, trials: int | None = None) -> Arrays:
+        """Draw ``choice`` in {0, 1}, ``rt`` in seconds and ``reward`` in {0, 1}, each (size, trials).
+
+        Args:
+            rng: the only source of randomness.
+            params: dict name -> (size,).
+            inputs: dict name -> (size, trials).
+            trials: number of trials; needed only where there are no inputs (`pairs=1`).
+
+        Raises:
+            ValueError: if a parameter is missing or not legal, or `trials` is needed and not given.
+        """
+        return self.simulate_with_probabilities(rng, params, inputs, trials)[0]
+
+    def simulate_with_probabilities(
+        self, rng: np.random.Generator, params: Arrays, inputs: Arrays, trials: int | None = None
+    ) -> tuple[Arrays, Arrays]:
+        """`simulate`, and the choice probabilities given the parameters and the trials before.
+
+        Returns:
+            the data, and {"choice": (size, trials, 2)}.
+        """
+        positive, negative, scaling, boundary, non_decision_time = check_params(self.schema, params).values()
+        size = len(scaling)
+        pair = self.shown(inputs, size, trials)
+        trials = pair.shape[1]
+        rows = np.arange(size)
+        values = np.full((size, self.pairs, 2), 0.5)
+        choice = np.empty((size, trials), dtype=int)
+        reward, drift, upper = (np.empty((size, trials)) for _ in range(3))
+        choice_uniform, reward_uniform = rng.random((trials, size)), rng.random((trials, size, 1))
+        for k in range(trials):
+            shown = pair[:, k]
+            drift[:, k] = scaling * (values[rows, shown, 1] - values[rows, shown, 0])
+            upper[:, k] = choice_probability(drift[:, k], boundary, 0.5)
+            choice[:, k] = chosen = (choice_uniform[k] < upper[:, k]).astype(int)
+            reward[:, k] = self.environment(k, {"pair": shown}, {"choice": chosen}, reward_uniform[k])["reward"]
+            error = reward[:, k] - values[rows, shown, chosen]
+            values[rows, shown, chosen] += np.where(error > 0, positive, negative) * error
+        # Nothing is learnt from the time that a choice took: all of them at once.
+        rt = non_decision_time[:, None] + decision_time(rng, drift, boundary[:, None], 0.5, choice)
+        return {"choice": choice, "rt": rt, "reward": reward}, {"choice": np.stack([1 - upper, upper], axis=-1)}

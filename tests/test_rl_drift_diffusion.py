@@ -1,0 +1,203 @@
+"""The learner whose values drive a diffusion, against its exact likelihood, and that against the model's definition."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from ppl_buffer.simulators import RLDriftDiffusion
+from tests.references import drift_diffusion, rl_drift_diffusion
+
+NAMES = ["alpha_positive", "alpha_negative", "scaling", "boundary", "non_decision_time"]
+
+
+def simulated(simulator, datasets, trials, seed=0):
+    """Parameters, (pair, choice, rt, reward) and the simulator's own probabilities of each option."""
+    rng = np.random.default_rng(seed)
+    params = simulator.prior(rng, datasets)
+    inputs = simulator.inputs(rng, datasets, trials)
+    data, probabilities = simulator.simulate_with_probabilities(rng, params, inputs, trials)
+    pair = inputs.get("pair", np.zeros((datasets, trials), int))
+    return params, (pair, data["choice"], data["rt"], data["reward"]), probabilities["choice"]
+
+
+@pytest.fixture(scope="module")
+def small():
+    """Eleven data sets with two pairs shown 10 and 9 times."""
+    return simulated(RLDriftDiffusion(2, [0.9, 0.35]), 11, 19)
+
+
+@pytest.fixture(scope="module")
+def large():
+    """Data sets of three pairs, enough to see a distribution."""
+    return simulated(RLDriftDiffusion(), 137, 101, seed=1)
+
+
+# The reference ----------------------------------------------------------------------------------------------------
+
+
+def test_drifts_follow_the_definition(small):
+    params, (pair, choice, _, reward), _ = small
+    drifts = rl_drift_diffusion.exact_drifts(params, pair, choice, reward)
+    for row in range(11):
+        values = {(0, 0): 0.5, (0, 1): 0.5, (1, 0): 0.5, (1, 1): 0.5}
+        for k in range(19):
+            shown, chosen, rewarded = pair[row, k], choice[row, k], reward[row, k]
+            expected = params["scaling"][row] * (values[shown, 1] - values[shown, 0])
+            np.testing.assert_allclose(drifts[row, k], expected, rtol=1e-12)
+            error = rewarded - values[shown, chosen]
+            rate = params["alpha_positive"][row] if error > 0 else params["alpha_negative"][row]
+            values[shown, chosen] += rate * error
+
+
+def test_conditionals_are_the_density_at_the_drift_of_the_trial(small):
+    params, (pair, choice, rt, reward), _ = small
+    conditionals = rl_drift_diffusion.exact_conditionals(params, pair, choice, rt, reward)
+    drifts = rl_drift_diffusion.exact_drifts(params, pair, choice, reward)
+    for row, k in itertools.product(range(11), (0, 4, 18)):
+        decision = {name: params[name][row] for name in ("boundary", "non_decision_time")}
+        decision |= {"drift": drifts[row, k], "starting_point": 0.5, "drift_variability": 0.0}
+        expected = drift_diffusion.log_density(decision, choice[row, k], rt[row, k])
+        np.testing.assert_allclose(conditionals[row, k], expected)
+
+
+def test_conditionals_broadcast_parameter_draws(small):
+    params, data, _ = small
+    draws = {name: np.stack([value, 0.5 * value], -1) for name, value in params.items()}
+    both = rl_drift_diffusion.exact_conditionals(draws, *(x[:, None] for x in data))
+    halved = {name: 0.5 * value for name, value in params.items()}
+    np.testing.assert_allclose(both[:, 0], rl_drift_diffusion.exact_conditionals(params, *data))
+    np.testing.assert_allclose(both[:, 1], rl_drift_diffusion.exact_conditionals(halved, *data))
+
+
+def test_conditionals_in_jax_agree_and_skip_masked_trials_and_are_differentiable(small):
+    params, data, _ = small
+    expected = rl_drift_diffusion.exact_conditionals(params, *data)
+    # Trials that do not exist, with a choice, a reward and an impossible response time, among the real ones.
+    at = [0, 3, 3, 19]
+    padded = [np.insert(x, at, 1e-3 if x is data[2] else 1, axis=1) for x in data]
+    mask = np.insert(np.ones((11, 19), bool), at, False, axis=1)
+
+    @jax.jit
+    def gradient(params):
+        def total(params):
+            log_probs = rl_drift_diffusion.exact_conditionals_jax(params, *padded, trial_mask=mask)
+            return log_probs.sum(), log_probs
+
+        return jax.grad(total, has_aux=True)(params)
+
+    with jax.enable_x64(True):
+        slopes, log_probs = gradient({name: jnp.asarray(value) for name, value in params.items()})
+    np.testing.assert_allclose(np.asarray(log_probs)[mask].reshape(11, 19), expected, rtol=1e-9)
+    assert (np.asarray(log_probs)[~mask] == 0).all()
+    for name in NAMES:
+        upper, lower = (
+            rl_drift_diffusion.exact_conditionals(params | {name: params[name] + change}, *data).sum(-1)
+            for change in (1e-6, -1e-6)
+        )
+        np.testing.assert_allclose(slopes[name], (upper - lower) / 2e-6, rtol=1e-4, atol=1e-4)
+
+
+# The simulator ----------------------------------------------------------------------------------------------------
+
+
+def test_probabilities_are_those_of_the_exact_drift(small):
+    params, (pair, choice, _, reward), probabilities = small
+    drifts = rl_drift_diffusion.exact_drifts(params, pair, choice, reward)
+    expected = 1 / (1 + np.exp(-drifts * params["boundary"][:, None]))
+    np.testing.assert_allclose(probabilities[..., 1], expected, rtol=1e-10)
+    np.testing.assert_allclose(probabilities.sum(-1), 1)
+
+
+def test_choices_follow_their_probabilities(large):
+    _, (_, choice, _, _), probabilities = large
+    chance = probabilities[..., 1]
+    edges = np.quantile(chance, np.linspace(0, 1, 12))
+    for low, high in itertools.pairwise(edges):
+        inside = (chance >= low) & (chance < high)
+        if not inside.any():  # untouched pairs all have probability one half
+            continue
+        expected = chance[inside]
+        error = np.sqrt((expected * (1 - expected)).sum()) / inside.sum()
+        assert abs(choice[inside].mean() - expected.mean()) < 4 * error
+
+
+def test_response_times_follow_the_exact_density_given_the_choice(large):
+    params, (pair, choice, rt, reward), probabilities = large
+    decision = {name: params[name][:, None] for name in ("boundary", "non_decision_time")}
+    decision["drift"] = rl_drift_diffusion.exact_drifts(params, pair, choice, reward)
+    chosen = np.take_along_axis(probabilities, choice[..., None], -1)[..., 0]
+    share = drift_diffusion.distribution_function(decision, choice, rt, nodes=160) / chosen
+    for option in (0, 1):
+        assert stats.kstest(share[choice == option], "uniform").pvalue > 1e-3
+    # Trial after trial the shares are independent.
+    assert abs(np.corrcoef(share[:, 1:].ravel(), share[:, :-1].ravel())[0, 1]) < 4 / np.sqrt(share.size)
+
+
+def test_rewards_follow_the_probability_of_the_symbol(large):
+    _, (pair, choice, _, reward), _ = large
+    assert set(np.unique(reward)) == {0.0, 1.0}
+    for index, option in itertools.product((0, 1, 2), (0, 1)):
+        trials = (pair == index) & (choice == option)
+        chance = (0.8, 0.7, 0.6)[index] if option else 1 - (0.8, 0.7, 0.6)[index]
+        assert abs(reward[trials].mean() - chance) < 4 * np.sqrt(chance * (1 - chance) / trials.sum())
+
+
+def test_one_pair_needs_no_input_but_the_number_of_trials():
+    simulator = RLDriftDiffusion(1)
+    assert simulator.schema.inputs == {} and simulator.inputs(np.random.default_rng(0), 5, 7) == {}
+    params, data, probabilities = simulated(simulator, 5, 7)
+    drifts = rl_drift_diffusion.exact_drifts(params, data[0], data[1], data[3])
+    np.testing.assert_allclose(probabilities[..., 1], 1 / (1 + np.exp(-drifts * params["boundary"][:, None])))
+    with pytest.raises(ValueError, match="trials: expected a number"):
+        simulator.simulate(np.random.default_rng(0), params, {})
+
+
+def test_the_generator_is_the_only_source_of_randomness():
+    first, again, other = (simulated(RLDriftDiffusion(), 11, 23, seed=seed) for seed in (3, 3, 4))
+    for a, b, c in zip(first[1], again[1], other[1], strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert (a != c).any()
+
+
+def test_prior_fills_the_published_box():
+    draws = RLDriftDiffusion().prior(np.random.default_rng(0), 20_000)
+    assert list(draws) == NAMES == list(RLDriftDiffusion().schema.params)
+    box = [(0, 1), (0, 1), (0, 10), (2 * 0.3, 2 * 2.5), (0, 2)]
+    for (low, high), values in zip(box, draws.values(), strict=True):
+        share = np.sort((values - low) / (high - low))
+        # Kolmogorov-Smirnov distance from the uniform distribution, at about p = 1e-4.
+        assert np.abs(share - np.linspace(0, 1, 20_000)).max() < 2.2 / np.sqrt(20_000)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"alpha_positive": 1.0}, r"params\['alpha_positive'\]: expected a number in \(0, 1\), got 1"),
+        ({"alpha_negative": np.nan}, r"params\['alpha_negative'\]: .* got nan"),
+        ({"scaling": 0.0}, r"params\['scaling'\]: expected a number above 0, got 0"),
+        ({"boundary": np.inf}, r"params\['boundary'\]: .* got inf"),
+    ],
+)
+def test_illegal_parameters_are_refused(change, message):
+    simulator = RLDriftDiffusion()
+    rng = np.random.default_rng(0)
+    params = simulator.prior(rng, 3)
+    params[next(iter(change))][1] = next(iter(change.values()))
+    with pytest.raises(ValueError, match=message):
+        simulator.simulate(rng, params, simulator.inputs(rng, 3, 5))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0,), "pairs: expected an integer of at least 1, got 0"),
+        ((3, [0.8, 0.7]), r"reward_probabilities: expected 3 numbers, got shape \(2,\)"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        RLDriftDiffusion(*arguments)
