@@ -1,15 +1,18 @@
-"""Write the card of the shipped network `noisy_q` from what the other benchmarks measured.
+"""Write the cards of the shipped networks from what the other benchmarks measured.
 
-Reads benchmarks/results/{noisy_q_accuracy,noisy_q_posterior,gradient}.json and writes noisy_q.json (figures, shown by
-`ppl_buffer.zoo()`) and noisy_q.md (the card) beside the checkpoint. No figure in the card is typed by hand.
+Reads benchmarks/results/{noisy_q_accuracy,noisy_q_posterior,gradient,gp_accuracy}.json and writes, beside each
+checkpoint, NAME.json (figures, shown by `ppl_buffer.zoo()`) and NAME.md (the card). No figure in a card is typed by
+hand.
 
-    python benchmarks/make_card.py
+    python benchmarks/make_card.py [noisy_q] [gp]
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +23,13 @@ from ppl_buffer.config import weight_shapes
 
 PRETRAINED = Path(pb.__file__).parent / "pretrained"
 # What no file records.
-HISTORY = """The cosine of the learning rate was moved while the run went on: planned for 10,000 steps, it was to end
-at 8,200 (after step 4,569), 9,600 (after 5,564) and 11,800 (after 9,600). Until step 5,564 fewer data sets had zeta = 0
-(7.5 % instead of 24 %) and no told-set told zeta alone. A run of the script from the start repeats the recipe, not the
-weights."""
+HISTORY = """The run had two parts. Until step 11,800 sequences had 40 to 400 trials, 32 data sets in a batch of
+typical size, and the training targets were choice probabilities given the learning noise that was drawn; until step
+5,564 fewer data sets had zeta = 0 (7.5 % instead of 24 %) and no told-set told zeta alone. Then sequences had 80 to
+400 trials, 22 in a batch, and the targets came from the simulator's particle filter. The cosine of the learning rate
+was moved while the run went on: planned for 10,000 steps, it was to end at 8,200 (after step 4,569), 9,600 (after
+5,564), 11,800 (after 9,600), 26,000 (after 11,800) and 24,000 (after 17,879); the run was stopped after 22,050 steps.
+A run of the script from the start repeats the recipe of the second part, not the weights."""
 
 
 def read(name: str) -> dict[str, Any]:
@@ -32,8 +38,41 @@ def read(name: str) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
-def main() -> None:
-    """Collect and write."""
+def write(name: str, figures: dict[str, float], card: str) -> None:
+    """Write both files of a network."""
+    (PRETRAINED / f"{name}.json").write_text(json.dumps(figures, indent=2) + "\n")
+    (PRETRAINED / f"{name}.md").write_text(card)
+
+
+def weights(net: Any) -> str:
+    """How many weights, and of what sizes."""
+    count = sum(math.prod(shape) for shape in weight_shapes(net.schema, net.config).values())
+    return f"{count:,} weights; width {net.config.width}, depth {net.config.depth}, {net.config.heads} heads."
+
+
+def box(record: Any) -> str:
+    """Rows of the trained range."""
+    return "\n".join(
+        f"| `{name}` | {record.priors[name].family if record.priors.get(name) else 'unknown'} | {low:g} to {high:g} |"
+        for name, (low, high) in record.box.items()
+    )
+
+
+def text(value: float | None) -> str:
+    """A number in a card."""
+    return "" if value is None else f"{value:.3g}"
+
+
+def measured_on(benchmark: dict[str, Any]) -> str:
+    """The last lines of a card."""
+    hardware = benchmark.get("hardware", {})
+    return f"""Measured on {hardware.get('cores', '?')} cores of {hardware.get('cpu', 'an unknown processor')},
+{benchmark.get('date', '')[:10]}. Licence: Apache-2.0, as the package.
+"""
+
+
+def noisy_q() -> None:
+    """The card of `noisy_q`."""
     net = pb.load("noisy_q")
     record = net.record
     accuracy, posterior, gradient = (read(name) for name in ("noisy_q_accuracy", "noisy_q_posterior", "gradient"))
@@ -53,30 +92,20 @@ def main() -> None:
         ratio, people = (gradient["results"][key] for key in ("observed_over_full", "people"))
         rows.append((f"gradient, {people} people: times faster with observe", ratio, 4.0, ratio >= 4.0))
     figures = {name: measured for name, measured, _, _ in rows}
-    (PRETRAINED / "noisy_q.json").write_text(json.dumps(figures, indent=2) + "\n")
-
-    def text(value: float | None) -> str:
-        return "" if value is None else f"{value:.3g}"
-
     met = {True: "yes", False: "**no**", None: ""}
     table = "\n".join(
         f"| {name} | {text(measured)} | {text(bar)} | {met[good]} |" for name, measured, bar, good in rows
     )
-    box = "\n".join(
-        f"| `{name}` | {record.priors[name].family if record.priors.get(name) else 'unknown'} | {low:g} to {high:g} |"
-        for name, (low, high) in record.box.items()
-    )
-    shapes = weight_shapes(net.schema, net.config)
-    count = sum(math.prod(shape) for shape in shapes.values())
     provenance = record.provenance
-    hardware = accuracy.get("hardware", {})
-    (PRETRAINED / "noisy_q.md").write_text(
+    write(
+        "noisy_q",
+        figures,
         f"""# `noisy_q`
 
 A likelihood, and model evidence, for Q-learning with learning noise over three pairs of symbols
 (`ppl_buffer.simulators.NoisyQ`): binary choices, binary rewards as feedback, ordered trials.
 
-{count:,} weights; width {net.config.width}, depth {net.config.depth}, {net.config.heads} heads. Trained by
+{weights(net)} Trained by
 `examples/train_noisy_q.py` on {provenance.get('data_sets', 0):,} simulated sequences of up to {record.trials} trials
 (step {provenance.get('step')} of {provenance.get('steps')}, seed {provenance.get('seed')}).
 
@@ -86,7 +115,7 @@ A likelihood, and model evidence, for Q-learning with learning noise over three 
 
 | parameter | prior | range |
 |---|---|---|
-{box}
+{box(record)}
 
 Rewards were drawn with probabilities 0.8, 0.7 and 0.6 for the better symbol of each pair. Outside of all this the
 network's numbers are extrapolations.
@@ -101,11 +130,70 @@ are in one sequence; KL is KL(reference || network).
 |---|---|---|---|
 {table}
 
-Measured on {hardware.get('cores', '?')} cores of {hardware.get('cpu', 'an unknown processor')},
-{accuracy.get('date', '')[:10]}. Licence: Apache-2.0, as the package.
-"""
+{measured_on(accuracy)}""",
     )
     harness.print_table("noisy_q", ("figure", "measured", "bar", "met"), [list(row) for row in rows])
+
+
+def gp() -> None:
+    """The card of `gp`."""
+    net = pb.load("gp")
+    record, accuracy = net.record, read("gp_accuracy")
+    results = accuracy["results"]
+    rows = [[name, *row.values()] for name, row in results["figures"].items()]
+    settings = results["settings"]
+    about = f"{settings['targets']} targets"
+    table = "\n".join(f"| {name} | {' | '.join(map(text, values))} |" for name, *values in rows)
+    provenance = record.provenance
+    stale = f", weights of step {results['training_step']}" if results["training_step"] != provenance["step"] else ""
+    write(
+        "gp",
+        {f"{name}: KL per target": row["kl_per_target"] for name, row in results["figures"].items()},
+        f"""# `gp`
+
+Smooth functions of one input, seen with noise: draws of Gaussian processes (`ppl_buffer.simulators.GaussianProcess`)
+with a squared-exponential, Matern-3/2 or Matern-5/2 kernel, which is never told. Exchangeable points; the joint density
+of new points after a context, with any of the hyperparameters told or integrated out.
+
+{weights(net)} Trained by
+`examples/train_gp.py` on {provenance.get('data_sets', 0):,} simulated functions with contexts of up to {record.context}
+points and buffers of up to {record.trials} (step {provenance.get('step')} of {provenance.get('steps')},
+seed {provenance.get('seed')}).
+
+## Trained range
+
+| parameter | prior | range |
+|---|---|---|
+{box(record)}
+
+Inputs were uniform on [-2, 2]. Outside of all this the network's numbers are extrapolations.
+
+## What was measured
+
+By `benchmarks/gp_accuracy.py`, in nats a target, over {settings['datasets']} functions where all is told and
+{settings['evidence_datasets']} where nothing is{stale}: the density of {about} in one pass, against the exact
+density of the Gaussian process (all told: a mixture over the kernels; nothing told: integrated over the prior of the
+hyperparameters as well). KL is KL(exact || network), "worst" the largest mean difference of a single function. The last
+column is the KL of the targets' own densities multiplied, without the buffer.
+
+| told and context | exact entropy | KL | its standard error | worst function | KL without buffer |
+|---|---|---|---|---|---|
+{table}
+
+{measured_on(accuracy)}""",
+    )
+    harness.print_table(f"gp, {about}", ("", "exact entropy", "KL", "its error", "worst", "KL apart"), rows)
+
+
+CARDS = {"noisy_q": noisy_q, "gp": gp}
+
+
+def main(names: Sequence[str] | None = None) -> None:
+    """Write the cards that were asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", default=list(CARDS), help=f"among {', '.join(CARDS)}; all by default")
+    for name in parser.parse_args(names).names:
+        CARDS[name]()
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ def main() -> None:
     """Read the options and train."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", default="runs/noisy_q", help="run folder")
-    parser.add_argument("--steps", type=int, default=11_800)
+    parser.add_argument("--steps", type=int, default=24_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=None, help="stop after this time; call again to go on")
     parser.add_argument("--quick", action="store_true", help="a tiny network for a few steps")
@@ -45,8 +45,8 @@ def main() -> None:
         steps=options.steps,
         seed=options.seed,
         out=options.out,
-        batch_size=32,
-        trials=(40, 400),
+        batch_size=22,
+        trials=(80, 400),
         told_sets=2,
         learning_rate=2e-3,
         warmup=100,
