@@ -32,8 +32,9 @@ test-slow: $(INSTALLED) ## run the tests that take minutes
 demo: $(INSTALLED) ## fit people who learn from rewards, with NUTS; results in demo/
 	$(BIN)/python examples/selection_task.py
 
-bench: $(INSTALLED) ## measure what the model card states, and write the card
-	set -e; for name in noisy_q_accuracy noisy_q_posterior gradient make_card; do \
+bench: $(INSTALLED) ## measure speed, and what the model card states, and write the card
+	set -e; for name in rollout density gradient training_step effective_samples efficiency scaling summary \
+	  noisy_q_accuracy noisy_q_posterior gp_accuracy make_card; do \
 	  $(BIN)/python benchmarks/$$name.py; done
 
 lint: $(INSTALLED) ## ruff

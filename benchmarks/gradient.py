@@ -1,109 +1,196 @@
 """Time of one gradient of the log density with respect to people's parameters: observed once against in full.
 
-The data are the 28 people of the probabilistic selection task (113 to 360 trials; simulated people of the same lengths
-where the data are absent). Three ways to the same numbers, interleaved in one run:
+Three ways to the same numbers, interleaved in one run, in both backends:
 
 - in full: everything is computed each time, padded to the longest person;
 - observed: ``net.observe`` has computed what the parameters do not change;
 - observed, no groups: the same without putting people of similar length together.
 
-    python benchmarks/gradient.py [--checkpoint noisy_q] [--repetitions 15]
+First with the shipped network on the 28 people of the probabilistic selection task (113 to 360 trials; simulated people
+of the same lengths where the data are absent), in JAX. Then with random weights of the paper's size and of the zoo's:
+one person, 28 people with as many trials each, and 28 people whose numbers of trials are spread as those of the data,
+the longest having K.
+
+    python benchmarks/gradient.py [--quick] [--out DIR] [--checkpoint noisy_q] [--repetitions 15]
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from harness import interleaved, print_table, write_results
+from harness import (
+    BACKENDS,
+    bar,
+    config_of,
+    interleaved,
+    joint_predictive,
+    parse,
+    print_bars,
+    print_table,
+    random_network,
+    to_backend,
+    write_results,
+)
 
 import ppl_buffer as pb
 from ppl_buffer.datasets import selection_task
-from ppl_buffer.numpyro import JointPredictive
 
 # Trials of the 28 people, for the case that their data are absent.
 LENGTHS = [113, 119, *[120] * 11, 179, *[180] * 5, 238, *[240] * 3, 274, 338, 359, 360, 360]
+PARAMS = {"alpha": 0.2, "beta": 3.0, "kappa": 0.1, "zeta": 0.2}
 
 
-def people() -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, np.ndarray], np.ndarray, str]:
-    """Inputs, choices, feedback and trial mask of 28 people, and where they come from."""
+@dataclasses.dataclass
+class People:
+    """Inputs, choices, feedback and trial mask of some people, and where they come from."""
+
+    inputs: dict[str, np.ndarray]
+    choice: np.ndarray
+    feedback: dict[str, np.ndarray]
+    mask: np.ndarray
+    source: str
+
+
+def simulated(lengths: Sequence[int]) -> People:
+    """People who did so many trials."""
+    simulator, rng = pb.simulators.NoisyQ(), np.random.default_rng(0)
+    inputs = simulator.inputs(rng, len(lengths), max(lengths))
+    drawn = simulator.simulate(rng, simulator.prior(rng, len(lengths)), inputs)
+    mask = np.arange(max(lengths)) < np.asarray(lengths)[:, None]
+    return People(inputs, drawn["choice"], {"reward": drawn["reward"]}, mask, "simulated")
+
+
+def people() -> People:
+    """The people of the selection task, or simulated ones."""
     try:
         data = selection_task()
     except (OSError, ValueError, ImportError):
-        simulator, rng = pb.simulators.NoisyQ(), np.random.default_rng(0)
-        inputs = simulator.inputs(rng, len(LENGTHS), max(LENGTHS))
-        drawn = simulator.simulate(rng, simulator.prior(rng, len(LENGTHS)), inputs)
-        mask = np.arange(max(LENGTHS)) < np.asarray(LENGTHS)[:, None]
-        return inputs, drawn["choice"], {"reward": drawn["reward"]}, mask, "simulated"
-    return data.inputs, data.outcomes["choice"], data.feedback, data.trial_mask, "probabilistic selection task"
+        return simulated(LENGTHS)
+    task = "probabilistic selection task"
+    return People(data.inputs, data.outcomes["choice"], data.feedback, data.trial_mask, task)
 
 
-def main() -> None:
-    """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--checkpoint", default="noisy_q", help="name in the zoo, or a path")
-    parser.add_argument("--repetitions", type=int, default=15)
-    options = parser.parse_args()
-    net = pb.load(options.checkpoint, backend="jax")
-    inputs, choice, feedback, mask, source = people()
-    count = len(choice)
-    params = {"alpha": 0.2, "beta": 3.0, "kappa": 0.1, "zeta": 0.2}
-    theta = {name: jnp.full(count, value) for name, value in params.items()}
-    arrays = jax.tree.map(jnp.asarray, (inputs, choice.astype(np.float32), feedback, mask))
+def spread(trials: int) -> list[int]:
+    """Numbers of trials spread as those of the 28 people, the longest `trials`."""
+    return [round(length * trials / max(LENGTHS)) for length in LENGTHS]
 
-    def full(theta: Any, inputs: Any, value: Any, feedback: Any, mask: Any) -> Any:
-        joint = JointPredictive(net, inputs, params=theta, feedback=feedback, trial_mask=mask, validate_args=False)
-        return joint.log_prob(value).sum()
+
+def gradients(net: Any, data: People) -> dict[str, Callable[[], tuple[Any, dict[str, Any]]]]:
+    """The three ways: name -> function that returns the log density and its gradient, when they are computed."""
+    distribution = joint_predictive(net.backend)
+    arrays = to_backend(
+        net,
+        {"inputs": data.inputs, "value": data.choice.astype(np.float32), "feedback": data.feedback, "mask": data.mask},
+    )
+    theta = to_backend(net, {name: np.full(len(data.choice), x, np.float32) for name, x in PARAMS.items()})
+    grouped = net.observe(arrays["inputs"], arrays["value"], feedback=arrays["feedback"], trial_mask=arrays["mask"])
+    padded = dataclasses.replace(grouped, groups=None)
+
+    def full(theta: Any, data: Any) -> Any:
+        told = {"params": theta, "feedback": data["feedback"], "trial_mask": data["mask"], "validate_args": False}
+        return distribution(net, data["inputs"], **told).log_prob(data["value"]).sum()
 
     def observed(theta: Any, data: Any) -> Any:
-        return JointPredictive(net, data, params=theta, validate_args=False).log_prob(data.value).sum()
+        return distribution(net, data, params=theta, validate_args=False).log_prob(data.value).sum()
 
-    grouped = net.observe(arrays[0], arrays[1], feedback=arrays[2], trial_mask=arrays[3])
-    padded = dataclasses.replace(grouped, groups=None)
+    ways = {"in full": (full, arrays), "observed": (observed, grouped), "observed, no groups": (observed, padded)}
+    if grouped.groups is None:
+        del ways["observed, no groups"]
+    maker = _jax_gradient if net.backend == "jax" else _torch_gradient
+    return {name: maker(function, theta, given) for name, (function, given) in ways.items()}
+
+
+def _jax_gradient(function: Callable[..., Any], theta: Any, data: Any) -> Callable[[], Any]:
+    import jax
+
     # Data are arguments, not constants: the compiler must not compute ahead what is to be measured.
-    full_gradient = jax.jit(jax.value_and_grad(full))
-    observed_gradient = jax.jit(jax.value_and_grad(observed))
-    ways = {
-        "in full": lambda: jax.block_until_ready(full_gradient(theta, *arrays)),
-        "observed": lambda: jax.block_until_ready(observed_gradient(theta, grouped)),
-        "observed, no groups": lambda: jax.block_until_ready(observed_gradient(theta, padded)),
-    }
+    compiled = jax.jit(jax.value_and_grad(function))
+    return lambda: jax.block_until_ready(compiled(theta, data))
+
+
+def _torch_gradient(function: Callable[..., Any], theta: Any, data: Any) -> Callable[[], Any]:
+    import torch
+
+    def call() -> Any:
+        leaves = {name: x.clone().requires_grad_() for name, x in theta.items()}
+        value = function(leaves, data)
+        found = torch.autograd.grad(value, list(leaves.values()))
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return value, dict(zip(leaves, found, strict=True))
+
+    return call
+
+
+def measure(net: Any, data: People, repetitions: int, seconds: float) -> dict[str, Any]:
+    """Time the three ways, and compare what they compute."""
+    ways = gradients(net, data)
     compile_seconds, answers = {}, {}
     for name, way in ways.items():
         start = time.perf_counter()
-        answers[name] = way()
+        answers[name] = way()[1]
         compile_seconds[name] = time.perf_counter() - start
     error = max(
-        float(jnp.abs(answers[name][1][key] - answers["in full"][1][key]).max()) for name in ways for key in theta
+        float(abs(answers[name][key] - answers["in full"][key]).max()) for name in ways for key in PARAMS
     )
-    times = interleaved(ways, options.repetitions)
-    seconds = {name: taken["median"] for name, taken in times.items()}
-    rows = [
-        [name, 1e3 * seconds[name], seconds["in full"] / seconds[name], compile_seconds[name]] for name in ways
-    ]
+    times = interleaved(ways, repetitions, seconds=seconds)
+    return {
+        "people": len(data.choice),
+        "data": data.source,
+        "longest": data.mask.shape[1],
+        "seconds": times,
+        "first_call_seconds": compile_seconds,
+        "observed_over_full": times["in full"]["median"] / times["observed"]["median"],
+        "largest_gradient_difference": error,
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print and write."""
+    options = parse(__doc__, arguments, checkpoint="noisy_q", repetitions=15)
+    net = pb.load(options.checkpoint, backend="jax")
+    data = simulated([7, 5]) if options.quick else people()
+    shipped = measure(net, data, options.repetitions, 60.0)
+    rows = [{"network": options.checkpoint, "backend": "jax", "lengths": "as they are", **shipped}]
+    cases: list[tuple[str, list[int]]] = []
+    for trials in (120, 400):
+        cases += [("alike", [trials]), ("alike", [trials] * 28), ("spread", spread(trials))]
+    if options.quick:
+        cases = [("alike", [5]), ("spread", [3, 7, 2, 7])]
+    for size in ("tiny",) if options.quick else ("paper", "zoo"):
+        for backend in BACKENDS:
+            random = random_network(config_of(size), backend, net.schema)
+            for kind, lengths in cases:
+                found = measure(random, simulated(lengths), 2 if options.quick else 7, 10.0)
+                rows.append({"network": f"{size}'s size", "backend": backend, "lengths": kind, **found})
+                print(f"{backend} {size} {kind} {len(lengths)}: {found['observed_over_full']:.1f} times", flush=True)
     print_table(
-        f"Gradient of the log density, {count} people ({source}), padded to {mask.shape[1]} trials",
-        ["way", "milliseconds", "times faster", "first call (s)"],
-        rows,
-    )
-    print(f"largest difference of a gradient: {error:.1e}; bar: observed at least 4 times faster than in full")
+        "Gradient of the log density with respect to the parameters",
+        ["network", "backend", "people", "K", "lengths", "way", "milliseconds", "times faster", "first call (s)"],
+        [
+            [row["network"], row["backend"], row["people"], row["longest"], row["lengths"], name,
+             1e3 * taken["median"], row["seconds"]["in full"]["median"] / taken["median"],
+             row["first_call_seconds"][name]]
+            for row in rows
+            for name, taken in row["seconds"].items()
+        ],
+    )  # fmt: skip
+    largest = max(row["largest_gradient_difference"] for row in rows)
+    print(f"largest difference of a gradient: {largest:.1e}")
+    bars = [bar(f"gradient, observed over full, {options.checkpoint}, jax", shipped["observed_over_full"], least=4)]
+    for row in rows[1:]:
+        if options.quick or (row["people"] == 28 and row["longest"] == 400):
+            what = f"{row['people']} people, K={row['longest']}, lengths {row['lengths']}, {row['backend']}"
+            what = f"gradient, observed over full, {what}, {row['network']}"
+            bars.append(bar(what, row["observed_over_full"], least=6))
+    print_bars(bars)
+    # The shipped network's figures stand at the top: its card is written from them.
     write_results(
-        "gradient",
-        {
-            "people": count,
-            "data": source,
-            "checkpoint": options.checkpoint,
-            "seconds": times,
-            "first_call_seconds": compile_seconds,
-            "observed_over_full": seconds["in full"] / seconds["observed"],
-            "bar": 4.0,
-            "largest_gradient_difference": error,
-        },
+        "gradient", {**shipped, "checkpoint": options.checkpoint, "cells": rows, "bar": 4.0, "bars": bars}, options.out
     )
 
 

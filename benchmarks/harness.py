@@ -1,12 +1,22 @@
-"""What the benchmark scripts share: tables, result files that say where and when they were measured, and timing."""
+"""What the benchmark scripts share: tables, result files that say where and when they were measured, and timing.
+
+The benchmarks of speed share more: networks of random weights, data, bars, the rate of the machine's matrix product,
+and the highest memory of a measurement in a process of its own. Scripts say which backends they measure; this file
+imports a backend only when it is asked for.
+"""
 
 from __future__ import annotations
 
+import argparse
+import gc
 import importlib.metadata
+import importlib.util
 import json
+import math
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,9 +24,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import ppl_buffer
+from ppl_buffer.config import Config, weight_shapes
+from ppl_buffer.schema import Real, Schema
 
 RESULTS = Path(__file__).parent / "results"
+BACKENDS = ("jax", "torch")
+# A random function seen at points, as in the paper's synthetic experiments.
+FUNCTION = Schema(inputs={"x": Real()}, outcomes={"y": Real()})
+# The paper's network, that of the zoo, and one for trying the scripts out.
+SIZES = {"paper": (128, 6), "zoo": (64, 4), "tiny": (12, 2)}
 _DISTRIBUTIONS = ("numpy", "torch", "jax", "jaxlib", "numpyro", "pyro-ppl", "arviz")
 
 
@@ -67,6 +86,8 @@ def hardware() -> dict[str, Any]:
         described["torch_threads"] = torch.get_num_threads()
         if torch.cuda.is_available():
             described["gpu"] = torch.cuda.get_device_name()
+    if "jax" in sys.modules:
+        described["jax_device"] = str(sys.modules["jax"].devices()[0])
     return described
 
 
@@ -91,7 +112,7 @@ def write_results(name: str, results: Mapping[str, Any], directory: Path = RESUL
 
 
 def interleaved(
-    functions: Mapping[str, Callable[[], Any]], repeats: int = 20, warmup: int = 2
+    functions: Mapping[str, Callable[[], Any]], repeats: int = 20, warmup: int = 2, seconds: float = math.inf
 ) -> dict[str, dict[str, float]]:
     """Time functions in turn, so that a machine that slows down slows all of them.
 
@@ -99,12 +120,18 @@ def interleaved(
         functions: name -> function without arguments, which returns only when its work is done.
         repeats: timed calls of each.
         warmup: untimed calls of each before that (compilation).
+        seconds: after this time, and at least three timed calls of each, no further turn begins.
 
     Returns:
         name -> ``median``, ``lowest`` and ``highest``, in seconds.
     """
     times: dict[str, list[float]] = {name: [] for name in functions}
+    begun = time.perf_counter()
     for turn in range(warmup + repeats):
+        if turn == warmup:
+            begun = time.perf_counter()
+        if turn >= warmup + 3 and time.perf_counter() - begun > seconds:
+            break
         for name, function in functions.items():
             start = time.perf_counter()
             function()
@@ -114,3 +141,227 @@ def interleaved(
         name: {"median": statistics.median(taken), "lowest": min(taken), "highest": max(taken)}
         for name, taken in times.items()
     }
+
+
+def parse(doc: str | None, arguments: Sequence[str] | None = None, **more: Any) -> argparse.Namespace:
+    """Options that every benchmark of speed takes: ``--quick`` and ``--out``.
+
+    Args:
+        doc: the script's docstring, whose first line describes it.
+        arguments: of the command line; None = those of the process.
+        more: further options, name -> default.
+    """
+    parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="try everything out at tiny sizes, in seconds")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result files")
+    for name, default in more.items():
+        parser.add_argument(f"--{name}", type=type(default), default=default, help=f"default {default}")
+    options = parser.parse_args(arguments)
+    if options.quick and importlib.util.find_spec("jax") is not None:
+        import jax
+
+        # Tiny arrays: a short compilation matters more than a fast program.
+        jax.config.update("jax_disable_most_optimizations", True)
+    return options
+
+
+def bar(what: str, value: float, *, least: float | None = None, most: float | None = None) -> dict[str, Any]:
+    """A measured figure beside what it must reach, for `print_bars` and the result file's list ``bars``."""
+    met = (least is None or value >= least) and (most is None or value <= most)
+    words = f"at least {least:g}" if least is not None else f"at most {most:g}"
+    return {"what": what, "value": float(value), "bar": words, "met": bool(met)}
+
+
+def print_bars(bars: Sequence[Mapping[str, Any]], title: str = "Bars") -> None:
+    """Print what each figure must reach, and whether it does."""
+    print_table(title, ["what", "measured", "bar", "met"], [[x[key] for key in x] for x in bars])
+
+
+def slope(x: Sequence[float], y: Sequence[float]) -> float:
+    """Slope of log y against log x by least squares: the power with which y grows."""
+    return float(np.polyfit(np.log(x), np.log(y), 1)[0])
+
+
+def config_of(size: str) -> Config:
+    """Sizes of the paper's network, of the zoo's, or tiny ones."""
+    width, depth = SIZES[size]
+    return Config(width=width, depth=depth, heads=4, mlp=2 * width, components=3 if size == "tiny" else 20)
+
+
+def random_network(config: Config, backend: str, schema: Schema = FUNCTION, seed: int = 0) -> Any:
+    """A network with random weights, the same numbers in both backends; time does not depend on what they are.
+
+    Args:
+        config: its sizes; see `config_of`.
+        backend: "torch" (on the GPU if there is one) or "jax".
+        schema: what a data set holds.
+        seed: of the weights.
+    """
+    rng = np.random.default_rng(seed)
+    weights = {}
+    for name, shape in weight_shapes(schema, config).items():
+        scale = 1 / math.sqrt(shape[-1]) if name.endswith("weight") and len(shape) == 2 else 0.1
+        shift = 1.0 if "norm" in name and name.endswith("weight") else 0.0
+        weights[name] = (shift + scale * rng.normal(size=shape)).astype(np.float32)
+    variables = {**schema.params, **schema.inputs, **schema.outcomes, **schema.feedback}
+    standardization = {name: (0.0, 1.0) for name in variables}
+    if backend == "jax":
+        from ppl_buffer.jax.network import Network
+
+        return Network(schema, config, standardization, weights)
+    import torch
+
+    from ppl_buffer.torch.network import Network as TorchNetwork
+
+    net = TorchNetwork(schema, config, standardization)
+    with torch.no_grad():
+        for name, value in weights.items():
+            net.weights[name].copy_(torch.as_tensor(value))
+    return net.eval().requires_grad_(False).to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def joint_predictive(backend: str) -> Any:
+    """The class `JointPredictive` of the backend's language."""
+    if backend == "jax":
+        from ppl_buffer.numpyro import JointPredictive
+    else:
+        from ppl_buffer.pyro import JointPredictive
+    return JointPredictive
+
+
+def to_backend(net: Any, tree: Any) -> Any:
+    """NumPy arrays, or nested dicts of them, as the backend's arrays, where the network is."""
+    if isinstance(tree, dict):
+        return {name: to_backend(net, x) for name, x in tree.items()}
+    if net.backend == "jax":
+        import jax.numpy as jnp
+
+        return jnp.asarray(tree)
+    import torch
+
+    return torch.as_tensor(tree, device=net.device)
+
+
+def settled(backend: str, function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
+    """The function applied to the arguments, returning only when the device has done its work."""
+    if backend == "jax":
+        import jax
+
+        return lambda: jax.block_until_ready(function(*arguments))
+    import torch
+
+    def call() -> Any:
+        with torch.no_grad():
+            result = function(*arguments)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return result
+
+    return call
+
+
+def draws_of(net: Any) -> Callable[..., Any]:
+    """The package's rollout, compiled in JAX: function (context (n, 2), x (K,), noise (S, K, 3)) -> (S, K) twice.
+
+    A context of columns x and y is encoded anew; what ``net.encode`` returned is not.
+    """
+    distribution = joint_predictive(net.backend)
+
+    def rollout(context: Any, x: Any, noise: Any) -> tuple[Any, Any]:
+        named = {"x": context[:, 0], "y": context[:, 1]} if hasattr(context, "shape") else context
+        value, _, log_probs = distribution(net, {"x": x}, context=named, validate_args=False).rollout(noise)
+        return value, log_probs
+
+    if net.backend == "torch":
+        return rollout
+    import jax
+
+    return jax.jit(rollout)
+
+
+def density_of(net: Any) -> Callable[..., Any]:
+    """The package's joint density, compiled in JAX: function (context (n, 2) or None, x, y (*B, K)) -> (*B,)."""
+    distribution = joint_predictive(net.backend)
+
+    def log_prob(context: Any, x: Any, y: Any) -> Any:
+        named = None if context is None else {"x": context[:, 0], "y": context[:, 1]}
+        return distribution(net, {"x": x}, context=named, validate_args=False).log_prob(y)
+
+    if net.backend == "torch":
+        return log_prob
+    import jax
+
+    return jax.jit(log_prob)
+
+
+def normals(*shape: int) -> np.ndarray:
+    """Standard normal numbers as float32: time does not depend on what they are."""
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def uniforms(*shape: int) -> np.ndarray:
+    """Uniform numbers in (0, 1) as float32."""
+    return np.random.default_rng(1).uniform(0.001, 0.999, shape).astype(np.float32)
+
+
+def matrix_product(backend: str, size: int = 2048) -> Callable[[], Any]:
+    """The product of two float32 matrices (size, size), 2 size^3 FLOPs: what the machine can do."""
+    a, b = np.random.default_rng(0).normal(size=(2, size, size)).astype(np.float32)
+    if backend == "jax":
+        import jax
+        import jax.numpy as jnp
+
+        return settled(backend, jax.jit(jnp.matmul), jnp.asarray(a), jnp.asarray(b))
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return settled(backend, torch.matmul, torch.as_tensor(a, device=device), torch.as_tensor(b, device=device))
+
+
+def highest_memory(backend: str, function: Callable[[], Any]) -> int:
+    """Bytes that a call needs beside what is held before it. The function must be compiled already.
+
+    On a GPU the backend's allocator counts. On a CPU it is the highest resident memory of this process during the
+    call, less that before it; call it in a process of its own (`in_own_process`), where nothing freed lies about.
+    """
+    gc.collect()
+    if backend == "torch":
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            function()
+            return torch.cuda.max_memory_allocated() - before
+    else:
+        import jax
+
+        if jax.default_backend() == "gpu":
+            # The allocator's peak cannot be reset: compilation must not have run the function.
+            before = jax.devices()[0].memory_stats()["bytes_in_use"]
+            function()
+            return jax.devices()[0].memory_stats()["peak_bytes_in_use"] - before
+    return _resident_peak(function)
+
+
+def _resident_peak(function: Callable[[], Any]) -> int:
+    import ctypes
+    import resource
+
+    # Compilation needs more memory than what it compiles: give back what it freed, and forget its peak.
+    baseline = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        baseline = pages * resource.getpagesize() // 1024
+    function()
+    kilobyte = 1 if sys.platform == "darwin" else 1024
+    return max(0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - baseline) * kilobyte
+
+
+def in_own_process(script: str, *arguments: Any) -> Any:
+    """Run a script of this folder in a fresh Python process; returns what its last line of output says as JSON."""
+    command = [sys.executable, str(Path(__file__).parent / script), *map(str, arguments)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])

@@ -255,7 +255,7 @@ def test_quadrature_is_fine_enough_for_many_points():
 # Functions drawn anew, unlike those of the card.
 FUNCTIONS, TARGETS, CONTEXTS = 24, 64, (0, 16, 128)
 # Nats a target, KL(exact || network): about twice what was measured on these very functions.
-BARS = {0: 0.09, 16: 0.09, 128: 0.16}
+BARS = {0: 0.08, 16: 0.06, 128: 0.11}
 
 
 @pytest.fixture(scope="module", params=CONTEXTS)

@@ -1,0 +1,175 @@
+"""How well a network knows Gaussian-process functions: its joint density against the exact one.
+
+    python benchmarks/gp_accuracy.py [--checkpoint gp] [--backend torch] [--quick]
+
+After contexts of several sizes, the outcomes at 64 further points are scored in one pass, with all hyperparameters
+told (the exact density is a mixture over the kernels) and with none told (the exact density integrates over their prior
+by quadrature). Data sets are drawn from the prior, so that the mean difference of the log densities is the
+Kullback-Leibler divergence KL(exact || network) of the joint densities. "Apart" are the targets' own densities given
+the context, multiplied: what a set predictor without a buffer gives.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for `tests.references`, which is not installed
+
+import harness  # noqa: E402
+
+import ppl_buffer as pb  # noqa: E402
+from ppl_buffer.predictive import Predictive  # noqa: E402
+from tests.references import gaussian_process as reference  # noqa: E402
+
+# Numbers in the attention scores of data sets that are scored together.
+_AT_ONCE = 2**22
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured."""
+
+    seed: int = 30
+    datasets: int = 128
+    evidence_datasets: int = 64
+    contexts: tuple[int, ...] = (0, 16, 128, 1024)
+    targets: int = 64
+
+
+QUICK = Settings(datasets=12, evidence_datasets=6, contexts=(0, 16, 128))
+
+
+@dataclass(frozen=True)
+class DataSets:
+    """Parameters (datasets,), and points (datasets, context + targets) of which the first `context` are the context."""
+
+    params: dict[str, np.ndarray]
+    x: np.ndarray
+    y: np.ndarray
+    context: int
+
+
+def draw(simulator: pb.simulators.GaussianProcess, settings: Settings, context: int, shared: bool) -> DataSets:
+    """Data sets from the prior, each with inputs of its own or all with the same (`shared`)."""
+    rng = np.random.default_rng([settings.seed, context, shared])
+    size = settings.evidence_datasets if shared else settings.datasets
+    params = simulator.prior(rng, size)
+    x = simulator.inputs(rng, 1 if shared else size, context + settings.targets)["x"]
+    # As the network reads them.
+    x = np.broadcast_to(x, (size, x.shape[1])).astype(np.float32).astype(float)
+    return DataSets(params, x, simulator.simulate(rng, params, {"x": x})["y"], context)
+
+
+def exact(simulator: pb.simulators.GaussianProcess, data: DataSets, told: bool) -> np.ndarray:
+    """Exact log density of the targets given the context (and all parameters, if told): (datasets,)."""
+    if told:
+        prefixes = reference.prefix_log_density(data.params, data.x, data.y, simulator.kernels)
+        return prefixes[:, -1] - (prefixes[:, data.context - 1] if data.context else 0.0)
+    box = {name: prior.box() for name, prior in simulator.priors.items()}
+    total = reference.log_evidence(data.x[0], data.y, simulator.kernels, box)
+    if not data.context:
+        return total
+    return total - reference.log_evidence(data.x[0, : data.context], data.y[:, : data.context], simulator.kernels, box)
+
+
+def network(net: Any, data: DataSets, told: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The network's log density of the targets, each (datasets,): jointly, and of all targets apart."""
+    joint, apart = [], []
+    chunk = max(1, _AT_ONCE // data.x.shape[1] ** 2)
+    for start in range(0, len(data.x), chunk):
+        part = slice(start, start + chunk)
+        before, after = (part, slice(None, data.context)), (part, slice(data.context, None))
+        distribution = Predictive(
+            net,
+            {"x": _native(net, data.x[after])},
+            params={name: _native(net, value[part]) for name, value in data.params.items()} if told else None,
+            context={"x": _native(net, data.x[before]), "y": _native(net, data.y[before])} if data.context else None,
+        )
+        value = _native(net, data.y[after])
+        joint.append(_numpy(distribution.conditionals(value)).sum(-1))
+        apart.append(_numpy(distribution.marginals(value)).sum(-1))
+    return np.concatenate(joint), np.concatenate(apart)
+
+
+def _native(net: Any, array: np.ndarray) -> Any:
+    """An array of the network's backend."""
+    if net.backend == "torch":
+        import torch
+
+        return torch.as_tensor(array, dtype=torch.float32)
+    import jax.numpy as jnp
+
+    return jnp.asarray(array, dtype=jnp.float32)
+
+
+def _numpy(array: Any) -> np.ndarray:
+    return np.asarray(array.detach() if hasattr(array, "detach") else array, dtype=float)
+
+
+def figures(net: Any, data: DataSets, log_density: np.ndarray, told: bool) -> dict[str, float]:
+    """Divergence of the network from the exact density, per target, over data sets."""
+    targets = data.x.shape[1] - data.context
+    joint, apart = network(net, data, told)
+    gap = (log_density - joint) / targets
+    return {
+        "entropy_per_target": float(-log_density.mean() / targets),
+        "kl_per_target": float(gap.mean()),
+        "kl_per_target_standard_error": float(gap.std(ddof=1) / np.sqrt(len(gap))),
+        "kl_per_target_worst_data_set": float(gap.max()),
+        "kl_per_target_apart": float((log_density - apart).mean() / targets),
+    }
+
+
+def measure(net: Any, settings: Settings) -> dict[str, dict[str, float]]:
+    """All figures, by what is told and the size of the context."""
+    simulator = pb.simulators.GaussianProcess()
+    out: dict[str, dict[str, float]] = {}
+    for told in (True, False):
+        for context in settings.contexts:
+            data = draw(simulator, settings, context, shared=not told)
+            name = f"{'all' if told else 'nothing'} told, context of {context}"
+            out[name] = figures(net, data, exact(simulator, data, told), told)
+    return out
+
+
+def rows(measured: Mapping[str, Mapping[str, float]]) -> list[list[Any]]:
+    """The table: a row each."""
+    keys = (
+        "entropy_per_target", "kl_per_target", "kl_per_target_standard_error", "kl_per_target_worst_data_set",
+        "kl_per_target_apart",
+    )  # fmt: skip
+    return [[name, *(row[key] for key in keys)] for name, row in measured.items()]
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", default="gp", help="a name of the zoo, or a path")
+    parser.add_argument("--backend", choices=("torch", "jax"), default="torch")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the data sets, no large context, no file")
+    arguments = parser.parse_args()
+    settings = QUICK if arguments.quick else Settings()
+    net = pb.load(arguments.checkpoint, backend=arguments.backend)
+    measured = measure(net, settings)
+    title = f"{arguments.checkpoint}, {arguments.backend}: nats a target, {settings.targets} targets"
+    harness.print_table(title, ("", "exact entropy", "KL", "its error", "worst", "KL apart"), rows(measured))
+    if not arguments.quick:
+        results = {
+            "checkpoint": arguments.checkpoint,
+            "backend": arguments.backend,
+            "training_step": net.record.provenance.get("step"),
+            "settings": asdict(settings),
+            "figures": measured,
+        }
+        harness.write_results("gp_accuracy", results)
+
+
+if __name__ == "__main__":
+    main()
