@@ -18,8 +18,18 @@ from numpyro.distributions.batch_util import promote_batch_shape
 from numpyro.distributions.util import is_prng_key, validate_sample
 
 from ppl_buffer.checkpoint import TrainingRecord
+from ppl_buffer.jax.execution import bucket
 from ppl_buffer.jax.network import Network
-from ppl_buffer.predictive import ARGUMENTS, Encoded, Observed, Predictive, broadcasts_to
+from ppl_buffer.predictive import (
+    ARGUMENTS,
+    LOOKAHEAD,
+    Encoded,
+    Observed,
+    Predictive,
+    Speculation,
+    broadcasts_to,
+    check_sampling,
+)
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Categorical, Schema, Variable
 from ppl_buffer.training.from_model import (
@@ -29,11 +39,13 @@ from ppl_buffer.training.from_model import (
     Site,
     probe_inputs,
 )
-from ppl_buffer.trials import split_value
+from ppl_buffer.trials import pad_last, split_value
 
 Array = jax.Array
 # Methods that reuse what was computed of an observed value.
 _SCORES = ("joint_log_prob", "conditionals", "cdf_values")
+# Methods that take a value, and whose result has the trials on its last axis, if on any.
+_BY_TRIAL = ("joint_log_prob", "conditionals", "marginals", "leave_one_out")
 
 
 class TrialSupport(constraints.Constraint):
@@ -153,13 +165,24 @@ class JointPredictive(Predictive, dist.Distribution):  # type: ignore[misc]  # n
         lead = jnp.shape(value)[: jnp.ndim(value) - self.event_dim]
         return np.broadcast_shapes(lead, self.batch_shape, self.data_batch_shape())
 
-    def _call(self, method: str, *arrays: Any) -> Any:
+    def _call(self, method: str, *arrays: Any, **static: Any) -> Any:
         """Run a method of `Predictive`, compiled where nobody else compiles."""
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((self, arrays))):
-            return getattr(Predictive, method)(self, *arrays)
+            return getattr(Predictive, method)(self, *arrays, **static)
+        size = bucket(self.trials)
+        if method in _BY_TRIAL and self.observed is None and size > self.trials:
+            # Sequences of many lengths go through few programs: what is added does not exist, and is cut off again.
+            columns = split_value(self.net.schema, arrays[0])
+            fills = {name: self.net.schema.outcomes[name].fill for name in columns}
+            longer = {name: pad_last(jnp, x, size - self.trials, fills[name]) for name, x in columns.items()}
+            value = longer[next(iter(longer))] if len(longer) == 1 else jnp.stack(list(longer.values()), -1)
+            padded = self.padded(size)
+            padded._event_shape = (size, *self._event_shape[1:])
+            result = padded._call(method, value, *arrays[1:], **static)
+            return result if method == "joint_log_prob" else result[..., : self.trials]
         # Identity with the observed value gets lost in compilation: find it out before.
         observed = method in _SCORES and self._is_observed(arrays[0])
-        return _compiled(self, method, observed, *arrays)
+        return _compiled(self, method, observed, tuple(static.items()), *arrays)
 
     @validate_sample
     def log_prob(self, value: Any, intermediates: Any = None) -> Array:
@@ -210,21 +233,46 @@ class JointPredictive(Predictive, dist.Distribution):  # type: ignore[misc]  # n
         history = arguments.pop("history", None)
         return JointPredictive(self.net, inputs, **arguments, validate_args=self._validate_args, _history=history)
 
-    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Array:
-        """Draw values (*sample_shape, *batch, *event) by the cached rollout.
+    def sample(self, key: Any, sample_shape: tuple[int, ...] = (), *, method: str = "rollout") -> Array:
+        """Draw values (*sample_shape, *batch, *event).
+
+        Args:
+            key: of the random numbers.
+            sample_shape: how many draws.
+            method: "rollout", trial after trial; or "speculative", many trials in one pass, which draws from the same
+                distribution and may be faster for few draws: see `speculative_rollout`.
 
         Raises:
-            ValueError: if the model has feedback and no `environment` supplies it.
+            ValueError: if the model has feedback and no `environment` supplies it, or the method is unknown or cannot
+                be used with `block`.
         """
+        check_sampling(method)
+        if method == "speculative":
+            return self.speculate(key, sample_shape).value
         return self.sample_with_feedback(key, sample_shape)[0]
+
+    def speculate(self, key: Any, sample_shape: tuple[int, ...] = (), *, lookahead: int = LOOKAHEAD) -> Speculation:
+        """Draw values as `sample(method="speculative")` does, and tell how many drafts were accepted.
+
+        See `speculative_rollout` for what it is and where it gains.
+
+        Args:
+            key: of the random numbers.
+            sample_shape: how many draws.
+            lookahead: number of trials that are tested in one pass.
+
+        Raises:
+            ValueError: if the model has feedback and no `environment` supplies it, the distribution has a `block`, or
+                `lookahead` is below 1.
+        """
+        assert is_prng_key(key)
+        noise, source = _noise_and_key(key, self.noise_shape(sample_shape))
+        return Speculation(*self._call("speculative_rollout", noise, source, lookahead=lookahead))
 
     def sample_with_feedback(self, key: Any, sample_shape: tuple[int, ...] = ()) -> tuple[Array, dict[str, Array]]:
         """`sample`, and the feedback that the environment gave: dict name -> (*sample_shape, *batch, K)."""
         assert is_prng_key(key)
-        # The lowest number above zero: the normal quantile of 0 is infinite.
-        least = float(jnp.finfo(jnp.float32).tiny)
-        noise = random.uniform(key, self.noise_shape(sample_shape), jnp.float32, minval=least)
-        value, feedback, _ = self._call("rollout", noise)
+        value, feedback, _ = self._call("rollout", _noise(key, self.noise_shape(sample_shape)))
         return value, feedback
 
     def _moments(self) -> tuple[Array, Array]:
@@ -267,10 +315,23 @@ class JointPredictive(Predictive, dist.Distribution):  # type: ignore[misc]  # n
         return super().mask(mask)
 
 
-@partial(jax.jit, static_argnames=("method", "observed"))
-def _compiled(distribution: JointPredictive, method: str, observed: bool, *arrays: Any) -> Any:
+def _noise(key: Any, shape: tuple[int, ...]) -> Array:
+    # The lowest number above zero: the normal quantile of 0 is infinite.
+    return random.uniform(key, shape, jnp.float32, minval=float(jnp.finfo(jnp.float32).tiny))
+
+
+@partial(jax.jit, static_argnames="shape")
+def _noise_and_key(key: Any, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    first, source = random.split(key)
+    return _noise(first, shape), source
+
+
+@partial(jax.jit, static_argnames=("method", "observed", "static"))
+def _compiled(
+    distribution: JointPredictive, method: str, observed: bool, static: tuple[tuple[str, Any], ...], *arrays: Any
+) -> Any:
     distribution._known = observed
-    return getattr(Predictive, method)(distribution, *arrays)
+    return getattr(Predictive, method)(distribution, *arrays, **dict(static))
 
 
 @promote_batch_shape.register
@@ -280,7 +341,7 @@ def _promote(d: JointPredictive) -> JointPredictive:
     return promoted
 
 
-def prior_distributions(record: TrainingRecord) -> dict[str, dist.Distribution]:
+def prior_distributions(record: TrainingRecord) -> dict[str, Any]:
     """The training priors of a record as NumPyro distributions; see `ppl_buffer.predictive.NetworkVerbs.prior`."""
     priors = {name: record.priors.get(name) or Prior.uniform(*box) for name, box in record.box.items()}
     return {name: prior.distribution(dist) for name, prior in priors.items()}
@@ -363,4 +424,3 @@ def simulator_from_model(
         independent=independent,
         name=name or str(getattr(model, "__name__", type(model).__name__)),
     )
-

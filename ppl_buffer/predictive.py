@@ -6,9 +6,10 @@ checks and the ways of combining the backend's functions are here, once. Nothing
 
 from __future__ import annotations
 
+import copy
 import importlib
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import ModuleType
@@ -27,6 +28,7 @@ from ppl_buffer.trials import (
     check_trial_arrays,
     map_leaves,
     pad_dims,
+    pad_last,
     split_value,
     stack_value,
 )
@@ -616,12 +618,11 @@ class Predictive:
     def _check_box(self) -> None:
         if self.outside not in ("warn", "error"):
             return
-        joint, record = backend_of(self.net), self.net.record
-        for name, value in self.params.items():
+        joint = backend_of(self.net)
+        for name, value, (low, high) in self._trained_ranges():
             numbers = joint.concrete(value)
-            if record is None or name not in record.box or numbers is None:
+            if numbers is None:
                 continue
-            low, high = record.box[name]
             share = float(np.mean((numbers < low) | (numbers > high)))
             if share:
                 message = (
@@ -632,6 +633,19 @@ class Predictive:
                 if self.outside == "error":
                     raise ValueError(message)
                 warnings.warn(message, stacklevel=4)
+
+    def _trained_ranges(self) -> Iterator[tuple[str, Array, tuple[float, float]]]:
+        """Name, value and trained range of each parameter, and of the differences whose range the priors state."""
+        record = self.net.record
+        if record is None:
+            return
+        for name, value in self.params.items():
+            if name in record.box:
+                yield name, value, record.box[name]
+            prior = record.priors.get(name)
+            origin = None if prior is None else prior.relative_to
+            if prior is not None and origin in self.params and "low" in prior.arguments:
+                yield f"{name} - {origin}", value - self.params[origin], prior.box()
 
     # Batch dimensions -----------------------------------------------------------------------------------------
 
@@ -789,6 +803,26 @@ class Predictive:
         other.trial_mask = None if self.trial_mask is None else permute(self.trial_mask)
         return other
 
+    def padded(self, trials: int) -> Any:
+        """The same with more trials, which do not exist."""
+        joint, schema = backend_of(self.net), self.net.schema
+        missing = trials - self.trials
+        other = copy.copy(self)
+        other.trials, other.observed = trials, None
+
+        def pad(array: Array, fill: Any) -> Array:
+            return pad_last(joint.xp, array, missing, fill)
+
+        other.inputs = {name: pad(x, schema.inputs[name].fill) for name, x in self.inputs.items()}
+        if self.feedback is not None:
+            other.feedback = {name: pad(x, schema.feedback[name].fill) for name, x in self.feedback.items()}
+        mask = self.trial_mask if self.trial_mask is not None else pad_dims(self._all_exist(), len(self.batch_shape), 1)
+        other.trial_mask = pad(mask, False)
+        if self.orders is not None:
+            rest = tuple(range(self.trials, trials))
+            other.orders = tuple((*order, *rest) for order in self.orders)
+        return other
+
     # Densities ------------------------------------------------------------------------------------------------
 
     def _legal(self, value: Array) -> Array:
@@ -916,9 +950,8 @@ class Predictive:
             total = self.conditionals(value).sum(-1)
         else:
             total = joint.log_mean_exp(joint.xp.concatenate(self._by_orders(value), 0), 0)
-        if self.outside == "-inf" and self.net.record is not None:
-            for name, param in self.params.items():
-                low, high = self.net.record.box.get(name, (-np.inf, np.inf))
+        if self.outside == "-inf":
+            for _, param, (low, high) in self._trained_ranges():
                 total = joint.xp.where((param >= low) & (param <= high), total, -float("inf"))
         return total
 
@@ -1034,8 +1067,10 @@ class Predictive:
         """Draw values of the same distribution as `rollout` does, many trials in one pass.
 
         Later trials are drafted before earlier ones are known, then tested and redrawn where the test says so; the
-        backend's module `speculative` says how, and why the distribution is the rollout's. Few draws gain: a pass over
-        many trials costs little more than one over a single trial. Many draws at once keep the processor busy anyway.
+        backend's module `speculative` says how, and why the distribution is the rollout's. It gains where a pass over
+        many trials costs little more than one over a single trial: few draws, in torch above all. Compiled by JAX for a
+        CPU it gains for one draw from a large context alone. An environment is asked about drafts too, so that it must
+        answer from its arguments and from nothing else.
 
         Args:
             noise: uniform numbers in (0, 1) of shape `noise_shape(sample_shape)`.

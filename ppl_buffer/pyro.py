@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,9 +16,19 @@ from pyro import poutine
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 from torch.distributions import constraints
+from torch.distributions.utils import broadcast_all
 
 from ppl_buffer.checkpoint import TrainingRecord
-from ppl_buffer.predictive import ARGUMENTS, Encoded, Observed, Predictive, broadcasts_to
+from ppl_buffer.predictive import (
+    ARGUMENTS,
+    LOOKAHEAD,
+    Encoded,
+    Observed,
+    Predictive,
+    Speculation,
+    broadcasts_to,
+    check_sampling,
+)
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Categorical, Schema, Variable
 from ppl_buffer.torch.network import Network
@@ -183,21 +194,59 @@ class JointPredictive(Predictive, dist.TorchDistribution):  # type: ignore[misc]
         history = arguments.pop("history", None)
         return JointPredictive(self.net, inputs, **arguments, validate_args=self._validate_args, _history=history)
 
-    def sample(self, sample_shape: Sequence[int] = torch.Size()) -> Tensor:
-        """Draw values (*sample_shape, *batch, *event) by the cached rollout.
+    def sample(self, sample_shape: Sequence[int] = torch.Size(), *, method: str = "rollout") -> Tensor:
+        """Draw values (*sample_shape, *batch, *event).
+
+        Args:
+            sample_shape: how many draws.
+            method: "rollout", trial after trial; or "speculative", many trials in one pass, which draws from the same
+                distribution and may be faster for few draws: see `speculative_rollout`.
 
         Raises:
-            ValueError: if the model has feedback and no `environment` supplies it.
+            ValueError: if the model has feedback and no `environment` supplies it, or the method is unknown or cannot
+                be used with `block`.
         """
+        check_sampling(method)
+        if method == "speculative":
+            return self.speculate(sample_shape).value
         return self.sample_with_feedback(sample_shape)[0]
+
+    def speculate(
+        self,
+        sample_shape: Sequence[int] = torch.Size(),
+        *,
+        generator: torch.Generator | None = None,
+        lookahead: int = LOOKAHEAD,
+    ) -> Speculation:
+        """Draw values as `sample(method="speculative")` does, and tell how many drafts were accepted.
+
+        See `speculative_rollout` for what it is and where it gains.
+
+        Args:
+            sample_shape: how many draws.
+            generator: of all random numbers; None = torch's global one.
+            lookahead: number of trials that are tested in one pass.
+
+        Raises:
+            ValueError: if the model has feedback and no `environment` supplies it, the distribution has a `block`, or
+                `lookahead` is below 1.
+        """
+        shape = self.noise_shape(tuple(sample_shape))
+        with torch.no_grad():
+            noise = self._positive(torch.rand(shape, generator=generator, device=self.net.device, dtype=self.net.dtype))
+            return Speculation(*self.speculative_rollout(noise, generator, lookahead))
 
     def sample_with_feedback(self, sample_shape: Sequence[int] = torch.Size()) -> tuple[Tensor, dict[str, Tensor]]:
         """`sample`, and the feedback that the environment gave: dict name -> (*sample_shape, *batch, K)."""
         with torch.no_grad():
             noise = torch.rand(self.noise_shape(tuple(sample_shape)), device=self.net.device, dtype=self.net.dtype)
-            # The normal quantile of 0 is infinite.
-            value, feedback, _ = self.rollout(noise.clamp(min=torch.finfo(noise.dtype).tiny))
+            value, feedback, _ = self.rollout(self._positive(noise))
         return value, feedback
+
+    @staticmethod
+    def _positive(noise: Tensor) -> Tensor:
+        # The normal quantile of 0 is infinite.
+        return noise.clamp(min=torch.finfo(noise.dtype).tiny)
 
     @property
     def mean(self) -> Tensor:
@@ -239,7 +288,64 @@ class JointPredictive(Predictive, dist.TorchDistribution):  # type: ignore[misc]
         return super().mask(mask)
 
 
-def prior_distributions(record: TrainingRecord) -> dict[str, dist.Distribution]:
+class TruncatedNormal(dist.TorchDistribution):
+    """A normal distribution between two bounds, which Pyro lacks.
+
+    Args:
+        loc: mean of the whole normal distribution.
+        scale: its standard deviation.
+        low: lower bound.
+        high: upper bound.
+        validate_args: as in every distribution.
+    """
+
+    arg_constraints = {name: constraints.real for name in ("loc", "low", "high")} | {"scale": constraints.positive}
+    has_rsample = True
+
+    def __init__(self, loc: Any, scale: Any, low: Any, high: Any, validate_args: bool | None = None) -> None:
+        self.loc, self.scale, self.low, self.high = broadcast_all(loc, scale, low, high)
+        super().__init__(self.loc.shape, validate_args=validate_args)
+
+    @constraints.dependent_property(is_discrete=False, event_dim=0)
+    def support(self) -> constraints.Constraint:
+        """The interval between the bounds."""
+        return constraints.interval(self.low, self.high)
+
+    def _masses(self) -> tuple[Tensor, Tensor]:
+        """Probability that the whole normal distribution lies below `low`, and below `high`."""
+        below_low, below_high = (torch.special.ndtr((x - self.loc) / self.scale) for x in (self.low, self.high))
+        return below_low, below_high
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        """Draw values, through which gradients reach the arguments."""
+        below_low, below_high = self._masses()
+        shape = self._extended_shape(torch.Size(sample_shape))
+        uniform = torch.rand(shape, dtype=self.loc.dtype, device=self.loc.device)
+        standard = torch.special.ndtri(below_low + (below_high - below_low) * uniform)
+        # Rounding may go beyond a bound.
+        return (self.loc + self.scale * standard).clamp(self.low, self.high)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log density; -inf beyond the bounds."""
+        if self._validate_args:
+            self._validate_sample(value)
+        below_low, below_high = self._masses()
+        standard = (value - self.loc) / self.scale
+        whole = -0.5 * standard**2 - self.scale.log() - 0.5 * math.log(2 * math.pi)
+        inside = (value >= self.low) & (value <= self.high)
+        return torch.where(inside, whole - (below_high - below_low).log(), -torch.inf)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> TruncatedNormal:
+        """The same distribution over more batch dimensions."""
+        expanded = self._get_checked_instance(TruncatedNormal, _instance)
+        for name in ("loc", "scale", "low", "high"):
+            setattr(expanded, name, getattr(self, name).expand(batch_shape))
+        super(TruncatedNormal, expanded).__init__(torch.Size(batch_shape), validate_args=False)
+        expanded._validate_args = self._validate_args
+        return expanded
+
+
+def prior_distributions(record: TrainingRecord) -> dict[str, Any]:
     """The training priors of a record as Pyro distributions; see `ppl_buffer.predictive.NetworkVerbs.prior`."""
     priors = {name: record.priors.get(name) or Prior.uniform(*box) for name, box in record.box.items()}
     return {name: prior.distribution(dist) for name, prior in priors.items()}

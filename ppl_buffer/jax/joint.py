@@ -27,12 +27,16 @@ from ppl_buffer.jax.network import (
     extend,
     predict,
     prepare,
+    step,
 )
 from ppl_buffer.jax.network import encode_params as _encode_params
 from ppl_buffer.predictive import Encoded, Group, Observed
 
 Trials = Mapping[str, Mapping[str, Array]]
 Environment = Callable[[Any, dict[str, Any], dict[str, Any], Any], Mapping[str, Any]]
+
+# Trials of several data sets that are observed together on a processor with a cache of a megabyte or so a core.
+_TOKENS_AT_ONCE = 2048
 
 xp = jnp
 
@@ -113,19 +117,42 @@ def begin(
     history: Trials | None = None,
     history_valid: Array | None = None,
 ) -> Cache:
-    """Encode a context, and let a history of realised trials enter the buffer."""
-    cache = Cache() if context is None or context_valid is None else encode(net, context, context_valid)
+    """Encode a context, of which `context_valid` exist (None = all), and let a history enter the buffer."""
+    cache = Cache() if context is None else encode(net, context, context_valid)
     if history is not None and history_valid is not None:
         cache = extend(net, cache, history, history_valid)
     return cache
 
 
+def _in_chunks(function: Callable[..., Any], cache: Cache, trials: Trials, valid: Array) -> Any:
+    """`function` of some data sets at a time, so that what it computes in between stays in the processor's cache."""
+    sets, tokens = valid.shape[0], valid.size
+    if jax.default_backend() != "cpu" or sets == 1 or tokens < 2 * _TOKENS_AT_ONCE:
+        return function(cache, trials, valid)
+    chunks = min(sets, -(-tokens // _TOKENS_AT_ONCE))
+    size = -(-sets // chunks)
+    chunks = -(-sets // size)
+
+    def split(x: Array) -> Array:
+        # The last chunk is filled up with copies of the last data set.
+        x = jnp.broadcast_to(x, (sets, *x.shape[1:]))
+        x = jnp.pad(x, ((0, chunks * size - sets), *((0, 0),) * (x.ndim - 1)), mode="edge")
+        return x.reshape(chunks, size, *x.shape[1:])
+
+    out = jax.lax.map(lambda chunk: function(*chunk), jax.tree.map(split, (cache, trials, valid)))
+    return jax.tree.map(lambda x: x.reshape(chunks * size, *x.shape[2:])[:sets], out)
+
+
 @partial(jax.jit, static_argnums=0)
 def observe(net: Network, cache: Cache, trials: Trials, valid: Array) -> Prepared:
     """Everything about a joint density that the parameters do not change: target k sees the trials before it."""
-    full = extend(net, cache, trials, valid)
-    visible = cache.size + jnp.arange(valid.shape[-1])
-    return prepare(net, full, trials["inputs"], visible, valid.shape, stairs=cache.size)
+
+    def some(cache: Cache, trials: Trials, valid: Array) -> Prepared:
+        full = extend(net, cache, trials, valid)
+        visible = cache.size + jnp.arange(valid.shape[-1])
+        return prepare(net, full, trials["inputs"], visible, valid.shape, stairs=cache.size)
+
+    return _in_chunks(some, cache, trials, valid)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -213,26 +240,39 @@ def rollout(
         feedback = _respond(net, environment, 0, inputs, outcomes, noise[..., split:])
         return outcomes, feedback, jnp.where(valid, log_probs, 0.0)
     start = cache.size
+    # One trial enters the buffer while the next one is predicted. Nothing enters before the first: an empty place.
+    entering = jnp.pad(valid, ((0, 0), (0, 0), (1, 0)))
 
-    def step(realised: Any, k: Array) -> tuple[Any, Any]:
-        # The context stays out of the carry: the loop reads it and never copies it.
-        cache = Cache(context, *realised)
+    def one(state: Any, k: Array) -> tuple[Any, Any]:
+        realised, last = state
         here = _trial(inputs, k, 1)
         uniform = jax.lax.dynamic_slice_in_dim(noise, k, 1, axis=2)
-        visible = start + k[None]
-        representation = predict(net, prepare(net, cache, here, visible, (*shape[:2], 1)), params)
+        exists = jax.lax.dynamic_slice_in_dim(entering, k, 1, axis=-1)
+        # The context stays out of the carry: the loop reads it and never copies it.
+        representation, cache = step(net, Cache(context, *realised), last, exists, here, params, start + k)
         drawn, log_prob = trial_sample(net, representation, uniform[..., :split], lapse)
         learned = _respond(net, environment, k, here, drawn, uniform[..., split:])
-        pairs = {"inputs": here, "outcomes": drawn, "feedback": learned}
-        exists = jax.lax.dynamic_slice_in_dim(valid, k, 1, axis=-1)
-        cache = extend(net, cache, pairs, exists, at=start + k)
-        return (cache.buffer, cache.valid), jax.tree.map(lambda x: x[..., 0], (drawn, learned, log_prob))
+        last = {"inputs": here, "outcomes": drawn, "feedback": learned}
+        return ((cache.buffer, cache.valid), last), jax.tree.map(lambda x: x[..., 0], (drawn, learned, log_prob))
 
     room = allocate(net, cache, shape)
     context = room.context
-    _, steps = jax.lax.scan(step, (room.buffer, room.valid), jnp.arange(shape[2]))
+    nobody = _unrealised(net, _trial(inputs, 0, 1), (*shape[:2], 1))
+    _, steps = jax.lax.scan(one, ((room.buffer, room.valid), nobody), jnp.arange(shape[2]))
     outcomes, feedback, log_probs = jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), steps)
     return outcomes, feedback, jnp.where(valid, log_probs, 0.0)
+
+
+def _unrealised(net: Network, inputs: Mapping[str, Array], shape: Sequence[int]) -> dict[str, dict[str, Array]]:
+    """Trials (B, R, K) that are still to be drawn: they hold any legal value, behind a mask."""
+    legal = {"outcomes": net.schema.outcomes, "feedback": net.schema.feedback}
+    return {
+        "inputs": dict(inputs),
+        **{
+            group: {name: jnp.full(shape, variable.fill, net.dtype) for name, variable in variables.items()}
+            for group, variables in legal.items()
+        },
+    }
 
 
 def _respond(
@@ -332,15 +372,7 @@ def block_rollout(
     inputs = _pad_to_blocks({name: jnp.broadcast_to(value, shape) for name, value in inputs.items()}, block)
     index = jnp.arange(noise.shape[2])
     exists = _pad_to_blocks(jnp.broadcast_to(valid, shape), block) & (index < count)
-    # Places of trials that are still to be drawn hold any legal value, behind the mask.
-    legal = {group: getattr(net.schema, group) for group in ("outcomes", "feedback")}
-    done: Any = {
-        "inputs": inputs,
-        **{
-            group: {name: jnp.full(noise.shape[:3], variable.fill, net.dtype) for name, variable in variables.items()}
-            for group, variables in legal.items()
-        },
-    }
+    done: Any = _unrealised(net, inputs, noise.shape[:3])
 
     def step(done: Any, start: Array) -> tuple[Any, Array]:
         cache = _merged(net, context, context_valid, done, exists & (index < start))

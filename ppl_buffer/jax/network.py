@@ -7,8 +7,8 @@ can be traced by jit, vmap and grad.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -72,12 +72,12 @@ class Segment:
     """Keys and values of one kind of token at one layer, as other tokens read them.
 
     Attributes:
-        keys: (B, H, r, N, E), r = R or 1. E is the head's size, and counters + 2 more in an ordered buffer.
+        keys: (B, H, r, E, N), r = R or 1. E is the head's size, and counters + 2 more in an ordered buffer. This order
+            is the one of a product with queries: XLA would copy keys (N, E) into it each time.
         values: (B, H, r, N, D).
-        mask: who sees what, broadcast against (B, 1, R, T, N); None = everybody sees everything.
+        mask: who sees what, broadcast against (B, 1, R, T, N), T = 1 with `stairs`; None = everybody sees everything.
         counts: (B, r, N, G), what the counters say at each token, itself included; an ordered buffer only.
-        stairs: if not None, query t sees none but the first `stairs` + t keys. The mask says so too; this lets `read`
-            skip what is hidden.
+        stairs: if not None, query t sees none but the first `stairs` + t keys; `read` skips what is hidden.
     """
 
     keys: Array
@@ -121,7 +121,7 @@ class Cache:
     @property
     def size(self) -> int:
         """Number of buffer tokens."""
-        return self.buffer[0].keys.shape[3] if self.buffer else 0
+        return self.buffer[0].values.shape[3] if self.buffer else 0
 
 
 def linear(net: Network, name: str, x: Array) -> Array:
@@ -202,26 +202,29 @@ def _merge_heads(x: Array) -> Array:
 def counts_before(segment: Segment, visible: Array) -> Array:
     """What the counters say to a token that sees the first `visible` (T,) buffer tokens: (B, r, T, G)."""
     assert segment.counts is not None
-    padded = jnp.pad(segment.counts, ((0, 0), (0, 0), (1, 0), (0, 0)))
-    return padded[:, :, visible]
+    counts = jnp.take(segment.counts, jnp.maximum(visible - 1, 0), axis=2)
+    return jnp.where(visible[:, None] > 0, counts, 0)
 
 
 def read(query: Array, segment: Segment) -> Reading:
     """Let queries (B, H, R, T, E) read one segment. Shared keys are read by all replicas in one product a head."""
-    count = query.shape[3]
-    if segment.stairs is None or count <= _QUERIES_AT_ONCE:
+    if segment.stairs is None:
         return _read(query, segment)
     # Half of a causal square is hidden. In strips of queries most of that half is never computed, and the scores of
     # a strip stay in the processor's cache.
+    count = query.shape[3]
+    starts = range(0, count, _QUERIES_AT_ONCE)
     parts = []
-    for start in range(0, count, _QUERIES_AT_ONCE):
-        stop = min(start + _QUERIES_AT_ONCE, count)
+    for start, strip_query in zip(starts, jnp.split(query, list(starts[1:]), 3), strict=True):
+        stop = start + strip_query.shape[3]
         seen = segment.stairs + stop - 1
-        mask = segment.mask
-        if mask is not None:
-            mask = (mask if mask.shape[3] == 1 else mask[:, :, :, start:stop])[..., :seen]
-        strip = Segment(segment.keys[:, :, :, :seen], segment.values[:, :, :, :seen], mask)
-        parts.append(_read(query[:, :, :, start:stop], strip))
+        mask = jnp.arange(seen) < segment.stairs + jnp.arange(start, stop)[:, None]
+        if segment.mask is not None:
+            mask = mask & segment.mask[..., :seen]
+        strip = Segment(segment.keys[..., :seen], segment.values[:, :, :, :seen], mask)
+        parts.append(_read(strip_query, strip))
+    if len(parts) == 1:
+        return parts[0]
     return Reading(
         jnp.concatenate([part.top for part in parts], 3),
         jnp.concatenate([part.total for part in parts], 3),
@@ -231,12 +234,12 @@ def read(query: Array, segment: Segment) -> Reading:
 
 def _read(query: Array, segment: Segment) -> Reading:
     keys, values = segment.keys, segment.values
-    query = query[..., : keys.shape[-1]]
+    query = query[..., : keys.shape[-2]]
     replicas, count = query.shape[2:4]
     shared = keys.shape[2] == 1 and replicas > 1
     if shared:
         query = query.reshape(*query.shape[:2], 1, replicas * count, -1)
-    scores = query @ keys.mT
+    scores = query @ keys
     if shared:
         scores = scores.reshape(*scores.shape[:2], replicas, count, -1)
     if segment.mask is not None:
@@ -251,6 +254,22 @@ def _read(query: Array, segment: Segment) -> Reading:
     else:
         weighted = weights @ values
     return Reading(top, total, weighted)
+
+
+def read_part(query: Array, segment: Segment, count: int | Array) -> Reading:
+    """`read` the first `count` keys of a segment, and of the others, which the mask hides, less than a quarter."""
+    places = segment.values.shape[3]
+    ends = sorted({-(-places * quarter // 4) for quarter in range(1, 5)})
+
+    def read_first(end: int) -> Callable[[Array, Segment], Reading]:
+        def branch(query: Array, segment: Segment) -> Reading:
+            mask = None if segment.mask is None else segment.mask[..., :end]
+            return _read(query, Segment(segment.keys[..., :end], segment.values[:, :, :, :end], mask))
+
+        return branch
+
+    which = sum((jnp.asarray(count > end, int) for end in ends[:-1]), jnp.zeros((), int))
+    return jax.lax.switch(which, [read_first(end) for end in ends], query, segment)
 
 
 def join(readings: Sequence[Reading]) -> Reading:
@@ -279,14 +298,19 @@ def query_keys(net: Network, layer: str, x: Array, reference: Array | None) -> A
 
 
 def own_segment(
-    net: Network, layer: str, x: Array, counts: Array | None, mask: Array | None, stairs: int | None
+    net: Network,
+    layer: str,
+    x: Array,
+    counts: Array | None = None,
+    mask: Array | None = None,
+    stairs: int | None = None,
 ) -> Segment:
     """Keys and values of normalised tokens x (B, R, T, W)."""
     keys, values = jnp.split(linear(net, f"{layer}.key_value", x), 2, -1)
-    keys, values = _heads(net, keys), _heads(net, values)
+    keys, values = _heads(net, keys).mT, _heads(net, values)
     if counts is not None:
-        spread = jnp.broadcast_to(counts[:, None], (*keys.shape[:-1], counts.shape[-1]))
-        keys = jnp.concatenate([keys, spread, jnp.ones_like(spread[..., :1])], -1)
+        spread = jnp.broadcast_to(counts.mT[:, None], (*keys.shape[:-2], counts.shape[-1], keys.shape[-1]))
+        keys = jnp.concatenate([keys, spread, jnp.ones_like(spread[..., :1, :])], -2)
     return Segment(keys, values, mask, counts, stairs)
 
 
@@ -296,13 +320,13 @@ def null_segment(net: Network, layer: str) -> Segment:
     if net.schema.ordered:
         counts = jnp.zeros((keys.shape[0], net.config.counters + 1), keys.dtype)
         keys = jnp.concatenate([keys, counts, jnp.ones_like(counts[:, :1])], -1)
-    return Segment(keys[None, :, None, None, :], values[None, :, None, None, :])
+    return Segment(keys[None, :, None, :, None], values[None, :, None, None, :])
 
 
 def read_null(net: Network, layer: str, query: Array) -> Reading:
     """Let queries read the null token: a single key needs no matrix product."""
     null = null_segment(net, layer)
-    score = (query * null.keys).sum(-1, keepdims=True)
+    score = (query * null.keys.mT).sum(-1, keepdims=True)
     top = jax.lax.stop_gradient(score)
     weight = jnp.exp(score - top)
     return Reading(top, weight, weight * null.values)
@@ -321,9 +345,12 @@ def run(
     reads: Mapping[int, Sequence[Segment]],
     layers: Iterable[int],
     *,
+    attend: bool = False,
     own: Array | None = None,
     causal: bool = False,
     keep: bool = False,
+    room: Sequence[Segment] | None = None,
+    at: int | Array = 0,
     count_from: Mapping[int, Array] | None = None,
     valid: Array | None = None,
 ) -> tuple[Array, list[Segment]]:
@@ -334,14 +361,18 @@ def run(
         tokens: (B, R, T, W).
         reads: layer -> segments that the tokens read.
         layers: indices of the layers to run.
-        own: mask of the tokens' attention to each other, broadcast against (B, 1, R, T, T); None = none.
-        causal: `own` lets no token see a later one.
+        attend: the tokens read each other.
+        own: mask of that, broadcast against (B, 1, R, T, T), or (B, 1, R, T, N) with `room`; None = all see all.
+        causal: no token sees a later one; `own` then says which of them exist, (B, 1, r, 1, T).
         keep: return the segments that the tokens themselves make.
+        room: one segment of N places a layer. The tokens are pairs and targets in turn, T / 2 of each; the pairs enter
+            the room, then all tokens read it. The last layer goes on with the targets alone: nobody reads a pair there.
+        at: first place in the room that the pairs take.
         count_from: layer -> counts (B, r, T or 1, G) that an ordered buffer had reached before these tokens.
         valid: (B, r, T) buffer tokens that count; given where `tokens` are buffer tokens of an ordered model.
 
     Returns:
-        the tokens, and their segments (empty without `keep`).
+        the tokens (with `room` the targets alone), and their segments (empty without `keep`), or the filled rooms.
     """
     segments = []
     for index in layers:
@@ -357,27 +388,38 @@ def run(
         elif net.schema.ordered and reference is None:
             reference = jnp.zeros((1, 1, 1, net.config.counters + 1), x.dtype)
         query = query_keys(net, layer, x, reference)
-        readings = [read_null(net, layer, query)]
-        readings += [read(query, segment) for segment in reads.get(index, ())]
-        if own is not None or keep:
+        others = list(reads.get(index, ()))
+        if room is not None:
+            pairs = own_segment(net, layer, x[:, :, ::2], None if counts is None else counts[:, :, ::2])
+            segments.append(_enter(room[index], pairs, at))
+            filled = replace(segments[-1], mask=own)
+            if index == net.config.depth - 1:
+                tokens, query = tokens[:, :, 1::2], query[:, :, :, 1::2]
+                others, filled = [_targets_alone(segment) for segment in others], _targets_alone(filled)
+        elif attend or keep:
             mine = own_segment(net, layer, x, counts, own, 1 if causal else None)
             segments.append(mine)
-            if own is not None:
-                readings.append(read(query, mine))
+            if attend:
+                others.append(mine)
+        readings = [read_null(net, layer, query), *(read(query, segment) for segment in others)]
+        if room is not None:
+            readings.append(read_part(query, filled, at + pairs.values.shape[3]))
         tokens = finish_layer(net, layer, tokens, join(readings))
     return tokens, segments
 
 
-def encode(net: Network, context: Mapping[str, Mapping[str, Array]], valid: Array) -> Cache:
-    """Encode a context (arrays (B, r, N)) of which `valid` (B, r, N) exist (R1, R3): every token sees every other."""
-    tokens = _replicate(embed_pairs(net, context, "context"), valid.shape[1], 1)
-    mask = valid[:, None, :, None, :]
-    _, segments = run(net, tokens, {}, range(net.config.depth), own=mask, keep=True)
+def encode(net: Network, context: Mapping[str, Mapping[str, Array]], valid: Array | None) -> Cache:
+    """Encode a context (arrays (B, r, N)) of which `valid` (B, r, N) exist, None = all (R1, R3): a set, all see all."""
+    tokens = embed_pairs(net, context, "context")
+    mask = None
+    if valid is not None:
+        tokens, mask = _replicate(tokens, valid.shape[1], 1), valid[:, None, :, None, :]
+    _, segments = run(net, tokens, {}, range(net.config.depth), attend=True, own=mask, keep=True)
     return Cache(context=segments)
 
 
 def allocate(net: Network, cache: Cache, shape: Sequence[int]) -> Cache:
-    """Add room for K more trials to the buffer, `shape` = (B, R, K); `extend(..., at=k)` fills it."""
+    """Add room for K more trials to the buffer, `shape` = (B, R, K); `step` and `extend(..., at=k)` fill it."""
     batch, replicas, count = shape
     heads, size = net.config.heads, net.config.width // net.config.heads
     counters = net.config.counters + 1
@@ -388,7 +430,7 @@ def allocate(net: Network, cache: Cache, shape: Sequence[int]) -> Cache:
     segments = []
     for index in range(net.config.depth):
         room = Segment(
-            empty(batch, heads, replicas, count, size + (counters + 1) * net.schema.ordered),
+            empty(batch, heads, replicas, size + (counters + 1) * net.schema.ordered, count),
             empty(batch, heads, replicas, count, size),
             None,
             empty(batch, replicas, count, counters) if net.schema.ordered else None,
@@ -411,28 +453,22 @@ def extend(
         at: where to write them in an allocated buffer whose later places are empty; None = append them.
     """
     tokens = embed_pairs(net, pairs, "buffer")
-    depth, count = net.config.depth, tokens.shape[2]
-    reads: dict[int, list[Segment]] = {index: [] for index in range(depth)}
+    depth = net.config.depth
+    reads: dict[int, list[Segment]] = {index: cache.context[index : index + 1] for index in range(depth)}
     count_from = None
-    if cache.context:
-        for index in range(depth):
-            reads[index].append(cache.context[index])
     if cache.buffer:
         assert cache.valid is not None
+        mask = cache.valid[:, None, :, None, :]
         for index in range(depth):
-            before = cache.buffer[index]
-            reads[index].append(Segment(before.keys, before.values, cache.valid[:, None, :, None, :]))
-        if net.schema.ordered:
-            last = jnp.asarray([cache.size if at is None else at])
-            count_from = {index: counts_before(cache.buffer[index], last) for index in range(depth)}
-    visible = jnp.arange(1, count + 1)
-    own = prefix_mask(jnp, visible, valid)
+            reads[index].append(replace(cache.buffer[index], mask=mask))
+        count_from = _reached(net, cache, jnp.asarray([cache.size if at is None else at]))
     _, new = run(
         net,
         tokens,
         reads,
         range(depth),
-        own=own,
+        attend=True,
+        own=valid[:, None, :, None, :],
         causal=True,
         keep=True,
         count_from=count_from,
@@ -444,15 +480,79 @@ def extend(
     return Cache(cache.context, [Segment(x.keys, x.values, None, x.counts) for x in new], valid)
 
 
+def _reached(net: Network, cache: Cache, visible: Array) -> dict[int, Array] | None:
+    """Counts that the buffer has reached after its first `visible` (T,) tokens, by layer; None without counts."""
+    if not (net.schema.ordered and cache.buffer):
+        return None
+    return {index: counts_before(segment, visible) for index, segment in enumerate(cache.buffer)}
+
+
+def step(
+    net: Network,
+    cache: Cache,
+    pairs: Mapping[str, Mapping[str, Array]],
+    exists: Array,
+    inputs: Mapping[str, Array],
+    params: Sequence[Segment],
+    at: int | Array,
+) -> tuple[Array, Cache]:
+    """Let T realised trials enter an allocated buffer and predict T targets, all in one pass.
+
+    Target t sees the context and the first `at` + t + 1 places of the buffer, the t + 1 new trials included: what
+    `extend`, `prepare` and `predict` do one after another.
+
+    Args:
+        net: the network.
+        cache: from `allocate`.
+        pairs: inputs, outcomes and feedback of the realised trials, each dict name -> (B, R, T).
+        exists: (B, R, T) bool, which of them stand for a trial.
+        inputs: dict name -> (B, R, T), of the targets.
+        params: from `encode_params`.
+        at: place in the buffer of the first of them.
+
+    Returns:
+        the targets' representation (B, R, T, W) for the heads, and the cache.
+    """
+    depth, shape = net.config.depth, exists.shape
+    tokens = jnp.stack([embed_pairs(net, pairs, "buffer"), embed_targets(net, inputs, shape)], 3)
+    tokens = tokens.reshape(*shape[:2], 2 * shape[2], -1)
+    turn = jnp.arange(2 * shape[2])
+    reads = {index: cache.context[index : index + 1] for index in range(depth)}
+    targets = (turn % 2 == 1).reshape(1, 1, 1, -1, 1)
+    for index, segment in enumerate(params, depth - net.config.param_depth):
+        mask = targets if segment.mask is None else targets & segment.mask
+        reads[index] = [*reads[index], replace(segment, mask=mask)]
+    valid = _place(cache.valid, exists, at, 1)
+    counting = jnp.stack([exists, jnp.zeros_like(exists)], 3).reshape(*tokens.shape[:3])
+    tokens, buffer = run(
+        net,
+        tokens,
+        reads,
+        range(depth),
+        own=prefix_mask(jnp, at + turn // 2 + 1, valid),
+        room=cache.buffer,
+        at=at,
+        count_from=_reached(net, cache, jnp.asarray([at])),
+        valid=counting.astype(tokens.dtype) if net.schema.ordered else None,
+    )
+    return norm(net, "norm_out", tokens), Cache(cache.context, buffer, valid)
+
+
+def _targets_alone(segment: Segment) -> Segment:
+    """The same as targets see it, where pairs and targets come in turn."""
+    mask = segment.mask
+    return segment if mask is None or mask.shape[3] == 1 else replace(segment, mask=mask[:, :, :, 1::2])
+
+
 def _replicate(x: Array, replicas: int, axis: int) -> Array:
     shape = list(x.shape)
     shape[axis] = max(replicas, shape[axis])
     return jnp.broadcast_to(x, shape)
 
 
-def _place(old: Any, new: Array, at: int | Array | None, replicas: int) -> Array:
-    """Write `new` into `old` at index `at` of the token axis, which follows the `replicas` axis, or append it."""
-    axis = replicas + 1
+def _place(old: Any, new: Array, at: int | Array | None, replicas: int, axis: int | None = None) -> Array:
+    """Write `new` into `old` at index `at` of the token axis, by default the one after `replicas`, or append it."""
+    axis = replicas + 1 if axis is None else axis
     if at is None:
         return jnp.concatenate([_replicate(old, new.shape[replicas], replicas), new], axis)
     return jax.lax.dynamic_update_slice_in_dim(old, new, at, axis)
@@ -460,7 +560,7 @@ def _place(old: Any, new: Array, at: int | Array | None, replicas: int) -> Array
 
 def _enter(old: Segment, new: Segment, at: int | Array | None) -> Segment:
     counts = None if new.counts is None else _place(old.counts, new.counts, at, 1)
-    return Segment(_place(old.keys, new.keys, at, 2), _place(old.values, new.values, at, 2), None, counts)
+    return Segment(_place(old.keys, new.keys, at, 2, 4), _place(old.values, new.values, at, 2), None, counts)
 
 
 @jax.tree_util.register_dataclass
@@ -470,12 +570,14 @@ class Prepared:
 
     Attributes:
         tokens: (B, R, T, W), what enters the lowest layer that reads the parameters.
+        query: (B, H, R, T, D), what that layer's queries say to the parameters' keys: no counts, hence no slopes.
         reading: that layer's attention over everything but the parameters.
         reads: segments that the layers above read, a list a layer.
         count_from: counts that ordered targets refer to, by layer.
     """
 
     tokens: Array
+    query: Array
     reading: Reading
     reads: dict[int, list[Segment]]
     count_from: dict[int, Array] | None
@@ -502,35 +604,22 @@ def prepare(
     depth = net.config.depth
     first = depth - net.config.param_depth
     tokens = embed_targets(net, inputs, shape)
-    reads: dict[int, list[Segment]] = {index: [] for index in range(depth)}
-    count_from = None
-    if cache.context:
-        for index in range(depth):
-            reads[index].append(cache.context[index])
+    reads: dict[int, list[Segment]] = {index: cache.context[index : index + 1] for index in range(depth)}
     if cache.buffer:
         assert cache.valid is not None
-        mask = prefix_mask(jnp, visible, cache.valid)
+        mask = prefix_mask(jnp, visible, cache.valid) if stairs is None else cache.valid[:, None, :, None, :]
         for index in range(depth):
-            before = cache.buffer[index]
-            reads[index].append(Segment(before.keys, before.values, mask, before.counts, stairs))
-        if net.schema.ordered:
-            count_from = {index: counts_before(cache.buffer[index], visible) for index in range(depth)}
+            reads[index].append(replace(cache.buffer[index], mask=mask, stairs=stairs))
+    count_from = _reached(net, cache, visible)
     tokens, _ = run(net, tokens, reads, range(first), count_from=count_from)
-    query = _first_query(net, tokens, count_from)
     layer = f"layers.{first}"
+    reference = None if count_from is None else count_from[first]
+    if net.schema.ordered and reference is None:
+        reference = jnp.zeros((1, 1, 1, net.config.counters + 1), tokens.dtype)
+    query = query_keys(net, layer, norm(net, f"{layer}.norm_attention", tokens), reference)
     reading = join([read_null(net, layer, query), *(read(query, segment) for segment in reads[first])])
     above = {index: reads[index] for index in range(first + 1, depth)}
-    return Prepared(tokens, reading, above, count_from)
-
-
-def _first_query(net: Network, tokens: Array, count_from: dict[int, Array] | None) -> Array:
-    first = net.config.depth - net.config.param_depth
-    layer = f"layers.{first}"
-    x = norm(net, f"{layer}.norm_attention", tokens)
-    reference = count_from[first] if count_from is not None else None
-    if net.schema.ordered and reference is None:
-        reference = jnp.zeros((1, 1, 1, net.config.counters + 1), x.dtype)
-    return query_keys(net, layer, x, reference)
+    return Prepared(tokens, query[..., : net.config.width // net.config.heads], reading, above, count_from)
 
 
 def encode_params(net: Network, params: Mapping[str, Array], told: Array | None = None) -> list[Segment]:
@@ -544,11 +633,9 @@ def encode_params(net: Network, params: Mapping[str, Array], told: Array | None 
     if not params:
         return []
     tokens = embed_params(net, params)
-    mask = jnp.ones((1, 1, 1, 1, 1), bool)
-    if told is not None:
-        mask = told[:, None, :, None, :]
+    mask = None if told is None else told[:, None, :, None, :]
     layers = range(net.config.depth - net.config.param_depth, net.config.depth)
-    return run(net, tokens, {}, layers, own=mask, keep=True)[1]
+    return run(net, tokens, {}, layers, attend=True, own=mask, keep=True)[1]
 
 
 def predict(net: Network, prepared: Prepared, params: Sequence[Segment]) -> Array:
@@ -564,8 +651,7 @@ def predict(net: Network, prepared: Prepared, params: Sequence[Segment]) -> Arra
     tokens, reading, reads = prepared.tokens, prepared.reading, prepared.reads
     if params:
         replicas = params[0].keys.shape[2]
-        # Only the first D numbers of a query meet a parameter's key: no counts, hence no slopes.
-        query = _replicate(_first_query(net, tokens, prepared.count_from), replicas, 2)
+        query = _replicate(prepared.query, replicas, 2)
         tokens = _replicate(tokens, replicas, 1)
         reading = join([reading, read(query, params[0])])
         reads = {index: [*reads[index], params[index - first]] for index in range(first + 1, depth)}

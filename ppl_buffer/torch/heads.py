@@ -27,6 +27,8 @@ _QUADRATURE_NODES = 32
 
 def head(net: Network, name: str, representation: Tensor, earlier: Mapping[str, Tensor]) -> Tensor:
     """Raw numbers (B, R, T, n) of one outcome's head, given the trial's earlier outcomes (B, R, T)."""
+    if not earlier:
+        return perceptron(net, f"heads.{name}", representation)
     known = {key: net.schema.outcomes[key] for key in earlier}
     described = [representation, *features(net, known, earlier)]
     lead = torch.broadcast_shapes(*(x.shape[:-1] for x in described))
@@ -142,7 +144,13 @@ def trial_log_prob(
     for index, name in enumerate(names):
         raw = head(net, name, representation, {key: outcomes[key] for key in names[:index]})
         log_probs.append(outcome_log_prob(net, name, raw, outcomes[name]))
-    rate = lapse_rate(net, lapse)
+    return _with_lapse(net, log_probs, outcomes, lapse_rate(net, lapse))
+
+
+def _with_lapse(
+    net: Network, log_probs: Sequence[Tensor], outcomes: Mapping[str, Tensor], rate: Tensor | float | None
+) -> Tensor:
+    """Log density of a trial from those of its outcomes."""
     if rate is None:
         return _total(log_probs)
     return mix(_total(log_probs), _total(_lapse_log_probs(net, outcomes)), rate)
@@ -177,6 +185,7 @@ def trial_sample(
     rate = lapse_rate(net, lapse)
     lapsed = None if rate is None else noise[..., 2 * len(net.schema.outcomes)] < rate
     outcomes: dict[str, Tensor] = {}
+    log_probs = []
     for index, (name, variable) in enumerate(net.schema.outcomes.items()):
         uniform = noise[..., 2 * index : 2 * index + 2]
         raw = head(net, name, representation, outcomes)
@@ -184,7 +193,8 @@ def trial_sample(
         if lapsed is not None:
             value = torch.where(lapsed, lapse_sample(variable, uniform[..., 0]), value)
         outcomes[name] = value
-    return outcomes, trial_log_prob(net, representation, outcomes, lapse)
+        log_probs.append(outcome_log_prob(net, name, raw, value))
+    return outcomes, _with_lapse(net, log_probs, outcomes, rate)
 
 
 def trial_cdf(

@@ -26,6 +26,7 @@ from ppl_buffer.torch.network import (
     extend,
     predict,
     prepare,
+    step,
 )
 
 Trials = Mapping[str, Mapping[str, Tensor]]
@@ -121,8 +122,8 @@ def begin(
     history: Trials | None = None,
     history_valid: Tensor | None = None,
 ) -> Cache:
-    """Encode a context, and let a history of realised trials enter the buffer."""
-    cache = Cache() if context is None or context_valid is None else encode(net, context, context_valid)
+    """Encode a context, of which `context_valid` exist (None = all), and let a history enter the buffer."""
+    cache = Cache() if context is None else encode(net, context, context_valid)
     if history is not None and history_valid is not None:
         cache = extend(net, cache, history, history_valid)
     return cache
@@ -137,8 +138,7 @@ def observe(net: Network, cache: Cache, trials: Trials, valid: Tensor) -> Prepar
 
 def empty(net: Network, cache: Cache, inputs: Mapping[str, Tensor], valid: Tensor) -> Prepared:
     """Targets that see what the cache holds and none of each other: the set predictor."""
-    visible = torch.full((valid.shape[-1],), cache.size, device=valid.device)
-    return prepare(net, cache, inputs, visible, valid.shape)
+    return prepare(net, cache, inputs, None, valid.shape)
 
 
 def conditionals(
@@ -175,22 +175,6 @@ def moments(
 
 def _trial(values: Mapping[str, Tensor], start: int, stop: int) -> dict[str, Tensor]:
     return {name: value[..., start:stop] for name, value in values.items()}
-
-
-def _visible_part(cache: Cache, count: int) -> Cache:
-    """The first `count` buffer tokens: reading the empty rest would cost time and change nothing."""
-    if not cache.buffer or cache.valid is None or count == cache.size:
-        return cache
-    buffer = [
-        Segment(
-            s.keys[:, :, :, :count],
-            s.values[:, :, :, :count],
-            None,
-            None if s.counts is None else s.counts[:, :, :count],
-        )
-        for s in cache.buffer
-    ]
-    return Cache(cache.context, buffer if count else [], cache.valid[..., :count])
 
 
 @torch.no_grad()
@@ -232,21 +216,23 @@ def rollout(
         feedback = _respond(net, environment, 0, inputs, outcomes, noise[..., split:])
         return outcomes, feedback, torch.where(valid, log_probs, 0.0)
     start = cache.size
-    cache = allocate(net, cache, shape)
+    room = allocate(net, cache, (*shape[:2], shape[2] - 1))
+    pairs: dict[str, dict[str, Tensor]] = {}
     steps = []
     for k in range(shape[2]):
         here = _trial(inputs, k, k + 1)
-        visible = torch.tensor([start + k], device=noise.device)
-        seen = _visible_part(cache, start + k)
-        representation = predict(net, prepare(net, seen, here, visible, (*shape[:2], 1)), params)
+        if k == 0:
+            representation = predict(net, empty(net, cache, here, valid[..., :1]), params)
+        else:
+            # One trial enters the buffer while the next one is predicted.
+            representation, room = step(net, room, pairs, valid[..., k - 1 : k], here, params, start + k - 1)
         drawn, log_prob = trial_sample(net, representation, noise[:, :, k : k + 1, :split], lapse)
         learned = _respond(net, environment, k, here, drawn, noise[:, :, k : k + 1, split:])
         pairs = {"inputs": here, "outcomes": drawn, "feedback": learned}
-        cache = extend(net, cache, pairs, valid[..., k : k + 1], at=start + k)
         steps.append((drawn, learned, log_prob))
-    outcomes = {name: torch.cat([step[0][name] for step in steps], -1) for name in schema.outcomes}
-    feedback = {name: torch.cat([step[1][name] for step in steps], -1) for name in schema.feedback}
-    log_probs = torch.cat([step[2] for step in steps], -1)
+    outcomes = {name: torch.cat([done[0][name] for done in steps], -1) for name in schema.outcomes}
+    feedback = {name: torch.cat([done[1][name] for done in steps], -1) for name in schema.feedback}
+    log_probs = torch.cat([done[2] for done in steps], -1)
     return outcomes, feedback, torch.where(valid, log_probs, 0.0)
 
 
@@ -316,8 +302,10 @@ def _merged(
 ) -> Cache:
     if merged is None:
         return begin(net, context, context_valid)
-    if context is None or context_valid is None:
+    if context is None:
         return begin(net, merged, merged_valid)
+    if context_valid is None:
+        context_valid = torch.ones_like(next(iter(context["outcomes"].values())), dtype=torch.bool)
     return begin(net, join_trials(context, merged), join_arrays(context_valid, merged_valid))
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -70,12 +70,12 @@ class Network(NetworkVerbs, torch.nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.parameters()).device
+        return self.weights["norm_out.weight"].device
 
     @property
     def dtype(self) -> torch.dtype:
         """Number type of the weights: data are cast to it."""
-        return next(self.parameters()).dtype
+        return self.weights["norm_out.weight"].dtype
 
 
 def _initial(
@@ -114,6 +114,14 @@ def _initial(
 
 # Queries of a causal read that are computed together.
 _QUERIES_AT_ONCE = 64
+# Scores that a processor computes together: few enough to stay in a core's cache.
+_SCORES_AT_ONCE = 2**18
+# Score of a key that must not be seen: beside any other, its weight underflows to an exact zero.
+_HIDDEN = -1e30
+# Attention that also gives the logarithm of its total, which readings are joined by: torch's kernel for processors.
+_FLASH = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
+# Fewer queries a key than this, and the kernel takes longer than two products.
+_FLASH_QUERIES = 32
 
 
 @dataclass
@@ -125,8 +133,9 @@ class Segment:
         values: (B, H, r, N, D).
         mask: who sees what, broadcast against (B, 1, R, T, N); None = everybody sees everything.
         counts: (B, r, N, G), what the counters say at each token, itself included; an ordered buffer only.
-        stairs: if not None, query t sees none but the first `stairs` + t keys. The mask says so too; this lets `read`
-            skip what is hidden.
+        stairs: if not None, query t sees none but the first `stairs` + t keys, whatever the mask says.
+        front: of an allocated buffer, how many keys stand before its tokens for everybody to see: the null token, and a
+            context that replicas do not share. So a rollout reads all of them at once.
     """
 
     keys: Tensor
@@ -134,6 +143,7 @@ class Segment:
     mask: Tensor | None = None
     counts: Tensor | None = None
     stairs: int | None = field(default=None, metadata={"static": True})
+    front: int = field(default=0, metadata={"static": True})
 
 
 @dataclass
@@ -141,7 +151,7 @@ class Reading:
     """Attention over some segments, before it is joined with the rest inside the same softmax.
 
     Attributes:
-        top: largest score, (B, H, R, T, 1).
+        top: a number near the largest score, (B, H, R, T, 1).
         total: sum of exp(score - top), (B, H, R, T, 1).
         weighted: sum of exp(score - top) * value, (B, H, R, T, D).
     """
@@ -168,7 +178,7 @@ class Cache:
     @property
     def size(self) -> int:
         """Number of buffer tokens."""
-        return self.buffer[0].keys.shape[3] if self.buffer else 0
+        return self.buffer[0].keys.shape[3] - self.buffer[0].front if self.buffer else 0
 
 
 def linear(net: Network, name: str, x: Tensor) -> Tensor:
@@ -247,54 +257,180 @@ def counts_before(segment: Segment, visible: Tensor) -> Tensor:
     return padded[:, :, visible]
 
 
-def read(query: Tensor, segment: Segment) -> Reading:
-    """Let queries (B, H, R, T, E) read one segment. Shared keys are read by all replicas in one product a head."""
-    count = query.shape[3]
-    if segment.stairs is None or count <= _QUERIES_AT_ONCE:
-        return _read(query, segment)
-    # Half of a causal square is hidden. In strips of queries most of that half is never computed, and the scores of
-    # a strip stay in the processor's cache.
-    parts = []
-    for start in range(0, count, _QUERIES_AT_ONCE):
-        stop = min(start + _QUERIES_AT_ONCE, count)
-        seen = segment.stairs + stop - 1
-        mask = segment.mask
-        if mask is not None:
-            mask = (mask if mask.shape[3] == 1 else mask[:, :, :, start:stop])[..., :seen]
-        strip = Segment(segment.keys[:, :, :, :seen], segment.values[:, :, :, :seen], mask)
-        parts.append(_read(query[:, :, :, start:stop], strip))
-    return Reading(
-        torch.cat([part.top for part in parts], 3),
-        torch.cat([part.total for part in parts], 3),
-        torch.cat([part.weighted for part in parts], 3),
-    )
+def attention(query: Tensor, segments: Sequence[Segment]) -> Tensor:
+    """Mean (B, H, R, T, D) of the values that queries (B, H, R, T, E) read in segments, by one softmax."""
+    joined = _concatenate(segments)
+    if len(joined) == 1:
+        return _read(query, joined[0], total=False)[0]
+    reading = join([_reading(query, segment) for segment in joined])
+    return reading.weighted / reading.total
 
 
-def _read(query: Tensor, segment: Segment) -> Reading:
-    keys, values = segment.keys, segment.values
-    query = query[..., : keys.shape[-1]]
+def read(query: Tensor, segments: Sequence[Segment]) -> Reading:
+    """Let queries (B, H, R, T, E) read segments."""
+    return join([_reading(query, segment) for segment in _concatenate(segments)])
+
+
+def _reading(query: Tensor, segment: Segment) -> Reading:
+    mean, log_total = _read(query, segment, total=True)
+    assert log_total is not None
+    return Reading(log_total, torch.ones_like(log_total), mean)
+
+
+def _concatenate(segments: Sequence[Segment]) -> list[Segment]:
+    """The same keys in one segment, or two: what replicas share stays stored once."""
+    shared = [x for x in segments if x.keys.shape[2] == 1]
+    private = [x for x in segments if x.keys.shape[2] > 1]
+    return [x for group in (shared, private) for x in _concatenate_alike(group)]
+
+
+def _concatenate_alike(group: list[Segment]) -> list[Segment]:
+    if len(group) < 2:
+        return group
+    # What all queries see stands before stairs.
+    *front, last = sorted(group, key=lambda x: x.stairs is not None)
+    batch = max([x.keys.shape[0] for x in group])
+    size = max([x.keys.shape[-1] for x in group])
+    keys = torch.cat([_replicate(_widen(x.keys, size), batch, 0) for x in (*front, last)], 3)
+    values = torch.cat([_replicate(x.values, batch, 0) for x in (*front, last)], 3)
+    stairs = None if last.stairs is None else last.stairs + keys.shape[3] - last.keys.shape[3]
+    return [Segment(keys, values, _concatenate_masks((*front, last)), None, stairs)]
+
+
+def _widen(keys: Tensor, size: int) -> Tensor:
+    # A parameter's keys have no counts: they add nothing to the score.
+    return keys if keys.shape[-1] == size else functional.pad(keys, (0, size - keys.shape[-1]))
+
+
+def _concatenate_masks(segments: Sequence[Segment]) -> Tensor | None:
+    if all([x.mask is None for x in segments]):
+        return None
+    masks = []
+    for segment in segments:
+        shape = (1, 1, 1, 1, segment.keys.shape[3])
+        mask = torch.ones(shape, dtype=torch.bool, device=segment.keys.device)
+        masks.append(mask if segment.mask is None else segment.mask.expand(*segment.mask.shape[:-1], shape[-1]))
+    lead = torch.broadcast_shapes(*(mask.shape[:-1] for mask in masks))
+    return torch.cat([mask.expand(*lead, -1) for mask in masks], -1)
+
+
+def _read(query: Tensor, segment: Segment, total: bool) -> tuple[Tensor, Tensor | None]:
+    """Mean of the values (B, H, R, T, D), and with `total` the log of the sum of exp(score) (B, H, R, T, 1)."""
+    query = query[..., : segment.keys.shape[-1]]
+    batch, heads, replicas, count = query.shape[:4]
+    if segment.stairs is not None and count > _QUERIES_AT_ONCE:
+        # Half of a causal square is hidden: in strips of queries, most of that half is never computed.
+        return _read_parts(query, segment, total, 3, _QUERIES_AT_ONCE)
+    if _has_kernel(query, segment):
+        return _read_with_kernel(query, segment)
+    if query.device.type == "cpu":
+        at_once = max(1, _SCORES_AT_ONCE // (heads * count * segment.keys.shape[3]))
+        if batch > 1 and batch * replicas > at_once:
+            return _read_parts(query, segment, total, 0, max(1, at_once // replicas))
+        if replicas > at_once:
+            return _read_parts(query, segment, total, 2, at_once)
+    return _read_whole(query, segment, total)
+
+
+def _read_parts(query: Tensor, segment: Segment, total: bool, axis: int, size: int) -> tuple[Tensor, Tensor | None]:
+    """`_read`, `size` data sets (axis 0), replicas (2) or queries (3) at a time."""
+    queries = query.split(size, axis)
+
+    def pieces(x: Tensor | None) -> Sequence[Any]:
+        return [x] * len(queries) if x is None or x.shape[axis] == 1 else x.split(size, axis)
+
+    masks = pieces(segment.mask)
+    if axis == 3:
+        assert segment.stairs is not None
+        parts = []
+        for start, mask in zip(range(0, query.shape[3], size), masks, strict=True):
+            stairs = segment.stairs + start
+            seen = min(stairs + size, segment.stairs + query.shape[3]) - 1
+            keys, values = segment.keys[:, :, :, :seen], segment.values[:, :, :, :seen]
+            parts.append(Segment(keys, values, None if mask is None else mask[..., :seen], None, stairs))
+    else:
+        cut = zip(pieces(segment.keys), pieces(segment.values), masks, strict=True)
+        parts = [Segment(keys, values, mask, None, segment.stairs) for keys, values, mask in cut]
+    means, totals = zip(*(_read(*part, total) for part in zip(queries, parts, strict=True)), strict=True)
+    return torch.cat(means, axis), torch.cat(totals, axis) if total else None
+
+
+def _bias(query: Tensor, segment: Segment) -> Tensor | None:
+    """What mask and stairs add to the scores, broadcast against (B, 1, R, T, N): adding costs less than choosing."""
+    bias = None
+    if segment.mask is not None:
+        bias = torch.where(segment.mask, 0.0, _HIDDEN).to(query.dtype)
+    if segment.stairs is not None and segment.stairs < segment.keys.shape[3]:
+        seen = segment.stairs + torch.arange(query.shape[3], device=query.device)
+        hidden = torch.arange(segment.keys.shape[3], device=query.device) >= seen[:, None]
+        steps = (hidden * torch.tensor(_HIDDEN, dtype=query.dtype, device=query.device))[None, None, None]
+        bias = steps if bias is None else bias + steps
+    return bias
+
+
+def _read_whole(query: Tensor, segment: Segment, total: bool) -> tuple[Tensor, Tensor | None]:
+    keys, values, bias = segment.keys, segment.values, _bias(query, segment)
     replicas, count = query.shape[2:4]
     shared = keys.shape[2] == 1 and replicas > 1
     if shared:
+        # All replicas in the rows of one product.
         query = query.flatten(2, 3)[:, :, None]
+        if bias is not None:
+            bias = bias.expand(-1, -1, replicas, count, -1).flatten(2, 3)[:, :, None]
     scores = query @ keys.mT
+    if bias is not None:
+        scores = scores + bias
+    weights = scores.softmax(-1)
+    mean = weights @ values
+    # The largest weight is 1 / total: a maximum and a fused softmax take half the time of exponentials and their sum.
+    log_total = scores.amax(-1, keepdim=True) - weights.amax(-1, keepdim=True).log() if total else None
     if shared:
-        scores = scores.squeeze(2).unflatten(2, (replicas, count))
-    if segment.mask is not None:
-        scores = scores.masked_fill(~segment.mask, -math.inf)
-    # Any finite shift gives the same result, so no gradient goes through it; the clamp serves rows that see nothing.
-    top = scores.detach().amax(-1, keepdim=True).clamp(min=-1e30)
-    weights = (scores - top).exp()
-    total = weights.sum(-1, keepdim=True)
-    if shared:
-        weighted = (weights.flatten(2, 3)[:, :, None] @ values).squeeze(2).unflatten(2, (replicas, count))
-    else:
-        weighted = weights @ values
-    return Reading(top, total, weighted)
+        mean = mean.squeeze(2).unflatten(2, (replicas, count))
+        log_total = None if log_total is None else log_total.squeeze(2).unflatten(2, (replicas, count))
+    return mean, log_total
+
+
+def _has_kernel(query: Tensor, segment: Segment) -> bool:
+    """Whether torch's fused attention can read the segment, and is faster: it has no derivative of its total."""
+    keys, values = segment.keys, segment.values
+    return (
+        _FLASH is not None
+        and query.device.type == "cpu"
+        and keys.shape[2] == 1
+        and keys.shape[-1] == values.shape[-1]
+        and query.shape[2] * query.shape[3] >= _FLASH_QUERIES
+        and not (torch.is_grad_enabled() and (query.requires_grad or keys.requires_grad or values.requires_grad))
+        and all([_is_plain(x) for x in (query, keys, values)])
+    )
+
+
+def _is_plain(x: Tensor) -> bool:
+    """Whether a tensor holds numbers itself. The transforms of torch.func wrap them, and do not know the kernel."""
+    try:
+        return x.data_ptr() != 0
+    except RuntimeError:
+        return False
+
+
+def _read_with_kernel(query: Tensor, segment: Segment) -> tuple[Tensor, Tensor]:
+    replicas, count = query.shape[2:4]
+    bias = _bias(query, segment)
+    if bias is not None:
+        bias = bias.expand(-1, -1, replicas, count, -1).flatten(2, 3)
+    # The kernel checks no shapes: what data sets share has to be expanded.
+    batch = max(query.shape[0], segment.keys.shape[0])
+    query, keys, values = (
+        x.expand(batch, -1, -1, -1) for x in (query.flatten(2, 3), segment.keys[:, :, 0], segment.values[:, :, 0])
+    )
+    assert _FLASH is not None
+    mean, log_total = _FLASH(query, keys, values, attn_mask=bias, scale=1.0)
+    return mean.unflatten(2, (replicas, count)), log_total.unflatten(2, (replicas, count))[..., None]
 
 
 def join(readings: Sequence[Reading]) -> Reading:
     """Bring readings of several segments into one softmax."""
+    if len(readings) == 1:
+        return readings[0]
     top = readings[0].top
     for reading in readings[1:]:
         top = torch.maximum(top, reading.top)
@@ -319,7 +455,12 @@ def query_keys(net: Network, layer: str, x: Tensor, reference: Tensor | None) ->
 
 
 def own_segment(
-    net: Network, layer: str, x: Tensor, counts: Tensor | None, mask: Tensor | None, stairs: int | None
+    net: Network,
+    layer: str,
+    x: Tensor,
+    counts: Tensor | None = None,
+    mask: Tensor | None = None,
+    stairs: int | None = None,
 ) -> Segment:
     """Keys and values of normalised tokens x (B, R, T, W)."""
     keys, values = linear(net, f"{layer}.key_value", x).chunk(2, -1)
@@ -339,18 +480,8 @@ def null_segment(net: Network, layer: str) -> Segment:
     return Segment(keys[None, :, None, None, :], values[None, :, None, None, :])
 
 
-def read_null(net: Network, layer: str, query: Tensor) -> Reading:
-    """Let queries read the null token: a single key needs no matrix product."""
-    null = null_segment(net, layer)
-    score = (query * null.keys).sum(-1, keepdim=True)
-    top = score.detach()
-    weight = (score - top).exp()
-    return Reading(top, weight, weight * null.values)
-
-
-def finish_layer(net: Network, layer: str, tokens: Tensor, reading: Reading) -> Tensor:
-    """Merge what the heads read into the tokens, then the layer's perceptron."""
-    heads = reading.weighted / reading.total
+def finish_layer(net: Network, layer: str, tokens: Tensor, heads: Tensor) -> Tensor:
+    """Merge what the heads read (B, H, R, T, D) into the tokens, then the layer's perceptron."""
     tokens = tokens + linear(net, f"{layer}.merge", heads.movedim(1, -2).flatten(-2))
     return tokens + perceptron(net, f"{layer}.mlp", norm(net, f"{layer}.norm_mlp", tokens))
 
@@ -361,9 +492,12 @@ def run(
     reads: Mapping[int, Sequence[Segment]],
     layers: Iterable[int],
     *,
+    attend: bool = False,
     own: Tensor | None = None,
     causal: bool = False,
     keep: bool = False,
+    room: Sequence[Segment] | None = None,
+    at: int = 0,
     count_from: Mapping[int, Tensor] | None = None,
     valid: Tensor | None = None,
 ) -> tuple[Tensor, list[Segment]]:
@@ -372,20 +506,27 @@ def run(
     Args:
         net: the network.
         tokens: (B, R, T, W).
-        reads: layer -> segments that the tokens read.
+        reads: layer -> segments that the tokens read; the null token comes by itself.
         layers: indices of the layers to run.
-        own: mask of the tokens' attention to each other, broadcast against (B, 1, R, T, T); None = none.
-        causal: `own` lets no token see a later one.
-        keep: return the segments that the tokens themselves make.
+        attend: the tokens read each other.
+        own: mask of that, broadcast against (B, 1, R, T, T), or (B, 1, R, T, at + T / 2) with `room`; None = all see
+            all.
+        causal: the tokens see none of each other's that come later.
+        keep: return the segments that the tokens themselves make. Nobody reads the tokens after the last layer's keys:
+            they stop there.
+        room: one segment of N places a layer. The tokens are pairs and targets in turn, T / 2 of each; the pairs enter
+            the room, then all tokens read it. The last layer goes on with the targets alone: nobody reads a pair there.
+        at: first place in the room that the pairs take.
         count_from: layer -> counts (B, r, T or 1, G) that an ordered buffer had reached before these tokens.
         valid: (B, r, T) buffer tokens that count; given where `tokens` are buffer tokens of an ordered model.
 
     Returns:
-        the tokens, and their segments (empty without `keep`).
+        the tokens (with `room` the targets alone), and their segments (empty without `keep`), or the filled rooms.
     """
     segments = []
     for index in layers:
         layer = f"layers.{index}"
+        last = index == net.config.depth - 1
         x = norm(net, f"{layer}.norm_attention", tokens)
         reference = None if count_from is None else count_from[index]
         counts = None
@@ -396,46 +537,96 @@ def run(
             reference = counts
         elif net.schema.ordered and reference is None:
             reference = x.new_zeros((1, 1, 1, net.config.counters + 1))
-        query = query_keys(net, layer, x, reference)
-        readings = [read_null(net, layer, query)]
-        readings += [read(query, segment) for segment in reads.get(index, ())]
-        if own is not None or keep:
+        others = list(reads.get(index, ()))
+        if room is not None:
+            pairs = own_segment(net, layer, x[:, :, ::2], None if counts is None else counts[:, :, ::2])
+            segments.append(_enter(room[index], pairs, at))
+            others.append(_first(segments[-1], at + pairs.keys.shape[3], own))
+            if last:
+                tokens, x, others = tokens[:, :, 1::2], x[:, :, 1::2], [_targets_alone(segment) for segment in others]
+                reference = None if reference is None else reference[:, :, 1::2]
+        elif attend or keep:
             mine = own_segment(net, layer, x, counts, own, 1 if causal else None)
             segments.append(mine)
-            if own is not None:
-                readings.append(read(query, mine))
-        tokens = finish_layer(net, layer, tokens, join(readings))
+            if attend:
+                others.append(mine)
+        if keep and last:
+            break
+        query = query_keys(net, layer, x, reference)
+        tokens = finish_layer(net, layer, tokens, attention(query, _with_null(net, layer, others)))
     return tokens, segments
 
 
-def encode(net: Network, context: Mapping[str, Mapping[str, Tensor]], valid: Tensor) -> Cache:
-    """Encode a context (arrays (B, r, N)) of which `valid` (B, r, N) exist (R1, R3): every token sees every other."""
-    tokens = _replicate(embed_pairs(net, context, "context"), valid.shape[1], 1)
-    mask = valid[:, None, :, None, :]
-    _, segments = run(net, tokens, {}, range(net.config.depth), own=mask, keep=True)
+def _with_null(net: Network, layer: str, segments: Sequence[Segment]) -> Sequence[Segment]:
+    """Segments and the null token, which an allocated buffer has already."""
+    return segments if any([segment.front for segment in segments]) else [null_segment(net, layer), *segments]
+
+
+def _first(segment: Segment, count: int, mask: Tensor | None, stairs: int | None = None) -> Segment:
+    """The first `count` tokens of a buffer, of which mask and stairs say who sees them."""
+    front = segment.front
+    if front and mask is not None:
+        mask = functional.pad(mask, (front, 0), value=True)
+    keys, values = segment.keys[:, :, :, : front + count], segment.values[:, :, :, : front + count]
+    return Segment(keys, values, mask, None, None if stairs is None else front + stairs, front)
+
+
+def _targets_alone(segment: Segment) -> Segment:
+    """The same as targets see it, where pairs and targets come in turn."""
+    mask = segment.mask
+    return segment if mask is None or mask.shape[3] == 1 else replace(segment, mask=mask[:, :, :, 1::2])
+
+
+def _mask(valid: Tensor | None) -> Tensor | None:
+    """Mask of tokens that see those of (B, r, N) which are `valid`; None where it is known to hide nothing."""
+    if valid is None:
+        return None
+    try:
+        if not torch.jit.is_tracing() and valid.all():
+            return None
+    except RuntimeError:  # torch.func.vmap hides the numbers
+        pass
+    return valid[:, None, :, None, :]
+
+
+def encode(net: Network, context: Mapping[str, Mapping[str, Tensor]], valid: Tensor | None) -> Cache:
+    """Encode a context (arrays (B, r, N)) of which `valid` (B, r, N) exist, None = all (R1, R3): a set, all see all."""
+    tokens = embed_pairs(net, context, "context")
+    if valid is not None:
+        tokens = _replicate(tokens, valid.shape[1], 1)
+    _, segments = run(net, tokens, {}, range(net.config.depth), attend=True, own=_mask(valid), keep=True)
     return Cache(context=segments)
 
 
 def allocate(net: Network, cache: Cache, shape: Sequence[int]) -> Cache:
-    """Add room for K more trials to the buffer, `shape` = (B, R, K); `extend(..., at=k)` fills it."""
+    """Add room for K more trials to the buffer, `shape` = (B, R, K); `step` and `extend(..., at=k)` fill it."""
     batch, replicas, count = shape
-    heads, size = net.config.heads, net.config.width // net.config.heads
-    counters = net.config.counters + 1
-
-    def empty(*shape: int) -> Tensor:
-        return torch.zeros(shape, device=net.device, dtype=net.dtype)
-
-    segments = []
+    context: list[Segment] = []
+    segments: list[Segment] = []
     for index in range(net.config.depth):
-        room = Segment(
-            empty(batch, heads, replicas, count, size + (counters + 1) * net.schema.ordered),
-            empty(batch, heads, replicas, count, size),
-            None,
-            empty(batch, replicas, count, counters) if net.schema.ordered else None,
+        front, history = [null_segment(net, f"layers.{index}")], cache.buffer[index : index + 1]
+        for segment in cache.context[index : index + 1]:
+            apart = segment.keys.shape[2] < replicas or segment.mask is not None
+            (context if apart else front).append(segment)
+        keys, values = (
+            _make_room([getattr(x, part) for x in (*front, *history)], batch, replicas, count)
+            for part in ("keys", "values")
         )
-        segments.append(_enter(cache.buffer[index], room, None) if cache.buffer else room)
+        counts = None
+        if net.schema.ordered:
+            places = keys.new_zeros((batch, replicas, count, net.config.counters + 1))
+            reached = [x.counts.expand(batch, replicas, -1, -1) for x in history if x.counts is not None]
+            counts = torch.cat([*reached, places], 2)
+        segments.append(Segment(keys, values, None, counts, front=sum(x.keys.shape[3] for x in front)))
     valid = torch.zeros((batch, replicas, count), dtype=torch.bool, device=net.device)
-    return Cache(cache.context, segments, _place(cache.valid, valid, None, 1) if cache.buffer else valid)
+    return Cache(context, segments, _place(cache.valid, valid, None, 1) if cache.buffer else valid)
+
+
+def _make_room(parts: Sequence[Tensor], batch: int, replicas: int, count: int) -> Tensor:
+    """Keys or values (b, H, r, N, E) for all data sets and replicas, one after another, and `count` empty places."""
+    full = [x.expand(batch, -1, replicas, -1, -1) for x in parts]
+    places = full[0].new_zeros((*full[0].shape[:3], count, full[0].shape[-1]))
+    return torch.cat([*full, places], 3)
 
 
 def extend(
@@ -451,42 +642,106 @@ def extend(
         at: where to write them in an allocated buffer whose later places are empty; None = append them.
     """
     tokens = embed_pairs(net, pairs, "buffer")
-    depth, count = net.config.depth, tokens.shape[2]
-    reads: dict[int, list[Segment]] = {index: [] for index in range(depth)}
-    count_from = None
-    if cache.context:
-        for index in range(depth):
-            reads[index].append(cache.context[index])
-    if cache.buffer:
-        assert cache.valid is not None
-        for index in range(depth):
-            before = cache.buffer[index]
-            reads[index].append(Segment(before.keys, before.values, cache.valid[:, None, :, None, :]))
-        if net.schema.ordered:
-            last = torch.tensor([cache.size if at is None else at], device=tokens.device)
-            count_from = {index: counts_before(cache.buffer[index], last) for index in range(depth)}
-    visible = torch.arange(1, count + 1, device=tokens.device)
-    own = prefix_mask(torch, visible, valid)
+    depth = net.config.depth
     _, new = run(
         net,
         tokens,
-        reads,
+        _reads(cache, range(depth), cache.size if at is None else at),
         range(depth),
-        own=own,
+        attend=True,
+        own=_mask(valid),
         causal=True,
         keep=True,
-        count_from=count_from,
+        count_from=_reached(net, cache, torch.tensor([cache.size if at is None else at], device=tokens.device)),
         valid=valid.to(tokens.dtype) if net.schema.ordered else None,
     )
     if cache.buffer:
         new = [_enter(old, segment, at) for old, segment in zip(cache.buffer, new, strict=True)]
         valid = _place(cache.valid, valid, at, 1)
-    return Cache(cache.context, [Segment(x.keys, x.values, None, x.counts) for x in new], valid)
+    return Cache(cache.context, [Segment(x.keys, x.values, None, x.counts, front=x.front) for x in new], valid)
+
+
+def _reads(
+    cache: Cache, layers: Iterable[int], count: int, visible: Tensor | None = None, stairs: int | None = None
+) -> dict[int, list[Segment]]:
+    """Context and the first `count` buffer tokens, by layer; target t sees `visible` of them, None = all."""
+    mask = None
+    if cache.buffer:
+        assert cache.valid is not None
+        valid = cache.valid[..., :count]
+        mask = _mask(valid) if visible is None or stairs is not None else prefix_mask(torch, visible, valid)
+    reads = {index: list(cache.context[index : index + 1]) for index in layers}
+    for index in layers:
+        reads[index] += [_first(segment, count, mask, stairs) for segment in cache.buffer[index : index + 1]]
+    return reads
+
+
+def _reached(net: Network, cache: Cache, visible: Tensor) -> dict[int, Tensor] | None:
+    """Counts that the buffer has reached after its first `visible` (T,) tokens, by layer; None without counts."""
+    if not (net.schema.ordered and cache.buffer):
+        return None
+    return {index: counts_before(segment, visible) for index, segment in enumerate(cache.buffer)}
+
+
+def step(
+    net: Network,
+    cache: Cache,
+    pairs: Mapping[str, Mapping[str, Tensor]],
+    exists: Tensor,
+    inputs: Mapping[str, Tensor],
+    params: Sequence[Segment],
+    at: int,
+) -> tuple[Tensor, Cache]:
+    """Let T realised trials enter an allocated buffer and predict T targets, all in one pass.
+
+    Target t sees the context and the first `at` + t + 1 places of the buffer, the t + 1 new trials included: what
+    `extend`, `prepare` and `predict` do one after another.
+
+    Args:
+        net: the network.
+        cache: from `allocate`.
+        pairs: inputs, outcomes and feedback of the realised trials, each dict name -> (B, R, T).
+        exists: (B, R, T) bool, which of them stand for a trial.
+        inputs: dict name -> (B, R, T), of the targets.
+        params: from `encode_params`.
+        at: place in the buffer of the first of them.
+
+    Returns:
+        the targets' representation (B, R, T, W) for the heads, and the cache.
+    """
+    depth, shape = net.config.depth, exists.shape
+    targets = embed_targets(net, inputs, shape)
+    tokens = torch.stack([embed_pairs(net, pairs, "buffer"), targets.expand(*shape, -1)], 3).flatten(2, 3)
+    turn = torch.arange(2 * shape[2], device=tokens.device)
+    reads = {index: list(cache.context[index : index + 1]) for index in range(depth)}
+    for index, segment in enumerate(params, depth - net.config.param_depth):
+        told = (turn % 2 == 1)[:, None]
+        mask = told[None, None, None] if segment.mask is None else told & segment.mask
+        reads[index].append(replace(segment, mask=mask))
+    valid = _place(cache.valid, exists, at, 1)
+    own = _mask(valid[..., : at + shape[2]])
+    if shape[2] > 1:
+        own = prefix_mask(torch, at + turn // 2 + 1, valid[..., : at + shape[2]])
+    counting = torch.stack([exists, torch.zeros_like(exists)], 3).flatten(2, 3) if net.schema.ordered else None
+    tokens, buffer = run(
+        net,
+        tokens,
+        reads,
+        range(depth),
+        own=own,
+        room=cache.buffer,
+        at=at,
+        count_from=_reached(net, cache, torch.tensor([at], device=tokens.device)),
+        valid=None if counting is None else counting.to(tokens.dtype),
+    )
+    return norm(net, "norm_out", tokens), Cache(cache.context, buffer, valid)
 
 
 def _replicate(x: Tensor, replicas: int, axis: int) -> Tensor:
+    if x.shape[axis] >= replicas:
+        return x
     shape = list(x.shape)
-    shape[axis] = max(replicas, shape[axis])
+    shape[axis] = replicas
     return x.expand(shape)
 
 
@@ -501,7 +756,9 @@ def _place(old: Any, new: Tensor, at: int | None, replicas: int) -> Tensor:
 
 def _enter(old: Segment, new: Segment, at: int | None) -> Segment:
     counts = None if new.counts is None else _place(old.counts, new.counts, at, 1)
-    return Segment(_place(old.keys, new.keys, at, 2), _place(old.values, new.values, at, 2), None, counts)
+    place = None if at is None else old.front + at
+    keys, values = _place(old.keys, new.keys, place, 2), _place(old.values, new.values, place, 2)
+    return Segment(keys, values, None, counts, front=old.front)
 
 
 @dataclass
@@ -510,12 +767,14 @@ class Prepared:
 
     Attributes:
         tokens: (B, R, T, W), what enters the lowest layer that reads the parameters.
+        query: (B, H, R, T, D), what that layer's queries say to the parameters' keys: no counts, hence no slopes.
         reading: that layer's attention over everything but the parameters.
         reads: segments that the layers above read, a list a layer.
         count_from: counts that ordered targets refer to, by layer.
     """
 
     tokens: Tensor
+    query: Tensor
     reading: Reading
     reads: dict[int, list[Segment]]
     count_from: dict[int, Tensor] | None
@@ -525,7 +784,7 @@ def prepare(
     net: Network,
     cache: Cache,
     inputs: Mapping[str, Tensor],
-    visible: Tensor,
+    visible: Tensor | None,
     shape: Sequence[int],
     stairs: int | None = None,
 ) -> Prepared:
@@ -535,42 +794,25 @@ def prepare(
         net: the network.
         cache: what was encoded and realised.
         inputs: dict name -> (B, R, T).
-        visible: how many buffer tokens each target sees: (T,), or (B, R, T) in an exchangeable model.
+        visible: how many buffer tokens each target sees: (T,), or (B, R, T) in an exchangeable model; None = all.
         shape: (B, R, T).
         stairs: where `visible` is `stairs`, `stairs` + 1, ...: this number, which saves time.
     """
     depth = net.config.depth
     first = depth - net.config.param_depth
     tokens = embed_targets(net, inputs, shape)
-    reads: dict[int, list[Segment]] = {index: [] for index in range(depth)}
-    count_from = None
-    if cache.context:
-        for index in range(depth):
-            reads[index].append(cache.context[index])
-    if cache.buffer:
-        assert cache.valid is not None
-        mask = prefix_mask(torch, visible, cache.valid)
-        for index in range(depth):
-            before = cache.buffer[index]
-            reads[index].append(Segment(before.keys, before.values, mask, before.counts, stairs))
-        if net.schema.ordered:
-            count_from = {index: counts_before(cache.buffer[index], visible) for index in range(depth)}
+    reads = _reads(cache, range(depth), cache.size, visible, stairs)
+    seen = torch.tensor([cache.size], device=tokens.device) if visible is None else visible
+    count_from = _reached(net, cache, seen)
     tokens, _ = run(net, tokens, reads, range(first), count_from=count_from)
-    query = _first_query(net, tokens, count_from)
     layer = f"layers.{first}"
-    reading = join([read_null(net, layer, query), *(read(query, segment) for segment in reads[first])])
-    above = {index: reads[index] for index in range(first + 1, depth)}
-    return Prepared(tokens, reading, above, count_from)
-
-
-def _first_query(net: Network, tokens: Tensor, count_from: dict[int, Tensor] | None) -> Tensor:
-    first = net.config.depth - net.config.param_depth
-    layer = f"layers.{first}"
-    x = norm(net, f"{layer}.norm_attention", tokens)
-    reference = count_from[first] if count_from is not None else None
+    reference = None if count_from is None else count_from[first]
     if net.schema.ordered and reference is None:
-        reference = x.new_zeros((1, 1, 1, net.config.counters + 1))
-    return query_keys(net, layer, x, reference)
+        reference = tokens.new_zeros((1, 1, 1, net.config.counters + 1))
+    query = query_keys(net, layer, norm(net, f"{layer}.norm_attention", tokens), reference)
+    reading = read(query, _with_null(net, layer, reads[first]))
+    above = {index: reads[index] for index in range(first + 1, depth)}
+    return Prepared(tokens, query[..., : net.config.width // net.config.heads], reading, above, count_from)
 
 
 def encode_params(net: Network, params: Mapping[str, Tensor], told: Tensor | None = None) -> list[Segment]:
@@ -584,11 +826,9 @@ def encode_params(net: Network, params: Mapping[str, Tensor], told: Tensor | Non
     if not params:
         return []
     tokens = embed_params(net, params)
-    mask = torch.ones((1, 1, 1, 1, 1), dtype=torch.bool, device=net.device)
-    if told is not None:
-        mask = told[:, None, :, None, :]
+    mask = None if told is None else told[:, None, :, None, :]
     layers = range(net.config.depth - net.config.param_depth, net.config.depth)
-    return run(net, tokens, {}, layers, own=mask, keep=True)[1]
+    return run(net, tokens, {}, layers, attend=True, own=mask, keep=True)[1]
 
 
 def predict(net: Network, prepared: Prepared, params: Sequence[Segment]) -> Tensor:
@@ -604,11 +844,10 @@ def predict(net: Network, prepared: Prepared, params: Sequence[Segment]) -> Tens
     tokens, reading, reads = prepared.tokens, prepared.reading, prepared.reads
     if params:
         replicas = params[0].keys.shape[2]
-        # Only the first D numbers of a query meet a parameter's key: no counts, hence no slopes.
-        query = _replicate(_first_query(net, tokens, prepared.count_from), replicas, 2)
+        query = _replicate(prepared.query, replicas, 2)
         tokens = _replicate(tokens, replicas, 1)
-        reading = join([reading, read(query, params[0])])
+        reading = join([reading, read(query, params[:1])])
         reads = {index: [*reads[index], params[index - first]] for index in range(first + 1, depth)}
-    tokens = finish_layer(net, f"layers.{first}", tokens, reading)
+    tokens = finish_layer(net, f"layers.{first}", tokens, reading.weighted / reading.total)
     tokens, _ = run(net, tokens, reads, range(first + 1, depth), count_from=prepared.count_from)
     return norm(net, "norm_out", tokens)
