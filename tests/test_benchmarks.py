@@ -116,7 +116,7 @@ def test_operations_needed_are_fewer_than_those_done() -> None:
     noise = torch.as_tensor(harness.uniforms(11, 5, 3))
     done = counted(lambda: harness.draws_of(net)(torch.as_tensor(harness.normals(29, 2)), x[0, :5], noise))
     needed = flops.rollout(CONFIG, harness.FUNCTION, 29, 5, 11)
-    assert needed < done < 1.5 * needed
+    assert needed <= done < 1.5 * needed
 
 
 def test_harness() -> None:

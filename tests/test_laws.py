@@ -303,6 +303,9 @@ def dependence(case, backend, monkeypatch, valid):
         flat = xp.moveaxis(x, -2, 0).reshape(x.shape[-2], -1)
         return flat @ mix[: flat.shape[-1]]
 
+    def tokens_first(keys):  # JAX keeps keys transposed
+        return keys.mT if backend == "jax" else keys
+
     def compute(shifts):
         shift.update(shifts)
         cache = verbs.Cache()
@@ -315,12 +318,12 @@ def dependence(case, backend, monkeypatch, valid):
         told = verbs.encode_params(net, {name: array(backend, x[:, None]) for name, x in given.params.items()})
         outputs = {
             "log_probs": heads.trial_log_prob(net, verbs.predict(net, prepared, told), trials["outcomes"])[0, 0],
-            "buffer": project(full.buffer[-1].keys) + project(full.buffer[-1].values),
-            "param": project(told[-1].keys) + project(told[-1].values),
+            "buffer": project(tokens_first(full.buffer[-1].keys)) + project(full.buffer[-1].values),
+            "param": project(tokens_first(told[-1].keys)) + project(told[-1].values),
             "prepared": project(prepared.tokens[:, None]) + project(prepared.reading.weighted / prepared.reading.total),
         }
         if given.context is not None:
-            outputs["context"] = project(full.context[-1].keys) + project(full.context[-1].values)
+            outputs["context"] = project(tokens_first(full.context[-1].keys)) + project(full.context[-1].values)
         return outputs
 
     sizes = {"buffer": len(valid), "target": len(valid), "param": len(schema.params)}
@@ -477,7 +480,8 @@ def test_empty_buffer_is_the_set_predictor(case):
     distribution = scored(case, "torch", given, **first_told(given))
     value = array("torch", given.value)
     marginals, joint = numbers(distribution.marginals(value)), numbers(distribution.conditionals(value))
-    np.testing.assert_array_equal(marginals[:, 0], joint[:, 0])
+    # The first trial sees an empty buffer either way; only the order of the sums differs.
+    np.testing.assert_allclose(marginals[:, 0], joint[:, 0], rtol=2e-6, atol=1e-6)
     if first_told(given)["params"].keys() != given.params.keys() or not case.schema.independent:
         assert (marginals[:, 1:] != joint[:, 1:]).all()
     for trial in (2, 6):

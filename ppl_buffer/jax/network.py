@@ -419,7 +419,7 @@ def encode(net: Network, context: Mapping[str, Mapping[str, Array]], valid: Arra
 
 
 def allocate(net: Network, cache: Cache, shape: Sequence[int]) -> Cache:
-    """Add room for K more trials to the buffer, `shape` = (B, R, K); `step` and `extend(..., at=k)` fill it."""
+    """Add room for K more trials to the buffer, `shape` = (B, R, K); `step` fills it."""
     batch, replicas, count = shape
     heads, size = net.config.heads, net.config.width // net.config.heads
     counters = net.config.counters + 1
@@ -440,9 +440,7 @@ def allocate(net: Network, cache: Cache, shape: Sequence[int]) -> Cache:
     return Cache(cache.context, segments, _place(cache.valid, valid, None, 1) if cache.buffer else valid)
 
 
-def extend(
-    net: Network, cache: Cache, pairs: Mapping[str, Mapping[str, Array]], valid: Array, at: int | Array | None = None
-) -> Cache:
+def extend(net: Network, cache: Cache, pairs: Mapping[str, Mapping[str, Array]], valid: Array) -> Cache:
     """Let realised trials enter the buffer, causally (R2).
 
     Args:
@@ -450,7 +448,6 @@ def extend(
         cache: what was encoded and realised before.
         pairs: inputs, outcomes and feedback, each dict name -> (B, R, T).
         valid: (B, R, T) bool, which of them stand for a trial.
-        at: where to write them in an allocated buffer whose later places are empty; None = append them.
     """
     tokens = embed_pairs(net, pairs, "buffer")
     depth = net.config.depth
@@ -461,7 +458,7 @@ def extend(
         mask = cache.valid[:, None, :, None, :]
         for index in range(depth):
             reads[index].append(replace(cache.buffer[index], mask=mask))
-        count_from = _reached(net, cache, jnp.asarray([cache.size if at is None else at]))
+        count_from = _reached(net, cache, jnp.asarray([cache.size]))
     _, new = run(
         net,
         tokens,
@@ -475,8 +472,8 @@ def extend(
         valid=valid.astype(tokens.dtype) if net.schema.ordered else None,
     )
     if cache.buffer:
-        new = [_enter(old, segment, at) for old, segment in zip(cache.buffer, new, strict=True)]
-        valid = _place(cache.valid, valid, at, 1)
+        new = [_enter(old, segment, None) for old, segment in zip(cache.buffer, new, strict=True)]
+        valid = _place(cache.valid, valid, None, 1)
     return Cache(cache.context, [Segment(x.keys, x.values, None, x.counts) for x in new], valid)
 
 
