@@ -33,8 +33,8 @@ demo: $(INSTALLED) ## fit people who learn from rewards, with NUTS; results in d
 	$(BIN)/python examples/selection_task.py
 
 bench: $(INSTALLED) ## measure speed, and what the model card states, and write the card
-	set -e; for name in rollout density gradient training_step effective_samples efficiency scaling summary \
-	  noisy_q_accuracy noisy_q_posterior gp_accuracy make_card; do \
+	set -e; for name in rollout density gradient training_step effective_samples efficiency scaling speculative \
+	  summary noisy_q_accuracy noisy_q_posterior gp_accuracy make_card; do \
 	  $(BIN)/python benchmarks/$$name.py; done
 
 lint: $(INSTALLED) ## ruff
