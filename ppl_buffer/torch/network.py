@@ -599,7 +599,7 @@ def encode(net: Network, context: Mapping[str, Mapping[str, Tensor]], valid: Ten
 
 
 def allocate(net: Network, cache: Cache, shape: Sequence[int]) -> Cache:
-    """Add room for K more trials to the buffer, `shape` = (B, R, K); `step` and `extend(..., at=k)` fill it."""
+    """Add room for K more trials to the buffer, `shape` = (B, R, K); `step` fills it."""
     batch, replicas, count = shape
     context: list[Segment] = []
     segments: list[Segment] = []
@@ -629,9 +629,7 @@ def _make_room(parts: Sequence[Tensor], batch: int, replicas: int, count: int) -
     return torch.cat([*full, places], 3)
 
 
-def extend(
-    net: Network, cache: Cache, pairs: Mapping[str, Mapping[str, Tensor]], valid: Tensor, at: int | None = None
-) -> Cache:
+def extend(net: Network, cache: Cache, pairs: Mapping[str, Mapping[str, Tensor]], valid: Tensor) -> Cache:
     """Let realised trials enter the buffer, causally (R2).
 
     Args:
@@ -639,25 +637,24 @@ def extend(
         cache: what was encoded and realised before.
         pairs: inputs, outcomes and feedback, each dict name -> (B, R, T).
         valid: (B, R, T) bool, which of them stand for a trial.
-        at: where to write them in an allocated buffer whose later places are empty; None = append them.
     """
     tokens = embed_pairs(net, pairs, "buffer")
     depth = net.config.depth
     _, new = run(
         net,
         tokens,
-        _reads(cache, range(depth), cache.size if at is None else at),
+        _reads(cache, range(depth), cache.size),
         range(depth),
         attend=True,
         own=_mask(valid),
         causal=True,
         keep=True,
-        count_from=_reached(net, cache, torch.tensor([cache.size if at is None else at], device=tokens.device)),
+        count_from=_reached(net, cache, torch.tensor([cache.size], device=tokens.device)),
         valid=valid.to(tokens.dtype) if net.schema.ordered else None,
     )
     if cache.buffer:
-        new = [_enter(old, segment, at) for old, segment in zip(cache.buffer, new, strict=True)]
-        valid = _place(cache.valid, valid, at, 1)
+        new = [_enter(old, segment, None) for old, segment in zip(cache.buffer, new, strict=True)]
+        valid = _place(cache.valid, valid, None, 1)
     return Cache(cache.context, [Segment(x.keys, x.values, None, x.counts, front=x.front) for x in new], valid)
 
 
