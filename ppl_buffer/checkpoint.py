@@ -22,7 +22,7 @@ from safetensors.numpy import save as to_safetensors
 
 from ppl_buffer.config import Config, weight_shapes
 from ppl_buffer.prior import Prior
-from ppl_buffer.schema import Categorical, Schema
+from ppl_buffer.schema import Schema
 
 # Version of the file format: another one is refused, never guessed at.
 FORMAT = 1
@@ -166,8 +166,7 @@ def _check_arrays(path: Path, expected: Mapping[str, tuple[int, ...]], arrays: M
 
 
 def _check_standardization(schema: Schema, standardization: Mapping[str, tuple[float, float]]) -> None:
-    groups = (schema.params, schema.inputs, schema.outcomes, schema.feedback)
-    names = {name for group in groups for name, variable in group.items() if not isinstance(variable, Categorical)}
+    names = schema.standardized
     if set(standardization) != names:
         raise ValueError(f"standardization of {sorted(names)} expected, got {sorted(standardization)}")
     for name, (mean, deviation) in standardization.items():

@@ -339,9 +339,7 @@ def observe_trials(
         raise ValueError(f"value: expected shape (*batch, trials{', n_outcomes' * tail}), got {tuple(value.shape)}")
     trials = value.shape[-1 - tail]
     _check_feedback(net, feedback, "observe data")
-    predictive = Predictive(
-        net, inputs, trials=trials, context=context, feedback=feedback or {}, trial_mask=trial_mask
-    )
+    predictive = Predictive(net, inputs, trials=trials, context=context, feedback=feedback or {}, trial_mask=trial_mask)
     predictive.check_value_shape(value)
     mask = predictive.trial_mask
     if mask is None:
@@ -550,9 +548,7 @@ class Predictive:
             self.inputs = check_trial_arrays(joint, net, "inputs", inputs, schema.inputs, self.trials, mask)
             self.feedback = None
             if feedback is not None:
-                self.feedback = check_trial_arrays(
-                    joint, net, "feedback", feedback, schema.feedback, self.trials, mask
-                )
+                self.feedback = check_trial_arrays(joint, net, "feedback", feedback, schema.feedback, self.trials, mask)
             self.context = None if context is None else encode_context(net, context)
         self.history = history
         past = 0 if history is None else history["mask"].shape[-1]
@@ -778,11 +774,11 @@ class Predictive:
     def _arrange_params(self, arrangement: Arrangement) -> tuple[Any, Array | None]:
         joint = backend_of(self.net)
         params = {name: joint.number(self.net, value) for name, value in self.params.items()}
-        segments = joint.encode_params(self.net, arrangement.put(params, 0)) if params else []
+        encoded = joint.encode_params(self.net, arrangement.put(params, 0))
         lapse = None
         if self.lapse is not None:
             lapse = arrangement.put({"lapse": joint.number(self.net, self.lapse)}, 0)["lapse"][..., None]
-        return segments, lapse
+        return encoded, lapse
 
     @property
     def independent(self) -> bool:

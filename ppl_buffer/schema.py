@@ -79,9 +79,13 @@ class Positive:
 
     Args:
         lapse: range (low, high) of the uniform density that a lapse follows, in the variable's units.
+        above: for an outcome, the parameter that it always exceeds: a response time its non-decision time. Where the
+            parameter is told, the head describes the logarithm of the difference, and the density is 0 below; where it
+            is hidden, the logarithm of the outcome.
     """
 
     lapse: tuple[float, float] | None = None
+    above: str | None = None
 
     def __post_init__(self) -> None:
         if self.lapse is not None:
@@ -273,6 +277,14 @@ class Schema:
             raise ValueError(f"names: expected each once in all of params, inputs, outcomes, feedback; got {repeated}")
         if not self.outcomes:
             raise ValueError("outcomes: expected at least one outcome, got none")
+        for group in ("params", "inputs", "outcomes", "feedback"):
+            for name, variable in getattr(self, group).items():
+                above = getattr(variable, "above", None)
+                if above is not None and (group != "outcomes" or above not in self.params):
+                    raise ValueError(
+                        f"{group}[{name!r}]: above: expected one of the parameters {list(self.params)} and an outcome, "
+                        f"got {above!r}"
+                    )
         if self.ordered and self.independent:
             raise ValueError("independent: expected False for an ordered schema, got True")
         object.__setattr__(self, "contamination", _finite("contamination", self.contamination))
@@ -293,6 +305,23 @@ class Schema:
                     f"{argument}: expected every outcome to state the range of a lapse, but {name!r} has none; "
                     f"write {type(variable).__name__}(lapse=(low, high)) in the schema"
                 )
+
+    @property
+    def floors(self) -> dict[str, str]:
+        """The outcomes that stay above a parameter, each with that parameter's name."""
+        found = {name: getattr(variable, "above", None) for name, variable in self.outcomes.items()}
+        return {name: above for name, above in found.items() if above is not None}
+
+    def scale_above(self, name: str) -> str:
+        """Key in a network's standardization for the difference of an outcome and the parameter it stays above."""
+        return f"{name} - {self.floors[name]}"
+
+    @property
+    def standardized(self) -> set[str]:
+        """Keys of a network's standardization: every continuous variable, and every outcome's distance to its floor."""
+        groups = (self.params, self.inputs, self.outcomes, self.feedback)
+        names = {name for group in groups for name, variable in group.items() if not isinstance(variable, Categorical)}
+        return names | {self.scale_above(name) for name in self.floors}
 
     @property
     def event_shape_tail(self) -> tuple[int, ...]:

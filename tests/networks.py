@@ -77,9 +77,9 @@ FUNCTION = Case(
 DECISION = Case(
     "decision",
     Schema(
-        params={"drift": Real(), "bound": Positive()},
+        params={"drift": Real(), "delay": Positive(), "bound": Positive()},
         inputs={"coherence": Real()},
-        outcomes={"choice": Categorical(2), "rt": Positive(lapse=(0, 10))},
+        outcomes={"choice": Categorical(2), "rt": Positive(lapse=(0, 10), above="delay")},
         independent=True,
     ),
 )
@@ -117,6 +117,7 @@ def standardization(schema: Schema) -> dict[str, tuple[float, float]]:
     """A shift and a scale that are not neutral, other ones for each variable."""
     variables = {**schema.params, **schema.inputs, **schema.outcomes, **schema.feedback}
     names = [name for name, variable in variables.items() if not isinstance(variable, Categorical)]
+    names += [schema.scale_above(name) for name in schema.floors]
     return {name: (0.1 - 0.05 * index, 0.4 + 0.1 * index) for index, name in enumerate(names)}
 
 
@@ -197,13 +198,18 @@ def data(case: Case, batch: int = 3, trials: int = 7, points: int = 5, seed: int
     rng = np.random.default_rng(seed)
     schema = case.schema
     outcomes = draw_group(rng, schema.outcomes, (batch, trials))
-    columns = list(outcomes.values())
     past = {**schema.inputs, **schema.outcomes, **schema.feedback}
+    inputs = draw_group(rng, schema.inputs, (batch, trials))
+    feedback = draw_group(rng, schema.feedback, (batch, trials))
+    params = draw_group(rng, schema.params, (batch,))
+    for name, above in schema.floors.items():
+        outcomes[name] = outcomes[name] + params[above][:, None]
+    columns = list(outcomes.values())
     return Data(
-        inputs=draw_group(rng, schema.inputs, (batch, trials)),
+        inputs=inputs,
         value=np.stack(columns, -1) if schema.event_shape_tail else columns[0],
-        feedback=draw_group(rng, schema.feedback, (batch, trials)),
-        params=draw_group(rng, schema.params, (batch,)),
+        feedback=feedback,
+        params=params,
         context=draw_group(rng, past, (batch, points)) if context and not schema.ordered else None,
     )
 

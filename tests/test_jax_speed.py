@@ -39,7 +39,7 @@ def test_data_sets_observed_in_chunks(case: Case, monkeypatch: pytest.MonkeyPatc
 
     def score(trials: dict) -> jax.Array:
         prepared = joint.observe.__wrapped__(net, joint.Cache(), trials, valid)
-        return joint.conditionals.__wrapped__(net, prepared, [], trials["outcomes"], valid, None)
+        return joint.conditionals.__wrapped__(net, prepared, encode_params(net, {}), trials["outcomes"], valid, None)
 
     def both(trials: dict) -> tuple[jax.Array, dict]:
         return score(trials), jax.grad(lambda trials: score(trials).sum())(trials)

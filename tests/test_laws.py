@@ -319,7 +319,7 @@ def dependence(case, backend, monkeypatch, valid):
         outputs = {
             "log_probs": heads.trial_log_prob(net, verbs.predict(net, prepared, told), trials["outcomes"])[0, 0],
             "buffer": project(tokens_first(full.buffer[-1].keys)) + project(full.buffer[-1].values),
-            "param": project(tokens_first(told[-1].keys)) + project(told[-1].values),
+            "param": project(tokens_first(told.segments[-1].keys)) + project(told.segments[-1].values),
             "prepared": project(prepared.tokens[:, None]) + project(prepared.reading.weighted / prepared.reading.total),
         }
         if given.context is not None:

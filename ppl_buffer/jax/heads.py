@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ppl_buffer.jax.network import Array, Network, features, perceptron, standardize
+from ppl_buffer.jax.network import Array, Network, features, perceptron
 from ppl_buffer.schema import Categorical, Interval, Positive
 
 # Smallest standard deviation of a Gaussian on the standardised scale: a density stays finite at repeated values.
@@ -24,14 +24,53 @@ _LEAST_SCALE = 1e-3
 _QUADRATURE_NODES = 32
 
 
+class Scale(NamedTuple):
+    """The scale of a continuous outcome's mixture: (unconstrain(value - floor) - mean) / deviation.
+
+    Attributes:
+        floor: lower bound (B, R, T) of an outcome that stays above a parameter, 0 where that is hidden; None of any
+            other outcome.
+        mean: (B, R, T), or a number.
+        deviation: (B, R, T), or a number.
+    """
+
+    floor: Array | None
+    mean: Array | float
+    deviation: Array | float
+
+
 def head(net: Network, name: str, representation: Array, earlier: Mapping[str, Array]) -> Array:
     """Raw numbers (B, R, T, n) of one outcome's head, given the trial's earlier outcomes (B, R, T)."""
     known = {key: net.schema.outcomes[key] for key in earlier}
-    described = [representation, *features(net, known, earlier)]
+    described = [representation[..., : net.config.width], *features(net, known, earlier)]
     lead = jnp.broadcast_shapes(*(x.shape[:-1] for x in described))
     return perceptron(
         net, f"heads.{name}", jnp.concatenate([jnp.broadcast_to(x, (*lead, x.shape[-1])) for x in described], -1)
     )
+
+
+def outcome_scale(net: Network, name: str, representation: Array) -> Scale:
+    """The scale of one continuous outcome, given what `predict` returned."""
+    mean, deviation = net.standardization[name]
+    floors = net.schema.floors
+    if name not in floors:
+        return Scale(None, mean, deviation)
+    column = net.config.width + 2 * list(floors).index(name)
+    floor, told = representation[..., column], representation[..., column + 1]
+    told_mean, told_deviation = net.standardization[net.schema.scale_above(name)]
+    return Scale(floor, mean + told * (told_mean - mean), deviation + told * (told_deviation - deviation))
+
+
+def _standardize(variable: Any, value: Array, scale: Scale) -> tuple[Array, Array, Array | None]:
+    """The value on the mixture's scale, the log-Jacobian, and whether the value is above its floor (None = always)."""
+    above = None
+    if scale.floor is not None:
+        above = value > scale.floor
+        # Where it is not, any legal number: nothing is read there, and its gradient stays finite.
+        value = jnp.where(above, value - scale.floor, 1.0)
+    standardized = (variable.unconstrain(jnp, value) - scale.mean) / scale.deviation
+    log_deviation = math.log(scale.deviation) if isinstance(scale.deviation, float) else jnp.log(scale.deviation)
+    return standardized, variable.log_slope(jnp, value) - log_deviation, above
 
 
 def mixture(raw: Array) -> tuple[Array, Array, Array]:
@@ -40,7 +79,7 @@ def mixture(raw: Array) -> tuple[Array, Array, Array]:
     return jax.nn.log_softmax(logits, -1), means, jax.nn.softplus(scales) + _LEAST_SCALE
 
 
-def outcome_log_prob(net: Network, name: str, raw: Array, value: Array) -> Array:
+def outcome_log_prob(net: Network, name: str, representation: Array, raw: Array, value: Array) -> Array:
     """Log density (or log probability) of one outcome at `value` (B, R, T), given the raw head."""
     variable = net.schema.outcomes[name]
     if isinstance(variable, Categorical):
@@ -49,13 +88,15 @@ def outcome_log_prob(net: Network, name: str, raw: Array, value: Array) -> Array
         return jnp.where(chosen, log_probs, 0.0).sum(-1)
     value = value.astype(net.dtype)
     log_weights, means, scales = mixture(raw)
-    residuals = (standardize(net, name, variable, value)[..., None] - means) / scales
+    scale = outcome_scale(net, name, representation)
+    standardized, jacobian, above = _standardize(variable, value, scale)
+    residuals = (standardized[..., None] - means) / scales
     log_normal = -0.5 * residuals**2 - jnp.log(scales) - 0.5 * math.log(2 * math.pi)
-    jacobian = variable.log_slope(jnp, value) - math.log(net.standardization[name][1])
-    return jax.nn.logsumexp(log_weights + log_normal, -1) + jacobian
+    log_prob = jax.nn.logsumexp(log_weights + log_normal, -1) + jacobian
+    return log_prob if above is None else jnp.where(above, log_prob, -math.inf)
 
 
-def outcome_sample(net: Network, name: str, raw: Array, noise: Array) -> Array:
+def outcome_sample(net: Network, name: str, representation: Array, raw: Array, noise: Array) -> Array:
     """Draw one outcome from two uniform numbers (B, R, T, 2): which category or Gaussian, and where in it."""
     variable = net.schema.outcomes[name]
     if isinstance(variable, Categorical):
@@ -63,11 +104,12 @@ def outcome_sample(net: Network, name: str, raw: Array, noise: Array) -> Array:
     log_weights, means, scales = mixture(raw)
     component = _pick(jnp.exp(log_weights), noise[..., 0])[..., None]
     normal = jax.scipy.special.ndtri(noise[..., 1])
-    mean, deviation = net.standardization[name]
+    scale = outcome_scale(net, name, representation)
     standardized = (
         jnp.take_along_axis(means, component, -1)[..., 0] + normal * jnp.take_along_axis(scales, component, -1)[..., 0]
     )
-    return variable.constrain(jnp, standardized * deviation + mean)
+    value = variable.constrain(jnp, standardized * scale.deviation + scale.mean)
+    return value if scale.floor is None else scale.floor + value
 
 
 def _pick(probabilities: Array, uniform: Array) -> Array:
@@ -76,7 +118,7 @@ def _pick(probabilities: Array, uniform: Array) -> Array:
     return (uniform[..., None] >= below).sum(-1)
 
 
-def outcome_cdf(net: Network, name: str, raw: Array, value: Array, uniform: Array) -> Array:
+def outcome_cdf(net: Network, name: str, representation: Array, raw: Array, value: Array, uniform: Array) -> Array:
     """Distribution function of one outcome at `value`; a category gets a `uniform` place inside its step."""
     variable = net.schema.outcomes[name]
     if isinstance(variable, Categorical):
@@ -86,8 +128,10 @@ def outcome_cdf(net: Network, name: str, raw: Array, value: Array, uniform: Arra
         at = jnp.where(categories == value[..., None], probabilities, 0.0).sum(-1)
         return below + uniform * at
     log_weights, means, scales = mixture(raw)
-    residuals = (standardize(net, name, variable, value.astype(net.dtype))[..., None] - means) / scales
-    return (jnp.exp(log_weights) * jax.scipy.special.ndtr(residuals)).sum(-1)
+    scale = outcome_scale(net, name, representation)
+    standardized, _, above = _standardize(variable, value.astype(net.dtype), scale)
+    cdf = (jnp.exp(log_weights) * jax.scipy.special.ndtr((standardized[..., None] - means) / scales)).sum(-1)
+    return cdf if above is None else jnp.where(above, cdf, 0.0)
 
 
 def lapse_log_prob(variable: Any, value: Array) -> Array:
@@ -136,7 +180,7 @@ def trial_log_prob(
 
     Args:
         net: the network.
-        representation: (B, R, T, W), from `predict`.
+        representation: from `predict`.
         outcomes: dict name -> (B, R, T).
         lapse: probability that the whole trial is a lapse, broadcast against (B, R, T).
     """
@@ -144,7 +188,7 @@ def trial_log_prob(
     log_probs = []
     for index, name in enumerate(names):
         raw = head(net, name, representation, {key: outcomes[key] for key in names[:index]})
-        log_probs.append(outcome_log_prob(net, name, raw, outcomes[name]))
+        log_probs.append(outcome_log_prob(net, name, representation, raw, outcomes[name]))
     rate = lapse_rate(net, lapse)
     if rate is None:
         return _total(log_probs)
@@ -170,7 +214,7 @@ def trial_sample(
 
     Args:
         net: the network.
-        representation: (B, R, T, W), from `predict`.
+        representation: from `predict`.
         noise: uniform numbers (B, R, T, 2 * n_outcomes + 1): two an outcome, then one that decides about a lapse.
         lapse: probability that the whole trial is a lapse, broadcast against (B, R, T).
 
@@ -183,7 +227,7 @@ def trial_sample(
     for index, (name, variable) in enumerate(net.schema.outcomes.items()):
         uniform = noise[..., 2 * index : 2 * index + 2]
         raw = head(net, name, representation, outcomes)
-        value = outcome_sample(net, name, raw, uniform)
+        value = outcome_sample(net, name, representation, raw, uniform)
         if lapsed is not None:
             value = jnp.where(lapsed, lapse_sample(variable, uniform[..., 0]), value)
         outcomes[name] = value
@@ -201,7 +245,7 @@ def trial_cdf(
 
     Args:
         net: the network.
-        representation: (B, R, T, W), from `predict`.
+        representation: from `predict`.
         outcomes: dict name -> (B, R, T).
         uniform: (B, R, T, n_outcomes), the place inside the step of a category.
         lapse: probability that the whole trial is a lapse, broadcast against (B, R, T).
@@ -213,12 +257,12 @@ def trial_cdf(
     for index, name in enumerate(names):
         variable, value = net.schema.outcomes[name], outcomes[name].astype(net.dtype)
         raw = head(net, name, representation, {key: outcomes[key] for key in names[:index]})
-        cdf = outcome_cdf(net, name, raw, value, uniform[..., index])
+        cdf = outcome_cdf(net, name, representation, raw, value, uniform[..., index])
         if rate is not None:
             # What the trial's earlier outcomes say of whether it is a lapse.
             share = rate * jnp.exp(told_lapse - mix(told, told_lapse, rate))
             cdf = cdf + share * (lapse_cdf(variable, value, uniform[..., index]) - cdf)
-            told = told + outcome_log_prob(net, name, raw, value)
+            told = told + outcome_log_prob(net, name, representation, raw, value)
             told_lapse = told_lapse + lapse_log_prob(variable, value)
         columns.append(cdf)
     return jnp.stack(columns, -1)
@@ -244,7 +288,7 @@ def trial_moments(net: Network, representation: Array, lapse: Array | None = Non
             if any(not isinstance(schema.outcomes[key], Categorical) for key in earlier):
                 raise NotImplementedError(f"mean of {name!r}: it follows a continuous outcome; draw samples instead")
             raw = head(net, name, representation, earlier)
-            moments = outcome_moments(net, name, raw)
+            moments = outcome_moments(net, name, representation, raw)
             first, second = first + probability * moments[0], second + probability * moments[1]
             if isinstance(variable, Categorical):
                 chances = jax.nn.softmax(raw, -1)
@@ -262,7 +306,7 @@ def trial_moments(net: Network, representation: Array, lapse: Array | None = Non
     return jnp.stack(means, -1), jnp.stack(variances, -1)
 
 
-def outcome_moments(net: Network, name: str, raw: Array) -> tuple[Array, Array]:
+def outcome_moments(net: Network, name: str, representation: Array, raw: Array) -> tuple[Array, Array]:
     """First and second moment of one outcome, in the user's units."""
     variable = net.schema.outcomes[name]
     if isinstance(variable, Categorical):
@@ -270,7 +314,8 @@ def outcome_moments(net: Network, name: str, raw: Array) -> tuple[Array, Array]:
         codes = jnp.arange(variable.n, dtype=net.dtype)
         return (probabilities * codes).sum(-1), (probabilities * codes**2).sum(-1)
     log_weights, means, scales = mixture(raw)
-    mean, deviation = net.standardization[name]
+    scale = outcome_scale(net, name, representation)
+    mean, deviation = (x if isinstance(x, float) else x[..., None] for x in (scale.mean, scale.deviation))
     means, scales = means * deviation + mean, scales * deviation
     if isinstance(variable, Positive):
         first, second = jnp.exp(means + 0.5 * scales**2), jnp.exp(2 * means + 2 * scales**2)
@@ -282,6 +327,9 @@ def outcome_moments(net: Network, name: str, raw: Array) -> tuple[Array, Array]:
         first, second = (values * share).sum(-1), (values**2 * share).sum(-1)
     else:
         first, second = means, means**2 + scales**2
+    if scale.floor is not None:
+        floor = scale.floor[..., None]
+        first, second = floor + first, floor**2 + 2 * floor * first + second
     weights = jnp.exp(log_weights)
     return (weights * first).sum(-1), (weights * second).sum(-1)
 

@@ -19,9 +19,9 @@ from ppl_buffer.jax.heads import trial_cdf, trial_log_prob, trial_moments, trial
 from ppl_buffer.jax.network import (
     Array,
     Cache,
+    EncodedParams,
     Network,
     Prepared,
-    Segment,
     allocate,
     encode,
     extend,
@@ -166,7 +166,7 @@ def empty(net: Network, cache: Cache, inputs: Mapping[str, Array], valid: Array)
 def conditionals(
     net: Network,
     prepared: Prepared,
-    params: Sequence[Segment],
+    params: EncodedParams,
     outcomes: Mapping[str, Array],
     valid: Array,
     lapse: Array | None,
@@ -180,7 +180,7 @@ def conditionals(
 def cdf(
     net: Network,
     prepared: Prepared,
-    params: Sequence[Segment],
+    params: EncodedParams,
     outcomes: Mapping[str, Array],
     uniform: Array,
     lapse: Array | None,
@@ -190,9 +190,7 @@ def cdf(
 
 
 @partial(jax.jit, static_argnums=0)
-def moments(
-    net: Network, prepared: Prepared, params: Sequence[Segment], lapse: Array | None
-) -> tuple[Array, Array]:
+def moments(net: Network, prepared: Prepared, params: EncodedParams, lapse: Array | None) -> tuple[Array, Array]:
     """Mean and variance (B, R, K, n_outcomes) of each trial's outcomes given what the trial sees."""
     return trial_moments(net, predict(net, prepared, params), lapse)
 
@@ -207,7 +205,7 @@ def rollout(
     cache: Cache,
     inputs: Mapping[str, Array],
     valid: Array,
-    params: Sequence[Segment],
+    params: EncodedParams,
     noise: Array,
     lapse: Array | None,
     environment: Environment | None,
@@ -329,7 +327,7 @@ def block_conditionals(
     context_valid: Array | None,
     trials: Trials,
     valid: Array,
-    params: Sequence[Segment],
+    params: EncodedParams,
     lapse: Array | None,
     block: int,
 ) -> Array:
@@ -359,7 +357,7 @@ def block_rollout(
     context_valid: Array | None,
     inputs: Mapping[str, Array],
     valid: Array,
-    params: Sequence[Segment],
+    params: EncodedParams,
     noise: Array,
     lapse: Array | None,
     environment: Environment | None,
@@ -407,7 +405,7 @@ def leave_one_out(
     context_valid: Array | None,
     trials: Trials,
     valid: Array,
-    params: Sequence[Segment],
+    params: EncodedParams,
     lapse: Array | None,
 ) -> Array:
     """Log density (B, R, K) of each trial given the context and all other trials, as a set; 0 where there is none."""

@@ -490,7 +490,7 @@ def step(
     pairs: Mapping[str, Mapping[str, Array]],
     exists: Array,
     inputs: Mapping[str, Array],
-    params: Sequence[Segment],
+    params: EncodedParams,
     at: int | Array,
 ) -> tuple[Array, Cache]:
     """Let T realised trials enter an allocated buffer and predict T targets, all in one pass.
@@ -508,7 +508,7 @@ def step(
         at: place in the buffer of the first of them.
 
     Returns:
-        the targets' representation (B, R, T, W) for the heads, and the cache.
+        what `predict` returns, and the cache.
     """
     depth, shape = net.config.depth, exists.shape
     tokens = jnp.stack([embed_pairs(net, pairs, "buffer"), embed_targets(net, inputs, shape)], 3)
@@ -516,7 +516,7 @@ def step(
     turn = jnp.arange(2 * shape[2])
     reads = {index: cache.context[index : index + 1] for index in range(depth)}
     targets = (turn % 2 == 1).reshape(1, 1, 1, -1, 1)
-    for index, segment in enumerate(params, depth - net.config.param_depth):
+    for index, segment in enumerate(params.segments, depth - net.config.param_depth):
         mask = targets if segment.mask is None else targets & segment.mask
         reads[index] = [*reads[index], replace(segment, mask=mask)]
     valid = _place(cache.valid, exists, at, 1)
@@ -532,7 +532,7 @@ def step(
         count_from=_reached(net, cache, jnp.asarray([at])),
         valid=counting.astype(tokens.dtype) if net.schema.ordered else None,
     )
-    return norm(net, "norm_out", tokens), Cache(cache.context, buffer, valid)
+    return _with_floors(norm(net, "norm_out", tokens), params), Cache(cache.context, buffer, valid)
 
 
 def _targets_alone(segment: Segment) -> Segment:
@@ -558,6 +558,21 @@ def _place(old: Any, new: Array, at: int | Array | None, replicas: int, axis: in
 def _enter(old: Segment, new: Segment, at: int | Array | None) -> Segment:
     counts = None if new.counts is None else _place(old.counts, new.counts, at, 1)
     return Segment(_place(old.keys, new.keys, at, 2, 4), _place(old.values, new.values, at, 2), None, counts)
+
+
+@jax.tree_util.register_dataclass
+@dataclass
+class EncodedParams:
+    """What targets read of the parameters.
+
+    Attributes:
+        segments: one segment for each of the top `param_depth` layers; empty where nothing is told.
+        floors: (B, R, 1, 2 F), for each of the F outcomes that stay above a parameter: its value and 1, or 0 and 0
+            where it is hidden. None without such outcomes.
+    """
+
+    segments: list[Segment]
+    floors: Array | None
 
 
 @jax.tree_util.register_dataclass
@@ -619,39 +634,65 @@ def prepare(
     return Prepared(tokens, query[..., : net.config.width // net.config.heads], reading, above, count_from)
 
 
-def encode_params(net: Network, params: Mapping[str, Array], told: Array | None = None) -> list[Segment]:
-    """Segments of the told parameters for the top `param_depth` layers; empty where none is told.
+def encode_params(net: Network, params: Mapping[str, Array], told: Array | None = None) -> EncodedParams:
+    """What targets read of the told parameters in the top `param_depth` layers and in the heads.
 
     Args:
         net: the network.
         params: dict name -> (B, R), in natural units. One that is left out has no token.
         told: (B, R, P) bool, which of the given ones are told; None = all.
     """
+    floors = _floors(net, params, told)
     if not params:
-        return []
+        return EncodedParams([], floors)
     tokens = embed_params(net, params)
     mask = None if told is None else told[:, None, :, None, :]
     layers = range(net.config.depth - net.config.param_depth, net.config.depth)
-    return run(net, tokens, {}, layers, attend=True, own=mask, keep=True)[1]
+    return EncodedParams(run(net, tokens, {}, layers, attend=True, own=mask, keep=True)[1], floors)
 
 
-def predict(net: Network, prepared: Prepared, params: Sequence[Segment]) -> Array:
-    """Let prepared targets read the parameters in the top layers: their representation (B, R, T, W) for the heads.
+def _floors(net: Network, params: Mapping[str, Array], told: Array | None) -> Array | None:
+    """`EncodedParams.floors`."""
+    columns, given = [], [name for name in net.schema.params if name in params]
+    for name in net.schema.floors.values():
+        value = known = jnp.zeros((1, 1), net.dtype)
+        if name in params:
+            value = params[name].astype(net.dtype)
+            known = jnp.ones_like(value) if told is None else told[..., given.index(name)].astype(net.dtype)
+        columns += [value * known, known]
+    return jnp.stack(jnp.broadcast_arrays(*columns), -1)[:, :, None] if columns else None
+
+
+def _with_floors(representation: Array, params: EncodedParams) -> Array:
+    """A representation with the floors of its trials behind, where the heads find them."""
+    if params.floors is None:
+        return representation
+    lead = representation.shape[:-1]
+    floors = jnp.broadcast_to(params.floors, (*lead, params.floors.shape[-1]))
+    return jnp.concatenate([representation, floors], -1)
+
+
+def predict(net: Network, prepared: Prepared, params: EncodedParams) -> Array:
+    """Let prepared targets read the parameters in the top layers: their representation for the heads.
 
     Args:
         net: the network.
         prepared: from `prepare`.
         params: from `encode_params`.
+
+    Returns:
+        (B, R, T, W), and behind the W numbers `EncodedParams.floors`, if there are any.
     """
     depth, config = net.config.depth, net.config
     first = depth - config.param_depth
     tokens, reading, reads = prepared.tokens, prepared.reading, prepared.reads
-    if params:
-        replicas = params[0].keys.shape[2]
+    told = params.segments
+    if told:
+        replicas = told[0].keys.shape[2]
         query = _replicate(prepared.query, replicas, 2)
         tokens = _replicate(tokens, replicas, 1)
-        reading = join([reading, read(query, params[0])])
-        reads = {index: [*reads[index], params[index - first]] for index in range(first + 1, depth)}
+        reading = join([reading, read(query, told[0])])
+        reads = {index: [*reads[index], told[index - first]] for index in range(first + 1, depth)}
     tokens = finish_layer(net, f"layers.{first}", tokens, reading)
     tokens, _ = run(net, tokens, reads, range(first + 1, depth), count_from=prepared.count_from)
-    return norm(net, "norm_out", tokens)
+    return _with_floors(norm(net, "norm_out", tokens), params)

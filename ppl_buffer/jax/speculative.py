@@ -17,7 +17,7 @@ from jax import random
 
 from ppl_buffer.jax.heads import trial_log_prob, trial_sample
 from ppl_buffer.jax.joint import Environment, empty
-from ppl_buffer.jax.network import Array, Cache, Network, Segment, allocate, predict, step
+from ppl_buffer.jax.network import Array, Cache, EncodedParams, Network, allocate, predict, step
 from ppl_buffer.schema import Categorical
 
 # Proposals at once for a trial that is redrawn, and the most of them. All n are refused with probability
@@ -57,7 +57,7 @@ def speculative_rollout(
     cache: Cache,
     inputs: Mapping[str, Array],
     valid: Array,
-    params: Sequence[Segment],
+    params: EncodedParams,
     noise: Array,
     lapse: Array | None,
     environment: Environment | None,

@@ -66,7 +66,7 @@ class RLDriftDiffusion(SelectionTask):
                 "non_decision_time": Positive(),
             },
             inputs=self.input_variables,
-            outcomes={"choice": Categorical(2), "rt": Positive()},
+            outcomes={"choice": Categorical(2), "rt": Positive(above="non_decision_time")},
             feedback={"reward": Real()},
             ordered=True,
         )

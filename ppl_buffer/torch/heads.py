@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ppl_buffer.schema import Categorical, Interval, Positive
-from ppl_buffer.torch.network import Network, features, perceptron, standardize
+from ppl_buffer.torch.network import Network, features, perceptron
 
 # Smallest standard deviation of a Gaussian on the standardised scale: a density stays finite at repeated values.
 _LEAST_SCALE = 1e-3
@@ -25,8 +25,24 @@ _LEAST_SCALE = 1e-3
 _QUADRATURE_NODES = 32
 
 
+class Scale(NamedTuple):
+    """The scale of a continuous outcome's mixture: (unconstrain(value - floor) - mean) / deviation.
+
+    Attributes:
+        floor: lower bound (B, R, T) of an outcome that stays above a parameter, 0 where that is hidden; None of any
+            other outcome.
+        mean: (B, R, T), or a number.
+        deviation: (B, R, T), or a number.
+    """
+
+    floor: Tensor | None
+    mean: Tensor | float
+    deviation: Tensor | float
+
+
 def head(net: Network, name: str, representation: Tensor, earlier: Mapping[str, Tensor]) -> Tensor:
     """Raw numbers (B, R, T, n) of one outcome's head, given the trial's earlier outcomes (B, R, T)."""
+    representation = representation[..., : net.config.width]
     if not earlier:
         return perceptron(net, f"heads.{name}", representation)
     known = {key: net.schema.outcomes[key] for key in earlier}
@@ -35,13 +51,37 @@ def head(net: Network, name: str, representation: Tensor, earlier: Mapping[str, 
     return perceptron(net, f"heads.{name}", torch.cat([x.expand(*lead, x.shape[-1]) for x in described], -1))
 
 
+def outcome_scale(net: Network, name: str, representation: Tensor) -> Scale:
+    """The scale of one continuous outcome, given what `predict` returned."""
+    mean, deviation = net.standardization[name]
+    floors = net.schema.floors
+    if name not in floors:
+        return Scale(None, mean, deviation)
+    column = net.config.width + 2 * list(floors).index(name)
+    floor, told = representation[..., column], representation[..., column + 1]
+    told_mean, told_deviation = net.standardization[net.schema.scale_above(name)]
+    return Scale(floor, mean + told * (told_mean - mean), deviation + told * (told_deviation - deviation))
+
+
+def _standardize(variable: Any, value: Tensor, scale: Scale) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The value on the mixture's scale, the log-Jacobian, and whether the value is above its floor (None = always)."""
+    above = None
+    if scale.floor is not None:
+        above = value > scale.floor
+        # Where it is not, any legal number: nothing is read there, and its gradient stays finite.
+        value = torch.where(above, value - scale.floor, 1.0)
+    standardized = (variable.unconstrain(torch, value) - scale.mean) / scale.deviation
+    log_deviation = scale.deviation.log() if isinstance(scale.deviation, Tensor) else math.log(scale.deviation)
+    return standardized, variable.log_slope(torch, value) - log_deviation, above
+
+
 def mixture(raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Log weights, means and standard deviations, each (..., components), of a raw head."""
     logits, means, scales = raw.chunk(3, -1)
     return logits.log_softmax(-1), means, functional.softplus(scales) + _LEAST_SCALE
 
 
-def outcome_log_prob(net: Network, name: str, raw: Tensor, value: Tensor) -> Tensor:
+def outcome_log_prob(net: Network, name: str, representation: Tensor, raw: Tensor, value: Tensor) -> Tensor:
     """Log density (or log probability) of one outcome at `value` (B, R, T), given the raw head."""
     variable = net.schema.outcomes[name]
     if isinstance(variable, Categorical):
@@ -50,13 +90,15 @@ def outcome_log_prob(net: Network, name: str, raw: Tensor, value: Tensor) -> Ten
         return torch.where(chosen, log_probs, 0.0).sum(-1)
     value = value.to(net.dtype)
     log_weights, means, scales = mixture(raw)
-    residuals = (standardize(net, name, variable, value)[..., None] - means) / scales
+    scale = outcome_scale(net, name, representation)
+    standardized, jacobian, above = _standardize(variable, value, scale)
+    residuals = (standardized[..., None] - means) / scales
     log_normal = -0.5 * residuals**2 - scales.log() - 0.5 * math.log(2 * math.pi)
-    jacobian = variable.log_slope(torch, value) - math.log(net.standardization[name][1])
-    return (log_weights + log_normal).logsumexp(-1) + jacobian
+    log_prob = (log_weights + log_normal).logsumexp(-1) + jacobian
+    return log_prob if above is None else torch.where(above, log_prob, -math.inf)
 
 
-def outcome_sample(net: Network, name: str, raw: Tensor, noise: Tensor) -> Tensor:
+def outcome_sample(net: Network, name: str, representation: Tensor, raw: Tensor, noise: Tensor) -> Tensor:
     """Draw one outcome from two uniform numbers (B, R, T, 2): which category or Gaussian, and where in it."""
     variable = net.schema.outcomes[name]
     if isinstance(variable, Categorical):
@@ -64,9 +106,10 @@ def outcome_sample(net: Network, name: str, raw: Tensor, noise: Tensor) -> Tenso
     log_weights, means, scales = mixture(raw)
     component = _pick(log_weights.exp(), noise[..., 0])[..., None]
     normal = torch.special.ndtri(noise[..., 1])
-    mean, deviation = net.standardization[name]
+    scale = outcome_scale(net, name, representation)
     standardized = means.gather(-1, component)[..., 0] + scales.gather(-1, component)[..., 0] * normal
-    return variable.constrain(torch, standardized * deviation + mean)
+    value = variable.constrain(torch, standardized * scale.deviation + scale.mean)
+    return value if scale.floor is None else scale.floor + value
 
 
 def _pick(probabilities: Tensor, uniform: Tensor) -> Tensor:
@@ -75,7 +118,7 @@ def _pick(probabilities: Tensor, uniform: Tensor) -> Tensor:
     return (uniform[..., None] >= below).sum(-1)
 
 
-def outcome_cdf(net: Network, name: str, raw: Tensor, value: Tensor, uniform: Tensor) -> Tensor:
+def outcome_cdf(net: Network, name: str, representation: Tensor, raw: Tensor, value: Tensor, uniform: Tensor) -> Tensor:
     """Distribution function of one outcome at `value`; a category gets a `uniform` place inside its step."""
     variable = net.schema.outcomes[name]
     if isinstance(variable, Categorical):
@@ -85,8 +128,10 @@ def outcome_cdf(net: Network, name: str, raw: Tensor, value: Tensor, uniform: Te
         at = torch.where(categories == value[..., None], probabilities, 0.0).sum(-1)
         return below + uniform * at
     log_weights, means, scales = mixture(raw)
-    residuals = (standardize(net, name, variable, value.to(net.dtype))[..., None] - means) / scales
-    return (log_weights.exp() * torch.special.ndtr(residuals)).sum(-1)
+    scale = outcome_scale(net, name, representation)
+    standardized, _, above = _standardize(variable, value.to(net.dtype), scale)
+    cdf = (log_weights.exp() * torch.special.ndtr((standardized[..., None] - means) / scales)).sum(-1)
+    return cdf if above is None else torch.where(above, cdf, 0.0)
 
 
 def lapse_log_prob(variable: Any, value: Tensor) -> Tensor:
@@ -135,7 +180,7 @@ def trial_log_prob(
 
     Args:
         net: the network.
-        representation: (B, R, T, W), from `predict`.
+        representation: from `predict`.
         outcomes: dict name -> (B, R, T).
         lapse: probability that the whole trial is a lapse, broadcast against (B, R, T).
     """
@@ -143,7 +188,7 @@ def trial_log_prob(
     log_probs = []
     for index, name in enumerate(names):
         raw = head(net, name, representation, {key: outcomes[key] for key in names[:index]})
-        log_probs.append(outcome_log_prob(net, name, raw, outcomes[name]))
+        log_probs.append(outcome_log_prob(net, name, representation, raw, outcomes[name]))
     return _with_lapse(net, log_probs, outcomes, lapse_rate(net, lapse))
 
 
@@ -175,7 +220,7 @@ def trial_sample(
 
     Args:
         net: the network.
-        representation: (B, R, T, W), from `predict`.
+        representation: from `predict`.
         noise: uniform numbers (B, R, T, 2 * n_outcomes + 1): two an outcome, then one that decides about a lapse.
         lapse: probability that the whole trial is a lapse, broadcast against (B, R, T).
 
@@ -189,11 +234,11 @@ def trial_sample(
     for index, (name, variable) in enumerate(net.schema.outcomes.items()):
         uniform = noise[..., 2 * index : 2 * index + 2]
         raw = head(net, name, representation, outcomes)
-        value = outcome_sample(net, name, raw, uniform)
+        value = outcome_sample(net, name, representation, raw, uniform)
         if lapsed is not None:
             value = torch.where(lapsed, lapse_sample(variable, uniform[..., 0]), value)
         outcomes[name] = value
-        log_probs.append(outcome_log_prob(net, name, raw, value))
+        log_probs.append(outcome_log_prob(net, name, representation, raw, value))
     return outcomes, _with_lapse(net, log_probs, outcomes, rate)
 
 
@@ -208,7 +253,7 @@ def trial_cdf(
 
     Args:
         net: the network.
-        representation: (B, R, T, W), from `predict`.
+        representation: from `predict`.
         outcomes: dict name -> (B, R, T).
         uniform: (B, R, T, n_outcomes), the place inside the step of a category.
         lapse: probability that the whole trial is a lapse, broadcast against (B, R, T).
@@ -220,12 +265,12 @@ def trial_cdf(
     for index, name in enumerate(names):
         variable, value = net.schema.outcomes[name], outcomes[name].to(net.dtype)
         raw = head(net, name, representation, {key: outcomes[key] for key in names[:index]})
-        cdf = outcome_cdf(net, name, raw, value, uniform[..., index])
+        cdf = outcome_cdf(net, name, representation, raw, value, uniform[..., index])
         if rate is not None:
             # What the trial's earlier outcomes say of whether it is a lapse.
             share = rate * (told_lapse - mix(told, told_lapse, rate)).exp()
             cdf = cdf + share * (lapse_cdf(variable, value, uniform[..., index]) - cdf)
-            told = told + outcome_log_prob(net, name, raw, value)
+            told = told + outcome_log_prob(net, name, representation, raw, value)
             told_lapse = told_lapse + lapse_log_prob(variable, value)
         columns.append(cdf)
     return torch.stack(columns, -1)
@@ -251,7 +296,7 @@ def trial_moments(net: Network, representation: Tensor, lapse: Tensor | None = N
             if any(not isinstance(schema.outcomes[key], Categorical) for key in earlier):
                 raise NotImplementedError(f"mean of {name!r}: it follows a continuous outcome; draw samples instead")
             raw = head(net, name, representation, earlier)
-            moments = outcome_moments(net, name, raw)
+            moments = outcome_moments(net, name, representation, raw)
             first, second = first + probability * moments[0], second + probability * moments[1]
             if isinstance(variable, Categorical):
                 chances = raw.log_softmax(-1).exp()
@@ -269,7 +314,7 @@ def trial_moments(net: Network, representation: Tensor, lapse: Tensor | None = N
     return torch.stack(means, -1), torch.stack(variances, -1)
 
 
-def outcome_moments(net: Network, name: str, raw: Tensor) -> tuple[Tensor, Tensor]:
+def outcome_moments(net: Network, name: str, representation: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
     """First and second moment of one outcome, in the user's units."""
     variable = net.schema.outcomes[name]
     if isinstance(variable, Categorical):
@@ -277,7 +322,8 @@ def outcome_moments(net: Network, name: str, raw: Tensor) -> tuple[Tensor, Tenso
         codes = torch.arange(variable.n, device=raw.device, dtype=net.dtype)
         return (probabilities * codes).sum(-1), (probabilities * codes**2).sum(-1)
     log_weights, means, scales = mixture(raw)
-    mean, deviation = net.standardization[name]
+    scale = outcome_scale(net, name, representation)
+    mean, deviation = (x if isinstance(x, float) else x[..., None] for x in (scale.mean, scale.deviation))
     means, scales = means * deviation + mean, scales * deviation
     if isinstance(variable, Positive):
         first, second = (means + 0.5 * scales**2).exp(), (2 * means + 2 * scales**2).exp()
@@ -289,6 +335,9 @@ def outcome_moments(net: Network, name: str, raw: Tensor) -> tuple[Tensor, Tenso
         first, second = (values * share).sum(-1), (values**2 * share).sum(-1)
     else:
         first, second = means, means**2 + scales**2
+    if scale.floor is not None:
+        floor = scale.floor[..., None]
+        first, second = floor + first, floor**2 + 2 * floor * first + second
     weights = log_weights.exp()
     return (weights * first).sum(-1), (weights * second).sum(-1)
 

@@ -7,7 +7,7 @@ are dicts ``{"inputs": ..., "outcomes": ..., "feedback": ...}`` of dicts name ->
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,9 @@ from torch import Tensor
 from ppl_buffer.torch.heads import trial_cdf, trial_log_prob, trial_moments, trial_sample
 from ppl_buffer.torch.network import (
     Cache,
+    EncodedParams,
     Network,
     Prepared,
-    Segment,
     allocate,
     encode,
     encode_params,
@@ -144,7 +144,7 @@ def empty(net: Network, cache: Cache, inputs: Mapping[str, Tensor], valid: Tenso
 def conditionals(
     net: Network,
     prepared: Prepared,
-    params: Sequence[Segment],
+    params: EncodedParams,
     outcomes: Mapping[str, Tensor],
     valid: Tensor,
     lapse: Tensor | None,
@@ -157,7 +157,7 @@ def conditionals(
 def cdf(
     net: Network,
     prepared: Prepared,
-    params: Sequence[Segment],
+    params: EncodedParams,
     outcomes: Mapping[str, Tensor],
     uniform: Tensor,
     lapse: Tensor | None,
@@ -166,9 +166,7 @@ def cdf(
     return trial_cdf(net, predict(net, prepared, params), outcomes, uniform, lapse)
 
 
-def moments(
-    net: Network, prepared: Prepared, params: Sequence[Segment], lapse: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def moments(net: Network, prepared: Prepared, params: EncodedParams, lapse: Tensor | None) -> tuple[Tensor, Tensor]:
     """Mean and variance (B, R, K, n_outcomes) of each trial's outcomes given what the trial sees."""
     return trial_moments(net, predict(net, prepared, params), lapse)
 
@@ -183,7 +181,7 @@ def rollout(
     cache: Cache,
     inputs: Mapping[str, Tensor],
     valid: Tensor,
-    params: Sequence[Segment],
+    params: EncodedParams,
     noise: Tensor,
     lapse: Tensor | None,
     environment: Environment | None,
@@ -273,7 +271,7 @@ def block_conditionals(
     context_valid: Tensor | None,
     trials: Trials,
     valid: Tensor,
-    params: Sequence[Segment],
+    params: EncodedParams,
     lapse: Tensor | None,
     block: int,
 ) -> Tensor:
@@ -316,7 +314,7 @@ def block_rollout(
     context_valid: Tensor | None,
     inputs: Mapping[str, Tensor],
     valid: Tensor,
-    params: Sequence[Segment],
+    params: EncodedParams,
     noise: Tensor,
     lapse: Tensor | None,
     environment: Environment | None,
@@ -347,7 +345,7 @@ def leave_one_out(
     context_valid: Tensor | None,
     trials: Trials,
     valid: Tensor,
-    params: Sequence[Segment],
+    params: EncodedParams,
     lapse: Tensor | None,
 ) -> Tensor:
     """Log density (B, R, K) of each trial given the context and all other trials, as a set; 0 where there is none."""

@@ -78,9 +78,7 @@ class Network(NetworkVerbs, torch.nn.Module):
         return self.weights["norm_out.weight"].dtype
 
 
-def _initial(
-    name: str, shape: tuple[int, ...], schema: Schema, config: Config, generator: torch.Generator
-) -> Tensor:
+def _initial(name: str, shape: tuple[int, ...], schema: Schema, config: Config, generator: torch.Generator) -> Tensor:
     if ".norm_" in name or name.startswith("norm_"):
         return torch.ones(shape) if name.endswith("weight") else torch.zeros(shape)
     if name.endswith("slope.bias"):
@@ -193,9 +191,7 @@ def perceptron(net: Network, name: str, x: Tensor) -> Tensor:
 
 def norm(net: Network, name: str, x: Tensor) -> Tensor:
     """Layer normalisation over the last axis."""
-    return functional.layer_norm(
-        x, x.shape[-1:], net.weights[f"{name}.weight"], net.weights[f"{name}.bias"], eps=1e-5
-    )
+    return functional.layer_norm(x, x.shape[-1:], net.weights[f"{name}.weight"], net.weights[f"{name}.bias"], eps=1e-5)
 
 
 def standardize(net: Network, name: str, variable: Any, value: Tensor) -> Tensor:
@@ -686,7 +682,7 @@ def step(
     pairs: Mapping[str, Mapping[str, Tensor]],
     exists: Tensor,
     inputs: Mapping[str, Tensor],
-    params: Sequence[Segment],
+    params: EncodedParams,
     at: int,
 ) -> tuple[Tensor, Cache]:
     """Let T realised trials enter an allocated buffer and predict T targets, all in one pass.
@@ -704,14 +700,14 @@ def step(
         at: place in the buffer of the first of them.
 
     Returns:
-        the targets' representation (B, R, T, W) for the heads, and the cache.
+        what `predict` returns, and the cache.
     """
     depth, shape = net.config.depth, exists.shape
     targets = embed_targets(net, inputs, shape)
     tokens = torch.stack([embed_pairs(net, pairs, "buffer"), targets.expand(*shape, -1)], 3).flatten(2, 3)
     turn = torch.arange(2 * shape[2], device=tokens.device)
     reads = {index: list(cache.context[index : index + 1]) for index in range(depth)}
-    for index, segment in enumerate(params, depth - net.config.param_depth):
+    for index, segment in enumerate(params.segments, depth - net.config.param_depth):
         told = (turn % 2 == 1)[:, None]
         mask = told[None, None, None] if segment.mask is None else told & segment.mask
         reads[index].append(replace(segment, mask=mask))
@@ -731,7 +727,7 @@ def step(
         count_from=_reached(net, cache, torch.tensor([at], device=tokens.device)),
         valid=None if counting is None else counting.to(tokens.dtype),
     )
-    return norm(net, "norm_out", tokens), Cache(cache.context, buffer, valid)
+    return _with_floors(norm(net, "norm_out", tokens), params), Cache(cache.context, buffer, valid)
 
 
 def _replicate(x: Tensor, replicas: int, axis: int) -> Tensor:
@@ -756,6 +752,20 @@ def _enter(old: Segment, new: Segment, at: int | None) -> Segment:
     place = None if at is None else old.front + at
     keys, values = _place(old.keys, new.keys, place, 2), _place(old.values, new.values, place, 2)
     return Segment(keys, values, None, counts, front=old.front)
+
+
+@dataclass
+class EncodedParams:
+    """What targets read of the parameters.
+
+    Attributes:
+        segments: one segment for each of the top `param_depth` layers; empty where nothing is told.
+        floors: (B, R, 1, 2 F), for each of the F outcomes that stay above a parameter: its value and 1, or 0 and 0
+            where it is hidden. None without such outcomes.
+    """
+
+    segments: list[Segment]
+    floors: Tensor | None
 
 
 @dataclass
@@ -812,39 +822,65 @@ def prepare(
     return Prepared(tokens, query[..., : net.config.width // net.config.heads], reading, above, count_from)
 
 
-def encode_params(net: Network, params: Mapping[str, Tensor], told: Tensor | None = None) -> list[Segment]:
-    """Segments of the told parameters for the top `param_depth` layers; empty where none is told.
+def encode_params(net: Network, params: Mapping[str, Tensor], told: Tensor | None = None) -> EncodedParams:
+    """What targets read of the told parameters in the top `param_depth` layers and in the heads.
 
     Args:
         net: the network.
         params: dict name -> (B, R), in natural units. One that is left out has no token.
         told: (B, R, P) bool, which of the given ones are told; None = all.
     """
+    floors = _floors(net, params, told)
     if not params:
-        return []
+        return EncodedParams([], floors)
     tokens = embed_params(net, params)
     mask = None if told is None else told[:, None, :, None, :]
     layers = range(net.config.depth - net.config.param_depth, net.config.depth)
-    return run(net, tokens, {}, layers, attend=True, own=mask, keep=True)[1]
+    return EncodedParams(run(net, tokens, {}, layers, attend=True, own=mask, keep=True)[1], floors)
 
 
-def predict(net: Network, prepared: Prepared, params: Sequence[Segment]) -> Tensor:
-    """Let prepared targets read the parameters in the top layers: their representation (B, R, T, W) for the heads.
+def _floors(net: Network, params: Mapping[str, Tensor], told: Tensor | None) -> Tensor | None:
+    """`EncodedParams.floors`."""
+    columns, given = [], [name for name in net.schema.params if name in params]
+    for name in net.schema.floors.values():
+        value = known = torch.zeros((1, 1), device=net.device, dtype=net.dtype)
+        if name in params:
+            value = params[name].to(net.dtype)
+            known = torch.ones_like(value) if told is None else told[..., given.index(name)].to(net.dtype)
+        columns += [value * known, known]
+    return torch.stack(torch.broadcast_tensors(*columns), -1)[:, :, None] if columns else None
+
+
+def _with_floors(representation: Tensor, params: EncodedParams) -> Tensor:
+    """A representation with the floors of its trials behind, where the heads find them."""
+    if params.floors is None:
+        return representation
+    lead = representation.shape[:-1]
+    floors = params.floors.expand(*lead, -1)
+    return torch.cat([representation, floors], -1)
+
+
+def predict(net: Network, prepared: Prepared, params: EncodedParams) -> Tensor:
+    """Let prepared targets read the parameters in the top layers: their representation for the heads.
 
     Args:
         net: the network.
         prepared: from `prepare`.
         params: from `encode_params`.
+
+    Returns:
+        (B, R, T, W), and behind the W numbers `EncodedParams.floors`, if there are any.
     """
     depth, config = net.config.depth, net.config
     first = depth - config.param_depth
     tokens, reading, reads = prepared.tokens, prepared.reading, prepared.reads
-    if params:
-        replicas = params[0].keys.shape[2]
+    told = params.segments
+    if told:
+        replicas = told[0].keys.shape[2]
         query = _replicate(prepared.query, replicas, 2)
         tokens = _replicate(tokens, replicas, 1)
-        reading = join([reading, read(query, params[:1])])
-        reads = {index: [*reads[index], params[index - first]] for index in range(first + 1, depth)}
+        reading = join([reading, read(query, told[:1])])
+        reads = {index: [*reads[index], told[index - first]] for index in range(first + 1, depth)}
     tokens = finish_layer(net, f"layers.{first}", tokens, reading.weighted / reading.total)
     tokens, _ = run(net, tokens, reads, range(first + 1, depth), count_from=prepared.count_from)
-    return norm(net, "norm_out", tokens)
+    return _with_floors(norm(net, "norm_out", tokens), params)

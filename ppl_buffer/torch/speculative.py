@@ -26,7 +26,7 @@ from torch import Tensor
 from ppl_buffer.schema import Categorical
 from ppl_buffer.torch.heads import trial_log_prob, trial_sample
 from ppl_buffer.torch.joint import Environment, empty
-from ppl_buffer.torch.network import Cache, Network, Segment, allocate, predict, step
+from ppl_buffer.torch.network import Cache, EncodedParams, Network, allocate, predict, step
 
 # Proposals at once for a trial that is redrawn, and the most of them. All n are refused with probability
 # d (1 - d)^n < 1 / (e n), d being the chance that the trial is redrawn: less than densities are rounded by.
@@ -62,7 +62,7 @@ def speculative_rollout(
     cache: Cache,
     inputs: Mapping[str, Tensor],
     valid: Tensor,
-    params: Sequence[Segment],
+    params: EncodedParams,
     noise: Tensor,
     lapse: Tensor | None,
     environment: Environment | None,

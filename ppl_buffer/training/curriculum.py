@@ -147,9 +147,7 @@ def _generator(seed: int, stream: int, step: int, attempt: int = 0) -> np.random
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(stream, step, attempt)))
 
 
-def told_sets(
-    rng: np.random.Generator, size: int, sets: int, params: int, special: Sequence[bool] = ()
-) -> np.ndarray:
+def told_sets(rng: np.random.Generator, size: int, sets: int, params: int, special: Sequence[bool] = ()) -> np.ndarray:
     """Which parameters each told-set tells: (size, sets, params) bool; (size, 1, 0) without parameters.
 
     The first set tells all. Each other tells nothing with probability 0.35, just the parameters that have a `special`
@@ -254,7 +252,10 @@ def _exchangeable(
     context: int,
     trials: int,
 ) -> Tree:
-    """Disjoint context, buffer and targets; half of the targets see the context only, the others a buffer prefix."""
+    """Disjoint context, buffer and targets; half of the targets see the context only, the others a buffer prefix.
+
+    Without a context every target sees a prefix, the empty one as often as any other.
+    """
     batch = _common(params, told)
     size, total = len(told), context + 2 * trials
     # The simulator may give its inputs in some order, a grid for instance.
@@ -269,8 +270,12 @@ def _exchangeable(
     batch["targets"] = _trials(schema, chosen, _TARGET)
     if probabilities is not None:
         batch["probabilities"] = np.take_along_axis(probabilities, places[..., None], 1).astype(np.float32)[:, None]
-    visible = rng.integers(1, trials + 1, (size, 1, trials))
-    visible = np.where(rng.random(visible.shape) < _CONTEXT_ONLY, 0, visible)
+    if context:
+        visible = rng.integers(1, trials + 1, (size, 1, trials))
+        visible = np.where(rng.random(visible.shape) < _CONTEXT_ONLY, 0, visible)
+    else:
+        # Without a context the one-pass density sees each prefix once, and the empty one is no special case.
+        visible = rng.integers(0, trials, (size, 1, trials))
     if schema.independent and schema.params:
         # Where all is told the buffer is skipped in use, so it is skipped in training.
         visible = np.where(told.all(-1, keepdims=True), 0, visible)

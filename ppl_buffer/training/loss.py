@@ -61,5 +61,5 @@ def _log_prob(
     total = (probabilities * heads.head(net, names[0], representation, {}).log_softmax(-1)).sum(-1)
     for index, name in enumerate(names[1:], start=1):
         raw = heads.head(net, name, representation, {key: outcomes[key] for key in names[:index]})
-        total = total + heads.outcome_log_prob(net, name, raw, outcomes[name])
+        total = total + heads.outcome_log_prob(net, name, representation, raw, outcomes[name])
     return total

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ppl_buffer.prior import Prior
-from ppl_buffer.schema import Categorical
+from ppl_buffer.schema import Categorical, Continuous, Positive
 from ppl_buffer.training import simulator as protocol
 from ppl_buffer.training.curriculum import PILOT, Settings, draw
 from ppl_buffer.training.simulator import Counts, Simulator
@@ -30,11 +30,18 @@ def standardize(simulator: Simulator, settings: Settings) -> tuple[dict[str, tup
     for name, variable in variables.items():
         if isinstance(variable, Categorical):
             continue
-        value = variable.unconstrain(np, (params[name] if name in params else data[name]).astype(np.float32))
-        mean, deviation = float(value.mean(dtype=float)), float(value.std(dtype=float))
-        # What never changes is left as it is.
-        out[name] = (mean, deviation if deviation > 1e-6 * max(1.0, abs(mean)) else 1.0)
+        out[name] = _moments(variable, params[name] if name in params else data[name])
+    for name, above in schema.floors.items():
+        out[schema.scale_above(name)] = _moments(Positive(), data[name] - params[above][:, None])
     return out, counts
+
+
+def _moments(variable: Continuous, values: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation on the unconstrained scale."""
+    unconstrained = variable.unconstrain(np, values.astype(np.float32))
+    mean, deviation = float(unconstrained.mean(dtype=float)), float(unconstrained.std(dtype=float))
+    # What never changes is left as it is.
+    return mean, deviation if deviation > 1e-6 * max(1.0, abs(mean)) else 1.0
 
 
 def trained_box(simulator: Simulator) -> tuple[dict[str, tuple[float, float]], dict[str, Prior | None]]:
