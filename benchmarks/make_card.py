@@ -106,7 +106,7 @@ A likelihood, and model evidence, for Q-learning with learning noise over three 
 (`ppl_buffer.simulators.NoisyQ`): binary choices, binary rewards as feedback, ordered trials.
 
 {weights(net)} Trained by
-`examples/train_noisy_q.py` on {provenance.get('data_sets', 0):,} simulated sequences of up to {record.trials} trials
+`examples/train_zoo.py noisy_q` on {provenance.get('data_sets', 0):,} simulated sequences of up to {record.trials} trials
 (step {provenance.get('step')} of {provenance.get('steps')}, seed {provenance.get('seed')}).
 
 {HISTORY}
@@ -156,7 +156,7 @@ with a squared-exponential, Matern-3/2 or Matern-5/2 kernel, which is never told
 of new points after a context, with any of the hyperparameters told or integrated out.
 
 {weights(net)} Trained by
-`examples/train_gp.py` on {provenance.get('data_sets', 0):,} simulated functions with contexts of up to {record.context}
+`examples/train_zoo.py gp` on {provenance.get('data_sets', 0):,} simulated functions with contexts of up to {record.context}
 points and buffers of up to {record.trials} (step {provenance.get('step')} of {provenance.get('steps')},
 seed {provenance.get('seed')}).
 

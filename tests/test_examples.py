@@ -7,32 +7,33 @@ from pathlib import Path
 
 import pytest
 
-SCRIPTS = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
+EXAMPLES = Path(__file__).parents[1] / "examples"
+SCRIPTS = sorted(EXAMPLES.glob("*.py"))
 # What a script imports beside the core, by how its name ends.
 NEEDS = {
     "selection_task": ("numpyro", "arviz"),
     "pyro": ("pyro", "arviz"),
-    "train_noisy_q": ("torch",),
-    "train_gp": ("torch",),
-    "train_ddm": ("torch",),
-    "train_rlddm": ("torch",),
-    "train_multisensory": ("torch",),
+    "train_zoo": ("torch",),
 }
+# The training script's recipes, each a run of its own.
+RECIPES = ["noisy_q", "gp", "ddm", "rlddm", "multisensory_rho1"]
+RUNS = [(script, []) for script in SCRIPTS if script.stem != "train_zoo"]
+RUNS += [(EXAMPLES / "train_zoo.py", [name]) for name in RECIPES]
 
 
 def test_there_are_examples():
     assert SCRIPTS
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_an_example_runs(script: Path, tmp_path: Path):
+@pytest.mark.parametrize(("script", "arguments"), RUNS, ids=lambda x: x.stem if isinstance(x, Path) else "".join(x))
+def test_an_example_runs(script: Path, arguments: list[str], tmp_path: Path):
     for ending, modules in NEEDS.items():
         if script.stem.endswith(ending):
             for module in (*modules, "matplotlib"):
                 pytest.importorskip(module)
     out = tmp_path / "out"
     done = subprocess.run(
-        [sys.executable, str(script), "--quick", "--out", str(out)],
+        [sys.executable, str(script), *arguments, "--quick", "--out", str(out)],
         # A folder without data: the script must say that it simulates, and fetch nothing.
         env={**os.environ, "PPL_BUFFER_DATA": str(tmp_path), "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"},
         cwd=tmp_path,

@@ -255,6 +255,41 @@ def test_mean_and_variance_are_the_integrals_over_the_marginals(case, lapse):
         assert variance == pytest.approx(((columns[:, index] - first) ** 2 * density).sum(), rel=2e-2, abs=5e-3), name
 
 
+def by_delay(backend, given, value):
+    """Conditionals with a lapse, and the gradient of their sum by each data set's delay."""
+
+    def compute(delay):
+        params = {**{name: array(backend, x) for name, x in given.params.items()}, "delay": delay}
+        return scored(DECISION, backend, given, params=params, lapse=0.25).conditionals(array(backend, value))
+
+    if backend == "jax":
+        delay = jnp.asarray(given.params["delay"])
+        return compute(delay), jax.grad(lambda delay: compute(delay).sum())(delay)
+    delay = torch.tensor(given.params["delay"], requires_grad=True)
+    found = compute(delay)
+    return numbers(found), torch.autograd.grad(found.sum(), delay)[0].numpy()
+
+
+@pytest.mark.usefixtures("quick_compilation")
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_an_outcome_below_a_told_bound_has_density_zero_and_finite_gradients(backend):
+    given = data(DECISION, trials=5)
+    value = given.value.copy()
+    value[0, 2, 1] = 0.7 * given.params["delay"][0]
+    distribution = scored(DECISION, backend, given)
+    found = numbers(distribution.conditionals(array(backend, value)))
+    assert np.isneginf(found[0, 2]) and np.isfinite(np.delete(found.ravel(), 2)).all()
+    assert numbers(distribution.pit(array(backend, value)))[0, 2, 1] == 0
+    # A lapse may fall there; what is below the bound then adds nothing to the bound's gradient.
+    with_lapse, gradient = by_delay(backend, given, value)
+    assert with_lapse[0, 2] == pytest.approx(np.log(0.25 / 2 / 10), rel=1e-5)
+    elsewhere = by_delay(backend, given, given.value)[1]
+    assert np.isfinite(gradient).all() and gradient[1] == pytest.approx(elsewhere[1]) and gradient[0] != elsewhere[0]
+    hidden = {name: x for name, x in given.params.items() if name != "delay"}
+    marginal = scored(DECISION, backend, given, params=hidden)
+    assert np.isfinite(numbers(marginal.conditionals(array(backend, value)))).all()
+
+
 def test_mean_of_an_outcome_after_a_continuous_one_is_refused():
     given = data(CONTAMINATED)
     with pytest.raises(NotImplementedError, match="'button': it follows a continuous outcome"):

@@ -108,6 +108,12 @@ def test_contains_tells_legal_from_illegal_values(variable, legal, illegal, back
         (lambda: Schema(outcomes={"y": Interval(0, 1, closed=True)}), r"outcomes\['y'\]", "only for parameters"),
         (lambda: Schema(feedback={"y": Real()}, outcomes={"y": Real()}), "names", r"each once .* got \['y'\]"),
         (lambda: Schema(outcomes={"y": Real()}, ordered=True, independent=True), "independent", "expected False"),
+        (lambda: Schema(outcomes={"rt": Positive(above="t")}), r"outcomes\['rt'\]: above", r"\[\] .* got 't'"),
+        (
+            lambda: Schema(params={"t": Real(), "u": Positive(above="t")}, outcomes={"y": Real()}),
+            r"params\['u'\]: above",
+            "an outcome, got 't'",
+        ),
         (lambda: Schema(outcomes={"y": Categorical(2)}, contamination=1.0), "contamination", r"in \[0, 1\), got 1.0"),
         (lambda: Schema(outcomes={"y": Categorical(2)}, contamination=-0.1), "contamination", r"\[0, 1\), got -0.1"),
         (lambda: Schema(outcomes={"y": Categorical(2)}, contamination=math.nan), "contamination", "got nan"),

@@ -54,7 +54,7 @@ class ChoiceTime:
     schema = pb.Schema(
         params={"a": pb.Interval(0, 1, closed=True), "b": pb.Positive()},
         inputs={"cue": pb.Categorical(3)},
-        outcomes={"choice": pb.Categorical(2), "rt": pb.Positive()},
+        outcomes={"choice": pb.Categorical(2), "rt": pb.Positive(above="b")},
         feedback={"reward": pb.Real()},
         ordered=True,
     )
@@ -69,7 +69,7 @@ class ChoiceTime:
     def simulate_with_probabilities(self, rng, params, inputs):
         one = 1 / (1 + np.exp(-params["b"][:, None] * (inputs["cue"] - 1)))
         choice = (rng.random(one.shape) < one).astype(int)
-        rt = np.exp(rng.normal(params["a"][:, None] * choice, 0.2))
+        rt = params["b"][:, None] + np.exp(rng.normal(params["a"][:, None] * choice, 0.2))
         data = {"choice": choice, "rt": rt, "reward": choice * rng.random(one.shape)}
         return data, {"choice": np.stack([1 - one, one], -1)}
 
@@ -208,8 +208,8 @@ def test_context_buffer_and_targets_are_disjoint_and_prefixes_uniform():
             return {"y": np.broadcast_to(np.arange(trials), (len(params["mu"]), trials))}
 
     settings = Settings(batch_size=7, trials=(5, 5), context=(0, 4), told_sets=2)
-    contexts, visibles = [], []
-    for step in range(80):
+    contexts, visibles = [], {True: [], False: []}
+    for step in range(160):
         batch = make_batch(Numbered(), settings, 0, step).data
         context = batch["context"]["outcomes"]["y"] if "context" in batch else np.zeros((len(batch["told"]), 1, 0))
         parts = [context, batch["buffer"]["outcomes"]["y"], batch["targets"]["outcomes"]["y"]]
@@ -217,11 +217,13 @@ def test_context_buffer_and_targets_are_disjoint_and_prefixes_uniform():
         np.testing.assert_array_equal(together, np.broadcast_to(np.arange(together.shape[1]), together.shape))
         contexts.append(context.shape[-1])
         assert (batch["visible"][batch["told"].all(-1)] == 0).all()
-        visibles.append(batch["visible"][~batch["told"].all(-1)].ravel())
+        visibles[contexts[-1] > 0].append(batch["visible"][~batch["told"].all(-1)].ravel())
     assert set(contexts) == {0, 1, 2, 3, 4}
-    visible = np.concatenate(visibles)
-    shares = np.bincount(visible, minlength=6) / visible.size
-    np.testing.assert_allclose(shares, [0.5, *[0.1] * 5], atol=0.03)
+    # Half of the targets see the context alone; without one, each prefix that a density in one pass has.
+    for has_context, expected in ((True, [0.5, *[0.1] * 5]), (False, [*[0.2] * 5, 0])):
+        visible = np.concatenate(visibles[has_context])
+        shares = np.bincount(visible, minlength=6) / visible.size
+        np.testing.assert_allclose(shares, expected, atol=0.03)
 
 
 def test_contexts_are_log_uniform():
@@ -415,9 +417,7 @@ def test_few_data_sets_decide_nothing():
 
 
 def network(simulator, seed=0):
-    names = {**simulator.schema.params, **simulator.schema.outcomes, **simulator.schema.feedback}
-    scale = {name: (0.3, 1.7) for name, v in names.items() if not isinstance(v, pb.Categorical)}
-    return Network(simulator.schema, TINY, scale, seed=seed)
+    return Network(simulator.schema, TINY, dict.fromkeys(simulator.schema.standardized, (0.3, 1.7)), seed=seed)
 
 
 def rows(group, where):
@@ -584,6 +584,36 @@ def test_standardization_is_that_of_the_variables(tmp_path):
     mean, deviation = net.standardization["y"]
     assert abs(mean) < 0.5 and abs(deviation - math.sqrt(5)) < 0.4
     assert abs(net.standardization["mu"][1] - 2) < 0.3
+
+
+def test_an_outcome_above_a_parameter_has_a_scale_for_the_difference(tmp_path):
+    net = train(ChoiceTime(), TINY, steps=1, out=tmp_path, **SMALL)
+    settings = Settings(SMALL["batch_size"], SMALL["trials"])
+    params, trials, _ = curriculum.draw(ChoiceTime(), 0, 0, curriculum.PILOT, 256, settings.typical_trials)[0]
+    for name, expected in (("rt", trials["rt"]), ("rt - b", trials["rt"] - params["b"][:, None])):
+        known = (np.log(expected).mean(), np.log(expected).std())
+        assert net.standardization[name] == pytest.approx(known, rel=1e-5)
+
+
+def test_start_from_a_trained_network(tmp_path):
+    first = train(Shift(), TINY, steps=3, seed=1, out=tmp_path / "first", **SMALL)
+    checkpoint = tmp_path / "first" / "best.safetensors"
+    rate = {"learning_rate": 1e-12, "weight_decay": 0.0, "seed": 2}
+    again = train(Shift(), steps=2, out=tmp_path / "again", start=checkpoint, **rate, **SMALL)
+    # With steps that go nowhere, what comes out is what it started from, on the same scales.
+    for name, weight in first.weights.items():
+        np.testing.assert_allclose(again.weights[name], weight, atol=1e-6, err_msg=name)
+    assert again.standardization == first.standardization
+    other = train(Shift(), TINY, steps=2, out=tmp_path / "other", **rate, **SMALL)
+    assert any(not np.allclose(other.weights[name], weight, atol=1e-3) for name, weight in first.weights.items())
+    with pytest.raises(ValueError, match="out: .* start"):
+        train(Shift(), TINY, steps=2, out=tmp_path / "again", **rate, **SMALL)
+    with pytest.raises(ValueError, match="start: expected a network with the simulator's schema"):
+        train(ChoiceTime(), steps=2, out=tmp_path / "wrong", start=first, **SMALL)
+    with pytest.raises(ValueError, match="config: expected that of start"):
+        train(Shift(), pb.Config(width=16), steps=2, out=tmp_path / "wrong", start=first, **SMALL)
+    with pytest.raises(ValueError, match="start: expected a torch network or the name of a checkpoint, got int"):
+        train(Shift(), steps=2, out=tmp_path / "wrong", start=3, **SMALL)
 
 
 def test_seeds_differ_and_repeat(tmp_path):

@@ -51,6 +51,7 @@ def train(
     weight_decay: float = 0.01,
     optimizer: str = "adamw",
     told_sets: int = 2,
+    start: Any = None,
     held_out: int = 256,
     evaluate_every: int = 500,
     devices: int = 1,
@@ -86,6 +87,8 @@ def train(
             about a third of the steps on small networks (`docs/design.md`).
         told_sets: sets of told parameters for each data set: the first tells all parameters, each other none or a
             random subset. 1 trains the likelihood alone.
+        start: a trained network, or what `load` takes, to start from instead of random weights: fine-tuning, or the
+            network of a similar simulator. Its schema must be the same; `config` is taken from it.
         held_out: data sets for the held-out loss, the same in all runs of the same settings.
         evaluate_every: steps between two evaluations.
         devices: number of processes that share each batch. Above 1, Lightning Fabric starts them afresh: the
@@ -126,6 +129,8 @@ def train(
         raise ValueError(f"optimizer: expected 'adamw' or 'muon', got {optimizer!r}")
     if minutes is not None and not minutes > 0:
         raise ValueError(f"minutes: expected a number above 0, got {minutes!r}")
+    config = Config() if start is None and config is None else config
+    start = None if start is None else _start_from(start, simulator, config)
     device = _device(accelerator)
     settings = Settings(batch_size, trials, context, told_sets)
     if settings.least_size(simulator.schema) < devices:
@@ -135,7 +140,8 @@ def train(
         )
     plan = Plan(
         simulator=simulator,
-        config=Config() if config is None else config,
+        config=start.config if start is not None else config,
+        start=start,
         settings=settings,
         steps=int(steps),
         seed=int(seed),
@@ -163,6 +169,20 @@ def train(
             f"training stopped after minutes={minutes}; the same call goes on with the run in {plan.out}", stacklevel=2
         )
     return checkpoint.load(plan.out / BEST, backend="torch")
+
+
+def _start_from(start: Any, simulator: Simulator, config: Config | None) -> Network:
+    net = checkpoint.load(start, backend="torch") if isinstance(start, (str, os.PathLike)) else start
+    if not isinstance(net, Network):
+        raise ValueError(f"start: expected a torch network or the name of a checkpoint, got {type(net).__name__}")
+    if net.schema != simulator.schema:
+        raise ValueError(
+            f"start: expected a network with the simulator's schema {simulator.schema.to_dict()}, "
+            f"got {net.schema.to_dict()}"
+        )
+    if config not in (None, net.config):
+        raise ValueError(f"config: expected that of start, {net.config}, or none, got {config}")
+    return net
 
 
 def _device(accelerator: str) -> torch.device:

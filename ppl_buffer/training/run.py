@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import math
@@ -61,6 +62,7 @@ class Plan:
     workers: int
     progress: bool
     minutes: float | None
+    start: Network | None = None
 
     @property
     def name(self) -> str:
@@ -79,8 +81,17 @@ class Plan:
             "config": self.config.to_dict(),
             **asdict(self.settings),
             **{name: getattr(self, name) for name in plain},
+            "start": None if self.start is None else _digest(self.start),
         }
         return json.loads(json.dumps(described))
+
+
+def _digest(net: Network) -> str:
+    """Tells networks apart by their weights."""
+    digest = hashlib.sha256()
+    for name in sorted(net.weights):
+        digest.update(checkpoint.to_numpy(net.weights[name]).tobytes())
+    return digest.hexdigest()
 
 
 @dataclass
@@ -106,6 +117,9 @@ class Run:
         if description:
             _refuse_other(plan, description["settings"])
         standardization, counts = standardize(plan.simulator, plan.settings)
+        if plan.start is not None:
+            # Its weights mean something on its own scales alone.
+            standardization = plan.start.standardization
         if description:
             _refuse_changed(plan, description["standardization"], standardization)
             # As it was, to the last bit, should this machine round differently.
@@ -115,6 +129,10 @@ class Run:
         box, priors = trained_box(plan.simulator)
         self.box, self.priors = box, priors
         self.net = Network(plan.simulator.schema, plan.config, standardization, seed=plan.seed).to(device)
+        if plan.start is not None:
+            with torch.no_grad():
+                for name, weight in self.net.weights.items():
+                    weight.copy_(plan.start.weights[name])
         self.loss = Loss(self.net)
         self.averaged = AveragedModel(self.net, multi_avg_fn=_average)
         self.averaged_net: Network = self.averaged.module  # type: ignore[assignment]

@@ -1,0 +1,76 @@
+"""Train a network of the zoo: from a simulator to a checkpoint, with the settings that made the shipped one.
+
+A run is resumable: stop it at any time, call it again with the same folder, and it goes on. When it has finished, the
+best checkpoint is in OUT/best.safetensors; `benchmarks/` holds a script that measures each network. What one learns:
+what a training run for a simulator of one's own looks like, and which options matter for trials that depend on each
+other (`noisy_q`, `rlddm`), for trials that do not (`ddm`, `multisensory_*`) and for a random function (`gp`).
+
+    python examples/train_zoo.py noisy_q                             # hours on one processor core
+    python examples/train_zoo.py multisensory_rho43 --start multisensory_rho1
+    python examples/train_zoo.py ddm --out runs/quick --quick        # seconds, to see it work
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import ppl_buffer as pb
+
+# Name -> the simulator, and where a run differs from the settings that all share.
+RECIPES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "noisy_q": (pb.simulators.NoisyQ(), {"steps": 24_000, "batch_size": 22, "trials": (80, 400)}),
+    # As many targets as buffer trials; each sees a part of the buffer of uniform length, so one size serves all.
+    "gp": (pb.simulators.GaussianProcess(), {"steps": 6_000, "trials": (64, 64), "context": (0, 1024)}),
+    # The evidence of 400 trials in one pass reads them all through the buffer.
+    "multisensory_rho1": (
+        pb.simulators.MultisensoryCausalInference(rho=1),
+        {"steps": 9_000, "trials": (16, 400), "context": (0, 400)},
+    ),
+    "multisensory_rho43": (
+        pb.simulators.MultisensoryCausalInference(rho=4 / 3),
+        {"steps": 9_000, "trials": (16, 400), "context": (0, 400)},
+    ),
+    # Many parameter values with few trials each: all that a likelihood of independent trials learns from.
+    "ddm": (
+        pb.simulators.DriftDiffusion(),
+        {"steps": 9_000, "batch_size": 64, "trials": (8, 256), "context": (0, 256)},
+    ),
+    "rlddm": (pb.simulators.RLDriftDiffusion(), {"steps": 12_000, "trials": (40, 400)}),
+}
+COMMON = {"batch_size": 32, "told_sets": 2, "learning_rate": 2e-3, "warmup": 100, "evaluate_every": 250}
+QUICK = {"steps": 20, "batch_size": 8, "trials": (5, 16), "held_out": 16, "evaluate_every": 10}
+
+
+def main() -> None:
+    """Read the options and train."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name", nargs="?", choices=list(RECIPES), default="noisy_q")
+    parser.add_argument("--out", default=None, help="run folder; by default runs/NAME")
+    parser.add_argument("--steps", type=int, default=None)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--start", default=None, help="a checkpoint, or a name of the zoo, to start from")
+    parser.add_argument("--minutes", type=float, default=None, help="stop after this time; call again to go on")
+    parser.add_argument("--quick", action="store_true", help="a tiny network for a few steps")
+    options = parser.parse_args()
+    simulator, recipe = RECIPES[options.name]
+    settings = {**COMMON, **recipe, **(QUICK if options.quick else {})}
+    config = pb.Config(width=64, depth=4, heads=4, mlp=128)
+    if options.quick:
+        config = pb.Config(width=16, depth=3, heads=2, mlp=32, components=5, counters=2)
+    if options.steps is not None:
+        settings["steps"] = options.steps
+    pb.train(
+        simulator,
+        None if options.start else config,
+        seed=options.seed,
+        out=options.out or f"runs/{options.name}",
+        optimizer="muon",
+        start=options.start,
+        minutes=options.minutes,
+        **settings,
+    )
+
+
+if __name__ == "__main__":
+    main()
