@@ -10,7 +10,7 @@ export PPL_BUFFER_DATA
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help venv test test-slow demo bench lint typecheck doctest
+.PHONY: help venv test test-slow demo bench docs lint typecheck doctest
 
 help: ## say what the targets do
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -32,10 +32,16 @@ test-slow: $(INSTALLED) ## run the tests that take minutes
 demo: $(INSTALLED) ## fit people who learn from rewards, with NUTS; results in demo/
 	$(BIN)/python examples/selection_task.py
 
-bench: $(INSTALLED) ## measure speed, and what the model card states, and write the card
+bench: $(INSTALLED) ## measure speed, and what the cards state, and write the cards
 	set -e; for name in rollout density gradient training_step effective_samples efficiency scaling speculative \
-	  summary noisy_q_accuracy noisy_q_posterior gp_accuracy make_card; do \
-	  $(BIN)/python benchmarks/$$name.py; done
+	  posterior_predictive summary noisy_q_accuracy gp_accuracy multisensory_evidence_truth "multisensory_evidence_truth --simulated" \
+	  multisensory_evidence $(patsubst %,"likelihood_accuracy %",ddm rlddm multisensory_rho1 multisensory_rho43) \
+	  $(patsubst %,"posterior %",noisy_q ddm rlddm) make_card; do \
+	  set -- $$name; script=$$1; shift; $(BIN)/python benchmarks/$$script.py "$$@"; done
+
+docs: $(INSTALLED) ## build the documentation into docs/_build/html; runs the tutorials
+	$(BIN)/python -m pip install -e '.[docs]'
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 lint: $(INSTALLED) ## ruff
 	$(BIN)/python -m ruff check .

@@ -1,15 +1,15 @@
 """Write the cards of the shipped networks from what the other benchmarks measured.
 
-Reads benchmarks/results/{noisy_q_accuracy,noisy_q_posterior,gradient,gp_accuracy}.json and writes, beside each
-checkpoint, NAME.json (figures, shown by `ppl_buffer.zoo()`) and NAME.md (the card). No figure in a card is typed by
-hand.
+Reads the JSON files in benchmarks/results/ and writes, beside each checkpoint, NAME.json (figures, shown by
+`ppl_buffer.zoo()`) and NAME.md (the card). No figure in a card is typed by hand.
 
-    python benchmarks/make_card.py [noisy_q] [gp]
+    python benchmarks/make_card.py [noisy_q] [gp] [ddm] [rlddm] [multisensory_rho1] [multisensory_rho43]
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 from collections.abc import Sequence
@@ -30,6 +30,27 @@ typical size, and the training targets were choice probabilities given the learn
 was moved while the run went on: planned for 10,000 steps, it was to end at 8,200 (after step 4,569), 9,600 (after
 5,564), 11,800 (after 9,600), 26,000 (after 11,800) and 24,000 (after 17,879); the run was stopped after 22,050 steps.
 A run of the script from the start repeats the recipe of the second part, not the weights."""
+
+GP_HISTORY = """The cosine of the learning rate was planned for 6,000 steps and after step 3,888 moved to end at 4,700.
+Without a context, half of the targets saw nothing at all; the recipe of today shows them a prefix of the buffer."""
+# What no file records, by network: what it is of, and how its run differed from its recipe.
+MODELS = {
+    "ddm": """The drift-diffusion model with across-trial drift variability (`ppl_buffer.simulators.DriftDiffusion`):
+choices between two options and response times, independent given the parameters.""",
+    "rlddm": """Q-learning whose values set the drift of a diffusion, over three pairs of symbols
+(`ppl_buffer.simulators.RLDriftDiffusion`): choices, response times, and rewards as feedback; ordered trials.""",
+    "multisensory_rho1": """Audio-visual localisation by an observer who infers whether a sound and a flash have one
+source and hears places as they are (`ppl_buffer.simulators.MultisensoryCausalInference(rho=1)`): a continuous report,
+independent given the parameters, 2 % of them lapses.""",
+    "multisensory_rho43": """Audio-visual localisation by an observer who infers whether a sound and a flash have one
+source and hears places stretched by 4/3 (`ppl_buffer.simulators.MultisensoryCausalInference(rho=4/3)`): a continuous
+report, independent given the parameters, 2 % of them lapses.""",
+}
+RUNS = {
+    "ddm": """The cosine of the learning rate was planned for 9,000 steps and after step 1,242 moved to end at 6,000.
+The range of a lapse was added to the schema after the training, which it does not touch.""",
+    "multisensory_rho43": """It started from the weights of `multisensory_rho1`.""",
+}
 
 
 def read(name: str) -> dict[str, Any]:
@@ -83,7 +104,7 @@ def noisy_q() -> None:
         result = posterior["results"]
         shift, ratio = result["mean_shift_in_sd"], result["sd_ratio"]
         # The longest of the measurements: where it is older than the weights, the card says so.
-        about = f"posterior against exact, {result['sets']} data sets, by {result['network_posterior_by']}"
+        about = f"posterior against exact, {result['sets']} data sets, by NUTS"
         if result["training_step"] != record.provenance["step"]:
             about += f", weights of step {result['training_step']}"
         rows.append((f"{about}: mean shift in sd", shift, 0.1, shift <= 0.1))
@@ -106,8 +127,8 @@ A likelihood, and model evidence, for Q-learning with learning noise over three 
 (`ppl_buffer.simulators.NoisyQ`): binary choices, binary rewards as feedback, ordered trials.
 
 {weights(net)} Trained by
-`examples/train_zoo.py noisy_q` on {provenance.get('data_sets', 0):,} simulated sequences of up to {record.trials} trials
-(step {provenance.get('step')} of {provenance.get('steps')}, seed {provenance.get('seed')}).
+`examples/train_zoo.py noisy_q` on {provenance.get('data_sets', 0):,} simulated sequences of up to {record.trials}
+trials (step {provenance.get('step')} of {provenance.get('steps')}, seed {provenance.get('seed')}).
 
 {HISTORY}
 
@@ -122,7 +143,7 @@ network's numbers are extrapolations.
 
 ## What was measured
 
-By `benchmarks/noisy_q_accuracy.py`, `noisy_q_posterior.py` and `gradient.py`; in nats unless said otherwise. The
+By `benchmarks/noisy_q_accuracy.py`, `posterior.py noisy_q` and `gradient.py`; in nats unless said otherwise. The
 references are the exact recursion (zeta = 0), a particle filter (zeta > 0) and importance sampling (evidence). "Trials"
 are in one sequence; KL is KL(reference || network).
 
@@ -156,15 +177,17 @@ with a squared-exponential, Matern-3/2 or Matern-5/2 kernel, which is never told
 of new points after a context, with any of the hyperparameters told or integrated out.
 
 {weights(net)} Trained by
-`examples/train_zoo.py gp` on {provenance.get('data_sets', 0):,} simulated functions with contexts of up to {record.context}
-points and buffers of up to {record.trials} (step {provenance.get('step')} of {provenance.get('steps')},
-seed {provenance.get('seed')}).
+`examples/train_zoo.py gp` on {provenance.get('data_sets', 0):,} simulated functions with contexts of up to
+{record.context} points and buffers of up to {record.trials}
+(step {provenance.get('step')} of {provenance.get('steps')}, seed {provenance.get('seed')}).
 
 ## Trained range
 
 | parameter | prior | range |
 |---|---|---|
 {box(record)}
+
+{GP_HISTORY}
 
 Inputs were uniform on [-2, 2]. Outside of all this the network's numbers are extrapolations.
 
@@ -185,7 +208,74 @@ column is the KL of the targets' own densities multiplied, without the buffer.
     harness.print_table(f"gp, {about}", ("", "exact entropy", "KL", "its error", "worst", "KL apart"), rows)
 
 
-CARDS = {"noisy_q": noisy_q, "gp": gp}
+def likelihood(name: str) -> None:
+    """The card of a network whose likelihood is measured by `likelihood_accuracy.py`."""
+    net = pb.load(name)
+    record, accuracy, posterior = net.record, read(f"{name}_accuracy"), read(f"{name}_posterior")
+    rows: list[tuple[str, float, float | None, bool | None]] = []
+    results = accuracy["results"]
+    bars = results["bars"]
+    for about, figures in results["likelihood"].items():
+        bar = bars["kl_per_trial"]
+        rows.append((f"KL per trial, {about}", figures["kl_per_trial"], bar, figures["kl_per_trial"] <= bar))
+        rows.append((f"RMSE of the total, {about}", figures["rmse_of_total"], None, None))
+    if "evidence" in results:
+        found, bar = results["evidence"], bars["evidence_rmse"]
+        about = f"nothing told, {found['datasets']} data sets of {found['trials']} trials: RMSE of the log evidence"
+        rows.append((about, found["rmse"], bar, found["rmse"] <= bar))
+    if posterior:
+        found = posterior["results"]
+        shift, ratio = found["mean_shift_in_sd"], found["sd_ratio"]
+        about = f"posterior against exact, {found['sets']} data sets of {found['trials']} trials, by NUTS"
+        rows.append((f"{about}: mean shift in sd", shift, 0.1, shift <= 0.1))
+        rows.append((f"{about}: sd ratio (0.9 to 1.1)", ratio, None, 0.9 <= ratio <= 1.1))
+    evidence = read("multisensory_evidence") if name.startswith("multisensory") else {}
+    for group, label in (("people", "30 sets of people's data"), ("simulated", "60 fresh simulated sets")):
+        for method, row in evidence.get("results", {}).get(group, {}).get("methods", {}).items():
+            rows.append((f"log evidence, both networks, {label}, {method}: RMSE", row["rmse"], None, None))
+            if "difference_rmse" in row:
+                about = f"difference of the log evidences, {label}, {method}"
+                rows.append((f"{about}: RMSE", row["difference_rmse"], None, None))
+                rows.append((f"{about}: R^2", row["difference_r_squared"], None, None))
+    met = {True: "yes", False: "**no**", None: ""}
+    table = "\n".join(f"| {row[0]} | {text(row[1])} | {text(row[2])} | {met[row[3]]} |" for row in rows)
+    provenance = record.provenance
+    sizes = f"buffers and contexts of up to {record.trials} trials" if record.context else f"{record.trials} trials"
+    write(
+        name,
+        {row[0]: row[1] for row in rows},
+        f"""# `{name}`
+
+{MODELS[name]}
+
+{weights(net)} Trained by
+`examples/train_zoo.py {name}` on {provenance.get('data_sets', 0):,} simulated data sets, up to {sizes}
+(step {provenance.get('step')} of {provenance.get('steps')}, seed {provenance.get('seed')}). {RUNS.get(name, '')}
+
+## Trained range
+
+| parameter | prior | range |
+|---|---|---|
+{box(record)}
+
+Outside of it the network's numbers are extrapolations.
+
+## What was measured
+
+By `benchmarks/likelihood_accuracy.py`{', `posterior.py`' if posterior else ''}
+{'and `multisensory_evidence.py` ' if evidence else ''}in nats; the reference is the exact likelihood. KL is
+KL(exact || network), all parameters told, {results['datasets']} data sets from the prior.
+
+| figure | measured | bar | met |
+|---|---|---|---|
+{table}
+
+{measured_on(accuracy)}""",
+    )
+    harness.print_table(name, ("figure", "measured", "bar", "met"), [list(row) for row in rows])
+
+
+CARDS = {"noisy_q": noisy_q, "gp": gp, **{name: functools.partial(likelihood, name) for name in MODELS}}
 
 
 def main(names: Sequence[str] | None = None) -> None:

@@ -11,9 +11,12 @@ the truncation, which their hard bounds never reach. If their densities inside a
 are not truncated, their log evidences are lower than these by 7 log(1 / 0.9545) = 0.326 nats, for both models alike.
 
     python benchmarks/multisensory_evidence_truth.py [--data FOLDER] [--rows 0,1] [--parts runs/multisensory_truth]
+    python benchmarks/multisensory_evidence_truth.py --simulated
 
-Each of the 60 results is kept in a file of its own as soon as it is known; the same call goes on with the others, and
-writes results/multisensory_evidence_truth.json when none is missing.
+With --simulated the sets are drawn from the models instead, 30 from each and scored under their own model, by
+importance sampling alone. Each of the 60 results is kept in a file of its own as soon as it is known; the same call
+goes on with the others, and writes results/multisensory_evidence_truth.json or multisensory_simulated_truth.json when
+none is missing.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from harness import RESULTS, print_table, write_results
 from scipy.special import gammaln, logsumexp
 from tqdm import tqdm
 
+import ppl_buffer as pb
 from ppl_buffer.checkpoint import write_atomic
 from ppl_buffer.datasets import audiovisual_localization
 
@@ -40,13 +44,14 @@ from tests.references.multisensory import NAMES, from_scores, log_likelihood  # 
 RHOS = {"1": 1.0, "4/3": 4 / 3}
 # Fineness of the quadrature: `quadrature_change` says by how many nats a halving of the steps changes a log likelihood.
 # Fitting a proposal needs less.
-FINER, FINER_FIT = 0.32, 0.24
+FINER, FINER_FIT = 0.24, 0.16
 # Draws of a round of the fit, of importance sampling and of bridge sampling; Markov chains, their length and burn-in.
-ROUND, DRAWS, CHAINS, LENGTH, BURN_IN = 180, 800, 20, 60, 15
+ROUND, DRAWS, CHAINS, LENGTH, BURN_IN = 180, 500, 20, 45, 10
 FREEDOM = 5.0
 DIMS = len(NAMES)
 # Scores beyond which a parameter is within 1 % of the prior's mass of the edge of its range.
 EDGE = 2.33
+SETS, TRIALS = 30, 400
 
 
 class Student:
@@ -75,10 +80,10 @@ def fit(log_likelihood_of: Callable[[np.ndarray], np.ndarray], rng: np.random.Ge
     """A proposal like the posterior: rounds of importance sampling, tempered until a fifth of the draws counts."""
     points = rng.standard_normal((ROUND, DIMS))
     log_ratio = np.zeros(ROUND)
-    settled = 0
+    settled, power = 0, 0.0
     while True:
         total = log_likelihood_of(points)
-        power = _temper(total, log_ratio)
+        power = _temper(total, log_ratio, power)
         weight = np.exp(power * total + log_ratio - logsumexp(power * total + log_ratio))
         location = weight @ points
         covariance = (points - location).T @ ((points - location) * weight[:, None])
@@ -90,8 +95,12 @@ def fit(log_likelihood_of: Callable[[np.ndarray], np.ndarray], rng: np.random.Ge
         log_ratio = log_prior(points) - proposal.log_density(points)
 
 
-def _temper(total: np.ndarray, log_ratio: np.ndarray) -> float:
-    """Greatest power of the likelihood, at most 1, at which a fifth of the draws counts."""
+def _temper(total: np.ndarray, log_ratio: np.ndarray, least: float) -> float:
+    """Greatest power of the likelihood, at most 1, at which a fifth of the draws counts, or the `least` one.
+
+    A power that could fall again would never end: of a proposal as narrow as the posterior few draws count towards the
+    prior.
+    """
 
     def effective(power: float) -> float:
         weight = power * total + log_ratio
@@ -99,7 +108,7 @@ def _temper(total: np.ndarray, log_ratio: np.ndarray) -> float:
 
     if effective(1.0) >= ROUND / 5:
         return 1.0
-    low, high = 0.0, 1.0
+    low, high = least, 1.0
     for _ in range(40):
         middle = 0.5 * (low + high)
         low, high = (middle, high) if effective(middle) >= ROUND / 5 else (low, middle)
@@ -160,10 +169,23 @@ def effective_draws(chains: np.ndarray) -> float:
     return float(min(chains.size, chains.size * chains.var() / (chains.shape[1] * between)))
 
 
+def simulated(name: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Inputs and responses (SETS, TRIALS) drawn from the model of one rho, parameters from its prior."""
+    rng = np.random.default_rng([41, list(RHOS).index(name)])
+    simulator = pb.simulators.MultisensoryCausalInference(rho=RHOS[name])
+    params, inputs = simulator.prior(rng, SETS), simulator.inputs(rng, SETS, TRIALS)
+    return inputs, simulator.simulate(rng, params, inputs)["response"]
+
+
 def evidence(
-    inputs: dict[str, np.ndarray], response: np.ndarray, rho: float, rng: np.random.Generator, bar: Any
+    inputs: dict[str, np.ndarray],
+    response: np.ndarray,
+    rho: float,
+    rng: np.random.Generator,
+    bar: Any,
+    both: bool = True,
 ) -> dict[str, Any]:
-    """Log evidence of one set of trials by both methods, and a summary of the posterior."""
+    """Log evidence of one set of trials by both methods and a summary of the posterior, or by importance alone."""
     calls = [0]
 
     def total(points: np.ndarray, finer: float = FINER) -> np.ndarray:
@@ -186,6 +208,8 @@ def evidence(
     importance = float(logsumexp(weights) - np.log(DRAWS))
     relative = np.exp(weights - importance)
     importance_error = float(relative.std() / np.sqrt(DRAWS))
+    if not both:
+        return {"log_evidence": importance, "standard_error": importance_error, "likelihoods": calls[0]}
 
     draws, draws_total, accepted = markov(total, proposal, rng)
     flat = draws.reshape(-1, DIMS)
@@ -237,47 +261,49 @@ def main() -> None:
     parser.add_argument("--rows", default=None, help="which of the 30 sets, e.g. 0,5,7; all by default")
     parser.add_argument("--parts", default="runs/multisensory_truth", help="folder of the single results")
     parser.add_argument("--results", default=str(RESULTS), help="folder of the results file")
+    parser.add_argument("--simulated", action="store_true", help="sets drawn from the models instead of people's")
     options = parser.parse_args()
-    data = audiovisual_localization(options.data)
     parts = Path(options.parts)
     parts.mkdir(parents=True, exist_ok=True)
-    rows = range(len(data.subjects)) if options.rows is None else [int(row) for row in options.rows.split(",")]
-    jobs = [(row, name) for row in rows for name in RHOS]
-    bar = tqdm(jobs, unit="evidence")
+    if options.simulated:
+        sets = {name: simulated(name) for name in RHOS}
+        subjects, prefix = np.arange(SETS), "simulated_"
+    else:
+        data = audiovisual_localization(options.data)
+        sets = dict.fromkeys(RHOS, (data.inputs, data.outcomes["response"]))
+        subjects, prefix = data.subjects, ""
+    rows = range(len(subjects)) if options.rows is None else [int(row) for row in options.rows.split(",")]
+    bar = tqdm([(row, name) for row in rows for name in RHOS], unit="evidence")
     for row, name in bar:
-        file = parts / f"{row}_{'1' if name == '1' else '43'}.json"
+        file = parts / f"{prefix}{row}_{'1' if name == '1' else '43'}.json"
         if file.exists():
             continue
         start = time.process_time()
-        inputs = {key: x[row] for key, x in data.inputs.items()}
+        inputs = {key: x[row] for key, x in sets[name][0].items()}
         rng = np.random.default_rng([row, list(RHOS).index(name)])
-        result = evidence(inputs, data.outcomes["response"][row], RHOS[name], rng, bar)
-        place = {"row": row, "subject": int(data.subjects[row]), "set": row % 2, "rho": name}
+        result = evidence(inputs, sets[name][1][row], RHOS[name], rng, bar, both=not options.simulated)
+        place = {"row": row, "subject": int(subjects[row]), "set": row % 2, "rho": name}
         result = {**place, **result, "cpu_seconds": time.process_time() - start}
         write_atomic(file, json.dumps(result, allow_nan=False).encode())
-    found = [json.loads(file.read_text()) for file in parts.glob("[0-9]*_*.json")]
+    found = [json.loads(file.read_text()) for file in parts.glob(f"{prefix}[0-9]*_*.json")]
     found.sort(key=lambda one: (one["row"], one["rho"]))
-    differences = [abs(one["importance"]["log_evidence"] - one["bridge"]["log_evidence"]) for one in found]
-    print_table(
-        "Log evidence (nats), and the two methods",
-        ["subject", "set", "rho", "log evidence", "error", "importance", "error", "bridge", "error"],
-        [
-            [one["subject"], one["set"], one["rho"], one["log_evidence"], one["standard_error"]]
-            + [one[method][key] for method in ("importance", "bridge") for key in ("log_evidence", "standard_error")]
-            for one in found
-        ],
-    )
-    print(f"\ngreatest difference of the methods: {max(differences):.3f} nats")
-    if len(found) < len(data.subjects) * len(RHOS):
-        print(f"{len(found)} of {len(data.subjects) * len(RHOS)} are known: no results file yet")
+    columns = ["subject", "set", "rho", "log evidence", "error"]
+    cells = [[one["subject"], one["set"], one["rho"], one["log_evidence"], one["standard_error"]] for one in found]
+    summary: dict[str, Any] = {"greatest_standard_error": max(one["standard_error"] for one in found), "bar": 0.1}
+    if not options.simulated:
+        columns += ["importance", "error", "bridge", "error"]
+        for row, one in zip(cells, found, strict=True):
+            for method in ("importance", "bridge"):
+                row += [one[method]["log_evidence"], one[method]["standard_error"]]
+        differences = [abs(one["importance"]["log_evidence"] - one["bridge"]["log_evidence"]) for one in found]
+        summary["greatest_difference_of_methods"] = max(differences)
+    print_table("Log evidence (nats)", columns, cells)
+    print(*(f"\n{name}: {value:.3f}" for name, value in summary.items()))
+    if len(found) < len(subjects) * len(RHOS):
+        print(f"{len(found)} of {len(subjects) * len(RHOS)} are known: no results file yet")
         return
-    summary = {
-        "greatest_standard_error": max(one["standard_error"] for one in found),
-        "greatest_difference_of_methods": max(differences),
-        "bar": 0.1,
-        "sets": found,
-    }
-    write_results("multisensory_evidence_truth", summary, Path(options.results))
+    name = "multisensory_simulated_truth" if options.simulated else "multisensory_evidence_truth"
+    write_results(name, {**summary, "sets": found}, Path(options.results))
 
 
 if __name__ == "__main__":

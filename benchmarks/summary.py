@@ -13,7 +13,10 @@ from typing import Any
 
 from harness import parse, print_table, write_results
 
-SCRIPTS = ("rollout", "density", "gradient", "training_step", "effective_samples", "efficiency", "scaling")
+SCRIPTS = (
+    "rollout", "density", "gradient", "training_step", "effective_samples", "efficiency", "scaling", "speculative",
+    "posterior_predictive",
+)  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import time
 import warnings
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,9 +32,9 @@ import numpyro.distributions as dist
 from jax import random
 from numpyro.infer import MCMC, NUTS, init_to_median
 from scipy.optimize import minimize
-from tqdm import tqdm
 
 import ppl_buffer as pb
+from ppl_buffer.arviz import EXTRA_FIELDS, from_mcmc
 from ppl_buffer.datasets import TrialData, selection_task
 from ppl_buffer.numpyro import JointPredictive
 
@@ -138,28 +137,8 @@ def fit(net: Any, data: Any, args: argparse.Namespace) -> MCMC:
         first = {name: value[0] for name, value in first.items()}
     mcmc = MCMC(kernel, num_warmup=args.warmup, num_samples=args.draws, num_chains=args.chains)
     init_params = {name: jnp.asarray(value, jnp.float32) for name, value in first.items()}
-    mcmc.run(random.PRNGKey(args.seed), init_params=init_params, extra_fields=("diverging", "num_steps"))
+    mcmc.run(random.PRNGKey(args.seed), init_params=init_params, extra_fields=EXTRA_FIELDS)
     return mcmc
-
-
-def replicate(
-    net: Any, environment: Callable[..., Any], draws: Arrays, trials: TrialData, seed: int, chunk: int = 50
-) -> np.ndarray:
-    """Let every person do the first trials again, at each posterior draw: choices (S, people, trials)."""
-    shown = slice(0, min(TRIALS_SHOWN, trials.trial_mask.shape[1]))
-    pair, mask = trials.inputs["pair"][:, shown], trials.trial_mask[:, shown]
-
-    @jax.jit
-    def roll(key: Any, params: dict[str, Any]) -> Any:
-        again = JointPredictive(net, {"pair": pair}, params=params, trial_mask=mask, environment=environment)
-        return again.sample(key)
-
-    count = len(next(iter(draws.values())))
-    chunks = []
-    for first in tqdm(range(0, count, chunk), desc="posterior predictive", unit="chunk"):
-        part = {name: jnp.asarray(value[first : first + chunk]) for name, value in draws.items()}
-        chunks.append(np.asarray(roll(random.PRNGKey(seed + first), part)).astype(np.int8))
-    return np.concatenate(chunks)
 
 
 def learning_curves(pair: np.ndarray, choice: np.ndarray, exists: np.ndarray, width: int = 5) -> np.ndarray:
@@ -348,23 +327,21 @@ def main(argv: list[str] | None = None) -> None:
     sampled = time.perf_counter()
 
     names = list(net.box)
-    posterior = az.from_numpyro(
-        mcmc,
-        log_likelihood=False,
-        coords={"person": trials.subjects, "trial": np.arange(1, data.trials + 1)},
-        dims={name: ["person"] for name in [*names, *(f"{name}_offset" for name in names)]}
-        | {"choice": ["person", "trial"]},
-    )
+    labels = {"subject": trials.subjects, "trial": np.arange(1, data.trials + 1)}
+    posterior = from_mcmc(mcmc, predictive_draws=0, coords=labels)
     by_chain = {name: np.asarray(value) for name, value in mcmc.get_samples(group_by_chain=True).items()}
-    flat = {name: by_chain[name].reshape(-1, people) for name in names}
-    chosen = np.linspace(0, len(flat[names[0]]) - 1, min(args.replicates, len(flat[names[0]]))).astype(int)
-    again = replicate(net, task.environment, {name: value[chosen] for name, value in flat.items()}, trials, args.seed)
+    # Every person does the first trials again, at each of some posterior draws.
+    shown = slice(0, min(TRIALS_SHOWN, data.trials))
+    pair, exists = trials.inputs["pair"][:, shown], trials.trial_mask[:, shown]
+    chosen = np.linspace(0, args.chains * args.draws - 1, min(args.replicates, args.chains * args.draws)).astype(int)
+    draws = {name: by_chain[name].reshape(-1, people)[chosen] for name in names}
+    again = pb.posterior_predictive(
+        net, {"pair": pair}, draws, trial_mask=exists, environment=task.environment, seed=args.seed
+    ).value
 
     args.out.mkdir(parents=True, exist_ok=True)
     posterior.to_netcdf(str(args.out / "posterior.nc"))
     plot_posterior(args.out / "posterior.png", net, by_chain, f"Posterior of noisy Q-learning: {source}")
-    shown = slice(0, again.shape[-1])
-    pair, exists = trials.inputs["pair"][:, shown], trials.trial_mask[:, shown]
     plot_learning_curves(
         args.out / "learning_curves.png",
         learning_curves(pair, trials.outcomes["choice"][:, shown], exists),
@@ -386,7 +363,7 @@ def report(posterior: Any, mcmc: MCMC, names: list[str], trials: TrialData) -> N
         print("\nThe group: value of the median person in natural units, and spread on the unconstrained scale")
         print(group.to_string())
         print(f"\nPeople {', '.join(map(str, few))}")
-        print(az.summary(posterior.posterior.sel(person=few), var_names=names).to_string())
+        print(az.summary(posterior.posterior.sel(subject=few), var_names=names).to_string())
         parts = [f"{name}{kind}" for name in names for kind in ("", "_mean", "_spread")]
         whole = az.summary(posterior, var_names=parts)
     fields = mcmc.get_extra_fields()

@@ -187,7 +187,10 @@ def test_particles_are_tuned() -> None:
     assert effective_samples.tune(log_likelihood, np.zeros(4), 4)[0] == 4
 
 
-SCRIPTS = ("density", "efficiency", "training_step", "gradient", "scaling", "rollout", "effective_samples")
+SCRIPTS = (
+    "density", "efficiency", "training_step", "gradient", "scaling", "rollout", "effective_samples", "speculative",
+    "posterior_predictive",
+)  # fmt: skip
 # Those that compile many programs for JAX.
 SLOW = SCRIPTS[3:]
 

@@ -172,7 +172,7 @@ class DriftDiffusion:
             "non_decision_time": Positive(),
             "drift_variability": Interval(0, 2.5, closed=True),
         },
-        outcomes={"choice": Categorical(2), "rt": Positive(above="non_decision_time")},
+        outcomes={"choice": Categorical(2), "rt": Positive(above="non_decision_time", lapse=(0, 20))},
         independent=True,
     )
 

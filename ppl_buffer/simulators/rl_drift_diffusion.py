@@ -66,7 +66,7 @@ class RLDriftDiffusion(SelectionTask):
                 "non_decision_time": Positive(),
             },
             inputs=self.input_variables,
-            outcomes={"choice": Categorical(2), "rt": Positive(above="non_decision_time")},
+            outcomes={"choice": Categorical(2), "rt": Positive(above="non_decision_time", lapse=(0, 20))},
             feedback={"reward": Real()},
             ordered=True,
         )

@@ -168,9 +168,12 @@ def draw_params(simulator: Simulator, rng: np.random.Generator, size: int) -> Ar
 
 
 def draw_data(
-    simulator: Simulator, rng: np.random.Generator, params: Arrays, size: int, trials: int
+    simulator: Simulator, rng: np.random.Generator, params: Arrays, size: int, trials: int, probabilities: bool = True
 ) -> tuple[Arrays, np.ndarray | None]:
-    """Checked inputs, outcomes and feedback, each (size, trials), and the first outcome's probabilities if known."""
+    """Checked inputs, outcomes and feedback, each (size, trials), and the first outcome's probabilities if known.
+
+    Without `probabilities` they are not asked for, and the data come from `simulate`.
+    """
     schema = simulator.schema
     shape = (size, trials)
     inputs = _checked("inputs", simulator.inputs(rng, size, trials), schema.inputs, shape)
@@ -180,7 +183,7 @@ def draw_data(
     # The simulator gets copies: one that works in place must not change what is recorded of its inputs.
     arguments = ({name: x.copy() for name, x in params.items()}, {name: x.copy() for name, x in inputs.items()})
     expected = {**schema.outcomes, **schema.feedback}
-    if not gives_probabilities(simulator):
+    if not (probabilities and gives_probabilities(simulator)):
         # The protocol names no optional keyword.
         simulate: Callable[..., Any] = simulator.simulate
         return {**inputs, **_checked("simulate", simulate(rng, *arguments, **keywords), expected, shape)}, None
@@ -192,13 +195,13 @@ def draw_data(
     name, variable = next(iter(schema.outcomes.items()))
     if name not in pair[1]:
         raise ValueError(f"simulator.{method}: expected probabilities of {name!r}, got those of {sorted(pair[1])}")
-    probabilities = _numbers(method, name, pair[1][name], (*shape, variable.n))  # type: ignore[union-attr]
-    known = np.isfinite(probabilities).all(-1)
-    if not (np.abs(probabilities.sum(-1) - 1)[known] < 1e-3).all() or (probabilities[known] < 0).any():
+    chances = _numbers(method, name, pair[1][name], (*shape, variable.n))  # type: ignore[union-attr]
+    known = np.isfinite(chances).all(-1)
+    if not (np.abs(chances.sum(-1) - 1)[known] < 1e-3).all() or (chances[known] < 0).any():
         raise ValueError(f"simulator.{method}: expected probabilities of {name!r} that sum to 1")
     # Where a probability is no number the data set must go: the outcome is marked, and dropped as any other.
     data[name] = np.where(known, data[name], np.nan)
-    return data, probabilities
+    return data, chances
 
 
 def legal(variable: Variable, value: np.ndarray) -> np.ndarray:

@@ -1,0 +1,202 @@
+"""How well a network knows its model's likelihood, where that is exact: all parameters told, data from the prior.
+
+The mean difference of the log densities is KL(exact || network) a trial. For `rlddm` also the model evidence, nothing
+told, against importance sampling with the exact likelihood over the prior.
+
+    python benchmarks/likelihood_accuracy.py ddm [--checkpoint PATH] [--backend torch] [--quick]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for `tests.references`, which is not installed
+
+import harness  # noqa: E402
+
+import ppl_buffer as pb  # noqa: E402
+from ppl_buffer.evidence import importance_weights  # noqa: E402
+from ppl_buffer.predictive import Predictive  # noqa: E402
+from tests.references import drift_diffusion, multisensory, rl_drift_diffusion  # noqa: E402
+
+Named = dict[str, np.ndarray]
+# Data sets scored at once: bounds the memory of one pass at 400 trials.
+_CHUNK = 20
+_EVIDENCE = {"datasets": 20, "trials": 120, "draws": 4000}
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is measured of one network.
+
+    Attributes:
+        simulator: draws the data sets.
+        exact: log density (datasets, K) of each trial from parameters (datasets,) and data (datasets, K).
+        trials: lengths of the sequences.
+        bar: KL a trial.
+        evidence_bar: RMSE of the log evidence, if it is measured.
+    """
+
+    simulator: Any
+    exact: Callable[[Named, Named], np.ndarray]
+    trials: tuple[int, ...]
+    bar: float
+    evidence_bar: float | None = None
+
+
+def exact_ddm(params: Named, data: Named) -> np.ndarray:
+    return drift_diffusion.log_density({name: x[..., None] for name, x in params.items()}, data["choice"], data["rt"])
+
+
+def exact_rlddm(params: Named, data: Named) -> np.ndarray:
+    return rl_drift_diffusion.exact_conditionals(params, *(data[name] for name in ("pair", "choice", "rt", "reward")))
+
+
+def exact_multisensory(rho: float) -> Callable[[Named, Named], np.ndarray]:
+    def exact(params: Named, data: Named) -> np.ndarray:
+        rows = []
+        for row, response in enumerate(data["response"]):
+            theta = {name: x[row] for name, x in params.items()}
+            inputs = {name: x[row] for name, x in data.items() if name != "response"}
+            rows.append(multisensory.log_likelihood(theta, inputs, response, rho))
+        return np.stack(rows)
+
+    return exact
+
+
+CASES = {
+    "ddm": Case(pb.simulators.DriftDiffusion(), exact_ddm, (200,), 0.003),
+    "rlddm": Case(pb.simulators.RLDriftDiffusion(), exact_rlddm, (120, 360), 0.005, 1.5),
+    "multisensory_rho1": Case(pb.simulators.MultisensoryCausalInference(1.0), exact_multisensory(1.0), (400,), 0.002),
+    "multisensory_rho43": Case(
+        pb.simulators.MultisensoryCausalInference(4 / 3), exact_multisensory(4 / 3), (400,), 0.002
+    ),
+}
+
+
+def simulate(case: Case, size: int, trials: int, stream: int, special: bool = False) -> tuple[Named, Named]:
+    """Parameters (size,) and data (size, trials), in the single precision in which the network reads them."""
+    rng = np.random.default_rng([51, stream, trials])
+    params = case.simulator.prior(rng, size)
+    if special:
+        params |= {name: np.full(size, value) for name, value in case.simulator.special_values.items()}
+    params = {name: x.astype(np.float32) for name, x in params.items()}
+    inputs = case.simulator.inputs(rng, size, trials)
+    more = {} if inputs else {"trials": trials}
+    data = {**inputs, **case.simulator.simulate(rng, params, inputs, **more)}
+    return params, {name: np.asarray(x, np.float32) for name, x in data.items()}
+
+
+def conditionals(net: Any, params: Mapping[str, np.ndarray], data: Named) -> np.ndarray:
+    """The network's log density of each trial, (datasets, K)."""
+    schema, rows = net.schema, []
+    for start in range(0, len(next(iter(data.values()))), _CHUNK):
+        part = {name: x[start : start + _CHUNK] for name, x in data.items()}
+        columns = [part[name] for name in schema.outcomes]
+        predictive = Predictive(
+            net,
+            {name: part[name] for name in schema.inputs},
+            trials=columns[0].shape[1],
+            params={name: x[start : start + _CHUNK] for name, x in params.items()},
+            feedback={name: part[name] for name in schema.feedback} or None,
+        )
+        value = np.stack(columns, -1) if schema.event_shape_tail else columns[0]
+        rows.append(np.asarray(predictive.conditionals(_put(net, value))))
+    return np.concatenate(rows)
+
+
+def _put(net: Any, value: np.ndarray) -> Any:
+    from ppl_buffer.predictive import backend_of
+
+    return backend_of(net).number(net, value)
+
+
+def likelihood(net: Any, case: Case, size: int, trials: int, special: bool) -> dict[str, float]:
+    """KL a trial with its standard error, and the errors of whole data sets."""
+    params, data = simulate(case, size, trials, int(special), special)
+    difference = case.exact({name: x.astype(float) for name, x in params.items()}, data) - conditionals(
+        net, params, data
+    )
+    by_set = difference.mean(-1)
+    return {
+        "kl_per_trial": float(by_set.mean()),
+        "standard_error": float(by_set.std(ddof=1) / np.sqrt(size)),
+        "median_set": float(np.median(by_set)),
+        "worst_set": float(by_set.max()),
+        "rmse_of_total": float(np.sqrt((difference.sum(-1) ** 2).mean())),
+    }
+
+
+def evidence(net: Any, case: Case, size: int) -> dict[str, float]:
+    """Log evidence, nothing told, against importance sampling with the exact likelihood."""
+    _, data = simulate(case, size, _EVIDENCE["trials"], 2)
+    priors = case.simulator.priors
+
+    def exact(scores: np.ndarray) -> np.ndarray:
+        from scipy.special import ndtr
+
+        params = {name: prior.quantile(ndtr(scores[..., i])) for i, (name, prior) in enumerate(priors.items())}
+        many = {name: np.broadcast_to(x, (len(scores), *x.shape)) for name, x in data.items()}
+        return case.exact(params, many).sum(-1)
+
+    weights = importance_weights(exact, size, len(priors), _EVIDENCE["draws"], np.random.default_rng(52))
+    top = weights.max(0)
+    relative = np.exp(weights - top)
+    truth = top + np.log(relative.mean(0))
+    error = relative.std(0, ddof=1) / relative.mean(0) / np.sqrt(len(weights))
+    difference = conditionals(net, {}, data).sum(-1) - truth
+    return {
+        "rmse": float(np.sqrt((difference**2).mean())),
+        "mean_error": float(difference.mean()),
+        "greatest_error_of_truth": float(error.max()),
+    }
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name", choices=list(CASES))
+    parser.add_argument("--checkpoint", default=None, help="a path; by default the network in the zoo")
+    parser.add_argument("--backend", default="torch", choices=harness.BACKENDS)
+    parser.add_argument("--quick", action="store_true", help="few data sets; nothing is written")
+    options = parser.parse_args()
+    case = CASES[options.name]
+    net = pb.load(options.checkpoint or options.name, backend=options.backend)
+    size = 20 if options.quick else 200
+    figures = {}
+    for trials in case.trials:
+        for special in (False, True) if getattr(case.simulator, "special_values", None) else (False,):
+            name = f"{trials} trials" + (f", {case.simulator.special_values} told" if special else "")
+            figures[name] = likelihood(net, case, size, trials, special)
+    harness.print_table(
+        f"{options.name}: KL(exact || network), all told, {size} data sets from the prior (nats; bar {case.bar})",
+        ["", *next(iter(figures.values()))],
+        [[name, *row.values()] for name, row in figures.items()],
+    )
+    results: dict[str, Any] = {
+        "checkpoint": options.checkpoint or options.name,
+        "training_step": None if net.record is None else net.record.provenance.get("step"),
+        "datasets": size,
+        "likelihood": figures,
+        "bars": {"kl_per_trial": case.bar, "evidence_rmse": case.evidence_bar},
+    }
+    if case.evidence_bar is not None:
+        found = evidence(net, case, 5 if options.quick else _EVIDENCE["datasets"])
+        results["evidence"] = {**found, **_EVIDENCE}
+        harness.print_table(
+            f"{options.name}: log evidence, nothing told (nats; bar {case.evidence_bar})", list(found),
+            [list(found.values())],
+        )  # fmt: skip
+    if not options.quick:
+        harness.write_results(f"{options.name}_accuracy", results)
+
+
+if __name__ == "__main__":
+    main()

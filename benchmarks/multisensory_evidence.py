@@ -1,0 +1,172 @@
+"""Model evidence of two theories of multisensory perception: the networks against the exact likelihood.
+
+For people's data (30 sets of 400 trials, each under rho = 1 and rho = 4/3) and for sets drawn from the models (30 from
+each, under their own), the log evidence by the autoregressive estimator, with blocks of several sizes, and by
+importance sampling with the network's likelihood. The truth is that of `multisensory_evidence_truth.py`. The estimates
+of each method are kept in a file of its own as soon as they are known. Writes a table, JSON and a picture: log evidence
+and the difference of the two theories, against the truth.
+
+    python benchmarks/multisensory_evidence.py [--rho1 PATH] [--rho43 PATH] [--parts runs/multisensory_evidence]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import harness
+import numpy as np
+from multisensory_evidence_truth import RHOS, simulated
+
+import ppl_buffer as pb
+from ppl_buffer.checkpoint import write_atomic
+from ppl_buffer.datasets import audiovisual_localization
+
+GROUPS = ("people", "simulated")
+
+
+@dataclass(frozen=True)
+class Method:
+    """An estimator, and how many random orders or draws it averages over."""
+
+    method: str = "autoregressive"
+    block: int | None = None
+    count: int = 32
+
+
+# A block of 400 is all trials in one pass. The smaller the block, the more often the context is encoded again.
+METHODS = {
+    "K = 400": Method(),
+    "K = 64": Method(block=64, count=8),
+    "K = 16": Method(block=16, count=8),
+    "block = 1": Method(block=1, count=1),
+    "importance": Method("importance", count=2000),
+}
+BARS = {
+    "people, better of the two methods: RMSE": 2.0,
+    "people, same method: RMSE of the difference": 1.2,
+    "people, same method: R^2 of the difference": 0.96,
+    "people, K = 400: RMSE": 3.4,
+    "simulated, K = 400: RMSE": 1.5,
+    "simulated, K = 16 over K = 400: RMSE": 1.1,
+}
+
+
+def estimate(nets: dict[str, Any], sets: dict[str, Any], method: Method, names: list[str]) -> dict[str, Any]:
+    """Log evidence and its standard error of each set, by rho, and the time for one set."""
+    found: dict[str, Any] = {}
+    seconds = []
+    for name in names:
+        inputs, response = sets[name]
+        rows = []
+        for row in range(len(response)):
+            begun = time.perf_counter()
+            one = {key: np.asarray(x[row]) for key, x in inputs.items()}
+            options: dict[str, Any] = {"orders": method.count, "block": method.block}
+            if method.method == "importance":
+                options = {"draws": method.count}
+            result = pb.log_evidence(
+                nets[name], one, response[row], method=method.method, seed=row, progress=False, **options
+            )
+            seconds.append(time.perf_counter() - begun)
+            rows.append([float(result.log_evidence), float(result.standard_error)])
+        found[name] = rows
+    return {"estimates": found, "seconds": float(np.median(seconds))}
+
+
+def truths(group: str) -> dict[str, np.ndarray]:
+    """By rho, (sets,) in the order of the data."""
+    file = harness.RESULTS / f"multisensory_{'evidence' if group == 'people' else 'simulated'}_truth.json"
+    sets = json.loads(file.read_text())["results"]["sets"]
+    return {
+        name: np.array([one["log_evidence"] for one in sorted(sets, key=lambda one: one["row"]) if one["rho"] == name])
+        for name in RHOS
+    }
+
+
+def r_squared(truth: np.ndarray, found: np.ndarray) -> float:
+    """Share of the truth's variance that the estimates explain."""
+    return float(1 - ((found - truth) ** 2).sum() / ((truth - truth.mean()) ** 2).sum())
+
+
+def summarize(group: str, found: dict[str, Any], truth: dict[str, np.ndarray]) -> dict[str, float]:
+    """Errors of one method on one group of sets."""
+    values = {name: np.array(rows)[:, 0] for name, rows in found["estimates"].items()}
+    error = np.concatenate([values[name] - truth[name] for name in RHOS])
+    summary = {"rmse": float(np.sqrt((error**2).mean())), "mean_error": float(error.mean())}
+    both = [np.concatenate([x[name] for name in RHOS]) for x in (truth, values)]
+    summary["r_squared"] = r_squared(*both)
+    if group == "people":
+        differences = [x["1"] - x["4/3"] for x in (truth, values)]
+        summary["difference_rmse"] = float(np.sqrt(((differences[1] - differences[0]) ** 2).mean()))
+        summary["difference_r_squared"] = r_squared(*differences)
+    return {**summary, "seconds": found["seconds"]}
+
+
+def draw(found: dict[str, Any], truth: dict[str, np.ndarray], path: Path) -> None:
+    """Log evidence (left) and its difference between the theories (right) against the truth, people's data."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4.3), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for index, (method, result) in enumerate(found.items()):
+        values = {name: np.array(rows)[:, 0] for name, rows in result["estimates"].items()}
+        style = {"s": 22, "alpha": 0.75, "color": f"C{index}", "label": method, "linewidths": 0}
+        left.scatter(*(np.concatenate([x[name] for name in RHOS]) for x in (truth, values)), **style)
+        right.scatter(*(x["1"] - x["4/3"] for x in (truth, values)), **style)
+    for axes, title in ((left, "log evidence"), (right, "log evidence, rho = 1 minus rho = 4/3")):
+        ends = axes.get_xlim()
+        axes.plot(ends, ends, color="0.6", linewidth=0.8, zorder=0)
+        axes.set(title=title, xlabel="exact likelihood (nats)", ylabel="network (nats)")
+    left.legend(frameon=False)
+    figure.savefig(path, dpi=130)
+
+
+def main() -> None:
+    """Estimate what is missing; print and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rho1", default="multisensory_rho1", help="name in the zoo, or a path")
+    parser.add_argument("--rho43", default="multisensory_rho43", help="name in the zoo, or a path")
+    parser.add_argument("--data", default=None, help="file or folder of the audio-visual data")
+    parser.add_argument("--parts", default="runs/multisensory_evidence", help="folder of the methods' estimates")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--groups", nargs="+", default=list(GROUPS), choices=GROUPS)
+    options = parser.parse_args()
+    nets = {"1": pb.load(options.rho1, backend="torch"), "4/3": pb.load(options.rho43, backend="torch")}
+    parts = Path(options.parts)
+    parts.mkdir(parents=True, exist_ok=True)
+    results: dict[str, Any] = {}
+    for group in options.groups:
+        if group == "people":
+            data = audiovisual_localization(options.data)
+            sets = dict.fromkeys(RHOS, (data.inputs, data.outcomes["response"]))
+        else:
+            sets = {name: simulated(name) for name in RHOS}
+        truth, found = truths(group), {}
+        for name in options.methods:
+            file = parts / f"{group}_{name.replace(' ', '').replace('=', '')}.json"
+            if not file.exists():
+                write_atomic(file, json.dumps(estimate(nets, sets, METHODS[name], list(RHOS))).encode())
+            found[name] = json.loads(file.read_text())
+        summaries = {name: summarize(group, result, truth) for name, result in found.items()}
+        results[group] = {"methods": summaries, "estimates": {name: x["estimates"] for name, x in found.items()}}
+        columns = list(next(iter(summaries.values())))
+        harness.print_table(
+            f"Log evidence of {group} sets against the exact likelihood (nats; seconds for one set)",
+            ["method", "orders or draws", *columns],
+            [[name, METHODS[name].count, *row.values()] for name, row in summaries.items()],
+        )
+        if group == "people":
+            shown = {name: found[name] for name in ("K = 400", "importance") if name in found}
+            draw(shown, truth, harness.RESULTS / "multisensory_evidence.png")
+    results["bars"] = BARS
+    results["training_steps"] = {name: net.record.provenance.get("step") for name, net in nets.items()}
+    harness.write_results("multisensory_evidence", results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,226 @@
+"""Posteriors from a network's likelihood against posteriors from the exact one: NUTS on both.
+
+Data sets are drawn from the prior, for `noisy_q` at zeta = 0, where the likelihood is an exact recursion. The
+parameters of each are sampled with NumPyro's NUTS, once with the exact likelihood (`tests/references/`) and once with
+the network: a chain for each data set, all of them in one program.
+
+    python benchmarks/posterior.py noisy_q|ddm|rlddm [--checkpoint PATH] [--sets 20] [--draws 700]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from harness import print_table, write_results
+from numpyro.diagnostics import effective_sample_size
+from numpyro.distributions import biject_to
+from numpyro.infer.hmc import hmc
+
+import ppl_buffer as pb
+from ppl_buffer.numpyro import JointPredictive
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from tests.references import drift_diffusion, noisy_q, rl_drift_diffusion  # noqa: E402
+
+WARMUP = 300
+Named = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is measured for one network.
+
+    Attributes:
+        simulator: draws the data sets.
+        trials: of each data set.
+        exact: log likelihood of one data set from its parameters and its inputs, outcomes and feedback, each (K,).
+        fixed: parameters that are told and not sampled.
+    """
+
+    simulator: Any
+    trials: int
+    exact: Callable[[Named, Named], Any]
+    fixed: Mapping[str, float] = field(default_factory=dict)
+
+
+def exact_noisy_q(theta: Named, data: Named) -> Any:
+    columns = (data[name][None] for name in ("pair", "choice", "reward"))
+    return noisy_q.exact_conditionals_jax({name: x[None] for name, x in theta.items()}, *columns).sum()
+
+
+def exact_ddm(theta: Named, data: Named) -> Any:
+    return drift_diffusion.log_density(theta, data["choice"], data["rt"], xp=jnp).sum()
+
+
+def exact_rlddm(theta: Named, data: Named) -> Any:
+    columns = (data[name][None] for name in ("pair", "choice", "rt", "reward"))
+    return rl_drift_diffusion.exact_conditionals_jax({name: x[None] for name, x in theta.items()}, *columns).sum()
+
+
+MODELS = {
+    "noisy_q": Model(pb.simulators.NoisyQ(), 120, exact_noisy_q, {"zeta": 0.0}),
+    "ddm": Model(pb.simulators.DriftDiffusion(), 200, exact_ddm),
+    "rlddm": Model(pb.simulators.RLDriftDiffusion(), 200, exact_rlddm),
+}
+
+
+def draw(model: Model, sets: int) -> tuple[Named, Named, Named]:
+    """Parameters (sets,), inputs (sets, K), and outcomes and feedback (sets, K)."""
+    rng = np.random.default_rng(20)
+    params = model.simulator.prior(rng, sets)
+    params |= {name: np.full(sets, value) for name, value in model.fixed.items()}
+    inputs = model.simulator.inputs(rng, sets, model.trials)
+    data = model.simulator.simulate(rng, params, inputs, model.trials)
+    # As the network reads them, so that both likelihoods see the same numbers.
+    return params, inputs, {name: x.astype(np.float32) for name, x in data.items()}
+
+
+def priors_of(model: Model, data: Named) -> Callable[[Any], dict[str, Any]]:
+    """Function of a data set's index that gives the prior of each sampled parameter.
+
+    No response is faster than the non-decision time: its prior is cut there, where the likelihood ends anyway.
+    """
+    stated = {name: x for name, x in model.simulator.priors.items() if name not in model.fixed}
+
+    def priors(index: Any) -> dict[str, Any]:
+        found = {name: prior.distribution(dist) for name, prior in stated.items()}
+        if "non_decision_time" in found:
+            low, high = stated["non_decision_time"].box()
+            found["non_decision_time"] = dist.Uniform(low, jnp.minimum(high, jnp.asarray(data["rt"]).min(-1)[index]))
+        return found
+
+    return priors
+
+
+def sample(
+    log_likelihood: Callable[[Named, Any], Any],
+    priors: Callable[[Any], dict[str, Any]],
+    start: Named,
+    draws: int,
+    seed: int,
+) -> dict[str, np.ndarray]:
+    """Posterior draws (draws, sets) of each parameter: a NUTS chain with a mass matrix of its own for each data set.
+
+    `log_likelihood` takes the parameters of one data set and its index. The chains start at `start` (sets,) and run
+    side by side in one program.
+    """
+
+    def chain(key: Any, index: Any, first: Named) -> Any:
+        mine = priors(index)
+        transforms = {name: biject_to(prior.support) for name, prior in mine.items()}
+
+        def potential(unconstrained: Named) -> Any:
+            total, theta = 0.0, {}
+            for name, transform in transforms.items():
+                theta[name] = transform(unconstrained[name])
+                total += mine[name].log_prob(theta[name])
+                total += transform.log_abs_det_jacobian(unconstrained[name], theta[name])
+            return -total - log_likelihood(theta, index)
+
+        begin, step = hmc(potential, algo="NUTS")
+        place = {name: transform.inv(first[name]) for name, transform in transforms.items()}
+        state = begin(place, WARMUP, target_accept_prob=0.85, dense_mass=True, max_tree_depth=5, rng_key=key)
+        state = jax.lax.fori_loop(0, WARMUP, lambda _, state: step(state), state)
+
+        def draw(state: Any, _: Any) -> Any:
+            state = step(state)
+            return state, {name: transforms[name](x) for name, x in state.z.items()}
+
+        return jax.lax.scan(draw, state, None, draws)[1]
+
+    sets = len(next(iter(start.values())))
+    keys = jax.random.split(jax.random.PRNGKey(seed), sets)
+    chains = jax.jit(jax.vmap(chain))(keys, jnp.arange(sets), {name: jnp.asarray(x) for name, x in start.items()})
+    return {name: np.asarray(x).T for name, x in chains.items()}
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", choices=list(MODELS))
+    parser.add_argument("--checkpoint", default=None, help="a path; by default the network in the zoo")
+    parser.add_argument("--sets", type=int, default=20)
+    parser.add_argument("--draws", type=int, default=700, help="kept draws; four times as many of the exact posterior")
+    options = parser.parse_args()
+    model = MODELS[options.model]
+    truth, inputs, drawn = draw(model, options.sets)
+    net = pb.load(options.checkpoint or options.model, backend="jax")
+    schema = net.schema
+    columns = [drawn[name] for name in schema.outcomes]
+    value = np.stack(columns, -1) if schema.event_shape_tail else columns[0]
+    feedback = {name: drawn[name] for name in schema.feedback}
+    data = net.observe(inputs, value, **({"feedback": feedback} if feedback else {}))
+    arrays = {name: jnp.asarray(x) for name, x in {**inputs, **drawn}.items()}
+    names = [name for name in schema.params if name not in model.fixed]
+    priors = priors_of(model, drawn)
+
+    def exact(theta: Named, index: Any) -> Any:
+        told = {**theta, **{name: jnp.asarray(value) for name, value in model.fixed.items()}}
+        return model.exact(told, {name: x[index] for name, x in arrays.items()})
+
+    def network(theta: Named, index: Any) -> Any:
+        mine = data[index]
+        told = {**theta, **{name: jnp.asarray(value) for name, value in model.fixed.items()}}
+        return JointPredictive(net, mine, params=told).log_prob(mine.value)
+
+    start = {name: truth[name] for name in names}
+    posteriors, seconds = {}, {}
+    for kind, likelihood, draws in (("exact", exact, 4 * options.draws), ("network", network, options.draws)):
+        begun = time.perf_counter()
+        posteriors[kind] = sample(likelihood, priors, start, draws, seed=1)
+        seconds[kind] = time.perf_counter() - begun
+    rows, results = [], {}
+    for name in names:
+        reference, amortized = posteriors["exact"][name], posteriors["network"][name]
+        effective = [float(min(effective_sample_size(x.T[k : k + 1]) for k in range(x.shape[1])))
+                     for x in (reference, amortized)]  # fmt: skip
+        shift = np.abs(amortized.mean(0) - reference.mean(0)) / reference.std(0)
+        ratio = amortized.std(0) / reference.std(0)
+        results[name] = {
+            "mean_shift_in_sd": float(shift.mean()),
+            "largest_mean_shift_in_sd": float(shift.max()),
+            "sd_ratio": float(ratio.mean()),
+            "least_sd_ratio": float(ratio.min()),
+            "greatest_sd_ratio": float(ratio.max()),
+            "least_effective_draws": effective,
+        }
+        rows.append([name, *(float(x) for x in (shift.mean(), shift.max(), ratio.mean(), ratio.min(), ratio.max())),
+                     min(effective)])  # fmt: skip
+    shift = float(np.mean([result["mean_shift_in_sd"] for result in results.values()]))
+    ratio = float(np.mean([result["sd_ratio"] for result in results.values()]))
+    rows.append(["average", shift, None, ratio, None, None, None])
+    print_table(
+        f"{options.model}: posterior of {options.sets} data sets of {model.trials} trials, network against exact "
+        "likelihood (bars: mean shift 0.1 sd, sd ratio 0.9 to 1.1, on average)",
+        ["parameter", "|mean shift| (sd)", "largest", "sd ratio", "least", "greatest", "least ESS"],
+        rows,
+    )
+    write_results(
+        f"{options.model}_posterior",
+        {
+            "checkpoint": options.checkpoint or options.model,
+            "training_step": None if net.record is None else net.record.provenance.get("step"),
+            "sets": options.sets,
+            "trials": model.trials,
+            "draws": options.draws,
+            "parameters": results,
+            "mean_shift_in_sd": shift,
+            "sd_ratio": ratio,
+            "bars": {"mean_shift_in_sd": 0.1, "sd_ratio": [0.9, 1.1]},
+            "seconds": seconds,
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""Sphinx configuration. `make docs` builds the site into docs/_build/html; the tutorials run at build time."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import ppl_buffer
+
+# Where the tutorials write, a folder for each.
+RESULTS = Path(tempfile.mkdtemp(prefix="ppl_buffer_docs_"))
+
+project = "ppl_buffer"
+author = "The ppl_buffer authors"
+release = ppl_buffer.__version__
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = ["_build", "tutorials/sg_execution_times.rst", "sg_execution_times.rst"]
+html_theme = "furo"
+html_title = f"ppl_buffer {release}"
+myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_heading_anchors = 3
+autodoc_typehints = "description"
+autodoc_member_order = "bysource"
+napoleon_use_ivar = True
+# Not installed for every reader of the documentation, and not needed to describe the interface.
+autodoc_mock_imports = ["sbi"]
+suppress_warnings = ["config.cache", "myst.header"]
+
+
+def arguments(gallery: Any, script: dict[str, Any]) -> list[str]:
+    """The tutorials' command lines: small, and with a folder of their own."""
+    return ["--quick", "--out", str(RESULTS / Path(script["src_file"]).stem)]
+
+
+def pictures(block: Any, variables: dict[str, Any], gallery: dict[str, Any]) -> str:
+    """Hand the pictures that a script wrote to the gallery."""
+    from sphinx_gallery.scrapers import figure_rst
+
+    written = sorted((RESULTS / Path(variables["src_file"]).stem).rglob("*.png"))
+    places = []
+    for file, place in zip(written, variables["image_path_iterator"], strict=False):
+        shutil.move(file, place)
+        places.append(place)
+    return figure_rst(places, gallery["src_dir"])
+
+
+def setup(app: Any) -> None:
+    """The networks' cards are pages as well."""
+    cards = Path(__file__).parent / "cards"
+    cards.mkdir(exist_ok=True)
+    for card in sorted((Path(ppl_buffer.__file__).parent / "pretrained").glob("*.md")):
+        shutil.copy(card, cards / card.name)
+
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "tutorials",
+    "filename_pattern": r"/(selection_task|multisensory_comparison|conflict_ddm|learning_ddm)\.py$",
+    "ignore_pattern": r"__init__\.py",
+    "reset_argv": arguments,
+    "image_scrapers": (pictures,),
+    "download_all_examples": False,
+    "show_memory": False,
+    "remove_config_comments": True,
+    "within_subsection_order": "FileNameSortKey",
+}

@@ -1,0 +1,198 @@
+"""Does conflict slow people down because they collect evidence more slowly, or because they are more careful?
+
+14 people chose between symbols that they had learnt about. In the drift-diffusion model evidence is collected at a
+*drift* until it reaches a *boundary*; the network `ddm` is its likelihood. Both depend on the trial here: the drift on
+whether the choice was one of conflict, the boundary on frontal theta power at that moment, separately with and without
+conflict (Cavanagh et al. 2011). What one learns: how parameters that vary by trial enter (each trial is a batch element
+of its own), how people become a hierarchy, and how a regression coefficient is read.
+
+    python examples/conflict_ddm.py                 # all people; on two cores about an hour
+    python examples/conflict_ddm.py --quick         # three people, few draws: a first look in minutes
+
+Results go to conflict_ddm/: posterior.nc, posterior.png, response_times.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from jax import random
+from numpyro.infer import MCMC, NUTS, init_to_value
+
+import ppl_buffer as pb
+from ppl_buffer.datasets import conflict_task
+from ppl_buffer.numpyro import JointPredictive
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", FutureWarning)  # ArviZ announces its next major version on import
+    import arviz as az
+
+# Share of trials that are no decision at all: an attention lapse, uniform up to 20 s.
+LAPSE = 0.02
+EFFECTS = {
+    "drift_conflict": "drift: high minus low conflict",
+    "theta_low": "log boundary per sd of theta, low conflict",
+    "theta_high": "log boundary per sd of theta, high conflict",
+}
+
+
+def simulate_people(people: int, trials: int, seed: int) -> dict[str, np.ndarray]:
+    """Trials (people * trials,) of people who do what the original study reports."""
+    rng = np.random.default_rng(seed)
+    person = np.repeat(np.arange(people), trials)
+    conflict, theta = rng.integers(0, 2, person.size), rng.standard_normal(person.size)
+    params = {
+        "drift": 0.9 + 0.2 * rng.standard_normal(people)[person] - 0.4 * conflict,
+        "boundary": np.exp(0.7 + 0.1 * rng.standard_normal(people)[person] + 0.05 * theta * conflict),
+        "starting_point": np.full(person.size, 0.5),
+        "non_decision_time": rng.uniform(0.3, 0.5, people)[person],
+        "drift_variability": np.full(person.size, 0.2),
+    }
+    data = pb.simulators.DriftDiffusion().simulate(rng, params, {}, trials=1)
+    return {"person": person, "conflict": conflict, "theta": theta, "choice": data["choice"][:, 0],
+            "rt": data["rt"][:, 0]}  # fmt: skip
+
+
+def load(path: str | None, people: int, most: int, seed: int) -> tuple[dict[str, np.ndarray], str]:
+    """One row a trial, of the first `people` people, at most `most` trials each, or of simulated ones."""
+    try:
+        data = conflict_task(path)
+    except (FileNotFoundError, ImportError) as error:
+        print(f"The conflict task is not here ({error}).")
+        print("Simulated people are fitted: the results say nothing of real ones.")
+        return simulate_people(min(people, 3), min(most, 120), seed), "simulated people"
+    mask = data.trial_mask[:people, :most]
+    columns = {name: x[:people, :most][mask] for name, x in {**data.inputs, **data.outcomes}.items()}
+    person = np.broadcast_to(np.arange(len(mask))[:, None], mask.shape)[mask]
+    return {"person": person, **columns}, f"{len(mask)} people, conflict task"
+
+
+def model(net: Any, trials: dict[str, np.ndarray], value: Any = None) -> None:
+    """Trial i of person p: drift v_p + conflict effect, log boundary a_p + theta effect, all else by person."""
+    person, conflict, theta = trials["person"], trials["conflict"], trials["theta"]
+    people = int(person.max()) + 1
+    # No response is faster than the non-decision time, whose prior ends there.
+    fastest = jnp.asarray([trials["rt"][person == p].min() for p in range(people)])
+    effects = {name: numpyro.sample(name, dist.Normal(0.0, scale))
+               for name, scale in (("drift_conflict", 1.0), ("theta_low", 0.2), ("theta_high", 0.2))}  # fmt: skip
+    group = {
+        "drift": numpyro.sample("drift_mean", dist.Normal(0.5, 1.0)),
+        "log_boundary": numpyro.sample("log_boundary_mean", dist.Normal(0.7, 0.3)),
+    }
+    spread = {name: numpyro.sample(f"{name}_spread", dist.HalfNormal(0.3)) for name in group}
+    with numpyro.plate("people", people):
+        offset = {name: numpyro.sample(f"{name}_offset", dist.Normal()) for name in group}
+        share = numpyro.sample("non_decision_share", dist.Beta(4.0, 2.0))
+        variability = numpyro.sample("drift_variability", dist.HalfNormal(0.5))
+        start = numpyro.sample("starting_point", dist.TruncatedNormal(0.5, 0.07, low=0.1, high=0.9))
+    by_person = {name: group[name] + spread[name] * offset[name] for name in group}
+    log_boundary = by_person["log_boundary"][person]
+    log_boundary += theta * jnp.where(conflict == 1, effects["theta_high"], effects["theta_low"])
+    params = {
+        "drift": by_person["drift"][person] + effects["drift_conflict"] * conflict,
+        "boundary": jnp.exp(log_boundary),
+        "starting_point": start[person],
+        "non_decision_time": (share * fastest)[person],
+        "drift_variability": variability[person],
+    }
+    # A batch element a trial, each with parameters of its own and a sequence of one trial.
+    with numpyro.plate("trials", len(person)):
+        numpyro.sample("y", JointPredictive(net, {}, trials=1, params=params, lapse=LAPSE, outside="ignore"), obs=value)
+
+
+def plot_posterior(file: Path, draws: dict[str, np.ndarray], title: str) -> None:
+    figure, axes = plt.subplots(1, len(EFFECTS), figsize=(11, 3.2), layout="constrained")
+    for axis, (name, meaning) in zip(axes, EFFECTS.items(), strict=True):
+        axis.hist(draws[name], bins=30, density=True, color="C0", alpha=0.6)
+        low, high = np.percentile(draws[name], [5, 95])
+        axis.axvspan(low, high, color="C0", alpha=0.12, lw=0, label="90 % interval")
+        axis.axvline(0.0, color="k", lw=0.8)
+        axis.set(title=f"above 0: {(draws[name] > 0).mean():.1%}", xlabel=meaning, yticks=[])
+    axes[0].legend(frameon=False)
+    figure.suptitle(title)
+    figure.savefig(file, dpi=110)
+    plt.close(figure)
+
+
+def plot_response_times(file: Path, trials: dict[str, np.ndarray], again: np.ndarray, title: str) -> None:
+    """Response times of the better (right) and the worse (left) choice, data against draws from the posterior."""
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), sharey=True, layout="constrained")
+    top = np.quantile(trials["rt"], 0.985)
+    bins = np.linspace(-top, top, 50)
+    centers = 0.5 * (bins[1:] + bins[:-1])
+    for conflict, axis in enumerate(axes):
+        rows = trials["conflict"] == conflict
+        signed = np.where(trials["choice"] == 1, 1, -1) * trials["rt"]
+        axis.hist(signed[rows], bins, density=True, histtype="step", color="k", label="data")
+        drawn = np.where(again[..., 0] == 1, 1, -1) * again[..., 1]
+        curves = np.stack([np.histogram(x[rows], bins, density=True)[0] for x in drawn])
+        low, high = np.percentile(curves, [5, 95], axis=0)
+        axis.fill_between(centers, low, high, step="mid", color="C0", alpha=0.4, lw=0, label="model, 90 %")
+        axis.set(title=f"{'high' if conflict else 'low'} conflict", xlabel="response time (s), worse choice negative")
+    axes[0].legend(frameon=False)
+    axes[0].set(ylabel="density")
+    figure.suptitle(title)
+    figure.savefig(file, dpi=110)
+    plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--checkpoint", default="ddm", help="a name of the zoo or a file")
+    parser.add_argument("--data", help="CSV file or folder of the conflict task")
+    parser.add_argument("--subjects", type=int, default=14)
+    parser.add_argument("--trials", type=int, default=309, help="at most so many of each person, the first ones")
+    parser.add_argument("--chains", type=int, default=2)
+    parser.add_argument("--warmup", type=int, default=300)
+    parser.add_argument("--draws", type=int, default=400)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("conflict_ddm"), help="folder for the results")
+    parser.add_argument("--quick", action="store_true", help="three people, 40 trials each, one short chain")
+    options = parser.parse_args()
+    if options.quick:
+        options.subjects, options.trials, options.chains, options.warmup, options.draws = 3, 40, 1, 30, 30
+    numpyro.set_host_device_count(options.chains)
+    net = pb.load(options.checkpoint, backend="jax")
+    trials, source = load(options.data, options.subjects, options.trials, options.seed)
+    value = jnp.asarray(np.stack([trials["choice"], trials["rt"]], -1), jnp.float32)[:, None]
+    people = int(trials["person"].max()) + 1
+    print(f"{source}: {len(value)} trials; {options.chains} chains of {options.warmup} + {options.draws} draws.")
+    # NUTS starts where people could be: at the middle of the box no response could be as fast as the fastest is.
+    first = {"drift_mean": 0.8, "log_boundary_mean": 0.7, "drift_spread": 0.3, "log_boundary_spread": 0.2}
+    alike = {"drift_variability": 0.3, "non_decision_share": 0.7, "starting_point": 0.5}
+    first |= {name: jnp.full(people, value) for name, value in alike.items()}
+    depth = 5 if options.quick else 7
+    kernel = NUTS(partial(model, net, trials), init_strategy=init_to_value(values=first), max_tree_depth=depth)
+    mcmc = MCMC(kernel, num_warmup=options.warmup, num_samples=options.draws, num_chains=options.chains)
+    mcmc.run(random.PRNGKey(options.seed), value)
+    draws = {name: np.asarray(x) for name, x in mcmc.get_samples().items()}
+    posterior = az.from_numpyro(mcmc, log_likelihood=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of R-hat where there is one chain
+        print(az.summary(posterior, var_names=[*EFFECTS, "drift_mean", "log_boundary_mean"]).to_string())
+    options.out.mkdir(parents=True, exist_ok=True)
+    posterior.to_netcdf(str(options.out / "posterior.nc"))
+    plot_posterior(options.out / "posterior.png", draws, f"What conflict and theta power change: {source}")
+    some = np.linspace(0, len(draws["drift_mean"]) - 1, 40).astype(int)
+    chosen = {name: jnp.asarray(x[some]) for name, x in draws.items()}
+    predictive = numpyro.infer.Predictive(partial(model, net, trials), chosen, batch_ndims=1)
+    again = np.asarray(jax.device_get(predictive(random.PRNGKey(options.seed + 1))["y"]))[:, :, 0]
+    plot_response_times(options.out / "response_times.png", trials, again, f"Response times: {source}")
+    print(f"Written to {options.out}/: posterior.nc, posterior.png, response_times.png")
+
+
+if __name__ == "__main__":
+    main()
