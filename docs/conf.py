@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -30,8 +31,10 @@ myst_heading_anchors = 3
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 napoleon_use_ivar = True
+napoleon_custom_sections = [("Optional members", "params_style")]
 # Not installed for every reader of the documentation, and not needed to describe the interface.
 autodoc_mock_imports = ["sbi"]
+default_role = "code"
 suppress_warnings = ["config.cache", "myst.header"]
 
 
@@ -52,8 +55,30 @@ def pictures(block: Any, variables: dict[str, Any], gallery: dict[str, Any]) -> 
     return figure_rst(places, gallery["src_dir"])
 
 
+def plain(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Docstrings say (*B, K) and |x|, which are no markup; a table in one stays as it is written."""
+    out: list[str] = []
+    table = False
+    for line in lines:
+        if line.lstrip().startswith("|"):
+            if not table:
+                out += ["::", ""]
+            table = True
+            out.append(f"    {line}")
+            continue
+        if table:
+            out.append("")
+        table = False
+        parts = line.split("`")
+        # Between backquotes it is code.
+        parts[::2] = [re.sub(r"(?<![*\w])\*(?=\w+(?![\w*]))|\|", r"\\\g<0>", part) for part in parts[::2]]
+        out.append("`".join(parts))
+    lines[:] = out
+
+
 def setup(app: Any) -> None:
-    """The networks' cards are pages as well."""
+    """Docstrings are read as they are meant, and the networks' cards are pages as well."""
+    app.connect("autodoc-process-docstring", plain, priority=400)  # before the sections are parsed
     cards = Path(__file__).parent / "cards"
     cards.mkdir(exist_ok=True)
     for card in sorted((Path(ppl_buffer.__file__).parent / "pretrained").glob("*.md")):

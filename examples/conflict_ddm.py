@@ -1,10 +1,15 @@
-"""Does conflict slow people down because they collect evidence more slowly, or because they are more careful?
+"""Conflict: less evidence, or more caution?
+=========================================
+
+Does conflict slow people down because they collect evidence more slowly, or because they are more careful?
 
 14 people chose between symbols that they had learnt about. In the drift-diffusion model evidence is collected at a
 *drift* until it reaches a *boundary*; the network `ddm` is its likelihood. Both depend on the trial here: the drift on
 whether the choice was one of conflict, the boundary on frontal theta power at that moment, separately with and without
 conflict (Cavanagh et al. 2011). What one learns: how parameters that vary by trial enter (each trial is a batch element
 of its own), how people become a hierarchy, and how a regression coefficient is read.
+
+::
 
     python examples/conflict_ddm.py                 # all people; on two cores about an hour
     python examples/conflict_ddm.py --quick         # three people, few draws: a first look in minutes
@@ -150,7 +155,7 @@ def plot_response_times(file: Path, trials: dict[str, np.ndarray], again: np.nda
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[3])
     parser.add_argument("--checkpoint", default="ddm", help="a name of the zoo or a file")
     parser.add_argument("--data", help="CSV file or folder of the conflict task")
     parser.add_argument("--subjects", type=int, default=14)

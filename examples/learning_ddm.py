@@ -1,9 +1,14 @@
-"""Learning seen in choices and in response times: reinforcement learning whose values drive a diffusion.
+"""Learning in choices and in response times
+=========================================
+
+Learning seen in choices and in response times: reinforcement learning whose values drive a diffusion.
 
 People chose between the symbols of three pairs and learned from rewards. As the values of two symbols move apart the
 drift grows, so that choices get better *and* faster; the network `rlddm` is the likelihood of both outcomes together.
 Each person is fitted alone, all side by side in one program. What one learns: how a model with two outcomes in a trial
 is fitted, and how data sets drawn from the posterior show whether it describes learning in both.
+
+::
 
     python examples/learning_ddm.py                 # 13 people; on two cores about a quarter of an hour
     python examples/learning_ddm.py --quick         # three people, few draws: a first look
@@ -122,7 +127,7 @@ def plot(file: Path, observed: np.ndarray, drawn: np.ndarray, chances: Any, widt
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[3])
     parser.add_argument("--checkpoint", default="rlddm", help="a name of the zoo or a file")
     parser.add_argument("--data", help="CSV file or folder of the selection task")
     parser.add_argument("--subjects", type=int, default=13)

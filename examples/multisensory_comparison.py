@@ -1,10 +1,15 @@
-"""Compare two theories of multisensory perception on one person's data, by model evidence.
+"""Two theories of multisensory perception
+=======================================
+
+Compare two theories of multisensory perception on one person's data, by model evidence.
 
 A sound and a flash are presented together, and one of them is to be located. Does a listener hear places as they are
 (rho = 1), or stretched to the wider range of the flashes (rho = 4/3)? Each theory is a network that was trained on
 simulations of it; with no parameter told its joint density of all reports is the model evidence, and with all told it
 is the likelihood, which importance sampling integrates. What one learns: how two models whose likelihood is an integral
 are compared in seconds, how to see that the estimates have settled, and what it means when the two methods disagree.
+
+::
 
     python examples/multisensory_comparison.py --subject 3          # a minute or two
     python examples/multisensory_comparison.py --quick              # fewer trials and orders
@@ -95,7 +100,7 @@ def plot(file: Path, evidences: dict[str, Any], table: Any, curves: dict[str, np
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[3])
     parser.add_argument("--data", default=None, help="file or folder of the audio-visual data")
     parser.add_argument("--subject", type=int, default=1)
     parser.add_argument("--trials", type=int, default=400, help="at most 400, as the networks were trained")

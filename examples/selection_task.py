@@ -1,8 +1,13 @@
-"""Fit people who learn from rewards, all together, with a likelihood that nobody can write down.
+"""Learning from rewards: a hierarchical fit
+=========================================
+
+Fit people who learn from rewards, all together, with a likelihood that nobody can write down.
 
 28 people chose between the symbols of three pairs and learned from rewards (the probabilistic selection task). The
 model is Q-learning with learning noise, whose likelihood has no formula; the network `noisy_q` supplies it. NUTS fits
 a hierarchical model, ArviZ keeps the posterior, and data sets drawn from it are laid over the people's learning.
+
+::
 
     python examples/selection_task.py                   # 13 people, two chains, minutes
     python examples/selection_task.py --subjects all    # all 28, a quarter of an hour
@@ -267,7 +272,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
             raise argparse.ArgumentTypeError(f"expected 'all' or a number of at least 2, got {text!r}")
         return None if text == "all" else int(text)
 
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[3] if __doc__ else None)
     parser.add_argument("--checkpoint", default="noisy_q", help="a name of the zoo or a file (default: noisy_q)")
     parser.add_argument("--data", help="CSV file or folder of the selection task (default: see selection_task)")
     parser.add_argument("--simulated", action="store_true", help="fit simulated people instead")

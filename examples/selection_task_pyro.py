@@ -1,4 +1,7 @@
-"""People who learn from rewards, fitted in Pyro: MCMC for one of them, variational inference for all.
+"""The same model in Pyro: NUTS and SVI
+====================================
+
+People who learn from rewards, fitted in Pyro: MCMC for one of them, variational inference for all.
 
 28 people chose between the symbols of three pairs and learned from rewards which is the better one. The model is
 Q-learning with learning noise, whose likelihood nobody can write down; the network ``noisy_q`` has learned it, and
@@ -211,7 +214,7 @@ def plot(
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[3])
     parser.add_argument("--checkpoint", default="noisy_q", help="name in the zoo, or path, of the network")
     parser.add_argument("--person", type=int, default=0, help="whom to fit with NUTS: position in the data")
     parser.add_argument("--people", type=int, help="fit the first so many people; default: all")

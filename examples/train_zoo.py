@@ -1,9 +1,14 @@
-"""Train a network of the zoo: from a simulator to a checkpoint, with the settings that made the shipped one.
+"""Training the networks of the zoo
+================================
+
+Train a network of the zoo: from a simulator to a checkpoint, with the settings that made the shipped one.
 
 A run is resumable: stop it at any time, call it again with the same folder, and it goes on. When it has finished, the
 best checkpoint is in OUT/best.safetensors; `benchmarks/` holds a script that measures each network. What one learns:
 what a training run for a simulator of one's own looks like, and which options matter for trials that depend on each
 other (`noisy_q`, `rlddm`), for trials that do not (`ddm`, `multisensory_*`) and for a random function (`gp`).
+
+::
 
     python examples/train_zoo.py noisy_q                             # hours on one processor core
     python examples/train_zoo.py multisensory_rho43 --start multisensory_rho1
@@ -44,7 +49,7 @@ QUICK = {"steps": 20, "batch_size": 8, "trials": (5, 16), "held_out": 16, "evalu
 
 def main() -> None:
     """Read the options and train."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[3])
     parser.add_argument("name", nargs="?", choices=list(RECIPES), default="noisy_q")
     parser.add_argument("--out", default=None, help="run folder; by default runs/NAME")
     parser.add_argument("--steps", type=int, default=None)
