@@ -46,7 +46,11 @@ RHOS = {"1": 1.0, "4/3": 4 / 3}
 # Fitting a proposal needs less.
 FINER, FINER_FIT = 0.24, 0.16
 # Draws of a round of the fit, of importance sampling and of bridge sampling; Markov chains, their length and burn-in.
-ROUND, DRAWS, CHAINS, LENGTH, BURN_IN = 180, 500, 20, 45, 10
+ROUND, DRAWS, CHAINS, LENGTH, BURN_IN = 360, 500, 20, 45, 10
+# Importance sampling takes further rounds of draws until its standard error is this small, or there are so many.
+ENOUGH, MOST_DRAWS = 0.1, 2500
+# Rounds of the fit; a proposal that has not settled by then shows in the standard error.
+MOST_ROUNDS = 20
 FREEDOM = 5.0
 DIMS = len(NAMES)
 # Scores beyond which a parameter is within 1 % of the prior's mass of the edge of its range.
@@ -81,7 +85,7 @@ def fit(log_likelihood_of: Callable[[np.ndarray], np.ndarray], rng: np.random.Ge
     points = rng.standard_normal((ROUND, DIMS))
     log_ratio = np.zeros(ROUND)
     settled, power = 0, 0.0
-    while True:
+    for turn in range(MOST_ROUNDS):
         total = log_likelihood_of(points)
         power = _temper(total, log_ratio, power)
         weight = np.exp(power * total + log_ratio - logsumexp(power * total + log_ratio))
@@ -89,10 +93,11 @@ def fit(log_likelihood_of: Callable[[np.ndarray], np.ndarray], rng: np.random.Ge
         covariance = (points - location).T @ ((points - location) * weight[:, None])
         proposal = Student(location, np.linalg.cholesky(covariance + 1e-4 * np.eye(DIMS)))
         settled += power == 1
-        if settled == 3:
-            return proposal
+        if settled == 2 or turn == MOST_ROUNDS - 1:
+            break
         points = proposal.sample(rng, ROUND)
         log_ratio = log_prior(points) - proposal.log_density(points)
+    return proposal
 
 
 def _temper(total: np.ndarray, log_ratio: np.ndarray, least: float) -> float:
@@ -204,10 +209,13 @@ def evidence(
         points = proposal.sample(rng, DRAWS)
         return points, total(points) + log_prior(points) - proposal.log_density(points)
 
-    points, weights = proposed()
-    importance = float(logsumexp(weights) - np.log(DRAWS))
-    relative = np.exp(weights - importance)
-    importance_error = float(relative.std() / np.sqrt(DRAWS))
+    weights = np.empty(0)
+    importance_error = np.inf
+    while importance_error > ENOUGH and len(weights) < MOST_DRAWS:
+        weights = np.concatenate([weights, proposed()[1]])
+        importance = float(logsumexp(weights) - np.log(len(weights)))
+        relative = np.exp(weights - importance)
+        importance_error = float(relative.std() / np.sqrt(len(weights)))
     if not both:
         return {"log_evidence": importance, "standard_error": importance_error, "likelihoods": calls[0]}
 

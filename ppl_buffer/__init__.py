@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ppl_buffer import simulators
+from ppl_buffer import diagnostics, simulators
 from ppl_buffer.checkpoint import TrainingRecord, load, save, zoo
 from ppl_buffer.config import Config
 from ppl_buffer.evidence import Evidence, compare, log_evidence
@@ -32,6 +32,7 @@ __all__ = [
     "TrainingRecord",
     "__version__",
     "compare",
+    "diagnostics",
     "load",
     "log_evidence",
     "posterior_predictive",

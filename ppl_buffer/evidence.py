@@ -303,8 +303,19 @@ def importance_weights(
     Returns:
         (draws, size): their mean exponential is an unbiased estimate of the evidence.
     """
+    location, scale = fit_proposal(log_likelihood, size, dims, max(draws // 2, 50 * dims), rng)
+    points, log_ratio = _propose(location, scale, draws, rng)
+    return log_likelihood(points) + log_ratio
+
+
+def fit_proposal(
+    log_likelihood: Callable[[np.ndarray], np.ndarray], size: int, dims: int, count: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Location (size, dims) and Cholesky factor of the covariance (size, dims, dims) of posteriors.
+
+    See `importance_weights`; `count` is the number of draws of a round.
+    """
     location, scale = np.zeros((size, dims)), np.broadcast_to(np.eye(dims), (size, dims, dims))
-    count = max(draws // 2, 50 * dims)
     power, settled = np.zeros(size), 0
     for _ in range(_MOST_ROUNDS):
         points, log_ratio = _propose(location, scale, count, rng)
@@ -318,8 +329,7 @@ def importance_weights(
         settled = settled + 1 if (power == 1).all() else 0
         if settled == 2:
             break
-    points, log_ratio = _propose(location, scale, draws, rng)
-    return log_likelihood(points) + log_ratio
+    return location, scale
 
 
 def _propose(

@@ -941,6 +941,34 @@ class Predictive:
         result = self._cast(self._evaluate(value, evaluate, orders), value)
         return joint.xp.where(self._legal(value), result, -float("inf"))
 
+    def one_step_ahead(self, value: Array, noise: Array) -> tuple[Array, Array]:
+        """`conditionals`, and a draw of each trial given the trials before it as they are in `value`, in one pass.
+
+        Args:
+            value: (*sample, *batch, *event).
+            noise: uniform numbers in (0, 1), (*sample, *batch, K, schema.noise_size).
+
+        Returns:
+            log densities (*sample, *batch, K) and draws (*sample, *batch, *event).
+
+        Raises:
+            ValueError: if the distribution has `orders` or a `block`, or feedback is missing.
+        """
+        joint = backend_of(self.net)
+        if self.orders is not None or self.block is not None:
+            raise ValueError("orders, block: expected None for one_step_ahead, which follows one order of the trials")
+        self.check_value_shape(value)
+        noise = joint.number(self.net, noise)
+
+        def evaluate(arrangement: Any, trials: Any, valid: Any, segments: Any, lapse: Any, observed: bool) -> Any:
+            targets = self._targets(arrangement, trials, valid, observed)
+            places = arrangement.put({"noise": noise}, 2, replicate=True)["noise"]
+            return joint.one_step(self.net, targets, segments, trials["outcomes"], valid, lapse, places)
+
+        result = self._evaluate(value, evaluate)
+        log_probs = joint.xp.where(self._legal(value), result[..., 0], -float("inf"))
+        return log_probs, result[..., 1:] if self.net.schema.event_shape_tail else result[..., 1]
+
     def joint_log_prob(self, value: Array) -> Array:
         """Log density of all trials together, averaged over `orders` where given: (*sample, *batch)."""
         joint = backend_of(self.net)

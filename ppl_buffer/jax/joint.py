@@ -177,6 +177,26 @@ def conditionals(
 
 
 @partial(jax.jit, static_argnums=0)
+def one_step(
+    net: Network,
+    prepared: Prepared,
+    params: EncodedParams,
+    outcomes: Mapping[str, Array],
+    valid: Array,
+    lapse: Array | None,
+    noise: Array,
+) -> Array:
+    """`conditionals`, and beside each a draw of the trial's outcomes given what it sees: (B, R, K, 1 + n_outcomes).
+
+    `noise` (B, R, K, schema.noise_size) are uniform numbers.
+    """
+    representation = predict(net, prepared, params)
+    log_probs = jnp.where(valid, trial_log_prob(net, representation, outcomes, lapse), 0.0)
+    drawn, _ = trial_sample(net, representation, noise[..., : 2 * len(net.schema.outcomes) + 1], lapse)
+    return jnp.stack(jnp.broadcast_arrays(log_probs, *drawn.values()), -1)
+
+
+@partial(jax.jit, static_argnums=0)
 def cdf(
     net: Network,
     prepared: Prepared,

@@ -154,6 +154,25 @@ def conditionals(
     return torch.where(valid, log_probs, 0.0)
 
 
+def one_step(
+    net: Network,
+    prepared: Prepared,
+    params: EncodedParams,
+    outcomes: Mapping[str, Tensor],
+    valid: Tensor,
+    lapse: Tensor | None,
+    noise: Tensor,
+) -> Tensor:
+    """`conditionals`, and beside each a draw of the trial's outcomes given what it sees: (B, R, K, 1 + n_outcomes).
+
+    `noise` (B, R, K, schema.noise_size) are uniform numbers.
+    """
+    representation = predict(net, prepared, params)
+    log_probs = torch.where(valid, trial_log_prob(net, representation, outcomes, lapse), 0.0)
+    drawn, _ = trial_sample(net, representation, noise[..., : 2 * len(net.schema.outcomes) + 1], lapse)
+    return torch.stack(torch.broadcast_tensors(log_probs, *drawn.values()), -1)
+
+
 def cdf(
     net: Network,
     prepared: Prepared,

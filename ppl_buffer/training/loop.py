@@ -129,7 +129,6 @@ def train(
         raise ValueError(f"optimizer: expected 'adamw' or 'muon', got {optimizer!r}")
     if minutes is not None and not minutes > 0:
         raise ValueError(f"minutes: expected a number above 0, got {minutes!r}")
-    config = Config() if start is None and config is None else config
     start = None if start is None else _start_from(start, simulator, config)
     device = _device(accelerator)
     settings = Settings(batch_size, trials, context, told_sets)
@@ -140,7 +139,7 @@ def train(
         )
     plan = Plan(
         simulator=simulator,
-        config=start.config if start is not None else config,
+        config=start.config if start is not None else config or Config(),
         start=start,
         settings=settings,
         steps=int(steps),

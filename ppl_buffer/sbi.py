@@ -1,0 +1,276 @@
+"""A trained network as a likelihood estimator for sbi: its samplers, variational posteriors and diagnostics run on it.
+
+One data set, all its trials, is one "x" of sbi, a flat vector; several of them in an `x_o` are independent data sets of
+the same parameters (sbi's "iid" dimension), never trials. Needs torch and sbi::
+
+    net = ppl_buffer.load("noisy_q", backend="torch")
+    estimator = LikelihoodEstimator(net, trials=120, simulator=ppl_buffer.simulators.NoisyQ())
+    prior = estimator.prior()
+    potential, transform = likelihood_estimator_based_potential(estimator, prior, estimator.pack(data))
+    posterior = MCMCPosterior(potential, proposal=prior, theta_transform=transform, method="nuts_pyro")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+try:
+    from sbi.neural_nets.estimators import ConditionalDensityEstimator
+    from sbi.utils import BoxUniform, MultipleIndependent
+except ModuleNotFoundError as error:  # pragma: no cover
+    raise ImportError(f"ppl_buffer.sbi needs {error.name}: pip install 'ppl-buffer[sbi]'") from error
+
+from ppl_buffer.predictive import Observed, Predictive, backend_of
+from ppl_buffer.prior import Prior
+from ppl_buffer.training.simulator import check_simulator, draw_data
+from ppl_buffer.trials import check_names, split_value, stack_value
+
+
+class LikelihoodEstimator(ConditionalDensityEstimator):  # type: ignore[misc]
+    """The density p(outcomes | inputs, feedback, parameters) of whole data sets, as sbi's estimators give densities.
+
+    An x holds the inputs, outcomes and feedback of each trial in turn, trial after trial, in the schema's order: what
+    `pack` makes. Inputs and feedback are given, not modelled, and add nothing to the density. A theta holds the
+    parameters in the schema's order, in natural units.
+
+    What does not depend on the parameters is computed once for each x, as by ``net.observe``.
+
+    Args:
+        net: a network of torch. It stays frozen; `loss` trains it where its weights are told to take gradients.
+        trials: number of trials K of every data set.
+        params: the parameters that a theta holds; by default all. The others are integrated over.
+        simulator: where the inputs of `sample` and the data sets of `simulate` come from, and the feedback on drawn
+            outcomes, if it has an `environment`.
+
+    Raises:
+        ValueError: if the network is not of torch, or an argument does not fit its schema.
+    """
+
+    def __init__(self, net: Any, trials: int, *, params: Sequence[str] | None = None, simulator: Any = None) -> None:
+        if getattr(net, "backend", None) != "torch":
+            raise ValueError(f"net: expected a network loaded with backend='torch', got {type(net).__name__}")
+        if isinstance(trials, bool) or not isinstance(trials, (int, np.integer)) or trials < 1:
+            raise ValueError(f"trials: expected at least 1 trial, got {trials!r}")
+        schema = net.schema
+        names = list(schema.params) if params is None else list(params)
+        if not names or len(set(names)) < len(names) or not set(names) <= set(schema.params):
+            raise ValueError(f"params: expected some of {list(schema.params)}, each once, got {names}")
+        if simulator is not None:
+            check_simulator(simulator)
+            if simulator.schema != schema:
+                raise ValueError(f"simulator: expected the network's schema {schema}, got {simulator.schema}")
+        variables = {**schema.inputs, **schema.outcomes, **schema.feedback}
+        super().__init__(net, torch.Size([trials * len(variables)]), torch.Size([len(names)]))
+        self.trials = int(trials)
+        self.params = tuple(names)
+        self.simulator = simulator
+        self._columns = tuple(variables)
+        self._last: tuple[Tensor, Observed] | None = None
+
+    # What sbi asks for --------------------------------------------------------------------------------------------
+
+    def log_prob(self, input: Tensor, condition: Tensor, **_: Any) -> Tensor:
+        """Log density of each data set, all its trials together.
+
+        Args:
+            input: data sets, (sample, batch, x) or (batch, x).
+            condition: parameters, (batch, theta) or (sample, batch, theta).
+
+        Returns:
+            (sample, batch); minus infinity where parameters are illegal.
+
+        Raises:
+            ValueError: if the last dimensions are not those of one data set and of the parameters, batch dimensions
+                do not fit, or values are no legal outcomes.
+        """
+        self._check_shapes(input, condition)
+        x, theta = (value if value.ndim == 3 else value[None] for value in (input, condition))
+        full = torch.broadcast_shapes(x.shape[:2], theta.shape[:2])
+        # sbi expands one data set to many parameters, which would have it computed for each of them.
+        x, theta = (value[:, :1] if value.stride(1) == 0 else value for value in (x, theta))
+        observed = self._observe(x.detach())
+        legal: Any = True
+        told = {}
+        for index, name in enumerate(self.params):
+            variable, value = self.net.schema.params[name], theta[..., index]
+            fine = variable.contains(torch, value)
+            legal = fine & legal
+            told[name] = torch.where(fine, value, variable.fill)
+        predictive = Predictive(self.net, observed, params=told, outside="ignore", check=False)
+        result = predictive.joint_log_prob(observed.value)
+        return torch.where(legal, result, -torch.inf).expand(full)
+
+    def loss(self, input: Tensor, condition: Tensor, **_: Any) -> Tensor:
+        """Negative log density, (batch,), of data sets (batch, x) at parameters (batch, theta)."""
+        return -self.log_prob(input[None], condition)[0]
+
+    def sample(self, sample_shape: Any, condition: Tensor, **_: Any) -> Tensor:
+        """Draw data sets from the network, (*sample_shape, batch, x), at parameters (batch, theta).
+
+        Random numbers, those of the simulator's inputs too, come from torch's global generator.
+
+        Raises:
+            ValueError: if there is no simulator and the schema has inputs, or the simulator has no environment and the
+                schema has feedback.
+        """
+        return self._draw(sample_shape, condition)[0]
+
+    def sample_and_log_prob(self, sample_shape: Any, condition: Tensor, **_: Any) -> tuple[Tensor, Tensor]:
+        """`sample`, and the log densities (*sample_shape, batch) that the data sets were drawn from."""
+        return self._draw(sample_shape, condition)
+
+    # What users ask for -------------------------------------------------------------------------------------------
+
+    def pack(self, data: Mapping[str, Any]) -> Tensor:
+        """Data sets as sbi's x.
+
+        Args:
+            data: dict of all inputs, outcomes and feedback, each (batch, K), or (K,) for one data set.
+
+        Returns:
+            (batch, x).
+
+        Raises:
+            ValueError: if names are missing or unknown, or there are not K trials.
+        """
+        check_names("data", data, self._columns)
+        columns = [torch.as_tensor(np.array(data[name]), dtype=torch.float32) for name in self._columns]
+        columns = [column[None] if column.ndim == 1 else column for column in columns]
+        for name, column in zip(self._columns, columns, strict=True):
+            if column.ndim != 2 or column.shape != columns[0].shape or column.shape[1] != self.trials:
+                raise ValueError(
+                    f"data[{name!r}]: expected shape (batch, {self.trials}), alike in all, got {tuple(column.shape)}"
+                )
+        return torch.stack(columns, -1).flatten(1).to(self.net.device)
+
+    def unpack(self, x: Tensor) -> dict[str, Tensor]:
+        """Inverse of `pack`: dict name -> (..., K), of x (..., x)."""
+        self._check_last("x", x, self.input_shape)
+        trials = x.reshape(*x.shape[:-1], self.trials, len(self._columns))
+        return {name: trials[..., index] for index, name in enumerate(self._columns)}
+
+    def prior(self) -> Any:
+        """The training prior of the parameters as sbi takes priors; uniform over the trained range where none is known.
+
+        Raises:
+            ValueError: if the network was not trained, or a parameter's prior is relative to another's value.
+        """
+        record = self.net.record
+        if record is None:
+            raise ValueError("net: expected a trained network, which knows its prior, got an untrained one")
+        priors = {name: record.priors.get(name) or Prior.uniform(*record.box[name]) for name in self.params}
+        relative = [name for name, prior in priors.items() if prior.relative_to is not None]
+        if relative:
+            raise ValueError(
+                f"params: expected priors of their own, but that of {relative[0]!r} is relative to another"
+            )
+        if all(prior.family == "Uniform" for prior in priors.values()):
+            low, high = (torch.tensor([p.arguments[bound] for p in priors.values()]) for bound in ("low", "high"))
+            return BoxUniform(low, high)
+        return MultipleIndependent([prior.distribution(torch.distributions).expand([1]) for prior in priors.values()])
+
+    def simulate(self, theta: Tensor, *, seed: int = 0) -> Tensor:
+        """Data sets (batch, x) of the simulator at parameters (batch, theta), for `run_sbc`, `run_tarp` and `LC2ST`.
+
+        Raises:
+            ValueError: if there is no simulator, or theta does not hold all parameters.
+        """
+        if self.simulator is None:
+            raise ValueError("simulator: expected one when the estimator was made, got None")
+        if set(self.params) != set(self.net.schema.params):
+            raise ValueError(f"params: expected all of {list(self.net.schema.params)} to simulate, got {self.params}")
+        self._check_last("theta", theta, self.condition_shape)
+        values = theta.detach().cpu().double().numpy().reshape(-1, len(self.params))
+        params = {name: values[:, self.params.index(name)] for name in self.net.schema.params}
+        rng = np.random.default_rng(seed)
+        return self.pack(draw_data(self.simulator, rng, params, len(values), self.trials, probabilities=False)[0])
+
+    # Inside -------------------------------------------------------------------------------------------------------
+
+    def _check_last(self, argument: str, value: Tensor, shape: torch.Size) -> None:
+        # sbi's own alignment stretches a last dimension of 1.
+        if value.ndim < 1 or value.shape[-1:] != shape:
+            raise ValueError(
+                f"{argument}: expected {shape[0]} numbers on the last axis, "
+                + (
+                    f"{self.trials} trials of {list(self._columns)} as `pack` makes them"
+                    if shape == self.input_shape and argument != "theta"
+                    else f"the parameters {list(self.params)}"
+                )
+                + f", got shape {tuple(value.shape)}"
+            )
+
+    def _check_shapes(self, input: Tensor, condition: Tensor) -> None:
+        self._check_last("input", input, self.input_shape)
+        self._check_last("theta", condition, self.condition_shape)
+        for argument, value in (("input", input), ("condition", condition)):
+            if value.ndim not in (2, 3):
+                raise ValueError(
+                    f"{argument}: expected shape (batch, {value.shape[-1]}) or (sample, batch, {value.shape[-1]}), got "
+                    f"{tuple(value.shape)}"
+                )
+        sizes = {input.shape[-2], condition.shape[-2]}
+        if len(sizes - {1}) > 1:
+            raise ValueError(
+                f"input, condition: expected equal batch sizes, or one of 1, got {input.shape[-2]} and "
+                f"{condition.shape[-2]}"
+            )
+        if input.ndim == condition.ndim == 3 and len({input.shape[0], condition.shape[0]} - {1}) > 1:
+            raise ValueError(
+                f"input, condition: expected equal sample sizes, or one of 1, got {input.shape[0]} and "
+                f"{condition.shape[0]}"
+            )
+
+    def _observe(self, x: Tensor) -> Observed:
+        """The data sets (sample, batch, x), prepared; the last ones are kept, since a sampler asks for them again."""
+        # What was computed with weights that are being trained belongs to one step alone.
+        training = any(weight.requires_grad for weight in self.net.weights.values())
+        if not training and self._last is not None:
+            known, observed = self._last
+            if known.shape == x.shape and torch.equal(known, x):
+                return observed
+        schema, data = self.net.schema, self.unpack(x)
+        observed = self.net.observe(
+            {name: data[name] for name in schema.inputs},
+            stack_value(backend_of(self.net), schema, {name: data[name] for name in schema.outcomes}),
+            feedback={name: data[name] for name in schema.feedback},
+        )
+        self._last = None if training else (x.clone(), observed)
+        return observed
+
+    def _draw(self, sample_shape: Any, condition: Tensor) -> tuple[Tensor, Tensor]:
+        schema = self.net.schema
+        self._check_last("theta", condition, self.condition_shape)
+        if condition.ndim != 2:
+            raise ValueError(f"condition: expected shape (batch, {len(self.params)}), got {tuple(condition.shape)}")
+        shape = torch.Size(sample_shape)
+        size = shape.numel() * len(condition)
+        if schema.inputs and self.simulator is None:
+            raise ValueError("simulator: expected one when the estimator was made, which draws the inputs; got None")
+        inputs = {}
+        if schema.inputs:
+            rng = np.random.default_rng(int(torch.randint(2**31, ())))
+            drawn = self.simulator.inputs(rng, size, self.trials)
+            full = (*shape, len(condition), self.trials)
+            inputs = {
+                name: torch.as_tensor(np.asarray(x), dtype=torch.float32, device=self.net.device).reshape(full)
+                for name, x in drawn.items()
+            }
+        told = {name: condition[:, index] for index, name in enumerate(self.params)}
+        predictive = Predictive(
+            self.net, inputs, trials=self.trials, params=told, outside="ignore",
+            environment=getattr(self.simulator, "environment", None),
+        )  # fmt: skip
+        with torch.no_grad():
+            lead = shape if not inputs else ()
+            noise = torch.rand(predictive.noise_shape(lead), device=self.net.device, dtype=self.net.dtype)
+            # The normal quantile of 0 is infinite.
+            value, feedback, log_probs = predictive.rollout(noise.clamp(min=torch.finfo(noise.dtype).tiny))
+        data = {**inputs, **split_value(schema, value), **feedback}
+        packed = torch.stack([data[name].float() for name in self._columns], -1).flatten(-2)
+        return packed, log_probs.sum(-1)

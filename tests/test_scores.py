@@ -1,0 +1,231 @@
+"""Each score against what it claims: an AR(1) process with exact answers, and Gaussian processes."""
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+import ppl_buffer as pb
+from tests.networks import FUNCTION, LEARNING, array, data, joint_predictive, network
+
+pytest.importorskip("arviz")
+xarray = pytest.importorskip("xarray")
+
+from ppl_buffer import scores  # noqa: E402
+from ppl_buffer.arviz import arviz_version, container, groups_of, import_arviz  # noqa: E402
+
+# An AR(1) process y_t = phi y_(t-1) + noise whose coefficient all people share, phi ~ Normal(0, PRIOR).
+NOISE, PRIOR, PEOPLE, TRIALS = 0.7, 0.5, 5, 23
+
+
+@pytest.fixture(scope="module")
+def series():
+    """(people, trials + 1), the first value given."""
+    rng = np.random.default_rng(3)
+    y = rng.normal(size=(PEOPLE, TRIALS + 1))
+    for trial in range(1, TRIALS + 1):
+        y[:, trial] = 0.6 * y[:, trial - 1] + NOISE * rng.normal(size=PEOPLE)
+    return y
+
+
+def posterior(y, keep):
+    """Mean and standard deviation of phi from the kept factors (people, trials)."""
+    before, now = y[:, :-1][keep], y[:, 1:][keep]
+    precision = PRIOR**-2 + (before**2).sum() / NOISE**2
+    return (before * now).sum() / NOISE**2 / precision, precision**-0.5
+
+
+def predictive(y, keep, person, trial):
+    """Exact log density of a trial given its predecessor and the kept factors."""
+    mean, deviation = posterior(y, keep)
+    before, now = y[person, trial], y[person, trial + 1]
+    return norm.logpdf(now, mean * before, np.hypot(NOISE, deviation * before))
+
+
+@pytest.fixture(scope="module")
+def fit(series):
+    """Independent draws of the exact posterior: (chain, draw, subject, trial)."""
+    mean, deviation = posterior(series, np.ones((PEOPLE, TRIALS), bool))
+    phi = np.random.default_rng(4).normal(mean, deviation, (2, 3000))
+    values = norm.logpdf(series[:, 1:], phi[..., None, None] * series[:, :-1], NOISE)
+    sizes = dict(zip(("chain", "draw", "subject", "trial"), values.shape, strict=True))
+    coords = {name: np.arange(size) for name, size in sizes.items()}
+    return container(
+        {
+            "posterior": xarray.Dataset({"phi": (("chain", "draw"), phi)}, {k: coords[k] for k in ("chain", "draw")}),
+            "log_likelihood": xarray.Dataset({"y": (tuple(sizes), values)}, coords),
+        }
+    )
+
+
+def ragged(fit, lengths):
+    """The same with the first trials of each person alone, as observations in reversed order."""
+    groups = groups_of(fit)
+    table = groups["log_likelihood"]["y"]
+    subject, trial = np.nonzero(np.arange(TRIALS) < np.asarray(lengths)[:, None])
+    subject, trial = subject[::-1], trial[::-1]
+    flat = xarray.Dataset(
+        {"y": (("chain", "draw", "observation"), table.values[:, :, subject, trial])},
+        {"subject": ("observation", subject), "trial": ("observation", trial)},
+    )
+    return container({**groups, "log_likelihood": flat})
+
+
+def test_conditional_leaves_out_one_factor_and_is_what_arviz_sums(fit, series):
+    found = scores.conditional(fit)
+    assert found.kind == "conditional" and found.pointwise.dims == ("subject", "trial")
+    for person, trial in [(0, 0), (2, 11), (4, TRIALS - 1)]:
+        keep = np.ones((PEOPLE, TRIALS), bool)
+        keep[person, trial] = False
+        expected = predictive(series, keep, person, trial)
+        assert abs(float(found.pointwise[person, trial]) - expected) < 0.005
+    theirs = import_arviz().loo(fit)
+    assert abs(found.elpd - (theirs.elpd_loo if arviz_version() < 1 else theirs.elpd)) < 0.02
+    assert abs(found.standard_error - theirs.se) < 0.02
+    assert found.doubtful == 0 and "later trials have informed" in str(found)
+
+
+def test_lfo_sees_a_persons_past_and_the_other_people(fit, series):
+    found = scores.lfo(fit, first=2, progress=False)
+    assert found.pointwise.size == found.pareto_k.size == PEOPLE * (TRIALS - 2)
+    assert set(found.pointwise.coords) >= {"subject", "trial"}
+    expected = np.zeros((PEOPLE, TRIALS))
+    for person in range(PEOPLE):
+        for trial in range(TRIALS):
+            keep = np.ones((PEOPLE, TRIALS), bool)
+            keep[person, trial:] = False
+            expected[person, trial] = predictive(series, keep, person, trial)
+    where = found.pointwise.subject.values, found.pointwise.trial.values
+    assert where[1].min() == 2
+    np.testing.assert_allclose(found.pointwise.values, expected[where], atol=0.04)
+    assert abs(found.elpd - expected[:, 2:].sum()) < 0.2
+    # With the last trial the two scores agree by definition, elsewhere they do not.
+    last = found.pointwise.values[where[1] == TRIALS - 1]
+    np.testing.assert_allclose(last, scores.conditional(fit).pointwise[:, -1].values, atol=1e-6)
+
+
+def test_data_sets_of_one_person_have_futures_of_their_own(fit):
+    table = groups_of(fit)["log_likelihood"]["y"].values[:, :, :4]
+    crossed = table.reshape(*table.shape[:2], 2, 2, TRIALS)
+    dims = ("chain", "draw", "condition", "subject", "trial")
+    coords = {name: np.arange(size) for name, size in zip(dims, crossed.shape, strict=True)}
+    found = scores.lfo(container({"log_likelihood": xarray.Dataset({"y": (dims, crossed)}, coords)}), progress=False)
+    expected = scores.lfo(fit, progress=False).pointwise.values[: 4 * TRIALS]
+    np.testing.assert_allclose(found.pointwise.values, expected)
+    assert set(found.pointwise.coords) >= {"condition", "subject", "trial"}
+
+
+def test_subject_predicts_all_trials_of_a_person_from_the_others(fit, series):
+    found = scores.subject(fit)
+    assert found.pointwise.dims == ("subject",)
+    for person in range(PEOPLE):
+        keep = np.ones((PEOPLE, TRIALS), bool)
+        keep[person] = False
+        expected = 0.0
+        for trial in range(TRIALS):
+            expected += predictive(series, keep, person, trial)
+            keep[person, trial] = True
+        assert abs(float(found.pointwise[person]) - expected) < 0.05
+    theirs = import_arviz().loo(scores.by_subject(fit))
+    assert abs(found.elpd - (theirs.elpd_loo if arviz_version() < 1 else theirs.elpd)) < 0.05
+
+
+def test_ragged_people_in_any_order_score_as_rectangular_ones(fit):
+    lengths = [23, 7, 11, 2, 5]
+    cut = ragged(fit, lengths)
+    rectangular = scores.conditional(fit).pointwise
+    flat = scores.conditional(cut).pointwise
+    expected = [float(rectangular[s, t]) for s, t in zip(flat.subject.values, flat.trial.values, strict=True)]
+    np.testing.assert_allclose(flat.values, expected, atol=1e-9)
+    assert scores.subject(cut).pointwise.size == PEOPLE
+    sums = groups_of(fit)["log_likelihood"]["y"].values
+    mine = groups_of(scores.by_subject(cut))["log_likelihood"]["y"]
+    np.testing.assert_allclose(mine.sel(subject=3), sums[:, :, 3, :2].sum(-1))
+    # The last trial of a person is scored with nothing but itself removed, the one before with two removed.
+    ahead = scores.lfo(cut, progress=False).pointwise
+    last = ahead.values[(ahead.subject.values == 3) & (ahead.trial.values == 1)]
+    np.testing.assert_allclose(last, float(rectangular[3, 1]), atol=1e-6)
+
+
+def test_a_score_that_cannot_be_trusted_says_so(series):
+    # A person unlike all others, of whose own parameter the others know nothing but a wide prior.
+    rng = np.random.default_rng(0)
+    values = norm.logpdf(rng.normal(4.0, 0.1, (3, 19)), rng.normal(4.0, 0.02, (2, 500, 3, 1)), 0.1)
+    coords = {
+        name: np.arange(size) for name, size in zip(("chain", "draw", "subject", "trial"), values.shape, strict=True)
+    }
+    wild = container({"log_likelihood": xarray.Dataset({"y": (tuple(coords), 3 * values)}, coords)})
+    with pytest.warns(UserWarning, match="subject: Pareto k is above 0.6"):
+        found = scores.subject(wild)
+    assert found.doubtful > 0 and f"in {found.doubtful} of 3" in str(found)
+    with pytest.warns(UserWarning, match="lfo: Pareto k .*first="):
+        scores.lfo(wild, progress=False)
+
+
+def test_scores_compare_with_their_own_kind(fit):
+    one, other = scores.conditional(fit), scores.subject(fit)
+    groups = groups_of(fit)
+    worse = container({**groups, "log_likelihood": groups["log_likelihood"] - 0.25})
+    difference, error = one.difference(scores.conditional(worse))
+    assert difference == pytest.approx(0.25 * PEOPLE * TRIALS) and error == pytest.approx(0, abs=1e-9)
+    with pytest.raises(ValueError, match="other: expected a score of the same kind 'conditional', got 'subject'"):
+        one.difference(other)
+    with pytest.raises(ValueError, match="same trials"):
+        scores.lfo(fit, progress=False).difference(scores.lfo(fit, first=3, progress=False))
+
+
+def test_what_cannot_be_scored_is_refused(fit):
+    with pytest.raises(ValueError, match=r"var_name: expected one of \['y'\], got 'z'"):
+        scores.conditional(fit, var_name="z")
+    with pytest.raises(ValueError, match="first: expected fewer trials"):
+        scores.lfo(fit, first=TRIALS, progress=False)
+    groups = groups_of(fit)
+    with pytest.raises(ValueError, match="group log_likelihood"):
+        scores.lfo(container({"posterior": groups["posterior"]}))
+    alone = container({"log_likelihood": groups["log_likelihood"].isel(subject=0, drop=True)})
+    with pytest.raises(ValueError, match="coordinate 'subject'"):
+        scores.subject(alone)
+    assert scores.lfo(alone, progress=False).pointwise.size == TRIALS
+    torch = pytest.importorskip("torch")
+    given = data(LEARNING)
+    with pytest.raises(ValueError, match="exchangeable"):
+        scores.leave_one_out(
+            network(LEARNING, "torch"), given.inputs, torch.as_tensor(given.value), feedback=given.feedback
+        )
+
+
+def test_leave_one_out_predicts_each_trial_with_all_others_as_its_context():
+    pytest.importorskip("torch")
+    given = data(FUNCTION, batch=2, trials=5)
+    mask = np.arange(5) < np.array([[5], [3]])
+    found = scores.leave_one_out(network(FUNCTION, "torch"), given.inputs, given.value, trial_mask=mask)
+    assert found.pareto_k is None and found.pointwise.size == 8
+    for term, person, trial in zip(
+        found.pointwise.values, found.pointwise.subject.values, found.pointwise.trial.values, strict=True
+    ):
+        others = (np.arange(5) != trial) & mask[person]
+        context = {"x": given.inputs["x"][person, others], "y": given.value[person, others]}
+        one = joint_predictive(FUNCTION, "torch", {"x": given.inputs["x"][person, [trial]]}, context=context)
+        expected = float(one.log_prob(array("torch", given.value[person, [trial]])))
+        assert abs(term - expected) < 1e-4
+
+
+def test_leave_one_out_of_a_gaussian_process():
+    pytest.importorskip("torch")
+    from tests.references.gaussian_process import log_evidence
+
+    simulator, net = pb.simulators.GaussianProcess(), pb.load("gp", backend="torch")
+    rng, size, trials = np.random.default_rng(8), 6, 7
+    inputs = simulator.inputs(rng, 1, trials)
+    inputs = {name: np.repeat(x, size, 0) for name, x in inputs.items()}
+    y = simulator.simulate(rng, simulator.prior(rng, size), inputs)["y"]
+    x = inputs["x"][0]
+    found = scores.leave_one_out(net, inputs, y)
+    exact = np.zeros((size, trials))
+    for trial in range(trials):
+        others = np.arange(trials) != trial
+        whole, rest = (log_evidence(x[kept], y[:, kept], simulator.kernels, net.box) for kept in (slice(None), others))
+        exact[:, trial] = whole - rest
+    error = found.pointwise.values.reshape(size, trials) - exact
+    # The network is an approximation: 0.05 nats a target are its card's figure, single terms may be further off.
+    assert abs(error.mean()) < 0.15 and np.sqrt((error**2).mean()) < 0.4
+    assert np.corrcoef(found.pointwise.values, exact.reshape(-1))[0, 1] > 0.9
