@@ -49,7 +49,10 @@ report, independent given the parameters, 2 % of them lapses.""",
 RUNS = {
     "ddm": """The cosine of the learning rate was planned for 9,000 steps and after step 1,242 moved to end at 6,000.
 The range of a lapse was added to the schema after the training, which it does not touch.""",
-    "multisensory_rho43": """It started from the weights of `multisensory_rho1`.""",
+    "multisensory_rho43": """It started from the weights of `multisensory_rho1`. The cosine of the learning rate was
+planned for 3,500 steps and after step 442 moved to end at 1,700.""",
+    "rlddm": """The cosine of the learning rate was planned for 6,000 steps and after step 3,377 moved to end at 4,400.
+The weights were still getting better: longer runs are worth their time.""",
 }
 
 

@@ -41,10 +41,10 @@ class Method:
 # A block of 400 is all trials in one pass. The smaller the block, the more often the context is encoded again.
 METHODS = {
     "K = 400": Method(),
-    "K = 64": Method(block=64, count=8),
-    "K = 16": Method(block=16, count=8),
-    "block = 1": Method(block=1, count=1),
-    "importance": Method("importance", count=2000),
+    "K = 64": Method(block=64),
+    "K = 16": Method(block=16),
+    "block = 1": Method(block=1, count=4),
+    "importance": Method("importance", count=600),
 }
 BARS = {
     "people, better of the two methods: RMSE": 2.0,
@@ -140,18 +140,21 @@ def main() -> None:
     parts = Path(options.parts)
     parts.mkdir(parents=True, exist_ok=True)
     results: dict[str, Any] = {}
-    for group in options.groups:
+    estimates: dict[str, dict[str, Any]] = {group: {} for group in options.groups}
+    for group, found in estimates.items():
         if group == "people":
             data = audiovisual_localization(options.data)
             sets = dict.fromkeys(RHOS, (data.inputs, data.outcomes["response"]))
         else:
             sets = {name: simulated(name) for name in RHOS}
-        truth, found = truths(group), {}
         for name in options.methods:
             file = parts / f"{group}_{name.replace(' ', '').replace('=', '')}.json"
             if not file.exists():
+                print(f"{group}, {name}", flush=True)
                 write_atomic(file, json.dumps(estimate(nets, sets, METHODS[name], list(RHOS))).encode())
             found[name] = json.loads(file.read_text())
+    for group, found in estimates.items():
+        truth = truths(group)
         summaries = {name: summarize(group, result, truth) for name, result in found.items()}
         results[group] = {"methods": summaries, "estimates": {name: x["estimates"] for name, x in found.items()}}
         columns = list(next(iter(summaries.values())))

@@ -39,7 +39,7 @@ RECIPES: dict[str, tuple[Any, dict[str, Any]]] = {
     # Many parameter values with few trials each: all that a likelihood of independent trials learns from.
     "ddm": (
         pb.simulators.DriftDiffusion(),
-        {"steps": 9_000, "batch_size": 64, "trials": (8, 256), "context": (0, 256)},
+        {"steps": 6_000, "batch_size": 64, "trials": (8, 256), "context": (0, 256)},
     ),
     "rlddm": (pb.simulators.RLDriftDiffusion(), {"steps": 12_000, "trials": (40, 400)}),
 }
