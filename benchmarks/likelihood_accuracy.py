@@ -29,7 +29,7 @@ from tests.references import drift_diffusion, multisensory, rl_drift_diffusion  
 Named = dict[str, np.ndarray]
 # Data sets scored at once: bounds the memory of one pass at 400 trials.
 _CHUNK = 20
-_EVIDENCE = {"datasets": 20, "trials": 120, "draws": 4000}
+_EVIDENCE = {"datasets": 20, "trials": 120, "draws": 16_000}
 
 
 @dataclass(frozen=True)
@@ -142,9 +142,12 @@ def evidence(net: Any, case: Case, size: int) -> dict[str, float]:
     def exact(scores: np.ndarray) -> np.ndarray:
         from scipy.special import ndtr
 
-        params = {name: prior.quantile(ndtr(scores[..., i])) for i, (name, prior) in enumerate(priors.items())}
-        many = {name: np.broadcast_to(x, (len(scores), *x.shape)) for name, x in data.items()}
-        return case.exact(params, many).sum(-1)
+        totals = []
+        for part in np.array_split(scores, max(1, len(scores) // 500)):
+            params = {name: prior.quantile(ndtr(part[..., i])) for i, (name, prior) in enumerate(priors.items())}
+            many = {name: np.broadcast_to(x, (len(part), *x.shape)) for name, x in data.items()}
+            totals.append(case.exact(params, many).sum(-1))
+        return np.concatenate(totals)
 
     weights = importance_weights(exact, size, len(priors), _EVIDENCE["draws"], np.random.default_rng(52))
     top = weights.max(0)
