@@ -103,7 +103,7 @@ def test_fit_writes_everything_and_answers_four_questions(checkpoint, tmp_path):
     assert summary.loc["alpha[s0]", "mean"] == pytest.approx(float(alpha.sel(subject="s0").mean()))
 
 
-def finished(alpha_spread: float = 0.1, ceiling: float = 5.0):
+def finished(boundary: float = 2.0):
     """A fit of people who respond, of draws that need no sampling: normal about the middle of the box."""
     for module in ("numpyro", "arviz", "matplotlib"):
         pytest.importorskip(module)
@@ -121,10 +121,11 @@ def finished(alpha_spread: float = 0.1, ceiling: float = 5.0):
     net = SimpleNamespace(schema=LEARNER.schema, standardization=RLDDM.standardization, record=record, box=record.box)
     trials = read(people(), net=net, simulator=None)
     box = Box.of(net, trials)
-    place = {"alpha_positive": 0.3, "alpha_negative": 0.2, "scaling": 4.0, "boundary": 2.0, "non_decision_time": 0.3}
+    place = {"alpha_positive": 0.3, "alpha_negative": 0.2, "scaling": 4.0, "boundary": boundary}
+    place["non_decision_time"] = 0.3
     draws = {name: x + 0.02 * rng.standard_normal((2, 50, PEOPLE)) for name, x in place.items()}
-    draws["alpha_positive"] += alpha_spread * np.arange(PEOPLE)
-    draws["boundary"] = np.minimum(draws["boundary"] * ceiling / 2.0, 5.0)
+    draws["alpha_positive"] += 0.1 * np.arange(PEOPLE)
+    draws["boundary"] = np.minimum(draws["boundary"], 5.0)  # the edge of the trained range
     sites = {name: (("chain", "draw", "subject"), x) for name, x in draws.items()}
     sites |= {f"{name}_group": (("chain", "draw"), x.mean(-1)) for name, x in draws.items()}
     again = {name: np.repeat(trials.outcomes[name][None].astype(float), 7, 0) for name in ("choice", "rt")}
@@ -157,7 +158,7 @@ def test_a_report_of_response_times_has_the_fields_plots_and_verdicts(tmp_path):
 def test_draws_that_pile_up_at_the_edge_of_the_range_are_told(tmp_path):
     from ppl_buffer.report import write_report
 
-    fit = finished(ceiling=6.0)
+    fit = finished(boundary=6.0)
     # A learning rate of 0 is no edge: the model knows nothing beyond it.
     assert fit.edge("boundary") > 0.9 and fit.edge("alpha_positive") == 0
     text = write_report(fit, tmp_path, title="edge").read_text()
