@@ -155,7 +155,7 @@ def plot_response_times(file: Path, trials: dict[str, np.ndarray], again: np.nda
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[3])
+    parser = argparse.ArgumentParser(description="A diffusion model with regressions on trials.")
     parser.add_argument("--checkpoint", default="ddm", help="a name of the zoo or a file")
     parser.add_argument("--data", help="CSV file or folder of the conflict task")
     parser.add_argument("--subjects", type=int, default=14)

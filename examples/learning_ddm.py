@@ -127,7 +127,7 @@ def plot(file: Path, observed: np.ndarray, drawn: np.ndarray, chances: Any, widt
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[3])
+    parser = argparse.ArgumentParser(description="Learning in choices and in response times.")
     parser.add_argument("--checkpoint", default="rlddm", help="a name of the zoo or a file")
     parser.add_argument("--data", help="CSV file or folder of the selection task")
     parser.add_argument("--subjects", type=int, default=13)

@@ -100,7 +100,7 @@ def plot(file: Path, evidences: dict[str, Any], table: Any, curves: dict[str, np
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[3])
+    parser = argparse.ArgumentParser(description="Compare two theories by their model evidence.")
     parser.add_argument("--data", default=None, help="file or folder of the audio-visual data")
     parser.add_argument("--subject", type=int, default=1)
     parser.add_argument("--trials", type=int, default=400, help="at most 400, as the networks were trained")

@@ -272,7 +272,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
             raise argparse.ArgumentTypeError(f"expected 'all' or a number of at least 2, got {text!r}")
         return None if text == "all" else int(text)
 
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[3] if __doc__ else None)
+    parser = argparse.ArgumentParser(description="Fit people who learn from rewards, all together.")
     parser.add_argument("--checkpoint", default="noisy_q", help="a name of the zoo or a file (default: noisy_q)")
     parser.add_argument("--data", help="CSV file or folder of the selection task (default: see selection_task)")
     parser.add_argument("--simulated", action="store_true", help="fit simulated people instead")

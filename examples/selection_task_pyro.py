@@ -214,7 +214,7 @@ def plot(
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[3])
+    parser = argparse.ArgumentParser(description="The same model in Pyro: NUTS and SVI.")
     parser.add_argument("--checkpoint", default="noisy_q", help="name in the zoo, or path, of the network")
     parser.add_argument("--person", type=int, default=0, help="whom to fit with NUTS: position in the data")
     parser.add_argument("--people", type=int, help="fit the first so many people; default: all")

@@ -49,7 +49,7 @@ QUICK = {"steps": 20, "batch_size": 8, "trials": (5, 16), "held_out": 16, "evalu
 
 def main() -> None:
     """Read the options and train."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[3])
+    parser = argparse.ArgumentParser(description="Train a network of the zoo.")
     parser.add_argument("name", nargs="?", choices=list(RECIPES), default="noisy_q")
     parser.add_argument("--out", default=None, help="run folder; by default runs/NAME")
     parser.add_argument("--steps", type=int, default=None)
