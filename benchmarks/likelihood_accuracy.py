@@ -24,6 +24,7 @@ import harness  # noqa: E402
 import ppl_buffer as pb  # noqa: E402
 from ppl_buffer.evidence import importance_weights  # noqa: E402
 from ppl_buffer.predictive import Predictive  # noqa: E402
+from ppl_buffer.trials import stack_value  # noqa: E402
 from tests.references import drift_diffusion, multisensory, rl_drift_diffusion  # noqa: E402
 
 Named = dict[str, np.ndarray]
@@ -99,23 +100,16 @@ def conditionals(net: Any, params: Mapping[str, np.ndarray], data: Named) -> np.
     schema, rows = net.schema, []
     for start in range(0, len(next(iter(data.values()))), _CHUNK):
         part = {name: x[start : start + _CHUNK] for name, x in data.items()}
-        columns = [part[name] for name in schema.outcomes]
         predictive = Predictive(
             net,
             {name: part[name] for name in schema.inputs},
-            trials=columns[0].shape[1],
+            trials=next(iter(part.values())).shape[1],
             params={name: x[start : start + _CHUNK] for name, x in params.items()},
             feedback={name: part[name] for name in schema.feedback} or None,
         )
-        value = np.stack(columns, -1) if schema.event_shape_tail else columns[0]
-        rows.append(np.asarray(predictive.conditionals(_put(net, value))))
+        value = harness.to_backend(net, stack_value(np, schema, part))
+        rows.append(np.asarray(predictive.conditionals(value)))
     return np.concatenate(rows)
-
-
-def _put(net: Any, value: np.ndarray) -> Any:
-    from ppl_buffer.predictive import backend_of
-
-    return backend_of(net).number(net, value)
 
 
 def likelihood(net: Any, case: Case, size: int, trials: int, special: bool) -> dict[str, float]:

@@ -56,11 +56,11 @@ BARS = {
 }
 
 
-def estimate(nets: dict[str, Any], sets: dict[str, Any], method: Method, names: list[str]) -> dict[str, Any]:
+def estimate(nets: dict[str, Any], sets: dict[str, Any], method: Method) -> dict[str, Any]:
     """Log evidence and its standard error of each set, by rho, and the time for one set."""
     found: dict[str, Any] = {}
     seconds = []
-    for name in names:
+    for name in RHOS:
         inputs, response = sets[name]
         rows = []
         for row in range(len(response)):
@@ -151,7 +151,7 @@ def main() -> None:
             file = parts / f"{group}_{name.replace(' ', '').replace('=', '')}.json"
             if not file.exists():
                 print(f"{group}, {name}", flush=True)
-                write_atomic(file, json.dumps(estimate(nets, sets, METHODS[name], list(RHOS))).encode())
+                write_atomic(file, json.dumps(estimate(nets, sets, METHODS[name])).encode())
             found[name] = json.loads(file.read_text())
     for group, found in estimates.items():
         truth = truths(group)

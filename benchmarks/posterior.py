@@ -28,6 +28,7 @@ from numpyro.infer.hmc import hmc
 
 import ppl_buffer as pb
 from ppl_buffer.numpyro import JointPredictive
+from ppl_buffer.trials import stack_value
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.references import drift_diffusion, noisy_q, rl_drift_diffusion  # noqa: E402
@@ -156,8 +157,7 @@ def main() -> None:
     truth, inputs, drawn = draw(model, options.sets)
     net = pb.load(options.checkpoint or options.model, backend="jax")
     schema = net.schema
-    columns = [drawn[name] for name in schema.outcomes]
-    value = np.stack(columns, -1) if schema.event_shape_tail else columns[0]
+    value = stack_value(np, schema, drawn)
     feedback = {name: drawn[name] for name in schema.feedback}
     data = net.observe(inputs, value, **({"feedback": feedback} if feedback else {}))
     arrays = {name: jnp.asarray(x) for name, x in {**inputs, **drawn}.items()}

@@ -11,8 +11,8 @@ of its own), how people become a hierarchy, and how a regression coefficient is 
 
 ::
 
-    python examples/conflict_ddm.py                 # all people; on two cores about an hour
-    python examples/conflict_ddm.py --quick         # three people, few draws: a first look in minutes
+    python examples/conflict_ddm.py                 # all people: long, at a gradient for each of 4,000 trials
+    python examples/conflict_ddm.py --quick         # three people, few draws: a first look
 
 Results go to conflict_ddm/: posterior.nc, posterior.png, response_times.png.
 """

@@ -10,7 +10,7 @@ is fitted, and how data sets drawn from the posterior show whether it describes 
 
 ::
 
-    python examples/learning_ddm.py                 # 13 people; on two cores about a quarter of an hour
+    python examples/learning_ddm.py                 # 13 people
     python examples/learning_ddm.py --quick         # three people, few draws: a first look
 
 Results go to learning_ddm/: posterior.nc, learning.png.

@@ -11,7 +11,7 @@ are compared in seconds, how to see that the estimates have settled, and what it
 
 ::
 
-    python examples/multisensory_comparison.py --subject 3          # a minute or two
+    python examples/multisensory_comparison.py --subject 3
     python examples/multisensory_comparison.py --quick              # fewer trials and orders
 
 Results go to multisensory/: evidence.png, evidence.csv.

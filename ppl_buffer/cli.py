@@ -20,6 +20,7 @@ from typing import Annotated, Any
 import numpy as np
 
 import ppl_buffer as pb
+from ppl_buffer.trials import stack_value
 
 try:
     import typer
@@ -146,11 +147,6 @@ def _trials(table: Path, net: Any, subject: str, columns: str, recode: Any, scal
     return trials
 
 
-def _stacked(net: Any, trials: Any) -> np.ndarray:
-    columns = [np.asarray(trials.outcomes[name], np.float32) for name in net.schema.outcomes]
-    return np.stack(columns, -1) if net.schema.event_shape_tail else columns[0]
-
-
 @app.command()
 def zoo() -> None:
     """List the shipped networks, and what each reads from a table."""
@@ -256,7 +252,8 @@ def evidence(
         net = pb.load(model)
         trials = _trials(table, net, subject, columns, recode, scale, simulator_of(net, simulator))
         found = pb.log_evidence(
-            net, trials.inputs, _stacked(net, trials), feedback=trials.feedback, trial_mask=trials.trial_mask,
+            net, trials.inputs, stack_value(np, net.schema, trials.outcomes),
+            feedback=trials.feedback, trial_mask=trials.trial_mask,
             method=method, orders=orders, draws=draws, seed=seed, progress=progress,
         )  # fmt: skip
         rows = pandas.DataFrame(
@@ -312,7 +309,8 @@ def compare(
         read = [_trials(table, net, subject, columns, recode, scale, simulator_of(net)) for net in nets.values()]
         trials = read[0]
         found = pb.compare(
-            nets, trials.inputs, _stacked(first, trials), feedback=trials.feedback, trial_mask=trials.trial_mask,
+            nets, trials.inputs, stack_value(np, first.schema, trials.outcomes),
+            feedback=trials.feedback, trial_mask=trials.trial_mask,
             method=method, draws=draws, orders=orders, seed=seed, progress=progress,
         )  # fmt: skip
         found.insert(0, "subject", [trials.subjects[index] for index in found.pop("data_set")])

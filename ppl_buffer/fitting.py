@@ -29,6 +29,7 @@ from ppl_buffer.datasets import TrialData
 from ppl_buffer.diagnostics import DataCheck, check_data, outside
 from ppl_buffer.numpyro import JointPredictive
 from ppl_buffer.schema import Interval, Positive
+from ppl_buffer.trials import stack_value
 
 if TYPE_CHECKING:
     import pandas
@@ -108,10 +109,10 @@ class Box:
 
 def observe(net: Any, trials: TrialData) -> Any:
     """What `net.observe` makes of the trials."""
-    columns = [np.asarray(trials.outcomes[name], np.float32) for name in net.schema.outcomes]
+    outcomes = {name: np.asarray(x, np.float32) for name, x in trials.outcomes.items()}
     return net.observe(
         {name: trials.inputs[name] for name in net.schema.inputs},
-        np.stack(columns, -1) if net.schema.event_shape_tail else columns[0],
+        stack_value(np, net.schema, outcomes),
         feedback={name: trials.feedback[name] for name in net.schema.feedback},
         trial_mask=trials.trial_mask,
     )

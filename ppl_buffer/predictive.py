@@ -1148,7 +1148,7 @@ class Predictive:
                 self.net, cache, trials["inputs"], valid, segments, uniform, lapse, self.environment, self.independent
             )
         outcomes, feedback = ({name: arrangement.take(x) for name, x in group.items()} for group in drawn[:2])
-        return stack_value(joint, schema, outcomes), feedback, *(arrangement.take(x) for x in drawn[2:])
+        return stack_value(joint.xp, schema, outcomes), feedback, *(arrangement.take(x) for x in drawn[2:])
 
     def _draw_in_random_order(self, noise: Array, rollout: Callable[..., Any]) -> tuple[Any, ...]:
         """Each draw follows one of `orders`, so that draws have the order-averaged density."""

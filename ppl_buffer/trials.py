@@ -113,11 +113,11 @@ def split_value(schema: Schema, value: Array) -> Named:
     return {name: value[..., index] for index, name in enumerate(schema.outcomes)}
 
 
-def stack_value(joint: ModuleType, schema: Schema, outcomes: Mapping[str, Array]) -> Array:
-    """Inverse of `split_value`."""
+def stack_value(xp: ModuleType, schema: Schema, outcomes: Mapping[str, Array]) -> Array:
+    """Inverse of `split_value`: outcomes (..., K) as a value (..., K) or (..., K, n_outcomes)."""
     if len(schema.outcomes) == 1:
-        return next(iter(outcomes.values()))
-    return joint.xp.stack([outcomes[name] for name in schema.outcomes], -1)
+        return outcomes[next(iter(schema.outcomes))]
+    return xp.stack([outcomes[name] for name in schema.outcomes], -1)
 
 
 def map_leaves(function: Callable[[Array], Array], tree: Any) -> Any:

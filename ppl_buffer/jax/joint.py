@@ -255,7 +255,7 @@ def rollout(
     if independent:
         representation = predict(net, empty(net, cache, inputs, valid), params)
         outcomes, log_probs = trial_sample(net, representation, noise[..., :split], lapse)
-        feedback = _respond(net, environment, 0, inputs, outcomes, noise[..., split:])
+        feedback = respond(net, environment, 0, inputs, outcomes, noise[..., split:])
         return outcomes, feedback, jnp.where(valid, log_probs, 0.0)
     start = cache.size
     # One trial enters the buffer while the next one is predicted. Nothing enters before the first: an empty place.
@@ -269,7 +269,7 @@ def rollout(
         # The context stays out of the carry: the loop reads it and never copies it.
         representation, cache = step(net, Cache(context, *realised), last, exists, here, params, start + k)
         drawn, log_prob = trial_sample(net, representation, uniform[..., :split], lapse)
-        learned = _respond(net, environment, k, here, drawn, uniform[..., split:])
+        learned = respond(net, environment, k, here, drawn, uniform[..., split:])
         last = {"inputs": here, "outcomes": drawn, "feedback": learned}
         return ((cache.buffer, cache.valid), last), jax.tree.map(lambda x: x[..., 0], (drawn, learned, log_prob))
 
@@ -293,7 +293,7 @@ def _unrealised(net: Network, inputs: Mapping[str, Array], shape: Sequence[int])
     }
 
 
-def _respond(
+def respond(
     net: Network,
     environment: Environment | None,
     trial: Any,
@@ -301,6 +301,7 @@ def _respond(
     outcomes: dict[str, Array],
     uniform: Array,
 ) -> dict[str, Array]:
+    """Feedback on a trial's outcomes; empty where there is none to give."""
     if environment is None or not net.schema.feedback:
         return {}
     given = environment(trial, inputs, outcomes, uniform)

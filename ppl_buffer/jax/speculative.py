@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import random
 
 from ppl_buffer.jax.heads import trial_log_prob, trial_sample
-from ppl_buffer.jax.joint import Environment, empty
+from ppl_buffer.jax.joint import Environment, empty, respond
 from ppl_buffer.jax.network import Array, Cache, EncodedParams, Network, allocate, predict, step
 from ppl_buffer.schema import Categorical
 
@@ -155,8 +155,8 @@ def _respond(
     def one(step: tuple[Any, ...]) -> dict[str, Array]:
         trial, here, drawn, places = step
         here, drawn = jax.tree.map(lambda x: x[..., None], (here, drawn))
-        given = environment(trial, here, drawn, places[:, :, None])
-        return {name: jnp.asarray(given[name]).astype(net.dtype)[..., 0] for name in net.schema.feedback}
+        given = respond(net, environment, trial, here, drawn, places[:, :, None])
+        return {name: value[..., 0] for name, value in given.items()}
 
     trials = first + jnp.arange(uniform.shape[2])
     steps = jax.tree.map(lambda x: jnp.moveaxis(x, 2, 0), (inputs, outcomes, uniform))

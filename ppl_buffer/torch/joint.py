@@ -190,7 +190,8 @@ def moments(net: Network, prepared: Prepared, params: EncodedParams, lapse: Tens
     return trial_moments(net, predict(net, prepared, params), lapse)
 
 
-def _trial(values: Mapping[str, Tensor], start: int, stop: int) -> dict[str, Tensor]:
+def trials_between(values: Mapping[str, Tensor], start: int, stop: int) -> dict[str, Tensor]:
+    """Some trials of arrays (..., K)."""
     return {name: value[..., start:stop] for name, value in values.items()}
 
 
@@ -230,21 +231,21 @@ def rollout(
     if independent:
         representation = predict(net, empty(net, cache, inputs, valid), params)
         outcomes, log_probs = trial_sample(net, representation, noise[..., :split], lapse)
-        feedback = _respond(net, environment, 0, inputs, outcomes, noise[..., split:])
+        feedback = respond(net, environment, 0, inputs, outcomes, noise[..., split:])
         return outcomes, feedback, torch.where(valid, log_probs, 0.0)
     start = cache.size
     room = allocate(net, cache, (*shape[:2], shape[2] - 1))
     pairs: dict[str, dict[str, Tensor]] = {}
     steps = []
     for k in range(shape[2]):
-        here = _trial(inputs, k, k + 1)
+        here = trials_between(inputs, k, k + 1)
         if k == 0:
             representation = predict(net, empty(net, cache, here, valid[..., :1]), params)
         else:
             # One trial enters the buffer while the next one is predicted.
             representation, room = step(net, room, pairs, valid[..., k - 1 : k], here, params, start + k - 1)
         drawn, log_prob = trial_sample(net, representation, noise[:, :, k : k + 1, :split], lapse)
-        learned = _respond(net, environment, k, here, drawn, noise[:, :, k : k + 1, split:])
+        learned = respond(net, environment, k, here, drawn, noise[:, :, k : k + 1, split:])
         pairs = {"inputs": here, "outcomes": drawn, "feedback": learned}
         steps.append((drawn, learned, log_prob))
     outcomes = {name: torch.cat([done[0][name] for done in steps], -1) for name in schema.outcomes}
@@ -253,7 +254,7 @@ def rollout(
     return outcomes, feedback, torch.where(valid, log_probs, 0.0)
 
 
-def _respond(
+def respond(
     net: Network,
     environment: Environment | None,
     trial: int,
@@ -261,6 +262,7 @@ def _respond(
     outcomes: dict[str, Tensor],
     uniform: Tensor,
 ) -> dict[str, Tensor]:
+    """Feedback on a trial's outcomes; empty where there is none to give."""
     if environment is None or not net.schema.feedback:
         return {}
     given = environment(trial, inputs, outcomes, uniform)
@@ -311,7 +313,7 @@ def block_conditionals(
 
 
 def _part(trials: Trials, start: int, stop: int) -> dict[str, dict[str, Tensor]]:
-    return {group: _trial(values, start, stop) for group, values in trials.items()}
+    return {group: trials_between(values, start, stop) for group, values in trials.items()}
 
 
 def _merged(
@@ -348,7 +350,7 @@ def block_rollout(
     for start in range(0, shape[2], block):
         stop = min(start + block, shape[2])
         cache = _merged(net, context, context_valid, done, valid[..., :start])
-        here = _trial(inputs, start, stop)
+        here = trials_between(inputs, start, stop)
         outcomes, feedback, log_prob = rollout(
             net, cache, here, valid[..., start:stop], params, noise[:, :, start:stop], lapse, environment, False
         )

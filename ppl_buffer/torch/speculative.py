@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ppl_buffer.schema import Categorical
 from ppl_buffer.torch.heads import trial_log_prob, trial_sample
-from ppl_buffer.torch.joint import Environment, empty
+from ppl_buffer.torch.joint import Environment, empty, respond, trials_between
 from ppl_buffer.torch.network import Cache, EncodedParams, Network, allocate, predict, step
 
 # Proposals at once for a trial that is redrawn, and the most of them. All n are refused with probability
@@ -110,9 +110,9 @@ def speculative_rollout(
         stop = min(first + lookahead, count)
         # The last final trial may have been redrawn: it enters the buffer anew, and those after it as their drafts.
         pairs = {"inputs": inputs, "outcomes": drafts.outcomes, "feedback": drafts.feedback}
-        pairs = {group: _trials(values, first - 1, stop - 1) for group, values in pairs.items()}
+        pairs = {group: trials_between(values, first - 1, stop - 1) for group, values in pairs.items()}
         exists = valid[..., first - 1 : stop - 1]
-        here, index = _trials(inputs, first, stop), trial[first:stop]
+        here, index = trials_between(inputs, first, stop), trial[first:stop]
         target, cache = step(net, cache, pairs, exists, here, params, begun + first - 1)
         tested = (index >= done[..., None]) & valid[..., first:stop]
         part = _update(net, _part(drafts, first, stop), target, tested, lapse, source)
@@ -126,15 +126,11 @@ def speculative_rollout(
     return drafts.outcomes, drafts.feedback, log_probs, drafts.kept, torch.where(valid, settled, 0)
 
 
-def _trials(values: Mapping[str, Tensor], start: int, stop: int) -> dict[str, Tensor]:
-    return {name: value[..., start:stop] for name, value in values.items()}
-
-
 def _part(drafts: Drafts, start: int, stop: int) -> Drafts:
     return Drafts(
         drafts.target[:, :, start:stop],
-        _trials(drafts.outcomes, start, stop),
-        _trials(drafts.feedback, start, stop),
+        trials_between(drafts.outcomes, start, stop),
+        trials_between(drafts.feedback, start, stop),
         drafts.log_probs[..., start:stop],
         drafts.kept[..., start:stop],
     )
@@ -166,12 +162,9 @@ def _respond(
         return {}
     steps = []
     for t in range(uniform.shape[2]):
-        here, drawn = _trials(inputs, t, t + 1), _trials(outcomes, t, t + 1)
-        steps.append(environment(first + t, here, drawn, uniform[:, :, t : t + 1]))
-    return {
-        name: torch.cat([torch.as_tensor(step[name], device=net.device).to(net.dtype) for step in steps], -1)
-        for name in net.schema.feedback
-    }
+        here, drawn = trials_between(inputs, t, t + 1), trials_between(outcomes, t, t + 1)
+        steps.append(respond(net, environment, first + t, here, drawn, uniform[:, :, t : t + 1]))
+    return {name: torch.cat([step[name] for step in steps], -1) for name in net.schema.feedback}
 
 
 def _update(
