@@ -640,7 +640,9 @@ class PosteriorCheck:
         """
         try:
             import torch
-            from sbi.diagnostics import check_tarp, run_tarp
+
+            import ppl_buffer.sbi  # noqa: F401  # first: it imports sbi with torch's checks left as they are
+            from sbi.diagnostics import check_tarp, run_tarp  # isort: skip
         except ImportError as error:
             raise ImportError("PosteriorCheck.tarp needs sbi: pip install 'ppl-buffer[sbi]'") from error
         truth = torch.as_tensor(np.stack(list(self.truth.values()), -1), dtype=torch.float32)

@@ -18,17 +18,22 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-
-try:
-    from sbi.neural_nets.estimators import ConditionalDensityEstimator
-    from sbi.utils import BoxUniform, MultipleIndependent
-except ModuleNotFoundError as error:  # pragma: no cover
-    raise ImportError(f"ppl_buffer.sbi needs {error.name}: pip install 'ppl-buffer[sbi]'") from error
+from torch.distributions import Distribution
 
 from ppl_buffer.predictive import Observed, Predictive, backend_of
 from ppl_buffer.prior import Prior
 from ppl_buffer.training.simulator import check_simulator, draw_data
 from ppl_buffer.trials import check_names, split_value, stack_value
+
+_validates = Distribution._validate_args
+try:
+    from sbi.neural_nets.estimators import ConditionalDensityEstimator
+    from sbi.utils import BoxUniform, MultipleIndependent
+except ModuleNotFoundError as error:  # pragma: no cover
+    raise ImportError(f"ppl_buffer.sbi needs {error.name}: pip install 'ppl-buffer[sbi]'") from error
+finally:
+    # A package below sbi turns the checks of all of torch's and Pyro's distributions off when it is imported.
+    Distribution.set_default_validate_args(_validates)
 
 
 class LikelihoodEstimator(ConditionalDensityEstimator):  # type: ignore[misc]

@@ -308,7 +308,7 @@ def test_priors_are_the_same_in_numpy_and_on_the_normal_scale() -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_tarp_by_sbi_tells_right_posteriors_from_narrow_ones() -> None:
-    pytest.importorskip("sbi")
+    pytest.importorskip("ppl_buffer.sbi", exc_type=ImportError)
     rng = np.random.default_rng(0)
     sets, draws = 300, 99
     truth = rng.normal(size=(2, sets))

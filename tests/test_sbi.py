@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
 
 import numpy as np
 import pytest
 
-pytest.importorskip("sbi")
 pytest.importorskip("pyro")
+# Before sbi's own modules: it imports them with torch's checks left as they are.
+pytest.importorskip("ppl_buffer.sbi", exc_type=ImportError)
 
 import torch  # noqa: E402
 from sbi.diagnostics import run_sbc, run_tarp  # noqa: E402
@@ -203,6 +206,11 @@ def test_an_estimator_says_what_does_not_fit(learning) -> None:
         LikelihoodEstimator(net, TRIALS, params=["gamma"])
     with pytest.raises(ValueError, match="simulator: expected the network's schema"):
         LikelihoodEstimator(net, TRIALS, simulator=Own(telling("torch"), PRIORS))
+
+
+def test_importing_leaves_the_checks_of_distributions_on() -> None:
+    script = "import pyro, ppl_buffer.sbi; import torch; assert torch.distributions.Distribution._validate_args"
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 # sbi's own tools ---------------------------------------------------------------------------------------------------
