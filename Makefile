@@ -30,7 +30,7 @@ test-slow: $(INSTALLED) ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
 demo: $(INSTALLED) ## fit people who learn from rewards, with NUTS; results in demo/
-	$(BIN)/python examples/selection_task.py
+	$(BIN)/ppl-buffer demo
 
 bench: $(INSTALLED) ## measure speed, and what the cards state, and write the cards
 	set -e; for name in rollout density gradient training_step effective_samples efficiency scaling speculative \

@@ -1,4 +1,4 @@
-"""The command line: ``ppl-buffer zoo``, ``fit``, ``compare``, ``evidence``, ``check``, ``train``.
+"""The command line: ``ppl-buffer zoo``, ``demo``, ``fit``, ``compare``, ``evidence``, ``check``, ``train``.
 
 A thin layer over the library: each command reads its arguments, calls one or two functions, and writes what they
 return.
@@ -221,12 +221,57 @@ def fit(
         report = write_report(
             found, out, title=f"{Path(model).stem}: a fit of {table.name}", source=str(table), command=command
         )
+    shown = found.summary
+    if found.hierarchical:
+        typer.echo("The group: the median person in natural units, and the spread of people on the logistic scale")
+        shown = shown[shown.index.str.endswith(("_group", "_spread"))]
+    typer.echo(shown.to_string(float_format=lambda x: f"{x:.3g}"))
     r_hat, least = found.r_hat, found.effective
     typer.echo(f"R-hat at most {r_hat:.3f}, effective sample size at least {least:.0f}, "
                f"divergences {found.diverging:.1%}; {found.seconds:.0f} s of sampling.")  # fmt: skip
     if not found.converged:
         typer.secho("Not converged as it should be: see the report.", fg=typer.colors.YELLOW)
     typer.echo(f"Written: {report} (open it in a browser), posterior.nc, summary.csv and figures beside it.")
+
+
+@app.command()
+def demo(
+    subjects: Annotated[str, typer.Option(help="How many people, fewest trials first, or all.")] = "13",
+    simulated: Annotated[bool, typer.Option(help="Simulated people, of which nothing has to be fetched.")] = False,
+    out: Out = Path("demo"),
+    warmup: Annotated[int, typer.Option(min=1, help="Warm-up draws of each chain.")] = 200,
+    draws: Annotated[int, typer.Option(min=4, help="Kept draws of each chain.")] = 400,
+    replicates: Annotated[int, typer.Option(min=1, help="Data sets drawn from the posterior.")] = 200,
+    seed: Seed = 0,
+    progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
+) -> None:
+    """Fit people who learn from rewards: data of the selection task, as `fit` does it with a table of yours."""
+    from ppl_buffer.datasets import selection_task, simulated_selection_task
+    from ppl_buffer.tables import write_trials
+
+    with _said():
+        if subjects != "all" and not (subjects.isdigit() and int(subjects) > 1):
+            raise ValueError(f"--subjects: expected 'all' or a number of at least 2, got {subjects!r}")
+        people = None
+        if not simulated:
+            try:
+                people = selection_task()
+            except FileNotFoundError as error:
+                typer.secho(f"The selection task is not here ({error}).", fg=typer.colors.YELLOW)
+        if people is None:
+            typer.echo("Simulated people of the same design are fitted: the results say nothing about real ones.")
+            people = simulated_selection_task(seed)
+        everybody = len(people.subjects)
+        if subjects != "all" and int(subjects) < everybody:
+            people = people.people(np.sort(np.argsort(people.trial_counts, kind="stable")[: int(subjects)]))
+            typer.echo(f"{subjects} of {everybody} people, those with the fewest trials; --subjects all takes all.")
+        out.mkdir(parents=True, exist_ok=True)
+        table = out / "trials.csv"
+        write_trials(people, table)
+    options: dict[str, Any] = {"warmup": warmup, "draws": draws, "replicates": replicates, "seed": seed}
+    words = "".join(f" --{name} {value}" for name, value in options.items())
+    typer.echo(f"$ ppl-buffer fit {shlex.quote(str(table))} --model noisy_q --out {shlex.quote(str(out))}{words}")
+    fit(table, "noisy_q", out=out, progress=progress, **options)
 
 
 @app.command()

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from ppl_buffer.simulators.noisy_q import NoisyQ
+
 Columns = dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]]
 
 
@@ -106,6 +108,26 @@ class TrialData:
     feedback: dict[str, np.ndarray]
     trial_mask: np.ndarray
 
+    def people(self, chosen: np.ndarray) -> TrialData:
+        """Some of the people, with no more padding than they need.
+
+        Args:
+            chosen: (n,) their rows, in the order wanted.
+        """
+        counts = self.trial_counts[chosen]
+
+        def part(group: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            return {name: value[chosen, : counts.max()] for name, value in group.items()}
+
+        return TrialData(
+            subjects=self.subjects[chosen],
+            trial_counts=counts,
+            inputs=part(self.inputs),
+            outcomes=part(self.outcomes),
+            feedback=part(self.feedback),
+            trial_mask=self.trial_mask[chosen, : counts.max()],
+        )
+
 
 def selection_task(path: str | os.PathLike[str] | None = None) -> TrialData:
     r"""Learning phase of the probabilistic selection task: 28 people, 113 to 360 trials each.
@@ -159,6 +181,38 @@ def selection_task(path: str | os.PathLike[str] | None = None) -> TrialData:
 
 # Words in the file of the conflict task, by the numbers that stand for them.
 _CONFLICT_CODES = {"stim": ("LL", "WL", "WW"), "conf": ("LC", "HC")}
+
+
+def simulated_selection_task(seed: int = 0) -> TrialData:
+    """What `selection_task` gives, but of 28 simulated people: for a machine that cannot fetch the real ones.
+
+    They learn as `ppl_buffer.simulators.NoisyQ` does, with parameters drawn from one population, and did 120 to 360
+    trials each. There are no response times.
+
+    Args:
+        seed: of the people.
+    """
+    rng = np.random.default_rng(seed)
+    task = NoisyQ()
+    counts = rng.permutation(np.repeat([120, 180, 240, 360], [13, 6, 4, 5]))
+    params = {}
+    for name, mean, spread, low, high in (
+        ("alpha", -1.8, 0.6, 0, 1),
+        ("beta", 0.2, 0.6, 0, 10),
+        ("kappa", 0.1, 0.4, -2, 2),
+        ("zeta", -1.5, 0.5, 0, 1),
+    ):
+        params[name] = low + (high - low) / (1 + np.exp(-mean - spread * rng.standard_normal(len(counts))))
+    inputs = task.inputs(rng, len(counts), int(counts.max()))
+    drawn = task.simulate(rng, params, inputs)
+    return TrialData(
+        subjects=np.arange(1, len(counts) + 1),
+        trial_counts=counts,
+        inputs=inputs,
+        outcomes={"choice": drawn["choice"]},
+        feedback={"reward": drawn["reward"]},
+        trial_mask=np.arange(counts.max()) < counts[:, None],
+    )
 
 
 def conflict_task(path: str | os.PathLike[str] | None = None) -> TrialData:

@@ -95,6 +95,22 @@ def read_trials(
     return _by_person(people, read, schema)
 
 
+def write_trials(trials: TrialData, path: str | os.PathLike[str]) -> None:
+    """Write trials as the CSV table that `read_trials` reads: a row a trial, people below each other.
+
+    Args:
+        trials: of people whose `subjects` differ.
+        path: the file; its folder must exist.
+    """
+    import pandas
+
+    exists = trials.trial_mask
+    variables = {**trials.inputs, **trials.outcomes, **trials.feedback}
+    columns = {"subject": np.repeat(trials.subjects, trials.trial_counts)}
+    columns["trial"] = 1 + np.nonzero(exists)[1]
+    pandas.DataFrame(columns | {name: x[exists] for name, x in variables.items()}).to_csv(path, index=False)
+
+
 def _frame(table: Any) -> tuple[Any, str]:
     try:
         import pandas

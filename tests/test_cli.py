@@ -15,8 +15,10 @@ pandas = pytest.importorskip("pandas")
 from typer.testing import CliRunner  # noqa: E402
 
 import ppl_buffer as pb  # noqa: E402
+from ppl_buffer import cli  # noqa: E402
 from ppl_buffer.cli import app, simulator_of  # noqa: E402
 from ppl_buffer.config import Config  # noqa: E402
+from ppl_buffer.datasets import simulated_selection_task  # noqa: E402
 from ppl_buffer.tables import read_trials  # noqa: E402
 from tests.networks import (  # noqa: E402
     Case,
@@ -101,6 +103,30 @@ def test_fit_writes_everything_and_answers_four_questions(checkpoint, tmp_path):
     assert alpha.dims == ("chain", "draw", "subject") and list(alpha.subject.values) == ["s0", "s1", "s2"]
     assert float(alpha.min()) > 0 and float(alpha.max()) < 1
     assert summary.loc["alpha[s0]", "mean"] == pytest.approx(float(alpha.sel(subject="s0").mean()))
+
+
+def test_the_demo_fits_those_with_the_fewest_trials_of_a_table_it_writes(tmp_path, monkeypatch):
+    fitted = {}
+    monkeypatch.setattr(cli, "fit", lambda table, model, **options: fitted.update(options, table=table, model=model))
+    out = tmp_path / "demo"
+    done = run("demo", "--simulated", "--subjects", 17, "--out", out, "--draws", 7, "--no-progress")
+    assert done.exit_code == 0 and "17 of 28 people" in done.output and "Simulated" in done.output
+    assert fitted.pop("model") == "noisy_q" and fitted.pop("out") == out and not fitted.pop("progress")
+    everybody = simulated_selection_task()
+    few = everybody.trial_counts <= np.sort(everybody.trial_counts)[16]
+    again = read_trials(fitted.pop("table"), NOISY_Q, simulator=TASK)
+    assert fitted == {"warmup": 200, "draws": 7, "replicates": 200, "seed": 0}
+    assert set(again.subjects) <= set(everybody.subjects[few]) and len(again.subjects) == 17
+    for row, subject in enumerate(again.subjects):
+        theirs, count = np.flatnonzero(everybody.subjects == subject)[0], again.trial_counts[row]
+        assert count == everybody.trial_counts[theirs] and again.trial_mask[row].sum() == count
+        for group in ("inputs", "outcomes", "feedback"):
+            for name, values in getattr(everybody, group).items():
+                np.testing.assert_array_equal(getattr(again, group)[name][row, :count], values[theirs, :count])
+    # Where there are no data, it says so and simulates; numbers of people that make no sense are refused.
+    monkeypatch.setenv("PPL_BUFFER_DATA", str(tmp_path))
+    assert "The selection task is not here" in run("demo", "--out", out).output
+    assert "--subjects: expected 'all'" in run("demo", "--subjects", 1, "--out", out).output
 
 
 def finished(boundary: float = 2.0):
