@@ -1,7 +1,8 @@
 """How well a network knows its model's likelihood, where that is exact: all parameters told, data from the prior.
 
-The mean difference of the log densities is KL(exact || network) a trial. For `rlddm` also the model evidence, nothing
-told, against importance sampling with the exact likelihood over the prior.
+The mean difference of the log densities is KL(exact || network) a trial. `collapsing_ddm` has no formula: there the
+reference is a numerical solution, within 3e-5 nats. For `rlddm` also the model evidence, nothing told, against
+importance sampling with the exact likelihood over the prior.
 
     python benchmarks/likelihood_accuracy.py ddm [--checkpoint PATH] [--backend torch] [--quick]
 """
@@ -25,7 +26,12 @@ import ppl_buffer as pb  # noqa: E402
 from ppl_buffer.evidence import importance_weights  # noqa: E402
 from ppl_buffer.predictive import Predictive  # noqa: E402
 from ppl_buffer.trials import stack_value  # noqa: E402
-from tests.references import drift_diffusion, multisensory, rl_drift_diffusion  # noqa: E402
+from tests.references import (  # noqa: E402
+    collapsing_drift_diffusion,
+    drift_diffusion,
+    multisensory,
+    rl_drift_diffusion,
+)
 
 Named = dict[str, np.ndarray]
 # Data sets scored at once: bounds the memory of one pass at 400 trials.
@@ -56,6 +62,10 @@ def exact_ddm(params: Named, data: Named) -> np.ndarray:
     return drift_diffusion.log_density({name: x[..., None] for name, x in params.items()}, data["choice"], data["rt"])
 
 
+def exact_collapsing_ddm(params: Named, data: Named) -> np.ndarray:
+    return collapsing_drift_diffusion.CollapsingDensity(params).log_density(data["choice"], data["rt"])
+
+
 def exact_rlddm(params: Named, data: Named) -> np.ndarray:
     return rl_drift_diffusion.exact_conditionals(params, *(data[name] for name in ("pair", "choice", "rt", "reward")))
 
@@ -74,6 +84,7 @@ def exact_multisensory(rho: float) -> Callable[[Named, Named], np.ndarray]:
 
 CASES = {
     "ddm": Case(pb.simulators.DriftDiffusion(), exact_ddm, (200,), 0.003),
+    "collapsing_ddm": Case(pb.simulators.CollapsingDriftDiffusion(), exact_collapsing_ddm, (200,), 0.003),
     "rlddm": Case(pb.simulators.RLDriftDiffusion(), exact_rlddm, (120, 360), 0.005, 1.5),
     "multisensory_rho1": Case(pb.simulators.MultisensoryCausalInference(1.0), exact_multisensory(1.0), (400,), 0.002),
     "multisensory_rho43": Case(

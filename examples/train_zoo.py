@@ -6,7 +6,8 @@ Train a network of the zoo: from a simulator to a checkpoint, with the settings 
 A run is resumable: stop it at any time, call it again with the same folder, and it goes on. When it has finished, the
 best checkpoint is in OUT/best.safetensors; `benchmarks/` holds a script that measures each network. What one learns:
 what a training run for a simulator of one's own looks like, and which options matter for trials that depend on each
-other (`noisy_q`, `rlddm`), for trials that do not (`ddm`, `multisensory_*`) and for a random function (`gp`).
+other (`noisy_q`, `rlddm`), for trials that do not (`ddm`, `collapsing_ddm`, `multisensory_*`) and for a random function
+(`gp`).
 
 ::
 
@@ -40,6 +41,10 @@ RECIPES: dict[str, tuple[Any, dict[str, Any]]] = {
     "ddm": (
         pb.simulators.DriftDiffusion(),
         {"steps": 6_000, "batch_size": 64, "trials": (8, 256), "context": (0, 256)},
+    ),
+    "collapsing_ddm": (
+        pb.simulators.CollapsingDriftDiffusion(),
+        {"steps": 4_000, "batch_size": 64, "trials": (8, 256), "context": (0, 256)},
     ),
     "rlddm": (pb.simulators.RLDriftDiffusion(), {"steps": 12_000, "trials": (40, 400)}),
 }

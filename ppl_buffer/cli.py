@@ -117,7 +117,8 @@ def simulator_of(net: Any, spec: str | None = None) -> Any:
             raise ValueError(f"simulator: expected the network's schema {net.schema}, got {simulator.schema}")
         return simulator
     known = pb.simulators
-    shipped: list[Any] = [known.NoisyQ(), known.DriftDiffusion(), known.RLDriftDiffusion(), known.GaussianProcess()]
+    shipped: list[Any] = [known.NoisyQ(), known.DriftDiffusion(), known.CollapsingDriftDiffusion()]
+    shipped += [known.RLDriftDiffusion(), known.GaussianProcess()]
     shipped += [known.MultisensoryCausalInference(rho=rho) for rho in (1, 4 / 3)]
     for simulator in shipped:
         name = getattr(simulator, "name", type(simulator).__name__)

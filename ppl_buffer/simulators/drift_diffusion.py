@@ -86,18 +86,25 @@ def _passage(rng: np.random.Generator, distance: np.ndarray, speed: np.ndarray) 
     waiting = np.arange(distance.size)
     while waiting.size:
         near, fast = distance[waiting], speed[waiting]
-        # Inverse Gaussian with mean near / fast and shape near**2 (Michael, Schucany & Haas 1976), with the smaller
-        # root written so that nothing cancels and drift 0 is legal.
-        ahead = near * fast
-        square = rng.standard_normal(waiting.size) ** 2
-        smaller = 1 / (ahead + 0.5 * square + np.sqrt(square * (ahead + 0.25 * square)))
-        larger = rng.random(waiting.size) * (1 + ahead * smaller) > 1
-        smaller[larger] = 1 / (ahead[larger] ** 2 * smaller[larger])
-        proposed = near**2 * smaller
+        proposed = inverse_gaussian(rng, near, fast)
         accepted = rng.random(waiting.size) < _untouched(proposed, near)
         time[waiting[accepted]] = proposed[accepted]
         waiting = waiting[~accepted]
     return time
+
+
+def inverse_gaussian(rng: np.random.Generator, distance: np.ndarray, speed: np.ndarray) -> np.ndarray:
+    """Time to a single boundary at `distance` of paths with unit variance and drift `speed` of at least 0 towards it.
+
+    Michael, Schucany & Haas (1976), The American Statistician 30, 88-90, with the smaller root written so that nothing
+    cancels and drift 0 is legal.
+    """
+    ahead = distance * speed
+    square = rng.standard_normal(distance.size) ** 2
+    smaller = 1 / (ahead + 0.5 * square + np.sqrt(square * (ahead + 0.25 * square)))
+    larger = rng.random(distance.size) * (1 + ahead * smaller) > 1
+    smaller[larger] = 1 / (ahead[larger] ** 2 * smaller[larger])
+    return distance**2 * smaller
 
 
 def _untouched(time: np.ndarray, distance: np.ndarray) -> np.ndarray:
