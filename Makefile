@@ -35,8 +35,8 @@ demo: $(INSTALLED) ## fit people who learn from rewards, with NUTS; results in d
 bench: $(INSTALLED) ## measure speed, and what the cards state, and write the cards
 	set -e; for name in rollout density gradient training_step effective_samples efficiency scaling speculative \
 	  posterior_predictive summary noisy_q_accuracy gp_accuracy multisensory_evidence_truth "multisensory_evidence_truth --simulated" \
-	  multisensory_evidence $(patsubst %,"likelihood_accuracy %",ddm rlddm multisensory_rho1 multisensory_rho43) \
-	  $(patsubst %,"posterior %",noisy_q ddm rlddm) make_card; do \
+	  multisensory_evidence $(patsubst %,"likelihood_accuracy %",ddm collapsing_ddm rlddm multisensory_rho1 multisensory_rho43) \
+	  $(patsubst %,"posterior %",noisy_q ddm rlddm) calibration arviz_conversion make_card; do \
 	  set -- $$name; script=$$1; shift; $(BIN)/python benchmarks/$$script.py "$$@"; done
 
 docs: $(INSTALLED) ## build the documentation into docs/_build/html; runs the tutorials
