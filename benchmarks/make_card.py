@@ -50,12 +50,14 @@ source and hears places stretched by 4/3 (`ppl_buffer.simulators.MultisensoryCau
 report, independent given the parameters, 2 % of them lapses.""",
 }
 RUNS = {
+    "collapsing_ddm": """The cosine of the learning rate was planned for 4,000 steps and after step 806 moved to end at
+3,000.""",
     "ddm": """The cosine of the learning rate was planned for 9,000 steps and after step 1,242 moved to end at 6,000.
 The range of a lapse was added to the schema after the training, which it does not touch.""",
     "multisensory_rho43": """It started from the weights of `multisensory_rho1`. The cosine of the learning rate was
 planned for 3,500 steps, after step 442 moved to end at 1,700, and after step 1,700 to end at 6,000.""",
-    "rlddm": """The cosine of the learning rate was planned for 6,000 steps, after step 3,377 moved to end at 4,400, and
-after step 4,400 to end at 11,000.""",
+    "rlddm": """The cosine of the learning rate was planned for 6,000 steps, after step 3,377 moved to end at 4,400,
+after step 4,400 to end at 11,000, and after step 7,331 to end at 9,300.""",
 }
 
 

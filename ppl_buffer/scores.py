@@ -48,6 +48,9 @@ MEANING = {
     "leave_one_out": "each trial from all others of its set, over the network's training prior",
 }
 
+# A Pareto tail is fitted to a fifth of the draws, and to no fewer than five.
+_FEWEST_DRAWS = 25
+
 
 @dataclass(frozen=True)
 class Score:
@@ -279,8 +282,13 @@ def _by_subject(table: Any) -> Any:
 def _smooth(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pareto smoothed, normalised log weights (n, S) and Pareto k (n,)."""
     if arviz_version() >= 1:
+        if log_weights.shape[-1] < _FEWEST_DRAWS:
+            # ArviZ 0.2x smooths nothing there and says so by k; 1.x raises an error of its insides.
+            weights = log_weights - logsumexp(log_weights, axis=-1, keepdims=True)
+            return weights, np.full(weights.shape[:-1], np.inf)
         arrays = importlib.import_module("arviz_stats.base").array_stats
-        weights, shapes = arrays.psislw(log_weights, axis=-1)
+        # 1.x takes log likelihoods, the negative of what 0.2x takes.
+        weights, shapes = arrays.psislw(-log_weights, axis=-1)
     else:
         weights, shapes = import_arviz().psislw(log_weights)
     return np.asarray(weights), np.asarray(shapes)
