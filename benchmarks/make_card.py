@@ -3,7 +3,7 @@
 Reads the JSON files in benchmarks/results/ and writes, beside each checkpoint, NAME.json (figures, shown by
 `ppl_buffer.zoo()`) and NAME.md (the card). No figure in a card is typed by hand.
 
-    python benchmarks/make_card.py [noisy_q] [gp] [ddm] [collapsing_ddm] [rlddm] [multisensory_rho1] [multisensory_rho43]
+    python benchmarks/make_card.py [NAME ...]
 """
 
 from __future__ import annotations
