@@ -186,7 +186,9 @@ def main() -> None:
     figures = {}
     for trials in case.trials:
         for special in (False, True) if getattr(case.simulator, "special_values", None) else (False,):
-            name = f"{trials} trials" + (f", {case.simulator.special_values} told" if special else "")
+            name = f"{trials} trials"
+            if special:
+                name += "".join(f", {param} = {value:g}" for param, value in case.simulator.special_values.items())
             figures[name] = likelihood(net, case, size, trials, special)
     harness.print_table(
         f"{options.name}: KL(exact || network), all told, {size} data sets from the prior (nats; bar {case.bar})",
