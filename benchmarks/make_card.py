@@ -230,7 +230,8 @@ def likelihood(name: str) -> None:
     if "evidence" in results:
         found, bar = results["evidence"], bars["evidence_rmse"]
         about = f"nothing told, {found['datasets']} data sets of {found['trials']} trials: RMSE of the log evidence"
-        rows.append((about, found["rmse"], bar, found["rmse"] <= bar))
+        for method, row in found["methods"].items():
+            rows.append((f"{about}, {method}", row["rmse"], bar, row["rmse"] <= bar))
     if posterior:
         found = posterior["results"]
         shift, ratio = found["mean_shift_in_sd"], found["sd_ratio"]

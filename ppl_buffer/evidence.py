@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from ppl_buffer.checkpoint import to_numpy
 from ppl_buffer.predictive import Predictive, backend_of
 from ppl_buffer.prior import Prior
-from ppl_buffer.trials import as_floating
+from ppl_buffer.trials import as_floating, split_value
 
 if TYPE_CHECKING:
     import pandas
@@ -241,6 +241,7 @@ def _by_draw(
     batch = data.batch_shape
     size = int(np.prod(batch, dtype=int))
     at_once = max(1, _TRIALS_AT_ONCE // (size * data.trials))
+    below = _below_outcomes(net, priors, value, trial_mask, size)
     rng = np.random.default_rng(seed)
     bar = tqdm(disable=not progress, unit="draw", desc="log evidence")
 
@@ -254,7 +255,7 @@ def _by_draw(
             full = np.concatenate([piece, np.repeat(piece[-1:], missing, 0)])
             chosen: dict[str, Any] = {}
             for index, (name, stated) in enumerate(priors.items()):
-                probability = np.clip(ndtr(full[..., index]), _TAIL, 1 - _TAIL)
+                probability = np.clip(ndtr(full[..., index]) * below.get(name, 1.0), _TAIL, 1 - _TAIL)
                 values = stated.quantile(probability).reshape(len(full), *batch)
                 if stated.relative_to is not None:
                     values = values + np.asarray({**known, **chosen}[stated.relative_to])
@@ -267,7 +268,29 @@ def _by_draw(
 
     with bar:
         weights = importance_weights(log_likelihood, size, len(names), draws, rng)
+    with np.errstate(divide="ignore"):
+        weights = weights + sum(np.log(probability) for probability in below.values())
     return weights.reshape(draws, *batch)
+
+
+def _below_outcomes(
+    net: Any, priors: Mapping[str, Prior], value: Any, trial_mask: Any, size: int
+) -> dict[str, np.ndarray]:
+    """Prior probability (size,) that a parameter lies below all the outcomes that must exceed it, by parameter.
+
+    Elsewhere the likelihood is 0. Few draws of the whole prior would count, and a proposal fitted to them may end on a
+    single one; so the integral is taken over this part.
+    """
+    found: dict[str, np.ndarray] = {}
+    if net.schema.contamination:  # then there are outcomes below as well
+        return found
+    for outcome, name in net.schema.floors.items():
+        if name in priors and priors[name].relative_to is None:
+            seen = to_numpy(split_value(net.schema, value)[outcome])
+            exists = True if trial_mask is None else to_numpy(trial_mask).astype(bool)
+            least = np.where(exists, seen, np.inf).min(-1).reshape(size)
+            found[name] = np.minimum(priors[name].cumulative(least), found.get(name, 1.0))
+    return found
 
 
 def _priors(net: Any, given: Mapping[str, Prior] | None, names: Sequence[str]) -> dict[str, Prior]:

@@ -125,6 +125,32 @@ class Prior:
             case _:
                 return special.betaincinv(a["concentration1"], a["concentration0"], u)
 
+    def cumulative(self, value: np.ndarray) -> np.ndarray:
+        """The prior's probability of lying below values (or differences), any shape: the inverse of `quantile`."""
+        from scipy import special
+
+        a, x = self.arguments, np.asarray(value, dtype=float)
+        # Of what is never below 0, nothing lies below less.
+        positive = np.maximum(x, 0.0)
+        match self.family:
+            case "Uniform":
+                return np.clip((x - a["low"]) / (a["high"] - a["low"]), 0.0, 1.0)
+            case "Normal":
+                return special.ndtr((x - a["loc"]) / a["scale"])
+            case "TruncatedNormal":
+                below_low, below_high = _masses(a)
+                below = special.ndtr((x - a["loc"]) / a["scale"])
+                return np.clip((below - below_low) / (below_high - below_low), 0.0, 1.0)
+            case "LogNormal":
+                with np.errstate(divide="ignore"):
+                    return special.ndtr((np.log(positive) - a["loc"]) / a["scale"])
+            case "HalfNormal":
+                return 2 * special.ndtr(positive / a["scale"]) - 1
+            case "Gamma":
+                return special.gammainc(a["concentration"], a["rate"] * positive)
+            case _:
+                return special.betainc(a["concentration1"], a["concentration0"], np.clip(x, 0.0, 1.0))
+
     def box(self) -> tuple[float, float]:
         """Interval that a training run can be said to have covered: all between bounds, else 99.98 % of the mass.
 

@@ -99,6 +99,35 @@ def test_a_prior_can_be_relative_to_another_parameter():
 
 
 @pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_a_parameter_below_all_outcomes_is_integrated_up_to_the_least_of_them(backend):
+    pytest.importorskip(backend)
+    priors = {"drift": Prior.uniform(-1.0, 1.0), "delay": Prior("Gamma", {"concentration": 2.0, "rate": 0.5}),
+              "bound": Prior.uniform(1.0, 2.0)}  # fmt: skip
+    record = Record(box={name: prior.box() for name, prior in priors.items()}, priors=priors, trials=11, context=0,
+                    simulator="none")  # fmt: skip
+    net, given = network(DECISION, backend, record), data(DECISION, batch=2, trials=5, context=False)
+    value = np.array(given.value)
+    value[..., 1] = np.abs(value[..., 1]) + np.array([[0.4], [1.7]])
+    value[0, 3, 1] = 0.01  # no such trial
+    exists = np.array([[True, True, True, False, True], [True] * 5])
+    told = {"drift": np.zeros(2, np.float32), "bound": np.full(2, 1.5, np.float32)}
+    found = pb.log_evidence(net, given.inputs, value, params=told, trial_mask=exists, method="importance", draws=500,
+                            **QUIET)  # fmt: skip
+    assert np.isfinite(found.terms).all()
+    for row in range(2):
+        least = value[row, exists[row], 1].min()
+        grid = least * (np.arange(4000) + 0.5) / 4000
+        delay = np.stack([grid, grid], -1).astype(np.float32)
+        likelihood = Predictive(net, given.inputs, params={**{k: x[None] for k, x in told.items()}, "delay": delay},
+                                trial_mask=exists, outside="ignore")  # fmt: skip
+        terms = np.asarray(likelihood.joint_log_prob(array(backend, value)), dtype=float)[:, row]
+        density = scipy.stats.gamma(2.0, scale=2.0).logpdf(grid)
+        expected = scipy.special.logsumexp(terms + density) + np.log(least / 4000)
+        assert abs(found.log_evidence[row] - expected) < 5 * found.standard_error[row] + 1e-3
+    assert (found.standard_error < 0.1).all()
+
+
+@pytest.mark.parametrize("backend", ["torch", "jax"])
 def test_autoregressive_method_averages_densities_over_orders(backend):
     pytest.importorskip(backend)
     net, given = network(FUNCTION, backend, FUNCTION_RECORD), data(FUNCTION, batch=2, trials=5, context=False)

@@ -32,6 +32,13 @@ def test_draws_follow_the_distribution(prior, reference):
 
 
 @pytest.mark.parametrize(("prior", "reference"), FAMILIES, ids=IDS)
+def test_cumulative_probabilities_are_the_distribution_s_own(prior, reference):
+    values = np.concatenate([[-3.0, 0.0], reference.ppf([0.001, 0.13, 0.5, 0.77, 0.999]), [11.0]])
+    np.testing.assert_allclose(prior.cumulative(values), reference.cdf(values), atol=1e-10)
+    np.testing.assert_allclose(prior.quantile(prior.cumulative(values[2:7])), values[2:7], rtol=1e-9)
+
+
+@pytest.mark.parametrize(("prior", "reference"), FAMILIES, ids=IDS)
 def test_box_holds_all_between_bounds_and_nearly_all_of_the_rest(prior, reference):
     low, high = prior.box()
     if "low" in prior.arguments:
