@@ -133,27 +133,32 @@ def main() -> None:
     parser.add_argument("--rho43", default="multisensory_rho43", help="name in the zoo, or a path")
     parser.add_argument("--data", default=None, help="file or folder of the audio-visual data")
     parser.add_argument("--parts", default="runs/multisensory_evidence", help="folder of the methods' estimates")
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
-    parser.add_argument("--groups", nargs="+", default=list(GROUPS), choices=GROUPS)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS), help="to estimate by")
+    parser.add_argument("--groups", nargs="+", default=list(GROUPS), choices=GROUPS, help="to estimate of")
     options = parser.parse_args()
     nets = {"1": pb.load(options.rho1, backend="torch"), "4/3": pb.load(options.rho43, backend="torch")}
     parts = Path(options.parts)
     parts.mkdir(parents=True, exist_ok=True)
     results: dict[str, Any] = {}
-    estimates: dict[str, dict[str, Any]] = {group: {} for group in options.groups}
-    for group, found in estimates.items():
+
+    def part(group: str, name: str) -> Path:
+        return parts / f"{group}_{name.replace(' ', '').replace('=', '')}.json"
+
+    for group in options.groups:
         if group == "people":
             data = audiovisual_localization(options.data)
             sets = dict.fromkeys(RHOS, (data.inputs, data.outcomes["response"]))
         else:
             sets = {name: simulated(name) for name in RHOS}
         for name in options.methods:
-            file = parts / f"{group}_{name.replace(' ', '').replace('=', '')}.json"
-            if not file.exists():
+            if not part(group, name).exists():
                 print(f"{group}, {name}", flush=True)
-                write_atomic(file, json.dumps(estimate(nets, sets, METHODS[name])).encode())
-            found[name] = json.loads(file.read_text())
-    for group, found in estimates.items():
+                write_atomic(part(group, name), json.dumps(estimate(nets, sets, METHODS[name])).encode())
+    for group in GROUPS:
+        # All that is known, also from earlier calls.
+        found = {name: json.loads(part(group, name).read_text()) for name in METHODS if part(group, name).exists()}
+        if not found:
+            continue
         truth = truths(group)
         summaries = {name: summarize(group, result, truth) for name, result in found.items()}
         results[group] = {"methods": summaries, "estimates": {name: x["estimates"] for name, x in found.items()}}
