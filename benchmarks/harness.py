@@ -15,6 +15,7 @@ import json
 import math
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -348,20 +349,30 @@ def _resident_peak(function: Callable[[], Any]) -> int:
     import ctypes
     import resource
 
-    # Compilation needs more memory than what it compiles: give back what it freed, and forget its peak.
-    baseline = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    if sys.platform == "linux":
-        ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        baseline = pages * resource.getpagesize() // 1024
+    if sys.platform != "linux":
+        unit = 1 if sys.platform == "darwin" else 1024
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        function()
+        return max(0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit
+
+    def status(field: str) -> int:
+        found = re.search(rf"^{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+        assert found is not None
+        return 1024 * int(found[1])
+
+    # Compilation needs more memory than what it compiles: give back what it freed, and forget its peak. (`getrusage`
+    # would not forget: it also remembers the peak of the process that started this one.)
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    before = status("VmRSS")
     function()
-    kilobyte = 1 if sys.platform == "darwin" else 1024
-    return max(0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - baseline) * kilobyte
+    return max(0, status("VmHWM") - before)
 
 
 def in_own_process(script: str, *arguments: Any) -> Any:
     """Run a script of this folder in a fresh Python process; returns what its last line of output says as JSON."""
     command = [sys.executable, str(Path(__file__).parent / script), *map(str, arguments)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    # glibc raises this threshold as it goes, and then keeps what was freed: peaks of one call would differ by a half.
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**17)}
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     return json.loads(done.stdout.splitlines()[-1])
