@@ -7,11 +7,13 @@ boundary between two steps is drawn from the law of the Brownian bridge.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from ppl_buffer.prior import Prior
-from ppl_buffer.schema import Categorical, Interval, Positive, Real, Schema
-from ppl_buffer.simulators.drift_diffusion import Arrays, check_params, inverse_gaussian
+from ppl_buffer.schema import Interval
+from ppl_buffer.simulators.drift_diffusion import Diffusion, inverse_gaussian
 
 # Longest step, as a share of the squared separation: even a path that is at one boundary reaches the other one within
 # the step with a probability of only 2 Phi(-5) = 6e-7.
@@ -21,7 +23,7 @@ _SHARE = 1 / 25
 _LATE = 2e-5
 
 
-class CollapsingDriftDiffusion:
+class CollapsingDriftDiffusion(Diffusion):
     """Choices between two options, and response times, under boundaries that close in on each other.
 
     Evidence X starts at ``starting_point * boundary`` and moves as dX = ``drift`` dt + dW, with unit variance a
@@ -38,54 +40,18 @@ class CollapsingDriftDiffusion:
             0.69 / ``collapse`` seconds. 0 is legal and trained: it is the drift-diffusion model.
     """
 
-    priors = {
-        "drift": Prior.uniform(-3.0, 3.0),
-        "boundary": Prior.uniform(0.6, 5.0),
-        "starting_point": Prior.uniform(0.1, 0.9),
-        "non_decision_time": Prior.uniform(0.0, 2.0),
-        "collapse": Prior.uniform(0.0, 3.0),
-    }
+    priors = Diffusion.priors | {"collapse": Prior.uniform(0.0, 3.0)}
     # Whether boundaries collapse at all is what one asks first.
     special_values = {"collapse": 0.0}
-    schema = Schema(
-        params={
-            "drift": Real(),
-            "boundary": Positive(),
-            "starting_point": Interval(0, 1),
-            "non_decision_time": Positive(),
-            "collapse": Interval(0, 3, closed=True),
-        },
-        outcomes={"choice": Categorical(2), "rt": Positive(above="non_decision_time", lapse=(0, 20))},
-        independent=True,
-    )
+    schema = replace(Diffusion.schema, params={**Diffusion.schema.params, "collapse": Interval(0, 3, closed=True)})
 
-    def prior(self, rng: np.random.Generator, size: int) -> Arrays:
-        """Draw parameters: dict name -> (size,)."""
-        return {name: prior.sample(rng, size) for name, prior in self.priors.items()}
-
-    def inputs(self, rng: np.random.Generator, size: int, trials: int) -> Arrays:
-        """Nothing is shown: {}."""
-        return {}
-
-    def simulate(self, rng: np.random.Generator, params: Arrays, inputs: Arrays, trials: int | None = None) -> Arrays:
-        """Draw ``choice`` in {0, 1} and ``rt`` in seconds, each (size, trials).
-
-        Args:
-            rng: the only source of randomness.
-            params: dict name -> (size,).
-            inputs: {}.
-            trials: number of trials.
-
-        Raises:
-            ValueError: if a parameter is missing or not legal, or `trials` is not given.
-        """
-        if trials is None:
-            raise ValueError("trials: expected a number, since there are no inputs, got None")
-        checked = check_params(self.schema, params)
-        drift, boundary, start, non_decision_time, collapse = (np.repeat(values, trials) for values in checked.values())
-        choice, time = _first_passage(rng, drift, boundary, start, collapse)
-        shape = (-1, trials)
-        return {"choice": choice.reshape(shape), "rt": (non_decision_time + time).reshape(shape)}
+    def decide(
+        self, rng: np.random.Generator, shape: tuple[int, int], **params: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """See `Diffusion.decide`."""
+        each = (np.broadcast_to(values, shape).ravel() for values in params.values())
+        choice, time = _first_passage(rng, *each)
+        return choice.reshape(shape), time.reshape(shape)
 
 
 def _first_passage(

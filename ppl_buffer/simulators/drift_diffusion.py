@@ -8,6 +8,7 @@ Journal of Mathematical Psychology 53, 222-230, and of HDDM (Wiecki, Sofer & Fra
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -143,41 +144,25 @@ def check_params(schema: Schema, params: Arrays) -> Arrays:
     return checked
 
 
-class DriftDiffusion:
-    """Choices between two options, and response times.
+class Diffusion:
+    """Base of simulators of independent decisions by a diffusion between two boundaries.
 
-    Evidence X starts at ``starting_point * boundary`` and moves as dX = v dt + dW, with unit variance a second, until
-    it leaves the interval from 0 to ``boundary``: at the top ``choice`` is 1, at the bottom 0. The response time is
-    that moment plus ``non_decision_time``. The drift v of each trial is Normal(drift, drift_variability**2). Given
-    all parameters the trials are independent.
-
-    Parameters, uniform over the box in `priors`:
-        ``drift``: mean evidence a second.
-        ``boundary``: separation of the two boundaries (HDDM's a; twice the a of HSSM and ssm-simulators).
-        ``starting_point``: share of the separation, in (0, 1); 0.5 is unbiased.
-        ``non_decision_time``: seconds for everything but the decision; no response is faster.
-        ``drift_variability``: standard deviation of the drift across trials; 0 is legal and trained.
-
-    The box is that of the likelihood networks of HDDM and HSSM for this model, ``ddm_sdv`` (Fengler, Govindarajan,
-    Chen & Frank 2021, eLife 10, e65074), with their a doubled.
+    A subclass states `priors` and `schema`, whose parameters and outcomes begin with those below, and says in `decide`
+    how long evidence takes, and to which boundary.
     """
 
-    priors = {
+    priors: dict[str, Prior] = {
         "drift": Prior.uniform(-3.0, 3.0),
         "boundary": Prior.uniform(0.6, 5.0),
         "starting_point": Prior.uniform(0.1, 0.9),
         "non_decision_time": Prior.uniform(0.0, 2.0),
-        "drift_variability": Prior.uniform(0.0, 2.5),
     }
-    # Most people fit the model without it.
-    special_values = {"drift_variability": 0.0}
     schema = Schema(
         params={
             "drift": Real(),
             "boundary": Positive(),
             "starting_point": Interval(0, 1),
             "non_decision_time": Positive(),
-            "drift_variability": Interval(0, 2.5, closed=True),
         },
         outcomes={"choice": Categorical(2), "rt": Positive(above="non_decision_time", lapse=(0, 20))},
         independent=True,
@@ -205,13 +190,52 @@ class DriftDiffusion:
         """
         if trials is None:
             raise ValueError("trials: expected a number, since there are no inputs, got None")
-        drift, boundary, start, non_decision_time, variability = (
-            values[:, None] for values in check_params(self.schema, params).values()
-        )
-        shape = (len(drift), trials)
-        drift = drift + variability * rng.standard_normal(shape)
+        checked = {name: values[:, None] for name, values in check_params(self.schema, params).items()}
+        non_decision_time = checked.pop("non_decision_time")
+        choice, time = self.decide(rng, (len(non_decision_time), trials), **checked)
+        return {"choice": choice, "rt": non_decision_time + time}
+
+    def decide(
+        self, rng: np.random.Generator, shape: tuple[int, int], **params: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Choices and decision times in seconds, both of `shape` (size, trials); each parameter is (size, 1)."""
+        raise NotImplementedError
+
+
+class DriftDiffusion(Diffusion):
+    """Choices between two options, and response times.
+
+    Evidence X starts at ``starting_point * boundary`` and moves as dX = v dt + dW, with unit variance a second, until
+    it leaves the interval from 0 to ``boundary``: at the top ``choice`` is 1, at the bottom 0. The response time is
+    that moment plus ``non_decision_time``. The drift v of each trial is Normal(drift, drift_variability**2). Given
+    all parameters the trials are independent.
+
+    Parameters, uniform over the box in `priors`:
+        ``drift``: mean evidence a second.
+        ``boundary``: separation of the two boundaries (HDDM's a; twice the a of HSSM and ssm-simulators).
+        ``starting_point``: share of the separation, in (0, 1); 0.5 is unbiased.
+        ``non_decision_time``: seconds for everything but the decision; no response is faster.
+        ``drift_variability``: standard deviation of the drift across trials; 0 is legal and trained.
+
+    The box is that of the likelihood networks of HDDM and HSSM for this model, ``ddm_sdv`` (Fengler, Govindarajan,
+    Chen & Frank 2021, eLife 10, e65074), with their a doubled.
+    """
+
+    priors = Diffusion.priors | {"drift_variability": Prior.uniform(0.0, 2.5)}
+    # Most people fit the model without it.
+    special_values = {"drift_variability": 0.0}
+    schema = replace(
+        Diffusion.schema, params={**Diffusion.schema.params, "drift_variability": Interval(0, 2.5, closed=True)}
+    )
+
+    def decide(
+        self, rng: np.random.Generator, shape: tuple[int, int], **params: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """See `Diffusion.decide`."""
+        boundary, start = params["boundary"], params["starting_point"]
+        drift = params["drift"] + params["drift_variability"] * rng.standard_normal(shape)
         choice = (rng.random(shape) < choice_probability(drift, boundary, start)).astype(int)
-        return {"choice": choice, "rt": non_decision_time + decision_time(rng, drift, boundary, start, choice)}
+        return choice, decision_time(rng, drift, boundary, start, choice)
 
     def simulate_with_probabilities(
         self, rng: np.random.Generator, params: Arrays, inputs: Arrays, trials: int | None = None
