@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for the results")
     parser.add_argument("--quick", action="store_true", help="4 people, few draws: only to see that it runs")
     options = parser.parse_args()
-    sampling = {"chains": 2, "warmup": 200, "draws": 400, "replicates": 200}
+    sampling = {"chains": 2, "warmup": 200, "draws": 500, "replicates": 150}
     if options.quick:
         options.subjects, sampling = 4, {"chains": 2, "warmup": 20, "draws": 20, "replicates": 20}
     # Chains run at the same time, each on a device of its own; JAX must hear of it first.

@@ -241,8 +241,8 @@ def demo(
     simulated: Annotated[bool, typer.Option(help="Simulated people, of which nothing has to be fetched.")] = False,
     out: Out = Path("demo"),
     warmup: Annotated[int, typer.Option(min=1, help="Warm-up draws of each chain.")] = 200,
-    draws: Annotated[int, typer.Option(min=4, help="Kept draws of each chain.")] = 400,
-    replicates: Annotated[int, typer.Option(min=1, help="Data sets drawn from the posterior.")] = 200,
+    draws: Annotated[int, typer.Option(min=4, help="Kept draws of each chain.")] = 500,
+    replicates: Annotated[int, typer.Option(min=1, help="Data sets drawn from the posterior.")] = 150,
     seed: Seed = 0,
     progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
 ) -> None:

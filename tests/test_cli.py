@@ -115,7 +115,7 @@ def test_the_demo_fits_those_with_the_fewest_trials_of_a_table_it_writes(tmp_pat
     everybody = simulated_selection_task()
     few = everybody.trial_counts <= np.sort(everybody.trial_counts)[16]
     again = read_trials(fitted.pop("table"), NOISY_Q, simulator=TASK)
-    assert fitted == {"warmup": 200, "draws": 7, "replicates": 200, "seed": 0}
+    assert fitted == {"warmup": 200, "draws": 7, "replicates": 150, "seed": 0}
     assert set(again.subjects) <= set(everybody.subjects[few]) and len(again.subjects) == 17
     for row, subject in enumerate(again.subjects):
         theirs, count = np.flatnonzero(everybody.subjects == subject)[0], again.trial_counts[row]
