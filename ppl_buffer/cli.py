@@ -231,7 +231,12 @@ def fit(
     typer.echo(f"R-hat at most {r_hat:.3f}, effective sample size at least {least:.0f}, "
                f"divergences {found.diverging:.1%}; {found.seconds:.0f} s of sampling.")  # fmt: skip
     if not found.converged:
-        typer.secho("Not converged as it should be: see the report.", fg=typer.colors.YELLOW)
+        said = "Means and spreads can be read, ends of intervals not yet: take more --draws before you publish."
+        if not found.readable:
+            said = "Do not read the posterior; the report says what is wrong, and what to do."
+        elif np.isnan(r_hat):
+            said = "One chain cannot tell whether it has settled: take --chains 2 or more."
+        typer.secho(said, fg=typer.colors.YELLOW)
     typer.echo(f"Written: {report} (open it in a browser), posterior.nc, summary.csv and figures beside it.")
 
 

@@ -41,6 +41,8 @@ MEAN_SCALE, SPREAD_MEDIAN, SPREAD_SCALE = 1.5, 0.5, 0.7
 _EDGE = 0.02
 # What an effective sample size and R-hat should be (Vehtari et al. 2021, Bayesian Analysis 16, 667-718), by quantity.
 LEAST_EFFECTIVE, MOST_R_HAT, MOST_DIVERGING = 400, 1.01, 0.01
+# Above either of these a posterior is not to be read at all.
+_HOPELESS_R_HAT, _HOPELESS_DIVERGING = 1.05, 0.05
 # The mapping ends short of the very bounds, which may not be legal.
 _MARGIN = 1e-4
 
@@ -319,6 +321,11 @@ class Fit:
     def converged(self) -> bool:
         """Whether R-hat, effective sample size and divergences are all as they should be."""
         return self.r_hat <= MOST_R_HAT and self.effective >= LEAST_EFFECTIVE and self.diverging < MOST_DIVERGING
+
+    @property
+    def readable(self) -> bool:
+        """Whether means and spreads can be read at least; of a single chain only the divergences tell."""
+        return not self.r_hat > _HOPELESS_R_HAT and self.diverging < _HOPELESS_DIVERGING
 
     def edge(self, name: str) -> float:
         """Share of a parameter's draws at an edge of the trained range beyond which other values would be legal.

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 # Share of draws outside the trained range, or at its edge, from which on a report says so.
 _OUTSIDE, _AT_EDGE = 0.01, 0.05
-# R-hat above which a posterior is not to be read at all.
-_HOPELESS = 1.05
 # More categories of an input than this are too many panels.
 _MOST_PANELS = 6
 _GOOD, _LOOK, _BAD = "good", "look", "bad"
@@ -257,7 +255,7 @@ def _converged(fit: Fit, figures: Figures) -> Part:
         mark, answer = _GOOD, f"{chains} chains of {draws} draws agree, and hold enough independent draws."
     elif not several:
         mark, answer = _LOOK, "One chain cannot tell whether it has settled. Take <code>--chains 2</code> or more."
-    elif fit.r_hat > _HOPELESS or fit.diverging >= 0.05:
+    elif not fit.readable:
         mark = _BAD
         answer = "The chains have not met: do not read the posterior. Take more <code>--warmup</code> and draws" + (
             "; divergences ask for <code>--target-accept 0.95</code>." if fit.diverging >= MOST_DIVERGING else "."
@@ -338,7 +336,7 @@ def _people(fit: Fit, figures: Figures) -> Part:
         answer, mark = "There is one person.", _LOOK
         return "people", question, mark, answer, _each(fit, names) + _image(figures, ["people"])
     best = names[int(np.argmax(far))]
-    if not (fit.converged or math.isnan(fit.r_hat)) and fit.r_hat > _HOPELESS:
+    if not fit.readable:
         mark, answer = _BAD, "The chains have not met, so that these figures say nothing yet."
     elif max(far) < 0.3:
         mark = _LOOK
