@@ -36,8 +36,9 @@ class CollapsingDriftDiffusion(Diffusion):
         ``boundary``: separation of the two boundaries at the start (twice PyDDM's B).
         ``starting_point``: share of that separation, in (0, 1); 0.5 is unbiased.
         ``non_decision_time``: seconds for everything but the decision; no response is faster.
-        ``collapse``: rate a second at which the boundaries close in (PyDDM's tau); the separation halves every
-            0.69 / ``collapse`` seconds. 0 is legal and trained: it is the drift-diffusion model.
+        ``collapse``: rate a second at which the boundaries close in; 0 is legal and trained.
+
+    The separation halves every 0.69 / ``collapse`` seconds; without collapse this is the drift-diffusion model.
     """
 
     priors = Diffusion.priors | {"collapse": Prior.uniform(0.0, 3.0)}
