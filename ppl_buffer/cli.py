@@ -56,6 +56,12 @@ Simulated = Annotated[
 ]
 Out = Annotated[Path, typer.Option(help="Folder for the results, made if it does not exist.")]
 Seed = Annotated[int, typer.Option(help="Of everything random.")]
+Warmup = Annotated[int, typer.Option(min=1, help="Warm-up draws of each chain.")]
+Draws = Annotated[int, typer.Option(min=4, help="Kept draws of each chain.")]
+Replicates = Annotated[int, typer.Option(min=1, help="Data sets drawn from the posterior.")]
+Progress = Annotated[bool, typer.Option(help="Show progress bars.")]
+Orders = Annotated[int, typer.Option(min=1, help="Orders of the trials of the autoregressive method.")]
+ParameterDraws = Annotated[int, typer.Option(min=1, help="Parameter draws of the importance method.")]
 
 
 @contextlib.contextmanager
@@ -177,14 +183,14 @@ def fit(
     separate: Annotated[bool, typer.Option(help="Each person alone, instead of draws from one population.")] = False,
     lapse: Annotated[float, typer.Option(help="Probability that a trial is a lapse; 0.02 suits response times.")] = 0.0,
     chains: Annotated[int, typer.Option(min=1, help="Chains, which run at the same time.")] = 2,
-    warmup: Annotated[int, typer.Option(min=1, help="Warm-up draws of each chain.")] = 200,
-    draws: Annotated[int, typer.Option(min=4, help="Kept draws of each chain.")] = 350,
-    replicates: Annotated[int, typer.Option(min=1, help="Data sets drawn from the posterior.")] = 200,
+    warmup: Warmup = 200,
+    draws: Draws = 350,
+    replicates: Replicates = 200,
     target_accept: Annotated[float, typer.Option(help="Of NUTS; nearer to 1 where transitions diverge.")] = 0.8,
     tree_depth: Annotated[int, typer.Option(min=1, help="Of NUTS: at most 2 ** depth - 1 gradients a draw.")] = 4,
     simulator: Simulated = None,
     seed: Seed = 0,
-    progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
+    progress: Progress = True,
 ) -> None:
     """Fit people to a model, all together, and write a report: did it converge, does it fit, can it be trusted."""
     with _said():
@@ -245,11 +251,11 @@ def demo(
     subjects: Annotated[str, typer.Option(help="How many people, fewest trials first, or all.")] = "13",
     simulated: Annotated[bool, typer.Option(help="Simulated people, of which nothing has to be fetched.")] = False,
     out: Out = Path("demo"),
-    warmup: Annotated[int, typer.Option(min=1, help="Warm-up draws of each chain.")] = 200,
-    draws: Annotated[int, typer.Option(min=4, help="Kept draws of each chain.")] = 500,
-    replicates: Annotated[int, typer.Option(min=1, help="Data sets drawn from the posterior.")] = 150,
+    warmup: Warmup = 200,
+    draws: Draws = 500,
+    replicates: Replicates = 150,
     seed: Seed = 0,
-    progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
+    progress: Progress = True,
 ) -> None:
     """Fit people who learn from rewards: data of the selection task, as `fit` does it with a table of yours."""
     from ppl_buffer.datasets import selection_task, simulated_selection_task
@@ -290,11 +296,11 @@ def evidence(
     recode: Recode = None,
     scale: Scale = None,
     method: Annotated[str, typer.Option(help="importance or autoregressive.")] = "importance",
-    orders: Annotated[int, typer.Option(min=1, help="Orders of the trials (autoregressive).")] = 128,
-    draws: Annotated[int, typer.Option(min=1, help="Parameter draws (importance).")] = 2000,
+    orders: Orders = 128,
+    draws: ParameterDraws = 2000,
     simulator: Simulated = None,
     seed: Seed = 0,
-    progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
+    progress: Progress = True,
 ) -> None:
     """Log evidence of each person's trials under a model."""
     import pandas
@@ -334,10 +340,10 @@ def compare(
     recode: Recode = None,
     scale: Scale = None,
     method: Annotated[str, typer.Option(help="both, importance or autoregressive.")] = "both",
-    draws: Annotated[int, typer.Option(min=1, help="Parameter draws of the importance method.")] = 2000,
-    orders: Annotated[int, typer.Option(min=1, help="Orders of the trials of the autoregressive method.")] = 128,
+    draws: ParameterDraws = 2000,
+    orders: Orders = 128,
     seed: Seed = 0,
-    progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
+    progress: Progress = True,
 ) -> None:
     """Compare models of the same trials by their evidence, person by person."""
     with _said():
@@ -385,7 +391,7 @@ def check(
     posterior: Annotated[bool, typer.Option(help="Also calibrate posteriors, by NUTS fits; takes minutes.")] = False,
     out: Out = Path("check"),
     seed: Seed = 0,
-    progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
+    progress: Progress = True,
 ) -> None:
     """Calibrate a network against fresh simulations; ends with an error where it is off."""
     from ppl_buffer.diagnostics import check_likelihood, check_posterior
