@@ -36,6 +36,7 @@ from jax import random
 from numpyro.infer import MCMC, NUTS, init_to_value
 
 import ppl_buffer as pb
+from ppl_buffer import plots
 from ppl_buffer.datasets import selection_task
 from ppl_buffer.numpyro import JointPredictive
 
@@ -70,9 +71,9 @@ def load(path: str | None, task: Any, people: int, trials: int, seed: int) -> tu
         print(f"The selection task is not here ({error}).")
         print("Simulated people are fitted: the results say nothing of real ones.")
         return simulate_people(task, people, trials, seed), f"{people} simulated people"
-    chosen = np.sort(np.argsort(data.trial_counts, kind="stable")[:people])
+    data = data.people(np.sort(np.argsort(data.trial_counts, kind="stable")[:people]))
     columns = {**data.inputs, **data.outcomes, **data.feedback, "mask": data.trial_mask}
-    return {name: x[chosen, :trials] for name, x in columns.items()}, f"{len(chosen)} people, selection task"
+    return {name: x[:, :trials] for name, x in columns.items()}, f"{len(data.subjects)} people, selection task"
 
 
 def model(net: Any, data: Any, fastest: Any) -> None:
@@ -90,17 +91,9 @@ def model(net: Any, data: Any, fastest: Any) -> None:
         numpyro.sample("y", JointPredictive(net, data, params=params, lapse=LAPSE), obs=data.value)
 
 
-def curves(pair: np.ndarray, mask: np.ndarray, choice: np.ndarray, rt: np.ndarray, width: int) -> np.ndarray:
-    """Share of better choices and median response time by pair and time it was seen: (*S, 2, pairs, bins)."""
-    out = []
-    for index in range(3):
-        shown = (pair == index) & mask
-        seen = np.cumsum(shown, axis=1) - 1
-        cells = [shown & (seen // width == number) for number in range(int(np.median(shown.sum(1))) // width)]
-        out.append([[choice[..., cell].mean(-1) for cell in cells], [np.median(rt[..., cell], -1) for cell in cells]])
-    shortest = min(len(quantities[0]) for quantities in out)
-    stacked = np.array([[values[:shortest] for values in quantities] for quantities in out])
-    return np.moveaxis(stacked, (0, 1, 2), (-2, -3, -1))
+def curves(pair: np.ndarray, choice: np.ndarray, rt: np.ndarray, width: int) -> np.ndarray:
+    """Share of better choices and mean response time by pair and time it was seen: (*S, 2, pairs, bins)."""
+    return np.stack([plots.learning_curve(values, pair, width) for values in (choice, rt)], -3)
 
 
 def plot(file: Path, observed: np.ndarray, drawn: np.ndarray, chances: Any, width: int, title: str) -> None:
@@ -110,16 +103,14 @@ def plot(file: Path, observed: np.ndarray, drawn: np.ndarray, chances: Any, widt
     for row in range(2):
         for index, chance in enumerate(chances):
             axis = axes[row, index]
-            for level, shade in ((90, 0.25), (50, 0.45)):
-                low, high = np.percentile(drawn[:, row, index], [50 - level / 2, 50 + level / 2], axis=0)
-                axis.fill_between(centers, low, high, color="C0", alpha=shade, lw=0, label=f"model, {level} %")
+            plots.bands(axis, centers, drawn[:, row, index])
             axis.plot(centers, observed[row, index], "o-", color="k", ms=4, lw=1, label="data")
             if row == 0:
                 axis.set(title=f"rewarded {chance:.0%} against {1 - chance:.0%}", ylim=(0.3, 1))
             else:
                 axis.set(xlabel="times this pair was seen (trials)")
     axes[0, 0].set(ylabel="choices of the better symbol")
-    axes[1, 0].set(ylabel="median response time (s)")
+    axes[1, 0].set(ylabel="mean response time (s)")
     axes[0, 0].legend(loc="lower right", frameon=False)
     figure.suptitle(title)
     figure.savefig(file, dpi=110)
@@ -176,8 +167,10 @@ def main() -> None:
         seed=options.seed,
     )
     width = 4
-    drawn = curves(trials["pair"], mask, simulated.value[..., 0], simulated.value[..., 1], width)
-    observed = curves(trials["pair"], mask, trials["choice"], trials["rt"], width)
+    drawn = curves(trials["pair"], simulated.value[..., 0], simulated.value[..., 1], width)
+    # No number where there is no trial.
+    seen = (np.where(mask, trials[name], np.nan) for name in ("choice", "rt"))
+    observed = curves(trials["pair"], *seen, width)
     options.out.mkdir(parents=True, exist_ok=True)
     posterior.to_netcdf(str(options.out / "posterior.nc"))
     plot(options.out / "learning.png", observed, drawn, task.reward_probabilities, width, f"Learning: {source}")

@@ -158,7 +158,7 @@ def learning_curve(correct: np.ndarray, cue: np.ndarray | None = None, width: in
     """Share of correct responses by how often the cue was seen before, over all people's trials.
 
     Args:
-        correct: 1 or 0, (*S, people, trials), NaN where there is no trial.
+        correct: 1 or 0, (*S, people, trials), NaN where there is no trial; of other numbers, the curve is their mean.
         cue: what was shown, (people, trials) integers from 0; None = always the same.
         width: presentations in a bin.
 

@@ -334,7 +334,7 @@ def _people(fit: Fit, figures: Figures) -> Part:
     everybody = _each(fit, names)
     if people == 1:
         answer, mark = "There is one person.", _LOOK
-        return "people", question, mark, answer, _each(fit, names) + _image(figures, ["people"])
+        return "people", question, mark, answer, everybody + _image(figures, ["people"])
     best = names[int(np.argmax(far))]
     if not fit.readable:
         mark, answer = _BAD, "The chains have not met, so that these figures say nothing yet."
