@@ -106,7 +106,7 @@ def plot(file: Path, observed: np.ndarray, drawn: np.ndarray, chances: Any, widt
             plots.bands(axis, centers, drawn[:, row, index])
             axis.plot(centers, observed[row, index], "o-", color="k", ms=4, lw=1, label="data")
             if row == 0:
-                axis.set(title=f"rewarded {chance:.0%} against {1 - chance:.0%}", ylim=(0.3, 1))
+                axis.set(title=f"rewarded {chance:.0%} against {1 - chance:.0%}", ylim=(0, 1))
             else:
                 axis.set(xlabel="times this pair was seen (trials)")
     axes[0, 0].set(ylabel="choices of the better symbol")
