@@ -100,23 +100,35 @@ def measured_on(benchmark: dict[str, Any]) -> str:
 """
 
 
+Row = tuple[str, float, float | None, bool | None]
+
+
+def posterior_rows(name: str, record: Any) -> list[Row]:
+    """What `posterior.py` measured, in both ways."""
+    rows: list[Row] = []
+    for suffix, way in (("", "by NUTS"), ("_weighted", "by exact draws with weights")):
+        found = read(f"{name}_posterior{suffix}").get("results")
+        if not found:
+            continue
+        shift, ratio = found["mean_shift_in_sd"], found["sd_ratio"]
+        about = f"posterior against exact, {found['sets']} data sets of {found['trials']} trials, {way}"
+        # The longest of the measurements: where it is older than the weights, the card says so.
+        if found["training_step"] != record.provenance["step"]:
+            about += f", weights of step {found['training_step']}"
+        rows.append((f"{about}: mean shift in sd", shift, 0.1, shift <= 0.1))
+        rows.append((f"{about}: sd ratio (0.9 to 1.1)", ratio, None, 0.9 <= ratio <= 1.1))
+    return rows
+
+
 def noisy_q() -> None:
     """The card of `noisy_q`."""
     net = pb.load("noisy_q")
     record = net.record
-    accuracy, posterior, gradient = (read(name) for name in ("noisy_q_accuracy", "noisy_q_posterior", "gradient"))
-    rows: list[tuple[str, float, float | None, bool | None]] = []
+    accuracy, gradient = read("noisy_q_accuracy"), read("gradient")
+    rows: list[Row] = []
     for row in accuracy.get("results", {}).get("bars", []):
         rows.append((row["figure"], row["measured"], row["bar"], row["met"]))
-    if posterior:
-        result = posterior["results"]
-        shift, ratio = result["mean_shift_in_sd"], result["sd_ratio"]
-        # The longest of the measurements: where it is older than the weights, the card says so.
-        about = f"posterior against exact, {result['sets']} data sets, by NUTS"
-        if result["training_step"] != record.provenance["step"]:
-            about += f", weights of step {result['training_step']}"
-        rows.append((f"{about}: mean shift in sd", shift, 0.1, shift <= 0.1))
-        rows.append((f"{about}: sd ratio (0.9 to 1.1)", ratio, None, 0.9 <= ratio <= 1.1))
+    rows += posterior_rows("noisy_q", record)
     if gradient:
         ratio, people = (gradient["results"][key] for key in ("observed_over_full", "people"))
         rows.append((f"gradient, {people} people: times faster with observe", ratio, 4.0, ratio >= 4.0))
@@ -219,8 +231,8 @@ column is the KL of the targets' own densities multiplied, without the buffer.
 def likelihood(name: str) -> None:
     """The card of a network whose likelihood is measured by `likelihood_accuracy.py`."""
     net = pb.load(name)
-    record, accuracy, posterior = net.record, read(f"{name}_accuracy"), read(f"{name}_posterior")
-    rows: list[tuple[str, float, float | None, bool | None]] = []
+    record, accuracy = net.record, read(f"{name}_accuracy")
+    rows: list[Row] = []
     results = accuracy["results"]
     bars = results["bars"]
     for about, figures in results["likelihood"].items():
@@ -232,14 +244,8 @@ def likelihood(name: str) -> None:
         about = f"nothing told, {found['datasets']} data sets of {found['trials']} trials: RMSE of the log evidence"
         for method, row in found["methods"].items():
             rows.append((f"{about}, {method}", row["rmse"], bar, row["rmse"] <= bar))
-    if posterior:
-        found = posterior["results"]
-        shift, ratio = found["mean_shift_in_sd"], found["sd_ratio"]
-        about = f"posterior against exact, {found['sets']} data sets of {found['trials']} trials, by NUTS"
-        if found["training_step"] != record.provenance["step"]:
-            about += f", weights of step {found['training_step']}"
-        rows.append((f"{about}: mean shift in sd", shift, 0.1, shift <= 0.1))
-        rows.append((f"{about}: sd ratio (0.9 to 1.1)", ratio, None, 0.9 <= ratio <= 1.1))
+    posterior = posterior_rows(name, record)
+    rows += posterior
     evidence = read("multisensory_evidence") if name.startswith("multisensory") else {}
     for group, label in (("people", "30 sets of people's data"), ("simulated", "60 fresh simulated sets")):
         for method, row in evidence.get("results", {}).get(group, {}).get("methods", {}).items():

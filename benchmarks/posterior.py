@@ -4,7 +4,11 @@ Data sets are drawn from the prior, for `noisy_q` at zeta = 0, where the likelih
 parameters of each are sampled with NumPyro's NUTS, once with the exact likelihood (`tests/references/`) and once with
 the network: a chain for each data set, all of them in one program.
 
-    python benchmarks/posterior.py noisy_q|ddm|rlddm [--checkpoint PATH] [--sets 20] [--draws 700]
+Two chains differ by their Monte-Carlo noise, too. So the network's posterior is also computed from the exact chain's
+draws, weighted by the ratio of the two likelihoods: noise that both share cancels. Its effective draws say whether that
+can be read.
+
+    python benchmarks/posterior.py noisy_q|ddm|rlddm [--checkpoint PATH] [--sets 20] [--draws 700] [--exact-draws 2800]
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from harness import print_table, write_results
 from numpyro.diagnostics import effective_sample_size
 from numpyro.distributions import biject_to
 from numpyro.infer.hmc import hmc
+from scipy.special import softmax
 
 import ppl_buffer as pb
 from ppl_buffer.numpyro import JointPredictive
@@ -34,6 +39,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.references import drift_diffusion, noisy_q, rl_drift_diffusion  # noqa: E402
 
 WARMUP = 300
+# Draws of every data set whose likelihoods are computed at once.
+AT_ONCE = 20
+BARS = {"mean_shift_in_sd": 0.1, "sd_ratio": [0.9, 1.1]}
 Named = dict[str, Any]
 
 
@@ -145,13 +153,60 @@ def sample(
     return {name: np.asarray(x).T for name, x in chains.items()}
 
 
+def weights_of(
+    posterior: Named, exact: Callable[[Named, Any], Any], network: Callable[[Named, Any], Any]
+) -> np.ndarray:
+    """Weights (draws, sets), 1 in sum for each set, that make exact draws draws of the network's posterior."""
+    draws, sets = next(iter(posterior.values())).shape
+
+    @jax.jit
+    def ratio(theta: Named) -> Any:
+        def one(index: Any, mine: Named) -> Any:
+            return network(mine, index) - exact(mine, index)
+
+        return jax.vmap(jax.vmap(one), (None, 0))(jnp.arange(sets), theta)
+
+    chunks = [
+        np.asarray(ratio({name: x[start : start + AT_ONCE] for name, x in posterior.items()}))
+        for start in range(0, draws, AT_ONCE)
+    ]
+    return softmax(np.concatenate(chunks).astype(float), 0)
+
+
+def compare(reference: Named, mean: Named, deviation: Named, effective: Mapping[str, float]) -> dict[str, Any]:
+    """Means and standard deviations (sets,) of each parameter beside those of exact draws (draws, sets)."""
+    results: dict[str, Any] = {}
+    for name, draws in reference.items():
+        shift = np.abs(mean[name] - draws.mean(0)) / draws.std(0)
+        ratio = deviation[name] / draws.std(0)
+        results[name] = {
+            "mean_shift_in_sd": float(shift.mean()),
+            "largest_mean_shift_in_sd": float(shift.max()),
+            "sd_ratio": float(ratio.mean()),
+            "least_sd_ratio": float(ratio.min()),
+            "greatest_sd_ratio": float(ratio.max()),
+            "least_effective_draws": effective[name],
+        }
+    averages = {key: float(np.mean([found[key] for found in results.values()])) for key in BARS}
+    return {"parameters": results, **averages, "bars": BARS}
+
+
+def least_effective(draws: Named) -> dict[str, float]:
+    """The least effective number of draws (draws, sets) of any data set, by parameter."""
+    return {
+        name: float(min(effective_sample_size(x.T[index : index + 1]) for index in range(x.shape[1])))
+        for name, x in draws.items()
+    }
+
+
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", choices=list(MODELS))
     parser.add_argument("--checkpoint", default=None, help="a path; by default the network in the zoo")
     parser.add_argument("--sets", type=int, default=20)
-    parser.add_argument("--draws", type=int, default=700, help="kept draws; four times as many of the exact posterior")
+    parser.add_argument("--draws", type=int, default=700, help="kept draws of the network's chains; 0 = weights alone")
+    parser.add_argument("--exact-draws", type=int, default=2800, help="kept draws of the exact posterior's chains")
     options = parser.parse_args()
     model = MODELS[options.model]
     truth, inputs, drawn = draw(model, options.sets)
@@ -174,52 +229,41 @@ def main() -> None:
         return JointPredictive(net, mine, params=told).log_prob(mine.value)
 
     start = {name: truth[name] for name in names}
-    posteriors, seconds = {}, {}
-    for kind, likelihood, draws in (("exact", exact, 4 * options.draws), ("network", network, options.draws)):
+    settings = {
+        "checkpoint": options.checkpoint or options.model,
+        "training_step": None if net.record is None else net.record.provenance.get("step"),
+        "sets": options.sets,
+        "trials": model.trials,
+        "exact_draws": options.exact_draws,
+    }
+
+    def report(way: str, suffix: str, found: dict[str, Any], seconds: float, **more: Any) -> None:
+        rows = [[name, *figures.values()] for name, figures in found["parameters"].items()]
+        rows.append(["average", found["mean_shift_in_sd"], None, found["sd_ratio"], None, None, None])
+        print_table(
+            f"{options.model}: posterior of {options.sets} data sets of {model.trials} trials, {way} against exact "
+            "likelihood (bars: mean shift 0.1 sd, sd ratio 0.9 to 1.1, on average)",
+            ["parameter", "|mean shift| (sd)", "largest", "sd ratio", "least", "greatest", "least ESS"],
+            rows,
+        )
+        write_results(f"{options.model}_posterior{suffix}", {**settings, **more, **found, "seconds": seconds})
+
+    begun = time.perf_counter()
+    reference = sample(exact, priors, start, options.exact_draws, seed=1)
+    print(f"exact chains: {time.perf_counter() - begun:.0f} s, least effective draws {least_effective(reference)}")
+    begun = time.perf_counter()
+    weights = weights_of(reference, exact, network)
+    mean = {name: (weights * x).sum(0) for name, x in reference.items()}
+    deviation = {name: np.sqrt((weights * (x - mean[name]) ** 2).sum(0)) for name, x in reference.items()}
+    counted = dict.fromkeys(names, float((1 / (weights**2).sum(0)).min()))
+    found = compare(reference, mean, deviation, counted)
+    report("exact draws weighted by the network", "_weighted", found, time.perf_counter() - begun)
+    if options.draws:
         begun = time.perf_counter()
-        posteriors[kind] = sample(likelihood, priors, start, draws, seed=1)
-        seconds[kind] = time.perf_counter() - begun
-    rows, results = [], {}
-    for name in names:
-        reference, amortized = posteriors["exact"][name], posteriors["network"][name]
-        effective = [float(min(effective_sample_size(x.T[k : k + 1]) for k in range(x.shape[1])))
-                     for x in (reference, amortized)]  # fmt: skip
-        shift = np.abs(amortized.mean(0) - reference.mean(0)) / reference.std(0)
-        ratio = amortized.std(0) / reference.std(0)
-        results[name] = {
-            "mean_shift_in_sd": float(shift.mean()),
-            "largest_mean_shift_in_sd": float(shift.max()),
-            "sd_ratio": float(ratio.mean()),
-            "least_sd_ratio": float(ratio.min()),
-            "greatest_sd_ratio": float(ratio.max()),
-            "least_effective_draws": effective,
-        }
-        rows.append([name, *(float(x) for x in (shift.mean(), shift.max(), ratio.mean(), ratio.min(), ratio.max())),
-                     min(effective)])  # fmt: skip
-    shift = float(np.mean([result["mean_shift_in_sd"] for result in results.values()]))
-    ratio = float(np.mean([result["sd_ratio"] for result in results.values()]))
-    rows.append(["average", shift, None, ratio, None, None, None])
-    print_table(
-        f"{options.model}: posterior of {options.sets} data sets of {model.trials} trials, network against exact "
-        "likelihood (bars: mean shift 0.1 sd, sd ratio 0.9 to 1.1, on average)",
-        ["parameter", "|mean shift| (sd)", "largest", "sd ratio", "least", "greatest", "least ESS"],
-        rows,
-    )
-    write_results(
-        f"{options.model}_posterior",
-        {
-            "checkpoint": options.checkpoint or options.model,
-            "training_step": None if net.record is None else net.record.provenance.get("step"),
-            "sets": options.sets,
-            "trials": model.trials,
-            "draws": options.draws,
-            "parameters": results,
-            "mean_shift_in_sd": shift,
-            "sd_ratio": ratio,
-            "bars": {"mean_shift_in_sd": 0.1, "sd_ratio": [0.9, 1.1]},
-            "seconds": seconds,
-        },
-    )
+        chains = sample(network, priors, start, options.draws, seed=1)
+        moments = ({name: getattr(x, kind)(0) for name, x in chains.items()} for kind in ("mean", "std"))
+        found = compare(reference, *moments, least_effective(chains))
+        report("NUTS with the network", "", found, time.perf_counter() - begun, draws=options.draws)
 
 
 if __name__ == "__main__":

@@ -28,14 +28,14 @@ RECIPES: dict[str, tuple[Any, dict[str, Any]]] = {
     "noisy_q": (pb.simulators.NoisyQ(), {"steps": 24_000, "batch_size": 22, "trials": (80, 400)}),
     # As many targets as buffer trials; each sees a part of the buffer of uniform length, so one size serves all.
     "gp": (pb.simulators.GaussianProcess(), {"steps": 6_000, "trials": (64, 64), "context": (0, 1024)}),
-    # The evidence of 400 trials in one pass reads them all through the buffer.
+    # The evidence of 400 trials in one pass reads them all through the buffer, without a context.
     "multisensory_rho1": (
         pb.simulators.MultisensoryCausalInference(rho=1),
-        {"steps": 9_000, "trials": (16, 400), "context": (0, 400)},
+        {"steps": 12_000, "trials": (16, 400), "context": (0, 400), "no_context": 0.7},
     ),
     "multisensory_rho43": (
         pb.simulators.MultisensoryCausalInference(rho=4 / 3),
-        {"steps": 9_000, "trials": (16, 400), "context": (0, 400)},
+        {"steps": 10_500, "trials": (16, 400), "context": (0, 400)},
     ),
     # Many parameter values with few trials each: all that a likelihood of independent trials learns from.
     "ddm": (

@@ -164,9 +164,7 @@ def _predictive_figures(fit: Fit) -> Figures:
     binary = choice is not None and schema.outcomes[choice] == Categorical(2)
     time = next((name for name, x in schema.outcomes.items() if isinstance(x, Positive)), None)
     other = next((name for name, x in schema.outcomes.items() if not isinstance(x, Categorical)), None)
-    cue = next(
-        (name for name, x in schema.inputs.items() if isinstance(x, Categorical) and x.n <= _MOST_PANELS), None
-    )
+    cue = next((name for name, x in schema.inputs.items() if isinstance(x, Categorical) and x.n <= _MOST_PANELS), None)
     shown = "Lines: the data. Bands: 50 % and 90 % of data sets drawn from the posterior."
     trials = int(np.median(fit.trials.trial_counts))
     if schema.ordered and schema.feedback and choice is not None and binary:

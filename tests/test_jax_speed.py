@@ -54,6 +54,22 @@ def test_data_sets_observed_in_chunks(case: Case, monkeypatch: pytest.MonkeyPatc
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=2e-5)
 
 
+def test_draws_one_step_ahead_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """7 sets under 3 draws of their parameters, of 5 trials, some sets at a time; densities as without draws."""
+    net = network(LEARNING, "jax")
+    trials, _ = arranged(LEARNING, 7, 5)
+    _, params = arranged(LEARNING, 7, 1, replicas=3)
+    valid = jnp.asarray(np.random.default_rng(1).uniform(size=(7, 1, 5)) < 0.8)
+    noise = jnp.asarray(np.random.default_rng(2).uniform(size=(7, 3, 5, net.schema.noise_size)), jnp.float32)
+    prepared, told = joint.observe(net, joint.Cache(), trials, valid), encode_params(net, params)
+    shared = (net, prepared, told, trials["outcomes"], valid, None)
+    whole = joint.one_step(*shared, noise)
+    monkeypatch.setattr(joint, "_TOKENS_AT_ONCE", 40)
+    chunked = jax.jit(lambda noise: joint.one_step.__wrapped__(*shared, noise))(noise)
+    np.testing.assert_allclose(chunked, whole, rtol=1e-4, atol=2e-5)
+    np.testing.assert_allclose(whole[..., 0], joint.conditionals(*shared), rtol=1e-4, atol=2e-5)
+
+
 @pytest.mark.parametrize("case", [LEARNING, CONTAMINATED], ids=str)
 def test_fused_step_is_extend_and_predict(case: Case) -> None:
     """Three trials enter an allocated buffer and three targets are predicted in one pass, twice in a row."""

@@ -228,9 +228,7 @@ def test_differences_beyond_the_prior_count_as_outside_of_what_was_trained(train
     params = {name: np.full(2, value, dtype=np.float32) for name, value in SETTING.items()}
     params["log_sigma_V_med"] = np.array([-1.1, -1.3], dtype=np.float32)
     params["log_sigma_V_high"] = params["log_sigma_V_med"] + 0.5
-    with pytest.raises(
-        ValueError, match=r"log_sigma_V_med - log_sigma_V_low'\]: 50% of the values lie outside"
-    ):
+    with pytest.raises(ValueError, match=r"log_sigma_V_med - log_sigma_V_low'\]: 50% of the values lie outside"):
         networks.joint_predictive(case, backend, given.inputs, net, params=params, outside="error")
     density = networks.joint_predictive(case, backend, given.inputs, net, params=params, outside="-inf")
     finite = np.isfinite(np.asarray(density.log_prob(networks.array(backend, given.value))))

@@ -227,17 +227,17 @@ def test_context_buffer_and_targets_are_disjoint_and_prefixes_uniform():
 
 
 def test_contexts_are_log_uniform():
-    for least, greatest in ((0, 100), (4, 400)):
-        settings = Settings(batch_size=9, trials=(3, 3), context=(least, greatest))
+    for least, greatest, share in ((0, 100, 0.25), (0, 50, 0.7), (4, 400, 0.7)):
+        settings = Settings(batch_size=9, trials=(3, 3), context=(least, greatest), no_context=share)
         sizes, work = [], []
         for step in range(400):
             batch = make_batch(Shift(), settings, 1, step).data
             sizes.append(batch["context"]["outcomes"]["y"].shape[-1] if "context" in batch else 0)
             work.append(len(batch["told"]) * (3 + sizes[-1]))
         sizes = np.array(sizes)
-        # A quarter without a context, if that is in the range; the others up to and above the geometric mean alike.
+        # The share without a context, if that is in the range; the others up to and above the geometric mean alike.
         none = (sizes == 0).mean()
-        assert abs(none - 0.25) < 0.08 if least == 0 else none == 0
+        assert abs(none - share) < 0.08 if least == 0 else none == 0
         some, low = sizes[sizes > 0], max(least, 1)
         assert some.min() == low and greatest >= some.max() > 0.9 * greatest
         assert abs((some < math.sqrt(low * greatest)).mean() - 0.5) < 0.1
@@ -351,6 +351,7 @@ def test_wrong_members_are_refused(members, message, tmp_path):
         ({"trials": 7}, r"trials: expected \(least, greatest\)"),
         ({"context": (-1, 3)}, r"context: expected \(least, greatest\), integers of at least 0"),
         ({"told_sets": 0}, "told_sets: expected an integer of at least 1, got 0"),
+        ({"no_context": 1.5}, "no_context: expected a share from 0 to 1, got 1.5"),
         ({"learning_rate": 0.0}, "learning_rate: expected a number above 0, got 0.0"),
         ({"weight_decay": -1.0}, "weight_decay: expected a number of at least 0, got -1.0"),
         ({"accelerator": "tpu"}, "accelerator: expected 'auto', 'cpu' or 'cuda', got 'tpu'"),

@@ -124,11 +124,14 @@ def begin(
     return cache
 
 
-def _in_chunks(function: Callable[..., Any], cache: Cache, trials: Trials, valid: Array) -> Any:
-    """`function` of some data sets at a time, so that what it computes in between stays in the processor's cache."""
-    sets, tokens = valid.shape[0], valid.size
+def _in_chunks(function: Callable[..., Any], shape: Sequence[int], *arguments: Any) -> Any:
+    """`function` of some data sets at a time, so that what it computes in between stays in the processor's cache.
+
+    `shape` is that of the trials, data sets first, as in every array of the arguments.
+    """
+    sets, tokens = shape[0], int(np.prod(shape))
     if jax.default_backend() != "cpu" or sets == 1 or tokens < 2 * _TOKENS_AT_ONCE:
-        return function(cache, trials, valid)
+        return function(*arguments)
     chunks = min(sets, -(-tokens // _TOKENS_AT_ONCE))
     size = -(-sets // chunks)
     chunks = -(-sets // size)
@@ -139,7 +142,7 @@ def _in_chunks(function: Callable[..., Any], cache: Cache, trials: Trials, valid
         x = jnp.pad(x, ((0, chunks * size - sets), *((0, 0),) * (x.ndim - 1)), mode="edge")
         return x.reshape(chunks, size, *x.shape[1:])
 
-    out = jax.lax.map(lambda chunk: function(*chunk), jax.tree.map(split, (cache, trials, valid)))
+    out = jax.lax.map(lambda chunk: function(*chunk), jax.tree.map(split, arguments))
     return jax.tree.map(lambda x: x.reshape(chunks * size, *x.shape[2:])[:sets], out)
 
 
@@ -152,7 +155,7 @@ def observe(net: Network, cache: Cache, trials: Trials, valid: Array) -> Prepare
         visible = cache.size + jnp.arange(valid.shape[-1])
         return prepare(net, full, trials["inputs"], visible, valid.shape, stairs=cache.size)
 
-    return _in_chunks(some, cache, trials, valid)
+    return _in_chunks(some, valid.shape, cache, trials, valid)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -190,10 +193,21 @@ def one_step(
 
     `noise` (B, R, K, schema.noise_size) are uniform numbers.
     """
-    representation = predict(net, prepared, params)
-    log_probs = jnp.where(valid, trial_log_prob(net, representation, outcomes, lapse), 0.0)
-    drawn, _ = trial_sample(net, representation, noise[..., : 2 * len(net.schema.outcomes) + 1], lapse)
-    return jnp.stack(jnp.broadcast_arrays(log_probs, *drawn.values()), -1)
+
+    def some(
+        prepared: Prepared,
+        params: EncodedParams,
+        outcomes: Mapping[str, Array],
+        valid: Array,
+        lapse: Array | None,
+        noise: Array,
+    ) -> Array:
+        representation = predict(net, prepared, params)
+        log_probs = jnp.where(valid, trial_log_prob(net, representation, outcomes, lapse), 0.0)
+        drawn, _ = trial_sample(net, representation, noise[..., : 2 * len(net.schema.outcomes) + 1], lapse)
+        return jnp.stack(jnp.broadcast_arrays(log_probs, *drawn.values()), -1)
+
+    return _in_chunks(some, noise.shape[:-1], prepared, params, outcomes, valid, lapse, noise)
 
 
 @partial(jax.jit, static_argnums=0)

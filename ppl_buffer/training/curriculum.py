@@ -34,8 +34,6 @@ _TELL_NOTHING = 0.35
 _TELL_SPECIAL = 0.25
 # Probability that a parameter with a special value takes it, where it is told.
 _SPECIAL = 0.5
-# Likelihoods and evidence start without a context: so does this share of the batches, if the range of sizes holds 0.
-_NO_CONTEXT = 0.25
 _CONTEXT_ONLY = 0.5
 
 # No variable can be called so: names are identifiers.
@@ -55,18 +53,20 @@ class Settings:
     Args:
         batch_size: data sets in a batch of typical size; longer sequences come in smaller batches.
         trials: least and greatest number of trials of a sequence (ordered) or of a buffer (exchangeable).
-        context: least and greatest size of the context; exchangeable only. Sizes of both are drawn log-uniformly;
-            where the least context is 0, a quarter of the batches has none.
+        context: least and greatest size of the context; exchangeable only. Sizes of both are drawn log-uniformly.
         told_sets: sets of told parameters that each data set is used with.
+        no_context: share of the batches without a context, where the least context is 0: likelihoods and evidence in
+            one pass start without one.
 
     Raises:
-        ValueError: if a number is not an integer, too small, or a range not in order.
+        ValueError: if a number is not an integer, too small, or a range not in order, or a share not in [0, 1].
     """
 
     batch_size: int = 32
     trials: tuple[int, int] = (32, 128)
     context: tuple[int, int] = (0, 64)
     told_sets: int = 2
+    no_context: float = 0.25
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "told_sets"):
@@ -79,6 +79,8 @@ class Settings:
             if len(pair) != 2 or not all(_is_count(x, least) for x in pair) or pair[0] > pair[1]:
                 raise ValueError(f"{name}: expected (least, greatest), integers of at least {least}, got {value!r}")
             object.__setattr__(self, name, (int(pair[0]), int(pair[1])))
+        if not 0 <= self.no_context <= 1:
+            raise ValueError(f"no_context: expected a share from 0 to 1, got {self.no_context!r}")
 
     @property
     def typical_trials(self) -> int:
@@ -123,7 +125,7 @@ def make_batch(simulator: Simulator, settings: Settings, seed: int, step: int, s
     if not schema.ordered:
         # Log-uniform as well: what a context tells grows with its logarithm, and large ones are slow.
         low, high = settings.context
-        if high > 0 and (low > 0 or rng.random() >= _NO_CONTEXT):
+        if high > 0 and (low > 0 or rng.random() >= settings.no_context):
             context = _log_uniform(rng, max(low, 1), high)
     size = settings.size(schema, trials, context)
     special = [name in special_values(simulator) for name in schema.params]

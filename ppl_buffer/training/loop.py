@@ -51,6 +51,7 @@ def train(
     weight_decay: float = 0.01,
     optimizer: str = "adamw",
     told_sets: int = 2,
+    no_context: float = 0.25,
     start: Any = None,
     held_out: int = 256,
     evaluate_every: int = 500,
@@ -87,6 +88,8 @@ def train(
             about a third of the steps on small networks (`docs/design.md`).
         told_sets: sets of told parameters for each data set: the first tells all parameters, each other none or a
             random subset. 1 trains the likelihood alone.
+        no_context: share of the batches without a context, where the least context is 0. Raise it for the evidence of
+            many trials in one pass, which starts without one.
         start: a trained network, or what `load` takes, to start from instead of random weights: fine-tuning, or the
             network of a similar simulator. Its schema must be the same; `config` is taken from it.
         held_out: data sets for the held-out loss, the same in all runs of the same settings.
@@ -131,7 +134,7 @@ def train(
         raise ValueError(f"minutes: expected a number above 0, got {minutes!r}")
     start = None if start is None else _start_from(start, simulator, config)
     device = _device(accelerator)
-    settings = Settings(batch_size, trials, context, told_sets)
+    settings = Settings(batch_size, trials, context, told_sets, no_context)
     if settings.least_size(simulator.schema) < devices:
         raise ValueError(
             f"devices: expected at most {settings.least_size(simulator.schema)}, the data sets in a batch of the "
