@@ -3,8 +3,9 @@
 For people's data (30 sets of 400 trials, each under rho = 1 and rho = 4/3) and for sets drawn from the models (30 from
 each, under their own), the log evidence by the autoregressive estimator, with blocks of several sizes, and by
 importance sampling with the network's likelihood. The truth is that of `multisensory_evidence_truth.py`. The estimates
-of each method are kept in a file of its own as soon as they are known. Writes a table, JSON and a picture: log evidence
-and the difference of the two theories, against the truth.
+of each method are kept in a file of its own as soon as they are known. Writes a table, JSON and two pictures: log
+evidence and the difference of the two theories against the truth, and the estimate in one pass against the number of
+orders.
 
     python benchmarks/multisensory_evidence.py [--rho1 PATH] [--rho43 PATH] [--parts runs/multisensory_evidence]
 """
@@ -46,6 +47,7 @@ METHODS = {
     "block = 1": Method(block=1, count=4),
     "importance": Method("importance", count=600),
 }
+STABILITY_ORDERS = 256
 BARS = {
     "people, better of the two methods: RMSE": 2.0,
     "people, same method: RMSE of the difference": 1.2,
@@ -126,6 +128,19 @@ def draw(found: dict[str, Any], truth: dict[str, np.ndarray], path: Path) -> Non
     figure.savefig(path, dpi=130)
 
 
+def draw_stability(nets: dict[str, Any], inputs: dict[str, Any], response: np.ndarray, path: Path) -> None:
+    """The estimate in one pass against the number of orders: the first sets of four people, both theories."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    rows = np.arange(0, min(8, len(response)), 2)
+    some = {name: np.asarray(x)[rows] for name, x in inputs.items()}
+    for axes, name in zip(figure.subplots(1, 2, sharey=True), RHOS, strict=True):
+        pb.log_evidence(nets[name], some, response[rows], orders=STABILITY_ORDERS).plot(axes)
+        axes.set_title(f"rho = {name}")
+    figure.savefig(path, dpi=130)
+
+
 def main() -> None:
     """Estimate what is missing; print and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -171,6 +186,9 @@ def main() -> None:
         if group == "people":
             shown = {name: found[name] for name in ("K = 400", "importance") if name in found}
             draw(shown, truth, harness.RESULTS / "multisensory_evidence.png")
+            data = audiovisual_localization(options.data)
+            path = harness.RESULTS / "multisensory_stability.png"
+            draw_stability(nets, data.inputs, data.outcomes["response"], path)
     results["bars"] = BARS
     results["training_steps"] = {name: net.record.provenance.get("step") for name, net in nets.items()}
     harness.write_results("multisensory_evidence", results)

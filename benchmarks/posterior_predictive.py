@@ -5,7 +5,9 @@ People as in the selection task (28, of 120 to 360 trials) are simulated again u
 and at its own length. What the call adds is chunks, noise from streams of its own, padding to common lengths and the
 results' arrays.
 
-    python benchmarks/posterior_predictive.py [--quick] [--out DIR] [--draws 1000]
+A thousand draws take minutes: with `--repeats 1` each way runs once, its compilation included.
+
+    python benchmarks/posterior_predictive.py [--quick] [--out DIR] [--draws 1000] [--repeats 3]
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ def rollouts(net: Any, task: Any, inputs: dict[str, np.ndarray], params: dict[st
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print and write."""
-    options = parse(__doc__, arguments, draws=1000)
+    options = parse(__doc__, arguments, draws=1000, repeats=3)
     draws, lengths = (3, np.array([5, 7, 7])) if options.quick else (options.draws, LENGTHS)
     task, rng = pb.simulators.NoisyQ(), np.random.default_rng(1)
     inputs = task.inputs(rng, len(lengths), int(lengths.max()))
@@ -62,12 +64,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 ),
                 "sum of rollouts": lambda net=net: rollouts(net, task, inputs, params, lengths),
             },
-            repeats=3,
-            warmup=1,
+            repeats=options.repeats,
+            warmup=int(options.repeats > 1),
         )
         one, apart = (times[name]["median"] for name in ("one call", "sum of rollouts"))
         rows.append([backend, draws, len(lengths), one, apart, one / apart])
         results.append({"backend": backend, "draws": draws, "people": len(lengths), "seconds": times})
+        print(rows[-1], flush=True)
         bars.append(bar(f"posterior predictive over the sum of its rollouts, {backend}", one / apart, most=BAR))
     columns = ["backend", "draws", "people", "one call (s)", "sum of rollouts (s)", "ratio"]
     print_table(f"Simulation of {int(lengths.sum())} trials a draw", columns, rows)
