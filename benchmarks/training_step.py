@@ -7,6 +7,9 @@ M = 256 targets a data set, after a context of N points; loss, gradient and an A
 - TNP-A: context, observed targets and targets in one sequence of N + 2M tokens under one mask, attended to by
   `scaled_dot_product_attention`, with the same weights. It computes the same loss as the way before.
 
+The ratio of the operations that they need (`flops.py`) says what can be hoped for: TNP-A's 2M + N tokens are not many
+more than the buffer's N + 16 + M.
+
     python benchmarks/training_step.py [--quick] [--out DIR] [--seconds 20]
 """
 
@@ -16,6 +19,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import flops
 import numpy as np
 import torch
 from harness import (
@@ -126,6 +130,16 @@ def losses(net: Any, sets: int, context: int, buffer: int, targets: int) -> dict
     }
 
 
+def flop_ratio(size: str, context: int, buffer: int, targets: int) -> float:
+    """Operations of TNP-A over those of the way with a small buffer, which half of the targets see half of."""
+    config = config_of(size)
+    encoding = flops.encode(config, FUNCTION, context)
+    entering = flops.tokens(config, FUNCTION, buffer, buffer * (context + 1) + buffer * (buffer + 1) // 2)
+    reads = targets * (context + 1) + targets * (buffer + 1) // 4
+    ours = encoding + entering + flops.targets(config, FUNCTION, targets, reads)
+    return (encoding + flops.decode(config, FUNCTION, context, targets)) / ours
+
+
 def measure(size: str, sets: int, context: int, buffer: int, targets: int, seconds: float) -> dict[str, Any]:
     """Time a training step in each way."""
     net = random_network(config_of(size), "torch", FUNCTION).train().requires_grad_(True)
@@ -150,6 +164,7 @@ def measure(size: str, sets: int, context: int, buffer: int, targets: int, secon
         "data_sets": sets,
         "times": times,
         "ratio": times["TNP-A"]["median"] / times[f"buffer of {buffer}"]["median"],
+        "flop_ratio": flop_ratio(size, context, buffer, targets),
     }
 
 
@@ -162,10 +177,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = [measure(*cell, options.seconds) for cell in cells]
     print_table(
         f"Training step of {cells[0][1]} data sets with {cells[0][4]} targets, torch",
-        ["size", "N", "way", "milliseconds", "TNP-A takes ... times as long"],
+        ["size", "N", "way", "milliseconds", "TNP-A takes ... times as long", "by operations"],
         [
             [row["size"], row["context"], name, 1e3 * taken["median"],
-             row["times"]["TNP-A"]["median"] / taken["median"]]
+             row["times"]["TNP-A"]["median"] / taken["median"],
+             row["flop_ratio"] if name == f"buffer of {cells[0][3]}" else None]
             for row in rows
             for name, taken in row["times"].items()
         ],
