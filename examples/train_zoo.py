@@ -46,7 +46,7 @@ RECIPES: dict[str, tuple[Any, dict[str, Any]]] = {
         pb.simulators.CollapsingDriftDiffusion(),
         {"steps": 4_000, "batch_size": 64, "trials": (8, 256), "context": (0, 256)},
     ),
-    "rlddm": (pb.simulators.RLDriftDiffusion(), {"steps": 12_000, "trials": (40, 400)}),
+    "rlddm": (pb.simulators.RLDriftDiffusion(), {"steps": 19_000, "trials": (40, 400)}),
 }
 COMMON = {"batch_size": 32, "told_sets": 2, "learning_rate": 2e-3, "warmup": 100, "evaluate_every": 250}
 QUICK = {"steps": 20, "batch_size": 8, "trials": (5, 16), "held_out": 16, "evaluate_every": 10}
