@@ -54,8 +54,8 @@ RUNS = {
 3,000.""",
     "ddm": """The cosine of the learning rate was planned for 9,000 steps and after step 1,242 moved to end at 6,000.
 The range of a lapse was added to the schema after the training, which it does not touch.""",
-    "multisensory_rho1": """A quarter of the batches had no context until step 9,000, where the run would have ended, and
-70 % of them after it, on the way to 12,000.""",
+    "multisensory_rho1": """A quarter of the batches had no context until step 9,000, where the run was to end, and 70 %
+of them from there to step 12,000.""",
     "multisensory_rho43": """It started from the weights of `multisensory_rho1`. The cosine of the learning rate was
 planned for 3,500 steps, after step 442 moved to end at 1,700, after step 1,700 to end at 6,000, and after step 6,000 to
 end at 10,500.""",
