@@ -47,7 +47,7 @@ METHODS = {
     "block = 1": Method(block=1, count=4),
     "importance": Method("importance", count=600),
 }
-STABILITY_ORDERS = 256
+STABILITY_ORDERS = 128
 BARS = {
     "people, better of the two methods: RMSE": 2.0,
     "people, same method: RMSE of the difference": 1.2,
@@ -136,8 +136,9 @@ def draw_stability(nets: dict[str, Any], inputs: dict[str, Any], response: np.nd
     rows = np.arange(0, min(8, len(response)), 2)
     some = {name: np.asarray(x)[rows] for name, x in inputs.items()}
     for axes, name in zip(figure.subplots(1, 2, sharey=True), RHOS, strict=True):
-        pb.log_evidence(nets[name], some, response[rows], orders=STABILITY_ORDERS).plot(axes)
+        pb.log_evidence(nets[name], some, response[rows], orders=STABILITY_ORDERS, progress=False).plot(axes)
         axes.set_title(f"rho = {name}")
+        axes.label_outer()
     figure.savefig(path, dpi=130)
 
 
@@ -169,6 +170,8 @@ def main() -> None:
             if not part(group, name).exists():
                 print(f"{group}, {name}", flush=True)
                 write_atomic(part(group, name), json.dumps(estimate(nets, sets, METHODS[name])).encode())
+        if group == "people":
+            draw_stability(nets, *sets["1"], harness.RESULTS / "multisensory_stability.png")
     for group in GROUPS:
         # All that is known, also from earlier calls.
         found = {name: json.loads(part(group, name).read_text()) for name in METHODS if part(group, name).exists()}
@@ -186,9 +189,6 @@ def main() -> None:
         if group == "people":
             shown = {name: found[name] for name in ("K = 400", "importance") if name in found}
             draw(shown, truth, harness.RESULTS / "multisensory_evidence.png")
-            data = audiovisual_localization(options.data)
-            path = harness.RESULTS / "multisensory_stability.png"
-            draw_stability(nets, data.inputs, data.outcomes["response"], path)
     results["bars"] = BARS
     results["training_steps"] = {name: net.record.provenance.get("step") for name, net in nets.items()}
     harness.write_results("multisensory_evidence", results)
