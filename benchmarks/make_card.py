@@ -114,7 +114,8 @@ def posterior_rows(name: str, record: Any) -> list[Row]:
         if not found:
             continue
         shift, ratio = found["mean_shift_in_sd"], found["sd_ratio"]
-        about = f"posterior against exact, {found['sets']} data sets of {found['trials']} trials, {way}"
+        trials = f" of {found['trials']} trials" if "trials" in found else ""
+        about = f"posterior against exact, {found['sets']} data sets{trials}, {way}"
         # The longest of the measurements: where it is older than the weights, the card says so.
         if found["training_step"] != record.provenance["step"]:
             about += f", weights of step {found['training_step']}"
