@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -64,7 +63,7 @@ class Options(TypedDict, total=False):
         coords: dimension -> labels, such as ``{"subject": [3, 7, 12]}``.
         dims: variable -> names of its dimensions after chain and draw, where plates do not tell them.
         seed: of all draws.
-        memory: gigabytes that a chunk of rollouts may take (by default 2).
+        memory: gigabytes that a chunk of rollouts may take; see `ppl_buffer.posterior_predictive`.
         progress: show progress bars (by default True).
     """
 
@@ -75,7 +74,7 @@ class Options(TypedDict, total=False):
     coords: Mapping[str, Any]
     dims: Mapping[str, Sequence[str]]
     seed: int
-    memory: float
+    memory: float | None
     progress: bool
 
 
@@ -269,7 +268,7 @@ def _convert(
     coords: Mapping[str, Any] | None = None,
     dims: Mapping[str, Sequence[str]] | None = None,
     seed: int = 0,
-    memory: float = 2.0,
+    memory: float | None = None,
     progress: bool = True,
 ) -> Any:
     """See `from_mcmc`; `samples` are dict name -> (chain, draw, *shape)."""
@@ -633,7 +632,7 @@ def _score(site: TrialSite, seed: int, draws: int, progress: bool) -> tuple[np.n
     lengths = np.where(people.mask, np.arange(1, people.trials + 1), 1).max(1)
     with (
         tqdm(total=draws * people.count, disable=not progress, unit="data set", desc="log likelihood") as bar,
-        ThreadPoolExecutor(_workers(net)) as pool,
+        ThreadPoolExecutor(execution.workers()) as pool,
     ):
         for members in length_groups(lengths) or [np.arange(people.count)]:
             waiting = chunks(members)
@@ -663,13 +662,6 @@ def _trials_at_once(net: Any) -> int:
     return _TRIALS_AT_ONCE["cpu" if _on_processor(net) else "other"]
 
 
-def _workers(net: Any) -> int:
-    """Chunks at the same time: a program of JAX uses one core well; torch spreads by itself, a GPU has one queue."""
-    if net.backend == "torch" or not _on_processor(net):
-        return 1
-    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-
-
 def _can_roll_out(name: str, site: TrialSite, environment: Callable[..., Any] | None) -> bool:
     """Whether new data sets can be drawn; says why not."""
     distribution = site.distribution
@@ -688,7 +680,7 @@ def _rollouts(
     environment: Callable[..., Any] | None,
     chosen: np.ndarray,
     seed: int,
-    memory: float,
+    memory: float | None,
     progress: bool,
 ) -> Arrays:
     """New data sets at the chosen draws, by outcome (S, *B, K)."""

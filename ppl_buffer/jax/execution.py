@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,18 @@ _BUCKETS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536,
 def bucket(trials: int) -> int:
     """The number of trials to pad sequences of so many trials to, so that few programs serve all lengths."""
     return next((size for size in _BUCKETS if size >= trials), trials)
+
+
+def workers() -> int:
+    """Chunks to compute at the same time: a program on a processor uses one core well, an accelerator has one queue."""
+    if jax.default_backend() != "cpu":
+        return 1
+    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def rollout_memory() -> float:
+    """Gigabytes of buffers that are best filled at a time: on a processor as many as its cache holds, or few more."""
+    return 0.05 if jax.default_backend() == "cpu" else 2.0
 
 
 def on_devices(

@@ -18,6 +18,16 @@ def bucket(trials: int) -> int:
     return trials
 
 
+def workers() -> int:
+    """Chunks to compute at the same time: one, which torch spreads over all cores by itself."""
+    return 1
+
+
+def rollout_memory() -> float:
+    """Gigabytes of buffers that are best filled at a time: many, since every operation is called anew."""
+    return 2.0
+
+
 def on_devices(
     run: Callable[[Network, Mapping[str, Any], Any], Any],
     net: Network,
