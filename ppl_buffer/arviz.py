@@ -28,6 +28,7 @@ import importlib.metadata
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
@@ -47,7 +48,7 @@ Arrays = dict[str, np.ndarray]
 EXTRA_FIELDS = ("diverging", "energy", "potential_energy", "num_steps", "accept_prob", "adapt_state.step_size")
 
 # Trials whose densities are computed together: few enough for the memory, enough that calls cost little.
-_TRIALS_AT_ONCE = {"cpu": 1 << 16, "other": 1 << 20}
+_TRIALS_AT_ONCE = {"cpu": 1 << 15, "other": 1 << 20}
 
 
 class Options(TypedDict, total=False):
@@ -634,11 +635,12 @@ def _score(site: TrialSite, seed: int, draws: int, progress: bool) -> tuple[np.n
         tqdm(total=draws * people.count, disable=not progress, unit="data set", desc="log likelihood") as bar,
         ThreadPoolExecutor(execution.workers()) as pool,
     ):
-        for members in length_groups(lengths) or [np.arange(people.count)]:
-            waiting = chunks(members)
-            bar.update(next(waiting)())  # compiles; the others find the program ready
-            for done in pool.map(lambda work: work(), waiting):
-                bar.update(done)
+        waiting = [chunks(members) for members in length_groups(lengths) or [np.arange(people.count)]]
+        # The first chunk of a group compiles; the others find the program ready.
+        for done in pool.map(lambda group: next(group)(), waiting):
+            bar.update(done)
+        for done in pool.map(lambda work: work(), chain(*waiting)):
+            bar.update(done)
     shape = (draws, *site.exists.shape)
     drawn = None
     if steps is not None:

@@ -145,12 +145,15 @@ def posterior_predictive(
         tqdm(total=count * size, disable=not progress, unit="data set", desc="simulation") as bar,
         ThreadPoolExecutor(workers) as pool,
     ):
+        waiting = []
         for members in length_groups(lengths) or [np.arange(size)]:
             length = min(execution.bucket(int(lengths[members].max())), whole.trials)
             at_once = _draws_at_once(net, len(members), length, memory, count)
             run = partial(chunk, members, length, at_once=at_once)
-            bar.update(run(0))  # compiles; the others find the program ready
-            for added in pool.map(run, range(at_once, count, at_once)):
+            waiting.append([partial(run, start) for start in range(0, count, at_once)])
+        # The first chunk of a group compiles; the others find the program ready.
+        for some in ([chunks[0] for chunks in waiting], [work for chunks in waiting for work in chunks[1:]]):
+            for added in pool.map(lambda work: work(), some):
                 bar.update(added)
     shape = (*lead, *batch, whole.trials)
     return Simulated(

@@ -168,6 +168,7 @@ def test_batch_depends_on_seed_and_step_alone(simulator):
         )
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on a machine with one core
 @pytest.mark.parametrize("workers", [0, 1, 2])
 @pytest.mark.parametrize("processes", [1, 2])
 def test_workers_and_processes_make_the_same_batches(workers, processes, tmp_path):
