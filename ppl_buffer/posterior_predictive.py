@@ -151,9 +151,11 @@ def posterior_predictive(
             at_once = _draws_at_once(net, len(members), length, memory, count)
             run = partial(chunk, members, length, at_once=at_once)
             waiting.append([partial(run, start) for start in range(0, count, at_once)])
+        # A thread does not know the modes of its caller, such as torch's no_grad: none without need.
+        each = pool.map if workers > 1 else map
         # The first chunk of a group compiles; the others find the program ready.
         for some in ([chunks[0] for chunks in waiting], [work for chunks in waiting for work in chunks[1:]]):
-            for added in pool.map(lambda work: work(), some):
+            for added in each(lambda work: work(), some):
                 bar.update(added)
     shape = (*lead, *batch, whole.trials)
     return Simulated(
