@@ -194,14 +194,8 @@ def one_step(
     `noise` (B, R, K, schema.noise_size) are uniform numbers.
     """
 
-    def some(
-        prepared: Prepared,
-        params: EncodedParams,
-        outcomes: Mapping[str, Array],
-        valid: Array,
-        lapse: Array | None,
-        noise: Array,
-    ) -> Array:
+    def some(*sets: Any) -> Array:
+        prepared, params, outcomes, valid, lapse, noise = sets
         representation = predict(net, prepared, params)
         log_probs = jnp.where(valid, trial_log_prob(net, representation, outcomes, lapse), 0.0)
         drawn, _ = trial_sample(net, representation, noise[..., : 2 * len(net.schema.outcomes) + 1], lapse)
