@@ -31,11 +31,11 @@ RECIPES: dict[str, tuple[Any, dict[str, Any]]] = {
     # The evidence of 400 trials in one pass reads them all through the buffer, without a context.
     "multisensory_rho1": (
         pb.simulators.MultisensoryCausalInference(rho=1),
-        {"steps": 12_000, "trials": (16, 400), "context": (0, 400), "no_context": 0.7},
+        {"steps": 19_000, "trials": (16, 400), "context": (0, 400), "no_context": 0.7, "redraws": 16},
     ),
     "multisensory_rho43": (
         pb.simulators.MultisensoryCausalInference(rho=4 / 3),
-        {"steps": 10_500, "trials": (16, 400), "context": (0, 400)},
+        {"steps": 17_500, "trials": (16, 400), "context": (0, 400), "no_context": 0.7, "redraws": 16},
     ),
     # Many parameter values with few trials each: all that a likelihood of independent trials learns from.
     "ddm": (
@@ -46,7 +46,10 @@ RECIPES: dict[str, tuple[Any, dict[str, Any]]] = {
         pb.simulators.CollapsingDriftDiffusion(),
         {"steps": 4_000, "batch_size": 64, "trials": (8, 256), "context": (0, 256)},
     ),
-    "rlddm": (pb.simulators.RLDriftDiffusion(), {"steps": 19_000, "trials": (40, 400)}),
+    "rlddm": (
+        pb.simulators.RLDriftDiffusion(),
+        {"steps": 27_000, "trials": (40, 400), "told_weight": 0.9, "redraws": 4},
+    ),
 }
 COMMON = {"batch_size": 32, "told_sets": 2, "learning_rate": 2e-3, "warmup": 100, "evaluate_every": 250}
 QUICK = {"steps": 20, "batch_size": 8, "trials": (5, 16), "held_out": 16, "evaluate_every": 10}

@@ -137,6 +137,24 @@ def test_response_times_follow_the_exact_density_given_the_choice(large):
     assert abs(np.corrcoef(share[:, 1:].ravel(), share[:, :-1].ravel())[0, 1]) < 4 / np.sqrt(share.size)
 
 
+def test_responses_drawn_again_follow_the_exact_density_given_the_same_past(small):
+    params, (pair, choice, rt, reward), probabilities = small
+    simulator, count = RLDriftDiffusion(2, [0.9, 0.35]), 307
+    data = {"pair": pair, "choice": choice, "rt": rt, "reward": reward}
+    again = simulator.redraw(np.random.default_rng(5), params, data, count)
+    assert again["choice"].shape == again["rt"].shape == (11, 19, count)
+    chance = probabilities[..., 1]
+    spread = np.sqrt(chance * (1 - chance) / count)
+    assert (np.abs(again["choice"].mean(-1) - chance) <= 4.5 * spread).all()
+    # The choices of the past are the data's, not the new ones.
+    decision = {name: params[name][:, None, None] for name in ("boundary", "non_decision_time")}
+    decision["drift"] = rl_drift_diffusion.exact_drifts(params, pair, choice, reward)[..., None]
+    of_choice = np.take_along_axis(probabilities[:, :, None], again["choice"][..., None], -1)[..., 0]
+    share = drift_diffusion.distribution_function(decision, again["choice"], again["rt"], nodes=160) / of_choice
+    assert stats.kstest(share.ravel(), "uniform").pvalue > 1e-3
+    assert stats.kstest(share[:, -1].ravel(), "uniform").pvalue > 1e-3
+
+
 def test_rewards_follow_the_probability_of_the_symbol(large):
     _, (pair, choice, _, reward), _ = large
     assert set(np.unique(reward)) == {0.0, 1.0}

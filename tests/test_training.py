@@ -18,7 +18,7 @@ import ppl_buffer as pb
 from ppl_buffer.checkpoint import read_arrays
 from ppl_buffer.torch import heads
 from ppl_buffer.torch.network import Cache, Network, encode, encode_params, extend, predict, prepare
-from ppl_buffer.training import curriculum
+from ppl_buffer.training import curriculum, pilot
 from ppl_buffer.training.curriculum import HELD_OUT, Settings, make_batch, map_arrays
 from ppl_buffer.training.loop import _loader, _start, train
 from ppl_buffer.training.loss import Loss
@@ -246,6 +246,56 @@ def test_contexts_are_log_uniform():
         assert max(work) <= 1.5 * 9 * (3 + math.sqrt(low * greatest))
 
 
+@pytest.mark.parametrize("simulator", [Shift(), pb.simulators.RLDriftDiffusion(), pb.simulators.DriftDiffusion()])
+def test_redraws_change_nothing_else(simulator):
+    once, often = (Settings(batch_size=5, trials=(2, 11), context=(0, 3), redraws=count) for count in (1, 4))
+    for step in range(3):
+        plain, batch = (make_batch(simulator, settings, 2, step).data for settings in (once, often))
+        again = batch.pop("redrawn")
+        same_batches(plain, batch)
+        outcomes = batch["targets"]["outcomes"]
+        assert list(again) == list(simulator.schema.outcomes)
+        for name, x in outcomes.items():
+            assert again[name].shape == (*x.shape, 3) and again[name].dtype == np.float32
+        last = list(outcomes)[-1]  # a number: no two draws of it are the same
+        together = np.concatenate([outcomes[last][..., None], again[last]], -1)
+        assert all(len(set(row)) == 4 for row in together.reshape(-1, 4))
+
+
+def test_redraws_have_the_parameters_of_their_data_set_and_the_inputs_of_their_target():
+    class Sum(Shift):
+        """y = mu + x exactly, and a redraw in four is no number."""
+
+        schema = pb.Schema(
+            params={"mu": pb.Real()}, inputs={"x": pb.Real()}, outcomes={"y": pb.Real()}, independent=True
+        )
+        calls = 0
+
+        def inputs(self, rng, size, trials):
+            return {"x": rng.normal(size=(size, trials))}
+
+        def simulate(self, rng, params, inputs):
+            self.calls += 1
+            y = params["mu"][:, None] + inputs["x"]
+            return {"y": np.where((rng.random(y.shape) < 0.25) & (self.calls > 1), np.nan, y + self.calls - 1)}
+
+    batch = make_batch(Sum(), Settings(batch_size=7, trials=(5, 5), context=(3, 3), redraws=41), 0, 0).data
+    expected = batch["params"]["mu"][:, None, None] + batch["targets"]["inputs"]["x"]
+    np.testing.assert_allclose(batch["targets"]["outcomes"]["y"], expected, rtol=1e-6)
+    surplus = batch["redrawn"]["y"] - expected[..., None]
+    # Drawn by the second call, or where that is not legal, the target's own outcome.
+    assert (np.isclose(surplus, 1, atol=1e-5) | np.isclose(surplus, 0, atol=1e-5)).all()
+    assert abs(surplus.mean() - 0.75) < 0.06
+
+
+def test_redraws_need_independent_trials_or_a_method(tmp_path):
+    with pytest.raises(ValueError, match="redraws: expected 1, or a simulator with a method redraw, since trials of C"):
+        train(ChoiceTime(), TINY, steps=2, out=tmp_path, redraws=2, **SMALL)
+    wrong = type("Wrong", (pb.simulators.RLDriftDiffusion,), {"redraw": lambda self, *_: {"choice": 1}})
+    with pytest.raises(ValueError, match=r"simulator.redraw: expected \['choice', 'rt'\], got \['choice'\]"):
+        train(wrong(), TINY, steps=2, out=tmp_path, redraws=2, **SMALL)
+
+
 def test_told_sets():
     told = curriculum.told_sets(np.random.default_rng(0), 20_011, 3, 2)
     assert told[:, 0].all()
@@ -352,6 +402,8 @@ def test_wrong_members_are_refused(members, message, tmp_path):
         ({"trials": 7}, r"trials: expected \(least, greatest\)"),
         ({"context": (-1, 3)}, r"context: expected \(least, greatest\), integers of at least 0"),
         ({"told_sets": 0}, "told_sets: expected an integer of at least 1, got 0"),
+        ({"redraws": 0}, "redraws: expected an integer of at least 1, got 0"),
+        ({"told_weight": 1.0}, r"told_weight: expected a number in \(0, 1\) or None, got 1.0"),
         ({"no_context": 1.5}, "no_context: expected a share from 0 to 1, got 1.5"),
         ({"learning_rate": 0.0}, "learning_rate: expected a number above 0, got 0.0"),
         ({"weight_decay": -1.0}, "weight_decay: expected a number of at least 0, got -1.0"),
@@ -499,6 +551,59 @@ def test_learning_rate():
     np.testing.assert_allclose(rates[:8], [0.5 * k / 7 for k in range(1, 8)] + [0.5])
     assert rates[57] == pytest.approx(0.5 * 0.51) and rates[107] == pytest.approx(0.01)
     assert np.all(np.diff(rates[7:]) < 0)
+
+
+@pytest.mark.parametrize("simulator", [Shift(), pb.simulators.RLDriftDiffusion()])
+def test_loss_of_redraws_is_the_mean_over_them(simulator):
+    settings = Settings(batch_size=3, trials=(5, 7), context=(0, 2), redraws=4)
+    for step in range(2):
+        batch = make_batch(simulator, settings, 1, step)
+        data = tensors(batch)
+        net = Network(simulator.schema, TINY, pilot.standardize(simulator, settings)[0], seed=1)
+        again = data.pop("redrawn")
+        losses = [loss_of(net, data)]
+        for index in range(3):
+            targets = {**data["targets"], "outcomes": {name: x[..., index] for name, x in again.items()}}
+            losses.append(loss_of(net, {**data, "targets": targets}))
+        assert max(losses) - min(losses) > 1e-3
+        assert loss_of(net, {**data, "redrawn": again}) == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+def test_redraws_lessen_the_noise_of_the_gradient():
+    class Same(pb.simulators.DriftDiffusion):
+        """Where the parameters never change, all noise is that of the outcomes."""
+
+        special_values = None
+
+        def prior(self, rng, size):
+            return {name: np.full(size, 0.7) for name in self.priors}
+
+    simulator = Same()
+    noise = []
+    for redraws in (1, 8):
+        settings = Settings(batch_size=4, trials=(7, 7), context=(0, 0), told_sets=1, redraws=redraws)
+        net = Network(simulator.schema, TINY, pilot.standardize(simulator, settings)[0], seed=1).requires_grad_(True)
+        gradients = []
+        for step in range(60):
+            net.zero_grad()
+            Loss(net)(tensors(make_batch(simulator, settings, 1, step))).backward()
+            gradients.append(np.concatenate([x.grad.ravel() for x in net.parameters() if x.grad is not None]))
+        noise.append(np.var(gradients, axis=0).sum())
+    assert 0.08 < noise[1] / noise[0] < 0.19
+
+
+def test_told_weight_weighs_the_set_that_tells_all():
+    simulator = ChoiceTime()
+    settings = Settings(batch_size=5, trials=(5, 7), told_sets=3)
+    data = tensors(make_batch(simulator, settings, 1, 0))
+    net = Network(simulator.schema, TINY, pilot.standardize(simulator, settings)[0], seed=1)
+    parts = [loss_of(net, {**data, "told": data["told"][:, index : index + 1]}) for index in range(3)]
+    assert loss_of(net, data) == pytest.approx(np.mean(parts), rel=1e-6)
+    with torch.no_grad():
+        found = float(Loss(net, 0.9)(data))
+        alone = float(Loss(net, 0.9)({**data, "told": data["told"][:, :1]}))
+    assert found == pytest.approx(0.9 * parts[0] + 0.05 * (parts[1] + parts[2]), rel=1e-6)
+    assert alone == pytest.approx(parts[0], rel=1e-6)
 
 
 # --- training --------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ Review 24, 1234-1251, as in HDDM (Pedersen & Frank 2020, Computational Brain & B
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -97,23 +97,64 @@ class RLDriftDiffusion(SelectionTask):
         Returns:
             the data, and {"choice": (size, trials, 2)}.
         """
-        positive, negative, scaling, boundary, non_decision_time = check_params(self.schema, params).values()
-        size = len(scaling)
+        checked = check_params(self.schema, params)
+        size = len(checked["scaling"])
         pair = self.shown(inputs, size, trials)
         trials = pair.shape[1]
+        choice = np.empty((size, trials), dtype=int)
+        reward, upper = np.empty((size, trials)), np.empty((size, trials))
+        choice_uniform, reward_uniform = rng.random((trials, size)), rng.random((trials, size, 1))
+
+        def respond(k: int, drift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            upper[:, k] = choice_probability(drift, checked["boundary"], 0.5)
+            choice[:, k] = chosen = (choice_uniform[k] < upper[:, k]).astype(int)
+            shown = {"pair": pair[:, k]}
+            reward[:, k] = self.environment(k, shown, {"choice": chosen}, reward_uniform[k])["reward"]
+            return chosen, reward[:, k]
+
+        drift = self._drifts(checked, pair, respond)
+        # Nothing is learnt from the time that a choice took: all of them at once.
+        time = decision_time(rng, drift, checked["boundary"][:, None], 0.5, choice)
+        data = {"choice": choice, "rt": checked["non_decision_time"][:, None] + time, "reward": reward}
+        return data, {"choice": np.stack([1 - upper, upper], axis=-1)}
+
+    def redraw(self, rng: np.random.Generator, params: Arrays, data: Arrays, count: int) -> Arrays:
+        """Draw every response `count` times more, given the trials before it as they were.
+
+        Args:
+            rng: the only source of randomness.
+            params: dict name -> (size,).
+            data: inputs, ``choice`` and ``reward``, each (size, trials).
+            count: how often.
+
+        Returns:
+            ``choice`` and ``rt``, each (size, trials, count).
+        """
+        checked = check_params(self.schema, params)
+        choice, reward = np.asarray(data["choice"], dtype=int), np.asarray(data["reward"], dtype=float)
+        drift = self._drifts(checked, self.shown(data, *choice.shape), lambda k, _: (choice[:, k], reward[:, k]))
+        drift, boundary = drift[..., None], checked["boundary"][:, None, None]
+        uniform = rng.random((*choice.shape, count))
+        again = (uniform < choice_probability(drift, boundary, 0.5)).astype(int)
+        rt = checked["non_decision_time"][:, None, None] + decision_time(rng, drift, boundary, 0.5, again)
+        return {"choice": again, "rt": rt}
+
+    def _drifts(
+        self,
+        params: Arrays,
+        pair: np.ndarray,
+        respond: Callable[[int, np.ndarray], tuple[np.ndarray, np.ndarray]],
+    ) -> np.ndarray:
+        """The drift of each trial (size, trials); ``respond(trial, drift)`` gives its choices and rewards, (size,)."""
+        size, trials = pair.shape
         rows = np.arange(size)
         values = np.full((size, self.pairs, 2), 0.5)
-        choice = np.empty((size, trials), dtype=int)
-        reward, drift, upper = (np.empty((size, trials)) for _ in range(3))
-        choice_uniform, reward_uniform = rng.random((trials, size)), rng.random((trials, size, 1))
+        drift = np.empty((size, trials))
         for k in range(trials):
             shown = pair[:, k]
-            drift[:, k] = scaling * (values[rows, shown, 1] - values[rows, shown, 0])
-            upper[:, k] = choice_probability(drift[:, k], boundary, 0.5)
-            choice[:, k] = chosen = (choice_uniform[k] < upper[:, k]).astype(int)
-            reward[:, k] = self.environment(k, {"pair": shown}, {"choice": chosen}, reward_uniform[k])["reward"]
-            error = reward[:, k] - values[rows, shown, chosen]
-            values[rows, shown, chosen] += np.where(error > 0, positive, negative) * error
-        # Nothing is learnt from the time that a choice took: all of them at once.
-        rt = non_decision_time[:, None] + decision_time(rng, drift, boundary[:, None], 0.5, choice)
-        return {"choice": choice, "rt": rt, "reward": reward}, {"choice": np.stack([1 - upper, upper], axis=-1)}
+            drift[:, k] = params["scaling"] * (values[rows, shown, 1] - values[rows, shown, 0])
+            chosen, reward = respond(k, drift[:, k])
+            error = reward - values[rows, shown, chosen]
+            rate = np.where(error > 0, params["alpha_positive"], params["alpha_negative"])
+            values[rows, shown, chosen] += rate * error
+        return drift

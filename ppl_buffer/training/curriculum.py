@@ -18,6 +18,8 @@ from ppl_buffer.training.simulator import (
     Arrays,
     Counts,
     Simulator,
+    check_redraws,
+    draw_again,
     draw_data,
     draw_params,
     find_legal,
@@ -57,6 +59,8 @@ class Settings:
         told_sets: sets of told parameters that each data set is used with.
         no_context: share of the batches without a context, where the least context is 0: likelihoods and evidence in
             one pass start without one.
+        redraws: how often the outcomes of a target are drawn, each time given the same parameters and past; the loss
+            is the mean over them.
 
     Raises:
         ValueError: if a number is not an integer, too small, or a range not in order, or a share not in [0, 1].
@@ -67,9 +71,10 @@ class Settings:
     context: tuple[int, int] = (0, 64)
     told_sets: int = 2
     no_context: float = 0.25
+    redraws: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "told_sets"):
+        for name in ("batch_size", "told_sets", "redraws"):
             value = getattr(self, name)
             if not _is_count(value, 1):
                 raise ValueError(f"{name}: expected an integer of at least 1, got {value!r}")
@@ -106,7 +111,8 @@ class Batch:
     Attributes:
         data: arrays in nested dicts, the data set first: ``params`` name -> (B,), ``told`` (B, R, P) bool (absent
             without parameters), ``context`` (absent if empty) and ``buffer``, each group -> name -> (B, 1, trials),
-            ``targets`` with ``inputs`` and ``outcomes``, ``probabilities`` (B, 1, T, n) where the simulator knows
+            ``targets`` with ``inputs`` and ``outcomes``, ``redrawn`` name -> (B, 1, T, redraws - 1), the targets'
+            outcomes drawn again (absent where there are none), ``probabilities`` (B, 1, T, n) where the simulator knows
             them, and ``visible`` (B, R or 1, T), the buffer tokens that a target sees, where trials are exchangeable.
             None if the simulator gave too few legal data sets.
         counts: data sets drawn and dropped.
@@ -117,8 +123,13 @@ class Batch:
 
 
 def make_batch(simulator: Simulator, settings: Settings, seed: int, step: int, stream: int = TRAINING) -> Batch:
-    """The batch of a step."""
+    """The batch of a step.
+
+    Raises:
+        ValueError: if outcomes are to be drawn again and the simulator cannot.
+    """
     schema = simulator.schema
+    check_redraws(simulator, settings.redraws)
     rng = _generator(seed, stream, step)
     trials = _log_uniform(rng, *settings.trials)
     context = 0
@@ -137,8 +148,13 @@ def make_batch(simulator: Simulator, settings: Settings, seed: int, step: int, s
         return Batch(None, counts)
     params, data, probabilities = drawn
     if schema.ordered:
-        return Batch(_ordered(schema, params, told, data, probabilities), counts)
-    return Batch(_exchangeable(schema, rng, params, told, data, probabilities, context, trials), counts)
+        arrays, chosen = _ordered(schema, params, told, data, probabilities), data
+    else:
+        arrays, chosen = _exchangeable(schema, rng, params, told, data, probabilities, context, trials)
+    if settings.redraws > 1:
+        again = draw_again(simulator, rng, params, chosen, settings.redraws - 1)
+        arrays["redrawn"] = {name: x.astype(np.float32)[:, None] for name, x in again.items()}
+    return Batch(arrays, counts)
 
 
 def _log_uniform(rng: np.random.Generator, low: int, high: int) -> int:
@@ -253,8 +269,10 @@ def _exchangeable(
     probabilities: np.ndarray | None,
     context: int,
     trials: int,
-) -> Tree:
+) -> tuple[Tree, Arrays]:
     """Disjoint context, buffer and targets; half of the targets see the context only, the others a buffer prefix.
+
+    Returns the batch, and the targets' data, each (B, T).
 
     Without a context every target sees a prefix, the empty one as often as any other.
     """
@@ -282,7 +300,7 @@ def _exchangeable(
         # Where all is told the buffer is skipped in use, so it is skipped in training.
         visible = np.where(told.all(-1, keepdims=True), 0, visible)
     batch["visible"] = visible
-    return batch
+    return batch, chosen
 
 
 def map_arrays(function: Callable[[Any], Any], tree: Tree) -> Tree:

@@ -13,15 +13,17 @@ from ppl_buffer.training.curriculum import Tree
 
 
 class Loss(torch.nn.Module):
-    """Mean negative log density of a trial, in nats, over a batch's told-sets, data sets and targets.
+    """Mean negative log density of a trial, in nats, over a batch's told-sets, data sets, targets and their redraws.
 
     Args:
         net: the network.
+        told_weight: weight of the told-set that tells all parameters, the first; the others share the rest. None = all
+            count the same.
     """
 
-    def __init__(self, net: Network) -> None:
+    def __init__(self, net: Network, told_weight: float | None = None) -> None:
         super().__init__()
-        self.net = net
+        self.net, self.told_weight = net, told_weight
 
     def forward(self, batch: Tree) -> Tensor:
         """The loss of a batch of the curriculum, as tensors."""
@@ -43,7 +45,17 @@ class Loss(torch.nn.Module):
             {} if told is None else {name: x[:, None].expand(told.shape[:2]) for name, x in batch["params"].items()}
         )
         representation = predict(net, prepared, encode_params(net, params, told))
-        return -_log_prob(net, representation, targets["outcomes"], batch.get("probabilities")).mean()
+        outcomes = targets["outcomes"]
+        if "redrawn" in batch:
+            # One more axis in front, which the heads broadcast the representation against.
+            outcomes = {
+                name: torch.cat([x[None], batch["redrawn"][name].movedim(-1, 0)]) for name, x in outcomes.items()
+            }
+        log_prob = _log_prob(net, representation, outcomes, batch.get("probabilities"))
+        by_set = -log_prob.movedim(-2, -1).flatten(0, -2).mean(0)
+        if self.told_weight is None or len(by_set) == 1:
+            return by_set.mean()
+        return self.told_weight * by_set[0] + (1 - self.told_weight) * by_set[1:].mean()
 
 
 def _all_valid(group: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
@@ -54,7 +66,7 @@ def _all_valid(group: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
 def _log_prob(
     net: Network, representation: Tensor, outcomes: Mapping[str, Tensor], probabilities: Tensor | None
 ) -> Tensor:
-    """Log density (B, R, T) of each trial; the simulator's probabilities stand in for the first outcome drawn."""
+    """Log density (..., B, R, T) of each trial; the simulator's probabilities stand in for the first outcome drawn."""
     if probabilities is None:
         return heads.trial_log_prob(net, representation, outcomes)
     names = list(net.schema.outcomes)

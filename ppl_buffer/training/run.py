@@ -62,6 +62,7 @@ class Plan:
     workers: int
     progress: bool
     minutes: float | None
+    told_weight: float | None = None
     start: Network | None = None
 
     @property
@@ -72,7 +73,8 @@ class Plan:
     def fingerprint(self) -> dict[str, Any]:
         """What must be the same for a run to go on."""
         plain = (
-            "steps", "seed", "learning_rate", "warmup", "weight_decay", "optimizer", "held_out", "evaluate_every"
+            "steps", "seed", "learning_rate", "warmup", "weight_decay", "optimizer", "held_out", "evaluate_every",
+            "told_weight",
         )  # fmt: skip
         described = {
             "simulator": self.name,
@@ -133,10 +135,10 @@ class Run:
             with torch.no_grad():
                 for name, weight in self.net.weights.items():
                     weight.copy_(plan.start.weights[name])
-        self.loss = Loss(self.net)
+        self.loss = Loss(self.net, plan.told_weight)
         self.averaged = AveragedModel(self.net, multi_avg_fn=_average)
         self.averaged_net: Network = self.averaged.module  # type: ignore[assignment]
-        self.averaged_loss = Loss(self.averaged_net)
+        self.averaged_loss = Loss(self.averaged_net, plan.told_weight)
         self.optimizers = make_optimizers(plan, self.net)
         self.resumed = bool(description)
         if self.resumed:

@@ -34,6 +34,10 @@ class Simulator(Protocol):
             at that moment (latent states too). They take the place of the drawn category in the loss: the expected
             gradient is the same, its variance less (Brehmer, Louppe, Pavez & Cranmer 2020, PNAS 117, 5242-5249).
             Not used where the schema states a contamination.
+        redraw: ``redraw(rng, params, data, count)`` draws the outcomes of every trial `count` times more, each given
+            the parameters (size,) and the trials before it in ``data`` (inputs, outcomes and feedback, each (size,
+            trials)): dict outcome -> (size, trials, count). `train(redraws=...)` asks for it where trials depend on
+            each other; where they are independent given the parameters it calls `simulate` again.
         special_values: dict parameter -> value without prior mass at which the likelihood must hold all the same
             (a noise of exactly 0). Where every told-set of a data set tells the parameter, it takes that value with
             probability 1/2; never where it is hidden, which would change the prior that is integrated over.
@@ -159,6 +163,56 @@ def gives_probabilities(simulator: Simulator) -> bool:
         and isinstance(first, Categorical)
         and not schema.contamination
     )
+
+
+def check_redraws(simulator: Simulator, redraws: int) -> None:
+    """Refuse to draw outcomes again where the simulator cannot.
+
+    Raises:
+        ValueError: if `redraws` is above 1 and trials depend on each other, but there is no method ``redraw``.
+    """
+    if redraws > 1 and not (simulator.schema.independent or callable(getattr(simulator, "redraw", None))):
+        raise ValueError(
+            f"redraws: expected 1, or a simulator with a method redraw, since trials of {type(simulator).__name__} "
+            f"depend on each other, got {redraws}"
+        )
+
+
+def draw_again(simulator: Simulator, rng: np.random.Generator, params: Arrays, data: Arrays, count: int) -> Arrays:
+    """Outcomes drawn `count` times more given the same past: dict name -> (size, trials, count).
+
+    Where a draw is not legal the trial's own outcomes stand in for it.
+
+    Args:
+        simulator: what draws.
+        rng: the only source of randomness.
+        params: dict name -> (size,).
+        data: inputs, outcomes and feedback, each (size, trials).
+        count: how often.
+    """
+    schema = simulator.schema
+    size, trials = next(iter(data[name].shape for name in schema.outcomes))
+    shape = (size, trials, count)
+    own = {name: x.copy() for name, x in params.items()}
+    method = getattr(simulator, "redraw", None)
+    if callable(method):
+        returned = _checked(
+            "redraw", method(rng, own, {k: x.copy() for k, x in data.items()}, count), schema.outcomes, shape
+        )
+    else:
+        inputs = {name: np.repeat(data[name], count, axis=1) for name in schema.inputs}
+        keywords: dict[str, int] = {} if schema.inputs else {"trials": trials * count}
+        if not schema.inputs and not schema.params:
+            keywords["size"] = size
+        simulate: Callable[..., Any] = simulator.simulate
+        again = simulate(rng, own, inputs, **keywords)
+        expected = {**schema.outcomes, **schema.feedback}
+        checked = _checked("simulate", again, expected, (size, trials * count))
+        returned = {name: checked[name].reshape(shape) for name in schema.outcomes}
+    good = np.ones(shape, dtype=bool)
+    for name, variable in schema.outcomes.items():
+        good &= legal(variable, returned[name].astype(np.float32))
+    return {name: np.where(good, x, data[name][..., None]) for name, x in returned.items()}
 
 
 def draw_params(simulator: Simulator, rng: np.random.Generator, size: int) -> Arrays:
