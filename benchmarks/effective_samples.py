@@ -177,9 +177,7 @@ def tune(log_likelihood: LogLikelihood, theta: np.ndarray, most: int) -> tuple[i
         particles *= 2
 
 
-def sample_pmmh(
-    log_likelihood: LogLikelihood, particles: int, rounds: tuple[int, int], length: int
-) -> dict[str, Any]:
+def sample_pmmh(log_likelihood: LogLikelihood, particles: int, rounds: tuple[int, int], length: int) -> dict[str, Any]:
     """Sample the simulator's posterior; the likelihood of a proposal is an estimate, and that of the state is kept.
 
     Args:

@@ -27,9 +27,7 @@ def tokens(config: Config, schema: Schema, count: int, reads: int) -> int:
         reads: number of keys that they read in each layer, summed over the tokens.
     """
     width, layers = config.width, config.depth - 1
-    embedding = _perceptron(
-        feature_size({**schema.inputs, **schema.outcomes, **schema.feedback}), config.mlp, width
-    )
+    embedding = _perceptron(feature_size({**schema.inputs, **schema.outcomes, **schema.feedback}), config.mlp, width)
     key_value = 2 * width * 2 * width
     rest = 2 * 2 * width * width + _perceptron(width, config.mlp, width)
     return count * (embedding + config.depth * key_value + layers * rest) + layers * reads * 4 * width

@@ -134,9 +134,7 @@ def measure(net: Any, data: People, repetitions: int, seconds: float) -> dict[st
         start = time.perf_counter()
         answers[name] = way()[1]
         compile_seconds[name] = time.perf_counter() - start
-    error = max(
-        float(abs(answers[name][key] - answers["in full"][key]).max()) for name in ways for key in PARAMS
-    )
+    error = max(float(abs(answers[name][key] - answers["in full"][key]).max()) for name in ways for key in PARAMS)
     times = interleaved(ways, repetitions, seconds=seconds)
     return {
         "people": len(data.choice),

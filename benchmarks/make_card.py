@@ -98,8 +98,8 @@ def text(value: float | None) -> str:
 def measured_on(benchmark: dict[str, Any]) -> str:
     """The last lines of a card."""
     hardware = benchmark.get("hardware", {})
-    return f"""Measured on {hardware.get('cores', '?')} cores of {hardware.get('cpu', 'an unknown processor')},
-{benchmark.get('date', '')[:10]}. Licence: Apache-2.0, as the package.
+    return f"""Measured on {hardware.get("cores", "?")} cores of {hardware.get("cpu", "an unknown processor")},
+{benchmark.get("date", "")[:10]}. Licence: Apache-2.0, as the package.
 """
 
 
@@ -151,8 +151,8 @@ A likelihood, and model evidence, for Q-learning with learning noise over three 
 (`ppl_buffer.simulators.NoisyQ`): binary choices, binary rewards as feedback, ordered trials.
 
 {weights(net)} Trained by
-`examples/train_zoo.py noisy_q` on {provenance.get('data_sets', 0):,} simulated sequences of up to {record.trials}
-trials (step {provenance.get('step')} of {provenance.get('steps')}, seed {provenance.get('seed')}).
+`examples/train_zoo.py noisy_q` on {provenance.get("data_sets", 0):,} simulated sequences of up to {record.trials}
+trials (step {provenance.get("step")} of {provenance.get("steps")}, seed {provenance.get("seed")}).
 
 {HISTORY}
 
@@ -201,9 +201,9 @@ with a squared-exponential, Matern-3/2 or Matern-5/2 kernel, which is never told
 of new points after a context, with any of the hyperparameters told or integrated out.
 
 {weights(net)} Trained by
-`examples/train_zoo.py gp` on {provenance.get('data_sets', 0):,} simulated functions with contexts of up to
+`examples/train_zoo.py gp` on {provenance.get("data_sets", 0):,} simulated functions with contexts of up to
 {record.context} points and buffers of up to {record.trials}
-(step {provenance.get('step')} of {provenance.get('steps')}, seed {provenance.get('seed')}).
+(step {provenance.get("step")} of {provenance.get("steps")}, seed {provenance.get("seed")}).
 
 ## Trained range
 
@@ -217,8 +217,8 @@ Inputs were uniform on [-2, 2]. Outside of all this the network's numbers are ex
 
 ## What was measured
 
-By `benchmarks/gp_accuracy.py`, in nats a target, over {settings['datasets']} functions where all is told and
-{settings['evidence_datasets']} where nothing is{stale}: the density of {about} in one pass, against the exact
+By `benchmarks/gp_accuracy.py`, in nats a target, over {settings["datasets"]} functions where all is told and
+{settings["evidence_datasets"]} where nothing is{stale}: the density of {about} in one pass, against the exact
 density of the Gaussian process (all told: a mixture over the kernels; nothing told: integrated over the prior of the
 hyperparameters as well). KL is KL(exact || network), "worst" the largest mean difference of a single function. The last
 column is the KL of the targets' own densities multiplied, without the buffer.
@@ -271,8 +271,8 @@ def likelihood(name: str) -> None:
 {MODELS[name]}
 
 {weights(net)} Trained by
-`examples/train_zoo.py {name}` on {provenance.get('data_sets', 0):,} simulated data sets, up to {sizes}
-(step {provenance.get('step')} of {provenance.get('steps')}, seed {provenance.get('seed')}). {RUNS.get(name, '')}
+`examples/train_zoo.py {name}` on {provenance.get("data_sets", 0):,} simulated data sets, up to {sizes}
+(step {provenance.get("step")} of {provenance.get("steps")}, seed {provenance.get("seed")}). {RUNS.get(name, "")}
 
 ## Trained range
 
@@ -284,9 +284,9 @@ Outside of it the network's numbers are extrapolations.
 
 ## What was measured
 
-By `benchmarks/likelihood_accuracy.py`{', `posterior.py`' if posterior else ''}
-{'and `multisensory_evidence.py` ' if evidence else ''}in nats; the reference is {reference}. KL is
-KL(exact || network), all parameters told, {results['datasets']} data sets from the prior.
+By `benchmarks/likelihood_accuracy.py`{", `posterior.py`" if posterior else ""}
+{"and `multisensory_evidence.py` " if evidence else ""}in nats; the reference is {reference}. KL is
+KL(exact || network), all parameters told, {results["datasets"]} data sets from the prior.
 
 | figure | measured | bar | met |
 |---|---|---|---|

@@ -25,10 +25,12 @@ import torch  # noqa: E402
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import effective_samples  # noqa: E402
 import flops  # noqa: E402
+import gradient_noise  # noqa: E402
 import harness  # noqa: E402
 import reencoding  # noqa: E402
 import training_step  # noqa: E402
 
+from ppl_buffer.training.curriculum import make_batch  # noqa: E402
 from tests.references import noisy_q  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -176,6 +178,24 @@ def test_pmmh_samples_the_posterior_of_a_noisy_likelihood() -> None:
         share = (draws - low) / (high - low)
         assert abs(share.mean() - 0.5) < 0.05
         assert abs(share.std() - 1 / math.sqrt(12)) < 0.03
+
+
+def test_noise_of_the_gradient_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gradient_noise.main(["--quick", "--out", str(tmp_path)])
+    rows = json.loads((tmp_path / "gradient_noise.json").read_text())["results"]["rows"]
+    assert len(rows) == 2 * 2 * len(gradient_noise.CASES)
+    assert all(row["variance ratio"] == 1 for row in rows if row["redraws"] == 1)
+    assert all(row["variance"] > 0 and row["seconds"] > 0 for row in rows)
+    assert "some hidden" in capsys.readouterr().out
+
+
+def test_one_of_the_told_sets_is_kept() -> None:
+    simulator, settings = gradient_noise.CASES["ddm"]
+    batch = make_batch(simulator, settings, 0, 0).data
+    for index in (0, 1):
+        kept = gradient_noise.one_set(batch, index)
+        np.testing.assert_array_equal(kept["told"][:, 0], batch["told"][:, index])
+        np.testing.assert_array_equal(kept["visible"][:, 0], batch["visible"][:, index])
 
 
 def test_particles_are_tuned() -> None:
