@@ -718,8 +718,8 @@ def check_posterior(
     Data sets are simulated at parameters from the prior and fitted; where the network and the sampler are right, the
     truth's rank among posterior draws is uniform. Ranked are the parameters and the log likelihood, which sees errors
     that no single parameter shows (Modrák et al. 2023, Bayesian Analysis). A chain for each data set; the chains of a
-    batch run in lock step in one compiled program, on the scale on which the prior is standard normal, whitened by a
-    population Monte Carlo fit, so that they are short and of equal cost.
+    batch run in lock step in one compiled program, on the scale on which the prior is standard normal, whitened by an
+    importance-sampling fit, so that they are short and of equal cost.
 
     Args:
         net: a trained network. One of torch is copied to JAX for the fits.
@@ -934,7 +934,7 @@ def _fit_batch(
     bar: Any,
 ) -> Arrays:
     """Simulate a batch of data sets and draw from their posteriors."""
-    from ppl_buffer.evidence import fit_proposal
+    from ppl_buffer.evidence import draws_a_round, fit_proposal
 
     scale = chains.scale
     names, dims = list(scale.priors), len(scale.priors)
@@ -947,7 +947,7 @@ def _fit_batch(
     params, data, _ = _simulate(simulator, rng, batch, trials, prior)
     # Groups of people cannot be mapped over.
     observed = replace(_observe(net, data, None, np.arange(batch)), groups=None)
-    at_once = min(50 * dims, max(1, _TRIALS_AT_ONCE // (batch * trials)))
+    at_once = min(draws_a_round(dims), max(1, _TRIALS_AT_ONCE // (batch * trials)))
 
     def densities(told: Mapping[str, np.ndarray]) -> np.ndarray:
         """Log likelihoods (n, batch) at parameters (n, batch), by one compiled program."""
@@ -964,7 +964,7 @@ def _fit_batch(
         result = densities(scale.params(np, points))
         return np.where(np.isfinite(result), result, -1e30)
 
-    place, spread = (x.astype(np.float32) for x in fit_proposal(log_likelihood, batch, dims, 50 * dims, rng))
+    place, spread = (x.astype(np.float32) for x in fit_proposal(log_likelihood, batch, dims, rng))
     seeds = rng.integers(2**31, size=batch).astype(np.uint32)
     first = rng.standard_normal((batch, dims)).astype(np.float32)
     state = chains.begin(seeds, first, observed, place, spread)

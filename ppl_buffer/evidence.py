@@ -10,7 +10,9 @@ the difference as a sign that the data lie outside the model.
 
 from __future__ import annotations
 
+import math
 import warnings
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -34,9 +36,12 @@ _TRIALS_AT_ONCE = 200_000
 # prior instead, so that no region of the prior can have an unbounded weight.
 _FREEDOM = 5.0
 _DEFENSE = 0.1
-# While the proposal is being fitted the likelihood is tempered so far that this share of the draws counts.
-_EFFECTIVE_SHARE = 0.2
-_MOST_ROUNDS = 30
+# While the proposal is being fitted: draws of a round for each parameter (at least five parameters' worth), the share
+# of as many draws that must count under the tempered likelihood, and how many of the last rounds' draws are used.
+_DRAWS_A_ROUND = 20
+_EFFECTIVE_SHARE = 0.3
+_ROUNDS_KEPT = 6
+_MOST_ROUNDS = 40
 # Below this effective number of draws the standard error itself cannot be trusted.
 _FEWEST_EFFECTIVE = 100.0
 # In the tails of the prior that this leaves out no float32 parameter can be told from the edge of its range.
@@ -240,7 +245,9 @@ def _by_draw(
     data = net.observe(inputs, value, feedback=feedback, trial_mask=trial_mask)
     batch = data.batch_shape
     size = int(np.prod(batch, dtype=int))
-    at_once = max(1, _TRIALS_AT_ONCE // (size * data.trials))
+    # A round's draws in pieces of one size.
+    count = draws_a_round(len(names))
+    at_once = math.ceil(count / math.ceil(count * size * data.trials / _TRIALS_AT_ONCE))
     below = _below_outcomes(net, priors, value, trial_mask, size)
     rng = np.random.default_rng(seed)
     bar = tqdm(disable=not progress, unit="draw", desc="log evidence")
@@ -251,7 +258,7 @@ def _by_draw(
         for start in range(0, len(normal), at_once):
             piece = normal[start : start + at_once]
             # The last piece is filled up, so that one compiled program serves all.
-            missing = min(at_once, len(normal)) - len(piece)
+            missing = at_once - len(piece)
             full = np.concatenate([piece, np.repeat(piece[-1:], missing, 0)])
             chosen: dict[str, Any] = {}
             for index, (name, stated) in enumerate(priors.items()):
@@ -311,10 +318,10 @@ def importance_weights(
 ) -> np.ndarray:
     """Log importance weights under a standard normal prior, by a proposal fitted in tempered rounds.
 
-    Each round draws from a Student t (and, for a tenth, from the prior), tempers the likelihood until a fifth of the
-    draws counts, and fits the next round's location and covariance to them; the last round, at full likelihood, is the
-    estimate's own and shares no draw with the fit (population Monte Carlo: Cappe et al. 2004, J. Comput. Graph. Stat.
-    13, 907).
+    Each round draws from a Student t (and, for a tenth, from the prior), tempers the likelihood until enough of the
+    draws count, those of the rounds before among them, and fits the next round's location and covariance to them
+    (adaptive multiple importance sampling: Cornuet, Marin, Mira & Robert 2012, Scand. J. Stat. 39, 798). The draws of
+    the estimate itself, at full likelihood, come last and share none with the fit.
 
     Args:
         log_likelihood: scores (n, size, dims) -> (n, size).
@@ -326,25 +333,40 @@ def importance_weights(
     Returns:
         (draws, size): their mean exponential is an unbiased estimate of the evidence.
     """
-    location, scale = fit_proposal(log_likelihood, size, dims, max(draws // 2, 50 * dims), rng)
-    points, log_ratio = _propose(location, scale, draws, rng)
-    return log_likelihood(points) + log_ratio
+    location, scale = fit_proposal(log_likelihood, size, dims, rng)
+    points = _propose(location, scale, draws, rng)
+    log_prior = _log_normal(points)
+    return log_likelihood(points) + log_prior - _log_proposal(points, location, scale, log_prior)
+
+
+def draws_a_round(dims: int) -> int:
+    """Draws that `fit_proposal` evaluates at once."""
+    return _DRAWS_A_ROUND * max(5, dims)
 
 
 def fit_proposal(
-    log_likelihood: Callable[[np.ndarray], np.ndarray], size: int, dims: int, count: int, rng: np.random.Generator
+    log_likelihood: Callable[[np.ndarray], np.ndarray], size: int, dims: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Location (size, dims) and Cholesky factor of the covariance (size, dims, dims) of posteriors.
 
-    See `importance_weights`; `count` is the number of draws of a round.
+    See `importance_weights`.
     """
     location, scale = np.zeros((size, dims)), np.broadcast_to(np.eye(dims), (size, dims, dims))
-    power, settled = np.zeros(size), 0
+    power, settled, count = np.zeros(size), 0, draws_a_round(dims)
+    proposals: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=_ROUNDS_KEPT)
+    drawn: deque[np.ndarray] = deque(maxlen=_ROUNDS_KEPT)
+    totals: deque[np.ndarray] = deque(maxlen=_ROUNDS_KEPT)
     for _ in range(_MOST_ROUNDS):
-        points, log_ratio = _propose(location, scale, count, rng)
-        total = log_likelihood(points)
-        power = _temper(total, log_ratio, power)
-        weight = _normalize(power * np.maximum(total, -1e30) + log_ratio)
+        proposals.append((location, scale))
+        drawn.append(_propose(location, scale, count, rng))
+        totals.append(np.maximum(log_likelihood(drawn[-1]), -1e30))
+        points, total = np.concatenate(drawn), np.concatenate(totals)
+        # All rounds have as many draws: together they are draws of the mixture of their proposals.
+        log_prior = _log_normal(points)
+        mixture = np.logaddexp.reduce([_log_proposal(points, *each, log_prior) for each in proposals])
+        log_ratio = log_prior - (mixture - np.log(len(proposals)))
+        power = _temper(total, log_ratio, power, _EFFECTIVE_SHARE * count)
+        weight = _normalize(power * total + log_ratio)
         location = np.einsum("nb,nbp->bp", weight, points)
         centered = points - location
         covariance = np.einsum("nb,nbp,nbq->bpq", weight, centered, centered)
@@ -355,17 +377,25 @@ def fit_proposal(
     return location, scale
 
 
-def _propose(
-    location: np.ndarray, scale: np.ndarray, count: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draws (n, size, P) of the proposal, and log prior minus log proposal (n, size)."""
-    from scipy.special import gammaln
-
+def _propose(location: np.ndarray, scale: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Draws (n, size, P) of the proposal."""
     size, dims = location.shape
     normal = rng.standard_normal((count, size, dims))
     spread = np.sqrt(_FREEDOM / rng.chisquare(_FREEDOM, (count, size, 1)))
     fitted = location + spread * np.einsum("bpq,nbq->nbp", scale, normal)
-    points = np.where(rng.random((count, size, 1)) < _DEFENSE, rng.standard_normal(fitted.shape), fitted)
+    return np.where(rng.random((count, size, 1)) < _DEFENSE, rng.standard_normal(fitted.shape), fitted)
+
+
+def _log_normal(points: np.ndarray) -> np.ndarray:
+    """Log density (n, size) of points (n, size, P) under the standard normal prior."""
+    return -0.5 * (points**2).sum(-1) - 0.5 * points.shape[-1] * np.log(2 * np.pi)
+
+
+def _log_proposal(points: np.ndarray, location: np.ndarray, scale: np.ndarray, log_prior: np.ndarray) -> np.ndarray:
+    """Log density (n, size) of points (n, size, P) under the proposal that `_propose` draws from."""
+    from scipy.special import gammaln
+
+    dims = points.shape[-1]
     whitened = np.linalg.solve(scale, np.moveaxis(points - location, 0, -1))
     distance = np.moveaxis((whitened**2).sum(1), -1, 0)
     log_determinant = np.log(np.diagonal(scale, axis1=1, axis2=2)).sum(1)
@@ -373,9 +403,7 @@ def _propose(
         gammaln(0.5 * (_FREEDOM + dims)) - gammaln(0.5 * _FREEDOM) - 0.5 * dims * np.log(_FREEDOM * np.pi)
         - log_determinant - 0.5 * (_FREEDOM + dims) * np.log1p(distance / _FREEDOM)
     )  # fmt: skip
-    log_prior = -0.5 * (points**2).sum(-1) - 0.5 * dims * np.log(2 * np.pi)
-    proposal = np.logaddexp(np.log1p(-_DEFENSE) + student, np.log(_DEFENSE) + log_prior)
-    return points, log_prior - proposal
+    return np.logaddexp(np.log1p(-_DEFENSE) + student, np.log(_DEFENSE) + log_prior)
 
 
 def _normalize(log_weight: np.ndarray) -> np.ndarray:
@@ -383,13 +411,11 @@ def _normalize(log_weight: np.ndarray) -> np.ndarray:
     return weight / weight.sum(0)
 
 
-def _temper(total: np.ndarray, log_ratio: np.ndarray, least: np.ndarray) -> np.ndarray:
-    """Largest power (size,) of the likelihood, at most 1, at which enough of the draws count, or the `least` one."""
-    wanted = _EFFECTIVE_SHARE * len(total)
-    finite = np.maximum(total, -1e30)
+def _temper(total: np.ndarray, log_ratio: np.ndarray, least: np.ndarray, wanted: float) -> np.ndarray:
+    """Largest power (size,) of the likelihood, at most 1, at which `wanted` draws count, or the `least` one."""
 
     def enough(power: np.ndarray) -> np.ndarray:
-        return 1 / (_normalize(power * finite + log_ratio) ** 2).sum(0) >= wanted
+        return 1 / (_normalize(power * total + log_ratio) ** 2).sum(0) >= wanted
 
     low, high = least, np.ones(len(least))
     full = enough(high)
