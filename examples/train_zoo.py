@@ -31,16 +31,23 @@ RECIPES: dict[str, tuple[Any, dict[str, Any]]] = {
     # The evidence of 400 trials in one pass reads them all through the buffer, without a context.
     "multisensory_rho1": (
         pb.simulators.MultisensoryCausalInference(rho=1),
-        {"steps": 19_000, "trials": (16, 400), "context": (0, 400), "no_context": 0.7, "redraws": 16},
+        {"steps": 17_000, "trials": (16, 400), "context": (0, 400), "no_context": 0.7, "redraws": 16},
     ),
     "multisensory_rho43": (
         pb.simulators.MultisensoryCausalInference(rho=4 / 3),
-        {"steps": 17_500, "trials": (16, 400), "context": (0, 400), "no_context": 0.7, "redraws": 16},
+        {"steps": 15_500, "trials": (16, 400), "context": (0, 400), "no_context": 0.7, "redraws": 16},
     ),
     # Many parameter values with few trials each: all that a likelihood of independent trials learns from.
     "ddm": (
         pb.simulators.DriftDiffusion(),
-        {"steps": 6_000, "batch_size": 64, "trials": (8, 256), "context": (0, 256)},
+        {
+            "steps": 8_000,
+            "batch_size": 64,
+            "trials": (8, 256),
+            "context": (0, 256),
+            "told_weight": 0.9,
+            "redraws": 8,
+        },
     ),
     "collapsing_ddm": (
         pb.simulators.CollapsingDriftDiffusion(),

@@ -438,6 +438,12 @@ def train(
     trials: Annotated[str, typer.Option(help="Trials of a data set, LEAST-GREATEST.")] = "32-128",
     context: Annotated[str, typer.Option(help="Size of the context, LEAST-GREATEST; exchangeable models.")] = "0-64",
     optimizer: Annotated[str, typer.Option(help="adamw or muon.")] = "adamw",
+    redraws: Annotated[
+        int, typer.Option(min=1, help="Draws of each target's outcomes: less noise, if the simulator can draw again.")
+    ] = 1,
+    told_weight: Annotated[
+        float | None, typer.Option(help="Weight of the data sets whose parameters are all told; 0.9: likelihood first.")
+    ] = None,
     minutes: Annotated[float | None, typer.Option(help="Stop after this time; the same call goes on.")] = None,
     held_out: Annotated[int, typer.Option(min=1, help="Data sets for the held-out loss.")] = 256,
     seed: Seed = 0,
@@ -451,7 +457,8 @@ def train(
         net = pb.train(
             task, sizes, steps=steps, seed=seed, out=folder,
             batch_size=batch_size, trials=_range("trials", trials), context=_range("context", context),
-            optimizer=optimizer, held_out=held_out, minutes=minutes, progress=progress,
+            optimizer=optimizer, redraws=redraws, told_weight=told_weight, held_out=held_out, minutes=minutes,
+            progress=progress,
         )  # fmt: skip
         path = folder / f"{simulator.partition(':')[2]}.safetensors"
         pb.save(net, path)

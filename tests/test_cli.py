@@ -266,7 +266,9 @@ def test_train_goes_from_a_module_to_a_checkpoint(tmp_path, monkeypatch):
             import ppl_buffer as pb
 
             class Coin:
-                schema = pb.Schema(params={"p": pb.Interval(0, 1)}, outcomes={"side": pb.Categorical(2)})
+                schema = pb.Schema(
+                    params={"p": pb.Interval(0, 1)}, outcomes={"side": pb.Categorical(2)}, independent=True
+                )
                 def prior(self, rng, size):
                     return {"p": rng.uniform(0.1, 0.9, size)}
                 def inputs(self, rng, size, trials):
@@ -278,10 +280,12 @@ def test_train_goes_from_a_module_to_a_checkpoint(tmp_path, monkeypatch):
     )
     monkeypatch.chdir(tmp_path)
     done = run("train", "my_coin_module:Coin", "--steps", 2, "--width", 8, "--depth", 1, "--heads", 2, "--mlp", 8,
-               "--batch-size", 3, "--trials", "5-7", "--context", "0-3", "--held-out", 4, "--no-progress")  # fmt: skip
+               "--batch-size", 3, "--trials", "5-7", "--context", "0-3", "--held-out", 4,
+               "--redraws", 3, "--told-weight", 0.8, "--no-progress")  # fmt: skip
     assert done.exit_code == 0, done.output
     net = pb.load(tmp_path / "runs" / "Coin" / "Coin.safetensors", backend="torch")
     assert list(net.schema.params) == ["p"] and net.config.width == 8 and net.record.trials == 7
+    assert net.record.provenance["redraws"] == 3 and net.record.provenance["told_weight"] == 0.8
     assert simulator_of(net) is None
     assert simulator_of(net, "my_coin_module:Coin").schema == net.schema
     for wrong, said in (("my_coin_module", "my_module:MySimulator"), ("no_such_module_here:X", "no module"),
