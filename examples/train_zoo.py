@@ -55,7 +55,7 @@ RECIPES: dict[str, tuple[Any, dict[str, Any]]] = {
     ),
     "rlddm": (
         pb.simulators.RLDriftDiffusion(),
-        {"steps": 27_000, "trials": (40, 400), "told_weight": 0.9, "redraws": 4},
+        {"steps": 25_000, "trials": (40, 400), "told_weight": 0.9, "redraws": 4},
     ),
 }
 COMMON = {"batch_size": 32, "told_sets": 2, "learning_rate": 2e-3, "warmup": 100, "evaluate_every": 250}
