@@ -41,7 +41,7 @@ RECIPES: dict[str, tuple[Any, dict[str, Any]]] = {
     "ddm": (
         pb.simulators.DriftDiffusion(),
         {
-            "steps": 8_000,
+            "steps": 7_500,
             "batch_size": 64,
             "trials": (8, 256),
             "context": (0, 256),
