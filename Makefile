@@ -36,7 +36,8 @@ bench: $(INSTALLED) ## measure speed, and what the cards state, and write the ca
 	set -e; for name in rollout density gradient training_step effective_samples efficiency scaling speculative \
 	  posterior_predictive summary noisy_q_accuracy gp_accuracy multisensory_evidence_truth "multisensory_evidence_truth --simulated" \
 	  multisensory_evidence $(patsubst %,"likelihood_accuracy %",ddm collapsing_ddm rlddm multisensory_rho1 multisensory_rho43) \
-	  $(patsubst %,"posterior %",noisy_q ddm rlddm) gradient_noise calibration arviz_conversion make_card; do \
+	  $(patsubst %,"posterior %",noisy_q ddm rlddm) gradient_noise \
+	  $(patsubst %,"calibration --model %",noisy_q ddm collapsing_ddm rlddm multisensory_rho1 multisensory_rho43) arviz_conversion make_card; do \
 	  set -- $$name; script=$$1; shift; $(BIN)/python benchmarks/$$script.py "$$@"; done
 
 docs: $(INSTALLED) ## build the documentation into docs/_build/html; runs the tutorials

@@ -18,9 +18,9 @@ from typing import Any
 from harness import bar, parse, print_bars, print_table, write_results
 
 import ppl_buffer as pb
+from ppl_buffer.cli import simulator_of
 from ppl_buffer.diagnostics import LikelihoodCheck, PosteriorCheck, check_likelihood, check_posterior
 
-SIMULATORS = {"noisy_q": pb.simulators.NoisyQ, "gp": pb.simulators.GaussianProcess}
 TRIALS = 120
 MINUTES, LEVEL = 30.0, 0.95
 
@@ -40,8 +40,8 @@ def main(arguments: list[str] | None = None) -> None:
     sets, trials, draws, batch = options.sets, TRIALS, 99, 50
     if options.quick:
         sets, trials, draws, batch = 20, 24, 19, 20
-    simulator = SIMULATORS[options.model]()
     net = pb.load(options.model, backend="jax")
+    simulator = simulator_of(net)
     trials = min(trials, net.record.trials)
 
     start = time.perf_counter()
