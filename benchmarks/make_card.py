@@ -52,8 +52,9 @@ report, independent given the parameters, 2 % of them lapses.""",
 RUNS = {
     "collapsing_ddm": """The cosine of the learning rate was planned for 4,000 steps and after step 806 moved to end
 at 3,000.""",
-    "ddm": """The cosine of the learning rate was planned for 9,000 steps and after step 1,242 moved to end at 6,000.
-The range of a lapse was added to the schema after the training, which it does not touch.""",
+    "ddm": """The cosine of the learning rate was planned for 9,000 steps and after step 1,242 moved to end at 6,000,
+after which it was to end at 7,500, with each target's outcomes drawn eight times and a weight of 0.9 for the sets that
+tell all parameters. The range of a lapse was added to the schema after step 6,000; training does not touch it.""",
     "multisensory_rho1": """A quarter of the batches had no context until step 9,000, where the run was to end, and 70
 % of them from there. From step 12,000, where the run was to end, each target's outcomes were drawn 16 times; the cosine
 of the learning rate was to end at 19,000, and after step 12,676 at 17,000.""",
