@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -193,26 +193,39 @@ def draw_again(simulator: Simulator, rng: np.random.Generator, params: Arrays, d
     schema = simulator.schema
     size, trials = next(iter(data[name].shape for name in schema.outcomes))
     shape = (size, trials, count)
-    own = {name: x.copy() for name, x in params.items()}
     method = getattr(simulator, "redraw", None)
     if callable(method):
-        returned = _checked(
-            "redraw", method(rng, own, {k: x.copy() for k, x in data.items()}, count), schema.outcomes, shape
-        )
+        returned = _checked("redraw", method(rng, _copy(params), _copy(data), count), schema.outcomes, shape)
     else:
         inputs = {name: np.repeat(data[name], count, axis=1) for name in schema.inputs}
-        keywords: dict[str, int] = {} if schema.inputs else {"trials": trials * count}
-        if not schema.inputs and not schema.params:
-            keywords["size"] = size
-        simulate: Callable[..., Any] = simulator.simulate
-        again = simulate(rng, own, inputs, **keywords)
-        expected = {**schema.outcomes, **schema.feedback}
-        checked = _checked("simulate", again, expected, (size, trials * count))
-        returned = {name: checked[name].reshape(shape) for name in schema.outcomes}
+        wide = (size, trials * count)
+        again = _checked("simulate", _call(simulator, "simulate", rng, params, inputs, wide), _drawn(schema), wide)
+        returned = {name: again[name].reshape(shape) for name in schema.outcomes}
     good = np.ones(shape, dtype=bool)
     for name, variable in schema.outcomes.items():
         good &= legal(variable, returned[name].astype(np.float32))
     return {name: np.where(good, x, data[name][..., None]) for name, x in returned.items()}
+
+
+def _call(
+    simulator: Simulator, method: str, rng: np.random.Generator, params: Arrays, inputs: Arrays, shape: tuple[int, int]
+) -> Any:
+    """Call a method that simulates; where nothing else tells it the shape (size, trials), by keywords."""
+    schema = simulator.schema
+    keywords: dict[str, int] = {} if schema.inputs else {"trials": shape[1]}
+    if not schema.inputs and not schema.params:
+        keywords["size"] = shape[0]
+    return getattr(simulator, method)(rng, _copy(params), _copy(inputs), **keywords)
+
+
+def _copy(arrays: Arrays) -> Arrays:
+    """What a simulator gets: one that works in place must not change what is recorded of its inputs."""
+    return {name: x.copy() for name, x in arrays.items()}
+
+
+def _drawn(schema: Schema) -> Mapping[str, Variable]:
+    """The variables that a simulation returns."""
+    return {**schema.outcomes, **schema.feedback}
 
 
 def draw_params(simulator: Simulator, rng: np.random.Generator, size: int) -> Arrays:
@@ -231,21 +244,14 @@ def draw_data(
     schema = simulator.schema
     shape = (size, trials)
     inputs = _checked("inputs", simulator.inputs(rng, size, trials), schema.inputs, shape)
-    keywords: dict[str, int] = {} if schema.inputs else {"trials": trials}
-    if not schema.inputs and not schema.params:
-        keywords["size"] = size
-    # The simulator gets copies: one that works in place must not change what is recorded of its inputs.
-    arguments = ({name: x.copy() for name, x in params.items()}, {name: x.copy() for name, x in inputs.items()})
-    expected = {**schema.outcomes, **schema.feedback}
     if not (probabilities and gives_probabilities(simulator)):
-        # The protocol names no optional keyword.
-        simulate: Callable[..., Any] = simulator.simulate
-        return {**inputs, **_checked("simulate", simulate(rng, *arguments, **keywords), expected, shape)}, None
+        drawn = _call(simulator, "simulate", rng, params, inputs, shape)
+        return {**inputs, **_checked("simulate", drawn, _drawn(schema), shape)}, None
     method = "simulate_with_probabilities"
-    pair = getattr(simulator, method)(rng, *arguments, **keywords)
+    pair = _call(simulator, method, rng, params, inputs, shape)
     if not isinstance(pair, tuple) or len(pair) != 2 or not isinstance(pair[1], Mapping):
         raise ValueError(f"simulator.{method}: expected (data, probabilities), got {type(pair).__name__}")
-    data = {**inputs, **_checked(method, pair[0], expected, shape)}
+    data = {**inputs, **_checked(method, pair[0], _drawn(schema), shape)}
     name, variable = next(iter(schema.outcomes.items()))
     if name not in pair[1]:
         raise ValueError(f"simulator.{method}: expected probabilities of {name!r}, got those of {sorted(pair[1])}")
