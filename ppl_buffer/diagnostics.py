@@ -256,8 +256,14 @@ class LikelihoodCheck:
                 panel.plot(index, column, ".", color=color)
             bad = [i for i, row in enumerate(coverage) if not row["passed"]]
             panel.plot(bad, [coverage[i]["coverage_50"] for i in bad], "x", color="C3")
-            panel.set_xticks(index, [row["what"] for row in coverage], rotation=90, fontsize=6)
+            # The table names every part; a label for each would not fit.
+            owners = np.array([row["what"].split(" ")[0] for row in coverage])
+            names = list(dict.fromkeys(owners))
+            panel.set_xticks([index[owners == name].mean() for name in names], names, rotation=90, fontsize=8)
+            for edge in index[1:][owners[1:] != owners[:-1]]:
+                panel.axvline(edge - 0.5, color="0.85", linewidth=0.8)
             panel.set(title="coverage", ylim=(0, 1), ylabel="share in the 50 % and 90 % interval")
+            panel.set_xlabel("parameters, each from low to high")
         if effects:
             panel = panels.pop(0)
             index = np.arange(len(effects))

@@ -143,6 +143,8 @@ def test_the_shipped_network_passes_and_a_shifted_parameter_is_named(tmp_path: P
     assert right.pit["choice"].shape == (50, 37)
     figure = wrong.plot()
     assert [axes.get_title() for axes in figure.axes] == ["PIT of choice", "coverage", "simulator minus rollouts"]
+    # One label a parameter: one for each of its parts would not fit.
+    assert [label.get_text() for label in figure.axes[1].get_xticklabels()] == list(net.schema.params)
     figure.savefig(tmp_path / "check.png")
 
 
