@@ -11,6 +11,7 @@ from ppl_buffer.evidence import Evidence, compare, log_evidence
 from ppl_buffer.posterior_predictive import Simulated, posterior_predictive
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Categorical, Interval, Positive, Real, Schema
+from ppl_buffer.training.lessons import Lessons, prepare_lessons
 from ppl_buffer.training.simulator import Simulator
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ __all__ = [
     "Config",
     "Evidence",
     "Interval",
+    "Lessons",
     "Positive",
     "Prior",
     "Real",
@@ -36,6 +38,7 @@ __all__ = [
     "load",
     "log_evidence",
     "posterior_predictive",
+    "prepare_lessons",
     "save",
     "simulators",
     "train",

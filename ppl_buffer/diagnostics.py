@@ -970,7 +970,8 @@ def _fit_batch(
         result = densities(scale.params(np, points))
         return np.where(np.isfinite(result), result, -1e30)
 
-    place, spread = (x.astype(np.float32) for x in fit_proposal(log_likelihood, batch, dims, rng))
+    proposal = fit_proposal(log_likelihood, batch, dims, rng)
+    place, spread = (x.astype(np.float32) for x in (proposal.location, proposal.scale))
     seeds = rng.integers(2**31, size=batch).astype(np.uint32)
     first = rng.standard_normal((batch, dims)).astype(np.float32)
     state = chains.begin(seeds, first, observed, place, spread)

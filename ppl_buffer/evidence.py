@@ -235,8 +235,6 @@ def _by_draw(
     progress: bool,
 ) -> np.ndarray:
     """Log importance weights of parameter draws: (draws, *B)."""
-    from scipy.special import ndtr
-
     names = [name for name in net.schema.params if name not in told]
     if not names:
         raise ValueError("params: expected at least one parameter to integrate over, but all are told")
@@ -260,13 +258,7 @@ def _by_draw(
             # The last piece is filled up, so that one compiled program serves all.
             missing = at_once - len(piece)
             full = np.concatenate([piece, np.repeat(piece[-1:], missing, 0)])
-            chosen: dict[str, Any] = {}
-            for index, (name, stated) in enumerate(priors.items()):
-                probability = np.clip(ndtr(full[..., index]) * below.get(name, 1.0), _TAIL, 1 - _TAIL)
-                values = stated.quantile(probability).reshape(len(full), *batch)
-                if stated.relative_to is not None:
-                    values = values + np.asarray({**known, **chosen}[stated.relative_to])
-                chosen[name] = values.astype(np.float32)
+            chosen = from_scores(priors, full, batch, known, below)
             predictive = Predictive(net, data, params={**told, **chosen}, outside="ignore", check=False)
             total = _numpy(predictive.joint_log_prob(data.value)).reshape(len(full), size)[: len(piece)]
             pieces.append(np.where(np.isnan(total), -np.inf, total))
@@ -278,6 +270,34 @@ def _by_draw(
     with np.errstate(divide="ignore"):
         weights = weights + sum(np.log(probability) for probability in below.values())
     return weights.reshape(draws, *batch)
+
+
+def from_scores(
+    priors: Mapping[str, Prior],
+    scores: np.ndarray,
+    batch: tuple[int, ...],
+    known: Mapping[str, np.ndarray] | None = None,
+    below: Mapping[str, np.ndarray] | None = None,
+) -> dict[str, np.ndarray]:
+    """Parameters (n, *batch) at scores (n, size, P), under which their prior is standard normal.
+
+    Args:
+        priors: of the parameters, in the order of the scores.
+        scores: (n, size, P).
+        batch: shape of `size` data sets.
+        known: parameters that a prior may be relative to, beside those of `priors`: name -> (*batch).
+        below: name -> (size,), the lower part of its prior that the scores range over, a probability.
+    """
+    from scipy.special import ndtr
+
+    chosen: dict[str, np.ndarray] = {}
+    for index, (name, prior) in enumerate(priors.items()):
+        probability = np.clip(ndtr(scores[..., index]) * (below or {}).get(name, 1.0), _TAIL, 1 - _TAIL)
+        values = prior.quantile(probability).reshape(len(scores), *batch)
+        if prior.relative_to is not None:
+            values = values + np.asarray({**(known or {}), **chosen}[prior.relative_to])
+        chosen[name] = values.astype(np.float32)
+    return chosen
 
 
 def _below_outcomes(
@@ -333,7 +353,8 @@ def importance_weights(
     Returns:
         (draws, size): their mean exponential is an unbiased estimate of the evidence.
     """
-    location, scale = fit_proposal(log_likelihood, size, dims, rng)
+    proposal = fit_proposal(log_likelihood, size, dims, rng)
+    location, scale = proposal.location, proposal.scale
     points = _propose(location, scale, draws, rng)
     log_prior = _log_normal(points)
     return log_likelihood(points) + log_prior - _log_proposal(points, location, scale, log_prior)
@@ -344,29 +365,75 @@ def draws_a_round(dims: int) -> int:
     return _DRAWS_A_ROUND * max(5, dims)
 
 
-def fit_proposal(
-    log_likelihood: Callable[[np.ndarray], np.ndarray], size: int, dims: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Location (size, dims) and Cholesky factor of the covariance (size, dims, dims) of posteriors.
+@dataclass
+class _Round:
+    """Draws of one proposal, and their log densities (n, size) under those of all rounds that are still used."""
 
-    See `importance_weights`.
+    location: np.ndarray
+    scale: np.ndarray
+    points: np.ndarray
+    log_prior: np.ndarray
+    total: np.ndarray
+    under: deque[np.ndarray]
+
+    def log_proposal(self, location: np.ndarray, scale: np.ndarray) -> np.ndarray:
+        return _log_proposal(self.points, location, scale, self.log_prior)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A proposal like the posterior of each data set, and the draws that it was fitted to.
+
+    Attributes:
+        location: (size, dims).
+        scale: (size, dims, dims), Cholesky factor of the covariance.
+        points: (n, size, dims), draws of the rounds that were kept.
+        log_ratio: (n, size), log density of the prior over that of the mixture which `points` are draws of.
+    """
+
+    location: np.ndarray
+    scale: np.ndarray
+    points: np.ndarray
+    log_ratio: np.ndarray
+
+
+def fit_proposal(
+    log_likelihood: Callable[[np.ndarray], np.ndarray],
+    size: int,
+    dims: int,
+    rng: np.random.Generator,
+    *,
+    draws: int | None = None,
+    kept: int | None = _ROUNDS_KEPT,
+) -> Proposal:
+    """Fit proposals to posteriors; see `importance_weights`.
+
+    Args:
+        log_likelihood: scores (n, size, dims) -> (n, size).
+        size: data sets.
+        dims: parameters.
+        rng: source of randomness.
+        draws: of a round; `draws_a_round(dims)` by default.
+        kept: of how many of the last rounds the draws are used. None = of all: a ladder from the prior to the
+            posterior, which also covers the posteriors given a part of the data.
     """
     location, scale = np.zeros((size, dims)), np.broadcast_to(np.eye(dims), (size, dims, dims))
-    power, settled, count = np.zeros(size), 0, draws_a_round(dims)
-    proposals: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=_ROUNDS_KEPT)
-    drawn: deque[np.ndarray] = deque(maxlen=_ROUNDS_KEPT)
-    totals: deque[np.ndarray] = deque(maxlen=_ROUNDS_KEPT)
+    power, settled, count = np.zeros(size), 0, draws_a_round(dims) if draws is None else draws
+    rounds: deque[_Round] = deque(maxlen=kept)
     for _ in range(_MOST_ROUNDS):
-        proposals.append((location, scale))
-        drawn.append(_propose(location, scale, count, rng))
-        totals.append(np.maximum(log_likelihood(drawn[-1]), -1e30))
-        points, total = np.concatenate(drawn), np.concatenate(totals)
+        points = _propose(location, scale, count, rng)
+        total = np.maximum(log_likelihood(points), -1e30)
+        new = _Round(location, scale, points, _log_normal(points), total, deque(maxlen=kept))
+        new.under.extend(new.log_proposal(each.location, each.scale) for each in rounds)
+        rounds.append(new)
+        for each in rounds:
+            each.under.append(each.log_proposal(location, scale))
         # All rounds have as many draws: together they are draws of the mixture of their proposals.
-        log_prior = _log_normal(points)
-        mixture = np.logaddexp.reduce([_log_proposal(points, *each, log_prior) for each in proposals])
-        log_ratio = log_prior - (mixture - np.log(len(proposals)))
+        mixture = np.concatenate([np.logaddexp.reduce(list(each.under)) for each in rounds]) - np.log(len(rounds))
+        log_ratio = np.concatenate([each.log_prior for each in rounds]) - mixture
+        points, total = (np.concatenate([getattr(each, name) for each in rounds]) for name in ("points", "total"))
         power = _temper(total, log_ratio, power, _EFFECTIVE_SHARE * count)
-        weight = _normalize(power * total + log_ratio)
+        weight = normalize(power * total + log_ratio)
         location = np.einsum("nb,nbp->bp", weight, points)
         centered = points - location
         covariance = np.einsum("nb,nbp,nbq->bpq", weight, centered, centered)
@@ -374,7 +441,7 @@ def fit_proposal(
         settled = settled + 1 if (power == 1).all() else 0
         if settled == 2:
             break
-    return location, scale
+    return Proposal(location, scale, points, log_ratio)
 
 
 def _propose(location: np.ndarray, scale: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -406,7 +473,8 @@ def _log_proposal(points: np.ndarray, location: np.ndarray, scale: np.ndarray, l
     return np.logaddexp(np.log1p(-_DEFENSE) + student, np.log(_DEFENSE) + log_prior)
 
 
-def _normalize(log_weight: np.ndarray) -> np.ndarray:
+def normalize(log_weight: np.ndarray) -> np.ndarray:
+    """Weights that sum to 1 over the first axis."""
     weight = np.exp(log_weight - log_weight.max(0))
     return weight / weight.sum(0)
 
@@ -415,7 +483,7 @@ def _temper(total: np.ndarray, log_ratio: np.ndarray, least: np.ndarray, wanted:
     """Largest power (size,) of the likelihood, at most 1, at which `wanted` draws count, or the `least` one."""
 
     def enough(power: np.ndarray) -> np.ndarray:
-        return 1 / (_normalize(power * total + log_ratio) ** 2).sum(0) >= wanted
+        return 1 / (normalize(power * total + log_ratio) ** 2).sum(0) >= wanted
 
     low, high = least, np.ones(len(least))
     full = enough(high)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from ppl_buffer.simulators import MultisensoryCausalInference
+from ppl_buffer.simulators import MultisensoryCausalInference, MultisensoryDepartures
 from ppl_buffer.training.pilot import trained_box
 from tests import networks
 from tests.references import multisensory as reference
@@ -190,6 +190,45 @@ def test_refuses(rho):
 def test_the_two_models_have_names_of_their_own():
     names = [MultisensoryCausalInference(rho).name for rho in RHOS]
     assert names == ["MultisensoryCausalInference(rho=1)", "MultisensoryCausalInference(rho=1.333)"]
+
+
+# Observers who depart from it -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rho", RHOS)
+def test_observers_who_do_not_depart_follow_the_exact_distribution(rho):
+    rng, trials = np.random.default_rng(6), 9_001
+    params = {name: np.array([value]) for name, value in SETTING.items()}
+    trial = {"r_type": 1, "s_A": 10.0, "s_V": -4.0, "V_level": 1}
+    inputs = {name: np.full((1, trials), value) for name, value in trial.items()}
+    drawn = MultisensoryDepartures(rho, share=0.0).simulate(rng, params, inputs)["response"][0]
+    grid = np.arange(-80, 80, 0.1)
+    exact = density(grid, rho, **trial)
+    below = (np.cumsum(exact) - 0.5 * exact) * 0.1
+    assert scipy.stats.kstest(drawn, lambda x: np.interp(x, grid, below)).pvalue > 1e-3
+
+
+def test_observers_depart_by_their_share_and_each_in_ways_of_their_own():
+    sets, trials = 211, 503
+    params = {name: np.full(sets, value) for name, value in SETTING.items()}
+    trial = {"r_type": 1, "s_A": 10.0, "s_V": -4.0, "V_level": 1}
+    inputs = {name: np.full((sets, trials), value) for name, value in trial.items()}
+    grid = np.arange(-80, 80, 0.1)
+    exact = density(grid, 1.0, **trial)
+    below = (np.cumsum(exact) - 0.5 * exact) * 0.1
+    found = {}
+    for share in (0.0, 0.6, 1.0):
+        drawn = MultisensoryDepartures(share=share).simulate(np.random.default_rng(7), params, inputs)["response"]
+        assert np.isfinite(drawn).all()
+        values = [scipy.stats.kstest(row, lambda x: np.interp(x, grid, below)).pvalue for row in drawn]
+        found[share] = np.mean(np.array(values) < 1e-3)
+    # With this many trials nearly every departure shows.
+    assert found[0.0] < 0.02 and found[1.0] > 0.85 and abs(found[0.6] / found[1.0] - 0.6) < 0.12
+
+
+def test_departures_refuse_a_share_that_is_none():
+    with pytest.raises(ValueError, match="share: expected a number from 0 to 1, got 1.2"):
+        MultisensoryDepartures(share=1.2)
 
 
 # A network of it ----------------------------------------------------------------------------------------------------

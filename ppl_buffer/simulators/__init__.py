@@ -4,6 +4,7 @@ from ppl_buffer.simulators.collapsing_drift_diffusion import CollapsingDriftDiff
 from ppl_buffer.simulators.drift_diffusion import DriftDiffusion
 from ppl_buffer.simulators.gaussian_process import GaussianProcess
 from ppl_buffer.simulators.multisensory import MultisensoryCausalInference
+from ppl_buffer.simulators.multisensory_departures import MultisensoryDepartures
 from ppl_buffer.simulators.noisy_q import NoisyQ
 from ppl_buffer.simulators.rl_drift_diffusion import RLDriftDiffusion
 
@@ -12,6 +13,7 @@ __all__ = [
     "DriftDiffusion",
     "GaussianProcess",
     "MultisensoryCausalInference",
+    "MultisensoryDepartures",
     "NoisyQ",
     "RLDriftDiffusion",
 ]

@@ -120,16 +120,44 @@ class MultisensoryCausalInference:
         hearing, motor = np.exp(log_auditory), np.exp(log_motor)
         x_auditory = self.rho * (inputs["s_A"] + hearing * rng.standard_normal(shape))
         x_visual = inputs["s_V"] + visual * rng.standard_normal(shape)
-        # Variances of the percepts about the source, and of the source.
-        a, v, s = hearing**2, visual**2, np.exp(2 * log_source)
-        # Evidence for one source of both percepts against one source each.
-        joint = a * v + s * (a + v)
-        agreement = x_auditory * x_visual - 0.5 * s * (x_auditory**2 / (a + s) + x_visual**2 / (v + s))
-        log_odds = logit_same + 0.5 * np.log((a + s) * (v + s) / joint) + s / joint * agreement
-        # tanh never overflows.
-        same = 0.5 * (1 + np.tanh(0.5 * log_odds))
-        together = s * (x_auditory * v + x_visual * a) / joint
-        apart = np.where(auditory, x_auditory * s / (a + s), x_visual * s / (v + s))
+        same, together, apart = causal_inference(
+            x_auditory, x_visual, hearing**2, visual**2, np.exp(2 * log_source), logit_same, auditory
+        )
         estimate = same * together + (1 - same) * apart
         response = estimate + motor * rng.standard_normal(shape)
         return {"response": np.where(rng.random(shape) < _LAPSE, rng.uniform(*_LAPSE_RANGE, shape), response)}
+
+
+def causal_inference(
+    x_auditory: np.ndarray,
+    x_visual: np.ndarray,
+    variance_auditory: np.ndarray,
+    variance_visual: np.ndarray,
+    variance_source: np.ndarray,
+    logit_same: np.ndarray,
+    auditory: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Whether both percepts have the same source, and where the asked for one is in either case.
+
+    Args:
+        x_auditory: percept, degrees; all arguments broadcast.
+        x_visual: percept, degrees.
+        variance_auditory: of the percept about its source.
+        variance_visual: likewise.
+        variance_source: of sources about 0.
+        logit_same: prior log odds of one source for both.
+        auditory: True where the sound's position is asked for.
+
+    Returns:
+        the posterior probability of one source, and the estimates if there is one and if there are two.
+    """
+    a, v, s = variance_auditory, variance_visual, variance_source
+    # Evidence for one source of both percepts against one source each.
+    joint = a * v + s * (a + v)
+    agreement = x_auditory * x_visual - 0.5 * s * (x_auditory**2 / (a + s) + x_visual**2 / (v + s))
+    log_odds = logit_same + 0.5 * np.log((a + s) * (v + s) / joint) + s / joint * agreement
+    # tanh never overflows.
+    same = 0.5 * (1 + np.tanh(0.5 * log_odds))
+    together = s * (x_auditory * v + x_visual * a) / joint
+    apart = np.where(auditory, x_auditory * s / (a + s), x_visual * s / (v + s))
+    return same, together, apart

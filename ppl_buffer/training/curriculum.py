@@ -27,9 +27,11 @@ from ppl_buffer.training.simulator import (
 )
 
 # Streams of random numbers that never meet.
-TRAINING, HELD_OUT, PILOT = 0, 1, 2
+TRAINING, HELD_OUT, PILOT, LESSONS = 0, 1, 2, 3
+# In place of the number of an attempt: decides where a step's data come from. Attempts are fewer.
+CHOICE = 1000
 # Redraws of the dropped data sets of one batch, before the simulator is declared broken.
-_TRIES = 20
+TRIES = 20
 # Probability that a told-set tells nothing at all, and that it tells just the parameters with a special value;
 # otherwise it tells each parameter with probability 1/2.
 _TELL_NOTHING = 0.35
@@ -130,14 +132,9 @@ def make_batch(simulator: Simulator, settings: Settings, seed: int, step: int, s
     """
     schema = simulator.schema
     check_redraws(simulator, settings.redraws)
-    rng = _generator(seed, stream, step)
-    trials = _log_uniform(rng, *settings.trials)
-    context = 0
-    if not schema.ordered:
-        # Log-uniform as well: what a context tells grows with its logarithm, and large ones are slow.
-        low, high = settings.context
-        if high > 0 and (low > 0 or rng.random() >= settings.no_context):
-            context = _log_uniform(rng, max(low, 1), high)
+    rng = generator(seed, stream, step)
+    trials = log_uniform(rng, *settings.trials)
+    context = 0 if schema.ordered else context_size(rng, settings)
     size = settings.size(schema, trials, context)
     special = [name in special_values(simulator) for name in schema.params]
     told = told_sets(rng, size, settings.told_sets, len(schema.params), special)
@@ -157,11 +154,22 @@ def make_batch(simulator: Simulator, settings: Settings, seed: int, step: int, s
     return Batch(arrays, counts)
 
 
-def _log_uniform(rng: np.random.Generator, low: int, high: int) -> int:
+def log_uniform(rng: np.random.Generator, low: int, high: int) -> int:
+    """An integer from `low` to `high`."""
     return min(max(round(math.exp(rng.uniform(math.log(low), math.log(high)))), low), high)
 
 
-def _generator(seed: int, stream: int, step: int, attempt: int = 0) -> np.random.Generator:
+def context_size(rng: np.random.Generator, settings: Settings) -> int:
+    """How many trials of an exchangeable model are the context."""
+    # Log-uniform as well: what a context tells grows with its logarithm, and large ones are slow.
+    low, high = settings.context
+    if high > 0 and (low > 0 or rng.random() >= settings.no_context):
+        return log_uniform(rng, max(low, 1), high)
+    return 0
+
+
+def generator(seed: int, stream: int, step: int, attempt: int = 0) -> np.random.Generator:
+    """The random numbers of a step."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(stream, step, attempt)))
 
 
@@ -204,8 +212,8 @@ def draw(
     data: list[Arrays] = []
     missing = np.arange(size)
     places = []
-    for attempt in range(1, _TRIES + 1):
-        rng = _generator(seed, stream, step, attempt)
+    for attempt in range(1, TRIES + 1):
+        rng = generator(seed, stream, step, attempt)
         new_params = draw_params(simulator, rng, len(missing))
         if told is not None:
             for name, value in special_values(simulator).items():
@@ -235,14 +243,14 @@ def _join(pieces: list[Arrays], order: np.ndarray) -> Arrays:
     return {name: np.concatenate([piece[name] for piece in pieces])[order] for name in pieces[0]}
 
 
-def _trials(schema: Schema, data: Arrays, groups: tuple[str, ...]) -> dict[str, Arrays]:
-    """Group -> name -> float32 (B, 1, trials)."""
+def trial_arrays(schema: Schema, data: Arrays, groups: tuple[str, ...]) -> dict[str, Arrays]:
+    """Group -> name -> float32 (B, 1, trials), as a batch holds them."""
     arrays = {name: x.astype(np.float32)[:, None] for name, x in data.items()}
     return {group: {name: arrays[name] for name in getattr(schema, group)} for group in groups}
 
 
-_PAIR = ("inputs", "outcomes", "feedback")
-_TARGET = ("inputs", "outcomes")
+PAIR = ("inputs", "outcomes", "feedback")
+TARGET = ("inputs", "outcomes")
 
 
 def _common(params: Arrays, told: np.ndarray) -> Tree:
@@ -254,7 +262,7 @@ def _common(params: Arrays, told: np.ndarray) -> Tree:
 def _ordered(schema: Schema, params: Arrays, told: np.ndarray, data: Arrays, probabilities: np.ndarray | None) -> Tree:
     """Teacher forcing: the whole sequence is the buffer, and every trial a target that sees those before it."""
     batch = _common(params, told)
-    batch["buffer"], batch["targets"] = _trials(schema, data, _PAIR), _trials(schema, data, _TARGET)
+    batch["buffer"], batch["targets"] = trial_arrays(schema, data, PAIR), trial_arrays(schema, data, TARGET)
     if probabilities is not None:
         batch["probabilities"] = probabilities.astype(np.float32)[:, None]
     return batch
@@ -284,23 +292,27 @@ def _exchangeable(
     for part, where in parts.items():
         if part == "buffer" or context:
             chosen = {name: np.take_along_axis(x, shuffle[:, where], 1) for name, x in data.items()}
-            batch[part] = _trials(schema, chosen, _PAIR)
+            batch[part] = trial_arrays(schema, chosen, PAIR)
     places = shuffle[:, context + trials :]
     chosen = {name: np.take_along_axis(x, places, 1) for name, x in data.items()}
-    batch["targets"] = _trials(schema, chosen, _TARGET)
+    batch["targets"] = trial_arrays(schema, chosen, TARGET)
     if probabilities is not None:
         batch["probabilities"] = np.take_along_axis(probabilities, places[..., None], 1).astype(np.float32)[:, None]
-    if context:
-        visible = rng.integers(1, trials + 1, (size, 1, trials))
-        visible = np.where(rng.random(visible.shape) < _CONTEXT_ONLY, 0, visible)
-    else:
-        # Without a context the one-pass density sees each prefix once, and the empty one is no special case.
-        visible = rng.integers(0, trials, (size, 1, trials))
+    visible = visible_trials(rng, size, trials, context)
     if schema.independent and schema.params:
         # Where all is told the buffer is skipped in use, so it is skipped in training.
         visible = np.where(told.all(-1, keepdims=True), 0, visible)
     batch["visible"] = visible
     return batch, chosen
+
+
+def visible_trials(rng: np.random.Generator, size: int, trials: int, context: int) -> np.ndarray:
+    """How many trials of the buffer each target sees: (size, 1, trials), one target for each trial of the buffer."""
+    if not context:
+        # Without a context the one-pass density sees each prefix once, and the empty one is no special case.
+        return rng.integers(0, trials, (size, 1, trials))
+    visible = rng.integers(1, trials + 1, (size, 1, trials))
+    return np.where(rng.random(visible.shape) < _CONTEXT_ONLY, 0, visible)
 
 
 def map_arrays(function: Callable[[Any], Any], tree: Tree) -> Tree:

@@ -26,7 +26,8 @@ from tqdm.auto import tqdm
 from ppl_buffer import checkpoint
 from ppl_buffer.config import Config
 from ppl_buffer.torch.network import Network
-from ppl_buffer.training.curriculum import HELD_OUT, Batch, Settings, Tree, make_batch, map_arrays
+from ppl_buffer.training.curriculum import HELD_OUT, Batch, Settings, Tree, map_arrays
+from ppl_buffer.training.lessons import Lessons
 from ppl_buffer.training.run import BEST, CURVE, LOG, STATE, Plan, Run
 from ppl_buffer.training.simulator import Counts, Simulator, check_redraws, check_simulator
 
@@ -55,6 +56,8 @@ def train(
     no_context: float = 0.25,
     redraws: int = 1,
     start: Any = None,
+    lessons: Lessons | str | os.PathLike[str] | None = None,
+    lessons_share: float = 0.5,
     held_out: int = 256,
     evaluate_every: int = 500,
     devices: int = 1,
@@ -100,6 +103,10 @@ def train(
             independent given the parameters, or that have a method ``redraw``.
         start: a trained network, or what `load` takes, to start from instead of random weights: fine-tuning, or the
             network of a similar simulator. Its schema must be the same; `config` is taken from it.
+        lessons: what `prepare_lessons` returned, or its folder: data sets in which the model need not hold, to learn
+            what the model predicts after them. They come to the batches beside simulated ones, and to the held-out
+            loss, which is then not comparable with that of a run without.
+        lessons_share: share of the batches that are lessons.
         held_out: data sets for the held-out loss, the same in all runs of the same settings.
         evaluate_every: steps between two evaluations.
         devices: number of processes that share each batch. Above 1, Lightning Fabric starts them afresh: the
@@ -140,9 +147,12 @@ def train(
         raise ValueError(f"optimizer: expected 'adamw' or 'muon', got {optimizer!r}")
     if told_weight is not None and not 0 < told_weight < 1:
         raise ValueError(f"told_weight: expected a number in (0, 1) or None, got {told_weight!r}")
+    if not 0 < lessons_share < 1:
+        raise ValueError(f"lessons_share: expected a number in (0, 1), got {lessons_share!r}")
     if minutes is not None and not minutes > 0:
         raise ValueError(f"minutes: expected a number above 0, got {minutes!r}")
     start = None if start is None else _start_from(start, simulator, config)
+    lessons = None if lessons is None else _lessons_for(lessons, simulator)
     device = _device(accelerator)
     settings = Settings(batch_size, trials, context, told_sets, no_context, redraws)
     check_redraws(simulator, settings.redraws)
@@ -169,6 +179,8 @@ def train(
         progress=progress,
         minutes=minutes,
         told_weight=None if told_weight is None else float(told_weight),
+        lessons=lessons,
+        lessons_share=float(lessons_share),
     )
     plan.out.mkdir(parents=True, exist_ok=True)
     if not resume:
@@ -197,6 +209,14 @@ def _start_from(start: Any, simulator: Simulator, config: Config | None) -> Netw
     if config not in (None, net.config):
         raise ValueError(f"config: expected that of start, {net.config}, or none, got {config}")
     return net
+
+
+def _lessons_for(lessons: Any, simulator: Simulator) -> Lessons:
+    lessons = lessons if isinstance(lessons, Lessons) else Lessons(lessons)
+    taught, name = lessons.description["network"], getattr(simulator, "name", type(simulator).__name__)
+    if taught != name:
+        raise ValueError(f"lessons: expected those of a network of {name!r}, got those of one of {taught!r}")
+    return lessons
 
 
 def _device(accelerator: str) -> torch.device:
@@ -256,7 +276,7 @@ class _Batches(Dataset):
 
     def __getitem__(self, step: int) -> tuple[Tree | None, Counts, float]:
         """This process's data sets as tensors, the count of the whole batch, and the weight of its mean loss."""
-        batch = make_batch(self.plan.simulator, self.plan.settings, self.plan.seed, step)
+        batch = self.plan.batch(step)
         if batch.data is None:
             return None, batch.counts, 1.0
         size = _size(batch)
@@ -380,7 +400,7 @@ def _held_out(plan: Plan, device: torch.device) -> list[tuple[Tree, int]]:
     for step in range(plan.held_out):
         if drawn >= plan.held_out:
             break
-        batch = make_batch(plan.simulator, plan.settings, 0, step, HELD_OUT)
+        batch = plan.batch(step, HELD_OUT)
         if batch.data is None:
             raise batch.counts.exhausted("the held-out loss")
         drawn += _size(batch)

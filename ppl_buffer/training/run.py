@@ -25,7 +25,8 @@ from ppl_buffer.checkpoint import TrainingRecord, write_atomic
 from ppl_buffer.config import Config
 from ppl_buffer.torch.network import Network
 from ppl_buffer.training import simulator as protocol
-from ppl_buffer.training.curriculum import Settings, Tree
+from ppl_buffer.training.curriculum import CHOICE, HELD_OUT, TRAINING, Batch, Settings, Tree, generator, make_batch
+from ppl_buffer.training.lessons import Lessons, make_lesson_batch
 from ppl_buffer.training.loss import Loss
 from ppl_buffer.training.pilot import standardize, trained_box
 from ppl_buffer.training.simulator import Counts, Simulator
@@ -64,11 +65,20 @@ class Plan:
     minutes: float | None
     told_weight: float | None = None
     start: Network | None = None
+    lessons: Lessons | None = None
+    lessons_share: float = 0.5
 
     @property
     def name(self) -> str:
         """The simulator's name."""
         return str(getattr(self.simulator, "name", type(self.simulator).__name__))
+
+    def batch(self, step: int, stream: int = TRAINING) -> Batch:
+        """The batch of a step: of simulated data sets, or of lessons. The held-out ones are the same for all seeds."""
+        seed = 0 if stream == HELD_OUT else self.seed
+        if self.lessons is not None and generator(seed, stream, step, CHOICE).random() < self.lessons_share:
+            return make_lesson_batch(self.simulator, self.lessons, self.settings, seed, step, stream)
+        return make_batch(self.simulator, self.settings, seed, step, stream)
 
     def fingerprint(self) -> dict[str, Any]:
         """What must be the same for a run to go on."""
@@ -85,6 +95,8 @@ class Plan:
             **{name: getattr(self, name) for name in plain},
             "start": None if self.start is None else _digest(self.start),
         }
+        if self.lessons is not None:
+            described["lessons"] = {**self.lessons.description, "sets": len(self.lessons), "share": self.lessons_share}
         return json.loads(json.dumps(described))
 
 

@@ -207,6 +207,18 @@ def draw_again(simulator: Simulator, rng: np.random.Generator, params: Arrays, d
     return {name: np.where(good, x, data[name][..., None]) for name, x in returned.items()}
 
 
+def draw_trials(
+    simulator: Simulator, rng: np.random.Generator, params: Arrays, inputs: Arrays
+) -> tuple[Arrays, np.ndarray, Counts]:
+    """Outcomes (n,) of one trial for each of the parameters (n,) and inputs (n,); which are legal (n,), and counts."""
+    schema = simulator.schema
+    shape = (len(next(iter({**params, **inputs}.values()))), 1)
+    wide = {name: x[:, None] for name, x in inputs.items()}
+    returned = _checked("simulate", _call(simulator, "simulate", rng, params, wide, shape), _drawn(schema), shape)
+    good, counts = find_legal(schema, params, {**wide, **returned})
+    return {name: returned[name][:, 0] for name in schema.outcomes}, good, counts
+
+
 def _call(
     simulator: Simulator, method: str, rng: np.random.Generator, params: Arrays, inputs: Arrays, shape: tuple[int, int]
 ) -> Any:
@@ -234,6 +246,11 @@ def draw_params(simulator: Simulator, rng: np.random.Generator, size: int) -> Ar
     return _checked("prior", returned, simulator.schema.params, (size,))
 
 
+def draw_inputs(simulator: Simulator, rng: np.random.Generator, size: int, trials: int) -> Arrays:
+    """Checked draws of the inputs: dict name -> (size, trials)."""
+    return _checked("inputs", simulator.inputs(rng, size, trials), simulator.schema.inputs, (size, trials))
+
+
 def draw_data(
     simulator: Simulator, rng: np.random.Generator, params: Arrays, size: int, trials: int, probabilities: bool = True
 ) -> tuple[Arrays, np.ndarray | None]:
@@ -243,7 +260,7 @@ def draw_data(
     """
     schema = simulator.schema
     shape = (size, trials)
-    inputs = _checked("inputs", simulator.inputs(rng, size, trials), schema.inputs, shape)
+    inputs = draw_inputs(simulator, rng, size, trials)
     if not (probabilities and gives_probabilities(simulator)):
         drawn = _call(simulator, "simulate", rng, params, inputs, shape)
         return {**inputs, **_checked("simulate", drawn, _drawn(schema), shape)}, None

@@ -1,0 +1,108 @@
+"""Observers who depart from the model of audio-visual causal inference, each in ways of their own."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ppl_buffer.simulators.multisensory import (
+    _LAPSE,
+    _LAPSE_RANGE,
+    _VISUAL,
+    Arrays,
+    MultisensoryCausalInference,
+    causal_inference,
+)
+
+# The widest report that stays inside the lapses' range.
+_WIDEST = 44.9
+
+
+class MultisensoryDepartures(MultisensoryCausalInference):
+    """Data that look like those of `MultisensoryCausalInference`, and are not.
+
+    A share of the observers follow the model to the letter. Each of the others departs from it in some of these ways,
+    by an amount of their own: parameters that vary from trial to trial, or lie beyond the prior; noise that grows with
+    eccentricity; percepts that are stretched or displaced; beliefs about their own noise that are wrong; another
+    strategy (selection or matching of the more probable cause, always one source, always two); reports that are
+    stretched, displaced, heavy-tailed, or noisier for one sense than for the other; lapses that are rarer, more
+    frequent, or not uniform.
+
+    For lessons: see `ppl_buffer.prepare_lessons`. The parameters of such a data set mean little.
+
+    Args:
+        rho: as of the model.
+        share: of the observers that depart.
+
+    Raises:
+        ValueError: if rho is not a finite number above 0, or share not in [0, 1].
+    """
+
+    def __init__(self, rho: float = 1.0, share: float = 0.7) -> None:
+        super().__init__(rho)
+        if not 0 <= share <= 1:
+            raise ValueError(f"share: expected a number from 0 to 1, got {share!r}")
+        self.share = float(share)
+        self.name = f"MultisensoryDepartures(rho={self.rho:.4g}, share={self.share:.4g})"
+
+    def simulate(self, rng: np.random.Generator, params: Arrays, inputs: Arrays) -> Arrays:
+        """Draw reports: {"response": (size, trials)}; arguments as of the model's."""
+        auditory = np.asarray(inputs["r_type"]) == 1
+        shape = auditory.shape
+        column = (shape[0], 1)
+        departs = rng.random(column) < self.share
+
+        def normal(scale: float) -> np.ndarray:
+            return scale * rng.standard_normal(column)
+
+        def some(probability: float, value: np.ndarray | float, otherwise: np.ndarray | float = 0.0) -> np.ndarray:
+            """The value for this share of those who depart."""
+            return np.where(departs & (rng.random(column) < probability), value, otherwise)
+
+        beyond = some(0.3, 1.0)
+        own = {
+            name: np.asarray(params[name], dtype=float)[:, None] + beyond * normal(0.5) for name in self.schema.params
+        }
+        varying = some(0.4, np.abs(normal(0.4)))
+
+        def by_trial(value: np.ndarray) -> np.ndarray:
+            return value + varying * rng.standard_normal(shape)
+
+        # Percepts.
+        level = np.asarray(inputs["V_level"], dtype=int)
+        log_visual = np.take_along_axis(np.concatenate([own[name] for name in _VISUAL], 1), level, 1)
+        log_auditory = own["log_sigma_A"]
+        growth = some(0.4, np.abs(normal(0.05)))
+        hearing = np.exp(by_trial(log_auditory)) * (1 + growth * np.abs(inputs["s_A"]))
+        visual = np.exp(by_trial(log_visual)) * (1 + growth * np.abs(inputs["s_V"]))
+        stretch = some(0.6, np.exp(normal(0.2)) * np.where(rng.random(column) < 0.5, 1.0, 4 / 3), self.rho)
+        x_auditory = stretch * (inputs["s_A"] + hearing * rng.standard_normal(shape)) + some(0.4, normal(2.0))
+        x_visual = inputs["s_V"] + visual * rng.standard_normal(shape)
+        x_visual = some(0.4, np.exp(normal(0.1)), 1.0) * x_visual + some(0.3, normal(1.0))
+        # What the observer makes of them.
+        same, together, apart = causal_inference(
+            x_auditory,
+            x_visual,
+            variance_auditory=np.exp(2 * (log_auditory + some(0.3, normal(0.4)))),
+            variance_visual=np.exp(2 * (log_visual + some(0.3, normal(0.4)))),
+            variance_source=np.exp(2 * own["log_sigma_S"]),
+            logit_same=by_trial(own["logit_p_same"]),
+            auditory=auditory,
+        )
+        strategy = np.where(departs, rng.random(column), 0.0)
+        choices = [same, same > 0.5, rng.random(shape) < same, np.ones(shape), np.zeros(shape)]
+        same = np.select([strategy < edge for edge in (0.5, 0.65, 0.8, 0.9, 1.0)], choices)
+        estimate = same * together + (1 - same) * apart
+        # What is reported.
+        estimate = some(0.5, np.exp(normal(0.15)), 1.0) * estimate + some(0.5, normal(1.0))
+        motor = np.exp(by_trial(own["log_sigma_M"]) + some(0.5, normal(0.4)) * (2 * auditory - 1))
+        freedom = some(0.3, np.exp(rng.uniform(0.7, 3.0, column)), np.inf)
+        # A normal draw over the root of a chi-squared one, which tends to 1 as the degrees of freedom grow.
+        finite = np.broadcast_to(np.where(np.isfinite(freedom), freedom, 1.0), shape)
+        spread = np.where(np.isfinite(freedom), np.sqrt(finite / rng.chisquare(finite)), 1.0)
+        response = estimate + motor * spread * rng.standard_normal(shape)
+        lapse = some(0.6, 0.1 * rng.random(column) * rng.random(column), _LAPSE)
+        uniform = rng.uniform(*_LAPSE_RANGE, shape)
+        elsewhere = normal(5.0) + np.exp(rng.uniform(1.0, 3.0, column)) * rng.standard_normal(shape)
+        lapsed = np.where(some(0.5, 1.0) > 0, np.clip(elsewhere, -_WIDEST, _WIDEST), uniform)
+        response = np.where(rng.random(shape) < lapse, lapsed, response)
+        return {"response": np.where(departs, np.clip(response, -_WIDEST, _WIDEST), response)}
