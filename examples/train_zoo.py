@@ -13,6 +13,7 @@ other (`noisy_q`, `rlddm`), for trials that do not (`ddm`, `collapsing_ddm`, `mu
 
     python examples/train_zoo.py noisy_q                             # hours on one processor core
     python examples/train_zoo.py multisensory_rho43 --start multisensory_rho1
+    python examples/train_zoo.py multisensory_rho1 --start runs/first/best.safetensors --lessons runs/lessons
     python examples/train_zoo.py ddm --out runs/quick --quick        # seconds, to see it work
 """
 
@@ -58,6 +59,13 @@ RECIPES: dict[str, tuple[Any, dict[str, Any]]] = {
         {"steps": 25_000, "trials": (40, 400), "told_weight": 0.9, "redraws": 4},
     ),
 }
+# Networks whose joint density is to be the model's evidence on people's data as well are trained on from data in which
+# the model does not hold.
+TAUGHT: dict[str, tuple[Any, dict[str, Any]]] = {
+    name: (pb.simulators.MultisensoryDepartures(rho), {"steps": 3_500, "learning_rate": 1e-3, "lessons_share": 0.6})
+    for name, rho in (("multisensory_rho1", 1), ("multisensory_rho43", 4 / 3))
+}
+LESSONS, QUICK_LESSONS = {"sets": 240, "trials": 400}, {"sets": 4, "trials": 16}
 COMMON = {"batch_size": 32, "told_sets": 2, "learning_rate": 2e-3, "warmup": 100, "evaluate_every": 250}
 QUICK = {"steps": 20, "batch_size": 8, "trials": (5, 16), "held_out": 16, "evaluate_every": 10}
 
@@ -70,6 +78,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=None)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--start", default=None, help="a checkpoint, or a name of the zoo, to start from")
+    parser.add_argument("--lessons", default=None, help="folder of lessons, prepared with the network to start from")
     parser.add_argument("--minutes", type=float, default=None, help="stop after this time; call again to go on")
     parser.add_argument("--quick", action="store_true", help="a tiny network for a few steps")
     options = parser.parse_args()
@@ -78,6 +87,13 @@ def main() -> None:
     config = pb.Config(width=64, depth=4, heads=4, mlp=128)
     if options.quick:
         config = pb.Config(width=16, depth=3, heads=2, mlp=32, components=5, counters=2)
+    if options.lessons is not None:
+        if options.start is None or options.name not in TAUGHT:
+            parser.error(f"--lessons needs --start, and one of {list(TAUGHT)}")
+        source, taught = TAUGHT[options.name]
+        size = QUICK_LESSONS if options.quick else LESSONS
+        lessons = pb.prepare_lessons(pb.load(options.start), source, out=options.lessons, **size)
+        settings = {**settings, **taught, "lessons": lessons, **(QUICK if options.quick else {})}
     if options.steps is not None:
         settings["steps"] = options.steps
     pb.train(

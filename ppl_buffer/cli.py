@@ -444,6 +444,12 @@ def train(
     told_weight: Annotated[
         float | None, typer.Option(help="Weight of the data sets whose parameters are all told; 0.9: likelihood first.")
     ] = None,
+    start: Annotated[
+        str | None, typer.Option(help="A checkpoint, or a name of the zoo, to start from; the sizes are its own.")
+    ] = None,
+    lessons: Annotated[
+        Path | None, typer.Option(help="Folder of lessons that pb.prepare_lessons wrote: data unlike the model's.")
+    ] = None,
     minutes: Annotated[float | None, typer.Option(help="Stop after this time; the same call goes on.")] = None,
     held_out: Annotated[int, typer.Option(min=1, help="Data sets for the held-out loss.")] = 256,
     seed: Seed = 0,
@@ -455,7 +461,7 @@ def train(
         folder = Path("runs") / simulator.partition(":")[2] if out is None else out
         sizes = pb.Config(width=width, depth=depth, heads=heads, mlp=mlp, param_depth=min(2, depth))
         net = pb.train(
-            task, sizes, steps=steps, seed=seed, out=folder,
+            task, None if start else sizes, start=start, lessons=lessons, steps=steps, seed=seed, out=folder,
             batch_size=batch_size, trials=_range("trials", trials), context=_range("context", context),
             optimizer=optimizer, redraws=redraws, told_weight=told_weight, held_out=held_out, minutes=minutes,
             progress=progress,

@@ -269,6 +269,7 @@ def test_train_goes_from_a_module_to_a_checkpoint(tmp_path, monkeypatch):
                 schema = pb.Schema(
                     params={"p": pb.Interval(0, 1)}, outcomes={"side": pb.Categorical(2)}, independent=True
                 )
+                priors = {"p": pb.Prior("Uniform", {"low": 0.1, "high": 0.9})}
                 def prior(self, rng, size):
                     return {"p": rng.uniform(0.1, 0.9, size)}
                 def inputs(self, rng, size, trials):
@@ -287,6 +288,13 @@ def test_train_goes_from_a_module_to_a_checkpoint(tmp_path, monkeypatch):
     assert list(net.schema.params) == ["p"] and net.config.width == 8 and net.record.trials == 7
     assert net.record.provenance["redraws"] == 3 and net.record.provenance["told_weight"] == 0.8
     assert simulator_of(net) is None
+    coin = simulator_of(net, "my_coin_module:Coin")
+    pb.prepare_lessons(net, coin, sets=2, trials=5, out="lessons", progress=False)
+    done = run("train", "my_coin_module:Coin", "--steps", 2, "--out", "taught", "--start", "runs/Coin/Coin.safetensors",
+               "--lessons", "lessons", "--batch-size", 3, "--trials", "2-5", "--held-out", 4,
+               "--no-progress")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert pb.load("taught/Coin.safetensors", backend="torch").record.provenance["lessons"]["sets"] == 4
     assert simulator_of(net, "my_coin_module:Coin").schema == net.schema
     for wrong, said in (("my_coin_module", "my_module:MySimulator"), ("no_such_module_here:X", "no module"),
                         ("my_coin_module:Dice", "has no 'Dice'")):  # fmt: skip
