@@ -4,6 +4,9 @@ Data sets are drawn from the prior, for `noisy_q` at zeta = 0, where the likelih
 parameters of each are sampled with NumPyro's NUTS, once with the exact likelihood (`tests/references/`) and once with
 the network: a chain for each data set, all of them in one program.
 
+Chains with fewer than 100 effective draws are run again, with four and then sixteen times the warm-up and the draws,
+every fourth or sixteenth of which is kept.
+
 Two chains differ by their Monte-Carlo noise, too. So the network's posterior is also computed from the exact chain's
 draws, weighted by the ratio of the two likelihoods: noise that both share cancels. Its effective draws say whether that
 can be read.
@@ -39,6 +42,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.references import drift_diffusion, noisy_q, rl_drift_diffusion  # noqa: E402
 
 WARMUP = 300
+# Chains with fewer effective draws are run again, longer by these factors.
+FEWEST_EFFECTIVE = 100.0
+LONGER = (4, 16)
 # Draws of every data set whose likelihoods are computed at once.
 AT_ONCE = 20
 BARS = {"mean_shift_in_sd": 0.1, "sd_ratio": [0.9, 1.1]}
@@ -120,9 +126,32 @@ def sample(
 ) -> dict[str, np.ndarray]:
     """Posterior draws (draws, sets) of each parameter: a NUTS chain with a mass matrix of its own for each data set.
 
-    `log_likelihood` takes the parameters of one data set and its index. The chains start at `start` (sets,) and run
-    side by side in one program.
+    `log_likelihood` takes the parameters of one data set and its index. The chains start at `start` (sets,).
     """
+    chains = _run(log_likelihood, priors, start, np.arange(len(next(iter(start.values())))), draws, seed, WARMUP)
+    for factor in LONGER:
+        worst = np.min([effective_draws(x) for x in chains.values()], 0)
+        members = np.flatnonzero(worst < FEWEST_EFFECTIVE)
+        if not len(members):
+            break
+        print(f"run again, {factor} times as long: sets {members.tolist()}, with {worst[members].round()} draws")
+        first = {name: x[members] for name, x in start.items()}
+        longer = _run(log_likelihood, priors, first, members, factor * draws, seed + factor, factor * WARMUP)
+        for name, x in longer.items():
+            chains[name][:, members] = x[::factor]
+    return chains
+
+
+def _run(
+    log_likelihood: Callable[[Named, Any], Any],
+    priors: Callable[[Any], dict[str, Any]],
+    start: Named,
+    members: np.ndarray,
+    draws: int,
+    seed: int,
+    warmup: int,
+) -> dict[str, np.ndarray]:
+    """Chains (draws, members) of some of the data sets, side by side in one program."""
 
     def chain(key: Any, index: Any, first: Named) -> Any:
         mine = priors(index)
@@ -138,8 +167,8 @@ def sample(
 
         begin, step = hmc(potential, algo="NUTS")
         place = {name: transform.inv(first[name]) for name, transform in transforms.items()}
-        state = begin(place, WARMUP, target_accept_prob=0.85, dense_mass=True, max_tree_depth=5, rng_key=key)
-        state = jax.lax.fori_loop(0, WARMUP, lambda _, state: step(state), state)
+        state = begin(place, warmup, target_accept_prob=0.85, dense_mass=True, max_tree_depth=5, rng_key=key)
+        state = jax.lax.fori_loop(0, warmup, lambda _, state: step(state), state)
 
         def draw(state: Any, _: Any) -> Any:
             state = step(state)
@@ -147,10 +176,10 @@ def sample(
 
         return jax.lax.scan(draw, state, None, draws)[1]
 
-    sets = len(next(iter(start.values())))
-    keys = jax.random.split(jax.random.PRNGKey(seed), sets)
-    chains = jax.jit(jax.vmap(chain))(keys, jnp.arange(sets), {name: jnp.asarray(x) for name, x in start.items()})
-    return {name: np.asarray(x).T for name, x in chains.items()}
+    keys = jax.random.split(jax.random.PRNGKey(seed), len(members))
+    first = {name: jnp.asarray(x) for name, x in start.items()}
+    chains = jax.jit(jax.vmap(chain))(keys, jnp.asarray(members), first)
+    return {name: np.array(x).T for name, x in chains.items()}
 
 
 def weights_of(
@@ -191,12 +220,14 @@ def compare(reference: Named, mean: Named, deviation: Named, effective: Mapping[
     return {"parameters": results, **averages, "bars": BARS}
 
 
+def effective_draws(draws: np.ndarray) -> np.ndarray:
+    """Effective number (sets,) of draws (draws, sets), a chain for each data set."""
+    return np.array([float(effective_sample_size(chain[None])) for chain in draws.T])
+
+
 def least_effective(draws: Named) -> dict[str, float]:
     """The least effective number of draws (draws, sets) of any data set, by parameter."""
-    return {
-        name: float(min(effective_sample_size(x.T[index : index + 1]) for index in range(x.shape[1])))
-        for name, x in draws.items()
-    }
+    return {name: float(effective_draws(x).min()) for name, x in draws.items()}
 
 
 def main() -> None:

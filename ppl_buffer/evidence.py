@@ -5,7 +5,8 @@ density is the evidence itself (paper, equation 5), averaged over orders of the 
 *Importance*: the likelihood, all parameters told, integrated over the prior. On data like those that the model
 generates they agree. Where people depart from the model, the first has to predict from a past that it never saw in
 training, while the likelihood of a trial given parameters stays a function that it knows: trust the second, and read
-the difference as a sign that the data lie outside the model.
+the difference as a sign that the data lie outside the model. A network that was trained on such data as well, as
+lessons, may agree with itself all the same: agreement says that the number is right, not that the model fits.
 """
 
 from __future__ import annotations

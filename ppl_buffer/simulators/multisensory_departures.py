@@ -22,10 +22,10 @@ class MultisensoryDepartures(MultisensoryCausalInference):
 
     A share of the observers follow the model to the letter. Each of the others departs from it in some of these ways,
     by an amount of their own: parameters that vary from trial to trial, or lie beyond the prior; noise that grows with
-    eccentricity; percepts that are stretched or displaced; beliefs about their own noise that are wrong; another
-    strategy (selection or matching of the more probable cause, always one source, always two); reports that are
-    stretched, displaced, heavy-tailed, or noisier for one sense than for the other; lapses that are rarer, more
-    frequent, or not uniform.
+    eccentricity; percepts that are stretched or displaced; beliefs about their own noise that are wrong, or that
+    sources are elsewhere; another strategy (selection or matching of the more probable cause, always one source, always
+    two); reports that are stretched, bent, displaced, heavy-tailed, or noisier for one sense than for the other or at
+    the side; lapses that are rarer, more frequent, or not uniform.
 
     For lessons: see `ppl_buffer.prepare_lessons`. The parameters of such a data set mean little.
 
@@ -58,7 +58,7 @@ class MultisensoryDepartures(MultisensoryCausalInference):
             """The value for this share of those who depart."""
             return np.where(departs & (rng.random(column) < probability), value, otherwise)
 
-        beyond = some(0.3, 1.0)
+        beyond = some(0.2, 1.0)
         own = {
             name: np.asarray(params[name], dtype=float)[:, None] + beyond * normal(0.5) for name in self.schema.params
         }
@@ -71,7 +71,7 @@ class MultisensoryDepartures(MultisensoryCausalInference):
         level = np.asarray(inputs["V_level"], dtype=int)
         log_visual = np.take_along_axis(np.concatenate([own[name] for name in _VISUAL], 1), level, 1)
         log_auditory = own["log_sigma_A"]
-        growth = some(0.4, np.abs(normal(0.05)))
+        growth = some(0.5, np.abs(normal(0.06)))
         hearing = np.exp(by_trial(log_auditory)) * (1 + growth * np.abs(inputs["s_A"]))
         visual = np.exp(by_trial(log_visual)) * (1 + growth * np.abs(inputs["s_V"]))
         stretch = some(0.6, np.exp(normal(0.2)) * np.where(rng.random(column) < 0.5, 1.0, 4 / 3), self.rho)
@@ -79,9 +79,10 @@ class MultisensoryDepartures(MultisensoryCausalInference):
         x_visual = inputs["s_V"] + visual * rng.standard_normal(shape)
         x_visual = some(0.4, np.exp(normal(0.1)), 1.0) * x_visual + some(0.3, normal(1.0))
         # What the observer makes of them.
+        expected = some(0.4, normal(4.0))
         same, together, apart = causal_inference(
-            x_auditory,
-            x_visual,
+            x_auditory - expected,
+            x_visual - expected,
             variance_auditory=np.exp(2 * (log_auditory + some(0.3, normal(0.4)))),
             variance_visual=np.exp(2 * (log_visual + some(0.3, normal(0.4)))),
             variance_source=np.exp(2 * own["log_sigma_S"]),
@@ -91,10 +92,13 @@ class MultisensoryDepartures(MultisensoryCausalInference):
         strategy = np.where(departs, rng.random(column), 0.0)
         choices = [same, same > 0.5, rng.random(shape) < same, np.ones(shape), np.zeros(shape)]
         same = np.select([strategy < edge for edge in (0.5, 0.65, 0.8, 0.9, 1.0)], choices)
-        estimate = same * together + (1 - same) * apart
+        estimate = expected + same * together + (1 - same) * apart
         # What is reported.
-        estimate = some(0.5, np.exp(normal(0.15)), 1.0) * estimate + some(0.5, normal(1.0))
+        # Expanded to the sides where the exponent is above 0, compressed where it is below.
+        bent = estimate * (0.1 + np.abs(estimate) / 15.0) ** some(0.4, normal(0.15))
+        estimate = some(0.5, np.exp(normal(0.15)), 1.0) * bent + some(0.5, normal(1.0))
         motor = np.exp(by_trial(own["log_sigma_M"]) + some(0.5, normal(0.4)) * (2 * auditory - 1))
+        motor = motor * (1 + some(0.4, np.abs(normal(0.05))) * np.abs(estimate))
         freedom = some(0.3, np.exp(rng.uniform(0.7, 3.0, column)), np.inf)
         # A normal draw over the root of a chi-squared one, which tends to 1 as the degrees of freedom grow.
         finite = np.broadcast_to(np.where(np.isfinite(freedom), freedom, 1.0), shape)
