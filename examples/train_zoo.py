@@ -62,7 +62,7 @@ RECIPES: dict[str, tuple[Any, dict[str, Any]]] = {
 # Networks whose joint density is to be the model's evidence on people's data as well are trained on from data in which
 # the model does not hold.
 TAUGHT: dict[str, tuple[Any, dict[str, Any]]] = {
-    name: (pb.simulators.MultisensoryDepartures(rho), {"steps": 3_500, "learning_rate": 1e-3, "lessons_share": 0.6})
+    name: (pb.simulators.MultisensoryDepartures(rho), {"steps": 3_000, "learning_rate": 1e-3, "lessons_share": 0.6})
     for name, rho in (("multisensory_rho1", 1), ("multisensory_rho43", 4 / 3))
 }
 LESSONS, QUICK_LESSONS = {"sets": 240, "trials": 400}, {"sets": 4, "trials": 16}
