@@ -151,7 +151,7 @@ def prepare_lessons(
             be good; its predictions need not be.
         source: what draws the data sets, with the schema of the network: data like those that people may produce,
             in which the model does not hold, and some in which it does. Its parameters are not used.
-        sets: how many; one in ten is for the held-out loss.
+        sets: how many, a multiple of four or rounded up to one; one in ten is for the held-out loss.
         trials: of each; the longest past that is taught.
         out: the folder, made if it does not exist.
         seed: of the data and the draws.
