@@ -7,7 +7,7 @@ of each method are kept in a file of its own as soon as they are known. Writes a
 evidence and the difference of the two theories against the truth, and the estimate in one pass against the number of
 orders.
 
-    python benchmarks/multisensory_evidence.py [--rho1 PATH] [--rho43 PATH] [--parts runs/multisensory_evidence]
+    python benchmarks/multisensory_evidence.py [--rho1 PATH] [--rho43 PATH] [--suffix _mine] [--parts FOLDER]
 """
 
 from __future__ import annotations
@@ -149,6 +149,7 @@ def main() -> None:
     parser.add_argument("--rho43", default="multisensory_rho43", help="name in the zoo, or a path")
     parser.add_argument("--data", default=None, help="file or folder of the audio-visual data")
     parser.add_argument("--parts", default="runs/multisensory_evidence", help="folder of the methods' estimates")
+    parser.add_argument("--suffix", default="", help="of the results' names, for networks that are not the zoo's")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS), help="to estimate by")
     parser.add_argument("--groups", nargs="+", default=list(GROUPS), choices=GROUPS, help="to estimate of")
     options = parser.parse_args()
@@ -171,7 +172,7 @@ def main() -> None:
                 print(f"{group}, {name}", flush=True)
                 write_atomic(part(group, name), json.dumps(estimate(nets, sets, METHODS[name])).encode())
         if group == "people":
-            draw_stability(nets, *sets["1"], harness.RESULTS / "multisensory_stability.png")
+            draw_stability(nets, *sets["1"], harness.RESULTS / f"multisensory_stability{options.suffix}.png")
     for group in GROUPS:
         # All that is known, also from earlier calls.
         found = {name: json.loads(part(group, name).read_text()) for name in METHODS if part(group, name).exists()}
@@ -188,10 +189,10 @@ def main() -> None:
         )
         if group == "people":
             shown = {name: found[name] for name in ("K = 400", "importance") if name in found}
-            draw(shown, truth, harness.RESULTS / "multisensory_evidence.png")
+            draw(shown, truth, harness.RESULTS / f"multisensory_evidence{options.suffix}.png")
     results["bars"] = BARS
     results["training_steps"] = {name: net.record.provenance.get("step") for name, net in nets.items()}
-    harness.write_results("multisensory_evidence", results)
+    harness.write_results(f"multisensory_evidence{options.suffix}", results)
 
 
 if __name__ == "__main__":
