@@ -16,9 +16,9 @@ from ppl_buffer.schema import Categorical, Real, Schema
 
 Arrays = dict[str, np.ndarray]
 
-_LAPSE = 0.02
-_LAPSE_RANGE = (-45.0, 45.0)
-_VISUAL = ("log_sigma_V_low", "log_sigma_V_med", "log_sigma_V_high")
+LAPSE = 0.02
+LAPSE_RANGE = (-45.0, 45.0)
+VISUAL = ("log_sigma_V_low", "log_sigma_V_med", "log_sigma_V_high")
 
 
 def _normal(loc: float, scale: float, relative_to: str | None = None) -> Prior:
@@ -71,10 +71,10 @@ class MultisensoryCausalInference:
     schema = Schema(
         params={name: Real() for name in priors},
         inputs={"r_type": Categorical(2), "s_A": Real(), "s_V": Real(), "V_level": Categorical(3)},
-        outcomes={"response": Real(lapse=_LAPSE_RANGE)},
+        outcomes={"response": Real(lapse=LAPSE_RANGE)},
         ordered=False,
         independent=True,
-        contamination=_LAPSE,
+        contamination=LAPSE,
     )
 
     def __init__(self, rho: float = 1.0) -> None:
@@ -113,7 +113,7 @@ class MultisensoryCausalInference:
         auditory = np.asarray(inputs["r_type"]) == 1
         shape = auditory.shape
         level = np.asarray(inputs["V_level"], dtype=int)
-        visual = np.exp(np.take_along_axis(np.stack([params[name] for name in _VISUAL], -1), level, 1))
+        visual = np.exp(np.take_along_axis(np.stack([params[name] for name in VISUAL], -1), level, 1))
         others = ("log_sigma_A", "log_sigma_S", "log_sigma_M", "logit_p_same")
         columns = (np.asarray(params[name], dtype=float)[:, None] for name in others)
         log_auditory, log_source, log_motor, logit_same = columns
@@ -125,7 +125,7 @@ class MultisensoryCausalInference:
         )
         estimate = same * together + (1 - same) * apart
         response = estimate + motor * rng.standard_normal(shape)
-        return {"response": np.where(rng.random(shape) < _LAPSE, rng.uniform(*_LAPSE_RANGE, shape), response)}
+        return {"response": np.where(rng.random(shape) < LAPSE, rng.uniform(*LAPSE_RANGE, shape), response)}
 
 
 def causal_inference(

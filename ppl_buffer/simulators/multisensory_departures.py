@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from ppl_buffer.simulators.multisensory import (
-    _LAPSE,
-    _LAPSE_RANGE,
-    _VISUAL,
+    LAPSE,
+    LAPSE_RANGE,
+    VISUAL,
     Arrays,
     MultisensoryCausalInference,
     causal_inference,
@@ -69,7 +69,7 @@ class MultisensoryDepartures(MultisensoryCausalInference):
 
         # Percepts.
         level = np.asarray(inputs["V_level"], dtype=int)
-        log_visual = np.take_along_axis(np.concatenate([own[name] for name in _VISUAL], 1), level, 1)
+        log_visual = np.take_along_axis(np.concatenate([own[name] for name in VISUAL], 1), level, 1)
         log_auditory = own["log_sigma_A"]
         growth = some(0.5, np.abs(normal(0.06)))
         hearing = np.exp(by_trial(log_auditory)) * (1 + growth * np.abs(inputs["s_A"]))
@@ -104,8 +104,8 @@ class MultisensoryDepartures(MultisensoryCausalInference):
         finite = np.broadcast_to(np.where(np.isfinite(freedom), freedom, 1.0), shape)
         spread = np.where(np.isfinite(freedom), np.sqrt(finite / rng.chisquare(finite)), 1.0)
         response = estimate + motor * spread * rng.standard_normal(shape)
-        lapse = some(0.6, 0.1 * rng.random(column) * rng.random(column), _LAPSE)
-        uniform = rng.uniform(*_LAPSE_RANGE, shape)
+        lapse = some(0.6, 0.1 * rng.random(column) * rng.random(column), LAPSE)
+        uniform = rng.uniform(*LAPSE_RANGE, shape)
         elsewhere = normal(5.0) + np.exp(rng.uniform(1.0, 3.0, column)) * rng.standard_normal(shape)
         lapsed = np.where(some(0.5, 1.0) > 0, np.clip(elsewhere, -_WIDEST, _WIDEST), uniform)
         response = np.where(rng.random(shape) < lapse, lapsed, response)
