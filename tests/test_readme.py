@@ -54,6 +54,23 @@ def test_the_page_on_simulators_runs(tmp_path, monkeypatch):
     assert (tmp_path / "posterior.png").exists() and (tmp_path / "likelihood.png").exists()
 
 
+def test_the_page_on_simulators_gives_lessons(tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```py\n(.*?)```", SIMULATOR.read_text(), re.DOTALL)
+    smaller = {
+        "sets=240, trials=400": "sets=4, trials=5, progress=False",
+        "trials=(16, 400), context=(0, 400)": "trials=(2, 5), context=(0, 3)",
+        "steps=3000": "steps=3, batch_size=4, held_out=8, workers=0, progress=False",
+    }
+    for full, small in smaller.items():
+        assert code.count(full) == 1, full
+        code = code.replace(full, small)
+    names = {"pb": pb}
+    exec(compile(code, str(SIMULATOR), "exec"), names)
+    assert names["net"].record.provenance["lessons"]["source"].startswith("MultisensoryDepartures")
+
+
 @pytest.mark.parametrize("page", ["hierarchies", "missing_and_ragged", "model_comparison"])
 def test_the_how_to_pages_run(page, capsys):
     for module in ("numpyro", "torch", "pandas"):
