@@ -20,6 +20,7 @@ from typing import Annotated, Any
 import numpy as np
 
 import ppl_buffer as pb
+from ppl_buffer.training.simulator import name_of
 from ppl_buffer.trials import stack_value
 
 try:
@@ -127,7 +128,7 @@ def simulator_of(net: Any, spec: str | None = None) -> Any:
     shipped += [known.RLDriftDiffusion(), known.GaussianProcess()]
     shipped += [known.MultisensoryCausalInference(rho=rho) for rho in (1, 4 / 3)]
     for simulator in shipped:
-        name = getattr(simulator, "name", type(simulator).__name__)
+        name = name_of(simulator)
         if net.record is not None and name == net.record.simulator and simulator.schema == net.schema:
             return simulator
     return None

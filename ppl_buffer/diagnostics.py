@@ -35,7 +35,7 @@ from ppl_buffer.posterior_predictive import posterior_predictive
 from ppl_buffer.predictive import Observed, Predictive, backend_of
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Categorical, Schema
-from ppl_buffer.training.simulator import Counts, check_simulator, draw_data, draw_params, find_legal
+from ppl_buffer.training.simulator import Counts, check_simulator, draw_data, draw_params, find_legal, name_of
 from ppl_buffer.trials import split_value
 
 if TYPE_CHECKING:
@@ -768,7 +768,7 @@ def check_posterior(
     folder = None if out is None else Path(out)
     settings = _Settings(
         _digest(net), {name: prior.to_dict() for name, prior in scale.priors.items()}, trials, draws, thin, warmup,
-        batch, seed, getattr(simulator, "name", type(simulator).__name__),
+        batch, seed, name_of(simulator),
     )  # fmt: skip
     if folder is not None:
         settings.check(folder)

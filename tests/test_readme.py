@@ -29,6 +29,14 @@ def test_quickstart_runs():
         assert (draws[name] >= low).all() and (draws[name] <= high).all()
 
 
+def shrink(code, smaller):
+    """The code with each of the settings replaced by a quick one; every one of them must be there."""
+    for full, small in smaller.items():
+        assert code.count(full) == 1, full
+        code = code.replace(full, small)
+    return code
+
+
 def test_the_page_on_simulators_runs(tmp_path, monkeypatch):
     for module in ("numpyro", "torch", "matplotlib", "pandas"):
         pytest.importorskip(module)
@@ -43,9 +51,7 @@ def test_the_page_on_simulators_runs(tmp_path, monkeypatch):
         "sets=200, trials=100)": "sets=11, trials=7, progress=False)",
         "num_warmup=300, num_samples=500": "num_warmup=5, num_samples=7, progress_bar=False",
     }
-    for full, small in smaller.items():
-        assert code.count(full) == 1, full
-        code = code.replace(full, small)
+    code = shrink(code, smaller)
     names = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a network of three steps has a lot to be warned of
@@ -63,9 +69,7 @@ def test_the_page_on_simulators_gives_lessons(tmp_path, monkeypatch):
         "trials=(16, 400), context=(0, 400)": "trials=(2, 5), context=(0, 3)",
         "steps=3000": "steps=3, batch_size=4, held_out=8, workers=0, progress=False",
     }
-    for full, small in smaller.items():
-        assert code.count(full) == 1, full
-        code = code.replace(full, small)
+    code = shrink(code, smaller)
     names = {"pb": pb}
     exec(compile(code, str(SIMULATOR), "exec"), names)
     assert names["net"].record.provenance["lessons"]["source"].startswith("MultisensoryDepartures")

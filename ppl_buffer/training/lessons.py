@@ -10,7 +10,6 @@ posterior predictive; after the model's own data, with less noise than outcomes 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from safetensors import safe_open
 from safetensors.numpy import save as to_safetensors
 from tqdm.auto import tqdm
 
-from ppl_buffer.checkpoint import FORMAT, read_arrays, to_numpy, write_atomic
+from ppl_buffer.checkpoint import FORMAT, digest, read_arrays, to_numpy, write_atomic
 from ppl_buffer.evidence import fit_proposal, from_scores, normalize
 from ppl_buffer.predictive import Predictive
 from ppl_buffer.training.curriculum import (
@@ -41,7 +40,7 @@ from ppl_buffer.training.curriculum import (
     trial_arrays,
     visible_trials,
 )
-from ppl_buffer.training.simulator import Arrays, Counts, Simulator, check_simulator, draw_inputs, draw_trials
+from ppl_buffer.training.simulator import Arrays, Counts, Simulator, check_simulator, draw_inputs, draw_trials, name_of
 from ppl_buffer.trials import stack_value
 
 _KEY = "ppl_buffer_lesson"
@@ -180,12 +179,11 @@ def prepare_lessons(
         raise ValueError(f"net: expected a record that knows the prior of every parameter, but not of {missing[0]!r}")
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256(b"".join(to_numpy(net.weights[name]).tobytes() for name in sorted(net.weights)))
     described = {
         "format": FORMAT,
         "network": net.record.simulator,
-        "weights": digest.hexdigest(),
-        "source": str(getattr(source, "name", type(source).__name__)),
+        "weights": digest(net),
+        "source": name_of(source),
         "trials": int(trials),
         "seed": int(seed),
     }

@@ -29,7 +29,7 @@ from ppl_buffer.torch.network import Network
 from ppl_buffer.training.curriculum import HELD_OUT, Batch, Settings, Tree, map_arrays
 from ppl_buffer.training.lessons import Lessons
 from ppl_buffer.training.run import BEST, CURVE, LOG, STATE, Plan, Run
-from ppl_buffer.training.simulator import Counts, Simulator, check_redraws, check_simulator
+from ppl_buffer.training.simulator import Counts, Simulator, check_redraws, check_simulator, name_of
 
 # Seconds between two writes of the state and the loss curve, beside those of the state at each evaluation.
 _SAVE_EVERY = 60.0
@@ -213,7 +213,7 @@ def _start_from(start: Any, simulator: Simulator, config: Config | None) -> Netw
 
 def _lessons_for(lessons: Any, simulator: Simulator) -> Lessons:
     lessons = lessons if isinstance(lessons, Lessons) else Lessons(lessons)
-    taught, name = lessons.description["network"], getattr(simulator, "name", type(simulator).__name__)
+    taught, name = lessons.description["network"], name_of(simulator)
     if taught != name:
         raise ValueError(f"lessons: expected those of a network of {name!r}, got those of one of {taught!r}")
     return lessons

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import math
@@ -71,7 +70,7 @@ class Plan:
     @property
     def name(self) -> str:
         """The simulator's name."""
-        return str(getattr(self.simulator, "name", type(self.simulator).__name__))
+        return protocol.name_of(self.simulator)
 
     def batch(self, step: int, stream: int = TRAINING) -> Batch:
         """The batch of a step: of simulated data sets, or of lessons. The held-out ones are the same for all seeds."""
@@ -93,19 +92,11 @@ class Plan:
             "config": self.config.to_dict(),
             **asdict(self.settings),
             **{name: getattr(self, name) for name in plain},
-            "start": None if self.start is None else _digest(self.start),
+            "start": None if self.start is None else checkpoint.digest(self.start),
         }
         if self.lessons is not None:
             described["lessons"] = {**self.lessons.description, "sets": len(self.lessons), "share": self.lessons_share}
         return json.loads(json.dumps(described))
-
-
-def _digest(net: Network) -> str:
-    """Tells networks apart by their weights."""
-    digest = hashlib.sha256()
-    for name in sorted(net.weights):
-        digest.update(checkpoint.to_numpy(net.weights[name]).tobytes())
-    return digest.hexdigest()
 
 
 @dataclass

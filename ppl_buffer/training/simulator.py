@@ -105,6 +105,11 @@ class Counts:
         return f"{self.dropped} of {self.drawn} are not ({causes})"
 
 
+def name_of(simulator: Simulator) -> str:
+    """What a record calls the simulator."""
+    return str(getattr(simulator, "name", type(simulator).__name__))
+
+
 def check_simulator(simulator: Simulator) -> None:
     """Refuse an object that lacks a member of the protocol, or has optional ones that do not fit its schema.
 
