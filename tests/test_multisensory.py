@@ -226,6 +226,34 @@ def test_observers_depart_by_their_share_and_each_in_ways_of_their_own():
     assert found[0.0] < 0.02 and found[1.0] > 0.85 and abs(found[0.6] / found[1.0] - 0.6) < 0.12
 
 
+def test_half_of_the_observers_are_spread_over_the_range_of_the_prior():
+    simulator, size = MultisensoryDepartures(), 20_011
+    drawn = simulator.prior(np.random.default_rng(8), size)
+    assert list(drawn) == list(simulator.schema.params)
+    for name, prior in simulator.priors.items():
+        x = drawn[name] - (drawn[prior.relative_to] if prior.relative_to else 0.0)
+        loc, scale = prior.arguments["loc"], prior.arguments["scale"]
+        halves = scipy.stats.uniform(loc - 2 * scale, 4 * scale), scipy.stats.truncnorm(-2, 2, loc=loc, scale=scale)
+        assert scipy.stats.kstest(x, lambda x: np.mean([half.cdf(x) for half in halves], 0)).pvalue > 1e-4, name  # noqa: B023
+
+
+def test_reports_are_stretched_by_the_question():
+    # Without noise an observer reports where the flash was, whatever its level.
+    sets, trials = 307, 53
+    params = {name: np.full(sets, -20.0) for name in SETTING} | {"log_sigma_S": np.full(sets, 4.5)}
+    inputs = {
+        name: np.full((sets, 3 * trials), value) for name, value in {"r_type": 0, "s_A": 10.0, "s_V": 10.0}.items()
+    }
+    inputs["V_level"] = np.tile(np.repeat(np.arange(3), trials), (sets, 1))
+    spread = {}
+    for share in (0.0, 1.0):
+        drawn = MultisensoryDepartures(share=share).simulate(np.random.default_rng(9), params, inputs)["response"]
+        middle = np.median(drawn.reshape(sets, 3, trials), -1)
+        spread[share] = np.median(np.ptp(middle, axis=1) / middle.mean(1))
+    assert spread[0.0] < 0.01
+    assert spread[1.0] > 0.1
+
+
 def test_departures_refuse_a_share_that_is_none():
     with pytest.raises(ValueError, match="share: expected a number from 0 to 1, got 1.2"):
         MultisensoryDepartures(share=1.2)

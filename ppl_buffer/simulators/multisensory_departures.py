@@ -24,8 +24,11 @@ class MultisensoryDepartures(MultisensoryCausalInference):
     by an amount of their own: parameters that vary from trial to trial, or lie beyond the prior; noise that grows with
     eccentricity; percepts that are stretched or displaced; beliefs about their own noise that are wrong, or that
     sources are elsewhere; another strategy (selection or matching of the more probable cause, always one source, always
-    two); reports that are stretched, bent, displaced, heavy-tailed, or noisier for one sense than for the other or at
-    the side; lapses that are rarer, more frequent, or not uniform.
+    two); reports that are stretched, for each sense that is asked for and each noise of the flash by another factor;
+    reports that are bent, displaced, heavy-tailed, or noisier for one sense than for the other or at the side; lapses
+    that are rarer, more frequent, or not uniform.
+
+    Half of all have parameters that are uniform over the range of the prior, which seldom draws its ends.
 
     For lessons: see `ppl_buffer.prepare_lessons`. The parameters of such a data set mean little.
 
@@ -37,12 +40,22 @@ class MultisensoryDepartures(MultisensoryCausalInference):
         ValueError: if rho is not a finite number above 0, or share not in [0, 1].
     """
 
-    def __init__(self, rho: float = 1.0, share: float = 0.7) -> None:
+    def __init__(self, rho: float = 1.0, share: float = 0.8) -> None:
         super().__init__(rho)
         if not 0 <= share <= 1:
             raise ValueError(f"share: expected a number from 0 to 1, got {share!r}")
         self.share = float(share)
         self.name = f"MultisensoryDepartures(rho={self.rho:.4g}, share={self.share:.4g})"
+
+    def prior(self, rng: np.random.Generator, size: int) -> Arrays:
+        """Draw parameters: dict name -> (size,)."""
+        wide = rng.random(size) < 0.5
+        drawn: Arrays = {}
+        for name, prior in self.priors.items():
+            start = 0.0 if prior.relative_to is None else drawn[prior.relative_to]
+            low, high = prior.arguments["low"], prior.arguments["high"]
+            drawn[name] = start + np.where(wide, rng.uniform(low, high, size), prior.sample(rng, size))
+        return drawn
 
     def simulate(self, rng: np.random.Generator, params: Arrays, inputs: Arrays) -> Arrays:
         """Draw reports: {"response": (size, trials)}; arguments as of the model's."""
@@ -96,7 +109,9 @@ class MultisensoryDepartures(MultisensoryCausalInference):
         # What is reported.
         # Expanded to the sides where the exponent is above 0, compressed where it is below.
         bent = estimate * (0.1 + np.abs(estimate) / 15.0) ** some(0.4, normal(0.15))
-        estimate = some(0.5, np.exp(normal(0.15)), 1.0) * bent + some(0.5, normal(1.0))
+        by_question = np.exp(some(0.8, np.abs(normal(0.2))) * rng.standard_normal((len(departs), 6)))
+        stretched = np.take_along_axis(by_question, 3 * auditory + level, 1)
+        estimate = some(0.5, np.exp(normal(0.15)), 1.0) * stretched * bent + some(0.5, normal(1.0))
         motor = np.exp(by_trial(own["log_sigma_M"]) + some(0.5, normal(0.4)) * (2 * auditory - 1))
         motor = motor * (1 + some(0.4, np.abs(normal(0.05))) * np.abs(estimate))
         freedom = some(0.3, np.exp(rng.uniform(0.7, 3.0, column)), np.inf)
