@@ -42,6 +42,14 @@ class Patchy(Shift):
     illegal = 1 / 9
 
 
+class Moved(Shift):
+    """The likelihood knows y - x alone."""
+
+    def augment(self, rng, data):
+        by = rng.normal(size=(len(data["y"]), 1))
+        return {name: value + by for name, value in data.items()}
+
+
 class Elsewhere(Shift):
     """Data that no `Shift` draws: twice as noisy, and heavy-tailed."""
 
@@ -87,12 +95,12 @@ def test_posteriors_given_some_of_the_trials_are_the_conjugate_ones():
         np.testing.assert_allclose(row.std(), precision**-0.5, rtol=0.02)
 
 
-@pytest.mark.parametrize("context", [(0, 0), (4, 4)])
-def test_targets_follow_the_posterior_predictive_of_what_they_see(context):
+@pytest.mark.parametrize(("simulator", "context"), [(Patchy(), (0, 0)), (Patchy(), (4, 4)), (Moved(), (4, 4))])
+def test_targets_follow_the_posterior_predictive_of_what_they_see(simulator, context):
     settings = Settings(batch_size=31, trials=(7, 7), context=context, redraws=5)
     scores = []
     for step in range(20):
-        batch = make_lesson_batch(Patchy(), Taught(13), settings, 0, step, TRAINING).data
+        batch = make_lesson_batch(simulator, Taught(13), settings, 0, step, TRAINING).data
         assert not batch["told"].any() and batch["told"].shape[1] == 1
         groups = [batch[name] for name in ("context", "buffer") if name in batch]
         joined = {
@@ -126,6 +134,17 @@ def test_lesson_batches_depend_on_seed_and_step_and_hold_out_some_lessons():
         for step in range(7):
             batch = make_lesson_batch(Shift(), lessons, settings, 0, step, stream).data
             assert np.isin(batch["buffer"]["outcomes"]["y"], allowed).all()
+
+
+def test_a_symmetry_of_the_model_makes_other_lessons_of_each():
+    settings, lessons = Settings(batch_size=11, trials=(7, 7), context=(0, 0)), Taught(13)
+    known, moved = (
+        make_lesson_batch(simulator, lessons, settings, 0, 0, TRAINING).data["buffer"]
+        for simulator in (Shift(), Moved())
+    )
+    x, y = (moved[group][name] - known[group][name] for group, name in (("inputs", "x"), ("outcomes", "y")))
+    np.testing.assert_allclose(x, y, atol=1e-5)
+    assert len(np.unique(x[:, 0, 0])) == len(x)
 
 
 def test_a_past_is_no_longer_than_a_lesson():

@@ -192,6 +192,20 @@ def test_the_two_models_have_names_of_their_own():
     assert names == ["MultisensoryCausalInference(rho=1)", "MultisensoryCausalInference(rho=1.333)"]
 
 
+@pytest.mark.parametrize("rho", RHOS)
+def test_trials_seen_in_a_mirror_are_as_likely(rho):
+    params, inputs, response = simulated(rho, 7, 3)
+    mirrored = MultisensoryCausalInference(rho).augment(np.random.default_rng(3), {**inputs, "response": response})
+    sign = mirrored["response"][:, 0] / response[:, 0]
+    assert set(sign) == {-1.0, 1.0}
+    for index in range(7):
+        values = [
+            reference.log_likelihood(row(params, index), {name: data[name][index] for name in inputs}, y[index], rho)
+            for data, y in ((inputs, response), (mirrored, mirrored["response"]))
+        ]
+        np.testing.assert_allclose(*values, rtol=1e-5)
+
+
 # Observers who depart from it -----------------------------------------------------------------------------------------
 
 

@@ -127,6 +127,16 @@ class MultisensoryCausalInference:
         response = estimate + motor * rng.standard_normal(shape)
         return {"response": np.where(rng.random(shape) < LAPSE, rng.uniform(*LAPSE_RANGE, shape), response)}
 
+    def augment(self, rng: np.random.Generator, data: Arrays) -> Arrays:
+        """Mirror half of the data sets: left and right are alike to the model.
+
+        Args:
+            rng: the only source of randomness.
+            data: inputs and reports, dict name -> (size, trials).
+        """
+        sign = np.where(rng.random((len(data["response"]), 1)) < 0.5, -1.0, 1.0)
+        return {name: sign * x if name in ("s_A", "s_V", "response") else x for name, x in data.items()}
+
 
 def causal_inference(
     x_auditory: np.ndarray,

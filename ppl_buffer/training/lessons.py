@@ -264,6 +264,8 @@ def make_lesson_batch(
     orders = np.stack([rng.permutation(most)[: context + trials] for _ in chosen])
     past = {name: np.stack([one.data[name][order] for one, order in zip(chosen, orders, strict=True)])
             for group in PAIR for name in getattr(schema, group)}  # fmt: skip
+    augment = getattr(simulator, "augment", None)
+    past = past if augment is None else augment(rng, past)
     batch: dict[str, Any] = {
         "params": {name: np.zeros(size, np.float32) for name in schema.params},
         "told": np.zeros((size, 1, len(schema.params)), dtype=bool),

@@ -38,6 +38,9 @@ class Simulator(Protocol):
             the parameters (size,) and the trials before it in ``data`` (inputs, outcomes and feedback, each (size,
             trials)): dict outcome -> (size, trials, count). `train(redraws=...)` asks for it where trials depend on
             each other; where they are independent given the parameters it calls `simulate` again.
+        augment: ``augment(rng, data)`` returns data sets in which every trial has the same likelihood as in ``data``
+            (inputs, outcomes and feedback, each (size, trials)), given any parameters: moved, mirrored, or as they are,
+            by chance. For a model with such a symmetry every lesson of `train(lessons=...)` is several.
         special_values: dict parameter -> value without prior mass at which the likelihood must hold all the same
             (a noise of exactly 0). Where every told-set of a data set tells the parameter, it takes that value with
             probability 1/2; never where it is hidden, which would change the prior that is integrated over.
