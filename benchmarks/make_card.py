@@ -55,15 +55,15 @@ at 3,000.""",
     "ddm": """The cosine of the learning rate was planned for 9,000 steps and after step 1,242 moved to end at 6,000,
 after which it was to end at 7,500, with each target's outcomes drawn eight times and a weight of 0.9 for the sets that
 tell all parameters. The range of a lapse was added to the schema after step 6,000; training does not touch it.""",
-    "multisensory_rho1": """These steps, half of their batches from 480 lessons, started from the weights of a run of
-17,000 steps without lessons. In it a quarter of the batches had no context until step 9,000, where the run was to end,
+    "multisensory_rho1": """These steps (`--start`, `--lessons`), half of their batches from 480 lessons, started from the
+weights of a run of 17,000 steps without them. In it a quarter of the batches had no context until step 9,000, where the run was to end,
 and 70 % of them from there. From step 12,000, where the run was to end, each target's outcomes were drawn 16 times; the
 cosine of the learning rate was to end at 19,000, and after step 12,676 at 17,000.""",
-    "multisensory_rho43": """These steps, half of their batches from 480 lessons, started from the weights of a run of
-15,500 steps without lessons, which had itself started from the weights of `multisensory_rho1`. In it the
-cosine of the learning rate was planned for 3,500 steps, after step 442 moved to end at 1,700, after step 1,700 to end at
-6,000, and after step 6,000 to end at 10,500. From there each target's outcomes were drawn 16 times and 70 % of the
-batches, in place of a quarter, had no context; the cosine was to end at 17,500, and after step 10,978 at 15,500.""",
+    "multisensory_rho43": """These steps (`--start`, `--lessons`), half of their batches from 480 lessons, started from the
+weights of a run of 15,500 steps without them, which had itself started from the weights of `multisensory_rho1`. In it the cosine of the
+learning rate was planned for 3,500 steps, after step 442 moved to end at 1,700, after step 1,700 to end at 6,000, and
+after step 6,000 to end at 10,500. From there each target's outcomes were drawn 16 times and 70 % of the batches, in
+place of a quarter, had no context; the cosine was to end at 17,500, and after step 10,978 at 15,500.""",
     "rlddm": """The cosine of the learning rate was planned for 6,000 steps, after step 3,377 moved to end at 4,400,
 after step 4,400 to end at 11,000, after step 7,331 to end at 9,300, after step 9,300 to end at 19,000, from there at
 30,000, after step 22,967 at 25,000, and after step 25,000 at 34,000. From step 19,449 each target's outcomes were drawn
@@ -260,11 +260,15 @@ def likelihood(name: str) -> None:
     evidence = read("multisensory_evidence") if name.startswith("multisensory") else {}
     for group, label in (("people", "30 sets of people's data"), ("simulated", "60 fresh simulated sets")):
         for method, row in evidence.get("results", {}).get(group, {}).get("methods", {}).items():
-            rows.append((f"log evidence, both networks, {label}, {method}: RMSE", row["rmse"], None, None))
+            bars = evidence["results"]["bars"]
+            figures = [("rmse", "log evidence, both networks,", "RMSE")]
             if "difference_rmse" in row:
-                about = f"difference of the log evidences, {label}, {method}"
-                rows.append((f"{about}: RMSE", row["difference_rmse"], None, None))
-                rows.append((f"{about}: R^2", row["difference_r_squared"], None, None))
+                figures.append(("difference_rmse", "difference of the log evidences,", "RMSE of the difference"))
+                figures.append(("difference_r_squared", "difference of the log evidences,", "R^2 of the difference"))
+            for key, about, figure in figures:
+                bar, value = bars.get(f"{group}, {method}: {figure}"), row[key]
+                met = None if bar is None else (value >= bar if figure.startswith("R^2") else value <= bar)
+                rows.append((f"{about} {label}, {method}: {figure.split()[0]}", value, bar, met))
     met = {True: "yes", False: "**no**", None: ""}
     table = "\n".join(f"| {row[0]} | {text(row[1])} | {text(row[2])} | {met[row[3]]} |" for row in rows)
     provenance = record.provenance

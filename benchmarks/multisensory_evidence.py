@@ -49,9 +49,9 @@ METHODS = {
 }
 STABILITY_ORDERS = 128
 BARS = {
-    "people, better of the two methods: RMSE": 2.0,
-    "people, same method: RMSE of the difference": 1.2,
-    "people, same method: R^2 of the difference": 0.96,
+    "people, importance: RMSE": 2.0,
+    "people, importance: RMSE of the difference": 1.2,
+    "people, importance: R^2 of the difference": 0.96,
     "people, K = 400: RMSE": 3.4,
     "simulated, K = 400: RMSE": 1.5,
     "simulated, K = 16 over K = 400: RMSE": 1.1,
