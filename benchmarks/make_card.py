@@ -261,13 +261,12 @@ def likelihood(name: str) -> None:
     evidence = read("multisensory_evidence") if name.startswith("multisensory") else {}
     for group, label in (("people", "30 sets of people's data"), ("simulated", "60 fresh simulated sets")):
         for method, row in evidence.get("results", {}).get(group, {}).get("methods", {}).items():
-            bars = evidence["results"]["bars"]
             figures = [("rmse", "log evidence, both networks,", "RMSE")]
             if "difference_rmse" in row:
                 figures.append(("difference_rmse", "difference of the log evidences,", "RMSE of the difference"))
                 figures.append(("difference_r_squared", "difference of the log evidences,", "R^2 of the difference"))
             for key, about, figure in figures:
-                bar, value = bars.get(f"{group}, {method}: {figure}"), row[key]
+                bar, value = evidence["results"]["bars"].get(f"{group}, {method}: {figure}"), row[key]
                 met = None if bar is None else (value >= bar if figure.startswith("R^2") else value <= bar)
                 rows.append((f"{about} {label}, {method}: {figure.split()[0]}", value, bar, met))
     met = {True: "yes", False: "**no**", None: ""}

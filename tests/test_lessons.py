@@ -147,6 +147,21 @@ def test_a_symmetry_of_the_model_makes_other_lessons_of_each():
     assert len(np.unique(x[:, 0, 0])) == len(x)
 
 
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (lambda data: data["y"], "simulator.augment: expected a dict of arrays, got ndarray"),
+        (lambda data: {"y": data["y"]}, r"simulator.augment: expected \['x', 'y'\], got \['y'\]"),
+        (lambda data: {**data, "y": data["y"] * np.nan}, "simulator.augment: expected 'y' to be a finite real number"),
+    ],
+)
+def test_a_symmetry_that_returns_something_else_is_refused(returned, message):
+    simulator, settings = Shift(), Settings(batch_size=3, trials=(5, 5), context=(0, 0))
+    simulator.augment = lambda rng, data: returned(data)
+    with pytest.raises(ValueError, match=message):
+        make_lesson_batch(simulator, Taught(7), settings, 0, 0, TRAINING)
+
+
 def test_a_past_is_no_longer_than_a_lesson():
     settings = Settings(batch_size=3, trials=(5, 50), context=(0, 50), no_context=0.0)
     for step in range(11):

@@ -40,7 +40,16 @@ from ppl_buffer.training.curriculum import (
     trial_arrays,
     visible_trials,
 )
-from ppl_buffer.training.simulator import Arrays, Counts, Simulator, check_simulator, draw_inputs, draw_trials, name_of
+from ppl_buffer.training.simulator import (
+    Arrays,
+    Counts,
+    Simulator,
+    augment_data,
+    check_simulator,
+    draw_inputs,
+    draw_trials,
+    name_of,
+)
 from ppl_buffer.trials import stack_value
 
 _KEY = "ppl_buffer_lesson"
@@ -264,8 +273,7 @@ def make_lesson_batch(
     orders = np.stack([rng.permutation(most)[: context + trials] for _ in chosen])
     past = {name: np.stack([one.data[name][order] for one, order in zip(chosen, orders, strict=True)])
             for group in PAIR for name in getattr(schema, group)}  # fmt: skip
-    augment = getattr(simulator, "augment", None)
-    past = past if augment is None else augment(rng, past)
+    past = augment_data(simulator, rng, past)
     batch: dict[str, Any] = {
         "params": {name: np.zeros(size, np.float32) for name in schema.params},
         "told": np.zeros((size, 1, len(schema.params)), dtype=bool),

@@ -215,6 +215,24 @@ def draw_again(simulator: Simulator, rng: np.random.Generator, params: Arrays, d
     return {name: np.where(good, x, data[name][..., None]) for name, x in returned.items()}
 
 
+def augment_data(simulator: Simulator, rng: np.random.Generator, data: Arrays) -> Arrays:
+    """Data sets as likely as these, by the simulator's symmetries, checked; the same ones where it tells none.
+
+    Raises:
+        ValueError: if what the simulator returns does not fit, or is not legal.
+    """
+    method = getattr(simulator, "augment", None)
+    if not callable(method):
+        return data
+    schema = simulator.schema
+    variables = {**schema.inputs, **_drawn(schema)}
+    returned = _checked("augment", method(rng, _copy(data)), variables, next(iter(data.values())).shape)
+    for name, variable in variables.items():
+        if not legal(variable, returned[name].astype(np.float32)).all():
+            raise ValueError(f"simulator.augment: expected {name!r} to be {variable.description} everywhere")
+    return returned
+
+
 def draw_trials(
     simulator: Simulator, rng: np.random.Generator, params: Arrays, inputs: Arrays
 ) -> tuple[Arrays, np.ndarray, Counts]:
