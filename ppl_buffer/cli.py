@@ -431,10 +431,10 @@ def train(
     simulator: Annotated[str, typer.Argument(help="my_module:MySimulator; modules of the working folder are found.")],
     steps: Annotated[int, typer.Option(min=1, help="Optimisation steps.")] = 20_000,
     out: Annotated[Path | None, typer.Option(help="Run folder; by default runs/MySimulator.")] = None,
-    width: Annotated[int, typer.Option(help="Of a token's vector.")] = 64,
-    depth: Annotated[int, typer.Option(help="Layers.")] = 4,
-    heads: Annotated[int, typer.Option(help="Attention heads a layer.")] = 4,
-    mlp: Annotated[int, typer.Option(help="Hidden units of a layer.")] = 128,
+    width: Annotated[int | None, typer.Option(help="Of a token's vector; by default 64.")] = None,
+    depth: Annotated[int | None, typer.Option(help="Layers; by default 4.")] = None,
+    heads: Annotated[int | None, typer.Option(help="Attention heads a layer; by default 4.")] = None,
+    mlp: Annotated[int | None, typer.Option(help="Hidden units of a layer; by default 128.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Data sets in a batch.")] = 32,
     trials: Annotated[str, typer.Option(help="Trials of a data set, LEAST-GREATEST.")] = "32-128",
     context: Annotated[str, typer.Option(help="Size of the context, LEAST-GREATEST; exchangeable models.")] = "0-64",
@@ -460,9 +460,15 @@ def train(
     with _said():
         task = _named_simulator(simulator)
         folder = Path("runs") / simulator.partition(":")[2] if out is None else out
-        sizes = pb.Config(width=width, depth=depth, heads=heads, mlp=mlp, param_depth=min(2, depth))
+        asked = {"width": width, "depth": depth, "heads": heads, "mlp": mlp}
+        given = {name: size for name, size in asked.items() if size is not None}
+        if start and given:
+            name, size = next(iter(given.items()))
+            raise ValueError(f"--{name}: expected none beside --start, whose network has sizes of its own, got {size}")
+        sizes = {"width": 64, "depth": 4, "heads": 4, "mlp": 128, **given}
+        config = pb.Config(**sizes, param_depth=min(2, sizes["depth"]))
         net = pb.train(
-            task, None if start else sizes, start=start, lessons=lessons, steps=steps, seed=seed, out=folder,
+            task, None if start else config, start=start, lessons=lessons, steps=steps, seed=seed, out=folder,
             batch_size=batch_size, trials=_range("trials", trials), context=_range("context", context),
             optimizer=optimizer, redraws=redraws, told_weight=told_weight, held_out=held_out, minutes=minutes,
             progress=progress,

@@ -295,6 +295,8 @@ def test_train_goes_from_a_module_to_a_checkpoint(tmp_path, monkeypatch):
                "--no-progress")  # fmt: skip
     assert done.exit_code == 0, done.output
     assert pb.load("taught/Coin.safetensors", backend="torch").record.provenance["lessons"]["sets"] == 4
+    done = run("train", "my_coin_module:Coin", "--start", "runs/Coin/Coin.safetensors", "--mlp", 16)
+    assert done.exit_code == 1 and "--mlp: expected none beside --start" in done.output
     assert simulator_of(net, "my_coin_module:Coin").schema == net.schema
     for wrong, said in (("my_coin_module", "my_module:MySimulator"), ("no_such_module_here:X", "no module"),
                         ("my_coin_module:Dice", "has no 'Dice'")):  # fmt: skip
