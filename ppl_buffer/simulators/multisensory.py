@@ -8,6 +8,7 @@ Liu, Holland, Ma & Acerbi (2026), PLOS Computational Biology 22, e1014251.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -85,11 +86,7 @@ class MultisensoryCausalInference:
 
     def prior(self, rng: np.random.Generator, size: int) -> Arrays:
         """Draw parameters: dict name -> (size,)."""
-        drawn: Arrays = {}
-        for name, prior in self.priors.items():
-            start = 0.0 if prior.relative_to is None else drawn[prior.relative_to]
-            drawn[name] = start + prior.sample(rng, size)
-        return drawn
+        return draw_in_turn(self.priors, rng, size)
 
     def inputs(self, rng: np.random.Generator, size: int, trials: int) -> Arrays:
         """Draw trials as in the experiment: dict of ``r_type``, ``s_A``, ``s_V``, ``V_level``, each (size, trials).
@@ -136,6 +133,15 @@ class MultisensoryCausalInference:
         """
         sign = np.where(rng.random((len(data["response"]), 1)) < 0.5, -1.0, 1.0)
         return {name: sign * x if name in ("s_A", "s_V", "response") else x for name, x in data.items()}
+
+
+def draw_in_turn(priors: Mapping[str, Prior], rng: np.random.Generator, size: int) -> Arrays:
+    """Draws (size,) of parameters, each from its prior, which may be relative to an earlier one."""
+    drawn: Arrays = {}
+    for name, prior in priors.items():
+        start = 0.0 if prior.relative_to is None else drawn[prior.relative_to]
+        drawn[name] = start + prior.sample(rng, size)
+    return drawn
 
 
 def causal_inference(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ppl_buffer.prior import Prior
 from ppl_buffer.simulators.multisensory import (
     LAPSE,
     LAPSE_RANGE,
@@ -11,10 +12,16 @@ from ppl_buffer.simulators.multisensory import (
     Arrays,
     MultisensoryCausalInference,
     causal_inference,
+    draw_in_turn,
 )
 
 # The widest report that stays inside the lapses' range.
 _WIDEST = 44.9
+# Over the range of the prior, its ends as often as its middle.
+_SPREAD = {
+    name: Prior("Uniform", {end: prior.arguments[end] for end in ("low", "high")}, prior.relative_to)
+    for name, prior in MultisensoryCausalInference.priors.items()
+}
 
 
 class MultisensoryDepartures(MultisensoryCausalInference):
@@ -50,12 +57,8 @@ class MultisensoryDepartures(MultisensoryCausalInference):
     def prior(self, rng: np.random.Generator, size: int) -> Arrays:
         """Draw parameters: dict name -> (size,)."""
         wide = rng.random(size) < 0.5
-        drawn: Arrays = {}
-        for name, prior in self.priors.items():
-            start = 0.0 if prior.relative_to is None else drawn[prior.relative_to]
-            low, high = prior.arguments["low"], prior.arguments["high"]
-            drawn[name] = start + np.where(wide, rng.uniform(low, high, size), prior.sample(rng, size))
-        return drawn
+        usual, spread = (draw_in_turn(priors, rng, size) for priors in (self.priors, _SPREAD))
+        return {name: np.where(wide, spread[name], usual[name]) for name in usual}
 
     def simulate(self, rng: np.random.Generator, params: Arrays, inputs: Arrays) -> Arrays:
         """Draw reports: {"response": (size, trials)}; arguments as of the model's."""
