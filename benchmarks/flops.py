@@ -27,7 +27,8 @@ def tokens(config: Config, schema: Schema, count: int, reads: int) -> int:
         reads: number of keys that they read in each layer, summed over the tokens.
     """
     width, layers = config.width, config.depth - 1
-    embedding = _perceptron(feature_size({**schema.inputs, **schema.outcomes, **schema.feedback}), config.mlp, width)
+    pair = feature_size({**schema.inputs, **schema.outcomes, **schema.feedback}, config)
+    embedding = _perceptron(pair, config.mlp, width)
     key_value = 2 * width * 2 * width
     rest = 2 * 2 * width * width + _perceptron(width, config.mlp, width)
     return count * (embedding + config.depth * key_value + layers * rest) + layers * reads * 4 * width
@@ -36,11 +37,11 @@ def tokens(config: Config, schema: Schema, count: int, reads: int) -> int:
 def targets(config: Config, schema: Schema, count: int, reads: int) -> int:
     """Targets, from embedding to their outcomes' heads; `reads` is the number of keys read, summed over the targets."""
     width = config.width
-    ends = _perceptron(max(feature_size(schema.inputs), 1), config.mlp, width)
+    ends = _perceptron(max(feature_size(schema.inputs, config), 1), config.mlp, width)
     earlier = 0
     for variable in schema.outcomes.values():
         ends += _perceptron(width + earlier, config.mlp, head_size(variable, config))
-        earlier += feature_size({"": variable})
+        earlier += feature_size({"": variable}, config)
     layer = 2 * 2 * width * width + _perceptron(width, config.mlp, width)
     return count * (ends + config.depth * layer) + config.depth * reads * 4 * width
 

@@ -22,6 +22,9 @@ class Config:
         param_depth: number of top layers in which targets read the parameters.
         counters: learned counts an attention layer keeps over an ordered buffer, beside the count of trials. A key
             loses weight with what has been counted since; see `docs/design.md`, "Distances that count".
+        fine_scales: finer scales at which a trial's continuous variables are read as well: beside the standardised
+            value z also asinh(10 z), asinh(100 z) and so on. For data whose structure may be far smaller than their
+            spread; see `docs/design.md`, "Fine scales".
 
     Raises:
         ValueError: if a size is not a positive integer, `heads` does not divide `width`, or `param_depth` exceeds
@@ -35,10 +38,11 @@ class Config:
     components: int = 20
     param_depth: int = 2
     counters: int = 8
+    fine_scales: int = 0
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            least = 0 if name == "counters" else 1
+            least = 0 if name in ("counters", "fine_scales") else 1
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
         if self.width % self.heads:
@@ -56,9 +60,10 @@ class Config:
         return cls(**description)
 
 
-def feature_size(variables: Mapping[str, Variable]) -> int:
-    """Numbers that describe one trial's variables: one a category, one a continuous variable."""
-    return sum(variable.n if isinstance(variable, Categorical) else 1 for variable in variables.values())
+def feature_size(variables: Mapping[str, Variable], config: Config) -> int:
+    """Numbers that describe one trial's variables: one a category, one for each scale of a continuous variable."""
+    continuous = 1 + config.fine_scales
+    return sum(variable.n if isinstance(variable, Categorical) else continuous for variable in variables.values())
 
 
 def head_size(variable: Variable, config: Config) -> int:
@@ -84,8 +89,8 @@ def weight_shapes(schema: Schema, config: Config) -> dict[str, tuple[int, ...]]:
         linear(f"{name}.out", hidden, outputs)
 
     # A schema without inputs still has targets: one constant feature stands in.
-    query = max(feature_size(schema.inputs), 1)
-    pair = feature_size({**schema.inputs, **schema.outcomes, **schema.feedback})
+    query = max(feature_size(schema.inputs, config), 1)
+    pair = feature_size({**schema.inputs, **schema.outcomes, **schema.feedback}, config)
     perceptron("embed.target", query, width)
     perceptron("embed.pair", pair, width)
     for role in ("target", "buffer", "context", "param"):
@@ -108,6 +113,6 @@ def weight_shapes(schema: Schema, config: Config) -> dict[str, tuple[int, ...]]:
     norm("norm_out")
     earlier: dict[str, Variable] = {}
     for name, variable in schema.outcomes.items():
-        perceptron(f"heads.{name}", width + feature_size(earlier), head_size(variable, config))
+        perceptron(f"heads.{name}", width + feature_size(earlier, config), head_size(variable, config))
         earlier[name] = variable
     return shapes

@@ -19,8 +19,9 @@ from ppl_buffer.config import Config, weight_shapes
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Categorical, Interval, Positive, Real, Schema
 
-# Sizes that differ in what they exercise: a layer above the first that reads parameters, none below it, no counters.
-DEEP = Config(width=12, depth=3, heads=3, mlp=17, components=5, param_depth=2, counters=2)
+# Sizes that differ in what they exercise: a layer above the first that reads parameters and finer scales, no layer
+# below those that read parameters, no counters.
+DEEP = Config(width=12, depth=3, heads=3, mlp=17, components=5, param_depth=2, counters=2, fine_scales=2)
 FLAT = Config(width=10, depth=2, heads=2, mlp=13, components=3, param_depth=2, counters=0)
 TINY = Config(width=12, depth=2, heads=3, mlp=17, components=5, param_depth=1, counters=2)
 

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ SCHEMA = {
         ({"components": True}, "components: expected an integer of at least 1, got True"),
         ({"param_depth": None}, "param_depth: expected an integer of at least 1, got None"),
         ({"counters": -1}, "counters: expected an integer of at least 0, got -1"),
+        ({"fine_scales": True}, "fine_scales: expected an integer of at least 0, got True"),
         ({"width": 30, "heads": 4}, "heads: expected a divisor of width=30, got 4"),
         ({"depth": 2, "param_depth": 3}, "param_depth: expected at most depth=2, got 3"),
     ],
@@ -41,8 +43,9 @@ def test_survives_json():
 
 
 def test_feature_and_head_sizes():
-    assert feature_size({}) == 0
-    assert feature_size(SCHEMA["inputs"]) == 13 + 1
+    assert feature_size({}, CONFIG) == 0
+    assert feature_size(SCHEMA["inputs"], CONFIG) == 13 + 1
+    assert feature_size(SCHEMA["inputs"], replace(CONFIG, fine_scales=5)) == 13 + 1 + 5
     assert head_size(Categorical(3), CONFIG) == 3
     assert head_size(Positive(), CONFIG) == 3 * 5
 

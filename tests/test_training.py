@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -650,6 +651,26 @@ def test_exchangeable_training_reaches_the_exact_density(tmp_path):
     assert -0.005 < loss - exact_loss(batches) < 0.03
 
 
+@pytest.mark.parametrize("simulator", [Shift(), ChoiceTime()], ids=["exchangeable", "ordered"])
+def test_a_network_that_grows_predicts_the_same_at_first_and_uses_what_is_new(simulator, tmp_path):
+    small = train(simulator, TINY, steps=3, out=tmp_path / "small", **SMALL)
+    batch = tensors(make_batch(simulator, Settings(SMALL["batch_size"], SMALL["trials"]), 7, 3))
+    config = replace(TINY, depth=5, fine_scales=2)
+    still = {"learning_rate": 1e-12, "weight_decay": 0.0, "start": small, **SMALL}
+    grown = train(simulator, config, steps=1, out=tmp_path / "still", **still)
+    assert grown.config == config
+    assert loss_of(grown, batch) == pytest.approx(loss_of(small, batch), abs=1e-5)
+    # Again from what has grown, by scales alone: what was read stays in its columns.
+    again = train(simulator, replace(config, fine_scales=3), steps=1, out=tmp_path / "again", **{**still, "start": grown})
+    assert loss_of(again, batch) == pytest.approx(loss_of(small, batch), abs=1e-5)
+    moved = train(simulator, config, steps=30, out=tmp_path / "moved", **{**still, "learning_rate": 1e-2})
+    new = [f"layers.{index}.{leaf}.weight" for index in (1, 2, 3) for leaf in ("merge", "mlp.out")]
+    for name in new:
+        assert grown.weights[name].abs().max() < 1e-6 < moved.weights[name].abs().max()
+    columns = small.weights["embed.pair.hidden.weight"].shape[1]
+    assert moved.weights["embed.pair.hidden.weight"][:, columns:].abs().amin(0).max() > 0
+
+
 def test_ordered_training_learns_and_leaves_its_record(tmp_path):
     net = train(ChoiceTime(), TINY, steps=60, learning_rate=1e-2, out=tmp_path / "new" / "run", **SMALL)
     record = net.record
@@ -717,8 +738,9 @@ def test_start_from_a_trained_network(tmp_path):
         train(Shift(), TINY, steps=2, out=tmp_path / "again", **rate, **SMALL)
     with pytest.raises(ValueError, match="start: expected a network with the simulator's schema"):
         train(ChoiceTime(), steps=2, out=tmp_path / "wrong", start=first, **SMALL)
-    with pytest.raises(ValueError, match="config: expected that of start"):
-        train(Shift(), pb.Config(width=16), steps=2, out=tmp_path / "wrong", start=first, **SMALL)
+    for config in (replace(TINY, width=18), replace(TINY, depth=1), replace(TINY, depth=3, mlp=15)):
+        with pytest.raises(ValueError, match="config: expected none, or that of start"):
+            train(Shift(), config, steps=2, out=tmp_path / "wrong", start=first, **SMALL)
     with pytest.raises(ValueError, match="start: expected a torch network or the name of a checkpoint, got int"):
         train(Shift(), steps=2, out=tmp_path / "wrong", start=3, **SMALL)
 

@@ -148,14 +148,20 @@ def standardize(net: Network, name: str, variable: Any, value: Array) -> Array:
 
 
 def features(net: Network, variables: Mapping[str, Variable], values: Mapping[str, Array]) -> list[Array]:
-    """Numbers that describe the variables: one-hot categories and standardised values, each (..., size)."""
-    out = []
+    """Numbers that describe the variables, each (..., size).
+
+    One-hot categories and standardised values; behind all of them the values at finer scales, the coarsest first.
+    """
+    out, continuous = [], []
     for name, variable in variables.items():
         if isinstance(variable, Categorical):
             categories = jnp.arange(variable.n)
             out.append((values[name][..., None] == categories).astype(net.dtype))
         else:
-            out.append(standardize(net, name, variable, values[name].astype(net.dtype))[..., None])
+            continuous.append(standardize(net, name, variable, values[name].astype(net.dtype))[..., None])
+            out.append(continuous[-1])
+    for scale in range(1, net.config.fine_scales + 1):
+        out += [jnp.arcsinh(10**scale * x) / math.asinh(10**scale) for x in continuous]
     return out
 
 
@@ -169,11 +175,9 @@ def embed_targets(net: Network, inputs: Mapping[str, Array], shape: Sequence[int
 def embed_pairs(net: Network, trials: Mapping[str, Mapping[str, Array]], role: str) -> Array:
     """Context or buffer tokens (B, R, T, W) of realised trials: inputs, outcomes and feedback, each (B, R, T)."""
     schema = net.schema
-    described = [
-        *features(net, schema.inputs, trials["inputs"]),
-        *features(net, schema.outcomes, trials["outcomes"]),
-        *features(net, schema.feedback, trials["feedback"]),
-    ]
+    variables = {**schema.inputs, **schema.outcomes, **schema.feedback}
+    values = {**trials["inputs"], **trials["outcomes"], **trials["feedback"]}
+    described = features(net, variables, values)
     return perceptron(net, "embed.pair", jnp.concatenate(described, -1)) + net.weights[f"role.{role}"]
 
 

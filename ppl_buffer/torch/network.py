@@ -201,14 +201,20 @@ def standardize(net: Network, name: str, variable: Any, value: Tensor) -> Tensor
 
 
 def features(net: Network, variables: Mapping[str, Variable], values: Mapping[str, Tensor]) -> list[Tensor]:
-    """Numbers that describe the variables: one-hot categories and standardised values, each (..., size)."""
-    out = []
+    """Numbers that describe the variables, each (..., size).
+
+    One-hot categories and standardised values; behind all of them the values at finer scales, the coarsest first.
+    """
+    out, continuous = [], []
     for name, variable in variables.items():
         if isinstance(variable, Categorical):
             categories = torch.arange(variable.n, device=net.device)
             out.append((values[name][..., None] == categories).to(net.dtype))
         else:
-            out.append(standardize(net, name, variable, values[name].to(net.dtype))[..., None])
+            continuous.append(standardize(net, name, variable, values[name].to(net.dtype))[..., None])
+            out.append(continuous[-1])
+    for scale in range(1, net.config.fine_scales + 1):
+        out += [torch.asinh(10**scale * x) / math.asinh(10**scale) for x in continuous]
     return out
 
 
@@ -222,11 +228,9 @@ def embed_targets(net: Network, inputs: Mapping[str, Tensor], shape: Sequence[in
 def embed_pairs(net: Network, trials: Mapping[str, Mapping[str, Tensor]], role: str) -> Tensor:
     """Context or buffer tokens (B, R, T, W) of realised trials: inputs, outcomes and feedback, each (B, R, T)."""
     schema = net.schema
-    described = [
-        *features(net, schema.inputs, trials["inputs"]),
-        *features(net, schema.outcomes, trials["outcomes"]),
-        *features(net, schema.feedback, trials["feedback"]),
-    ]
+    variables = {**schema.inputs, **schema.outcomes, **schema.feedback}
+    values = {**trials["inputs"], **trials["outcomes"], **trials["feedback"]}
+    described = features(net, variables, values)
     return perceptron(net, "embed.pair", torch.cat(described, -1)) + net.weights[f"role.{role}"]
 
 

@@ -83,15 +83,16 @@ class Lesson:
 
     def posterior(self, rng: np.random.Generator, order: np.ndarray, seen: np.ndarray, count: int) -> np.ndarray:
         """Indices (T, count) of draws from the posterior given the first `seen` (T,) trials in this `order`."""
-        steps = self.log_likelihood[:, order[: seen.max()]].astype(float)
-        total = np.concatenate([np.zeros((len(steps), 1)), steps.cumsum(1)], 1) + self.log_ratio[:, None]
-        cumulative = normalize(total[:, seen]).cumsum(0)
+        # Batches wait for this. Single precision, since the likelihood was kept in half of it.
+        steps = self.log_likelihood.T[order[: seen.max()]].astype(np.float32)
+        log_weight = np.concatenate([self.log_ratio[None], steps]).cumsum(0, dtype=np.float32)[seen]
+        cumulative = np.exp(log_weight - log_weight.max(1, keepdims=True)).cumsum(1)
         # Systematic draws: each counts as often as its weight says, give or take one. Shuffled, since the draws are
         # sorted by the rounds that they come from.
-        points = (rng.random((len(seen), 1)) + np.arange(count)) / count * cumulative[-1][:, None]
+        points = (rng.random((len(seen), 1)) + np.arange(count)) / count * cumulative[:, -1:]
         points = rng.permuted(points, axis=1)
-        found = [np.searchsorted(cumulative[:, index], row) for index, row in enumerate(points)]
-        return np.minimum(np.stack(found), len(cumulative) - 1)
+        found = [np.searchsorted(sums, row) for sums, row in zip(cumulative, points, strict=True)]
+        return np.minimum(np.stack(found), cumulative.shape[1] - 1)
 
 
 class Lessons(Sequence[Lesson]):

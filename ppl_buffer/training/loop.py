@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,8 @@ def train(
             the gradient's noise is theirs, and a redraw costs the heads alone. For simulators whose trials are
             independent given the parameters, or that have a method ``redraw``.
         start: a trained network, or what `load` takes, to start from instead of random weights: fine-tuning, or the
-            network of a similar simulator. Its schema must be the same; `config` is taken from it.
+            network of a similar simulator. Its schema must be the same; `config` is taken from it, unless one is given
+            with more layers (`depth`) or more `fine_scales`: then the network grows, and predicts the same at first.
         lessons: what `prepare_lessons` returned, or its folder: data sets in which the model need not hold, to learn
             what the model predicts after them. They come to the batches beside simulated ones, and to the held-out
             loss, which is then not comparable with that of a run without.
@@ -163,7 +165,7 @@ def train(
         )
     plan = Plan(
         simulator=simulator,
-        config=start.config if start is not None else config or Config(),
+        config=config or (Config() if start is None else start.config),
         start=start,
         settings=settings,
         steps=int(steps),
@@ -206,8 +208,14 @@ def _start_from(start: Any, simulator: Simulator, config: Config | None) -> Netw
             f"start: expected a network with the simulator's schema {simulator.schema.to_dict()}, "
             f"got {net.schema.to_dict()}"
         )
-    if config not in (None, net.config):
-        raise ValueError(f"config: expected that of start, {net.config}, or none, got {config}")
+    if config is not None:
+        grown = {name: getattr(config, name) for name in ("depth", "fine_scales")}
+        less = [name for name, size in grown.items() if size < getattr(net.config, name)]
+        if less or replace(net.config, **grown) != config:
+            raise ValueError(
+                f"config: expected none, or that of start, {net.config}, with depth or fine_scales as large or larger, "
+                f"got {config}"
+            )
     return net
 
 

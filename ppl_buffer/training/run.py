@@ -135,9 +135,7 @@ class Run:
         self.box, self.priors = box, priors
         self.net = Network(plan.simulator.schema, plan.config, standardization, seed=plan.seed).to(device)
         if plan.start is not None:
-            with torch.no_grad():
-                for name, weight in self.net.weights.items():
-                    weight.copy_(plan.start.weights[name])
+            _grow(plan.start, self.net)
         self.loss = Loss(self.net, plan.told_weight)
         self.averaged = AveragedModel(self.net, multi_avg_fn=_average)
         self.averaged_net: Network = self.averaged.module  # type: ignore[assignment]
@@ -322,6 +320,23 @@ def make_optimizers(plan: Plan, net: Network) -> list[torch.optim.Optimizer]:
         matrices = [net.weights[name] for name in inner]
         optimizers.append(torch.optim.Muon(matrices, plan.learning_rate, weight_decay=plan.weight_decay))
     return optimizers
+
+
+def _grow(start: Network, net: Network) -> None:
+    """Give a network the weights of one that has fewer layers or scales, so that it predicts the same."""
+    # New layers stand below those that read the parameters, which costs the likelihood nothing (R5).
+    first, added = start.config.depth - start.config.param_depth, net.config.depth - start.config.depth
+    with torch.no_grad():
+        for index in range(first, first + added):
+            for leaf in ("merge", "mlp.out"):
+                net.weights[f"layers.{index}.{leaf}.weight"].zero_()
+        for name, trained in start.weights.items():
+            path = name.split(".")
+            if path[0] == "layers" and int(path[1]) >= first:
+                path[1] = str(int(path[1]) + added)
+            weight = net.weights[".".join(path)]
+            weight.zero_()  # the columns that read new scales
+            weight[..., : trained.shape[-1]] = trained
 
 
 def _average(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
