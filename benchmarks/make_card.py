@@ -55,16 +55,19 @@ at 3,000.""",
     "ddm": """The cosine of the learning rate was planned for 9,000 steps and after step 1,242 moved to end at 6,000,
 after which it was to end at 7,500, with each target's outcomes drawn eight times and a weight of 0.9 for the sets that
 tell all parameters. The range of a lapse was added to the schema after step 6,000; training does not touch it.""",
-    "multisensory_rho1": """These steps (`--start`, `--lessons`), half of their batches from 480 lessons, started from
-the weights of a run of 17,000 steps without them. In it a quarter of the batches had no context until step 9,000,
-where the run was to end, and 70 % of them from there. From step 12,000, where the run was to end, each target's
-outcomes were drawn 16 times; the cosine of the learning rate was to end at 19,000, and after step 12,676 at 17,000.""",
-    "multisensory_rho43": """These steps (`--start`, `--lessons`), half of their batches from 480 lessons, started from
-the weights of a run of 15,500 steps without them, which had itself started from the weights of `multisensory_rho1`.
-In it the cosine of the learning rate was planned for 3,500 steps, after step 442 moved to end at 1,700, after step
-1,700 to end at 6,000, and after step 6,000 to end at 10,500. From there each target's outcomes were drawn 16 times
-and 70 % of the batches, in place of a quarter, had no context; the cosine was to end at 17,500, and after step
-10,978 at 15,500.""",
+    "multisensory_rho1": """These steps (`--start`, `--lessons`), 70 % of their batches from 480 lessons, are of a
+network that grew by two layers and two fine scales from one with 4,000 such steps (half of their batches from 480
+other lessons, 16 draws of each target), which had started from the weights of a run of 17,000 steps without lessons.
+In it a quarter of the batches had no context until step 9,000, where the run was to end, and 70 % of them from there.
+From step 12,000, where the run was to end, each target's outcomes were drawn 16 times; the cosine of the learning rate
+was to end at 19,000, and after step 12,676 at 17,000.""",
+    "multisensory_rho43": """These steps (`--start`, `--lessons`), 70 % of their batches from 480 lessons, are of a
+network that grew by two layers and two fine scales from one with 4,000 such steps (half of their batches from 480
+other lessons, 16 draws of each target), which had started from the weights of a run of 15,500 steps without lessons,
+and that from the weights of `multisensory_rho1`. In it the cosine of the learning rate was planned for 3,500 steps,
+after step 442 moved to end at 1,700, after step 1,700 to end at 6,000, and after step 6,000 to end at 10,500. From
+there each target's outcomes were drawn 16 times and 70 % of the batches, in place of a quarter, had no context; the
+cosine was to end at 17,500, and after step 10,978 at 15,500.""",
     "rlddm": """The cosine of the learning rate was planned for 6,000 steps, after step 3,377 moved to end at 4,400,
 after step 4,400 to end at 11,000, after step 7,331 to end at 9,300, after step 9,300 to end at 19,000, from there at
 30,000, after step 22,967 at 25,000, and after step 25,000 at 34,000. From step 19,449 each target's outcomes were drawn
@@ -87,7 +90,8 @@ def write(name: str, figures: dict[str, float], card: str) -> None:
 def weights(net: Any) -> str:
     """How many weights, and of what sizes."""
     count = sum(math.prod(shape) for shape in weight_shapes(net.schema, net.config).values())
-    return f"{count:,} weights; width {net.config.width}, depth {net.config.depth}, {net.config.heads} heads."
+    fine = f", {net.config.fine_scales} fine scales" if net.config.fine_scales else ""
+    return f"{count:,} weights; width {net.config.width}, depth {net.config.depth}, {net.config.heads} heads{fine}."
 
 
 def box(record: Any) -> str:

@@ -14,6 +14,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -435,6 +436,9 @@ def train(
     depth: Annotated[int | None, typer.Option(help="Layers; by default 4.")] = None,
     heads: Annotated[int | None, typer.Option(help="Attention heads a layer; by default 4.")] = None,
     mlp: Annotated[int | None, typer.Option(help="Hidden units of a layer; by default 128.")] = None,
+    fine_scales: Annotated[
+        int | None, typer.Option(help="Finer scales at which continuous variables are read as well; by default 0.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Data sets in a batch.")] = 32,
     trials: Annotated[str, typer.Option(help="Trials of a data set, LEAST-GREATEST.")] = "32-128",
     context: Annotated[str, typer.Option(help="Size of the context, LEAST-GREATEST; exchangeable models.")] = "0-64",
@@ -446,7 +450,8 @@ def train(
         float | None, typer.Option(help="Weight of the data sets whose parameters are all told; 0.9: likelihood first.")
     ] = None,
     start: Annotated[
-        str | None, typer.Option(help="A checkpoint, or a name of the zoo, to start from; the sizes are its own.")
+        str | None,
+        typer.Option(help="A checkpoint, or a name of the zoo, to start from; --depth and --fine-scales grow it."),
     ] = None,
     lessons: Annotated[
         Path | None, typer.Option(help="Folder of lessons that pb.prepare_lessons wrote: data unlike the model's.")
@@ -460,15 +465,16 @@ def train(
     with _said():
         task = _named_simulator(simulator)
         folder = Path("runs") / simulator.partition(":")[2] if out is None else out
-        asked = {"width": width, "depth": depth, "heads": heads, "mlp": mlp}
+        asked = {"width": width, "depth": depth, "heads": heads, "mlp": mlp, "fine_scales": fine_scales}
         given = {name: size for name, size in asked.items() if size is not None}
-        if start and given:
-            name, size = next(iter(given.items()))
-            raise ValueError(f"--{name}: expected none beside --start, whose network has sizes of its own, got {size}")
-        sizes = {"width": 64, "depth": 4, "heads": 4, "mlp": 128, **given}
-        config = pb.Config(**sizes, param_depth=min(2, sizes["depth"]))
+        if start:
+            begun = pb.load(start, backend="torch")
+            config = replace(begun.config, **given)
+        else:
+            begun, sizes = None, {"width": 64, "depth": 4, "heads": 4, "mlp": 128, **given}
+            config = pb.Config(**sizes, param_depth=min(2, sizes["depth"]))
         net = pb.train(
-            task, None if start else config, start=start, lessons=lessons, steps=steps, seed=seed, out=folder,
+            task, config, start=begun, lessons=lessons, steps=steps, seed=seed, out=folder,
             batch_size=batch_size, trials=_range("trials", trials), context=_range("context", context),
             optimizer=optimizer, redraws=redraws, told_weight=told_weight, held_out=held_out, minutes=minutes,
             progress=progress,

@@ -4,6 +4,7 @@ import base64
 import re
 import textwrap
 import warnings
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -291,12 +292,14 @@ def test_train_goes_from_a_module_to_a_checkpoint(tmp_path, monkeypatch):
     coin = simulator_of(net, "my_coin_module:Coin")
     pb.prepare_lessons(net, coin, sets=2, trials=5, out="lessons", progress=False)
     done = run("train", "my_coin_module:Coin", "--steps", 2, "--out", "taught", "--start", "runs/Coin/Coin.safetensors",
-               "--lessons", "lessons", "--batch-size", 3, "--trials", "2-5", "--held-out", 4,
-               "--no-progress")  # fmt: skip
+               "--depth", 3, "--fine-scales", 1, "--lessons", "lessons", "--batch-size", 3, "--trials", "2-5",
+               "--held-out", 4, "--no-progress")  # fmt: skip
     assert done.exit_code == 0, done.output
-    assert pb.load("taught/Coin.safetensors", backend="torch").record.provenance["lessons"]["sets"] == 4
+    taught = pb.load("taught/Coin.safetensors", backend="torch")
+    assert taught.record.provenance["lessons"]["sets"] == 4
+    assert taught.config == replace(net.config, depth=3, fine_scales=1)
     done = run("train", "my_coin_module:Coin", "--start", "runs/Coin/Coin.safetensors", "--mlp", 16)
-    assert done.exit_code == 1 and "--mlp: expected none beside --start" in done.output
+    assert done.exit_code == 1 and "config: expected none, or that of start" in done.output
     assert simulator_of(net, "my_coin_module:Coin").schema == net.schema
     for wrong, said in (("my_coin_module", "my_module:MySimulator"), ("no_such_module_here:X", "no module"),
                         ("my_coin_module:Dice", "has no 'Dice'")):  # fmt: skip

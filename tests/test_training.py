@@ -656,14 +656,16 @@ def test_a_network_that_grows_predicts_the_same_at_first_and_uses_what_is_new(si
     small = train(simulator, TINY, steps=3, out=tmp_path / "small", **SMALL)
     batch = tensors(make_batch(simulator, Settings(SMALL["batch_size"], SMALL["trials"]), 7, 3))
     config = replace(TINY, depth=5, fine_scales=2)
-    still = {"learning_rate": 1e-12, "weight_decay": 0.0, "start": small, **SMALL}
-    grown = train(simulator, config, steps=1, out=tmp_path / "still", **still)
+    settings = {"learning_rate": 1e-12, "weight_decay": 0.0, "start": small, **SMALL}
+    grown = train(simulator, config, steps=1, out=tmp_path / "still", **settings)
     assert grown.config == config
     assert loss_of(grown, batch) == pytest.approx(loss_of(small, batch), abs=1e-5)
     # Again from what has grown, by scales alone: what was read stays in its columns.
-    again = train(simulator, replace(config, fine_scales=3), steps=1, out=tmp_path / "again", **{**still, "start": grown})
+    more, settings["start"] = replace(config, fine_scales=3), grown
+    again = train(simulator, more, steps=1, out=tmp_path / "again", **settings)
     assert loss_of(again, batch) == pytest.approx(loss_of(small, batch), abs=1e-5)
-    moved = train(simulator, config, steps=30, out=tmp_path / "moved", **{**still, "learning_rate": 1e-2})
+    settings |= {"start": small, "learning_rate": 1e-2}
+    moved = train(simulator, config, steps=30, out=tmp_path / "moved", **settings)
     new = [f"layers.{index}.{leaf}.weight" for index in (1, 2, 3) for leaf in ("merge", "mlp.out")]
     for name in new:
         assert grown.weights[name].abs().max() < 1e-6 < moved.weights[name].abs().max()
