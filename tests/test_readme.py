@@ -73,7 +73,7 @@ def test_the_page_on_simulators_gives_lessons(tmp_path, monkeypatch):
     code = shrink(code, smaller)
     names = {"pb": pb}
     exec(compile(code, str(SIMULATOR), "exec"), names)
-    assert names["net"].config.depth == 6 and names["net"].config.fine_scales == 2
+    assert names["net"].config.depth == pb.load("multisensory_rho1").config.depth + 2
     assert names["net"].record.provenance["lessons"]["source"].startswith("MultisensoryDepartures")
 
 
