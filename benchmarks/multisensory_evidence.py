@@ -100,6 +100,7 @@ def summarize(group: str, found: dict[str, Any], truth: dict[str, np.ndarray]) -
     values = {name: np.array(rows)[:, 0] for name, rows in found["estimates"].items()}
     error = np.concatenate([values[name] - truth[name] for name in RHOS])
     summary = {"rmse": float(np.sqrt((error**2).mean())), "mean_error": float(error.mean())}
+    summary["median_absolute_error"] = float(np.median(np.abs(error)))
     both = [np.concatenate([x[name] for name in RHOS]) for x in (truth, values)]
     summary["r_squared"] = r_squared(*both)
     if group == "people":

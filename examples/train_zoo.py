@@ -99,9 +99,11 @@ def main() -> None:
     options = parser.parse_args()
     simulator, recipe = RECIPES[options.name]
     settings = {**COMMON, **recipe, **(QUICK if options.quick else {})}
-    config = pb.Config(width=64, depth=4, heads=4, mlp=128)
+    config: pb.Config | None = pb.Config(width=64, depth=4, heads=4, mlp=128)
     if options.quick:
         config = pb.Config(width=16, depth=3, heads=2, mlp=32, components=5, counters=2)
+    if options.start is not None:
+        config = None
     if options.lessons is not None:
         if options.start is None or options.name not in TAUGHT:
             parser.error(f"--lessons needs --start, and one of {list(TAUGHT)}")
@@ -115,7 +117,7 @@ def main() -> None:
         settings["steps"] = options.steps
     pb.train(
         simulator,
-        config if options.lessons or not options.start else None,
+        config,
         seed=options.seed,
         out=options.out or f"runs/{options.name}",
         optimizer="muon",

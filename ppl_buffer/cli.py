@@ -467,12 +467,11 @@ def train(
         folder = Path("runs") / simulator.partition(":")[2] if out is None else out
         asked = {"width": width, "depth": depth, "heads": heads, "mlp": mlp, "fine_scales": fine_scales}
         given = {name: size for name, size in asked.items() if size is not None}
-        if start:
-            begun = pb.load(start, backend="torch")
-            config = replace(begun.config, **given)
-        else:
-            begun, sizes = None, {"width": 64, "depth": 4, "heads": 4, "mlp": 128, **given}
-            config = pb.Config(**sizes, param_depth=min(2, sizes["depth"]))
+        begun = pb.load(start, backend="torch") if start else None
+        base = pb.Config() if begun is None else begun.config
+        if begun is None and depth is not None:
+            given["param_depth"] = min(base.param_depth, max(depth, 1))
+        config = replace(base, **given)
         net = pb.train(
             task, config, start=begun, lessons=lessons, steps=steps, seed=seed, out=folder,
             batch_size=batch_size, trials=_range("trials", trials), context=_range("context", context),

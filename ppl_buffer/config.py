@@ -23,8 +23,8 @@ class Config:
         counters: learned counts an attention layer keeps over an ordered buffer, beside the count of trials. A key
             loses weight with what has been counted since; see `docs/design.md`, "Distances that count".
         fine_scales: finer scales at which a trial's continuous variables are read as well: beside the standardised
-            value z also asinh(10 z), asinh(100 z) and so on. For data whose structure may be far smaller than their
-            spread; see `docs/design.md`, "Networks that grow".
+            value z also asinh(10 z), asinh(100 z) and so on, each divided by its value at z = 1. For data whose
+            structure may be far smaller than their spread; see `docs/design.md`, "Networks that grow".
 
     Raises:
         ValueError: if a size is not a positive integer, `heads` does not divide `width`, or `param_depth` exceeds

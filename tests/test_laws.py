@@ -5,6 +5,7 @@ the JAX backend with torch. What JAX could break on its own (exact zeros, compil
 """
 
 import copy
+import importlib
 import itertools
 import math
 import warnings
@@ -268,6 +269,20 @@ def by_delay(backend, given, value):
     delay = torch.tensor(given.params["delay"], requires_grad=True)
     found = compute(delay)
     return numbers(found), torch.autograd.grad(found.sum(), delay)[0].numpy()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_fine_scales_stand_behind_the_others_the_coarsest_first(backend):
+    net = network(LEARNING, backend)
+    features = importlib.import_module(f"ppl_buffer.{backend}.network").features
+    columns = {"pair": [2.0, 0.0, 1.0], "delay": [0.3, -1.7, 0.101], "reward": [0.0, 2.0, -1e-3]}
+    x = {name: np.array(values) for name, values in columns.items()}
+    variables = {**LEARNING.schema.inputs, **LEARNING.schema.feedback}
+    found = features(net, variables, {name: array(backend, values) for name, values in x.items()})
+    z = [(x[name] - net.standardization[name][0]) / net.standardization[name][1] for name in ("delay", "reward")]
+    fine = [np.arcsinh(scale * each) / np.arcsinh(scale) for scale in (10, 100) for each in z]
+    expected = np.stack([*np.eye(3)[[2, 0, 1]].T, *z, *fine], -1)
+    np.testing.assert_allclose(np.concatenate([numbers(each) for each in found], -1), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.usefixtures("quick_compilation")
