@@ -9,7 +9,7 @@ import scipy.stats
 import ppl_buffer as pb
 from ppl_buffer.predictive import Predictive
 from ppl_buffer.training.curriculum import HELD_OUT, TRAINING, Settings, make_batch
-from ppl_buffer.training.lessons import Lesson, Lessons, make_lesson_batch
+from ppl_buffer.training.lessons import Lesson, Lessons, draw_systematically, make_lesson_batch
 from tests.networks import Case, Record, array, network
 
 PRIOR = scipy.stats.norm(0, 2)
@@ -83,39 +83,49 @@ class Taught(Lessons):
         return self.known[index]
 
 
-def test_posteriors_given_some_of_the_trials_are_the_conjugate_ones():
+def conjugate(moved, seen):
+    """Precision of mu, and its posterior mean, given the first `seen` (n,) of the trials' y - x (B, T)."""
+    sums = np.concatenate([np.zeros((len(moved), 1)), moved.cumsum(1)], 1)[:, seen]
+    return 1 / 4 + seen, sums / (1 / 4 + seen)
+
+
+def test_posteriors_and_predictions_along_the_trials_are_the_conjugate_ones():
     rng = np.random.default_rng(0)
-    one, order, seen = lesson(rng, 11), rng.permutation(11), np.array([0, 3, 7, 11])
-    drawn = one.params["mu"][one.posterior(rng, order, seen, 5001)]
-    for row, count in zip(drawn, seen, strict=True):
-        precision = 1 / 4 + count
-        centre = (one.data["y"] - one.data["x"])[order[:count]].sum() / precision
-        # Systematic draws: their error is far below that of independent ones.
-        np.testing.assert_allclose(row.mean(), centre, atol=0.01)
-        np.testing.assert_allclose(row.std(), precision**-0.5, rtol=0.02)
+    one, order, seen = lesson(rng, 11), rng.permutation(11)[:7], np.arange(7)
+    cumulative, log_density = one.weigh(order)
+    drawn = one.params["mu"][draw_systematically(rng, cumulative, 5001)]
+    moved = (one.data["y"] - one.data["x"])[order]
+    precision, centre = conjugate(moved[None], seen)
+    # Systematic draws: their error is far below that of independent ones.
+    np.testing.assert_allclose(drawn.mean(1), centre[0], atol=0.01)
+    np.testing.assert_allclose(drawn.std(1), precision**-0.5, rtol=0.02)
+    exact = scipy.stats.norm.logpdf(moved, centre[0], np.sqrt(1 + 1 / precision))
+    np.testing.assert_allclose(log_density, exact, atol=1e-4)
 
 
 @pytest.mark.parametrize(("simulator", "context"), [(Patchy(), (0, 0)), (Patchy(), (4, 4)), (Moved(), (4, 4))])
-def test_targets_follow_the_posterior_predictive_of_what_they_see(simulator, context):
+def test_targets_are_the_buffer_and_the_model_predicts_them_from_what_they_see(simulator, context):
     settings = Settings(batch_size=31, trials=(7, 7), context=context, redraws=5)
     scores = []
     for step in range(20):
         batch = make_lesson_batch(simulator, Taught(13), settings, 0, step, TRAINING).data
         assert not batch["told"].any() and batch["told"].shape[1] == 1
+        np.testing.assert_array_equal(batch["visible"], np.broadcast_to(np.arange(7), batch["visible"].shape))
         groups = [batch[name] for name in ("context", "buffer") if name in batch]
-        joined = {
-            name: np.concatenate([group[kind][name][:, 0] for group in groups], 1)
+        x, y = (
+            np.concatenate([group[kind][name][:, 0] for group in groups], 1)
             for kind, name in (("inputs", "x"), ("outcomes", "y"))
-        }
-        seen = batch["visible"][:, 0] + context[0]
-        sums = np.concatenate([np.zeros((len(seen), 1)), (joined["y"] - joined["x"]).cumsum(1)], 1)
-        precision = 1 / 4 + seen
-        centre = np.take_along_axis(sums, seen, 1) / precision + batch["targets"]["inputs"]["x"][:, 0]
-        own, again = batch["targets"]["outcomes"]["y"][:, 0], batch["redrawn"]["y"][:, 0]
-        for y in (own, *np.moveaxis(again, -1, 0)):
-            scores.append((y - centre) / np.sqrt(1 + 1 / precision))
-        assert again.shape == (*own.shape, 4) and all(len(set(row)) == 4 for row in again.reshape(-1, 4))
-    independent = np.stack(scores).reshape(20, 5, -1)[:, 0].ravel()
+        )
+        precision, centre = conjugate(y - x, np.arange(7) + context[0])
+        centre, scale = centre + x[:, context[0] :], np.sqrt(1 + 1 / precision)
+        for kind in ("inputs", "outcomes"):
+            assert batch["targets"][kind] is batch["buffer"][kind]
+        exact = scipy.stats.norm.logpdf(y[:, context[0] :], centre, scale)
+        np.testing.assert_allclose(batch["log_density"][:, 0], exact, atol=1e-3)
+        again = batch["redrawn"]["y"][:, 0]
+        assert again.shape == (*centre.shape, 5) and all(len(set(row)) == 5 for row in again.reshape(-1, 5))
+        scores.append((again - centre[..., None]) / scale[:, None])
+    independent = np.concatenate([x[..., 0].ravel() for x in scores])
     assert scipy.stats.kstest(independent, "norm").pvalue > 1e-3
     assert abs(np.concatenate([x.ravel() for x in scores]).std() - 1) < 0.03
 
@@ -124,8 +134,7 @@ def test_lesson_batches_depend_on_seed_and_step_and_hold_out_some_lessons():
     settings = Settings(batch_size=11, trials=(2, 7), context=(0, 5))
     lessons = Taught(13)
     first, again, other = (
-        make_lesson_batch(Shift(), lessons, settings, seed, 3, TRAINING).data["targets"]["outcomes"]["y"]
-        for seed in (2, 2, 5)
+        make_lesson_batch(Shift(), lessons, settings, seed, 3, TRAINING).data["redrawn"]["y"] for seed in (2, 2, 5)
     )
     np.testing.assert_array_equal(first, again)
     assert first.shape != other.shape or (first != other).any()
@@ -188,7 +197,9 @@ def test_prepared_posteriors_are_those_of_the_networks_likelihood(backend, tmp_p
         by_trial = np.asarray(told.conditionals(array(backend, one.data["y"][None])), float)[:, 0]
         rows = {count: by_trial[:, :count].sum(1) + PRIOR.logpdf(grid[:, 0]) for count in (0, 2, 5)}
         rng = np.random.default_rng(0)
-        drawn = one.params["mu"][one.posterior(rng, np.arange(5), np.array(list(rows)), 2000)]
+        # A lesson weighs the draws before each trial: one more trial, that none of these sees.
+        cumulative, _ = one.weigh(np.append(np.arange(5), 0))
+        drawn = one.params["mu"][draw_systematically(rng, cumulative[list(rows)], 2000)]
         for row, log_density in zip(drawn, rows.values(), strict=True):
             weight = np.exp(log_density - log_density.max())
             weight /= weight.sum()
@@ -200,6 +211,33 @@ def test_prepared_posteriors_are_those_of_the_networks_likelihood(backend, tmp_p
         told = Predictive(net, {"x": one.data["x"][None]}, params={"mu": one.params["mu"][:, None]}, outside="ignore")
         exact = np.asarray(told.conditionals(array(backend, one.data["y"][None])), float)[:, 0]
         np.testing.assert_allclose(one.log_likelihood, exact, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("context", [0, 4])
+def test_the_loss_of_lessons_is_that_of_the_redraws_and_the_squared_error_of_joint_densities(context):
+    torch = pytest.importorskip("torch")
+    from ppl_buffer.training.curriculum import map_arrays
+    from ppl_buffer.training.loss import Loss
+
+    net = network(CASE, "torch")
+    settings = Settings(batch_size=3, trials=(7, 7), context=(context, context), redraws=2)
+    batch = make_lesson_batch(Shift(), Taught(13), settings, 0, 0, TRAINING).data
+    x, y = batch["buffer"]["inputs"]["x"][:, 0], batch["buffer"]["outcomes"]["y"][:, 0]
+    known = {kind: batch["context"][kind] for kind in ("inputs", "outcomes")} if context else {}
+    known = {name: value[:, 0] for arrays in known.values() for name, value in arrays.items()} or None
+
+    def log_density(y):
+        predictive = Predictive(net, {"x": x[:, : y.shape[1]]}, context=known)
+        return np.asarray(predictive.conditionals(torch.as_tensor(y)), float)
+
+    error = log_density(y) - batch["log_density"][:, 0]
+    joint = [(error[:, :n].sum(1) ** 2 / n).mean() for n in range(1, 8)]
+    expected = ((error**2).mean() + np.mean(joint)) / 8
+    for position in range(7):
+        for again in range(2):
+            redrawn = np.c_[y[:, :position], batch["redrawn"]["y"][:, 0, position, again]]
+            expected -= log_density(redrawn)[:, -1].mean() / 14
+    assert float(Loss(net)(map_arrays(torch.as_tensor, batch))) == pytest.approx(expected, rel=1e-4)
 
 
 def test_preparing_goes_on_after_a_stop_and_refuses_other_lessons(tmp_path):

@@ -240,17 +240,22 @@ def test_observers_depart_by_their_share_and_each_in_ways_of_their_own():
     assert found[0.0] < 0.02 and found[1.0] > 0.85 and abs(found[0.6] / found[1.0] - 0.6) < 0.12
 
 
-def test_half_of_the_observers_are_spread_over_the_range_of_the_prior():
-    simulator, size = MultisensoryDepartures(), 20_011
+@pytest.mark.parametrize("near", [0.0, 0.3])
+def test_half_of_the_observers_are_spread_over_the_range_of_the_prior_and_some_expect_near_sources(near):
+    simulator, size = MultisensoryDepartures(near=near), 20_011
     drawn = simulator.prior(np.random.default_rng(8), size)
     assert list(drawn) == list(simulator.schema.params)
     for name, prior in simulator.priors.items():
         x = drawn[name] - (drawn[prior.relative_to] if prior.relative_to else 0.0)
         loc, scale = prior.arguments["loc"], prior.arguments["scale"]
-        halves = scipy.stats.uniform(loc - 2 * scale, 4 * scale), scipy.stats.truncnorm(-2, 2, loc=loc, scale=scale)
-        assert scipy.stats.kstest(x, lambda x, halves=halves: sum(half.cdf(x) for half in halves) / 2).pvalue > 1e-4, (
-            name
-        )
+        low, share = loc - 2 * scale, near if name == "log_sigma_S" else 0.0
+        parts = [
+            ((1 - share) / 2, scipy.stats.uniform(low, 4 * scale)),
+            ((1 - share) / 2, scipy.stats.truncnorm(-2, 2, loc=loc, scale=scale)),
+            (share, scipy.stats.uniform(low, np.log(3) - low)),
+        ]
+        tested = scipy.stats.kstest(x, lambda x, parts=parts: sum(weight * part.cdf(x) for weight, part in parts))
+        assert tested.pvalue > 1e-4, name
 
 
 def test_reports_are_stretched_by_the_question():
@@ -270,9 +275,10 @@ def test_reports_are_stretched_by_the_question():
     assert spread[1.0] > 0.1
 
 
-def test_departures_refuse_a_share_that_is_none():
-    with pytest.raises(ValueError, match="share: expected a number from 0 to 1, got 1.2"):
-        MultisensoryDepartures(share=1.2)
+@pytest.mark.parametrize("name", ["share", "near"])
+def test_departures_refuse_a_share_that_is_none(name):
+    with pytest.raises(ValueError, match=f"{name}: expected a number from 0 to 1, got 1.2"):
+        MultisensoryDepartures(**{name: 1.2})
 
 
 # A network of it ----------------------------------------------------------------------------------------------------

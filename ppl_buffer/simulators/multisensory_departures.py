@@ -17,6 +17,8 @@ from ppl_buffer.simulators.multisensory import (
 
 # The widest report that stays inside the lapses' range.
 _WIDEST = 44.9
+# The logarithm of three degrees.
+_NEAR = np.log(3.0)
 # Over the range of the prior, its ends as often as its middle.
 _SPREAD = {
     name: Prior("Uniform", {end: prior.arguments[end] for end in ("low", "high")}, prior.relative_to)
@@ -35,30 +37,38 @@ class MultisensoryDepartures(MultisensoryCausalInference):
     reports that are bent, displaced, heavy-tailed, or noisier for one sense than for the other or at the side; lapses
     that are rarer, more frequent, or not uniform.
 
-    Half of all have parameters that are uniform over the range of the prior, which seldom draws its ends.
+    Half of all have parameters that are uniform over the range of the prior, which seldom draws its ends. Some more
+    believe that all sources lie within a few degrees, and so report near the middle whatever happens: the prior seldom
+    draws them, and their reports, all within a degree or two, are hard to tell apart.
 
     For lessons: see `ppl_buffer.prepare_lessons`. The parameters of such a data set mean little.
 
     Args:
         rho: as of the model.
         share: of the observers that depart.
+        near: share of the observers whose ``log_sigma_S`` is drawn from the lowest part of its range alone, sources
+            with a standard deviation of at most three degrees.
 
     Raises:
-        ValueError: if rho is not a finite number above 0, or share not in [0, 1].
+        ValueError: if rho is not a finite number above 0, or a share not in [0, 1].
     """
 
-    def __init__(self, rho: float = 1.0, share: float = 0.8) -> None:
+    def __init__(self, rho: float = 1.0, share: float = 0.8, near: float = 0.2) -> None:
         super().__init__(rho)
-        if not 0 <= share <= 1:
-            raise ValueError(f"share: expected a number from 0 to 1, got {share!r}")
-        self.share = float(share)
-        self.name = f"MultisensoryDepartures(rho={self.rho:.4g}, share={self.share:.4g})"
+        for name, value in (("share", share), ("near", near)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name}: expected a number from 0 to 1, got {value!r}")
+        self.share, self.near = float(share), float(near)
+        self.name = f"MultisensoryDepartures(rho={self.rho:.4g}, share={self.share:.4g}, near={self.near:.4g})"
 
     def prior(self, rng: np.random.Generator, size: int) -> Arrays:
         """Draw parameters: dict name -> (size,)."""
         wide = rng.random(size) < 0.5
         usual, spread = (draw_in_turn(priors, rng, size) for priors in (self.priors, _SPREAD))
-        return {name: np.where(wide, spread[name], usual[name]) for name in usual}
+        drawn = {name: np.where(wide, spread[name], usual[name]) for name in usual}
+        near = rng.random(size) < self.near
+        lowest = rng.uniform(_SPREAD["log_sigma_S"].arguments["low"], _NEAR, size)
+        return {**drawn, "log_sigma_S": np.where(near, lowest, drawn["log_sigma_S"])}
 
     def simulate(self, rng: np.random.Generator, params: Arrays, inputs: Arrays) -> Arrays:
         """Draw reports: {"response": (size, trials)}; arguments as of the model's."""

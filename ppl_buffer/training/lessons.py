@@ -6,6 +6,7 @@ to predict after any past: average its predictions over the posterior. A lesson 
 weighted draws from its posterior given any of its trials, which the network's own likelihood finds: there all
 parameters are told, and no past is needed. Training on outcomes drawn with these parameters teaches the model's
 posterior predictive; after the model's own data, with less noise than outcomes drawn with the one true parameter.
+So does the model's density of the data set itself, which the same draws give trial by trial.
 """
 
 from __future__ import annotations
@@ -38,7 +39,6 @@ from ppl_buffer.training.curriculum import (
     generator,
     log_uniform,
     trial_arrays,
-    visible_trials,
 )
 from ppl_buffer.training.simulator import (
     Arrays,
@@ -46,7 +46,6 @@ from ppl_buffer.training.simulator import (
     Simulator,
     augment_data,
     check_simulator,
-    draw_inputs,
     draw_trials,
     name_of,
 )
@@ -81,18 +80,20 @@ class Lesson:
     log_likelihood: np.ndarray
     log_ratio: np.ndarray
 
-    def posterior(self, rng: np.random.Generator, order: np.ndarray, seen: np.ndarray, count: int) -> np.ndarray:
-        """Indices (T, count) of draws from the posterior given the first `seen` (T,) trials in this `order`."""
+    def weigh(self, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Posteriors and predictions along the trials `order` (T,), which index those of the lesson.
+
+        Returns:
+            cumulative weights (T, D) of the draws given the trials before each, not normalised, single precision; and
+            the log density (T,) of each trial given those before it, in nats.
+        """
         # Batches wait for this. Single precision, since the likelihood was kept in half of it.
-        steps = self.log_likelihood.T[order[: seen.max()]].astype(np.float32)
-        log_weight = np.concatenate([self.log_ratio[None], steps]).cumsum(0, dtype=np.float32)[seen]
-        cumulative = np.exp(log_weight - log_weight.max(1, keepdims=True)).cumsum(1)
-        # Systematic draws: each counts as often as its weight says, give or take one. Shuffled, since the draws are
-        # sorted by the rounds that they come from.
-        points = (rng.random((len(seen), 1)) + np.arange(count)) / count * cumulative[:, -1:]
-        points = rng.permuted(points, axis=1)
-        found = [np.searchsorted(sums, row) for sums, row in zip(cumulative, points, strict=True)]
-        return np.minimum(np.stack(found), cumulative.shape[1] - 1)
+        steps = self.log_likelihood.T[order].astype(np.float32)
+        log_weight = np.concatenate([self.log_ratio[None], steps]).cumsum(0, dtype=np.float32)
+        most = log_weight.max(1, keepdims=True)
+        cumulative = np.exp(log_weight - most).cumsum(1)
+        log_total = np.log(cumulative[:, -1], dtype=float) + most[:, 0]
+        return cumulative[:-1], np.diff(log_total)
 
 
 class Lessons(Sequence[Lesson]):
@@ -260,10 +261,11 @@ def _effective(path: Path) -> float:
 def make_lesson_batch(
     simulator: Simulator, lessons: Lessons, settings: Settings, seed: int, step: int, stream: int
 ) -> Batch:
-    """A batch as of `make_batch` in which no parameter is told, and the past of each target is that of a lesson.
+    """A batch as of `make_batch` in which no parameter is told, and buffer and targets are the same trials of a lesson.
 
-    The targets have new inputs, and outcomes drawn with parameters from the posterior given what the target sees, other
-    ones for each redraw.
+    Each target sees the trials before it. Its outcomes are redrawn with parameters from the posterior given these,
+    other ones for each redraw: ``redrawn`` has all of them, (B, 1, T, redraws). And what the model says of the target's
+    own outcomes is known without noise: ``log_density`` (B, 1, T), nats.
     """
     schema, rng = simulator.schema, generator(seed, LESSONS + 1 + stream, step)
     most = int(lessons.description["trials"])
@@ -278,26 +280,39 @@ def make_lesson_batch(
     batch: dict[str, Any] = {
         "params": {name: np.zeros(size, np.float32) for name in schema.params},
         "told": np.zeros((size, 1, len(schema.params)), dtype=bool),
-        "visible": visible_trials(rng, size, trials, context),
+        "visible": np.tile(np.arange(trials), (size, 1, 1)),
     }
     for part, where in (("context", slice(context)), ("buffer", slice(context, None))):
         if part == "buffer" or context:
             batch[part] = trial_arrays(schema, {name: x[:, where] for name, x in past.items()}, PAIR)
-    seen = context + batch["visible"][:, 0]
-    drawn = [one.posterior(rng, *rest, settings.redraws) for one, *rest in zip(chosen, orders, seen, strict=True)]
-    pairs = list(zip(chosen, drawn, strict=True))
-    params = {name: np.concatenate([one.params[name][index].ravel() for one, index in pairs]) for name in schema.params}
-    inputs = draw_inputs(simulator, rng, size, trials)
-    wide = {name: np.repeat(inputs[name].reshape(-1), settings.redraws) for name in schema.inputs}
-    outcomes, counts = _draw_legal(simulator, rng, params, wide)
+    batch["targets"] = {group: batch["buffer"][group] for group in TARGET}
+    params: dict[str, list[np.ndarray]] = {name: [] for name in schema.params}
+    log_density = []
+    for one, order in zip(chosen, orders, strict=True):
+        cumulative, along = one.weigh(order)
+        index = draw_systematically(rng, cumulative[context:], settings.redraws)
+        log_density.append(along[context:])
+        for name, values in params.items():
+            values.append(one.params[name][index].ravel())
+    batch["log_density"] = np.stack(log_density).astype(np.float32)[:, None]
+    drawn = {name: np.concatenate(values) for name, values in params.items()}
+    wide = {name: np.repeat(past[name][:, context:].reshape(-1), settings.redraws) for name in schema.inputs}
+    outcomes, counts = _draw_legal(simulator, rng, drawn, wide)
     if outcomes is None:
         return Batch(None, counts)
-    shaped = {name: x.reshape(size, trials, settings.redraws).astype(np.float32) for name, x in outcomes.items()}
-    own = {**{name: inputs[name] for name in schema.inputs}, **{name: x[..., 0] for name, x in shaped.items()}}
-    batch["targets"] = trial_arrays(schema, own, TARGET)
-    if settings.redraws > 1:
-        batch["redrawn"] = {name: x[:, None, :, 1:] for name, x in shaped.items()}
+    shape = (size, 1, trials, settings.redraws)
+    batch["redrawn"] = {name: x.reshape(shape).astype(np.float32) for name, x in outcomes.items()}
     return Batch(batch, counts)
+
+
+def draw_systematically(rng: np.random.Generator, cumulative: np.ndarray, count: int) -> np.ndarray:
+    """Indices (T, count) of draws with these cumulative weights (T, D)."""
+    # Each counts as often as its weight says, give or take one. Shuffled, since the draws of a lesson are sorted by the
+    # rounds that they come from.
+    points = (rng.random((len(cumulative), 1)) + np.arange(count)) / count * cumulative[:, -1:]
+    points = rng.permuted(points, axis=1)
+    found = [np.searchsorted(sums, row) for sums, row in zip(cumulative, points, strict=True)]
+    return np.minimum(np.stack(found), cumulative.shape[1] - 1)
 
 
 def _draw_legal(

@@ -106,8 +106,8 @@ def train(
             network of a similar simulator. Its schema must be the same; `config` is taken from it, unless one is given
             with more layers (`depth`) or more `fine_scales`: then the network grows, and predicts the same at first.
         lessons: what `prepare_lessons` returned, or its folder: data sets in which the model need not hold, to learn
-            what the model predicts after them. They come to the batches beside simulated ones, and to the held-out
-            loss, which is then not comparable with that of a run without.
+            what the model predicts after them, and what density it gives them. They come to the batches beside
+            simulated ones, and to the held-out loss, which is then not comparable with that of a run without.
         lessons_share: share of the batches that are lessons.
         held_out: data sets for the held-out loss, the same in all runs of the same settings.
         evaluate_every: steps between two evaluations.
