@@ -66,21 +66,21 @@ TAUGHT: dict[str, tuple[Any, dict[str, Any]]] = {
     name: (
         pb.simulators.MultisensoryDepartures(rho),
         {
-            "steps": 7_500,
+            "steps": 7_000,
             "batch_size": 20,
             "trials": (100, 400),
             "no_context": 0.8,
             "redraws": 8,
             "learning_rate": 1.5e-3,
             "warmup": 200,
-            "lessons_share": 0.7,
-            "told_weight": 0.6,
+            "lessons_share": 0.65,
+            "told_weight": 0.7,
         },
     )
     for name, rho in (("multisensory_rho1", 1), ("multisensory_rho43", 4 / 3))
 }
 GROWN = {"depth": 6, "fine_scales": 2}
-LESSONS, QUICK_LESSONS = {"sets": 480, "trials": 400}, {"sets": 4, "trials": 16}
+LESSONS, QUICK_LESSONS = {"sets": 600, "trials": 400}, {"sets": 4, "trials": 16}
 COMMON = {"batch_size": 32, "told_sets": 2, "learning_rate": 2e-3, "warmup": 100, "evaluate_every": 250}
 QUICK = {"steps": 20, "batch_size": 8, "trials": (5, 16), "held_out": 16, "evaluate_every": 10}
 
