@@ -6,23 +6,27 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ppl_buffer.torch import heads
 from ppl_buffer.torch.network import Cache, Network, encode, encode_params, extend, predict, prepare
 from ppl_buffer.training.curriculum import Tree
 
 # More, and the gradients of lessons drown those of simulated data: the likelihood, all told, gets worse.
-_SQUARED_WEIGHT = 1 / 8
+_ERROR_WEIGHT = 0.5
+# Four nats in the sum of 400 trials. From here on an error costs its size, not its square: else one lesson in forty, of
+# an observer whom no network can follow, has most of the loss.
+_LARGE_ERROR = 0.2
 
 
 class Loss(torch.nn.Module):
     """Mean negative log density of a trial, in nats, over a batch's told-sets, data sets, targets and their redraws.
 
     Where the batch knows the model's own log density of the targets (lessons), these are not counted in the mean.
-    Instead, an eighth of the squared error of the network's log density is added: of each trial, and of each joint
-    density of the first n trials, divided by n. Near the truth half the squared error of a draw's log density is, on
-    average, the Kullback-Leibler divergence; but it has no noise, it counts for data that the model does not draw, and
-    errors of one sign that add up over trials cost more.
+    Instead, half of Huber's loss of the network's log densities is added: of each trial, and of the first n trials,
+    divided by the root of n. Near the truth half the squared error of a draw's log density is, on average, the
+    Kullback-Leibler divergence; but it has no noise, it counts for data that the model does not draw, and errors of one
+    sign that add up over trials cost more.
 
     Args:
         net: the network.
@@ -65,17 +69,19 @@ class Loss(torch.nn.Module):
         log_prob = _log_prob(net, representation, outcomes, batch.get("probabilities"))
         if "log_density" in batch:
             own, again = log_prob[0], log_prob[1:]
-            return _SQUARED_WEIGHT * _squared_error(own - batch["log_density"]) - again.mean()
+            return _ERROR_WEIGHT * _error(own - batch["log_density"]) - again.mean()
         by_set = -log_prob.movedim(-2, -1).flatten(0, -2).mean(0)
         if self.told_weight is None or len(by_set) == 1:
             return by_set.mean()
         return self.told_weight * by_set[0] + (1 - self.told_weight) * by_set[1:].mean()
 
 
-def _squared_error(error: Tensor) -> Tensor:
-    """Of the log densities of trials (..., T), and of their sums, in nats."""
+def _error(error: Tensor) -> Tensor:
+    """Huber's loss of the log densities of trials (..., T), and of their sums, in nats."""
     number = torch.arange(1, error.shape[-1] + 1, device=error.device)
-    return (error.square() + error.cumsum(-1).square() / number).mean()
+    both = torch.stack([error, error.cumsum(-1) / number.sqrt()])
+    # The mean over trials is that of both.
+    return 2 * functional.huber_loss(both, torch.zeros_like(both), delta=_LARGE_ERROR)
 
 
 def _all_valid(group: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
