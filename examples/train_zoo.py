@@ -61,7 +61,8 @@ RECIPES: dict[str, tuple[Any, dict[str, Any]]] = {
     ),
 }
 # For a joint density that is nearer to the model's evidence: steps more, most of their batches from data in which the
-# model need not hold, by a network that grows for it. The shipped networks have had them, after the steps above.
+# model need not hold, by a network that grows for it. The shipped networks have had such steps after those above; their
+# cards say which, and docs/design.md what each gave.
 TAUGHT: dict[str, tuple[Any, dict[str, Any]]] = {
     name: (
         pb.simulators.MultisensoryDepartures(rho),

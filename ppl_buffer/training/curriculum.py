@@ -115,8 +115,8 @@ class Batch:
             without parameters), ``context`` (absent if empty) and ``buffer``, each group -> name -> (B, 1, trials),
             ``targets`` with ``inputs`` and ``outcomes``, ``redrawn`` name -> (B, 1, T, redraws - 1), the targets'
             outcomes drawn again (absent where there are none), ``probabilities`` (B, 1, T, n) where the simulator knows
-            them, and ``visible`` (B, R or 1, T), the buffer tokens that a target sees, where trials are exchangeable.
-            None if the simulator gave too few legal data sets.
+            them, and ``visible`` (B, R or 1, T), the buffer tokens that a target sees (absent where target t sees the
+            first t). None if the simulator gave too few legal data sets.
         counts: data sets drawn and dropped.
     """
 

@@ -280,7 +280,6 @@ def make_lesson_batch(
     batch: dict[str, Any] = {
         "params": {name: np.zeros(size, np.float32) for name in schema.params},
         "told": np.zeros((size, 1, len(schema.params)), dtype=bool),
-        "visible": np.tile(np.arange(trials), (size, 1, 1)),
     }
     for part, where in (("context", slice(context)), ("buffer", slice(context, None))):
         if part == "buffer" or context:

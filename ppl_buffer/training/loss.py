@@ -47,13 +47,13 @@ class Loss(torch.nn.Module):
         cache = extend(net, cache, batch["buffer"], _all_valid(batch["buffer"]))
         size, _, count = _all_valid(targets).shape
         inputs = targets["inputs"]
-        if net.schema.ordered:
+        in_turn = "visible" not in batch
+        if in_turn:
+            # Targets that see 0, 1, 2, ... trials.
             visible, shape = torch.arange(count, device=net.device), (size, 1, count)
         else:
             visible, shape = batch["visible"], tuple(batch["visible"].shape)
             inputs = {name: x.expand(shape) for name, x in inputs.items()}
-        # Targets that see 0, 1, 2, ... trials.
-        in_turn = net.schema.ordered or "log_density" in batch
         prepared = prepare(net, cache, inputs, visible, shape, stairs=0 if in_turn else None)
         told = batch.get("told")  # absent without parameters
         params = (
