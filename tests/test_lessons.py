@@ -232,8 +232,9 @@ def test_the_loss_of_lessons_is_that_of_the_redraws_and_the_error_of_joint_densi
 
     error = log_density(y) - batch["log_density"][:, 0]
     joint = [error[:, :n].sum(1) / np.sqrt(n) for n in range(1, 8)]
-    # Twice Huber's loss is the square below 0.2, and a line from there.
-    cost = [np.where(abs(x) < 0.2, x**2, 0.2 * (2 * abs(x) - 0.2)).mean() for x in (error, np.array(joint))]
+    # Twice Huber's loss is the square below 0.5, and a line from there.
+    assert 0 < (abs(error) < 0.5).mean() < 1
+    cost = [np.where(abs(x) < 0.5, x**2, 0.5 * (2 * abs(x) - 0.5)).mean() for x in (error, np.array(joint))]
     expected = sum(cost) / 4
     for position in range(7):
         for again in range(2):

@@ -240,19 +240,20 @@ def test_observers_depart_by_their_share_and_each_in_ways_of_their_own():
     assert found[0.0] < 0.02 and found[1.0] > 0.85 and abs(found[0.6] / found[1.0] - 0.6) < 0.12
 
 
-@pytest.mark.parametrize("near", [0.0, 0.3])
-def test_half_of_the_observers_are_spread_over_the_range_of_the_prior_and_some_expect_near_sources(near):
-    simulator, size = MultisensoryDepartures(near=near), 20_011
+@pytest.mark.parametrize(("near", "precise"), [(0.0, 0.0), (0.3, 0.2)])
+def test_half_of_the_observers_are_spread_over_the_range_of_the_prior_and_some_are_near_or_precise(near, precise):
+    simulator, size = MultisensoryDepartures(near=near, precise=precise), 20_011
     drawn = simulator.prior(np.random.default_rng(8), size)
+    lowest = {"log_sigma_S": (near, np.log(3)), "log_sigma_M": (precise, np.log(0.8))}
     assert list(drawn) == list(simulator.schema.params)
     for name, prior in simulator.priors.items():
         x = drawn[name] - (drawn[prior.relative_to] if prior.relative_to else 0.0)
         loc, scale = prior.arguments["loc"], prior.arguments["scale"]
-        low, share = loc - 2 * scale, near if name == "log_sigma_S" else 0.0
+        low, (share, most) = loc - 2 * scale, lowest.get(name, (0.0, loc))
         parts = [
             ((1 - share) / 2, scipy.stats.uniform(low, 4 * scale)),
             ((1 - share) / 2, scipy.stats.truncnorm(-2, 2, loc=loc, scale=scale)),
-            (share, scipy.stats.uniform(low, np.log(3) - low)),
+            (share, scipy.stats.uniform(low, most - low)),
         ]
         tested = scipy.stats.kstest(x, lambda x, parts=parts: sum(weight * part.cdf(x) for weight, part in parts))
         assert tested.pvalue > 1e-4, name
@@ -267,18 +268,21 @@ def test_reports_are_stretched_by_the_question():
     }
     inputs["V_level"] = np.tile(np.repeat(np.arange(3), trials), (sets, 1))
     spread = {}
-    for share in (0.0, 1.0):
-        drawn = MultisensoryDepartures(share=share).simulate(np.random.default_rng(9), params, inputs)["response"]
+    for share, extent in ((0.0, 1.0), (1.0, 1.0), (1.0, 0.5)):
+        simulator = MultisensoryDepartures(share=share, extent=extent)
+        drawn = simulator.simulate(np.random.default_rng(9), params, inputs)["response"]
         middle = np.median(drawn.reshape(sets, 3, trials), -1)
-        spread[share] = np.median(np.ptp(middle, axis=1) / middle.mean(1))
-    assert spread[0.0] < 0.01
-    assert spread[1.0] > 0.1
+        spread[share, extent] = np.median(np.ptp(middle, axis=1) / middle.mean(1))
+    assert spread[0.0, 1.0] < 0.01
+    assert spread[1.0, 1.0] > 0.1
+    assert 0.35 < spread[1.0, 0.5] / spread[1.0, 1.0] < 0.65
 
 
-@pytest.mark.parametrize("name", ["share", "near"])
-def test_departures_refuse_a_share_that_is_none(name):
-    with pytest.raises(ValueError, match=f"{name}: expected a number from 0 to 1, got 1.2"):
-        MultisensoryDepartures(**{name: 1.2})
+@pytest.mark.parametrize(("name", "most"), [("share", 1), ("near", 1), ("precise", 1), ("extent", 2)])
+def test_departures_refuse_what_is_out_of_range(name, most):
+    for value in (most + 0.2, -0.1):
+        with pytest.raises(ValueError, match=f"{name}: expected a number from 0 to {most}, got {value}"):
+            MultisensoryDepartures(**{name: value})
 
 
 # A network of it ----------------------------------------------------------------------------------------------------

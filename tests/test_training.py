@@ -318,6 +318,38 @@ def test_special_value_only_where_it_is_told():
     assert 0.35 < special[always_told].mean() < 0.65
 
 
+def test_half_of_the_training_batches_tell_all_where_told_parameters_have_a_distribution_of_their_own():
+    class Two(Shift):
+        schema = pb.Schema(params={"mu": pb.Real(), "nu": pb.Real()}, outcomes={"y": pb.Real()})
+
+        def prior(self, rng, size):
+            return {"mu": rng.normal(0, 2, size), "nu": rng.normal(0, 1, size)}
+
+        def told_prior(self, rng, size):
+            return {"mu": rng.uniform(5, 7, size), "nu": rng.uniform(-3, -2, size)}
+
+    settings = Settings(batch_size=11, trials=(2, 5), context=(0, 3), told_sets=3)
+    found = []
+    for step in range(200):
+        batch = make_batch(Two(), settings, 3, step).data
+        told, mu = batch["told"], batch["params"]["mu"]
+        apart = batch["params"]["nu"] < -1.9
+        found.append(told.shape[1] == 1)
+        if found[-1]:
+            assert told.all() and ((5 <= mu) & (mu <= 7)).all() and apart.all()
+            # An outcome is given its own parameters.
+            assert abs(batch["targets"]["outcomes"]["y"].mean() - 6) < 2
+        else:
+            assert told.shape[1] == 3 and not told.all() and not (((5 <= mu) & (mu <= 7)).all() and apart.all())
+    assert abs(np.mean(found) - 0.5) < 0.12
+    # What is held out is of the prior alone.
+    assert all(make_batch(Two(), settings, 3, step, HELD_OUT).data["told"].shape[1] == 3 for step in range(20))
+    broken = type("Broken", (Two,), {"told_prior": lambda self, rng, size: {"mu": np.zeros(size)}})
+    with pytest.raises(ValueError, match=r"simulator.told_prior: expected \['mu', 'nu'\], got \['mu'\]"):
+        for step in range(9):
+            make_batch(broken(), settings, 3, step)
+
+
 def test_redrawn_data_sets_keep_their_told_sets():
     class Fussy(ChoiceTime):
         """Nearly half of the data sets fail, which says nothing of where the others belong."""

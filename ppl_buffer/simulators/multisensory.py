@@ -28,6 +28,22 @@ def _normal(loc: float, scale: float, relative_to: str | None = None) -> Prior:
     return Prior("TruncatedNormal", {"loc": loc, "scale": scale, **bounds}, relative_to)
 
 
+_PRIORS = {
+    "log_sigma_V_low": _normal(0.0, 1.5),
+    "log_sigma_V_med": _normal(1.0, 1.0, relative_to="log_sigma_V_low"),
+    "log_sigma_V_high": _normal(0.75, 0.5, relative_to="log_sigma_V_med"),
+    "log_sigma_A": _normal(1.75, 0.5),
+    "log_sigma_S": _normal(2.5, 1.0),
+    "log_sigma_M": _normal(0.0, 0.5),
+    "logit_p_same": _normal(1.5, 1.5),
+}
+# Over the same range, its ends as often as its middle.
+_SPREAD = {
+    name: Prior("Uniform", {end: prior.arguments[end] for end in ("low", "high")}, prior.relative_to)
+    for name, prior in _PRIORS.items()
+}
+
+
 class MultisensoryCausalInference:
     """Where a sound or a flash seems to be, to an observer who asks whether both have the same source.
 
@@ -60,15 +76,7 @@ class MultisensoryCausalInference:
         ValueError: if rho is not a finite number above 0.
     """
 
-    priors = {
-        "log_sigma_V_low": _normal(0.0, 1.5),
-        "log_sigma_V_med": _normal(1.0, 1.0, relative_to="log_sigma_V_low"),
-        "log_sigma_V_high": _normal(0.75, 0.5, relative_to="log_sigma_V_med"),
-        "log_sigma_A": _normal(1.75, 0.5),
-        "log_sigma_S": _normal(2.5, 1.0),
-        "log_sigma_M": _normal(0.0, 0.5),
-        "logit_p_same": _normal(1.5, 1.5),
-    }
+    priors = _PRIORS
     schema = Schema(
         params={name: Real() for name in priors},
         inputs={"r_type": Categorical(2), "s_A": Real(), "s_V": Real(), "V_level": Categorical(3)},
@@ -87,6 +95,12 @@ class MultisensoryCausalInference:
     def prior(self, rng: np.random.Generator, size: int) -> Arrays:
         """Draw parameters: dict name -> (size,)."""
         return draw_in_turn(self.priors, rng, size)
+
+    def told_prior(self, rng: np.random.Generator, size: int) -> Arrays:
+        """Draw parameters, half of the sets from the prior, half uniform over its range: dict name -> (size,)."""
+        uniform = rng.random(size) < 0.5
+        usual, spread = (draw_in_turn(priors, rng, size) for priors in (self.priors, _SPREAD))
+        return {name: np.where(uniform, spread[name], usual[name]) for name in usual}
 
     def inputs(self, rng: np.random.Generator, size: int, trials: int) -> Arrays:
         """Draw trials as in the experiment: dict of ``r_type``, ``s_A``, ``s_V``, ``V_level``, each (size, trials).

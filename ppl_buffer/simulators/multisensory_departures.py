@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from ppl_buffer.prior import Prior
 from ppl_buffer.simulators.multisensory import (
     LAPSE,
     LAPSE_RANGE,
@@ -12,18 +11,12 @@ from ppl_buffer.simulators.multisensory import (
     Arrays,
     MultisensoryCausalInference,
     causal_inference,
-    draw_in_turn,
 )
 
 # The widest report that stays inside the lapses' range.
 _WIDEST = 44.9
-# The logarithm of three degrees.
-_NEAR = np.log(3.0)
-# Over the range of the prior, its ends as often as its middle.
-_SPREAD = {
-    name: Prior("Uniform", {end: prior.arguments[end] for end in ("low", "high")}, prior.relative_to)
-    for name, prior in MultisensoryCausalInference.priors.items()
-}
+# Logarithms of degrees: of the widest sources of a near observer, and of the most noise of a precise one.
+_NEAR, _PRECISE = np.log(3.0), np.log(0.8)
 
 
 class MultisensoryDepartures(MultisensoryCausalInference):
@@ -39,7 +32,8 @@ class MultisensoryDepartures(MultisensoryCausalInference):
 
     Half of all have parameters that are uniform over the range of the prior, which seldom draws its ends. Some more
     believe that all sources lie within a few degrees, and so report near the middle whatever happens: the prior seldom
-    draws them, and their reports, all within a degree or two, are hard to tell apart.
+    draws them, and their reports, all within a degree or two, are hard to tell apart. Some more hardly err when they
+    report: each of their trials says much, and the smallest departure shows.
 
     For lessons: see `ppl_buffer.prepare_lessons`. The parameters of such a data set mean little.
 
@@ -48,27 +42,33 @@ class MultisensoryDepartures(MultisensoryCausalInference):
         share: of the observers that depart.
         near: share of the observers whose ``log_sigma_S`` is drawn from the lowest part of its range alone, sources
             with a standard deviation of at most three degrees.
+        precise: share of the observers whose ``log_sigma_M`` is, too: a noise of at most 0.8 degrees.
+        extent: factor of the sizes of all departures that have one; not of how many there are.
 
     Raises:
-        ValueError: if rho is not a finite number above 0, or a share not in [0, 1].
+        ValueError: if rho is not a finite number above 0, a share not in [0, 1], or the extent not in [0, 2].
     """
 
-    def __init__(self, rho: float = 1.0, share: float = 0.8, near: float = 0.2) -> None:
+    def __init__(
+        self, rho: float = 1.0, share: float = 0.8, near: float = 0.2, precise: float = 0.0, extent: float = 1.0
+    ) -> None:
         super().__init__(rho)
-        for name, value in (("share", share), ("near", near)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name}: expected a number from 0 to 1, got {value!r}")
-        self.share, self.near = float(share), float(near)
-        self.name = f"MultisensoryDepartures(rho={self.rho:.4g}, share={self.share:.4g}, near={self.near:.4g})"
+        arguments = {"share": share, "near": near, "precise": precise, "extent": extent}
+        for name, value in arguments.items():
+            most = 2 if name == "extent" else 1
+            if not 0 <= value <= most:
+                raise ValueError(f"{name}: expected a number from 0 to {most}, got {value!r}")
+        self.share, self.near, self.precise, self.extent = (float(value) for value in arguments.values())
+        described = ", ".join(f"{name}={value:.4g}" for name, value in arguments.items())
+        self.name = f"MultisensoryDepartures(rho={self.rho:.4g}, {described})"
 
     def prior(self, rng: np.random.Generator, size: int) -> Arrays:
         """Draw parameters: dict name -> (size,)."""
-        wide = rng.random(size) < 0.5
-        usual, spread = (draw_in_turn(priors, rng, size) for priors in (self.priors, _SPREAD))
-        drawn = {name: np.where(wide, spread[name], usual[name]) for name in usual}
-        near = rng.random(size) < self.near
-        lowest = rng.uniform(_SPREAD["log_sigma_S"].arguments["low"], _NEAR, size)
-        return {**drawn, "log_sigma_S": np.where(near, lowest, drawn["log_sigma_S"])}
+        drawn = self.told_prior(rng, size)
+        for name, share, most in (("log_sigma_S", self.near, _NEAR), ("log_sigma_M", self.precise, _PRECISE)):
+            lowest = rng.uniform(self.priors[name].arguments["low"], most, size)
+            drawn[name] = np.where(rng.random(size) < share, lowest, drawn[name])
+        return drawn
 
     def simulate(self, rng: np.random.Generator, params: Arrays, inputs: Arrays) -> Arrays:
         """Draw reports: {"response": (size, trials)}; arguments as of the model's."""
@@ -78,7 +78,7 @@ class MultisensoryDepartures(MultisensoryCausalInference):
         departs = rng.random(column) < self.share
 
         def normal(scale: float) -> np.ndarray:
-            return scale * rng.standard_normal(column)
+            return self.extent * scale * rng.standard_normal(column)
 
         def some(probability: float, value: np.ndarray | float, otherwise: np.ndarray | float = 0.0) -> np.ndarray:
             """The value for this share of those who depart."""

@@ -23,6 +23,7 @@ from ppl_buffer.training.simulator import (
     draw_data,
     draw_params,
     find_legal,
+    has_told_prior,
     special_values,
 )
 
@@ -38,6 +39,8 @@ _TELL_NOTHING = 0.35
 _TELL_SPECIAL = 0.25
 # Probability that a parameter with a special value takes it, where it is told.
 _SPECIAL = 0.5
+# Share of the batches that tell all parameters of all data sets, where these have a distribution of their own.
+_TELL_ALL = 0.5
 _CONTEXT_ONLY = 0.5
 
 # No variable can be called so: names are identifiers.
@@ -136,11 +139,16 @@ def make_batch(simulator: Simulator, settings: Settings, seed: int, step: int, s
     trials = log_uniform(rng, *settings.trials)
     context = 0 if schema.ordered else context_size(rng, settings)
     size = settings.size(schema, trials, context)
-    special = [name in special_values(simulator) for name in schema.params]
-    told = told_sets(rng, size, settings.told_sets, len(schema.params), special)
+    # Not of the held-out loss: what it compares are predictions under the prior.
+    tell_all = stream == TRAINING and has_told_prior(simulator) and rng.random() < _TELL_ALL
+    if tell_all:
+        told = np.ones((size, 1, len(schema.params)), dtype=bool)
+    else:
+        special = [name in special_values(simulator) for name in schema.params]
+        told = told_sets(rng, size, settings.told_sets, len(schema.params), special)
     # An exchangeable model has as many targets as buffer trials, none of them the same.
     total = trials if schema.ordered else context + 2 * trials
-    drawn, counts = draw(simulator, seed, step, stream, size, total, told)
+    drawn, counts = draw(simulator, seed, step, stream, size, total, told, "told_prior" if tell_all else "prior")
     if drawn is None:
         return Batch(None, counts)
     params, data, probabilities = drawn
@@ -191,7 +199,14 @@ def told_sets(rng: np.random.Generator, size: int, sets: int, params: int, speci
 
 
 def draw(
-    simulator: Simulator, seed: int, step: int, stream: int, size: int, trials: int, told: np.ndarray | None = None
+    simulator: Simulator,
+    seed: int,
+    step: int,
+    stream: int,
+    size: int,
+    trials: int,
+    told: np.ndarray | None = None,
+    prior: str = "prior",
 ) -> tuple[tuple[Arrays, Arrays, np.ndarray | None] | None, Counts]:
     """Draw `size` legal data sets; those with illegal values are drawn again, from a seed of their own.
 
@@ -203,6 +218,7 @@ def draw(
         size: data sets.
         trials: trials of each.
         told: (size, R, P) bool: what may take a special value. None = nothing.
+        prior: the simulator's method that draws parameters.
 
     Returns:
         (parameters (size,), data (size, trials), probabilities), or None if too few were legal; and the counts.
@@ -214,7 +230,7 @@ def draw(
     places = []
     for attempt in range(1, TRIES + 1):
         rng = generator(seed, stream, step, attempt)
-        new_params = draw_params(simulator, rng, len(missing))
+        new_params = draw_params(simulator, rng, len(missing), prior)
         if told is not None:
             for name, value in special_values(simulator).items():
                 always_told = told[missing, :, list(schema.params).index(name)].all(1)

@@ -14,9 +14,9 @@ from ppl_buffer.training.curriculum import Tree
 
 # More, and the gradients of lessons drown those of simulated data: the likelihood, all told, gets worse.
 _ERROR_WEIGHT = 0.5
-# Four nats in the sum of 400 trials. From here on an error costs its size, not its square: else one lesson in forty, of
+# Ten nats in the sum of 400 trials. From here on an error costs its size, not its square: else one lesson in forty, of
 # an observer whom no network can follow, has most of the loss.
-_LARGE_ERROR = 0.2
+_LARGE_ERROR = 0.5
 
 
 class Loss(torch.nn.Module):

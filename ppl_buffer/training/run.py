@@ -94,6 +94,8 @@ class Plan:
             **{name: getattr(self, name) for name in plain},
             "start": None if self.start is None else checkpoint.digest(self.start),
         }
+        if protocol.has_told_prior(self.simulator):
+            described["told_prior"] = True
         if self.lessons is not None:
             described["lessons"] = {**self.lessons.description, "sets": len(self.lessons), "share": self.lessons_share}
         return json.loads(json.dumps(described))

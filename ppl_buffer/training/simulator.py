@@ -41,6 +41,10 @@ class Simulator(Protocol):
         augment: ``augment(rng, data)`` returns data sets in which every trial has the same likelihood as in ``data``
             (inputs, outcomes and feedback, each (size, trials)), given any parameters: moved, mirrored, or as they are,
             by chance. For a model with such a symmetry every lesson of `train(lessons=...)` is several.
+        told_prior: ``told_prior(rng, size)`` draws parameters as `prior` does, from a distribution of the same range
+            that visits some of it more often: its ends, or wherever the likelihood has much structure. What data are
+            likely given all parameters does not depend on where these come from; so half of the batches of simulated
+            data then tell all parameters, drawn from it.
         special_values: dict parameter -> value without prior mass at which the likelihood must hold all the same
             (a noise of exactly 0). Where every told-set of a data set tells the parameter, it takes that value with
             probability 1/2; never where it is hidden, which would change the prior that is integrated over.
@@ -162,6 +166,11 @@ def priors(simulator: Simulator) -> Mapping[str, Prior]:
     return _optional(simulator, "priors")
 
 
+def has_told_prior(simulator: Simulator) -> bool:
+    """Whether told parameters have a distribution of their own."""
+    return callable(getattr(simulator, "told_prior", None)) and bool(simulator.schema.params)
+
+
 def gives_probabilities(simulator: Simulator) -> bool:
     """Whether the loss of the first outcome can use the simulator's own probabilities."""
     schema = simulator.schema
@@ -266,10 +275,10 @@ def _drawn(schema: Schema) -> Mapping[str, Variable]:
     return {**schema.outcomes, **schema.feedback}
 
 
-def draw_params(simulator: Simulator, rng: np.random.Generator, size: int) -> Arrays:
-    """Checked draws of the parameters: dict name -> (size,)."""
-    returned = simulator.prior(rng, size)
-    return _checked("prior", returned, simulator.schema.params, (size,))
+def draw_params(simulator: Simulator, rng: np.random.Generator, size: int, method: str = "prior") -> Arrays:
+    """Checked draws of the parameters, dict name -> (size,), by the simulator's ``prior`` or its ``told_prior``."""
+    returned = getattr(simulator, method)(rng, size)
+    return _checked(method, returned, simulator.schema.params, (size,))
 
 
 def draw_inputs(simulator: Simulator, rng: np.random.Generator, size: int, trials: int) -> Arrays:
