@@ -25,10 +25,11 @@ class MultisensoryDepartures(MultisensoryCausalInference):
     A share of the observers follow the model to the letter. Each of the others departs from it in some of these ways,
     by an amount of their own: parameters that vary from trial to trial, or lie beyond the prior; noise that grows with
     eccentricity; percepts that are stretched or displaced; beliefs about their own noise that are wrong, or that
-    sources are elsewhere; another strategy (selection or matching of the more probable cause, always one source, always
-    two); reports that are stretched, for each sense that is asked for and each noise of the flash by another factor;
-    reports that are bent, displaced, heavy-tailed, or noisier for one sense than for the other or at the side; lapses
-    that are rarer, more frequent, or not uniform.
+    sources are elsewhere; a belief in one source for both that depends on what is asked for; now and then a report of
+    what was not asked for; another strategy (selection or matching of the more probable cause, always one source,
+    always two); reports that are stretched, for each sense that is asked for and each noise of the flash by another
+    factor; reports that are bent, displaced, heavy-tailed, or noisier for one sense than for the other or at the side;
+    lapses that are rarer, more frequent, or not uniform.
 
     Half of all have parameters that are uniform over the range of the prior, which seldom draws its ends. Some more
     believe that all sources lie within a few degrees, and so report near the middle whatever happens: the prior seldom
@@ -106,14 +107,15 @@ class MultisensoryDepartures(MultisensoryCausalInference):
         x_visual = some(0.4, np.exp(normal(0.1)), 1.0) * x_visual + some(0.3, normal(1.0))
         # What the observer makes of them.
         expected = some(0.4, normal(4.0))
+        asked = auditory ^ (rng.random(shape) < some(0.3, 0.3 * rng.random(column)))
         same, together, apart = causal_inference(
             x_auditory - expected,
             x_visual - expected,
             variance_auditory=np.exp(2 * (log_auditory + some(0.3, normal(0.4)))),
             variance_visual=np.exp(2 * (log_visual + some(0.3, normal(0.4)))),
             variance_source=np.exp(2 * own["log_sigma_S"]),
-            logit_same=by_trial(own["logit_p_same"]),
-            auditory=auditory,
+            logit_same=by_trial(own["logit_p_same"]) + some(0.4, normal(1.5)) * (2 * asked - 1),
+            auditory=asked,
         )
         strategy = np.where(departs, rng.random(column), 0.0)
         choices = [same, same > 0.5, rng.random(shape) < same, np.ones(shape), np.zeros(shape)]
