@@ -278,6 +278,21 @@ def test_reports_are_stretched_by_the_question():
     assert 0.35 < spread[1.0, 0.5] / spread[1.0, 1.0] < 0.65
 
 
+def test_some_observers_now_and_then_report_what_was_not_asked_for():
+    # Without noise, and sure of two sources, an observer reports the flash, at the other side of the sound.
+    sets, trials = 401, 211
+    params = {name: np.full(sets, -20.0) for name in SETTING} | {"log_sigma_S": np.full(sets, 4.5)}
+    values = {"r_type": 0, "s_A": -15.0, "s_V": 15.0, "V_level": 0}
+    inputs = {name: np.full((sets, trials), value) for name, value in values.items()}
+    found = {}
+    for share in (0.0, 1.0):
+        drawn = MultisensoryDepartures(share=share).simulate(np.random.default_rng(10), params, inputs)["response"]
+        # Of lapses, 2 % as a rule, a third lie there.
+        found[share] = (((-30 < drawn) & (drawn < -8)).mean(1) > 0.04).mean()
+    assert found[0.0] < 0.02
+    assert 0.2 < found[1.0] < 0.4
+
+
 @pytest.mark.parametrize(("name", "most"), [("share", 1), ("near", 1), ("precise", 1), ("extent", 2)])
 def test_departures_refuse_what_is_out_of_range(name, most):
     for value in (most + 0.2, -0.1):
