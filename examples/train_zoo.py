@@ -65,14 +65,14 @@ RECIPES: dict[str, tuple[Any, dict[str, Any]]] = {
 # cards say which, and docs/design.md what each gave.
 TAUGHT: dict[str, tuple[Any, dict[str, Any]]] = {
     name: (
-        pb.simulators.MultisensoryDepartures(rho),
+        pb.simulators.MultisensoryDepartures(rho, precise=0.3),
         {
             "steps": 7_000,
             "batch_size": 20,
             "trials": (100, 400),
             "no_context": 0.8,
             "redraws": 8,
-            "learning_rate": 1.5e-3,
+            "learning_rate": 5e-4,
             "warmup": 200,
             "lessons_share": 0.65,
             "told_weight": 0.7,
