@@ -15,8 +15,8 @@ are not truncated, their log evidences are lower than these by 7 log(1 / 0.9545)
 
 With --simulated the sets are drawn from the models instead, 30 from each and scored under their own model, by
 importance sampling alone. A posterior that one t does not cover shows in the standard error: importance sampling is
-then done again with t distributions about many draws, which may follow a bend or several modes. Each of the 60 results
-is kept in a file of its own as soon as it is known; the same call goes on with the others, and writes
+then done again with the t distributions of clusters of draws, which may follow a bend or several modes. Each of the 60
+results is kept in a file of its own as soon as it is known; the same call goes on with the others, and writes
 results/multisensory_evidence_truth.json or multisensory_simulated_truth.json when none is missing.
 """
 
@@ -32,6 +32,7 @@ from typing import Any
 
 import numpy as np
 from harness import RESULTS, print_table, write_results
+from scipy.cluster.vq import kmeans2
 from scipy.special import gammaln, logsumexp
 from tqdm import tqdm
 
@@ -52,8 +53,11 @@ ROUND, DRAWS, CHAINS, LENGTH, BURN_IN = 360, 500, 20, 45, 10
 ENOUGH, MOST_DRAWS = 0.1, 2500
 # Rounds of the fit; a proposal that has not settled by then shows in the standard error.
 MOST_ROUNDS = 20
-# Where one t does not settle: draws of a round, centres of the t distributions, and most draws in the end.
-WIDE_ROUND, CENTRES, MOST_WIDE = 1500, 300, 20_000
+# Where one t does not settle: draws of a round, the t distributions, and most draws in the end.
+WIDE_ROUND, CLUSTERS, MOST_WIDE = 1500, 8, 20_000
+# Of their mixture, the share of one t for all, and the fewest draws that make one more. A cluster is cut off at its
+# neighbours, its t is wider.
+SHARE_OF_ALL, FEWEST, WIDER = 0.15, 30, 1.3
 FREEDOM = 5.0
 DIMS = len(NAMES)
 # Scores beyond which a parameter is within 1 % of the prior's mass of the edge of its range.
@@ -79,17 +83,26 @@ class Student:
 
 
 class Many:
-    """Student ts of one scale, each as likely as the next: `locations` (K, P), `scale` (P, P) a Cholesky factor."""
+    """A mixture of Student ts: that of all draws, and one for each cluster of them."""
 
-    def __init__(self, locations: np.ndarray, scale: np.ndarray) -> None:
-        self.locations, self.about = locations, Student(np.zeros(DIMS), scale)
+    def __init__(self, points: np.ndarray, whole: Student, rng: np.random.Generator) -> None:
+        whitened = np.linalg.solve(whole.scale, (points - whole.location).T).T
+        _, label = kmeans2(whitened, CLUSTERS, minit="++", rng=rng)
+        clusters = [points[label == index] for index in range(CLUSTERS)]
+        clusters = [cluster for cluster in clusters if len(cluster) >= FEWEST]
+        count = sum(map(len, clusters))
+        self.shares = np.array([SHARE_OF_ALL, *((1 - SHARE_OF_ALL) * len(cluster) / count for cluster in clusters)])
+        self.parts = [whole]
+        for cluster in clusters:
+            covariance = WIDER * np.cov(cluster.T) + 1e-4 * np.eye(DIMS)
+            self.parts.append(Student(cluster.mean(0), np.linalg.cholesky(covariance)))
 
     def sample(self, rng: np.random.Generator, size: int) -> np.ndarray:
-        return self.locations[rng.integers(0, len(self.locations), size)] + self.about.sample(rng, size)
+        counts = rng.multinomial(size, self.shares)
+        return np.concatenate([part.sample(rng, count) for part, count in zip(self.parts, counts, strict=True)])
 
     def log_density(self, points: np.ndarray) -> np.ndarray:
-        by_part = [self.about.log_density(points - location) for location in self.locations]
-        return logsumexp(by_part, axis=0) - np.log(len(self.locations))
+        return logsumexp([part.log_density(points) for part in self.parts], axis=0, b=self.shares[:, None])
 
 
 def log_prior(points: np.ndarray) -> np.ndarray:
@@ -114,9 +127,7 @@ def fit(
         scale = np.linalg.cholesky(covariance + 1e-4 * np.eye(DIMS))
         proposal: Student | Many = Student(location, scale)
         if many:
-            # Silverman's bandwidth for as many draws as count.
-            bandwidth = (4 / (DIMS + 2) * (weight**2).sum()) ** (1 / (DIMS + 4))
-            proposal = Many(points[rng.choice(size, CENTRES, p=weight)], bandwidth * scale)
+            proposal = Many(points[rng.choice(size, size, p=weight)], proposal, rng)
         settled += power == 1
         if settled == 2 or turn == MOST_ROUNDS - 1:
             break

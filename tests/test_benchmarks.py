@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
+from scipy.special import logsumexp
 
 from ppl_buffer.config import Config
 from tests.networks import quick_compilation  # noqa: F401
@@ -27,6 +29,7 @@ import effective_samples  # noqa: E402
 import flops  # noqa: E402
 import gradient_noise  # noqa: E402
 import harness  # noqa: E402
+import multisensory_evidence_truth as truth  # noqa: E402
 import reencoding  # noqa: E402
 import training_step  # noqa: E402
 
@@ -178,6 +181,33 @@ def test_pmmh_samples_the_posterior_of_a_noisy_likelihood() -> None:
         share = (draws - low) / (high - low)
         assert abs(share.mean() - 0.5) < 0.05
         assert abs(share.std() - 1 / math.sqrt(12)) < 0.03
+
+
+def test_t_distributions_of_clusters_find_the_evidence_of_two_modes() -> None:
+    # Posterior of two narrow modes, of which the far one has a fifth of the mass, under a standard normal prior.
+    scale, shares = 0.2, np.array([0.4, 0.6])
+    modes = np.stack([np.full(truth.DIMS, 0.7), np.full(truth.DIMS, -0.9)])
+
+    def log_likelihood(points: np.ndarray) -> np.ndarray:
+        parts = [scipy.stats.multivariate_normal(mode, scale**2).logpdf(points) for mode in modes]
+        return logsumexp(parts, axis=0, b=shares[:, None])
+
+    widths = np.full(truth.DIMS, 1 + scale**2)
+    masses = [scipy.stats.multivariate_normal(np.zeros(truth.DIMS), np.diag(widths)).pdf(mode) for mode in modes]
+    rng = np.random.default_rng(3)
+    proposal = truth.fit(log_likelihood, rng, many=True)
+    points = proposal.sample(rng, 2_003)
+    log_density = proposal.log_density(points)
+    reference = [
+        scipy.stats.multivariate_t(part.location, part.scale @ part.scale.T, truth.FREEDOM) for part in proposal.parts
+    ]
+    few = sum(share * part.pdf(points[::331]) for share, part in zip(proposal.shares, reference, strict=True))
+    np.testing.assert_allclose(log_density[::331], np.log(few), rtol=1e-8)
+    weights = log_likelihood(points) + truth.log_prior(points) - log_density
+    found = logsumexp(weights) - np.log(len(weights))
+    error = np.exp(weights - found).std() / np.sqrt(len(weights))
+    assert error < 0.05
+    assert abs(found - np.log(shares @ masses)) < 4 * error
 
 
 def test_noise_of_the_gradient_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
