@@ -235,7 +235,7 @@ def test_the_loss_of_lessons_is_that_of_the_redraws_and_the_error_of_joint_densi
     # Twice Huber's loss is the square below 0.5, and a line from there.
     assert 0 < (abs(error) < 0.5).mean() < 1
     cost = [np.where(abs(x) < 0.5, x**2, 0.5 * (2 * abs(x) - 0.5)).mean() for x in (error, np.array(joint))]
-    expected = sum(cost) / 4
+    expected = sum(cost) / 2
     for position in range(7):
         for again in range(2):
             redrawn = np.c_[y[:, :position], batch["redrawn"]["y"][:, 0, position, again]]

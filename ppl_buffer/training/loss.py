@@ -12,8 +12,6 @@ from ppl_buffer.torch import heads
 from ppl_buffer.torch.network import Cache, Network, encode, encode_params, extend, predict, prepare
 from ppl_buffer.training.curriculum import Tree
 
-# More, and the gradients of lessons drown those of simulated data: the likelihood, all told, gets worse.
-_ERROR_WEIGHT = 0.5
 # Ten nats in the sum of 400 trials. From here on an error costs its size, not its square: else one lesson in forty, of
 # an observer whom no network can follow, has most of the loss.
 _LARGE_ERROR = 0.5
@@ -23,10 +21,10 @@ class Loss(torch.nn.Module):
     """Mean negative log density of a trial, in nats, over a batch's told-sets, data sets, targets and their redraws.
 
     Where the batch knows the model's own log density of the targets (lessons), these are not counted in the mean.
-    Instead, half of Huber's loss of the network's log densities is added: of each trial, and of the first n trials,
-    divided by the root of n. Near the truth half the squared error of a draw's log density is, on average, the
-    Kullback-Leibler divergence; but it has no noise, it counts for data that the model does not draw, and errors of one
-    sign that add up over trials cost more.
+    Instead, Huber's loss of the network's log densities is added: of each trial, and of the first n trials, divided by
+    the root of n. Near the truth half the squared error of a draw's log density is, on average, the Kullback-Leibler
+    divergence; but it has no noise, it counts for data that the model does not draw, and errors of one sign that add up
+    over trials cost more.
 
     Args:
         net: the network.
@@ -69,7 +67,7 @@ class Loss(torch.nn.Module):
         log_prob = _log_prob(net, representation, outcomes, batch.get("probabilities"))
         if "log_density" in batch:
             own, again = log_prob[0], log_prob[1:]
-            return _ERROR_WEIGHT * _error(own - batch["log_density"]) - again.mean()
+            return _error(own - batch["log_density"]) - again.mean()
         by_set = -log_prob.movedim(-2, -1).flatten(0, -2).mean(0)
         if self.told_weight is None or len(by_set) == 1:
             return by_set.mean()
@@ -77,7 +75,7 @@ class Loss(torch.nn.Module):
 
 
 def _error(error: Tensor) -> Tensor:
-    """Huber's loss of the log densities of trials (..., T), and of their sums, in nats."""
+    """Huber's loss of the errors of log densities of trials (..., T), plus that of their sums, in nats."""
     number = torch.arange(1, error.shape[-1] + 1, device=error.device)
     both = torch.stack([error, error.cumsum(-1) / number.sqrt()])
     # The mean over trials is that of both.
