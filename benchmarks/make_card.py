@@ -55,26 +55,35 @@ at 3,000.""",
     "ddm": """The cosine of the learning rate was planned for 9,000 steps and after step 1,242 moved to end at 6,000,
 after which it was to end at 7,500, with each target's outcomes drawn eight times and a weight of 0.9 for the sets that
 tell all parameters. The range of a lapse was added to the schema after step 6,000; training does not touch it.""",
-    "multisensory_rho1": """These steps, 65 % of their batches from lessons, follow 5,241 such steps at a peak rate of
-0.0015 (of a cosine of 7,000, in which the errors of joint densities counted by their squares, after step 3,750 with
-four times the weight). They are taught 680 lessons: 480 with `near` at 0, 120 with `near` at 1, half of them drawn
-from the other observers' prior until `log_sigma_S` was below 1.1, and, in the last 2,200 steps, 80 with `near` at 1
-and `share` at 0. Before that the network grew by two layers and two fine scales and had 7,500 steps with the 480
-lessons, of which it was taught the redraws alone; before that, 4,000 steps (half of their batches from 480 other
-lessons, 16 draws of each target) from the weights of a run of 17,000 steps without lessons. In that run a quarter of
-the batches had no context until step 9,000, where the run was to end, and 70 % of them from there. From step 12,000,
-where the run was to end, each target's outcomes were drawn 16 times; the cosine of the learning rate was to end at
-19,000, and after step 12,676 at 17,000.""",
-    "multisensory_rho43": """These steps, 65 % of their batches from lessons, follow 5,370 such steps at a peak rate of
-0.0015 (of a cosine of 7,000, in which the errors of joint densities counted by their squares). They are taught 680
-lessons: 480 with `near` at 0, 120 with `near` at 1, and, in the last 2,200 steps, 80 with `near` at 1 and `share` at
-0. Before that the network grew by two layers and two fine scales and had 7,500 steps with the 480 lessons, of which
-it was taught the redraws alone; before that, 4,000 steps (half of their batches from 480 other lessons, 16 draws of
-each target) from the weights of a run of 15,500 steps without lessons, and that from the weights of
-`multisensory_rho1`. In that run the cosine of the learning rate was planned for 3,500 steps, after step 442 moved to
-end at 1,700, after step 1,700 to end at 6,000, and after step 6,000 to end at 10,500. From there each target's
-outcomes were drawn 16 times and 70 % of the batches, in place of a quarter, had no context; the cosine was to end at
-17,500, and after step 10,978 at 15,500.""",
+    "multisensory_rho1": """The weights are the mean of those before and after these steps, in which 60 % of the batches
+are from lessons, and half of the others tell all parameters, drawn from a distribution of their own. 5,600 steps at
+0.0004 and 0.0005 went before: 1,300 like these; 2,700 with 100 to 400 trials and errors of joint densities at half
+their weight; 900 with half of the batches from lessons; 700 without told parameters of their own. There are 1,180
+lessons. They are of six kinds: 480 with `near` at 0; 120 with `near` at 1, half of them drawn from the other
+observers' prior until `log_sigma_S` was below 1.1; 80 with `near` at 1 and `share` at 0; 60 with `share` at 1,
+`log_sigma_M` uniform in (-1, -0.2) and `log_sigma_S` in (1, 2.7); 320 with `share` at 1, `precise` at 1 or 0.7 and
+`extent` at 0.5 or 0.7, `near` at 0; 120 with `share` at 0, `near` and `precise` at 0.4. Of the fifth kind 200 have
+the departures that depend on what is asked for. Before that, 2,200 steps at 0.0004 and 5,241 at 0.0015 (of a cosine
+of 7,000, in which the errors of joint densities counted by their squares, after step 3,750 with four times the
+weight), on the first 680 lessons. Before that the network grew by two layers and two fine scales and had 7,500 steps
+with 480 lessons, of which it was taught the redraws alone; before that, 4,000 steps (half of their batches from 480
+other lessons, 16 draws of each target) from the weights of a run of 17,000 steps without lessons. In that run a
+quarter of the batches had no context until step 9,000, where the run was to end, and 70 % of them from there. From
+step 12,000, where the run was to end, each target's outcomes were drawn 16 times; the cosine of the learning rate was
+to end at 19,000, and after step 12,676 at 17,000.""",
+    "multisensory_rho43": """The weights are the mean of those before and after these steps, in which 60 % of the
+batches are from lessons, and half of the others tell all parameters, drawn from a distribution of their own. 5,600
+steps at 0.0004 and 0.0005 went before: 1,300 like these; 2,700 with 100 to 400 trials and errors of joint densities
+at half their weight; 900 with half of the batches from lessons; 700 without told parameters of their own. There are
+1,180 lessons, of the kinds that the card of `multisensory_rho1` tells, all 120 with `near` at 1 drawn so from the
+start. Before that, 2,200 steps at 0.0004 and 5,370 at 0.0015 (of a cosine of 7,000, in which the errors of joint
+densities counted by their squares), on the first 680 lessons. Before that the network grew by two layers and two fine
+scales and had 7,500 steps with 480 lessons, of which it was taught the redraws alone; before that, 4,000 steps (half
+of their batches from 480 other lessons, 16 draws of each target) from the weights of a run of 15,500 steps without
+lessons, and that from the weights of `multisensory_rho1`. In that run the cosine of the learning rate was planned for
+3,500 steps, after step 442 moved to end at 1,700, after step 1,700 to end at 6,000, and after step 6,000 to end at
+10,500. From there each target's outcomes were drawn 16 times and 70 % of the batches, in place of a quarter, had no
+context; the cosine was to end at 17,500, and after step 10,978 at 15,500.""",
     "rlddm": """The cosine of the learning rate was planned for 6,000 steps, after step 3,377 moved to end at 4,400,
 after step 4,400 to end at 11,000, after step 7,331 to end at 9,300, after step 9,300 to end at 19,000, from there at
 30,000, after step 22,967 at 25,000, and after step 25,000 at 34,000. From step 19,449 each target's outcomes were drawn
