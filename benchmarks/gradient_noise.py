@@ -18,7 +18,7 @@ import torch
 from harness import parse, print_table, write_results
 
 import ppl_buffer as pb
-from ppl_buffer.training.curriculum import Settings, Tree, make_batch, map_arrays
+from ppl_buffer.training.curriculum import HELD_OUT, Settings, Tree, make_batch, map_arrays
 from ppl_buffer.training.loss import Loss
 
 CASES = {
@@ -45,7 +45,8 @@ def measure(name: str, batches: int, redraws: Sequence[int]) -> list[dict[str, A
         for count in redraws:
             gradients, taken = [], 0.0
             for step in range(batches):
-                batch = make_batch(simulator, replace(settings, redraws=count), 11, step)
+                # Of the held-out batches, since each has both told-sets.
+                batch = make_batch(simulator, replace(settings, redraws=count), 11, step, HELD_OUT)
                 assert batch.data is not None
                 data = one_set(map_arrays(torch.as_tensor, batch.data), index)
                 net.zero_grad()
