@@ -184,7 +184,7 @@ def test_pmmh_samples_the_posterior_of_a_noisy_likelihood() -> None:
 
 
 def test_t_distributions_of_clusters_find_the_evidence_of_two_modes() -> None:
-    # Posterior of two narrow modes, of which the far one has a fifth of the mass, under a standard normal prior.
+    # Posterior of two narrow modes, of which the far one has a third of the mass, under a standard normal prior.
     scale, shares = 0.2, np.array([0.4, 0.6])
     modes = np.stack([np.full(truth.DIMS, 0.7), np.full(truth.DIMS, -0.9)])
 
