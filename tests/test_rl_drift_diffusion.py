@@ -191,6 +191,24 @@ def test_prior_fills_the_published_box():
         assert np.abs(share - np.linspace(0, 1, 20_000)).max() < 2.2 / np.sqrt(20_000)
 
 
+def test_told_parameters_are_of_the_prior_in_half_of_the_sets_and_nearer_to_the_ends_of_its_box_in_the_others():
+    simulator, size = RLDriftDiffusion(), 20_011
+    drawn = simulator.told_prior(np.random.default_rng(2), size)
+    assert list(drawn) == NAMES
+    # Scaling and boundary, which say how much a trial tells, are drawn to their upper end alone.
+    low = {"scaling": 1.0, "boundary": 1.0}
+    far = []
+    for name, x in drawn.items():
+        prior = simulator.priors[name]
+        near_end = stats.beta(low.get(name, 0.5), 0.5)
+        found = stats.kstest(prior.cumulative(x), lambda u, near_end=near_end: 0.5 * u + 0.5 * near_end.cdf(u))
+        assert found.pvalue > 1e-3, name
+        far.append(np.abs(prior.cumulative(x) - 0.5))
+    # The sets near the ends are so in all parameters at once.
+    correlations = np.corrcoef(far)[np.triu_indices(5, 1)]
+    assert (correlations > 4 / np.sqrt(size)).all()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -17,6 +17,16 @@ from ppl_buffer.simulators.selection_task import SelectionTask
 
 Arrays = dict[str, np.ndarray]
 
+# Beta distributions of the prior's quantiles, for told parameters: the network is least accurate at the ends of the
+# box, and errors weigh most where a trial tells most, at large scaling and boundary.
+_TOLD_QUANTILES = {
+    "alpha_positive": (0.5, 0.5),
+    "alpha_negative": (0.5, 0.5),
+    "scaling": (1.0, 0.5),
+    "boundary": (1.0, 0.5),
+    "non_decision_time": (0.5, 0.5),
+}
+
 
 class RLDriftDiffusion(SelectionTask):
     """Q-learning over `pairs` pairs of symbols, each decision a diffusion.
@@ -74,6 +84,16 @@ class RLDriftDiffusion(SelectionTask):
     def prior(self, rng: np.random.Generator, size: int) -> Arrays:
         """Draw parameters: dict name -> (size,)."""
         return {name: prior.sample(rng, size) for name, prior in self.priors.items()}
+
+    def told_prior(self, rng: np.random.Generator, size: int) -> Arrays:
+        """Draw parameters, half of the sets from the prior, half nearer the ends of its box: dict name -> (size,)."""
+        near_ends = rng.random(size) < 0.5
+        drawn = self.prior(rng, size)
+        for name, (low, high) in _TOLD_QUANTILES.items():
+            # A learning rate of 1 to machine precision is not legal.
+            quantile = np.clip(rng.beta(low, high, size), 1e-6, 1 - 1e-6)
+            drawn[name] = np.where(near_ends, self.priors[name].quantile(quantile), drawn[name])
+        return drawn
 
     def simulate(self, rng: np.random.Generator, params: Arrays, inputs: Arrays, trials: int | None = None) -> Arrays:
         """Draw ``choice`` in {0, 1}, ``rt`` in seconds and ``reward`` in {0, 1}, each (size, trials).
