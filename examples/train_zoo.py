@@ -14,6 +14,7 @@ other (`noisy_q`, `rlddm`), for trials that do not (`ddm`, `collapsing_ddm`, `mu
     python examples/train_zoo.py noisy_q                             # hours on one processor core
     python examples/train_zoo.py multisensory_rho43 --start multisensory_rho1
     python examples/train_zoo.py multisensory_rho1 --start runs/first/best.safetensors --lessons runs/lessons
+    python examples/train_zoo.py rlddm --start runs/rlddm/best.safetensors --refine --out runs/refined
     python examples/train_zoo.py ddm --out runs/quick --quick        # seconds, to see it work
 """
 
@@ -57,9 +58,11 @@ RECIPES: dict[str, tuple[Any, dict[str, Any]]] = {
     ),
     "rlddm": (
         pb.simulators.RLDriftDiffusion(),
-        {"steps": 34_000, "trials": (40, 400), "told_weight": 0.9, "redraws": 4},
+        {"steps": 34_000, "trials": (40, 400), "told_weight": 0.8, "redraws": 4},
     ),
 }
+# Steps more at a lower rate, for a network that has had those above.
+REFINED: dict[str, dict[str, Any]] = {"rlddm": {"steps": 5_000, "learning_rate": 8e-4, "redraws": 8}}
 # For a joint density that is nearer to the model's evidence: steps more, most of their batches from data in which the
 # model need not hold, by a network that grows for it. The shipped networks have had such steps after those above; their
 # cards say which, and docs/design.md what each gave.
@@ -94,6 +97,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=None)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--start", default=None, help="a checkpoint, or a name of the zoo, to start from")
+    parser.add_argument("--refine", action="store_true", help="the last steps of a network to start from")
     parser.add_argument("--lessons", default=None, help="folder of lessons, prepared with the network to start from")
     parser.add_argument("--minutes", type=float, default=None, help="stop after this time; call again to go on")
     parser.add_argument("--quick", action="store_true", help="a tiny network for a few steps")
@@ -105,6 +109,10 @@ def main() -> None:
         config = pb.Config(width=16, depth=3, heads=2, mlp=32, components=5, counters=2)
     if options.start is not None:
         config = None
+    if options.refine:
+        if options.start is None or options.name not in REFINED:
+            parser.error(f"--refine needs --start, and one of {list(REFINED)}")
+        settings = {**settings, **REFINED[options.name], **(QUICK if options.quick else {})}
     if options.lessons is not None:
         if options.start is None or options.name not in TAUGHT:
             parser.error(f"--lessons needs --start, and one of {list(TAUGHT)}")

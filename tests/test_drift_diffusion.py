@@ -8,7 +8,7 @@ from scipy import stats
 from scipy.linalg import eigh_tridiagonal
 
 from ppl_buffer.simulators import DriftDiffusion, drift_diffusion
-from ppl_buffer.simulators.drift_diffusion import decision_time
+from ppl_buffer.simulators.drift_diffusion import decision_log_density, decision_time
 from tests.references import drift_diffusion as reference
 
 SETTINGS = [
@@ -60,6 +60,17 @@ def test_the_two_series_are_the_same_function():
     early = reference._log_early(np, time, distance, images=20)
     late = reference._log_late(np, time, distance, sines=40)
     np.testing.assert_allclose(early, late, atol=1e-9)
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=range(len(SETTINGS)))
+@pytest.mark.parametrize("choice", [0, 1])
+def test_the_simulators_own_density_is_that_of_the_reference(setting, choice):
+    time = np.concatenate([[-0.3, 0.0], np.geomspace(0.003, 30, 97)])
+    told = [setting[name] for name in ("drift", "boundary", "starting_point")]
+    found = decision_log_density(time, *told, choice)
+    without = {**setting, "drift_variability": 0.0, "non_decision_time": 0.0}
+    np.testing.assert_allclose(found, reference.log_density(without, choice, time), rtol=1e-9, atol=1e-9)
+    assert (found[:2] == -np.inf).all() and np.isfinite(found[2:]).all()
 
 
 def test_choices_and_mean_decision_time_have_their_closed_form():

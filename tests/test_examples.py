@@ -20,6 +20,7 @@ RECIPES = ["noisy_q", "gp", "ddm", "rlddm", "multisensory_rho1"]
 RUNS = [(script, []) for script in SCRIPTS if script.stem != "train_zoo"]
 RUNS += [(EXAMPLES / "train_zoo.py", [name]) for name in RECIPES]
 RUNS += [(EXAMPLES / "train_zoo.py", ["multisensory_rho1", "--start=multisensory_rho1", "--lessons=out/lessons"])]
+RUNS += [(EXAMPLES / "train_zoo.py", ["rlddm", "--start=rlddm", "--refine"])]
 
 
 def test_there_are_examples():

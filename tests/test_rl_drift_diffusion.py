@@ -155,6 +155,18 @@ def test_responses_drawn_again_follow_the_exact_density_given_the_same_past(smal
     assert stats.kstest(share[:, -1].ravel(), "uniform").pvalue > 1e-3
 
 
+def test_the_simulators_own_density_is_the_exact_one(small):
+    params, (pair, choice, rt, reward), _ = small
+    rt = rt.copy()
+    rt[3, 5] = 0.9 * params["non_decision_time"][3]
+    data = {"pair": pair, "choice": choice, "rt": rt, "reward": reward}
+    found = RLDriftDiffusion(2, [0.9, 0.35]).log_density(params, data)
+    np.testing.assert_allclose(
+        found, rl_drift_diffusion.exact_conditionals(params, pair, choice, rt, reward), rtol=1e-10
+    )
+    assert np.flatnonzero(~np.isfinite(found)).tolist() == [3 * 19 + 5]
+
+
 def test_rewards_follow_the_probability_of_the_symbol(large):
     _, (pair, choice, _, reward), _ = large
     assert set(np.unique(reward)) == {0.0, 1.0}

@@ -14,9 +14,11 @@ import pytest
 pytest.importorskip("torch", reason="training needs torch")
 
 import torch
+from scipy import stats
 
 import ppl_buffer as pb
 from ppl_buffer.checkpoint import read_arrays
+from ppl_buffer.predictive import Predictive
 from ppl_buffer.torch import heads
 from ppl_buffer.torch.network import Cache, Network, encode, encode_params, extend, predict, prepare
 from ppl_buffer.training import curriculum, pilot
@@ -76,6 +78,13 @@ class ChoiceTime:
 
     def simulate(self, rng, params, inputs):
         return ChoiceTime.simulate_with_probabilities(self, rng, params, inputs)[0]
+
+
+class Known(Shift):
+    """Shift, which says how likely its outcomes are."""
+
+    def log_density(self, params, data):
+        return -0.5 * (data["y"] - params["mu"][:, None]) ** 2 - 0.5 * math.log(2 * math.pi)
 
 
 class Interrupted(ChoiceTime):
@@ -251,7 +260,8 @@ def test_contexts_are_log_uniform():
 def test_redraws_change_nothing_else(simulator):
     once, often = (Settings(batch_size=5, trials=(2, 11), context=(0, 3), redraws=count) for count in (1, 4))
     for step in range(3):
-        plain, batch = (make_batch(simulator, settings, 2, step).data for settings in (once, often))
+        # Of the held-out batches, since those that tell all of a known density have nothing to draw again.
+        plain, batch = (make_batch(simulator, settings, 2, step, HELD_OUT).data for settings in (once, often))
         again = batch.pop("redrawn")
         same_batches(plain, batch)
         outcomes = batch["targets"]["outcomes"]
@@ -348,6 +358,37 @@ def test_half_of_the_training_batches_tell_all_where_told_parameters_have_a_dist
     with pytest.raises(ValueError, match=r"simulator.told_prior: expected \['mu', 'nu'\], got \['mu'\]"):
         for step in range(9):
             make_batch(broken(), settings, 3, step)
+
+
+def test_batches_hold_the_density_that_the_simulator_knows():
+    class Often(Known):
+        def told_prior(self, rng, size):
+            return {"mu": rng.uniform(5, 7, size)}
+
+    settings = Settings(batch_size=11, trials=(2, 5), context=(0, 3), redraws=4)
+    kinds = set()
+    for step in range(20):
+        batch = make_batch(Often(), settings, 3, step).data
+        y, mu = batch["targets"]["outcomes"]["y"], batch["params"]["mu"][:, None, None]
+        np.testing.assert_allclose(batch["told_log_density"], stats.norm.logpdf(y, mu), rtol=2e-6)
+        # Where nothing is hidden no outcome is drawn again: the density has no noise.
+        kinds.add((batch["told"].shape[1], "redrawn" in batch))
+        assert "told_log_density" not in make_batch(Often(), settings, 3, step, HELD_OUT).data
+    assert kinds == {(1, False), (2, True)}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x[:, 1:], r"simulator.log_density: expected numbers below infinity, of shape \(\d, \d\), got shape"),
+        (lambda x: np.where(x < -2, np.nan, x), r"simulator.log_density: expected .* with \d+ others"),
+    ],
+)
+def test_a_density_that_does_not_fit_is_refused(change, message):
+    broken = type("Broken", (Known,), {"log_density": lambda self, *given: change(Known.log_density(self, *given))})
+    with pytest.raises(ValueError, match=message):
+        for step in range(9):
+            make_batch(broken(), Settings(batch_size=7, trials=(3, 5), context=(0, 3)), 3, step)
 
 
 def test_redrawn_data_sets_keep_their_told_sets():
@@ -590,8 +631,7 @@ def test_learning_rate():
 def test_loss_of_redraws_is_the_mean_over_them(simulator):
     settings = Settings(batch_size=3, trials=(5, 7), context=(0, 2), redraws=4)
     for step in range(2):
-        batch = make_batch(simulator, settings, 1, step)
-        data = tensors(batch)
+        data = tensors(make_batch(simulator, settings, 1, step, HELD_OUT))
         net = Network(simulator.schema, TINY, pilot.standardize(simulator, settings)[0], seed=1)
         again = data.pop("redrawn")
         losses = [loss_of(net, data)]
@@ -662,6 +702,66 @@ def exact_loss(batches):
         variance = np.where(told, 1.0, 1 + 1 / precision)
         terms.append((0.5 * np.log(2 * np.pi * variance) + 0.5 * (y - mean) ** 2 / variance).ravel())
     return np.concatenate(terms).mean()
+
+
+def test_loss_where_all_is_told_is_the_error_of_the_known_density():
+    scales = {"a": (0.1, 1.1), "b": (0.0, 1.0), "rt": (0.2, 0.7), "rt - b": (0.1, 0.8), "reward": (0.1, 0.9)}
+    net = Network(ChoiceTime.schema, TINY, scales, seed=2)
+    data = tensors(make_batch(ChoiceTime(), Settings(batch_size=7, trials=(5, 5), told_sets=3), 1, 0))
+    with torch.no_grad():
+        usual = float(Loss(net)(data))
+        told_alone = {**data, "told": data["told"][:, :1]}
+        told_alone.pop("probabilities")
+        rows = []
+        for row in range(len(data["told"])):
+            one = map_arrays(lambda x, row=row: x[row : row + 1], told_alone)
+            # The mean of the first n trials gives the conditionals.
+            totals = [0.0]
+            for count in range(1, 6):
+                shorter = {**one, **{group: map_arrays(lambda x, n=count: x[..., :n], one[group]) for group in
+                                     ("buffer", "targets")}}  # fmt: skip
+                totals.append(-count * float(Loss(net)(shorter)))
+            rows.append(np.diff(totals))
+        own = np.array(rows)
+        shift = np.array([0.3, -0.1, 0.2, 0.05, -0.7])
+        truth = torch.as_tensor((own - shift).astype(np.float32))[:, None]
+        known = {**data, "told_log_density": truth}
+        found = float(Loss(net, 0.9)(known))
+        hidden = float(Loss(net, 0.0)(data))
+        without_error = float(Loss(net, 0.0)(known))
+        truth = truth.clone()
+        truth[:, :, 2:] = -math.inf
+        partly = float(Loss(net, 1.0)({**data, "told_log_density": truth}))
+        mean_of_all = float(Loss(net)(known))
+
+    def huber(x):
+        return np.where(np.abs(x) < 0.5, 0.5 * x**2, 0.5 * (np.abs(x) - 0.25))
+
+    def expected(error):
+        return (huber(error) + huber(error.cumsum() / np.sqrt(np.arange(1, 6)))).mean()
+
+    assert without_error == pytest.approx(hidden, rel=1e-5)
+    assert found == pytest.approx(0.9 * expected(shift) + 0.1 * hidden, rel=1e-4)
+    assert mean_of_all == pytest.approx((expected(shift) + 2 * hidden) / 3, rel=1e-4)
+    assert usual != pytest.approx(mean_of_all, rel=0.01)
+    # What has no density teaches nothing.
+    assert partly == pytest.approx(expected(np.where(np.arange(5) < 2, shift, 0.0)), rel=1e-4)
+
+
+def test_a_known_density_is_learnt_faster_than_draws(tmp_path):
+    """Root-mean-square error of the log density of a trial at the same number of steps, from the same weights."""
+    rng = np.random.default_rng(5)
+    mu = rng.normal(0, 2, (211, 1))
+    y = mu + rng.normal(size=(211, 7))
+    errors = []
+    for simulator in (Shift(), Known()):
+        out = tmp_path / type(simulator).__name__
+        settings = {"batch_size": 32, "trials": (7, 13), "held_out": 16, "evaluate_every": 200, "progress": False}
+        net = train(simulator, TINY, steps=400, learning_rate=5e-3, seed=3, out=out, workers=0, **settings)
+        with torch.no_grad():
+            told = Predictive(net, {}, trials=7, params={"mu": mu[:, 0]}).conditionals(torch.as_tensor(y))
+        errors.append(np.sqrt(np.mean((told.numpy() - stats.norm.logpdf(y, mu)) ** 2)))
+    assert errors[1] < 0.8 * errors[0]
 
 
 def test_exchangeable_training_reaches_the_exact_density(tmp_path):

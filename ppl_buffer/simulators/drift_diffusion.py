@@ -81,6 +81,26 @@ def decision_time(rng: np.random.Generator, drift: Any, boundary: Any, starting_
     return np.bincount(row, time, minlength=choice.size).reshape(choice.shape)
 
 
+def decision_log_density(time: Any, drift: Any, boundary: Any, starting_point: Any, choice: Any) -> np.ndarray:
+    """Log density of reaching the boundary that was chosen first, and at this time, in nats; arguments broadcast.
+
+    Args:
+        time: seconds since the evidence started; the density is 0 up to 0.
+        drift: evidence a second, of a diffusion with unit variance a second.
+        boundary: separation of the boundaries, above 0.
+        starting_point: where evidence starts, as a share of the separation, in (0, 1).
+        choice: which boundary is reached, 1 = upper, 0 = lower.
+    """
+    time, drift, width, start, choice = np.broadcast_arrays(time, drift, boundary, starting_point, choice)
+    possible = time > 0
+    # On the scale on which the boundaries are 1 apart.
+    scaled = np.where(possible, time, 1.0) / width**2
+    distance, towards = np.where(choice == 1, 1 - start, start), np.where(choice == 1, drift, -drift) * width
+    alone = np.log(distance) - 0.5 * np.log(2 * math.pi * scaled**3) - 0.5 * (distance - towards * scaled) ** 2 / scaled
+    untouched = _untouched(scaled.ravel(), distance.ravel()).reshape(scaled.shape)
+    return np.where(possible, alone + np.log(untouched) - 2 * np.log(width), -np.inf)
+
+
 def _passage(rng: np.random.Generator, distance: np.ndarray, speed: np.ndarray) -> np.ndarray:
     """Time to a boundary at `distance` of at most 1/2, of paths that reach it before the other one at 1 - distance."""
     time = np.empty(distance.size)

@@ -12,7 +12,12 @@ import numpy as np
 
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Categorical, Interval, Positive, Real, Schema
-from ppl_buffer.simulators.drift_diffusion import check_params, choice_probability, decision_time
+from ppl_buffer.simulators.drift_diffusion import (
+    check_params,
+    choice_probability,
+    decision_log_density,
+    decision_time,
+)
 from ppl_buffer.simulators.selection_task import SelectionTask
 
 Arrays = dict[str, np.ndarray]
@@ -158,6 +163,19 @@ class RLDriftDiffusion(SelectionTask):
         again = (uniform < choice_probability(drift, boundary, 0.5)).astype(int)
         rt = checked["non_decision_time"][:, None, None] + decision_time(rng, drift, boundary, 0.5, again)
         return {"choice": again, "rt": rt}
+
+    def log_density(self, params: Arrays, data: Arrays) -> np.ndarray:
+        """Log density of each trial's choice and response time together, given the trials before it, (size, trials).
+
+        Args:
+            params: dict name -> (size,).
+            data: inputs, ``choice``, ``rt`` and ``reward``, each (size, trials).
+        """
+        checked = check_params(self.schema, params)
+        choice, reward = np.asarray(data["choice"], dtype=int), np.asarray(data["reward"], dtype=float)
+        drift = self._drifts(checked, self.shown(data, *choice.shape), lambda k, _: (choice[:, k], reward[:, k]))
+        time = data["rt"] - checked["non_decision_time"][:, None]
+        return decision_log_density(time, drift, checked["boundary"][:, None], 0.5, choice)
 
     def _drifts(
         self,

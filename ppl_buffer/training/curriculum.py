@@ -23,7 +23,9 @@ from ppl_buffer.training.simulator import (
     draw_data,
     draw_params,
     find_legal,
+    gives_log_density,
     has_told_prior,
+    log_density,
     special_values,
 )
 
@@ -117,9 +119,10 @@ class Batch:
         data: arrays in nested dicts, the data set first: ``params`` name -> (B,), ``told`` (B, R, P) bool (absent
             without parameters), ``context`` (absent if empty) and ``buffer``, each group -> name -> (B, 1, trials),
             ``targets`` with ``inputs`` and ``outcomes``, ``redrawn`` name -> (B, 1, T, redraws - 1), the targets'
-            outcomes drawn again (absent where there are none), ``probabilities`` (B, 1, T, n) where the simulator knows
-            them, and ``visible`` (B, R or 1, T), the buffer tokens that a target sees (absent where target t sees the
-            first t). None if the simulator gave too few legal data sets.
+            outcomes drawn again (absent where there are none), ``told_log_density`` (B, 1, T), the model's own of the
+            targets, all told (absent where the simulator has none), ``probabilities`` (B, 1, T, n) where the simulator
+            knows them, and ``visible`` (B, R or 1, T), the buffer tokens that a target sees (absent where target t
+            sees the first t). None if the simulator gave too few legal data sets.
         counts: data sets drawn and dropped.
     """
 
@@ -156,6 +159,11 @@ def make_batch(simulator: Simulator, settings: Settings, seed: int, step: int, s
         arrays, chosen = _ordered(schema, params, told, data, probabilities), data
     else:
         arrays, chosen = _exchangeable(schema, rng, params, told, data, probabilities, context, trials)
+    # Not of the held-out loss: it stays what it is, nats of a trial.
+    if stream == TRAINING and gives_log_density(simulator):
+        arrays["told_log_density"] = log_density(simulator, params, chosen).astype(np.float32)[:, None]
+        if tell_all:
+            return Batch(arrays, counts)
     if settings.redraws > 1:
         again = draw_again(simulator, rng, params, chosen, settings.redraws - 1)
         arrays["redrawn"] = {name: x.astype(np.float32)[:, None] for name, x in again.items()}

@@ -20,11 +20,11 @@ _LARGE_ERROR = 0.5
 class Loss(torch.nn.Module):
     """Mean negative log density of a trial, in nats, over a batch's told-sets, data sets, targets and their redraws.
 
-    Where the batch knows the model's own log density of the targets (lessons), these are not counted in the mean.
-    Instead, Huber's loss of the network's log densities is added: of each trial, and of the first n trials, divided by
-    the root of n. Near the truth half the squared error of a draw's log density is, on average, the Kullback-Leibler
-    divergence; but it has no noise, it counts for data that the model does not draw, and errors of one sign that add up
-    over trials cost more.
+    Where the batch knows the model's own log density of the targets (lessons; and where all is told, of simulators that
+    give it), these are not counted in the mean. Instead, Huber's loss of the network's log densities is added: of each
+    trial, and of the first n trials, divided by the root of n. Near the truth half the squared error of a draw's log
+    density is, on average, the Kullback-Leibler divergence; but it has no noise, it counts for data that the model does
+    not draw, and errors of one sign that add up over trials cost more.
 
     Args:
         net: the network.
@@ -69,6 +69,12 @@ class Loss(torch.nn.Module):
             own, again = log_prob[0], log_prob[1:]
             return _error(own - batch["log_density"]) - again.mean()
         by_set = -log_prob.movedim(-2, -1).flatten(0, -2).mean(0)
+        if "told_log_density" in batch:
+            truth = batch["told_log_density"]
+            own = _log_prob(net, representation[:, :1], targets["outcomes"], None)
+            # Rounded to single precision, an outcome may lie on its bound, where nothing is to be learnt.
+            error = torch.where(truth.isfinite(), own - truth.clamp(min=torch.finfo(truth.dtype).min), 0.0)
+            by_set = torch.cat([_error(error)[None], by_set[1:]])
         if self.told_weight is None or len(by_set) == 1:
             return by_set.mean()
         return self.told_weight * by_set[0] + (1 - self.told_weight) * by_set[1:].mean()

@@ -45,6 +45,11 @@ class Simulator(Protocol):
             that visits some of it more often: its ends, or wherever the likelihood has much structure. What data are
             likely given all parameters does not depend on where these come from; so half of the batches of simulated
             data then tell all parameters, drawn from it.
+        log_density: ``log_density(params, data)`` is the log density (size, trials), in nats, of the outcomes of each
+            trial together, given all parameters (size,) and the trials before it in ``data`` (inputs, outcomes and
+            feedback, each (size, trials)); with the lapses that the schema states; -inf where it is 0. For a model
+            whose likelihood can be computed: where all parameters are told the network then learns the number itself,
+            which has no noise. It must be the likelihood: not the density given latent states that the simulator drew.
         special_values: dict parameter -> value without prior mass at which the likelihood must hold all the same
             (a noise of exactly 0). Where every told-set of a data set tells the parameter, it takes that value with
             probability 1/2; never where it is hidden, which would change the prior that is integrated over.
@@ -169,6 +174,36 @@ def priors(simulator: Simulator) -> Mapping[str, Prior]:
 def has_told_prior(simulator: Simulator) -> bool:
     """Whether told parameters have a distribution of their own."""
     return callable(getattr(simulator, "told_prior", None)) and bool(simulator.schema.params)
+
+
+def gives_log_density(simulator: Simulator) -> bool:
+    """Whether the simulator knows how likely outcomes are, given all parameters."""
+    return callable(getattr(simulator, "log_density", None)) and bool(simulator.schema.params)
+
+
+def log_density(simulator: Simulator, params: Arrays, data: Arrays) -> np.ndarray:
+    """The simulator's log density of each trial, (size, trials), checked, of the numbers that the network will read.
+
+    Args:
+        simulator: one that has ``log_density``.
+        params: dict name -> (size,).
+        data: inputs, outcomes and feedback, each (size, trials).
+
+    Raises:
+        ValueError: if it is not of that shape, or +inf or NaN anywhere.
+    """
+    schema = simulator.schema
+    shape = next(iter(data[name].shape for name in schema.outcomes))
+    # In double precision, but of numbers as rounded as the network reads them: near a bound that moves a density.
+    read = [{name: x.astype(np.float32).astype(float) for name, x in values.items()} for values in (params, data)]
+    found: np.ndarray = np.asarray(simulator.log_density(*read), dtype=float)  # type: ignore[attr-defined]
+    wrong = np.isnan(found) | np.isposinf(found)
+    if found.shape != shape or wrong.any():
+        raise ValueError(
+            f"simulator.log_density: expected numbers below infinity, of shape {shape}, got shape {found.shape} with "
+            f"{int(wrong.sum())} others"
+        )
+    return found
 
 
 def gives_probabilities(simulator: Simulator) -> bool:
