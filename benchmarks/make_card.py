@@ -84,14 +84,10 @@ lessons, and that from the weights of `multisensory_rho1`. In that run the cosin
 3,500 steps, after step 442 moved to end at 1,700, after step 1,700 to end at 6,000, and after step 6,000 to end at
 10,500. From there each target's outcomes were drawn 16 times and 70 % of the batches, in place of a quarter, had no
 context; the cosine was to end at 17,500, and after step 10,978 at 15,500.""",
-    "rlddm": """In these steps (told weight 0.3, a rate of 0.0003) half of the batches tell all parameters, drawn from
-a distribution of their own, and where all is told the network learned the simulator's own log density in place of
-draws. 4,000 steps at 0.0004 with a told weight of 0.9 went before; before them, 5,000 at 0.0006 (weight 0.8, each
-target's outcomes drawn eight times) and 6,000 at 0.0005 (weight 0.9, four times, told parameters from the prior) from
-simulation alone, and the 34,000 of the recipe. In those the cosine of the learning rate was planned for 6,000 steps,
-after step 3,377 moved to end at 4,400, after step 4,400 to end at 11,000, after step 7,331 to end at 9,300, after
-step 9,300 to end at 19,000, from there at 30,000, after step 22,967 at 25,000, and after step 25,000 at 34,000. From
-step 19,449 each target's outcomes were drawn four times and the sets that tell all parameters had a weight of 0.9.""",
+    "rlddm": """The cosine of the learning rate was planned for 6,000 steps, after step 3,377 moved to end at 4,400,
+after step 4,400 to end at 11,000, after step 7,331 to end at 9,300, after step 9,300 to end at 19,000, from there at
+30,000, after step 22,967 at 25,000, and after step 25,000 at 34,000. From step 19,449 each target's outcomes were drawn
+four times and the sets that tell all parameters had a weight of 0.9.""",
 }
 
 
