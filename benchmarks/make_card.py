@@ -87,7 +87,8 @@ context; the cosine was to end at 17,500, and after step 10,978 at 15,500.""",
     "rlddm": """The cosine of the learning rate was planned for 6,000 steps, after step 3,377 moved to end at 4,400,
 after step 4,400 to end at 11,000, after step 7,331 to end at 9,300, after step 9,300 to end at 19,000, from there at
 30,000, after step 22,967 at 25,000, and after step 25,000 at 34,000. From step 19,449 each target's outcomes were drawn
-four times and the sets that tell all parameters had a weight of 0.9.""",
+four times and the sets that tell all parameters had a weight of 0.9. All of it is from simulation, with parameters from
+the prior: the simulator's `told_prior` and `log_density`, which a run of the script uses today, came later.""",
 }
 
 

@@ -56,6 +56,7 @@ RECIPES: dict[str, tuple[Any, dict[str, Any]]] = {
         pb.simulators.CollapsingDriftDiffusion(),
         {"steps": 4_000, "batch_size": 64, "trials": (8, 256), "context": (0, 256)},
     ),
+    # Half of the batches tell all, so that 0.8 weighs the other sets as 0.9 did without those.
     "rlddm": (
         pb.simulators.RLDriftDiffusion(),
         {"steps": 34_000, "trials": (40, 400), "told_weight": 0.8, "redraws": 4},

@@ -85,7 +85,8 @@ def decision_log_density(time: Any, drift: Any, boundary: Any, starting_point: A
     """Log density of reaching the boundary that was chosen first, and at this time, in nats; arguments broadcast.
 
     Args:
-        time: seconds since the evidence started; the density is 0 up to 0.
+        time: seconds since the evidence started, of at most 100 squares of the boundary, which no path outlasts; the
+            density is 0 up to 0.
         drift: evidence a second, of a diffusion with unit variance a second.
         boundary: separation of the boundaries, above 0.
         starting_point: where evidence starts, as a share of the separation, in (0, 1).

@@ -156,8 +156,7 @@ class RLDriftDiffusion(SelectionTask):
             ``choice`` and ``rt``, each (size, trials, count).
         """
         checked = check_params(self.schema, params)
-        choice, reward = np.asarray(data["choice"], dtype=int), np.asarray(data["reward"], dtype=float)
-        drift = self._drifts(checked, self.shown(data, *choice.shape), lambda k, _: (choice[:, k], reward[:, k]))
+        drift, choice = self._observed_drifts(checked, data)
         drift, boundary = drift[..., None], checked["boundary"][:, None, None]
         uniform = rng.random((*choice.shape, count))
         again = (uniform < choice_probability(drift, boundary, 0.5)).astype(int)
@@ -172,10 +171,15 @@ class RLDriftDiffusion(SelectionTask):
             data: inputs, ``choice``, ``rt`` and ``reward``, each (size, trials).
         """
         checked = check_params(self.schema, params)
-        choice, reward = np.asarray(data["choice"], dtype=int), np.asarray(data["reward"], dtype=float)
-        drift = self._drifts(checked, self.shown(data, *choice.shape), lambda k, _: (choice[:, k], reward[:, k]))
+        drift, choice = self._observed_drifts(checked, data)
         time = data["rt"] - checked["non_decision_time"][:, None]
         return decision_log_density(time, drift, checked["boundary"][:, None], 0.5, choice)
+
+    def _observed_drifts(self, params: Arrays, data: Arrays) -> tuple[np.ndarray, np.ndarray]:
+        """The drift of each trial given the trials before it as they were, and its choice: both (size, trials)."""
+        choice, reward = np.asarray(data["choice"], dtype=int), np.asarray(data["reward"], dtype=float)
+        pair = self.shown(data, *choice.shape)
+        return self._drifts(params, pair, lambda k, _: (choice[:, k], reward[:, k])), choice
 
     def _drifts(
         self,

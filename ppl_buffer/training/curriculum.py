@@ -160,11 +160,11 @@ def make_batch(simulator: Simulator, settings: Settings, seed: int, step: int, s
     else:
         arrays, chosen = _exchangeable(schema, rng, params, told, data, probabilities, context, trials)
     # Not of the held-out loss: it stays what it is, nats of a trial.
-    if stream == TRAINING and gives_log_density(simulator):
+    known = stream == TRAINING and gives_log_density(simulator)
+    if known:
         arrays["told_log_density"] = log_density(simulator, params, chosen).astype(np.float32)[:, None]
-        if tell_all:
-            return Batch(arrays, counts)
-    if settings.redraws > 1:
+    # Of the set that tells all, which has its density, no outcome is drawn again.
+    if settings.redraws > 1 and told.shape[1] > int(known):
         again = draw_again(simulator, rng, params, chosen, settings.redraws - 1)
         arrays["redrawn"] = {name: x.astype(np.float32)[:, None] for name, x in again.items()}
     return Batch(arrays, counts)

@@ -64,17 +64,20 @@ class Loss(torch.nn.Module):
             outcomes = {
                 name: torch.cat([x[None], batch["redrawn"][name].movedim(-1, 0)]) for name, x in outcomes.items()
             }
-        log_prob = _log_prob(net, representation, outcomes, batch.get("probabilities"))
+        probabilities = batch.get("probabilities")
         if "log_density" in batch:
-            own, again = log_prob[0], log_prob[1:]
-            return _error(own - batch["log_density"]) - again.mean()
+            log_prob = _log_prob(net, representation, outcomes, probabilities)
+            return _error(log_prob[0] - batch["log_density"]) - log_prob[1:].mean()
+        known = "told_log_density" in batch
+        drawn = representation[:, 1:] if known else representation
+        log_prob = _log_prob(net, drawn, outcomes, probabilities)
         by_set = -log_prob.movedim(-2, -1).flatten(0, -2).mean(0)
-        if "told_log_density" in batch:
+        if known:
             truth = batch["told_log_density"]
             own = _log_prob(net, representation[:, :1], targets["outcomes"], None)
             # Rounded to single precision, an outcome may lie on its bound, where nothing is to be learnt.
             error = torch.where(truth.isfinite(), own - truth.clamp(min=torch.finfo(truth.dtype).min), 0.0)
-            by_set = torch.cat([_error(error)[None], by_set[1:]])
+            by_set = torch.cat([_error(error)[None], by_set])
         if self.told_weight is None or len(by_set) == 1:
             return by_set.mean()
         return self.told_weight * by_set[0] + (1 - self.told_weight) * by_set[1:].mean()
