@@ -133,16 +133,15 @@ def main(arguments: list[str] | None = None) -> None:
                 [backend, kind, context, trials, draws, seconds["rollout"], seconds["speculative"]]
                 + [found["times_faster"], found["acceptance_rate"], found["passes"]]
             )
-            if (context, trials, draws) == FUNCTIONS[0]:
-                what = f"{backend}: speculative over plain rollout, N=1024, K=64, S=1"
+            if (kind, context, trials, draws) == cells[0]:
+                what = f"{backend}: speculative over plain rollout, N={context}, K={trials}, S={draws}"
                 bars.append(bar(what, found["times_faster"], least=BAR))
     print_table(
         "Drawing by speculative rollout",
         ["backend", "network", "N", "K", "S", "rollout (ms)", "speculative (ms)", "times faster", "accepted", "passes"],
         rows,
     )
-    if bars:
-        print_bars(bars)
+    print_bars(bars)
     write_results(
         "speculative", {"gp": options.gp, "learner": options.learner, "cells": results, "bars": bars}, options.out
     )
