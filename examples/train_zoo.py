@@ -65,7 +65,7 @@ RECIPES: dict[str, tuple[Any, dict[str, Any]]] = {
 # Steps more at a lower rate, for a network that has had those above; docs/design.md says what they give, and the card
 # which of them the shipped network has had.
 REFINED: dict[str, dict[str, Any]] = {
-    "rlddm": {"steps": 9_000, "learning_rate": 4e-4, "redraws": 1, "told_weight": 0.7}
+    "rlddm": {"steps": 9_000, "learning_rate": 4e-4, "redraws": 1, "told_weight": 0.7, "known_density": True}
 }
 # For a joint density that is nearer to the model's evidence: steps more, most of their batches from data in which the
 # model need not hold, by a network that grows for it. The shipped networks have had such steps after those above; their

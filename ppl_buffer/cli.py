@@ -449,6 +449,9 @@ def train(
     told_weight: Annotated[
         float | None, typer.Option(help="Weight of the data sets whose parameters are all told; 0.9: likelihood first.")
     ] = None,
+    known_density: Annotated[
+        bool, typer.Option("--known-density", help="Learn the simulator's own log_density where all is told; last.")
+    ] = False,
     start: Annotated[
         str | None,
         typer.Option(help="A checkpoint, or a name of the zoo, to start from; --depth and --fine-scales grow it."),
@@ -475,8 +478,8 @@ def train(
         net = pb.train(
             task, config, start=begun, lessons=lessons, steps=steps, seed=seed, out=folder,
             batch_size=batch_size, trials=_range("trials", trials), context=_range("context", context),
-            optimizer=optimizer, redraws=redraws, told_weight=told_weight, held_out=held_out, minutes=minutes,
-            progress=progress,
+            optimizer=optimizer, redraws=redraws, told_weight=told_weight, known_density=known_density,
+            held_out=held_out, minutes=minutes, progress=progress,
         )  # fmt: skip
         path = folder / f"{simulator.partition(':')[2]}.safetensors"
         pb.save(net, path)

@@ -264,6 +264,8 @@ def test_train_goes_from_a_module_to_a_checkpoint(tmp_path, monkeypatch):
     (tmp_path / "my_coin_module.py").write_text(
         textwrap.dedent(
             """
+            import numpy as np
+
             import ppl_buffer as pb
 
             class Coin:
@@ -277,6 +279,9 @@ def test_train_goes_from_a_module_to_a_checkpoint(tmp_path, monkeypatch):
                     return {}
                 def simulate(self, rng, params, inputs, trials):
                     return {"side": (rng.random((len(params["p"]), trials)) < params["p"][:, None]).astype(int)}
+                def log_density(self, params, data):
+                    p = params["p"][:, None]
+                    return np.log(np.where(data["side"] == 1, p, 1 - p))
             """
         )
     )
@@ -293,10 +298,11 @@ def test_train_goes_from_a_module_to_a_checkpoint(tmp_path, monkeypatch):
     pb.prepare_lessons(net, coin, sets=2, trials=5, out="lessons", progress=False)
     done = run("train", "my_coin_module:Coin", "--steps", 2, "--out", "taught", "--start", "runs/Coin/Coin.safetensors",
                "--depth", 3, "--fine-scales", 1, "--lessons", "lessons", "--batch-size", 3, "--trials", "2-5",
-               "--held-out", 4, "--no-progress")  # fmt: skip
+               "--known-density", "--held-out", 4, "--no-progress")  # fmt: skip
     assert done.exit_code == 0, done.output
     taught = pb.load("taught/Coin.safetensors", backend="torch")
-    assert taught.record.provenance["lessons"]["sets"] == 4
+    assert taught.record.provenance["lessons"]["sets"] == 4 and taught.record.provenance["known_density"]
+    assert not net.record.provenance["known_density"]
     assert taught.config == replace(net.config, depth=3, fine_scales=1)
     done = run("train", "my_coin_module:Coin", "--start", "runs/Coin/Coin.safetensors", "--mlp", 16)
     assert done.exit_code == 1 and "config: expected none, or that of start" in done.output

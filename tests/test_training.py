@@ -260,8 +260,7 @@ def test_contexts_are_log_uniform():
 def test_redraws_change_nothing_else(simulator):
     once, often = (Settings(batch_size=5, trials=(2, 11), context=(0, 3), redraws=count) for count in (1, 4))
     for step in range(3):
-        # Of the held-out batches, since those that tell all of a known density have nothing to draw again.
-        plain, batch = (make_batch(simulator, settings, 2, step, HELD_OUT).data for settings in (once, often))
+        plain, batch = (make_batch(simulator, settings, 2, step).data for settings in (once, often))
         again = batch.pop("redrawn")
         same_batches(plain, batch)
         outcomes = batch["targets"]["outcomes"]
@@ -365,7 +364,8 @@ def test_batches_hold_the_density_that_the_simulator_knows():
         def told_prior(self, rng, size):
             return {"mu": rng.uniform(5, 7, size)}
 
-    settings = Settings(batch_size=11, trials=(2, 5), context=(0, 3), redraws=4)
+    without = Settings(batch_size=11, trials=(2, 5), context=(0, 3), redraws=4)
+    settings = replace(without, known_density=True)
     kinds = set()
     for step in range(20):
         batch = make_batch(Often(), settings, 3, step).data
@@ -373,7 +373,8 @@ def test_batches_hold_the_density_that_the_simulator_knows():
         np.testing.assert_allclose(batch["told_log_density"], stats.norm.logpdf(y, mu), rtol=2e-6)
         # Where nothing is hidden no outcome is drawn again: the density has no noise.
         kinds.add((batch["told"].shape[1], "redrawn" in batch))
-        assert "told_log_density" not in make_batch(Often(), settings, 3, step, HELD_OUT).data
+        for data in (make_batch(Often(), settings, 3, step, HELD_OUT).data, make_batch(Often(), without, 3, step).data):
+            assert "told_log_density" not in data and "redrawn" in data
     assert kinds == {(1, False), (2, True)}
 
 
@@ -388,7 +389,7 @@ def test_a_density_that_does_not_fit_is_refused(change, message):
     broken = type("Broken", (Known,), {"log_density": lambda self, *given: change(Known.log_density(self, *given))})
     with pytest.raises(ValueError, match=message):
         for step in range(9):
-            make_batch(broken(), Settings(batch_size=7, trials=(3, 5), context=(0, 3)), 3, step)
+            make_batch(broken(), Settings(batch_size=7, trials=(3, 5), context=(0, 3), known_density=True), 3, step)
 
 
 def test_redrawn_data_sets_keep_their_told_sets():
@@ -752,14 +753,17 @@ def test_a_known_density_is_learnt_faster_than_draws(tmp_path):
     mu = rng.normal(0, 2, (211, 1))
     y = mu + rng.normal(size=(211, 7))
     errors = []
-    for simulator in (Shift(), Known()):
-        out = tmp_path / type(simulator).__name__
-        settings = {"batch_size": 32, "trials": (7, 13), "held_out": 16, "evaluate_every": 200, "progress": False}
-        net = train(simulator, TINY, steps=400, learning_rate=5e-3, seed=3, out=out, workers=0, **settings)
+    settings = {"batch_size": 32, "trials": (7, 13), "held_out": 16, "evaluate_every": 200, "progress": False}
+    settings |= {"steps": 400, "learning_rate": 5e-3, "seed": 3, "workers": 0}
+    for known in (False, True):
+        net = train(Known(), TINY, out=tmp_path / f"known {known}", known_density=known, **settings)
         with torch.no_grad():
             told = Predictive(net, {}, trials=7, params={"mu": mu[:, 0]}).conditionals(torch.as_tensor(y))
         errors.append(np.sqrt(np.mean((told.numpy() - stats.norm.logpdf(y, mu)) ** 2)))
+        assert net.record.provenance["known_density"] is known
     assert errors[1] < 0.8 * errors[0]
+    with pytest.raises(ValueError, match="known_density: expected False, or a simulator .*, got True with Shift"):
+        train(Shift(), TINY, out=tmp_path / "unknown", known_density=True, **settings)
 
 
 def test_exchangeable_training_reaches_the_exact_density(tmp_path):

@@ -23,7 +23,6 @@ from ppl_buffer.training.simulator import (
     draw_data,
     draw_params,
     find_legal,
-    gives_log_density,
     has_told_prior,
     log_density,
     special_values,
@@ -68,6 +67,7 @@ class Settings:
             one pass start without one.
         redraws: how often the outcomes of a target are drawn, each time given the same parameters and past; the loss
             is the mean over them.
+        known_density: where all parameters are told, batches hold the simulator's own log density.
 
     Raises:
         ValueError: if a number is not an integer, too small, or a range not in order, or a share not in [0, 1].
@@ -79,6 +79,7 @@ class Settings:
     told_sets: int = 2
     no_context: float = 0.25
     redraws: int = 1
+    known_density: bool = False
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "told_sets", "redraws"):
@@ -120,7 +121,7 @@ class Batch:
             without parameters), ``context`` (absent if empty) and ``buffer``, each group -> name -> (B, 1, trials),
             ``targets`` with ``inputs`` and ``outcomes``, ``redrawn`` name -> (B, 1, T, redraws - 1), the targets'
             outcomes drawn again (absent where there are none), ``told_log_density`` (B, 1, T), the model's own of the
-            targets, all told (absent where the simulator has none), ``probabilities`` (B, 1, T, n) where the simulator
+            targets, all told (absent unless it is to be learnt), ``probabilities`` (B, 1, T, n) where the simulator
             knows them, and ``visible`` (B, R or 1, T), the buffer tokens that a target sees (absent where target t
             sees the first t). None if the simulator gave too few legal data sets.
         counts: data sets drawn and dropped.
@@ -160,7 +161,7 @@ def make_batch(simulator: Simulator, settings: Settings, seed: int, step: int, s
     else:
         arrays, chosen = _exchangeable(schema, rng, params, told, data, probabilities, context, trials)
     # Not of the held-out loss: it stays what it is, nats of a trial.
-    known = stream == TRAINING and gives_log_density(simulator)
+    known = stream == TRAINING and settings.known_density
     if known:
         arrays["told_log_density"] = log_density(simulator, params, chosen).astype(np.float32)[:, None]
     # Of the set that tells all, which has its density, no outcome is drawn again.

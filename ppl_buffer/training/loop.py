@@ -30,7 +30,14 @@ from ppl_buffer.torch.network import Network
 from ppl_buffer.training.curriculum import HELD_OUT, Batch, Settings, Tree, map_arrays
 from ppl_buffer.training.lessons import Lessons
 from ppl_buffer.training.run import BEST, CURVE, LOG, STATE, Plan, Run
-from ppl_buffer.training.simulator import Counts, Simulator, check_redraws, check_simulator, name_of
+from ppl_buffer.training.simulator import (
+    Counts,
+    Simulator,
+    check_known_density,
+    check_redraws,
+    check_simulator,
+    name_of,
+)
 
 # Seconds between two writes of the state and the loss curve, beside those of the state at each evaluation.
 _SAVE_EVERY = 60.0
@@ -56,6 +63,7 @@ def train(
     told_weight: float | None = None,
     no_context: float = 0.25,
     redraws: int = 1,
+    known_density: bool = False,
     start: Any = None,
     lessons: Lessons | str | os.PathLike[str] | None = None,
     lessons_share: float = 0.5,
@@ -102,6 +110,9 @@ def train(
         redraws: how often the outcomes of a target are drawn, each time given the same parameters and past: most of
             the gradient's noise is theirs, and a redraw costs the heads alone. For simulators whose trials are
             independent given the parameters, or that have a method ``redraw``.
+        known_density: where all parameters are told, learn the simulator's own ``log_density`` in place of draws. For
+            the last steps of a likelihood, with `start` and a low learning rate; early on it costs more than it gives
+            (`docs/design.md`).
         start: a trained network, or what `load` takes, to start from instead of random weights: fine-tuning, or the
             network of a similar simulator. Its schema must be the same; `config` is taken from it, unless one is given
             with more layers (`depth`) or more `fine_scales`: then the network grows, and predicts the same at first.
@@ -156,8 +167,10 @@ def train(
     start = None if start is None else _start_from(start, simulator, config)
     lessons = None if lessons is None else _lessons_for(lessons, simulator)
     device = _device(accelerator)
-    settings = Settings(batch_size, trials, context, told_sets, no_context, redraws)
+    settings = Settings(batch_size, trials, context, told_sets, no_context, redraws, bool(known_density))
     check_redraws(simulator, settings.redraws)
+    if known_density:
+        check_known_density(simulator)
     if settings.least_size(simulator.schema) < devices:
         raise ValueError(
             f"devices: expected at most {settings.least_size(simulator.schema)}, the data sets in a batch of the "

@@ -96,8 +96,6 @@ class Plan:
         }
         if protocol.has_told_prior(self.simulator):
             described["told_prior"] = True
-        if protocol.gives_log_density(self.simulator):
-            described["log_density"] = True
         if self.lessons is not None:
             described["lessons"] = {**self.lessons.description, "sets": len(self.lessons), "share": self.lessons_share}
         return json.loads(json.dumps(described))

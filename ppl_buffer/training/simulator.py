@@ -48,8 +48,9 @@ class Simulator(Protocol):
         log_density: ``log_density(params, data)`` is the log density (size, trials), in nats, of the outcomes of each
             trial together, given all parameters (size,) and the trials before it in ``data`` (inputs, outcomes and
             feedback, each (size, trials)); with the lapses that the schema states; -inf where it is 0. For a model
-            whose likelihood can be computed: where all parameters are told the network then learns the number itself,
-            which has no noise. It must be the likelihood: not the density given latent states that the simulator drew.
+            whose likelihood can be computed: with `train(known_density=True)` the network learns the number itself,
+            which has no noise, where all parameters are told. It must be the likelihood: not the density given latent
+            states that the simulator drew.
         special_values: dict parameter -> value without prior mass at which the likelihood must hold all the same
             (a noise of exactly 0). Where every told-set of a data set tells the parameter, it takes that value with
             probability 1/2; never where it is hidden, which would change the prior that is integrated over.
@@ -176,9 +177,17 @@ def has_told_prior(simulator: Simulator) -> bool:
     return callable(getattr(simulator, "told_prior", None)) and bool(simulator.schema.params)
 
 
-def gives_log_density(simulator: Simulator) -> bool:
-    """Whether the simulator knows how likely outcomes are, given all parameters."""
-    return callable(getattr(simulator, "log_density", None)) and bool(simulator.schema.params)
+def check_known_density(simulator: Simulator) -> None:
+    """Refuse to learn a density that nobody knows.
+
+    Raises:
+        ValueError: if the simulator has no method ``log_density``, or its schema no parameters.
+    """
+    if not (callable(getattr(simulator, "log_density", None)) and simulator.schema.params):
+        raise ValueError(
+            f"known_density: expected False, or a simulator with parameters and a method log_density, got True with "
+            f"{type(simulator).__name__}"
+        )
 
 
 def log_density(simulator: Simulator, params: Arrays, data: Arrays) -> np.ndarray:
