@@ -111,8 +111,8 @@ def train(
             the gradient's noise is theirs, and a redraw costs the heads alone. For simulators whose trials are
             independent given the parameters, or that have a method ``redraw``.
         known_density: where all parameters are told, learn the simulator's own ``log_density`` in place of draws. For
-            the last steps of a likelihood, with `start` and a low learning rate; early on it costs more than it gives
-            (`docs/design.md`).
+            the last steps of a likelihood, with `start` and a low learning rate; early in a training it may cost more
+            than it gives (`docs/design.md`).
         start: a trained network, or what `load` takes, to start from instead of random weights: fine-tuning, or the
             network of a similar simulator. Its schema must be the same; `config` is taken from it, unless one is given
             with more layers (`depth`) or more `fine_scales`: then the network grows, and predicts the same at first.
