@@ -9,7 +9,7 @@ values alone). Every read includes the null token. Networks are exchangeable one
 
 from __future__ import annotations
 
-from ppl_buffer.config import Config, feature_size, head_size
+from ppl_buffer.network.config import Config, feature_size, head_size
 from ppl_buffer.schema import Schema
 
 

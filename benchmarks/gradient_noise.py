@@ -18,7 +18,7 @@ import torch
 from harness import parse, print_table, write_results
 
 import ppl_buffer as pb
-from ppl_buffer.training.curriculum import HELD_OUT, Settings, Tree, make_batch, map_arrays
+from ppl_buffer.training.batches import HELD_OUT, Settings, Tree, make_batch, map_arrays
 from ppl_buffer.training.loss import Loss
 
 CASES = {

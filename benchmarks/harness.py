@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 import ppl_buffer
-from ppl_buffer.config import Config, weight_shapes
+from ppl_buffer.network.config import Config, weight_shapes
 from ppl_buffer.schema import Real, Schema
 
 RESULTS = Path(__file__).parent / "results"
@@ -207,12 +207,12 @@ def random_network(config: Config, backend: str, schema: Schema = FUNCTION, seed
     variables = {**schema.params, **schema.inputs, **schema.outcomes, **schema.feedback}
     standardization = {name: (0.0, 1.0) for name in variables}
     if backend == "jax":
-        from ppl_buffer.jax.network import Network
+        from ppl_buffer.network.jax.network import Network
 
         return Network(schema, config, standardization, weights)
     import torch
 
-    from ppl_buffer.torch.network import Network as TorchNetwork
+    from ppl_buffer.network.torch.network import Network as TorchNetwork
 
     net = TorchNetwork(schema, config, standardization)
     with torch.no_grad():

@@ -19,7 +19,7 @@ from typing import Any
 import harness
 
 import ppl_buffer as pb
-from ppl_buffer.config import weight_shapes
+from ppl_buffer.network.config import weight_shapes
 
 PRETRAINED = Path(pb.__file__).parent / "pretrained"
 # What no file records.

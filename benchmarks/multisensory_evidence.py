@@ -24,8 +24,8 @@ import numpy as np
 from multisensory_evidence_truth import RHOS, simulated
 
 import ppl_buffer as pb
-from ppl_buffer.checkpoint import write_atomic
 from ppl_buffer.datasets import audiovisual_localization
+from ppl_buffer.files import write_atomic
 
 GROUPS = ("people", "simulated")
 

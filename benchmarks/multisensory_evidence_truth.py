@@ -37,8 +37,8 @@ from scipy.special import gammaln, logsumexp
 from tqdm import tqdm
 
 import ppl_buffer as pb
-from ppl_buffer.checkpoint import write_atomic
 from ppl_buffer.datasets import audiovisual_localization
+from ppl_buffer.files import write_atomic
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.references.multisensory import NAMES, from_scores, log_likelihood  # noqa: E402

@@ -36,7 +36,7 @@ from scipy.special import softmax
 
 import ppl_buffer as pb
 from ppl_buffer.numpyro import JointPredictive
-from ppl_buffer.trials import stack_value
+from ppl_buffer.schema import stack_value
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.references import drift_diffusion, noisy_q, rl_drift_diffusion  # noqa: E402

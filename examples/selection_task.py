@@ -31,7 +31,7 @@ import numpyro
 import ppl_buffer as pb
 from ppl_buffer import plots
 from ppl_buffer.datasets import selection_task, simulated_selection_task
-from ppl_buffer.fitting import fit
+from ppl_buffer.workflow.fit import fit
 
 
 def main() -> None:
@@ -59,7 +59,7 @@ def main() -> None:
 
     # The likelihood, and the rule that rewards drawn choices: without it no data sets could be drawn.
     net, task = pb.load("noisy_q", backend="jax"), pb.simulators.NoisyQ()
-    # People are draws from one population: `ppl_buffer.fitting.model` is the NumPyro model.
+    # People are draws from one population: `ppl_buffer.workflow.fit.model` is the NumPyro model.
     found = fit(net, trials, environment=task.environment, seed=options.seed, **sampling)
     print(found.summary[found.summary.index.str.endswith(("_group", "_spread"))].to_string())
     print(f"R-hat at most {found.r_hat:.3f}, effective sample size at least {found.effective:.0f}, "

@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ppl_buffer import diagnostics, simulators
-from ppl_buffer.checkpoint import TrainingRecord, load, save, zoo
-from ppl_buffer.config import Config
-from ppl_buffer.evidence import Evidence, compare, log_evidence
-from ppl_buffer.posterior_predictive import Simulated, posterior_predictive
+from ppl_buffer.inference.evidence import Evidence, compare, log_evidence
+from ppl_buffer.inference.simulation import Simulated, posterior_predictive
+from ppl_buffer.network.checkpoint import load, save
+from ppl_buffer.network.config import Config
+from ppl_buffer.network.record import TrainingRecord
+from ppl_buffer.network.zoo import zoo
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Categorical, Interval, Positive, Real, Schema
-from ppl_buffer.training.lessons import Lessons, prepare_lessons
-from ppl_buffer.training.simulator import Simulator
+from ppl_buffer.simulator import Simulator
+from ppl_buffer.training.distillation import Lessons, prepare_lessons
 
 if TYPE_CHECKING:
     from ppl_buffer.training.loop import train

@@ -1,7 +1,6 @@
 """The joint predictive distribution of a set of trials, as both probabilistic programming languages share it.
 
-`ppl_buffer.numpyro.JointPredictive` and `ppl_buffer.pyro.JointPredictive` add what their ecosystem demands; shapes,
-checks and the ways of combining the backend's functions are here, once. Nothing here imports torch or jax.
+Shapes, checks and the ways of combining the backend's functions are here, once. Nothing here imports torch or jax.
 """
 
 from __future__ import annotations
@@ -17,127 +16,29 @@ from typing import Any
 
 import numpy as np
 
-from ppl_buffer.trials import (
-    Arrangement,
-    Array,
-    Named,
-    as_floating,
-    as_mask,
-    check_legal,
-    check_names,
-    check_trial_arrays,
-    map_leaves,
-    pad_dims,
-    pad_last,
-    split_value,
-    stack_value,
+from ppl_buffer.network.arguments import as_floating, as_mask, check_legal, check_names, check_trial_arrays
+from ppl_buffer.network.backend import backend_of
+from ppl_buffer.network.layout import Arrangement, Array, Named, map_leaves, pad_dims, pad_last
+from ppl_buffer.network.observed import (
+    Encoded,
+    Group,
+    Observed,
+    broadcast_shape,
+    encode_context,
+    require_feedback,
+    warn_longer,
 )
+from ppl_buffer.schema import split_value, stack_value
 
 # Orders that are evaluated at once: enough to keep a processor busy, few enough to fit its memory.
 _ORDERS_AT_ONCE = 16
+
 _OUTSIDE = ("warn", "error", "-inf", "ignore")
+
 _SAMPLING = ("rollout", "speculative")
+
 # Trials that a speculative rollout tests in one pass: see `docs/design.md`.
 LOOKAHEAD = 64
-
-
-def backend_of(net: Any) -> ModuleType:
-    """The backend's `joint` module of a network."""
-    backend = getattr(net, "backend", None)
-    if backend not in ("torch", "jax"):
-        raise ValueError(f"net: expected a network from ppl_buffer.load or ppl_buffer.train, got {type(net).__name__}")
-    return importlib.import_module(f"ppl_buffer.{backend}.joint")
-
-
-def execution_of(net: Any) -> ModuleType:
-    """The backend's `execution` module of a network."""
-    return importlib.import_module(f"ppl_buffer.{net.backend}.execution")
-
-
-@dataclass
-class Encoded:
-    """A context that a network has encoded, to be shared between distributions. Made by `net.encode`.
-
-    Attributes:
-        trials: inputs, outcomes and feedback of the context, each dict name -> (*B, N).
-        mask: (*B, N) bool, which of them exist.
-        cache: what predictions read, arrays (*B, ...).
-    """
-
-    trials: dict[str, Named]
-    mask: Array
-    cache: Any
-
-    @property
-    def batch_shape(self) -> tuple[int, ...]:
-        """Batch dimensions *B of the context."""
-        return tuple(self.mask.shape[:-1])
-
-    @property
-    def size(self) -> int:
-        """Number of context points N, those that do not exist included."""
-        return self.mask.shape[-1]
-
-    def __getitem__(self, index: Any) -> Encoded:
-        """The same of some data sets: indexes the batch dimensions."""
-        return map_leaves(lambda x: x[index], self)
-
-
-@dataclass
-class Group:
-    """People with about as many trials, without the padding that the longest of all needs.
-
-    Attributes:
-        members: (g,), which of the data sets, counted over all batch dimensions.
-        prepared: their targets as far as they do not depend on the parameters, arrays (g, ...), T trials each.
-    """
-
-    members: Array
-    prepared: Any
-
-
-@dataclass
-class Observed:
-    """Observed trials, and all that a network computes of them before it knows the parameters. Made by `net.observe`.
-
-    Index it over its batch dimensions to take a part of the people: ``data[idx]`` inside a subsampling plate. That also
-    drops `groups`, which `jax.vmap` and `scan` over the people cannot take apart: give them ``data[jnp.arange(n)]``.
-
-    Attributes:
-        inputs: dict name -> (*B, K).
-        value: (*B, K) or (*B, K, n_outcomes), as given.
-        feedback: dict name -> (*B, K).
-        trial_mask: (*B, K) bool, which trials exist.
-        context: the encoded context, or None.
-        prepared: targets as far as they do not depend on the parameters, arrays (*B, ...).
-        alone: the same with an empty buffer, where the schema's trials are independent given all parameters.
-        snapshot: a copy of `value` that nobody else can change.
-        groups: `prepared` once more, in groups of data sets of similar length, where that saves work.
-    """
-
-    inputs: Named
-    value: Array
-    feedback: Named
-    trial_mask: Array
-    context: Encoded | None
-    prepared: Any
-    alone: Any
-    snapshot: Array
-    groups: list[Group] | None = None
-
-    @property
-    def batch_shape(self) -> tuple[int, ...]:
-        """Batch dimensions *B."""
-        return tuple(self.trial_mask.shape[:-1])
-
-    @property
-    def trials(self) -> int:
-        """Number of trials K, those that do not exist included."""
-        return self.trial_mask.shape[-1]
-
-    def __getitem__(self, index: Any) -> Observed:
-        """The same of some data sets: indexes the batch dimensions."""
-        return map_leaves(lambda x: x[index], replace(self, groups=None))
 
 
 @dataclass
@@ -171,256 +72,10 @@ class Speculation:
         return int(np.asarray(self.settled).max(initial=0))
 
 
-class NetworkVerbs:
-    """What a user does with a trained network, alike in both backends."""
-
-    backend: str
-    schema: Any
-    config: Any
-    record: Any
-
-    def encode(self, context: Mapping[str, Any]) -> Encoded:
-        """Encode a context once, to share it between distributions.
-
-        Args:
-            context: dict of the schema's inputs, outcomes and feedback, each (*B, N).
-
-        Raises:
-            ValueError: if the model is ordered, or names, shapes or values do not fit the schema.
-        """
-        return encode_context(self, context)
-
-    def observe(
-        self,
-        inputs: Mapping[str, Any],
-        value: Any,
-        *,
-        feedback: Mapping[str, Any] | None = None,
-        trial_mask: Any = None,
-        context: Mapping[str, Any] | Encoded | None = None,
-    ) -> Observed:
-        """Compute once all of a joint density that the parameters do not change.
-
-        Pass the result in place of `inputs`; `log_prob` at this very value then runs the top layers alone.
-
-        Args:
-            inputs: dict name -> (*B, K); {} where the schema has none.
-            value: outcomes, (*B, K) or (*B, K, n_outcomes).
-            feedback: dict name -> (*B, K).
-            trial_mask: (*B, K) bool; False = no such trial.
-            context: dict of inputs, outcomes and feedback, each (*B, N), or what `encode` returned.
-
-        Raises:
-            ValueError: if names, shapes or values do not fit the schema.
-        """
-        return observe_trials(self, inputs, value, feedback=feedback, trial_mask=trial_mask, context=context)
-
-    @property
-    def box(self) -> dict[str, tuple[float, float]]:
-        """Range of each parameter that the training covered; empty for a network that was not trained."""
-        return {} if self.record is None else dict(self.record.box)
-
-    def prior(self) -> dict[str, Any]:
-        """Training prior of each parameter: distributions of NumPyro (JAX network) or Pyro (torch network).
-
-        A parameter whose simulator declared no prior gets the uniform distribution over its trained range. One whose
-        prior is relative to another parameter gets a function of that one's value that returns the distribution;
-        ``net.record.priors[name].relative_to`` names it. In a NumPyro model::
-
-            prior = net.prior()
-            low = numpyro.sample("log_sigma_V_low", prior["log_sigma_V_low"])
-            medium = numpyro.sample("log_sigma_V_med", prior["log_sigma_V_med"](low))
-
-        Raises:
-            ValueError: if the network was not trained.
-        """
-        if self.record is None:
-            raise ValueError("net: expected a trained network, which knows its prior, got an untrained one")
-        language = {"jax": "numpyro", "torch": "pyro"}[self.backend]
-        return importlib.import_module(f"ppl_buffer.{language}").prior_distributions(self.record)
-
-
-def _joint_shape(shapes: Sequence[Sequence[int]], argument: str) -> tuple[int, ...]:
-    try:
-        return tuple(np.broadcast_shapes(*map(tuple, shapes)))
-    except ValueError:
-        raise ValueError(
-            f"{argument}: expected batch dimensions that broadcast, got {[tuple(shape) for shape in shapes]}"
-        ) from None
-
-
 def check_sampling(method: Any) -> None:
     """Refuse an unknown way of drawing values."""
     if method not in _SAMPLING:
         raise ValueError(f"method: expected one of {list(_SAMPLING)}, got {method!r}")
-
-
-def broadcasts_to(shape: Sequence[int], target: Sequence[int]) -> bool:
-    """Whether an array of one shape can be expanded to another."""
-    try:
-        return tuple(np.broadcast_shapes(tuple(shape), tuple(target))) == tuple(target)
-    except ValueError:
-        return False
-
-
-def _check_feedback(net: Any, given: Mapping[str, Any] | None, purpose: str) -> None:
-    if net.schema.feedback and given is None:
-        raise ValueError(
-            f"feedback: expected {list(net.schema.feedback)} to {purpose}, since later trials depend on it; got none"
-        )
-
-
-def encode_context(net: Any, context: Mapping[str, Any] | Encoded, mask: Array | None = None) -> Encoded:
-    """See `NetworkVerbs.encode`."""
-    if isinstance(context, Encoded):
-        return context
-    joint, schema = backend_of(net), net.schema
-    if schema.ordered:
-        raise ValueError(
-            "context: expected none for an ordered model, whose past belongs in the buffer; use "
-            "JointPredictive(...).condition(value) to predict from a history"
-        )
-    variables = {**schema.inputs, **schema.outcomes, **schema.feedback}
-    check_names("context", context, variables)
-    count: Any = None
-    trials = {}
-    for group in ("inputs", "outcomes", "feedback"):
-        part = {name: context[name] for name in getattr(schema, group)}
-        trials[group] = check_trial_arrays(joint, net, "context", part, getattr(schema, group), count, mask)
-        for value in trials[group].values():
-            count = value.shape[-1]
-    if count == 0:
-        raise ValueError("context: expected at least one point, got 0; leave the argument out to predict without one")
-    _warn_longer(net, "context", count, "context")
-    shapes = [value.shape[:-1] for group in trials.values() for value in group.values()]
-    batch = _joint_shape(shapes if mask is None else [*shapes, mask.shape[:-1]], "context")
-    # Where all points exist nobody needs a mask, and reading the context takes less time.
-    whole = mask is None
-    if mask is None:
-        mask = joint.xp.ones_like(next(iter(trials["outcomes"].values()))) > 0
-    trials = {
-        group: {name: joint.xp.broadcast_to(value, (*batch, count)) for name, value in values.items()}
-        for group, values in trials.items()
-    }
-    mask = joint.xp.broadcast_to(mask, (*batch, count))
-    arrangement = Arrangement(joint, batch, [batch])
-    arranged = {group: arrangement.put(values, 1) for group, values in trials.items()}
-    cache = joint.begin(net, arranged, None if whole else arrangement.put({"mask": mask}, 1)["mask"])
-    return Encoded(trials, mask, map_leaves(lambda x: x.reshape((*batch, *x.shape[1:])), cache))
-
-
-def _warn_longer(net: Any, argument: str, count: int, field: str) -> None:
-    if net.record is None:
-        return
-    trained = getattr(net.record, field)
-    if count > trained:
-        what = "points" if field == "context" else "trials"
-        warnings.warn(
-            f"{argument}: {count} {what}, but the network was trained with at most {trained}; its predictions there "
-            f"are extrapolations",
-            stacklevel=4,
-        )
-
-
-def observe_trials(
-    net: Any,
-    inputs: Mapping[str, Any],
-    value: Any,
-    *,
-    feedback: Mapping[str, Any] | None,
-    trial_mask: Any,
-    context: Mapping[str, Any] | Encoded | None,
-) -> Observed:
-    """See `NetworkVerbs.observe`."""
-    joint, schema = backend_of(net), net.schema
-    tail = len(schema.event_shape_tail)
-    value = as_floating(joint, net, "value", value)
-    if value.ndim < 1 + tail:
-        raise ValueError(f"value: expected shape (*batch, trials{', n_outcomes' * tail}), got {tuple(value.shape)}")
-    trials = value.shape[-1 - tail]
-    _check_feedback(net, feedback, "observe data")
-    predictive = Predictive(net, inputs, trials=trials, context=context, feedback=feedback or {}, trial_mask=trial_mask)
-    predictive.check_value_shape(value)
-    mask = predictive.trial_mask
-    if mask is None:
-        mask = joint.xp.ones_like(split_value(schema, value)[next(iter(schema.outcomes))]) > 0
-    for name, column in split_value(schema, value).items():
-        check_legal(joint, f"value[{name!r}]" if tail else "value", schema.outcomes[name], column, mask)
-    batch = _joint_shape([value.shape[: value.ndim - 1 - tail], predictive.batch_shape], "value")
-    shape = (*batch, trials)
-    mask = joint.xp.broadcast_to(mask, shape)
-    arrangement = Arrangement(joint, batch, [batch])
-    arranged, valid = predictive.arrange_trials(arrangement, value)
-    cache = joint.Cache() if predictive.context is None else predictive.arrange_context(arrangement)
-    prepared = joint.observe(net, cache, arranged, valid)
-    alone = joint.empty(net, cache, arranged["inputs"], valid) if schema.independent else None
-
-    def spread(tree: Any) -> Any:
-        return map_leaves(lambda x: x.reshape((*batch, *x.shape[1:])), tree)
-
-    value = joint.copy(joint.xp.broadcast_to(value, (*shape, *schema.event_shape_tail)))
-    return Observed(
-        inputs={name: joint.xp.broadcast_to(x, shape) for name, x in predictive.inputs.items()},
-        value=value,
-        feedback={name: joint.xp.broadcast_to(x, shape) for name, x in (predictive.feedback or {}).items()},
-        trial_mask=mask,
-        context=predictive.context,
-        prepared=spread(prepared),
-        alone=spread(alone),
-        snapshot=joint.copy(value),
-        groups=_group_by_length(net, arranged, valid) if predictive.context is None else None,
-    )
-
-
-def _group_by_length(net: Any, trials: dict[str, Named], valid: Array) -> list[Group] | None:
-    """Prepare data sets of similar length together, each group only as long as its longest member."""
-    joint = backend_of(net)
-    exists = joint.concrete(valid)
-    if exists is None:
-        return None
-    lengths = np.where(exists, np.arange(1, exists.shape[-1] + 1), 1).max(-1)[:, 0]
-    groups = []
-    for members in length_groups(lengths):
-        length = int(lengths[members].max())
-
-        def part(x: Array, members: np.ndarray = members, length: int = length) -> Array:
-            return x[members][..., :length]
-
-        prepared = joint.observe(net, joint.Cache(), map_leaves(part, trials), part(valid))
-        groups.append(Group(joint.xp.asarray(members), prepared))
-    return groups or None
-
-
-def length_groups(lengths: np.ndarray, most: int = 4) -> list[np.ndarray]:
-    """Split sequences of different lengths into at most `most` groups, so that padding costs least.
-
-    The cost of a sequence padded to T trials is counted as T (T + 256): attention grows with the square, the rest with
-    the length. Each group costs a compiled copy of the network, so that a small saving is not worth any.
-
-    Returns:
-        the members of each group, or nothing where one group is about as good.
-    """
-    order = np.argsort(lengths, kind="stable")
-    ends = np.unique(lengths[order], return_index=False)
-    if len(ends) > 64:
-        ends = np.unique(np.quantile(lengths, np.linspace(0, 1, 64), method="higher"))
-    counts = np.searchsorted(lengths[order], ends, side="right")
-    cost = ends * (ends + 256.0)
-    # best[j]: least cost of the sequences up to ends[j], and where its last group begins.
-    best = cost * counts
-    cuts: list[list[int]] = [[] for _ in ends]
-    for _ in range(most - 1):
-        new_best, new_cuts = best.copy(), list(cuts)
-        for j in range(len(ends)):
-            for i in range(j):
-                total = best[i] + cost[j] * (counts[j] - counts[i])
-                if total < new_best[j]:
-                    new_best[j], new_cuts[j] = total, [*cuts[i], i]
-        best, cuts = new_best, new_cuts
-    if best[-1] > 0.8 * cost[-1] * len(lengths):
-        return []
-    edges = [0, *(int(counts[i]) for i in cuts[-1]), len(lengths)]
-    return [np.sort(order[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
 
 
 def permutations(orders: int | Any, trials: int) -> np.ndarray:
@@ -451,31 +106,6 @@ def _put_trials(
     for (group, name), key in keys.items():
         trials[group][name] = placed[key]
     return trials, placed["mask"]
-
-
-ARGUMENTS = """Args:
-        net: a network from `ppl_buffer.load` or `ppl_buffer.train`, of the matching backend.
-        inputs: what is known of each trial before the response, dict name -> (*B, K); {} where the schema has no
-            inputs; or what ``net.observe(...)`` returned.
-        trials: number of trials K; needed only where there are no inputs.
-        params: the parameters that are told, dict name -> (*B,) in natural units. Any subset of the schema's: with
-            all of them the distribution is the likelihood, with none the marginal likelihood.
-        context: points to predict from, dict of inputs, outcomes and feedback, each (*B, N), or what
-            ``net.encode(...)`` returned. Exchangeable models only.
-        feedback: observed feedback, dict name -> (*B, K); needed to score values of a model that has feedback.
-        trial_mask: (*B, K) bool; False = no such trial: it adds nothing to any density and nobody sees it. (The
-            language's own ``mask`` acts on batch dimensions: it would multiply the joint density.)
-        orders: number of permutations of the trials to average the joint density over, or the permutations (R, K).
-            Exchangeable models only.
-        block: merge realised trials into the context after every `block` of them. Exchangeable models only.
-        environment: function (trial, inputs, outcomes, uniform) -> feedback, that `sample` calls after each trial:
-            index of the trial, dicts name -> (...) of that trial, and numbers uniform in (0, 1), (..., n_feedback).
-            It must use array arithmetic; in JAX it is traced, and `trial` is an array.
-        lapse: probability that a trial's outcomes are a lapse, uniform over categories and stated ranges; (*B,).
-        outside: what to do where parameters leave the box that the network was trained on: "warn" and "error" (for
-            values that are known when the distribution is made), "-inf" (density zero there), or "ignore".
-        validate_args: as in the language; False skips the checks of parameter values.
-"""
 
 
 class Predictive:
@@ -552,7 +182,7 @@ class Predictive:
             self.context = None if context is None else encode_context(net, context)
         self.history = history
         past = 0 if history is None else history["mask"].shape[-1]
-        _warn_longer(net, "trials", self.trials + past, "trials")
+        warn_longer(net, "trials", self.trials + past, "trials")
         self.params = self._check_params({} if params is None else params, check)
         self.lapse = None
         if lapse is not None:
@@ -708,7 +338,7 @@ class Predictive:
 
     def data_batch_shape(self) -> tuple[int, ...]:
         """Batch shape that the data have now: a language may have stacked or sliced them."""
-        return _joint_shape([(), *self._batch_shapes().values()], "batch")
+        return broadcast_shape([(), *self._batch_shapes().values()], "batch")
 
     def check_value_shape(self, value: Array) -> None:
         """Refuse a value whose trailing dimensions are not the event shape."""
@@ -846,7 +476,7 @@ class Predictive:
         value is the one that was observed.
         """
         tail = len(self.net.schema.event_shape_tail)
-        lead = _joint_shape([value.shape[: value.ndim - 1 - tail], self.data_batch_shape()], "value")
+        lead = broadcast_shape([value.shape[: value.ndim - 1 - tail], self.data_batch_shape()], "value")
         observed = self._is_observed(value)
         arrangement = self._arrangement(lead, orders, observed)
         trials, valid = self.arrange_trials(arrangement, value)
@@ -904,7 +534,7 @@ class Predictive:
         cache = self.arrange_context(arrangement)
         if alone:
             return joint.empty(self.net, cache, trials["inputs"], valid)
-        _check_feedback(self.net, self.feedback, "compute a density")
+        require_feedback(self.net, self.feedback, "compute a density")
         return joint.observe(self.net, cache, trials, valid)
 
     def _raw_context(self, arrangement: Arrangement) -> tuple[Any, Any]:
@@ -928,7 +558,7 @@ class Predictive:
 
         def evaluate(arrangement: Any, trials: Any, valid: Any, segments: Any, lapse: Any, observed: bool) -> Any:
             if self.block is not None and not self.independent:
-                _check_feedback(self.net, self.feedback, "compute a density")
+                require_feedback(self.net, self.feedback, "compute a density")
                 context, exists = self._raw_context(arrangement)
                 return joint.block_conditionals(
                     self.net, context, exists, trials, valid, segments, lapse, min(self.block, self.trials)
@@ -986,7 +616,7 @@ class Predictive:
         joint = backend_of(self.net)
         self.check_value_shape(value)
         tail = len(self.net.schema.event_shape_tail)
-        lead = _joint_shape([value.shape[: value.ndim - 1 - tail], self.data_batch_shape()], "value")
+        lead = broadcast_shape([value.shape[: value.ndim - 1 - tail], self.data_batch_shape()], "value")
         orders = np.asarray(self.orders).reshape((-1, *(1,) * len(lead), self.trials))
         chunks = []
         for start in range(0, len(orders), _ORDERS_AT_ONCE):
@@ -1027,7 +657,7 @@ class Predictive:
         self.check_value_shape(value)
         if self.independent:
             return self.marginals(value)
-        _check_feedback(self.net, self.feedback, "compute a density")
+        require_feedback(self.net, self.feedback, "compute a density")
 
         def evaluate(arrangement: Any, trials: Any, valid: Any, segments: Any, lapse: Any, observed: bool) -> Any:
             context, exists = self._raw_context(arrangement)
@@ -1070,7 +700,7 @@ class Predictive:
         """Shape of the uniform numbers that `rollout` takes."""
         # Where each draw follows a random order, one more row of numbers picks it.
         rows = self.trials + (self.orders is not None)
-        batch = _joint_shape([self.batch_shape, self.data_batch_shape()], "batch")
+        batch = broadcast_shape([self.batch_shape, self.data_batch_shape()], "batch")
         return (*sample_shape, *batch, rows, self.net.schema.noise_size)
 
     def rollout(self, noise: Array) -> tuple[Array, Named, Array]:
@@ -1117,7 +747,7 @@ class Predictive:
             )
         if isinstance(lookahead, bool) or not isinstance(lookahead, (int, np.integer)) or lookahead < 1:
             raise ValueError(f"lookahead: expected a number of trials of at least 1, got {lookahead!r}")
-        speculative = importlib.import_module(f"ppl_buffer.{self.net.backend}.speculative").speculative_rollout
+        speculative = importlib.import_module(f"ppl_buffer.network.{self.net.backend}.speculative").speculative_rollout
         return self._draw(noise, partial(speculative, source=source, lookahead=int(lookahead)))
 
     def _draw(self, noise: Array, rollout: Callable[..., Any]) -> tuple[Any, ...]:
@@ -1179,7 +809,7 @@ class Predictive:
                 f"value: expected outcomes of the first 1 to {self.trials - 1} trials, shape (*batch, trials"
                 f"{f', {len(columns)}' * tail}), got {tuple(value.shape)}"
             )
-        _check_feedback(self.net, self.feedback, "condition on trials")
+        require_feedback(self.net, self.feedback, "condition on trials")
         mask = None if self.trial_mask is None else self.trial_mask[..., :first]
         outcomes = {}
         for name, column in split_value(schema, value).items():
@@ -1225,7 +855,7 @@ def _append_trials(
     shapes = [x.shape[:-1] for group in more.values() for x in group.values()] + [more_mask.shape[:-1]]
     if mask is not None:
         shapes.append(mask.shape[:-1])
-    batch = _joint_shape(shapes, "value")
+    batch = broadcast_shape(shapes, "value")
 
     def append(before: Array | None, after: Array) -> Array:
         parts = [after] if before is None else [before, after]

@@ -20,10 +20,13 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from ppl_buffer.predictive import Observed, Predictive, backend_of
+from ppl_buffer.network.arguments import check_names
+from ppl_buffer.network.backend import backend_of
+from ppl_buffer.network.observed import Observed
+from ppl_buffer.predictive import Predictive
 from ppl_buffer.prior import Prior
-from ppl_buffer.training.simulator import check_simulator, draw_data
-from ppl_buffer.trials import check_names, split_value, stack_value
+from ppl_buffer.schema import split_value, stack_value
+from ppl_buffer.training.draws import check_simulator, draw_data
 
 _validates = Distribution._validate_args
 try:

@@ -360,3 +360,17 @@ class Schema:
                 groups[group][name] = _KINDS[entry["kind"]](**arguments)
         rest = {key: description[key] for key in ("ordered", "independent", "contamination")}
         return cls(**groups, **rest)
+
+
+def split_value(schema: Schema, value: Array) -> dict[str, Array]:
+    """Columns of a value (..., K) or (..., K, n_outcomes) by outcome, each (..., K)."""
+    if len(schema.outcomes) == 1:
+        return {name: value for name in schema.outcomes}
+    return {name: value[..., index] for index, name in enumerate(schema.outcomes)}
+
+
+def stack_value(xp: ModuleType, schema: Schema, outcomes: Mapping[str, Array]) -> Array:
+    """Inverse of `split_value`: outcomes (..., K) as a value (..., K) or (..., K, n_outcomes)."""
+    if len(schema.outcomes) == 1:
+        return outcomes[next(iter(schema.outcomes))]
+    return xp.stack([outcomes[name] for name in schema.outcomes], -1)

@@ -38,8 +38,10 @@ from scipy.special import logsumexp
 from tqdm.auto import tqdm
 
 from ppl_buffer.arviz import arviz_version, container, groups_of, import_arviz
-from ppl_buffer.checkpoint import to_numpy
-from ppl_buffer.predictive import Encoded, Predictive, backend_of
+from ppl_buffer.files import to_numpy
+from ppl_buffer.network.backend import backend_of
+from ppl_buffer.network.observed import Encoded
+from ppl_buffer.predictive import Predictive
 
 MEANING = {
     "conditional": "each trial one step ahead, in sample: later trials have informed the parameters",

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ppl_buffer.checkpoint import TrainingRecord
-from ppl_buffer.config import Config, weight_shapes
+from ppl_buffer.network.config import Config, weight_shapes
+from ppl_buffer.network.record import TrainingRecord
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Categorical, Interval, Positive, Real, Schema
 
@@ -127,12 +127,12 @@ def network(case: Case, backend: str, record: TrainingRecord | None = None) -> A
     """The network of a case in a backend, the same object in every call."""
     schema = case.schema
     if backend == "jax":
-        from ppl_buffer.jax.network import Network
+        from ppl_buffer.network.jax.network import Network
 
         return Network(schema, case.config, standardization(schema), weights(case), record)
     import torch
 
-    from ppl_buffer.torch.network import Network as TorchNetwork
+    from ppl_buffer.network.torch.network import Network as TorchNetwork
 
     net = TorchNetwork(schema, case.config, standardization(schema), record=record)
     with torch.no_grad():

@@ -24,12 +24,12 @@ from sbi.inference import (  # noqa: E402
     likelihood_estimator_based_potential,
 )
 from sbi.utils import BoxUniform, MultipleIndependent  # noqa: E402
+from tests.diagnostics.test_diagnostics import PRIORS, Own, telling  # noqa: E402
 
 from ppl_buffer.prior import Prior  # noqa: E402
 from ppl_buffer.pyro import JointPredictive  # noqa: E402
 from ppl_buffer.sbi import LikelihoodEstimator  # noqa: E402
 from tests.networks import LEARNING, Record, draw_group, network, reward  # noqa: E402
-from tests.test_diagnostics import PRIORS, Own, telling  # noqa: E402
 
 TRIALS, THETAS = 7, 5
 # sbi announces its own future, and advises on sizes that a test does not need.

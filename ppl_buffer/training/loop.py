@@ -24,20 +24,14 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from ppl_buffer import checkpoint
-from ppl_buffer.config import Config
-from ppl_buffer.torch.network import Network
-from ppl_buffer.training.curriculum import HELD_OUT, Batch, Settings, Tree, map_arrays
-from ppl_buffer.training.lessons import Lessons
-from ppl_buffer.training.run import BEST, CURVE, LOG, STATE, Plan, Run
-from ppl_buffer.training.simulator import (
-    Counts,
-    Simulator,
-    check_known_density,
-    check_redraws,
-    check_simulator,
-    name_of,
-)
+from ppl_buffer.network import checkpoint
+from ppl_buffer.network.config import Config
+from ppl_buffer.network.torch.network import Network
+from ppl_buffer.simulator import Simulator, name_of
+from ppl_buffer.training.batches import HELD_OUT, Batch, Settings, Tree, map_arrays
+from ppl_buffer.training.distillation import Lessons
+from ppl_buffer.training.draws import Counts, check_known_density, check_redraws, check_simulator
+from ppl_buffer.training.trainer import BEST, CURVE, LOG, STATE, Plan, Run
 
 # Seconds between two writes of the state and the loss curve, beside those of the state at each evaluation.
 _SAVE_EVERY = 60.0

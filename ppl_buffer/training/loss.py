@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ppl_buffer.torch import heads
-from ppl_buffer.torch.network import Cache, Network, encode, encode_params, extend, predict, prepare
-from ppl_buffer.training.curriculum import Tree
+from ppl_buffer.network.torch import heads
+from ppl_buffer.network.torch.network import Cache, Network, encode, encode_params, extend, predict, prepare
+from ppl_buffer.training.batches import Tree
 
 # Ten nats in the sum of 400 trials. From here on an error costs its size, not its square: else one lesson in forty, of
 # an observer whom no network can follow, has most of the loss.

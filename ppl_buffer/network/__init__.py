@@ -1,0 +1,1 @@
+"""The buffered transformer: its sizes, its weights in files, and what both backends share."""

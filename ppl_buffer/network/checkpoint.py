@@ -1,0 +1,154 @@
+"""Trained networks as files: safetensors with the schema, the sizes and the training record beside the arrays.
+
+The same file serves both backends. Importing this module needs neither torch nor JAX.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import math
+import os
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save as to_safetensors
+
+from ppl_buffer.files import FORMAT, read_arrays, to_numpy, write_atomic
+from ppl_buffer.network.config import Config, weight_shapes
+from ppl_buffer.network.record import TrainingRecord
+from ppl_buffer.schema import Schema
+
+KEY = "ppl_buffer"
+
+BACKENDS = ("torch", "jax")
+
+
+def digest(net: Any) -> str:
+    """Tells networks of either backend apart by their weights."""
+    found = hashlib.sha256()
+    for name in sorted(net.weights):
+        found.update(to_numpy(net.weights[name]).tobytes())
+    return found.hexdigest()
+
+
+def save(net: Any, path: str | os.PathLike[str]) -> None:
+    """Write a network of either backend to a file that both can load. A kill leaves the old file or the new one.
+
+    Args:
+        net: a network from `train` or `load`.
+        path: the file to write; by convention it ends in ``.safetensors``.
+
+    Raises:
+        ValueError: if the folder does not exist, or a weight is not finite.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise ValueError(f"path: expected a file in an existing folder, got {str(path)!r}")
+    arrays = {name: to_numpy(weight).astype(np.float32) for name, weight in net.weights.items()}
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise ValueError(f"net: expected finite weights, got non-finite numbers in {name!r}")
+    record = getattr(net, "record", None)
+    description = {
+        "format": FORMAT,
+        "schema": net.schema.to_dict(),
+        "config": net.config.to_dict(),
+        "standardization": {name: [float(x) for x in pair] for name, pair in net.standardization.items()},
+        "record": None if record is None else record.to_dict(),
+    }
+    write_atomic(path, to_safetensors(arrays, metadata={KEY: json.dumps(description, allow_nan=False)}))
+
+
+def _check_arrays(path: Path, expected: Mapping[str, tuple[int, ...]], arrays: Mapping[str, np.ndarray]) -> None:
+    missing, extra = sorted(expected.keys() - arrays.keys()), sorted(arrays.keys() - expected.keys())
+    if missing or extra:
+        raise ValueError(f"path: the arrays of {str(path)!r} do not fit its schema: missing {missing}, extra {extra}")
+    for name, shape in expected.items():
+        array = arrays[name]
+        if array.shape != shape or array.dtype != np.float32:
+            raise ValueError(
+                f"path: expected {name!r} of {str(path)!r} to be float32 {shape}, got {array.dtype} {array.shape}"
+            )
+        if not np.isfinite(array).all():
+            raise ValueError(f"path: expected finite weights, but {name!r} of {str(path)!r} has non-finite numbers")
+
+
+def _check_standardization(schema: Schema, standardization: Mapping[str, tuple[float, float]]) -> None:
+    names = schema.standardized
+    if set(standardization) != names:
+        raise ValueError(f"standardization of {sorted(names)} expected, got {sorted(standardization)}")
+    for name, (mean, deviation) in standardization.items():
+        if not (math.isfinite(mean) and math.isfinite(deviation) and deviation > 0):
+            raise ValueError(f"standardization of {name!r} is {(mean, deviation)}")
+
+
+def load(name_or_path: str | os.PathLike[str], backend: str | None = None) -> Any:
+    """Load a trained network, frozen.
+
+    Args:
+        name_or_path: a name of the `zoo`, or the path of a file that `save` wrote.
+        backend: ``"jax"`` (for NumPyro) or ``"torch"`` (for Pyro). By default JAX where it is installed, else torch.
+
+    Returns:
+        `ppl_buffer.network.jax.network.Network` or `ppl_buffer.network.torch.network.Network`. The torch network is in eval mode
+        and its weights take no gradient.
+
+    Raises:
+        ValueError: if the name or the backend is unknown, or the file is missing, damaged, of another format, or
+            holds arrays that do not fit its schema.
+    """
+    if backend is None:
+        backend = "jax" if importlib.util.find_spec("jax") is not None else "torch"
+    if backend not in BACKENDS:
+        raise ValueError(f"backend: expected one of {list(BACKENDS)}, got {backend!r}")
+    known = shipped()
+    if isinstance(name_or_path, str) and name_or_path in known:
+        with resources.as_file(known[name_or_path]) as path:
+            return _load(path, backend)
+    path = Path(name_or_path)
+    if isinstance(name_or_path, str) and not path.exists() and path.name == name_or_path and not path.suffix:
+        raise ValueError(f"name_or_path: expected one of {sorted(known)} or a path to a file, got {name_or_path!r}")
+    return _load(path, backend)
+
+
+def _load(path: Path, backend: str) -> Any:
+    description, arrays = read_arrays(path, KEY)
+    try:
+        schema = Schema.from_dict(description["schema"])
+        config = Config.from_dict(description["config"])
+        standardization = {
+            name: (float(mean), float(deviation)) for name, (mean, deviation) in description["standardization"].items()
+        }
+        record = None if description["record"] is None else TrainingRecord.from_dict(description["record"])
+        _check_standardization(schema, standardization)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"path: the {KEY!r} metadata of {str(path)!r} is damaged ({error})") from error
+    _check_arrays(path, weight_shapes(schema, config), arrays)
+    if backend == "jax":
+        from ppl_buffer.network.jax.network import Network as JaxNetwork
+
+        return JaxNetwork(schema, config, standardization, arrays, record)
+    import torch
+
+    from ppl_buffer.network.torch.network import Network
+
+    net = Network(schema, config, standardization)
+    with torch.no_grad():
+        for name, array in arrays.items():
+            net.weights[name].copy_(torch.from_numpy(array))
+    net.record = record
+    return net.eval().requires_grad_(False)
+
+
+def shipped() -> dict[str, Any]:
+    """Zoo name -> its file."""
+    folder = resources.files("ppl_buffer") / "pretrained"
+    if not folder.is_dir():
+        return {}
+    suffix = ".safetensors"
+    return {file.name.removesuffix(suffix): file for file in folder.iterdir() if file.name.endswith(suffix)}

@@ -1,0 +1,68 @@
+"""How much JAX compiles, a program for each shape, and on which devices it runs: programs sharded over several."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from ppl_buffer.network.jax.network import Network
+
+# Lengths of sequences that programs are compiled for: a third apart, so that padding costs at most about that.
+_BUCKETS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
+
+
+def bucket(trials: int) -> int:
+    """The number of trials to pad sequences of so many trials to, so that few programs serve all lengths."""
+    return next((size for size in _BUCKETS if size >= trials), trials)
+
+
+def workers() -> int:
+    """Chunks to compute at the same time: a program on a processor uses one core well, an accelerator has one queue."""
+    if jax.default_backend() != "cpu":
+        return 1
+    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def rollout_memory() -> float:
+    """Gigabytes of buffers that are best filled at a time: on a processor as many as its cache holds, or few more."""
+    return 0.05 if jax.default_backend() == "cpu" else 2.0
+
+
+def on_devices(
+    run: Callable[[Network, Mapping[str, Any], Any], Any],
+    net: Network,
+    devices: Sequence[Any],
+    params: Mapping[str, Any],
+    noise: Any,
+) -> Any:
+    """Run one program with the draws, the first axis of parameters and noise, sharded over devices.
+
+    Args:
+        run: function of network, parameters and noise.
+        net: the network; its weights are copied to every device.
+        devices: JAX devices, or none to leave everything where it is.
+        params: dict name -> (draws, ...).
+        noise: (draws, ...).
+
+    Returns:
+        what `run` returns.
+    """
+    if not devices:
+        return run(net, params, noise)
+    draws = len(noise)
+    if draws % len(devices):
+        # A sharded axis is cut into equal pieces.
+        params = {name: _fill(x, -draws % len(devices)) for name, x in params.items()}
+        noise = _fill(noise, -draws % len(devices))
+    mesh = jax.sharding.Mesh(np.array(devices), ("draws",))
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("draws"))
+    params = {name: jax.device_put(x, sharding) for name, x in params.items()}
+    return jax.tree.map(lambda x: x[:draws], run(net, params, jax.device_put(noise, sharding)))
+
+
+def _fill(value: Any, missing: int) -> Any:
+    return np.concatenate([value, np.repeat(value[-1:], missing, 0)])

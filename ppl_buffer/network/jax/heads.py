@@ -1,0 +1,343 @@
+"""From a target's representation to the distribution of a trial's outcomes, in the user's units.
+
+A trial with several outcomes factorises by the chain rule in the schema's order: a later outcome's head also reads
+the earlier outcomes. Continuous outcomes are mixtures of Gaussians on the standardised unconstrained scale.
+`ppl_buffer/torch/heads.py` is the same, function by function.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ppl_buffer.network.jax.network import Array, Network, features, perceptron
+from ppl_buffer.schema import Categorical, Interval, Positive
+
+# Smallest standard deviation of a Gaussian on the standardised scale: a density stays finite at repeated values.
+_LEAST_SCALE = 1e-3
+# Gauss-Hermite nodes for the moments of an outcome on an interval.
+_QUADRATURE_NODES = 32
+
+
+class Scale(NamedTuple):
+    """The scale of a continuous outcome's mixture: (unconstrain(value - floor) - mean) / deviation.
+
+    Attributes:
+        floor: lower bound (B, R, T) of an outcome that stays above a parameter, 0 where that is hidden; None of any
+            other outcome.
+        mean: (B, R, T), or a number.
+        deviation: (B, R, T), or a number.
+    """
+
+    floor: Array | None
+    mean: Array | float
+    deviation: Array | float
+
+
+def head(net: Network, name: str, representation: Array, earlier: Mapping[str, Array]) -> Array:
+    """Raw numbers (B, R, T, n) of one outcome's head, given the trial's earlier outcomes (B, R, T)."""
+    known = {key: net.schema.outcomes[key] for key in earlier}
+    described = [representation[..., : net.config.width], *features(net, known, earlier)]
+    lead = jnp.broadcast_shapes(*(x.shape[:-1] for x in described))
+    return perceptron(
+        net, f"heads.{name}", jnp.concatenate([jnp.broadcast_to(x, (*lead, x.shape[-1])) for x in described], -1)
+    )
+
+
+def outcome_scale(net: Network, name: str, representation: Array) -> Scale:
+    """The scale of one continuous outcome, given what `predict` returned."""
+    mean, deviation = net.standardization[name]
+    floors = net.schema.floors
+    if name not in floors:
+        return Scale(None, mean, deviation)
+    column = net.config.width + 2 * list(floors).index(name)
+    floor, told = representation[..., column], representation[..., column + 1]
+    told_mean, told_deviation = net.standardization[net.schema.scale_above(name)]
+    return Scale(floor, mean + told * (told_mean - mean), deviation + told * (told_deviation - deviation))
+
+
+def _standardize(variable: Any, value: Array, scale: Scale) -> tuple[Array, Array, Array | None]:
+    """The value on the mixture's scale, the log-Jacobian, and whether the value is above its floor (None = always)."""
+    above = None
+    if scale.floor is not None:
+        above = value > scale.floor
+        # Where it is not, any legal number: nothing is read there, and its gradient stays finite.
+        value = jnp.where(above, value - scale.floor, 1.0)
+    standardized = (variable.unconstrain(jnp, value) - scale.mean) / scale.deviation
+    log_deviation = math.log(scale.deviation) if isinstance(scale.deviation, float) else jnp.log(scale.deviation)
+    return standardized, variable.log_slope(jnp, value) - log_deviation, above
+
+
+def mixture(raw: Array) -> tuple[Array, Array, Array]:
+    """Log weights, means and standard deviations, each (..., components), of a raw head."""
+    logits, means, scales = jnp.split(raw, 3, -1)
+    return jax.nn.log_softmax(logits, -1), means, jax.nn.softplus(scales) + _LEAST_SCALE
+
+
+def outcome_log_prob(net: Network, name: str, representation: Array, raw: Array, value: Array) -> Array:
+    """Log density (or log probability) of one outcome at `value` (B, R, T), given the raw head."""
+    variable = net.schema.outcomes[name]
+    if isinstance(variable, Categorical):
+        log_probs = jax.nn.log_softmax(raw, -1)
+        chosen = value[..., None] == jnp.arange(variable.n)
+        return jnp.where(chosen, log_probs, 0.0).sum(-1)
+    value = value.astype(net.dtype)
+    log_weights, means, scales = mixture(raw)
+    scale = outcome_scale(net, name, representation)
+    standardized, jacobian, above = _standardize(variable, value, scale)
+    residuals = (standardized[..., None] - means) / scales
+    log_normal = -0.5 * residuals**2 - jnp.log(scales) - 0.5 * math.log(2 * math.pi)
+    log_prob = jax.nn.logsumexp(log_weights + log_normal, -1) + jacobian
+    return log_prob if above is None else jnp.where(above, log_prob, -math.inf)
+
+
+def outcome_sample(net: Network, name: str, representation: Array, raw: Array, noise: Array) -> Array:
+    """Draw one outcome from two uniform numbers (B, R, T, 2): which category or Gaussian, and where in it."""
+    variable = net.schema.outcomes[name]
+    if isinstance(variable, Categorical):
+        return _pick(jax.nn.softmax(raw, -1), noise[..., 0]).astype(net.dtype)
+    log_weights, means, scales = mixture(raw)
+    component = _pick(jnp.exp(log_weights), noise[..., 0])[..., None]
+    normal = jax.scipy.special.ndtri(noise[..., 1])
+    scale = outcome_scale(net, name, representation)
+    standardized = (
+        jnp.take_along_axis(means, component, -1)[..., 0] + normal * jnp.take_along_axis(scales, component, -1)[..., 0]
+    )
+    value = variable.constrain(jnp, standardized * scale.deviation + scale.mean)
+    return value if scale.floor is None else scale.floor + value
+
+
+def _pick(probabilities: Array, uniform: Array) -> Array:
+    """Index of the category in whose share of [0, 1] the uniform number falls."""
+    below = jnp.cumsum(probabilities, -1)[..., :-1]
+    return (uniform[..., None] >= below).sum(-1)
+
+
+def outcome_cdf(net: Network, name: str, representation: Array, raw: Array, value: Array, uniform: Array) -> Array:
+    """Distribution function of one outcome at `value`; a category gets a `uniform` place inside its step."""
+    variable = net.schema.outcomes[name]
+    if isinstance(variable, Categorical):
+        probabilities = jax.nn.softmax(raw, -1)
+        categories = jnp.arange(variable.n)
+        below = jnp.where(categories < value[..., None], probabilities, 0.0).sum(-1)
+        at = jnp.where(categories == value[..., None], probabilities, 0.0).sum(-1)
+        return below + uniform * at
+    log_weights, means, scales = mixture(raw)
+    scale = outcome_scale(net, name, representation)
+    standardized, _, above = _standardize(variable, value.astype(net.dtype), scale)
+    cdf = (jnp.exp(log_weights) * jax.scipy.special.ndtr((standardized[..., None] - means) / scales)).sum(-1)
+    return cdf if above is None else jnp.where(above, cdf, 0.0)
+
+
+def lapse_log_prob(variable: Any, value: Array) -> Array:
+    """Log density of a lapse: uniform over the categories, or over the range that the schema states."""
+    if isinstance(variable, Categorical):
+        return jnp.full_like(value, -math.log(variable.n))
+    low, high = variable.lapse
+    inside = (value >= low) & (value <= high)
+    return jnp.where(inside, -math.log(high - low), -math.inf)
+
+
+def lapse_sample(variable: Any, uniform: Array) -> Array:
+    """Draw a lapse."""
+    if isinstance(variable, Categorical):
+        return jnp.minimum(jnp.floor(uniform * variable.n), variable.n - 1)
+    low, high = variable.lapse
+    return low + (high - low) * uniform
+
+
+def lapse_cdf(variable: Any, value: Array, uniform: Array) -> Array:
+    """Distribution function of a lapse."""
+    if isinstance(variable, Categorical):
+        return (value + uniform) / variable.n
+    low, high = variable.lapse
+    return jnp.clip((value - low) / (high - low), 0, 1)
+
+
+def lapse_rate(net: Network, lapse: Array | None) -> Array | float | None:
+    """Probability of a lapse: what the schema knows of, and what the user adds; None = none."""
+    contamination = net.schema.contamination
+    if lapse is None:
+        return contamination or None
+    return 1 - (1 - contamination) * (1 - lapse)
+
+
+def mix(log_prob: Array, log_lapse: Array, rate: Array | float) -> Array:
+    """log((1 - rate) exp(log_prob) + rate exp(log_lapse)), with a finite gradient at rate = 0."""
+    top = jax.lax.stop_gradient(jnp.maximum(log_prob, log_lapse))
+    return top + jnp.log((1 - rate) * jnp.exp(log_prob - top) + rate * jnp.exp(log_lapse - top))
+
+
+def trial_log_prob(
+    net: Network, representation: Array, outcomes: Mapping[str, Array], lapse: Array | None = None
+) -> Array:
+    """Log density (B, R, T) of each trial's outcomes (B, R, T), all of them together.
+
+    Args:
+        net: the network.
+        representation: from `predict`.
+        outcomes: dict name -> (B, R, T).
+        lapse: probability that the whole trial is a lapse, broadcast against (B, R, T).
+    """
+    names = list(net.schema.outcomes)
+    log_probs = []
+    for index, name in enumerate(names):
+        raw = head(net, name, representation, {key: outcomes[key] for key in names[:index]})
+        log_probs.append(outcome_log_prob(net, name, representation, raw, outcomes[name]))
+    rate = lapse_rate(net, lapse)
+    if rate is None:
+        return _total(log_probs)
+    return mix(_total(log_probs), _total(_lapse_log_probs(net, outcomes)), rate)
+
+
+def _total(terms: Sequence[Array]) -> Array:
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total
+
+
+def _lapse_log_probs(net: Network, outcomes: Mapping[str, Array]) -> list[Array]:
+    schema = net.schema
+    return [lapse_log_prob(variable, outcomes[name].astype(net.dtype)) for name, variable in schema.outcomes.items()]
+
+
+def trial_sample(
+    net: Network, representation: Array, noise: Array, lapse: Array | None = None
+) -> tuple[dict[str, Array], Array]:
+    """Draw each trial's outcomes, and the log density that they were drawn from.
+
+    Args:
+        net: the network.
+        representation: from `predict`.
+        noise: uniform numbers (B, R, T, 2 * n_outcomes + 1): two an outcome, then one that decides about a lapse.
+        lapse: probability that the whole trial is a lapse, broadcast against (B, R, T).
+
+    Returns:
+        dict name -> (B, R, T), and (B, R, T).
+    """
+    rate = lapse_rate(net, lapse)
+    lapsed = None if rate is None else noise[..., 2 * len(net.schema.outcomes)] < rate
+    outcomes: dict[str, Array] = {}
+    for index, (name, variable) in enumerate(net.schema.outcomes.items()):
+        uniform = noise[..., 2 * index : 2 * index + 2]
+        raw = head(net, name, representation, outcomes)
+        value = outcome_sample(net, name, representation, raw, uniform)
+        if lapsed is not None:
+            value = jnp.where(lapsed, lapse_sample(variable, uniform[..., 0]), value)
+        outcomes[name] = value
+    return outcomes, trial_log_prob(net, representation, outcomes, lapse)
+
+
+def trial_cdf(
+    net: Network,
+    representation: Array,
+    outcomes: Mapping[str, Array],
+    uniform: Array,
+    lapse: Array | None = None,
+) -> Array:
+    """Distribution function of each outcome given the trial's earlier outcomes: (B, R, T, n_outcomes).
+
+    Args:
+        net: the network.
+        representation: from `predict`.
+        outcomes: dict name -> (B, R, T).
+        uniform: (B, R, T, n_outcomes), the place inside the step of a category.
+        lapse: probability that the whole trial is a lapse, broadcast against (B, R, T).
+    """
+    rate = lapse_rate(net, lapse)
+    names = list(net.schema.outcomes)
+    columns = []
+    told = told_lapse = jnp.zeros((), net.dtype)
+    for index, name in enumerate(names):
+        variable, value = net.schema.outcomes[name], outcomes[name].astype(net.dtype)
+        raw = head(net, name, representation, {key: outcomes[key] for key in names[:index]})
+        cdf = outcome_cdf(net, name, representation, raw, value, uniform[..., index])
+        if rate is not None:
+            # What the trial's earlier outcomes say of whether it is a lapse.
+            share = rate * jnp.exp(told_lapse - mix(told, told_lapse, rate))
+            cdf = cdf + share * (lapse_cdf(variable, value, uniform[..., index]) - cdf)
+            told = told + outcome_log_prob(net, name, representation, raw, value)
+            told_lapse = told_lapse + lapse_log_prob(variable, value)
+        columns.append(cdf)
+    return jnp.stack(columns, -1)
+
+
+def trial_moments(net: Network, representation: Array, lapse: Array | None = None) -> tuple[Array, Array]:
+    """Mean and variance of each outcome, (B, R, T, n_outcomes) each; a category counts as its code.
+
+    Earlier outcomes of the trial are summed out.
+
+    Raises:
+        NotImplementedError: if an outcome follows a continuous one, whose integral has no closed form.
+    """
+    schema = net.schema
+    rate = lapse_rate(net, lapse)
+    # Every path through the earlier categories, with its probability.
+    paths: list[tuple[dict[str, Array], Array]] = [({}, jnp.ones((), net.dtype))]
+    means, variances = [], []
+    for name, variable in schema.outcomes.items():
+        first = second = jnp.zeros((), net.dtype)
+        longer = []
+        for earlier, probability in paths:
+            if any(not isinstance(schema.outcomes[key], Categorical) for key in earlier):
+                raise NotImplementedError(f"mean of {name!r}: it follows a continuous outcome; draw samples instead")
+            raw = head(net, name, representation, earlier)
+            moments = outcome_moments(net, name, representation, raw)
+            first, second = first + probability * moments[0], second + probability * moments[1]
+            if isinstance(variable, Categorical):
+                chances = jax.nn.softmax(raw, -1)
+                for code in range(variable.n):
+                    here = {**earlier, name: jnp.full_like(chances[..., 0], code)}
+                    longer.append((here, probability * chances[..., code]))
+            else:
+                longer.append(({**earlier, name: moments[0]}, probability))
+        paths = longer
+        if rate is not None:
+            lapse_first, lapse_second = lapse_moments(variable)
+            first, second = first + rate * (lapse_first - first), second + rate * (lapse_second - second)
+        means.append(first)
+        variances.append(second - first**2)
+    return jnp.stack(means, -1), jnp.stack(variances, -1)
+
+
+def outcome_moments(net: Network, name: str, representation: Array, raw: Array) -> tuple[Array, Array]:
+    """First and second moment of one outcome, in the user's units."""
+    variable = net.schema.outcomes[name]
+    if isinstance(variable, Categorical):
+        probabilities = jax.nn.softmax(raw, -1)
+        codes = jnp.arange(variable.n, dtype=net.dtype)
+        return (probabilities * codes).sum(-1), (probabilities * codes**2).sum(-1)
+    log_weights, means, scales = mixture(raw)
+    scale = outcome_scale(net, name, representation)
+    mean, deviation = (x if isinstance(x, float) else x[..., None] for x in (scale.mean, scale.deviation))
+    means, scales = means * deviation + mean, scales * deviation
+    if isinstance(variable, Positive):
+        first, second = jnp.exp(means + 0.5 * scales**2), jnp.exp(2 * means + 2 * scales**2)
+    elif isinstance(variable, Interval):
+        nodes, shares = np.polynomial.hermite_e.hermegauss(_QUADRATURE_NODES)
+        places = means[..., None] + scales[..., None] * jnp.asarray(nodes, net.dtype)
+        values = variable.constrain(jnp, places)
+        share = jnp.asarray(shares / shares.sum(), net.dtype)
+        first, second = (values * share).sum(-1), (values**2 * share).sum(-1)
+    else:
+        first, second = means, means**2 + scales**2
+    if scale.floor is not None:
+        floor = scale.floor[..., None]
+        first, second = floor + first, floor**2 + 2 * floor * first + second
+    weights = jnp.exp(log_weights)
+    return (weights * first).sum(-1), (weights * second).sum(-1)
+
+
+def lapse_moments(variable: Any) -> tuple[float, float]:
+    """First and second moment of a lapse."""
+    if isinstance(variable, Categorical):
+        codes = np.arange(variable.n)
+        return float(codes.mean()), float((codes**2).mean())
+    low, high = variable.lapse
+    return (low + high) / 2, (low**2 + low * high + high**2) / 3

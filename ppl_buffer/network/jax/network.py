@@ -1,0 +1,702 @@
+"""The buffered transformer in JAX: embeddings, the layer, and the three verbs encode, extend and predict.
+
+`ppl_buffer/torch/network.py` says what the shapes are and why; this file mirrors it function by function. All of it
+can be traced by jit, vmap and grad.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+
+from ppl_buffer.network.config import Config, weight_shapes
+from ppl_buffer.network.masks import prefix_mask
+from ppl_buffer.network.network import NetworkVerbs
+from ppl_buffer.schema import Categorical, Schema, Variable
+
+if TYPE_CHECKING:
+    from ppl_buffer.network.record import TrainingRecord
+
+Array = jax.Array
+
+
+# Queries of a causal read that are computed together.
+_QUERIES_AT_ONCE = 64
+
+
+class Network(NetworkVerbs):
+    """The weights of a buffered transformer, frozen, and what they were trained on.
+
+    It compares and hashes by identity, so that a compiled function keeps one version for each network.
+
+    Args:
+        schema: what a data set holds.
+        config: sizes.
+        standardization: name -> (mean, standard deviation) of each continuous variable on its unconstrained scale.
+        weights: name -> array, named and shaped as `ppl_buffer.network.config.weight_shapes` says.
+        record: what the training covered; None for a network that was not trained.
+    """
+
+    backend = "jax"
+
+    def __init__(
+        self,
+        schema: Schema,
+        config: Config,
+        standardization: Mapping[str, tuple[float, float]],
+        weights: Mapping[str, Any],
+        record: TrainingRecord | None = None,
+    ) -> None:
+        self.schema = schema
+        self.config = config
+        self.standardization = dict(standardization)
+        self.record = record
+        self.weights: dict[str, Array] = {
+            name: jnp.asarray(weights[name], dtype=jnp.float32) for name in weight_shapes(schema, config)
+        }
+
+    @property
+    def dtype(self) -> Any:
+        """Number type of the weights: data are cast to it."""
+        return self.weights["norm_out.weight"].dtype
+
+
+@jax.tree_util.register_dataclass
+@dataclass
+class Segment:
+    """Keys and values of one kind of token at one layer, as other tokens read them.
+
+    Attributes:
+        keys: (B, H, r, E, N), r = R or 1. E is the head's size, and counters + 2 more in an ordered buffer. This order
+            is the one of a product with queries: XLA would copy keys (N, E) into it each time.
+        values: (B, H, r, N, D).
+        mask: who sees what, broadcast against (B, 1, R, T, N), T = 1 with `stairs`; None = everybody sees everything.
+        counts: (B, r, N, G), what the counters say at each token, itself included; an ordered buffer only.
+        stairs: if not None, query t sees none but the first `stairs` + t keys; `read` skips what is hidden.
+    """
+
+    keys: Array
+    values: Array
+    mask: Array | None = None
+    counts: Array | None = None
+    stairs: int | None = field(default=None, metadata={"static": True})
+
+
+@jax.tree_util.register_dataclass
+@dataclass
+class Reading:
+    """Attention over some segments, before it is joined with the rest inside the same softmax.
+
+    Attributes:
+        top: largest score, (B, H, R, T, 1).
+        total: sum of exp(score - top), (B, H, R, T, 1).
+        weighted: sum of exp(score - top) * value, (B, H, R, T, D).
+    """
+
+    top: Array
+    total: Array
+    weighted: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclass
+class Cache:
+    """What predictions read: segments of context and buffer, a pair a layer.
+
+    Attributes:
+        context: one segment a layer; empty without a context.
+        buffer: one segment a layer; empty as long as nothing was realised.
+        valid: (B, r, K), which buffer tokens stand for a trial.
+    """
+
+    context: list[Segment] = field(default_factory=list)
+    buffer: list[Segment] = field(default_factory=list)
+    valid: Array | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of buffer tokens."""
+        return self.buffer[0].values.shape[3] if self.buffer else 0
+
+
+def linear(net: Network, name: str, x: Array) -> Array:
+    """Affine map of the last axis."""
+    return x @ net.weights[f"{name}.weight"].T + net.weights[f"{name}.bias"]
+
+
+def perceptron(net: Network, name: str, x: Array) -> Array:
+    """One hidden layer with the SiLU nonlinearity, smooth as a gradient sampler wants it."""
+    return linear(net, f"{name}.out", jax.nn.silu(linear(net, f"{name}.hidden", x)))
+
+
+def norm(net: Network, name: str, x: Array) -> Array:
+    """Layer normalisation over the last axis."""
+    centered = x - x.mean(-1, keepdims=True)
+    scale = jax.lax.rsqrt((centered**2).mean(-1, keepdims=True) + 1e-5)
+    return centered * scale * net.weights[f"{name}.weight"] + net.weights[f"{name}.bias"]
+
+
+def standardize(net: Network, name: str, variable: Any, value: Array) -> Array:
+    """A continuous variable on the standardised unconstrained scale."""
+    mean, deviation = net.standardization[name]
+    return (variable.unconstrain(jnp, value) - mean) / deviation
+
+
+def features(net: Network, variables: Mapping[str, Variable], values: Mapping[str, Array]) -> list[Array]:
+    """Numbers that describe the variables, each (..., size).
+
+    One-hot categories and standardised values; behind all of them the values at finer scales, the coarsest first.
+    """
+    out, continuous = [], []
+    for name, variable in variables.items():
+        if isinstance(variable, Categorical):
+            categories = jnp.arange(variable.n)
+            out.append((values[name][..., None] == categories).astype(net.dtype))
+        else:
+            continuous.append(standardize(net, name, variable, values[name].astype(net.dtype))[..., None])
+            out.append(continuous[-1])
+    for scale in range(1, net.config.fine_scales + 1):
+        out += [jnp.arcsinh(10**scale * x) / math.asinh(10**scale) for x in continuous]
+    return out
+
+
+def embed_targets(net: Network, inputs: Mapping[str, Array], shape: Sequence[int]) -> Array:
+    """Target tokens (B, R, T, W) of inputs (B, R, T); `shape` (B, R, T) serves a schema without inputs."""
+    described = features(net, net.schema.inputs, inputs)
+    x = jnp.concatenate(described, -1) if described else jnp.ones((*shape, 1), net.dtype)
+    return perceptron(net, "embed.target", x) + net.weights["role.target"]
+
+
+def embed_pairs(net: Network, trials: Mapping[str, Mapping[str, Array]], role: str) -> Array:
+    """Context or buffer tokens (B, R, T, W) of realised trials: inputs, outcomes and feedback, each (B, R, T)."""
+    schema = net.schema
+    variables = {**schema.inputs, **schema.outcomes, **schema.feedback}
+    values = {**trials["inputs"], **trials["outcomes"], **trials["feedback"]}
+    described = features(net, variables, values)
+    return perceptron(net, "embed.pair", jnp.concatenate(described, -1)) + net.weights[f"role.{role}"]
+
+
+def embed_params(net: Network, params: Mapping[str, Array]) -> Array:
+    """Parameter tokens (B, R, P, W), one for each given parameter (B, R), in the schema's order."""
+    tokens = []
+    for name, variable in net.schema.params.items():
+        if name not in params:
+            continue
+        value = standardize(net, name, variable, params[name].astype(net.dtype))
+        tokens.append(perceptron(net, f"embed.param.{name}", value[..., None]))
+    return jnp.stack(tokens, -2) + net.weights["role.param"]
+
+
+def _heads(net: Network, x: Array) -> Array:
+    """(B, R, T, H * D) -> (B, H, R, T, D)."""
+    return jnp.moveaxis(x.reshape(*x.shape[:-1], net.config.heads, -1), -2, 1)
+
+
+def _merge_heads(x: Array) -> Array:
+    """(B, H, R, T, D) -> (B, R, T, H * D)."""
+    x = jnp.moveaxis(x, 1, -2)
+    return x.reshape(*x.shape[:-2], -1)
+
+
+def counts_before(segment: Segment, visible: Array) -> Array:
+    """What the counters say to a token that sees the first `visible` (T,) buffer tokens: (B, r, T, G)."""
+    assert segment.counts is not None
+    counts = jnp.take(segment.counts, jnp.maximum(visible - 1, 0), axis=2)
+    return jnp.where(visible[:, None] > 0, counts, 0)
+
+
+def read(query: Array, segment: Segment) -> Reading:
+    """Let queries (B, H, R, T, E) read one segment. Shared keys are read by all replicas in one product a head."""
+    if segment.stairs is None:
+        return _read(query, segment)
+    # Half of a causal square is hidden. In strips of queries most of that half is never computed, and the scores of
+    # a strip stay in the processor's cache.
+    count = query.shape[3]
+    starts = range(0, count, _QUERIES_AT_ONCE)
+    parts = []
+    for start, strip_query in zip(starts, jnp.split(query, list(starts[1:]), 3), strict=True):
+        stop = start + strip_query.shape[3]
+        seen = segment.stairs + stop - 1
+        mask = jnp.arange(seen) < segment.stairs + jnp.arange(start, stop)[:, None]
+        if segment.mask is not None:
+            mask = mask & segment.mask[..., :seen]
+        strip = Segment(segment.keys[..., :seen], segment.values[:, :, :, :seen], mask)
+        parts.append(_read(strip_query, strip))
+    if len(parts) == 1:
+        return parts[0]
+    return Reading(
+        jnp.concatenate([part.top for part in parts], 3),
+        jnp.concatenate([part.total for part in parts], 3),
+        jnp.concatenate([part.weighted for part in parts], 3),
+    )
+
+
+def _read(query: Array, segment: Segment) -> Reading:
+    keys, values = segment.keys, segment.values
+    query = query[..., : keys.shape[-2]]
+    replicas, count = query.shape[2:4]
+    shared = keys.shape[2] == 1 and replicas > 1
+    if shared:
+        query = query.reshape(*query.shape[:2], 1, replicas * count, -1)
+    scores = query @ keys
+    if shared:
+        scores = scores.reshape(*scores.shape[:2], replicas, count, -1)
+    if segment.mask is not None:
+        scores = jnp.where(segment.mask, scores, -math.inf)
+    # Any finite shift gives the same result, so no gradient goes through it; the clamp serves rows that see nothing.
+    top = jnp.maximum(jax.lax.stop_gradient(scores).max(-1, keepdims=True), -1e30)
+    weights = jnp.exp(scores - top)
+    total = weights.sum(-1, keepdims=True)
+    if shared:
+        folded = weights.reshape(*weights.shape[:2], 1, replicas * count, -1)
+        weighted = (folded @ values).reshape(*weights.shape[:2], replicas, count, -1)
+    else:
+        weighted = weights @ values
+    return Reading(top, total, weighted)
+
+
+def read_part(query: Array, segment: Segment, count: int | Array) -> Reading:
+    """`read` the first `count` keys of a segment, and of the others, which the mask hides, less than a quarter."""
+    places = segment.values.shape[3]
+    ends = sorted({-(-places * quarter // 4) for quarter in range(1, 5)})
+
+    def read_first(end: int) -> Callable[[Array, Segment], Reading]:
+        def branch(query: Array, segment: Segment) -> Reading:
+            mask = None if segment.mask is None else segment.mask[..., :end]
+            return _read(query, Segment(segment.keys[..., :end], segment.values[:, :, :, :end], mask))
+
+        return branch
+
+    which = sum((jnp.asarray(count > end, int) for end in ends[:-1]), jnp.zeros((), int))
+    return jax.lax.switch(which, [read_first(end) for end in ends], query, segment)
+
+
+def join(readings: Sequence[Reading]) -> Reading:
+    """Bring readings of several segments into one softmax."""
+    top = readings[0].top
+    for reading in readings[1:]:
+        top = jnp.maximum(top, reading.top)
+    scales = [jnp.exp(reading.top - top) for reading in readings]
+    total = sum(reading.total * scale for reading, scale in zip(readings, scales, strict=True))
+    weighted = sum(reading.weighted * scale for reading, scale in zip(readings, scales, strict=True))
+    return Reading(top, total, weighted)  # type: ignore[arg-type]
+
+
+def query_keys(net: Network, layer: str, x: Array, reference: Array | None) -> Array:
+    """Queries (B, H, R, T, E) of normalised tokens x (B, R, T, W).
+
+    In an ordered model a query carries slopes s and its own counts c: against a key with counts c' the score gains
+    s * (c' - c), which is at most zero; see `docs/design.md`, "Distances that count".
+    """
+    query = _heads(net, linear(net, f"{layer}.query", x)) / math.sqrt(net.config.width // net.config.heads)
+    if reference is None:
+        return query
+    slopes = _heads(net, jax.nn.softplus(linear(net, f"{layer}.slope", x)))
+    here = (slopes * reference[:, None]).sum(-1, keepdims=True)
+    return jnp.concatenate([query, slopes, -here], -1)
+
+
+def own_segment(
+    net: Network,
+    layer: str,
+    x: Array,
+    counts: Array | None = None,
+    mask: Array | None = None,
+    stairs: int | None = None,
+) -> Segment:
+    """Keys and values of normalised tokens x (B, R, T, W)."""
+    keys, values = jnp.split(linear(net, f"{layer}.key_value", x), 2, -1)
+    keys, values = _heads(net, keys).mT, _heads(net, values)
+    if counts is not None:
+        spread = jnp.broadcast_to(counts.mT[:, None], (*keys.shape[:-2], counts.shape[-1], keys.shape[-1]))
+        keys = jnp.concatenate([keys, spread, jnp.ones_like(spread[..., :1, :])], -2)
+    return Segment(keys, values, mask, counts, stairs)
+
+
+def null_segment(net: Network, layer: str) -> Segment:
+    """The learned token that everybody sees. In an ordered model it stands before the first trial: all counts 0."""
+    keys, values = net.weights[f"{layer}.null_key"], net.weights[f"{layer}.null_value"]
+    if net.schema.ordered:
+        counts = jnp.zeros((keys.shape[0], net.config.counters + 1), keys.dtype)
+        keys = jnp.concatenate([keys, counts, jnp.ones_like(counts[:, :1])], -1)
+    return Segment(keys[None, :, None, :, None], values[None, :, None, None, :])
+
+
+def read_null(net: Network, layer: str, query: Array) -> Reading:
+    """Let queries read the null token: a single key needs no matrix product."""
+    null = null_segment(net, layer)
+    score = (query * null.keys.mT).sum(-1, keepdims=True)
+    top = jax.lax.stop_gradient(score)
+    weight = jnp.exp(score - top)
+    return Reading(top, weight, weight * null.values)
+
+
+def finish_layer(net: Network, layer: str, tokens: Array, reading: Reading) -> Array:
+    """Merge what the heads read into the tokens, then the layer's perceptron."""
+    heads = reading.weighted / reading.total
+    tokens = tokens + linear(net, f"{layer}.merge", _merge_heads(heads))
+    return tokens + perceptron(net, f"{layer}.mlp", norm(net, f"{layer}.norm_mlp", tokens))
+
+
+def run(
+    net: Network,
+    tokens: Array,
+    reads: Mapping[int, Sequence[Segment]],
+    layers: Iterable[int],
+    *,
+    attend: bool = False,
+    own: Array | None = None,
+    causal: bool = False,
+    keep: bool = False,
+    room: Sequence[Segment] | None = None,
+    at: int | Array = 0,
+    count_from: Mapping[int, Array] | None = None,
+    valid: Array | None = None,
+) -> tuple[Array, list[Segment]]:
+    """Push tokens (B, R, T, W) through layers.
+
+    Args:
+        net: the network.
+        tokens: (B, R, T, W).
+        reads: layer -> segments that the tokens read.
+        layers: indices of the layers to run.
+        attend: the tokens read each other.
+        own: mask of that, broadcast against (B, 1, R, T, T), or (B, 1, R, T, N) with `room`; None = all see all.
+        causal: no token sees a later one; `own` then says which of them exist, (B, 1, r, 1, T).
+        keep: return the segments that the tokens themselves make.
+        room: one segment of N places a layer. The tokens are pairs and targets in turn, T / 2 of each; the pairs enter
+            the room, then all tokens read it. The last layer goes on with the targets alone: nobody reads a pair there.
+        at: first place in the room that the pairs take.
+        count_from: layer -> counts (B, r, T or 1, G) that an ordered buffer had reached before these tokens.
+        valid: (B, r, T) buffer tokens that count; given where `tokens` are buffer tokens of an ordered model.
+
+    Returns:
+        the tokens (with `room` the targets alone), and their segments (empty without `keep`), or the filled rooms.
+    """
+    segments = []
+    for index in layers:
+        layer = f"layers.{index}"
+        x = norm(net, f"{layer}.norm_attention", tokens)
+        reference = None if count_from is None else count_from[index]
+        counts = None
+        if valid is not None:
+            learned = jax.nn.sigmoid(linear(net, f"{layer}.counter", x))
+            steps = jnp.concatenate([jnp.ones_like(x[..., :1]), learned], -1) * valid[..., None]
+            counts = jnp.cumsum(steps, -2) if reference is None else jnp.cumsum(steps, -2) + reference
+            reference = counts
+        elif net.schema.ordered and reference is None:
+            reference = jnp.zeros((1, 1, 1, net.config.counters + 1), x.dtype)
+        query = query_keys(net, layer, x, reference)
+        others = list(reads.get(index, ()))
+        if room is not None:
+            pairs = own_segment(net, layer, x[:, :, ::2], None if counts is None else counts[:, :, ::2])
+            segments.append(_enter(room[index], pairs, at))
+            filled = replace(segments[-1], mask=own)
+            if index == net.config.depth - 1:
+                tokens, query = tokens[:, :, 1::2], query[:, :, :, 1::2]
+                others, filled = [_targets_alone(segment) for segment in others], _targets_alone(filled)
+        elif attend or keep:
+            mine = own_segment(net, layer, x, counts, own, 1 if causal else None)
+            segments.append(mine)
+            if attend:
+                others.append(mine)
+        readings = [read_null(net, layer, query), *(read(query, segment) for segment in others)]
+        if room is not None:
+            readings.append(read_part(query, filled, at + pairs.values.shape[3]))
+        tokens = finish_layer(net, layer, tokens, join(readings))
+    return tokens, segments
+
+
+def encode(net: Network, context: Mapping[str, Mapping[str, Array]], valid: Array | None) -> Cache:
+    """Encode a context (arrays (B, r, N)) of which `valid` (B, r, N) exist, None = all (R1, R3): a set, all see all."""
+    tokens = embed_pairs(net, context, "context")
+    mask = None
+    if valid is not None:
+        tokens, mask = _replicate(tokens, valid.shape[1], 1), valid[:, None, :, None, :]
+    _, segments = run(net, tokens, {}, range(net.config.depth), attend=True, own=mask, keep=True)
+    return Cache(context=segments)
+
+
+def allocate(net: Network, cache: Cache, shape: Sequence[int]) -> Cache:
+    """Add room for K more trials to the buffer, `shape` = (B, R, K); `step` fills it."""
+    batch, replicas, count = shape
+    heads, size = net.config.heads, net.config.width // net.config.heads
+    counters = net.config.counters + 1
+
+    def empty(*shape: int) -> Array:
+        return jnp.zeros(shape, net.dtype)
+
+    segments = []
+    for index in range(net.config.depth):
+        room = Segment(
+            empty(batch, heads, replicas, size + (counters + 1) * net.schema.ordered, count),
+            empty(batch, heads, replicas, count, size),
+            None,
+            empty(batch, replicas, count, counters) if net.schema.ordered else None,
+        )
+        segments.append(_enter(cache.buffer[index], room, None) if cache.buffer else room)
+    valid = jnp.zeros((batch, replicas, count), bool)
+    return Cache(cache.context, segments, _place(cache.valid, valid, None, 1) if cache.buffer else valid)
+
+
+def extend(net: Network, cache: Cache, pairs: Mapping[str, Mapping[str, Array]], valid: Array) -> Cache:
+    """Let realised trials enter the buffer, causally (R2).
+
+    Args:
+        net: the network.
+        cache: what was encoded and realised before.
+        pairs: inputs, outcomes and feedback, each dict name -> (B, R, T).
+        valid: (B, R, T) bool, which of them stand for a trial.
+    """
+    tokens = embed_pairs(net, pairs, "buffer")
+    depth = net.config.depth
+    reads: dict[int, list[Segment]] = {index: cache.context[index : index + 1] for index in range(depth)}
+    count_from = None
+    if cache.buffer:
+        assert cache.valid is not None
+        mask = cache.valid[:, None, :, None, :]
+        for index in range(depth):
+            reads[index].append(replace(cache.buffer[index], mask=mask))
+        count_from = _reached(net, cache, jnp.asarray([cache.size]))
+    _, new = run(
+        net,
+        tokens,
+        reads,
+        range(depth),
+        attend=True,
+        own=valid[:, None, :, None, :],
+        causal=True,
+        keep=True,
+        count_from=count_from,
+        valid=valid.astype(tokens.dtype) if net.schema.ordered else None,
+    )
+    if cache.buffer:
+        new = [_enter(old, segment, None) for old, segment in zip(cache.buffer, new, strict=True)]
+        valid = _place(cache.valid, valid, None, 1)
+    return Cache(cache.context, [Segment(x.keys, x.values, None, x.counts) for x in new], valid)
+
+
+def _reached(net: Network, cache: Cache, visible: Array) -> dict[int, Array] | None:
+    """Counts that the buffer has reached after its first `visible` (T,) tokens, by layer; None without counts."""
+    if not (net.schema.ordered and cache.buffer):
+        return None
+    return {index: counts_before(segment, visible) for index, segment in enumerate(cache.buffer)}
+
+
+def step(
+    net: Network,
+    cache: Cache,
+    pairs: Mapping[str, Mapping[str, Array]],
+    exists: Array,
+    inputs: Mapping[str, Array],
+    params: EncodedParams,
+    at: int | Array,
+) -> tuple[Array, Cache]:
+    """Let T realised trials enter an allocated buffer and predict T targets, all in one pass.
+
+    Target t sees the context and the first `at` + t + 1 places of the buffer, the t + 1 new trials included: what
+    `extend`, `prepare` and `predict` do one after another.
+
+    Args:
+        net: the network.
+        cache: from `allocate`.
+        pairs: inputs, outcomes and feedback of the realised trials, each dict name -> (B, R, T).
+        exists: (B, R, T) bool, which of them stand for a trial.
+        inputs: dict name -> (B, R, T), of the targets.
+        params: from `encode_params`.
+        at: place in the buffer of the first of them.
+
+    Returns:
+        what `predict` returns, and the cache.
+    """
+    depth, shape = net.config.depth, exists.shape
+    tokens = jnp.stack([embed_pairs(net, pairs, "buffer"), embed_targets(net, inputs, shape)], 3)
+    tokens = tokens.reshape(*shape[:2], 2 * shape[2], -1)
+    turn = jnp.arange(2 * shape[2])
+    reads = {index: cache.context[index : index + 1] for index in range(depth)}
+    targets = (turn % 2 == 1).reshape(1, 1, 1, -1, 1)
+    for index, segment in enumerate(params.segments, depth - net.config.param_depth):
+        mask = targets if segment.mask is None else targets & segment.mask
+        reads[index] = [*reads[index], replace(segment, mask=mask)]
+    valid = _place(cache.valid, exists, at, 1)
+    counting = jnp.stack([exists, jnp.zeros_like(exists)], 3).reshape(*tokens.shape[:3])
+    tokens, buffer = run(
+        net,
+        tokens,
+        reads,
+        range(depth),
+        own=prefix_mask(jnp, at + turn // 2 + 1, valid),
+        room=cache.buffer,
+        at=at,
+        count_from=_reached(net, cache, jnp.asarray([at])),
+        valid=counting.astype(tokens.dtype) if net.schema.ordered else None,
+    )
+    return _with_floors(norm(net, "norm_out", tokens), params), Cache(cache.context, buffer, valid)
+
+
+def _targets_alone(segment: Segment) -> Segment:
+    """The same as targets see it, where pairs and targets come in turn."""
+    mask = segment.mask
+    return segment if mask is None or mask.shape[3] == 1 else replace(segment, mask=mask[:, :, :, 1::2])
+
+
+def _replicate(x: Array, replicas: int, axis: int) -> Array:
+    shape = list(x.shape)
+    shape[axis] = max(replicas, shape[axis])
+    return jnp.broadcast_to(x, shape)
+
+
+def _place(old: Any, new: Array, at: int | Array | None, replicas: int, axis: int | None = None) -> Array:
+    """Write `new` into `old` at index `at` of the token axis, by default the one after `replicas`, or append it."""
+    axis = replicas + 1 if axis is None else axis
+    if at is None:
+        return jnp.concatenate([_replicate(old, new.shape[replicas], replicas), new], axis)
+    return jax.lax.dynamic_update_slice_in_dim(old, new, at, axis)
+
+
+def _enter(old: Segment, new: Segment, at: int | Array | None) -> Segment:
+    counts = None if new.counts is None else _place(old.counts, new.counts, at, 1)
+    return Segment(_place(old.keys, new.keys, at, 2, 4), _place(old.values, new.values, at, 2), None, counts)
+
+
+@jax.tree_util.register_dataclass
+@dataclass
+class EncodedParams:
+    """What targets read of the parameters.
+
+    Attributes:
+        segments: one segment for each of the top `param_depth` layers; empty where nothing is told.
+        floors: (B, R, 1, 2 F), for each of the F outcomes that stay above a parameter: its value and 1, or 0 and 0
+            where it is hidden. None without such outcomes.
+    """
+
+    segments: list[Segment]
+    floors: Array | None
+
+
+@jax.tree_util.register_dataclass
+@dataclass
+class Prepared:
+    """Target tokens as far as they do not depend on the parameters (R5).
+
+    Attributes:
+        tokens: (B, R, T, W), what enters the lowest layer that reads the parameters.
+        query: (B, H, R, T, D), what that layer's queries say to the parameters' keys: no counts, hence no slopes.
+        reading: that layer's attention over everything but the parameters.
+        reads: segments that the layers above read, a list a layer.
+        count_from: counts that ordered targets refer to, by layer.
+    """
+
+    tokens: Array
+    query: Array
+    reading: Reading
+    reads: dict[int, list[Segment]]
+    count_from: dict[int, Array] | None
+
+
+def prepare(
+    net: Network,
+    cache: Cache,
+    inputs: Mapping[str, Array],
+    visible: Array,
+    shape: Sequence[int],
+    stairs: int | None = None,
+) -> Prepared:
+    """Push targets with inputs (B, R, T) through the layers that do not read the parameters (R4, R5).
+
+    Args:
+        net: the network.
+        cache: what was encoded and realised.
+        inputs: dict name -> (B, R, T).
+        visible: how many buffer tokens each target sees: (T,), or (B, R, T) in an exchangeable model.
+        shape: (B, R, T).
+        stairs: where `visible` is `stairs`, `stairs` + 1, ...: this number, which saves time.
+    """
+    depth = net.config.depth
+    first = depth - net.config.param_depth
+    tokens = embed_targets(net, inputs, shape)
+    reads: dict[int, list[Segment]] = {index: cache.context[index : index + 1] for index in range(depth)}
+    if cache.buffer:
+        assert cache.valid is not None
+        mask = prefix_mask(jnp, visible, cache.valid) if stairs is None else cache.valid[:, None, :, None, :]
+        for index in range(depth):
+            reads[index].append(replace(cache.buffer[index], mask=mask, stairs=stairs))
+    count_from = _reached(net, cache, visible)
+    tokens, _ = run(net, tokens, reads, range(first), count_from=count_from)
+    layer = f"layers.{first}"
+    reference = None if count_from is None else count_from[first]
+    if net.schema.ordered and reference is None:
+        reference = jnp.zeros((1, 1, 1, net.config.counters + 1), tokens.dtype)
+    query = query_keys(net, layer, norm(net, f"{layer}.norm_attention", tokens), reference)
+    reading = join([read_null(net, layer, query), *(read(query, segment) for segment in reads[first])])
+    above = {index: reads[index] for index in range(first + 1, depth)}
+    return Prepared(tokens, query[..., : net.config.width // net.config.heads], reading, above, count_from)
+
+
+def encode_params(net: Network, params: Mapping[str, Array], told: Array | None = None) -> EncodedParams:
+    """What targets read of the told parameters in the top `param_depth` layers and in the heads.
+
+    Args:
+        net: the network.
+        params: dict name -> (B, R), in natural units. One that is left out has no token.
+        told: (B, R, P) bool, which of the given ones are told; None = all.
+    """
+    floors = _floors(net, params, told)
+    if not params:
+        return EncodedParams([], floors)
+    tokens = embed_params(net, params)
+    mask = None if told is None else told[:, None, :, None, :]
+    layers = range(net.config.depth - net.config.param_depth, net.config.depth)
+    return EncodedParams(run(net, tokens, {}, layers, attend=True, own=mask, keep=True)[1], floors)
+
+
+def _floors(net: Network, params: Mapping[str, Array], told: Array | None) -> Array | None:
+    """`EncodedParams.floors`."""
+    columns, given = [], [name for name in net.schema.params if name in params]
+    for name in net.schema.floors.values():
+        value = known = jnp.zeros((1, 1), net.dtype)
+        if name in params:
+            value = params[name].astype(net.dtype)
+            known = jnp.ones_like(value) if told is None else told[..., given.index(name)].astype(net.dtype)
+        columns += [value * known, known]
+    return jnp.stack(jnp.broadcast_arrays(*columns), -1)[:, :, None] if columns else None
+
+
+def _with_floors(representation: Array, params: EncodedParams) -> Array:
+    """A representation with the floors of its trials behind, where the heads find them."""
+    if params.floors is None:
+        return representation
+    lead = representation.shape[:-1]
+    floors = jnp.broadcast_to(params.floors, (*lead, params.floors.shape[-1]))
+    return jnp.concatenate([representation, floors], -1)
+
+
+def predict(net: Network, prepared: Prepared, params: EncodedParams) -> Array:
+    """Let prepared targets read the parameters in the top layers: their representation for the heads.
+
+    Args:
+        net: the network.
+        prepared: from `prepare`.
+        params: from `encode_params`.
+
+    Returns:
+        (B, R, T, W), and behind the W numbers `EncodedParams.floors`, if there are any.
+    """
+    depth, config = net.config.depth, net.config
+    first = depth - config.param_depth
+    tokens, reading, reads = prepared.tokens, prepared.reading, prepared.reads
+    told = params.segments
+    if told:
+        replicas = told[0].keys.shape[2]
+        query = _replicate(prepared.query, replicas, 2)
+        tokens = _replicate(tokens, replicas, 1)
+        reading = join([reading, read(query, told[0])])
+        reads = {index: [*reads[index], told[index - first]] for index in range(first + 1, depth)}
+    tokens = finish_layer(net, f"layers.{first}", tokens, reading)
+    tokens, _ = run(net, tokens, reads, range(first + 1, depth), count_from=prepared.count_from)
+    return _with_floors(norm(net, "norm_out", tokens), params)

@@ -1,0 +1,78 @@
+"""What a user does with a trained network, alike in both backends."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from ppl_buffer.network.observed import Encoded, Observed, encode_context, observe_trials
+
+
+class NetworkVerbs:
+    """What a user does with a trained network, alike in both backends."""
+
+    backend: str
+    schema: Any
+    config: Any
+    record: Any
+
+    def encode(self, context: Mapping[str, Any]) -> Encoded:
+        """Encode a context once, to share it between distributions.
+
+        Args:
+            context: dict of the schema's inputs, outcomes and feedback, each (*B, N).
+
+        Raises:
+            ValueError: if the model is ordered, or names, shapes or values do not fit the schema.
+        """
+        return encode_context(self, context)
+
+    def observe(
+        self,
+        inputs: Mapping[str, Any],
+        value: Any,
+        *,
+        feedback: Mapping[str, Any] | None = None,
+        trial_mask: Any = None,
+        context: Mapping[str, Any] | Encoded | None = None,
+    ) -> Observed:
+        """Compute once all of a joint density that the parameters do not change.
+
+        Pass the result in place of `inputs`; `log_prob` at this very value then runs the top layers alone.
+
+        Args:
+            inputs: dict name -> (*B, K); {} where the schema has none.
+            value: outcomes, (*B, K) or (*B, K, n_outcomes).
+            feedback: dict name -> (*B, K).
+            trial_mask: (*B, K) bool; False = no such trial.
+            context: dict of inputs, outcomes and feedback, each (*B, N), or what `encode` returned.
+
+        Raises:
+            ValueError: if names, shapes or values do not fit the schema.
+        """
+        return observe_trials(self, inputs, value, feedback=feedback, trial_mask=trial_mask, context=context)
+
+    @property
+    def box(self) -> dict[str, tuple[float, float]]:
+        """Range of each parameter that the training covered; empty for a network that was not trained."""
+        return {} if self.record is None else dict(self.record.box)
+
+    def prior(self) -> dict[str, Any]:
+        """Training prior of each parameter: distributions of NumPyro (JAX network) or Pyro (torch network).
+
+        A parameter whose simulator declared no prior gets the uniform distribution over its trained range. One whose
+        prior is relative to another parameter gets a function of that one's value that returns the distribution;
+        ``net.record.priors[name].relative_to`` names it. In a NumPyro model::
+
+            prior = net.prior()
+            low = numpyro.sample("log_sigma_V_low", prior["log_sigma_V_low"])
+            medium = numpyro.sample("log_sigma_V_med", prior["log_sigma_V_med"](low))
+
+        Raises:
+            ValueError: if the network was not trained.
+        """
+        if self.record is None:
+            raise ValueError("net: expected a trained network, which knows its prior, got an untrained one")
+        language = {"jax": "numpyro", "torch": "pyro"}[self.backend]
+        return importlib.import_module(f"ppl_buffer.{language}").prior_distributions(self.record)

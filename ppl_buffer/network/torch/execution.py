@@ -1,0 +1,64 @@
+"""On which devices torch runs. The mirror of `ppl_buffer/jax/execution.py`; torch does not compile."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+
+from ppl_buffer.network.torch.network import Network
+
+
+def bucket(trials: int) -> int:
+    """The number of trials to pad sequences of so many trials to: none, since nothing is compiled."""
+    return trials
+
+
+def workers() -> int:
+    """Chunks to compute at the same time: one, which torch spreads over all cores by itself."""
+    return 1
+
+
+def rollout_memory() -> float:
+    """Gigabytes of buffers that are best filled at a time: many, since every operation is called anew."""
+    return 2.0
+
+
+def on_devices(
+    run: Callable[[Network, Mapping[str, Any], Any], Any],
+    net: Network,
+    devices: Sequence[Any],
+    params: Mapping[str, Any],
+    noise: Any,
+) -> Any:
+    """Run a copy of the network on each device with a share of the draws, the first axis of parameters and noise.
+
+    Args:
+        run: function of network, parameters and noise; returns a tuple or dict tree of arrays (draws, ...).
+        net: the network.
+        devices: torch devices, or none to leave everything where it is.
+        params: dict name -> (draws, ...).
+        noise: (draws, ...).
+
+    Returns:
+        what `run` returns, the shares put together on the network's own device.
+    """
+    if not devices:
+        return run(net, params, noise)
+    edges = np.linspace(0, len(noise), min(len(devices), len(noise)) + 1).round().astype(int)
+
+    def share(place: tuple[Any, int, int]) -> Any:
+        device, start, stop = place
+        theta = {name: x[start:stop] for name, x in params.items()}
+        # Threads are enough: torch lets go of the interpreter while it computes.
+        return run(copy.deepcopy(net).to(device), theta, noise[start:stop])
+
+    with ThreadPoolExecutor(len(edges) - 1) as pool:
+        shares = list(pool.map(share, zip(devices, edges[:-1], edges[1:], strict=False)))
+    flat = [torch.utils._pytree.tree_flatten(x) for x in shares]
+    leaves = [torch.cat([x.to(net.device) for x in parts]) for parts in zip(*(x[0] for x in flat), strict=True)]
+    return torch.utils._pytree.tree_unflatten(leaves, flat[0][1])

@@ -1,0 +1,1 @@
+"""What the distributions of NumPyro and Pyro share."""

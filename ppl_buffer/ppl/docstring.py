@@ -1,0 +1,27 @@
+"""The arguments of both joint predictives, in words."""
+
+from __future__ import annotations
+
+ARGUMENTS = """Args:
+        net: a network from `ppl_buffer.load` or `ppl_buffer.train`, of the matching backend.
+        inputs: what is known of each trial before the response, dict name -> (*B, K); {} where the schema has no
+            inputs; or what ``net.observe(...)`` returned.
+        trials: number of trials K; needed only where there are no inputs.
+        params: the parameters that are told, dict name -> (*B,) in natural units. Any subset of the schema's: with
+            all of them the distribution is the likelihood, with none the marginal likelihood.
+        context: points to predict from, dict of inputs, outcomes and feedback, each (*B, N), or what
+            ``net.encode(...)`` returned. Exchangeable models only.
+        feedback: observed feedback, dict name -> (*B, K); needed to score values of a model that has feedback.
+        trial_mask: (*B, K) bool; False = no such trial: it adds nothing to any density and nobody sees it. (The
+            language's own ``mask`` acts on batch dimensions: it would multiply the joint density.)
+        orders: number of permutations of the trials to average the joint density over, or the permutations (R, K).
+            Exchangeable models only.
+        block: merge realised trials into the context after every `block` of them. Exchangeable models only.
+        environment: function (trial, inputs, outcomes, uniform) -> feedback, that `sample` calls after each trial:
+            index of the trial, dicts name -> (...) of that trial, and numbers uniform in (0, 1), (..., n_feedback).
+            It must use array arithmetic; in JAX it is traced, and `trial` is an array.
+        lapse: probability that a trial's outcomes are a lapse, uniform over categories and stated ranges; (*B,).
+        outside: what to do where parameters leave the box that the network was trained on: "warn" and "error" (for
+            values that are known when the distribution is made), "-inf" (density zero there), or "ignore".
+        validate_args: as in the language; False skips the checks of parameter values.
+"""

@@ -1,0 +1,350 @@
+"""Draws of a simulator, checked: what is not legal is counted and dropped. NumPy alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ppl_buffer.prior import Prior
+from ppl_buffer.schema import Categorical, Schema, Variable
+from ppl_buffer.simulator import Arrays, Simulator
+
+# Training stops above this share of data sets with values that are not numbers, once this many were drawn.
+MOST_DROPPED = 0.05
+
+_LEAST_DRAWN = 200
+
+
+@dataclass
+class Counts:
+    """How many data sets were drawn and how many of them dropped.
+
+    Attributes:
+        drawn: data sets drawn.
+        dropped: data sets that held a value that is no number or not a legal one.
+        variables: variable -> data sets in which it was the cause.
+    """
+
+    drawn: int = 0
+    dropped: int = 0
+    variables: dict[str, int] = field(default_factory=dict)
+
+    def add(self, other: Counts) -> None:
+        """Count what `other` counted."""
+        self.drawn += other.drawn
+        self.dropped += other.dropped
+        for name, count in other.variables.items():
+            self.variables[name] = self.variables.get(name, 0) + count
+
+    def check(self) -> None:
+        """Refuse to go on where too much is dropped.
+
+        Raises:
+            ValueError: if more than 5 % of at least 200 data sets were dropped.
+        """
+        if self.drawn >= _LEAST_DRAWN and self.dropped > MOST_DROPPED * self.drawn:
+            raise ValueError(
+                f"simulator: expected values that are finite and legal in all but {MOST_DROPPED:.0%} of the data "
+                f"sets, but {self._causes()}; training on the rest would silently change the prior and the model"
+            )
+
+    def exhausted(self, batch: str) -> ValueError:
+        """The error for a batch that could not be filled with legal data sets."""
+        return ValueError(
+            f"simulator: expected values that are finite and legal, but of the data sets of {batch} {self._causes()}"
+        )
+
+    def _causes(self) -> str:
+        causes = ", ".join(f"{name} in {count}" for name, count in sorted(self.variables.items()))
+        return f"{self.dropped} of {self.drawn} are not ({causes})"
+
+
+def check_simulator(simulator: Simulator) -> None:
+    """Refuse an object that lacks a member of the protocol, or has optional ones that do not fit its schema.
+
+    Raises:
+        ValueError: naming the member.
+    """
+    schema = getattr(simulator, "schema", None)
+    if not isinstance(schema, Schema):
+        raise ValueError(f"simulator.schema: expected a Schema, got {schema!r}")
+    for method in ("prior", "inputs", "simulate"):
+        if not callable(getattr(simulator, method, None)):
+            raise ValueError(f"simulator.{method}: expected a method, but {type(simulator).__name__} has none")
+    stated = optional_member(simulator, "priors")
+    for name, prior in stated.items():
+        if not isinstance(prior, Prior):
+            raise ValueError(f"simulator.priors[{name!r}]: expected a Prior, got {prior!r}")
+        order = list(schema.params)
+        earlier = [other for other in order[: order.index(name)] if other in stated]
+        if prior.relative_to is not None and prior.relative_to not in earlier:
+            raise ValueError(
+                f"simulator.priors[{name!r}]: expected a prior relative to an earlier parameter that has a prior, "
+                f"one of {earlier}, got {prior.relative_to!r}"
+            )
+    for name, value in optional_member(simulator, "special_values").items():
+        variable = schema.params[name]
+        if not bool(np.all(legal(variable, np.asarray(value, dtype=np.float32)))):
+            raise ValueError(f"simulator.special_values[{name!r}]: expected {variable.description}, got {value!r}")
+
+
+def optional_member(simulator: Simulator, member: str) -> Mapping[str, Any]:
+    """An optional member that is a dict keyed by parameters."""
+    values = getattr(simulator, member, None) or {}
+    if not isinstance(values, Mapping) or not set(values) <= set(simulator.schema.params):
+        raise ValueError(
+            f"simulator.{member}: expected a dict keyed by parameters {list(simulator.schema.params)}, got {values!r}"
+        )
+    return values
+
+
+def special_values(simulator: Simulator) -> Mapping[str, float]:
+    """The simulator's values without prior mass, or none."""
+    return optional_member(simulator, "special_values")
+
+
+def priors(simulator: Simulator) -> Mapping[str, Prior]:
+    """The simulator's priors, or none."""
+    return optional_member(simulator, "priors")
+
+
+def has_told_prior(simulator: Simulator) -> bool:
+    """Whether told parameters have a distribution of their own."""
+    return callable(getattr(simulator, "told_prior", None)) and bool(simulator.schema.params)
+
+
+def check_known_density(simulator: Simulator) -> None:
+    """Refuse to learn a density that nobody knows.
+
+    Raises:
+        ValueError: if the simulator has no method ``log_density``, or its schema no parameters.
+    """
+    if not (callable(getattr(simulator, "log_density", None)) and simulator.schema.params):
+        raise ValueError(
+            f"known_density: expected False, or a simulator with parameters and a method log_density, got True with "
+            f"{type(simulator).__name__}"
+        )
+
+
+def log_density(simulator: Simulator, params: Arrays, data: Arrays) -> np.ndarray:
+    """The simulator's log density of each trial, (size, trials), checked, of the numbers that the network will read.
+
+    Args:
+        simulator: one that has ``log_density``.
+        params: dict name -> (size,).
+        data: inputs, outcomes and feedback, each (size, trials).
+
+    Raises:
+        ValueError: if it is not of that shape, or +inf or NaN anywhere.
+    """
+    schema = simulator.schema
+    shape = next(iter(data[name].shape for name in schema.outcomes))
+    # In double precision, but of numbers as rounded as the network reads them: near a bound that moves a density.
+    read = [{name: x.astype(np.float32).astype(float) for name, x in values.items()} for values in (params, data)]
+    found: np.ndarray = np.asarray(simulator.log_density(*read), dtype=float)  # type: ignore[attr-defined]
+    wrong = np.isnan(found) | np.isposinf(found)
+    if found.shape != shape or wrong.any():
+        raise ValueError(
+            f"simulator.log_density: expected numbers below infinity, of shape {shape}, got shape {found.shape} with "
+            f"{int(wrong.sum())} others"
+        )
+    return found
+
+
+def gives_probabilities(simulator: Simulator) -> bool:
+    """Whether the loss of the first outcome can use the simulator's own probabilities."""
+    schema = simulator.schema
+    first = next(iter(schema.outcomes.values()))
+    return (
+        callable(getattr(simulator, "simulate_with_probabilities", None))
+        and isinstance(first, Categorical)
+        and not schema.contamination
+    )
+
+
+def check_redraws(simulator: Simulator, redraws: int) -> None:
+    """Refuse to draw outcomes again where the simulator cannot.
+
+    Raises:
+        ValueError: if `redraws` is above 1 and trials depend on each other, but there is no method ``redraw``.
+    """
+    if redraws > 1 and not (simulator.schema.independent or callable(getattr(simulator, "redraw", None))):
+        raise ValueError(
+            f"redraws: expected 1, or a simulator with a method redraw, since trials of {type(simulator).__name__} "
+            f"depend on each other, got {redraws}"
+        )
+
+
+def draw_again(simulator: Simulator, rng: np.random.Generator, params: Arrays, data: Arrays, count: int) -> Arrays:
+    """Outcomes drawn `count` times more given the same past: dict name -> (size, trials, count).
+
+    Where a draw is not legal the trial's own outcomes stand in for it.
+
+    Args:
+        simulator: what draws.
+        rng: the only source of randomness.
+        params: dict name -> (size,).
+        data: inputs, outcomes and feedback, each (size, trials).
+        count: how often.
+    """
+    schema = simulator.schema
+    size, trials = next(iter(data[name].shape for name in schema.outcomes))
+    shape = (size, trials, count)
+    method = getattr(simulator, "redraw", None)
+    if callable(method):
+        returned = _checked("redraw", method(rng, _copy(params), _copy(data), count), schema.outcomes, shape)
+    else:
+        inputs = {name: np.repeat(data[name], count, axis=1) for name in schema.inputs}
+        wide = (size, trials * count)
+        again = _checked("simulate", _call(simulator, "simulate", rng, params, inputs, wide), _drawn(schema), wide)
+        returned = {name: again[name].reshape(shape) for name in schema.outcomes}
+    good = np.ones(shape, dtype=bool)
+    for name, variable in schema.outcomes.items():
+        good &= legal(variable, returned[name].astype(np.float32))
+    return {name: np.where(good, x, data[name][..., None]) for name, x in returned.items()}
+
+
+def augment_data(simulator: Simulator, rng: np.random.Generator, data: Arrays) -> Arrays:
+    """Data sets as likely as these, by the simulator's symmetries, checked; the same ones where it tells none.
+
+    Raises:
+        ValueError: if what the simulator returns does not fit, or is not legal.
+    """
+    method = getattr(simulator, "augment", None)
+    if not callable(method):
+        return data
+    schema = simulator.schema
+    variables = {**schema.inputs, **_drawn(schema)}
+    returned = _checked("augment", method(rng, _copy(data)), variables, next(iter(data.values())).shape)
+    for name, variable in variables.items():
+        if not legal(variable, returned[name].astype(np.float32)).all():
+            raise ValueError(f"simulator.augment: expected {name!r} to be {variable.description} everywhere")
+    return returned
+
+
+def draw_trials(
+    simulator: Simulator, rng: np.random.Generator, params: Arrays, inputs: Arrays
+) -> tuple[Arrays, np.ndarray, Counts]:
+    """Outcomes (n,) of one trial for each of the parameters (n,) and inputs (n,); which are legal (n,), and counts."""
+    schema = simulator.schema
+    shape = (len(next(iter({**params, **inputs}.values()))), 1)
+    wide = {name: x[:, None] for name, x in inputs.items()}
+    returned = _checked("simulate", _call(simulator, "simulate", rng, params, wide, shape), _drawn(schema), shape)
+    good, counts = find_legal(schema, params, {**wide, **returned})
+    return {name: returned[name][:, 0] for name in schema.outcomes}, good, counts
+
+
+def _call(
+    simulator: Simulator, method: str, rng: np.random.Generator, params: Arrays, inputs: Arrays, shape: tuple[int, int]
+) -> Any:
+    """Call a method that simulates; where nothing else tells it the shape (size, trials), by keywords."""
+    schema = simulator.schema
+    keywords: dict[str, int] = {} if schema.inputs else {"trials": shape[1]}
+    if not schema.inputs and not schema.params:
+        keywords["size"] = shape[0]
+    return getattr(simulator, method)(rng, _copy(params), _copy(inputs), **keywords)
+
+
+def _copy(arrays: Arrays) -> Arrays:
+    """What a simulator gets: one that works in place must not change what is recorded of its inputs."""
+    return {name: x.copy() for name, x in arrays.items()}
+
+
+def _drawn(schema: Schema) -> Mapping[str, Variable]:
+    """The variables that a simulation returns."""
+    return {**schema.outcomes, **schema.feedback}
+
+
+def draw_params(simulator: Simulator, rng: np.random.Generator, size: int, method: str = "prior") -> Arrays:
+    """Checked draws of the parameters, dict name -> (size,), by the simulator's ``prior`` or its ``told_prior``."""
+    returned = getattr(simulator, method)(rng, size)
+    return _checked(method, returned, simulator.schema.params, (size,))
+
+
+def draw_inputs(simulator: Simulator, rng: np.random.Generator, size: int, trials: int) -> Arrays:
+    """Checked draws of the inputs: dict name -> (size, trials)."""
+    return _checked("inputs", simulator.inputs(rng, size, trials), simulator.schema.inputs, (size, trials))
+
+
+def draw_data(
+    simulator: Simulator, rng: np.random.Generator, params: Arrays, size: int, trials: int, probabilities: bool = True
+) -> tuple[Arrays, np.ndarray | None]:
+    """Checked inputs, outcomes and feedback, each (size, trials), and the first outcome's probabilities if known.
+
+    Without `probabilities` they are not asked for, and the data come from `simulate`.
+    """
+    schema = simulator.schema
+    shape = (size, trials)
+    inputs = draw_inputs(simulator, rng, size, trials)
+    if not (probabilities and gives_probabilities(simulator)):
+        drawn = _call(simulator, "simulate", rng, params, inputs, shape)
+        return {**inputs, **_checked("simulate", drawn, _drawn(schema), shape)}, None
+    method = "simulate_with_probabilities"
+    pair = _call(simulator, method, rng, params, inputs, shape)
+    if not isinstance(pair, tuple) or len(pair) != 2 or not isinstance(pair[1], Mapping):
+        raise ValueError(f"simulator.{method}: expected (data, probabilities), got {type(pair).__name__}")
+    data = {**inputs, **_checked(method, pair[0], _drawn(schema), shape)}
+    name, variable = next(iter(schema.outcomes.items()))
+    if name not in pair[1]:
+        raise ValueError(f"simulator.{method}: expected probabilities of {name!r}, got those of {sorted(pair[1])}")
+    chances = _numbers(method, name, pair[1][name], (*shape, variable.n))  # type: ignore[union-attr]
+    known = np.isfinite(chances).all(-1)
+    if not (np.abs(chances.sum(-1) - 1)[known] < 1e-3).all() or (chances[known] < 0).any():
+        raise ValueError(f"simulator.{method}: expected probabilities of {name!r} that sum to 1")
+    # Where a probability is no number the data set must go: the outcome is marked, and dropped as any other.
+    data[name] = np.where(known, data[name], np.nan)
+    return data, chances
+
+
+def legal(variable: Variable, value: np.ndarray) -> np.ndarray:
+    """Which float32 values a network can read: legal, and finite on the unconstrained scale."""
+    with np.errstate(all="ignore"):
+        inside = np.isfinite(value) & variable.contains(np, value)
+        if isinstance(variable, Categorical):
+            return inside
+        return inside & np.isfinite(variable.unconstrain(np, value))
+
+
+def find_legal(schema: Schema, params: Arrays, data: Arrays) -> tuple[np.ndarray, Counts]:
+    """Which data sets (size,) hold legal values alone, as the network will read them, and the count of the others."""
+    size = len(next(iter({**params, **data}.values())))
+    good, counts = np.ones(size, dtype=bool), Counts(drawn=size)
+    for group, values in ((schema.params, params), ({**schema.inputs, **schema.outcomes, **schema.feedback}, data)):
+        for name, variable in group.items():
+            # As the network will read them: a number just inside a bound may lie on it in float32.
+            fine = legal(variable, values[name].astype(np.float32)).reshape(size, -1).all(1)
+            if not fine.all():
+                counts.variables[name] = int((~fine).sum())
+            good &= fine
+    counts.dropped = int((~good).sum())
+    return good, counts
+
+
+def _checked(method: str, returned: Any, variables: Mapping[str, Variable], shape: tuple[int, ...]) -> Arrays:
+    if not isinstance(returned, Mapping):
+        raise ValueError(f"simulator.{method}: expected a dict of arrays, got {type(returned).__name__}")
+    if set(returned) != set(variables):
+        raise ValueError(f"simulator.{method}: expected {list(variables)}, got {sorted(map(str, returned))}")
+    arrays = {}
+    for name, variable in variables.items():
+        values = _numbers(method, name, returned[name], shape)
+        if isinstance(variable, Categorical):
+            wrong = values[np.isfinite(values) & ~variable.contains(np, values)]
+            if wrong.size:
+                raise ValueError(
+                    f"simulator.{method}: expected {name!r} to be {variable.description}, got {wrong.flat[0]:g}"
+                )
+        arrays[name] = values
+    return arrays
+
+
+def _numbers(method: str, name: str, values: Any, shape: tuple[int, ...]) -> np.ndarray:
+    array = np.asarray(values)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"simulator.{method}: expected {name!r} to hold real numbers, got dtype {array.dtype}")
+    if array.shape != shape:
+        raise ValueError(f"simulator.{method}: expected {name!r} of shape {shape}, got {array.shape}")
+    return array.astype(float)

@@ -1,0 +1,66 @@
+"""What must be known of a simulator before training: the scale of its variables, the range of its parameters."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ppl_buffer.prior import Prior
+from ppl_buffer.schema import Categorical, Continuous, Positive
+from ppl_buffer.simulator import Simulator
+from ppl_buffer.training import draws
+from ppl_buffer.training.batches import PILOT, Settings, draw
+from ppl_buffer.training.draws import Counts
+
+_DATA_SETS, _PARAMS = 256, 20_000
+
+
+def standardize(simulator: Simulator, settings: Settings) -> tuple[dict[str, tuple[float, float]], Counts]:
+    """Mean and standard deviation of each continuous variable on its unconstrained scale, from a pilot simulation.
+
+    Raises:
+        ValueError: if the simulator returns what it should not, or no legal data set at all.
+    """
+    schema = simulator.schema
+    drawn, counts = draw(simulator, 0, 0, PILOT, _DATA_SETS, settings.typical_trials)
+    counts.check()
+    if drawn is None:
+        raise counts.exhausted("the pilot simulation")
+    params, data, _ = drawn
+    variables = {**schema.params, **schema.inputs, **schema.outcomes, **schema.feedback}
+    out = {}
+    for name, variable in variables.items():
+        if isinstance(variable, Categorical):
+            continue
+        out[name] = _moments(variable, params[name] if name in params else data[name])
+    for name, above in schema.floors.items():
+        out[schema.scale_above(name)] = _moments(Positive(), data[name] - params[above][:, None])
+    return out, counts
+
+
+def _moments(variable: Continuous, values: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation on the unconstrained scale."""
+    unconstrained = variable.unconstrain(np, values.astype(np.float32))
+    mean, deviation = float(unconstrained.mean(dtype=float)), float(unconstrained.std(dtype=float))
+    # What never changes is left as it is.
+    return mean, deviation if deviation > 1e-6 * max(1.0, abs(mean)) else 1.0
+
+
+def trained_box(simulator: Simulator) -> tuple[dict[str, tuple[float, float]], dict[str, Prior | None]]:
+    """The range of each parameter that training covers, and its prior where the simulator states it."""
+    stated = draws.priors(simulator)
+    names = list(simulator.schema.params)
+    box: dict[str, tuple[float, float]] = {}
+    for name in names:
+        if name in stated:
+            low, high = stated[name].box()
+            # A prior that is relative to another parameter covers what both together can reach.
+            start = (0.0, 0.0) if stated[name].relative_to is None else box[str(stated[name].relative_to)]
+            box[name] = (start[0] + low, start[1] + high)
+    if len(box) < len(names):
+        drawn = draws.draw_params(simulator, np.random.default_rng(0), _PARAMS)
+        for name in names:
+            values = drawn[name][draws.legal(simulator.schema.params[name], drawn[name].astype(np.float32))]
+            box.setdefault(name, (float(values.min()), float(values.max())))
+    for name, value in draws.special_values(simulator).items():
+        box[name] = (min(box[name][0], value), max(box[name][1], value))
+    return {name: box[name] for name in names}, {name: stated.get(name) for name in names}

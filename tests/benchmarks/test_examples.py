@@ -1,0 +1,52 @@
+"""Every script in examples/ runs with its default network, in its smallest form, on a machine that has no data."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+SCRIPTS = sorted(EXAMPLES.glob("*.py"))
+# What a script imports beside the core, by how its name ends.
+NEEDS = {
+    "selection_task": ("numpyro", "arviz"),
+    "pyro": ("pyro", "arviz"),
+    "train_zoo": ("torch",),
+}
+# The training script's recipes, each a run of its own.
+RECIPES = ["noisy_q", "gp", "ddm", "rlddm", "multisensory_rho1"]
+RUNS = [(script, []) for script in SCRIPTS if script.stem != "train_zoo"]
+RUNS += [(EXAMPLES / "train_zoo.py", [name]) for name in RECIPES]
+RUNS += [(EXAMPLES / "train_zoo.py", ["multisensory_rho1", "--start=multisensory_rho1", "--lessons=out/lessons"])]
+RUNS += [(EXAMPLES / "train_zoo.py", ["rlddm", "--start=rlddm", "--refine"])]
+
+
+def test_there_are_examples():
+    assert SCRIPTS
+
+
+@pytest.mark.parametrize(("script", "arguments"), RUNS, ids=lambda x: x.stem if isinstance(x, Path) else "".join(x))
+def test_an_example_runs(script: Path, arguments: list[str], tmp_path: Path):
+    for ending, modules in NEEDS.items():
+        if script.stem.endswith(ending):
+            for module in (*modules, "matplotlib"):
+                pytest.importorskip(module)
+    out = tmp_path / "out"
+    done = subprocess.run(
+        [sys.executable, str(script), *arguments, "--quick", "--out", str(out)],
+        # A folder without data: the script must say that it simulates, and fetch nothing.
+        env={**os.environ, "PPL_BUFFER_DATA": str(tmp_path), "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    if script.stem.startswith("selection_task"):
+        assert "simulated" in done.stdout.lower()
+    figures = list(out.rglob("*.png"))
+    assert figures and all(figure.stat().st_size > 5000 for figure in figures)
+    # Nothing is written but what was asked for.
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}

@@ -1,0 +1,100 @@
+"""The code of the README and of the documentation runs as written, with smaller numbers."""
+
+import re
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ppl_buffer as pb
+
+README = Path(__file__).parents[2] / "README.md"
+SIMULATOR = Path(__file__).parents[2] / "docs" / "bring_a_simulator.md"
+
+
+def test_quickstart_runs():
+    pytest.importorskip("numpyro")
+    block = re.search(r"```python\n(.*?)```", README.read_text(), re.DOTALL).group(1)
+    assert len([line for line in block.splitlines() if line.strip()]) <= 20
+    small = "num_warmup=7, num_samples=11, progress_bar=False"
+    fewer, count = re.subn(r"num_warmup=300, num_samples=500", small, block)
+    assert count == 1
+    names = {}
+    exec(compile(fewer, str(README), "exec"), names)
+    draws = names["mcmc"].get_samples()
+    assert set(draws) == set(pb.load("noisy_q").schema.params)
+    for name, (low, high) in names["net"].box.items():
+        assert draws[name].shape == (11, 1)
+        assert (draws[name] >= low).all() and (draws[name] <= high).all()
+
+
+def shrink(code, smaller):
+    """The code with each of the settings replaced by a quick one; every one of them must be there."""
+    for full, small in smaller.items():
+        assert code.count(full) == 1, full
+        code = code.replace(full, small)
+    return code
+
+
+def test_the_page_on_simulators_runs(tmp_path, monkeypatch):
+    for module in ("numpyro", "torch", "matplotlib", "pandas"):
+        pytest.importorskip(module)
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", SIMULATOR.read_text(), re.DOTALL)
+    code = "\n".join(blocks)
+    smaller = {
+        "width=64, depth=4, heads=4, mlp=128": "width=16, depth=2, heads=2, mlp=32, components=4",
+        "steps=5000": "steps=3, held_out=8, progress=False",
+        "trials=(20, 200)": "trials=(5, 11)",
+        "sets=200, trials=100, out": "sets=5, trials=7, draws=11, progress=False, out",
+        "sets=200, trials=100)": "sets=11, trials=7, progress=False)",
+        "num_warmup=300, num_samples=500": "num_warmup=5, num_samples=7, progress_bar=False",
+    }
+    code = shrink(code, smaller)
+    names = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a network of three steps has a lot to be warned of
+        exec(compile(code, str(SIMULATOR), "exec"), names)
+    assert set(names["mcmc"].get_samples()) == set(names["schema"].params)
+    assert (tmp_path / "posterior.png").exists() and (tmp_path / "likelihood.png").exists()
+
+
+def test_the_page_on_simulators_gives_lessons(tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```py\n(.*?)```", SIMULATOR.read_text(), re.DOTALL)
+    smaller = {
+        "sets=600, trials=400": "sets=4, trials=5, progress=False",
+        "trials=(100, 400), context=(0, 400)": "trials=(2, 5), context=(0, 3)",
+        "batch_size=20": "batch_size=4",
+        "warmup=200, steps=7000": "warmup=1, steps=3, held_out=8, workers=0, progress=False",
+    }
+    code = shrink(code, smaller)
+    names = {"pb": pb}
+    exec(compile(code, str(SIMULATOR), "exec"), names)
+    assert names["net"].config.depth == pb.load("multisensory_rho1").config.depth + 2
+    assert names["net"].record.provenance["lessons"]["source"].startswith("MultisensoryDepartures")
+
+
+@pytest.mark.parametrize("page", ["hierarchies", "missing_and_ragged", "model_comparison"])
+def test_the_how_to_pages_run(page, capsys):
+    for module in ("numpyro", "torch", "pandas"):
+        pytest.importorskip(module)
+    import jax
+    from numpyro import handlers
+
+    path = SIMULATOR.parent / "howto" / f"{page}.md"
+    names = {}
+    exec(compile("\n".join(re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)), str(path), "exec"), names)
+    if page != "hierarchies":
+        return
+    for model in ("hierarchical", "regression", "subsampled"):
+        trace = handlers.trace(handlers.seed(names[model], jax.random.PRNGKey(0))).get_trace()
+        site = trace["choice"]
+        people = 2 if model == "subsampled" else 5
+        assert site["is_observed"] and site["value"].shape == (people, 60)
+        # People who are left out of a subsample count through those who are in it.
+        assert site["scale"] in (None, 1) if people == 5 else site["scale"] == 2.5
+        assert np.isfinite(site["fn"].log_prob(site["value"])).all()
+    assert np.isfinite(names["result"].losses).all()

@@ -1,0 +1,311 @@
+"""Model evidence against closed forms, quadrature over the parameters, and the definition over orders."""
+
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+
+import ppl_buffer as pb
+from ppl_buffer.inference.evidence import Evidence, importance_weights
+from ppl_buffer.predictive import Predictive
+from ppl_buffer.prior import Prior
+from tests.networks import (
+    CONTAMINATED,
+    DECISION,
+    FUNCTION,
+    FUNCTION_RECORD,
+    LEARNING,
+    REPORT,
+    Record,
+    array,
+    data,
+    network,
+    quick_compilation,  # noqa: F401
+)
+
+pytest.importorskip("torch")
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+REPORT_RECORD = Record(
+    box={"mu": (-3.0, 3.0)},
+    priors={"mu": Prior("Normal", {"loc": 0.3, "scale": 0.8})},
+    trials=11,
+    context=0,
+    simulator="none",
+)
+QUIET = {"progress": False}
+
+
+def test_importance_weights_find_the_evidence_of_a_normal_model():
+    rng = np.random.default_rng(0)
+    for deviation in (1.0, 0.1, 0.01):
+        seen = rng.standard_normal((3, 5)) * np.hypot(1, deviation)
+
+        def log_likelihood(scores, seen=seen, deviation=deviation):
+            return scipy.stats.norm(scores, deviation).logpdf(seen).sum(-1)
+
+        truth = scipy.stats.norm(0, np.hypot(1, deviation)).logpdf(seen).sum(-1)
+        weights = importance_weights(log_likelihood, 3, 5, 2000, np.random.default_rng(1))
+        estimate = scipy.special.logsumexp(weights, 0) - np.log(2000)
+        np.testing.assert_allclose(estimate, truth, atol=0.06)
+        # Far fewer draws than this would count under the prior itself at the smallest deviation: about 1 in 10^10.
+        assert (scipy.special.logsumexp(weights, 0) * 2 - scipy.special.logsumexp(2 * weights, 0) > np.log(500)).all()
+
+
+def test_importance_weights_find_the_evidence_of_a_bent_narrow_posterior():
+    size, dims, draws = 11, 7, 600
+    rng = np.random.default_rng(2)
+    centre = rng.normal(size=(size, dims))
+    spread = np.linalg.qr(rng.normal(size=(size, dims, dims)))[0] * np.exp(rng.uniform(-3, 0, (size, 1, dims)))
+    logarithm = rng.normal(0, 50, size)
+    evaluated = []
+
+    def log_likelihood(scores):
+        """A density with a bend, over that of the prior: its integral over the prior is known."""
+        evaluated.append(len(scores))
+        bent = np.einsum("bpq,nbq->nbp", np.linalg.inv(spread), scores - centre)
+        bent[..., 0] += 0.3 * bent[..., 1] ** 2
+        log_posterior = scipy.stats.norm.logpdf(bent).sum(-1) - np.log(np.abs(np.linalg.det(spread)))
+        return log_posterior - scipy.stats.norm.logpdf(scores).sum(-1) + logarithm
+
+    weights = importance_weights(log_likelihood, size, dims, draws, rng)
+    relative = np.exp(weights - weights.max(0))
+    error = relative.std(0) / relative.mean(0) / np.sqrt(draws)
+    assert (error < 0.07).all() and evaluated[-1] == draws
+    np.testing.assert_array_less(np.abs(weights.max(0) + np.log(relative.mean(0)) - logarithm), 4 * error)
+    # Rounds that forget the draws of the ones before need twice as many.
+    assert sum(evaluated[:-1]) < 2200
+
+
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_importance_method_is_the_integral_over_the_prior(backend):
+    pytest.importorskip(backend)
+    net, given = network(REPORT, backend, REPORT_RECORD), data(REPORT, batch=3, trials=7)
+    found = pb.log_evidence(net, given.inputs, given.value, method="importance", draws=1500, **QUIET)
+    prior = scipy.stats.norm(0.3, 0.8)
+    grid = np.linspace(*prior.interval(1 - 1e-9), 801)[:, None]
+    likelihood = Predictive(net, given.inputs, params={"mu": grid.astype(np.float32)}, outside="ignore")
+    terms = np.asarray(likelihood.joint_log_prob(array(backend, given.value)), dtype=float) + prior.logpdf(grid)
+    expected = np.log(np.trapezoid(np.exp(terms), grid, axis=0))
+    assert found.log_evidence.shape == (3,) and found.terms.shape == (1500, 3)
+    assert (found.standard_error < 0.05).all()
+    np.testing.assert_allclose(found.log_evidence, expected, atol=0.15)
+    assert (np.abs(found.log_evidence - expected) < 5 * found.standard_error).all()
+
+
+def test_a_prior_of_ones_own_replaces_the_trained_one():
+    net, given = network(REPORT, "torch", REPORT_RECORD), data(REPORT, batch=2, trials=7)
+    narrow = {"mu": Prior("Normal", {"loc": -0.9, "scale": 1e-4})}
+    found = pb.log_evidence(net, given.inputs, given.value, method="importance", prior=narrow, draws=300, **QUIET)
+    there = Predictive(net, given.inputs, params={"mu": np.full(2, -0.9, np.float32)})
+    expected = np.asarray(there.joint_log_prob(array("torch", given.value)))
+    assert (np.abs(found.log_evidence - expected) < 5 * found.standard_error).all()
+    assert (found.standard_error < 0.05).all()
+
+
+def test_a_prior_can_be_relative_to_another_parameter():
+    record = Record(
+        box={"mu": (-2.0, 2.0), "sigma": (0.1, 5.0)},
+        priors={"mu": Prior.uniform(0.4, 1.7), "sigma": Prior("Uniform", {"low": 0.2, "high": 0.9}, "mu")},
+        trials=11,
+        context=13,
+        simulator="none",
+    )
+    net, given = network(FUNCTION, "torch", record), data(FUNCTION, batch=2, trials=5, context=False)
+    found = pb.log_evidence(net, given.inputs, given.value, method="importance", draws=1500, **QUIET)
+    # The density of a uniform prior is constant: the evidence is the mean likelihood over a grid of midpoints.
+    mu, above = np.meshgrid(0.4 + 1.3 * (np.arange(60) + 0.5) / 60, 0.2 + 0.7 * (np.arange(60) + 0.5) / 60)
+    grid = {"mu": mu.reshape(-1, 1).astype(np.float32), "sigma": (mu + above).reshape(-1, 1).astype(np.float32)}
+    likelihood = Predictive(net, given.inputs, params=grid, outside="ignore")
+    terms = np.asarray(likelihood.joint_log_prob(array("torch", given.value)), dtype=float)
+    expected = scipy.special.logsumexp(terms, 0) - np.log(len(terms))
+    assert (np.abs(found.log_evidence - expected) < 5 * found.standard_error + 1e-3).all()
+    assert (found.standard_error < 0.05).all()
+
+
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_a_parameter_below_all_outcomes_is_integrated_up_to_the_least_of_them(backend):
+    pytest.importorskip(backend)
+    priors = {"drift": Prior.uniform(-1.0, 1.0), "delay": Prior("Gamma", {"concentration": 2.0, "rate": 0.5}),
+              "bound": Prior.uniform(1.0, 2.0)}  # fmt: skip
+    record = Record(box={name: prior.box() for name, prior in priors.items()}, priors=priors, trials=11, context=0,
+                    simulator="none")  # fmt: skip
+    net, given = network(DECISION, backend, record), data(DECISION, batch=2, trials=5, context=False)
+    value = np.array(given.value)
+    value[..., 1] = np.abs(value[..., 1]) + np.array([[0.4], [1.7]])
+    value[0, 3, 1] = 0.01  # no such trial
+    exists = np.array([[True, True, True, False, True], [True] * 5])
+    told = {"drift": np.zeros(2, np.float32), "bound": np.full(2, 1.5, np.float32)}
+    found = pb.log_evidence(net, given.inputs, value, params=told, trial_mask=exists, method="importance", draws=500,
+                            **QUIET)  # fmt: skip
+    assert np.isfinite(found.terms).all()
+    for row in range(2):
+        least = value[row, exists[row], 1].min()
+        grid = least * (np.arange(4000) + 0.5) / 4000
+        delay = np.stack([grid, grid], -1).astype(np.float32)
+        likelihood = Predictive(net, given.inputs, params={**{k: x[None] for k, x in told.items()}, "delay": delay},
+                                trial_mask=exists, outside="ignore")  # fmt: skip
+        terms = np.asarray(likelihood.joint_log_prob(array(backend, value)), dtype=float)[:, row]
+        density = scipy.stats.gamma(2.0, scale=2.0).logpdf(grid)
+        expected = scipy.special.logsumexp(terms + density) + np.log(least / 4000)
+        assert abs(found.log_evidence[row] - expected) < 5 * found.standard_error[row] + 1e-3
+    assert (found.standard_error < 0.1).all()
+
+
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_autoregressive_method_averages_densities_over_orders(backend):
+    pytest.importorskip(backend)
+    net, given = network(FUNCTION, backend, FUNCTION_RECORD), data(FUNCTION, batch=2, trials=5, context=False)
+    orders = 19
+    found = pb.log_evidence(net, given.inputs, given.value, orders=orders, seed=3, **QUIET)
+    rng = np.random.default_rng(3)
+    by_order = []
+    for order in [rng.permutation(5) for _ in range(orders)]:
+        turned = Predictive(net, {"x": given.inputs["x"][:, order]})
+        by_order.append(np.asarray(turned.conditionals(array(backend, given.value[:, order])), dtype=float).sum(-1))
+    np.testing.assert_allclose(found.terms, by_order, rtol=1e-4, atol=1e-4)
+    density = np.exp(by_order)
+    np.testing.assert_allclose(found.log_evidence, np.log(density.mean(0)), rtol=1e-4)
+    relative = density.std(0, ddof=1) / density.mean(0) / np.sqrt(orders)
+    np.testing.assert_allclose(found.standard_error, relative, rtol=1e-3)
+    np.testing.assert_allclose(found.running()[-1], found.log_evidence)
+    np.testing.assert_allclose(found.running()[:2], [by_order[0], np.log(density[:2].mean(0))], rtol=1e-4)
+
+
+def test_blocks_reach_the_reencoding_autoregression():
+    net, given = network(FUNCTION, "torch", FUNCTION_RECORD), data(FUNCTION, batch=2, trials=5, context=False)
+    found = pb.log_evidence(net, given.inputs, given.value, orders=1, block=1, seed=4, **QUIET)
+    order = np.random.default_rng(4).permutation(5)
+    x, y = given.inputs["x"][:, order], given.value[:, order]
+    total = np.zeros(2)
+    for k in range(5):
+        past = {"x": x[:, :k], "y": y[:, :k]} if k else None
+        one = Predictive(net, {"x": x[:, k : k + 1]}, context=past)
+        total += np.asarray(one.joint_log_prob(array("torch", y[:, k : k + 1])))
+    np.testing.assert_allclose(found.log_evidence, total, rtol=1e-4)
+    assert found.standard_error.tolist() == [0, 0]
+
+
+def test_an_ordered_model_has_one_order_and_parameters_can_be_told():
+    net, given = network(LEARNING, "torch"), data(LEARNING, batch=3, trials=7)
+    told = {"alpha": given.params["alpha"]}
+    found = pb.log_evidence(net, given.inputs, given.value, feedback=given.feedback, params=told, **QUIET)
+    expected = Predictive(net, given.inputs, params=told, feedback=given.feedback)
+    expected = expected.joint_log_prob(array("torch", given.value))
+    np.testing.assert_allclose(found.log_evidence, expected, rtol=1e-6)
+    assert found.terms.shape == (1, 3) and found.standard_error.tolist() == [0, 0, 0]
+
+
+def test_trials_that_do_not_exist_change_nothing():
+    net, given = network(CONTAMINATED, "torch"), data(CONTAMINATED, batch=2, trials=7, context=False)
+    mask = np.arange(7) < np.array([[7], [4]])
+    other = np.where(mask[..., None], given.value, given.value[:, ::-1])
+    found = [
+        pb.log_evidence(net, given.inputs, x, feedback=given.feedback, trial_mask=mask, orders=3, **QUIET)
+        for x in (given.value, other)
+    ]
+    np.testing.assert_allclose(found[0].log_evidence, found[1].log_evidence, rtol=1e-6)
+
+
+def test_all_parameters_told_of_an_independent_model_is_its_likelihood():
+    net, given = network(DECISION, "torch"), data(DECISION, batch=3, trials=7, context=False)
+    found = pb.log_evidence(net, given.inputs, given.value, params=given.params, **QUIET)
+    expected = Predictive(net, given.inputs, params=given.params).marginals(array("torch", given.value)).sum(-1)
+    np.testing.assert_allclose(found.log_evidence, expected, rtol=1e-5)
+
+
+def test_standard_error_is_the_spread_of_repetitions():
+    net, given = network(FUNCTION, "torch", FUNCTION_RECORD), data(FUNCTION, batch=1, trials=5, context=False)
+    found = [pb.log_evidence(net, given.inputs, given.value, orders=24, seed=seed, **QUIET) for seed in range(40)]
+    spread = np.std([x.log_evidence[0] for x in found], ddof=1)
+    stated = np.mean([x.standard_error[0] for x in found])
+    assert 0.6 < stated / spread < 1.6
+
+
+def test_few_effective_draws_are_announced():
+    net, given = network(REPORT, "torch", REPORT_RECORD), data(REPORT, batch=1, trials=7)
+    with pytest.warns(UserWarning, match="worth only .* independent"):
+        pb.log_evidence(net, given.inputs, given.value, method="importance", draws=20, **QUIET)
+
+
+def test_comparison_is_bayes_rule(monkeypatch):
+    known = {"a": np.array([-10.0, -20.0]), "b": np.array([-12.0, -19.0]), "c": np.array([-10.5, -30.0])}
+
+    def stub(net, inputs, value, method, **arguments):
+        assert arguments == {"orders": 7}
+        return Evidence(known[net], np.full(2, 0.1), known[net][None], method)
+
+    monkeypatch.setattr("ppl_buffer.inference.evidence.log_evidence", stub)
+    weights = {"a": 0.2, "b": 0.3, "c": 0.5}
+    table = pb.compare(
+        {name: name for name in known}, {}, None, method="autoregressive", prior_probabilities=weights, orders=7
+    )
+    for index in range(2):
+        rows = table[table["data_set"] == index].set_index("model")
+        joint = {name: weights[name] * np.exp(known[name][index]) for name in known}
+        for name in known:
+            np.testing.assert_allclose(rows.loc[name, "probability"], joint[name] / sum(joint.values()), rtol=1e-9)
+            factor = known[name][index] - max(x[index] for x in known.values())
+            np.testing.assert_allclose(rows.loc[name, "log_bayes_factor"], factor)
+
+
+def test_comparison_says_where_the_estimators_disagree(monkeypatch):
+    gap = {"near": 0.5, "far": 9.0}
+
+    def stub(net, inputs, value, method):
+        estimate = np.array([-50.0 + gap[net] * (method == "autoregressive")])
+        return Evidence(estimate, np.array([0.2]), estimate[None], method)
+
+    monkeypatch.setattr("ppl_buffer.inference.evidence.log_evidence", stub)
+    with pytest.warns(UserWarning, match=r"1 of 2 pairs.*'far', by \+9.0 nats"):
+        table = pb.compare({name: name for name in gap}, {}, None).set_index("model")
+    np.testing.assert_allclose(table["disagreement"], [0.5, 9.0])
+    assert table["outside"].tolist() == [False, True]
+    # It decides by importance sampling, where both are equal.
+    np.testing.assert_allclose(table["probability"], 0.5)
+
+
+def test_evidence_is_plotted_against_the_number_of_terms():
+    terms = np.random.default_rng(5).normal(size=(11, 2))
+    axes = Evidence(np.zeros(2), np.ones(2), terms, "autoregressive").plot()
+    assert axes.get_xlabel() == "number of orders" and len(axes.lines) == 3
+    assert axes.lines[0].get_ydata()[-1] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"method": "bridge"}, r"method: expected one of \['autoregressive', 'importance'\], got 'bridge'"),
+        ({"orders": 0}, "orders: expected an integer of at least 1, got 0"),
+        ({"method": "importance", "draws": 2.5}, "draws: expected an integer of at least 1, got 2.5"),
+        ({"method": "importance", "block": 2}, "block: expected None for the importance method"),
+        ({"prior": {}}, "prior: expected None for the autoregressive method"),
+        ({"method": "importance"}, "prior: expected a prior of 'sigma'"),
+        (
+            {"method": "importance", "prior": {"tau": Prior.uniform(0, 1)}},
+            r"prior: expected parameters that are integrated over, \['mu', 'sigma'\], got \['tau'\]",
+        ),
+        (
+            {"method": "importance", "params": {"mu": np.zeros(2, np.float32), "sigma": np.ones(2, np.float32)}},
+            "params: expected at least one parameter to integrate over",
+        ),
+        ({"params": {"nu": 1.0}}, "params: "),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, message):
+    net, given = network(FUNCTION, "torch", FUNCTION_RECORD), data(FUNCTION, batch=2, trials=5)
+    with pytest.raises(ValueError, match=message):
+        pb.log_evidence(net, given.inputs, given.value, **QUIET, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("nets", "arguments", "message"),
+    [
+        ({"a": 1}, {}, "nets: expected a dict of at least two networks"),
+        ({"a": 1, "b": 2}, {"prior_probabilities": {"a": 1.0}}, r"prior_probabilities: expected one for each of"),
+        ({"a": 1, "b": 2}, {"prior_probabilities": {"a": -1, "b": 2}}, "prior_probabilities: expected numbers of at"),
+    ],
+)
+def test_bad_comparisons_are_refused(nets, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        pb.compare(nets, {}, None, **arguments)

@@ -1,0 +1,115 @@
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ppl_buffer.network.config import Config, feature_size, head_size, weight_shapes
+from ppl_buffer.schema import Categorical, Interval, Positive, Real, Schema
+
+# Every size a different prime where it can be one, so that no transposed or mixed-up shape goes unnoticed.
+CONFIG = Config(width=22, depth=3, heads=11, mlp=17, components=5, param_depth=2, counters=7)
+SCHEMA = {
+    "params": {"alpha": Interval(0, 1), "beta": Positive()},
+    "inputs": {"stimulus": Categorical(13), "contrast": Real()},
+    "outcomes": {"choice": Categorical(3), "rt": Positive(), "confidence": Interval(0, 1)},
+    "feedback": {"reward": Real()},
+}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"width": 0}, "width: expected an integer of at least 1, got 0"),
+        ({"depth": -1}, "depth: expected an integer of at least 1, got -1"),
+        ({"heads": 2.0}, "heads: expected an integer of at least 1, got 2.0"),
+        ({"mlp": "128"}, "mlp: expected an integer of at least 1, got '128'"),
+        ({"components": True}, "components: expected an integer of at least 1, got True"),
+        ({"param_depth": None}, "param_depth: expected an integer of at least 1, got None"),
+        ({"counters": -1}, "counters: expected an integer of at least 0, got -1"),
+        ({"fine_scales": True}, "fine_scales: expected an integer of at least 0, got True"),
+        ({"width": 30, "heads": 4}, "heads: expected a divisor of width=30, got 4"),
+        ({"depth": 2, "param_depth": 3}, "param_depth: expected at most depth=2, got 3"),
+    ],
+)
+def test_refuses(sizes, message):
+    with pytest.raises(ValueError, match=message):
+        Config(**sizes)
+
+
+def test_survives_json():
+    assert Config.from_dict(json.loads(json.dumps(CONFIG.to_dict()))) == CONFIG
+
+
+def test_feature_and_head_sizes():
+    assert feature_size({}, CONFIG) == 0
+    assert feature_size(SCHEMA["inputs"], CONFIG) == 13 + 1
+    assert feature_size(SCHEMA["inputs"], replace(CONFIG, fine_scales=5)) == 13 + 1 + 5
+    assert head_size(Categorical(3), CONFIG) == 3
+    assert head_size(Positive(), CONFIG) == 3 * 5
+
+
+def test_shapes_of_an_ordered_network():
+    shapes = weight_shapes(Schema(**SCHEMA, ordered=True), CONFIG)
+    expected = {
+        "embed.target.hidden.weight": (17, 14),  # inputs
+        "embed.pair.hidden.weight": (17, 14 + 5 + 1),  # inputs, outcomes, feedback
+        "embed.pair.out.weight": (22, 17),
+        "embed.param.beta.hidden.weight": (17, 1),
+        "role.param": (22,),
+        "layers.2.key_value.weight": (44, 22),
+        "layers.2.null_key": (11, 2),
+        "layers.2.counter.weight": (7, 22),
+        "layers.2.slope.bias": (11 * 8,),  # each counter, and the count of trials
+        "heads.choice.hidden.weight": (17, 22),
+        "heads.choice.out.bias": (3,),
+        "heads.rt.hidden.weight": (17, 22 + 3),  # told the choice
+        "heads.confidence.hidden.weight": (17, 22 + 3 + 1),  # told the choice and the response time
+        "heads.confidence.out.weight": (15, 17),
+    }
+    assert {name: shapes.get(name) for name in expected} == expected
+    assert not any(name.startswith("layers.3.") for name in shapes)
+    # A shape for every affine map's weight and bias, every norm, role and null token; a name used twice would be lost.
+    perceptrons, layer = 2 + 2 + 3, 2 * (2 + 3 + 2 + 2) + 2
+    assert len(shapes) == 4 * perceptrons + 4 + 3 * layer + 2
+
+
+def test_an_exchangeable_network_has_no_counters_and_is_the_ordered_one_otherwise():
+    ordered = weight_shapes(Schema(**SCHEMA, ordered=True), CONFIG)
+    exchangeable = weight_shapes(Schema(**SCHEMA), CONFIG)
+    rest = {name for name in ordered if ".counter." not in name and ".slope." not in name}
+    assert exchangeable == {name: ordered[name] for name in rest}
+    assert len(rest) == len(ordered) - 3 * 4
+
+
+def test_a_schema_without_inputs_still_has_a_target():
+    shapes = weight_shapes(Schema(outcomes={"y": Real()}), CONFIG)
+    assert shapes["embed.target.hidden.weight"] == (17, 1)
+    assert shapes["embed.pair.hidden.weight"] == (17, 1)
+    assert not any(name.startswith("embed.param.") for name in shapes)
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_the_torch_network_is_made_of_exactly_these_weights(ordered):
+    pytest.importorskip("torch")
+    from ppl_buffer.network.torch.network import Network
+
+    schema = Schema(**SCHEMA, ordered=ordered)
+    net = Network(schema, CONFIG, {name: (0.0, 1.0) for group in SCHEMA.values() for name in group})
+    state = {name: tuple(weight.shape) for name, weight in net.state_dict().items()}
+    assert state == weight_shapes(schema, CONFIG)
+    count = sum(math.prod(shape) for shape in state.values())
+    assert count == sum(weight.numel() for weight in net.parameters())
+
+
+def test_names_that_torch_modules_use_themselves_are_legal_names_of_variables():
+    torch = pytest.importorskip("torch")
+    from ppl_buffer.network.torch.network import Network
+
+    schema = Schema(params={"half": Real(), "forward": Real()}, outcomes={"type": Real()})
+    net = Network(schema, CONFIG, dict.fromkeys(("half", "forward", "type"), (0.0, 1.0))).to(torch.float64).eval()
+    state = {name: tuple(weight.shape) for name, weight in net.state_dict().items()}
+    assert state == weight_shapes(schema, CONFIG)
+    assert {weight.dtype for weight in net.weights.values()} == {torch.float64}
+    assert all(np.isfinite(weight.detach().numpy()).all() for weight in net.weights.values())

@@ -1,0 +1,249 @@
+"""How the package hangs together: what imports what, and that importing changes nothing."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[2] / "ppl_buffer"
+SOURCES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
+FRAMEWORKS = ("torch", "jax", "numpyro", "pyro")
+# The workflow stands on top: it runs NumPyro's samplers, and nothing below imports it.
+WORKFLOW = {"cli.py", "diagnostics.py", "fitting.py", "report.py"}
+
+
+def imports(name):
+    """Full names of the modules that a file imports, anywhere in it."""
+    found = set()
+    package = ["ppl_buffer", *Path(name).parts[:-1]]
+    for node in ast.walk(ast.parse(SOURCES[name].read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            found.add(module)
+            found.update(f"{module}.{alias.name}" for alias in node.names)
+    return found
+
+
+def reaches(found, module):
+    return sorted(name for name in found if name == module or name.startswith(f"{module}."))
+
+
+def run(code):
+    """What a fresh interpreter prints, read as JSON."""
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent, timeout=300, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_imports_point_one_way(name):
+    forbidden = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib"}
+    if name not in {"numpyro.py", *WORKFLOW}:
+        forbidden.add("numpyro")
+    if name not in {"__init__.py", *WORKFLOW}:
+        forbidden |= {f"ppl_buffer.{Path(other).stem}" for other in WORKFLOW}
+    if name != "pyro.py":
+        forbidden.add("pyro")
+    if name.startswith(("torch/", "training/")) or name == "pyro.py":
+        forbidden |= {"jax", "ppl_buffer.network.jax", "ppl_buffer.numpyro"}
+    if name.startswith("jax/") or name == "numpyro.py":
+        # What of training needs torch; the simulator protocol is NumPy alone.
+        needs_torch = {f"ppl_buffer.training.{part}" for part in ("loop", "loss", "pilot", "run")}
+        forbidden |= {"torch", "ppl_buffer.network.torch", "ppl_buffer.pyro"} | needs_torch
+    if name.startswith("simulators/"):
+        forbidden |= {"torch", "jax", "ppl_buffer.network.torch", "ppl_buffer.network.jax"}
+    if name.startswith(("torch/", "jax/", "training/")):
+        forbidden |= {"ppl_buffer.pyro", "ppl_buffer.numpyro"}
+    found = imports(name)
+    assert {module: reaches(found, module) for module in sorted(forbidden) if reaches(found, module)} == {}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_nothing_reads_or_writes_pickles(name):
+    tree = ast.parse(SOURCES[name].read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "torch":
+            assert node.attr not in ("load", "save"), f"torch.{node.attr} in line {node.lineno}"
+        if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
+            assert isinstance(node.value, ast.Constant), f"allow_pickle in line {node.value.lineno}"
+            assert node.value.value is False, f"allow_pickle in line {node.value.lineno}"
+
+
+def test_no_module_is_named_utils():
+    assert [name for name in SOURCES if Path(name).stem in ("utils", "util", "helpers", "misc")] == []
+
+
+def test_the_rules_are_checked_on_the_files_they_are_about():
+    expected = {"__init__.py", "schema.py", "numpyro.py", "pyro.py", "torch/network.py", "jax/network.py"}
+    assert expected - set(SOURCES) == set()
+    assert "ppl_buffer.schema.Schema" in imports("torch/network.py")
+
+
+def test_importing_the_package_imports_no_framework():
+    code = "import json, sys, ppl_buffer; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
+    heavy = {*FRAMEWORKS, "jaxlib", "arviz", "lightning_fabric", "matplotlib", "pandas", "scipy"}
+    assert set(run(code)) & heavy == set()
+
+
+# How each language runs a sampler; all else that a user of it writes is the same.
+SAMPLER = {
+    "numpyro": """
+import jax
+def run(model):
+    kernel = ppl.infer.NUTS(model, max_tree_depth=3)
+    mcmc = ppl.infer.MCMC(kernel, num_warmup=warmup, num_samples=draws, progress_bar=False)
+    mcmc.run(jax.random.PRNGKey(0))
+    return mcmc
+""",
+    "pyro": """
+def run(model):
+    ppl.set_rng_seed(0)
+    kernel = ppl.infer.NUTS(model, max_tree_depth=3)
+    mcmc = ppl.infer.MCMC(kernel, num_samples=draws, warmup_steps=warmup, disable_progbar=True)
+    mcmc.run()
+    return mcmc
+""",
+}
+
+
+@pytest.mark.parametrize(
+    ("language", "backend", "absent"),
+    [
+        ("numpyro", "jax", ("torch", "pyro", "lightning_fabric")),
+        ("pyro", "torch", ("jax", "jaxlib", "numpyro")),
+    ],
+)
+def test_a_user_of_one_language_needs_no_other_installed(language, backend, absent):
+    """From the zoo through a short fit to ArviZ, where the other framework cannot be found."""
+    pytest.importorskip(language)
+    pytest.importorskip("arviz")
+    people, trials, draws = 3, 7, 29
+    code = f"""
+import importlib.util, json, sys, warnings
+from importlib.machinery import PathFinder
+
+find = PathFinder.find_spec
+PathFinder.find_spec = lambda name, *rest: None if name.split(".")[0] in {absent!r} else find(name, *rest)
+assert not any(importlib.util.find_spec(name) for name in {absent!r})
+
+import numpy as np
+import {language} as ppl
+import ppl_buffer as pb
+from ppl_buffer.arviz import from_mcmc, groups_of, import_arviz
+from ppl_buffer.{language} import JointPredictive
+
+people, trials, draws, warmup = {people}, {trials}, {draws}, 11
+{SAMPLER[language]}
+task, rng = pb.simulators.NoisyQ(), np.random.default_rng(1)
+inputs = task.inputs(rng, people, trials)
+data = task.simulate(rng, task.prior(rng, people), inputs)
+net = pb.load("noisy_q", backend={backend!r})
+seen = net.observe(inputs, data["choice"], feedback={{"reward": data["reward"]}})
+
+def model():
+    with ppl.plate("subject", people):
+        theta = {{name: ppl.sample(name, prior) for name, prior in net.prior().items()}}
+        ppl.sample("choice", JointPredictive(net, seen, params=theta), obs=seen.value)
+
+mcmc = run(model)
+# Rollouts are compiled for longer than all else here.
+result = from_mcmc(mcmc, prior_draws=0, predictive_draws=0, progress=False)
+warnings.simplefilter("ignore")  # so few draws
+loo = import_arviz().loo(result)
+
+groups = groups_of(result)
+table = groups["log_likelihood"]["choice"]
+drawn = groups["posterior"]
+inside = [bool(((drawn[name] >= low) & (drawn[name] <= high)).all()) for name, (low, high) in net.box.items()]
+print(json.dumps({{
+    "groups": sorted(groups),
+    "sizes": dict(table.sizes),
+    "scored": int(loo.n_data_points),
+    "observed": groups["observed_data"]["choice"].values.tolist() == data["choice"].astype(int).tolist(),
+    "different draws": len(np.unique(drawn["alpha"][0, :, 0])),
+    "inside": inside,
+    "densities": [float(table.min()), float(table.max())],
+    "loaded": sorted({{name.split(".")[0] for name in sys.modules}}),
+}}))
+"""
+    found = run(code)
+    expected = {"posterior", "log_prior", "sample_stats", "log_likelihood", "one_step_ahead"}
+    assert set(found["groups"]) == expected | {"observed_data", "constant_data"}
+    assert found["sizes"] == {"chain": 1, "draw": draws, "subject": people, "trial": trials}
+    assert found["scored"] == people * trials and found["observed"]
+    # The sampler moved, inside the trained box; what it says of choices are probabilities.
+    assert found["different draws"] > draws / 2 and found["inside"] == [True] * 4
+    low, high = found["densities"]
+    assert -20 < low < high < 0
+    assert set(found["loaded"]) & set(absent) == set()
+
+
+def test_importing_changes_nothing_global():
+    for name in FRAMEWORKS:
+        pytest.importorskip(name)
+    code = """
+import hashlib, importlib.util, json, os, pkgutil, random, sys, warnings
+
+import arviz, jax, lightning_fabric, matplotlib.pyplot, numpy, numpyro.distributions, pandas, pyro, scipy, torch
+
+if importlib.util.find_spec("sbi"):
+    import sbi.inference, sbi.neural_nets.estimators
+
+def state():
+    digest = lambda value: hashlib.sha256(value).hexdigest()
+    return {
+        "warning filters": repr(warnings.filters),
+        "environment": dict(os.environ),
+        "random": digest(repr(random.getstate()).encode()),
+        "numpy random": digest(repr(numpy.random.get_state()).encode()),
+        "numpy errors": numpy.geterr(),
+        "numpy printing": repr(numpy.get_printoptions()),
+        "torch random": digest(torch.get_rng_state().numpy().tobytes()),
+        "torch dtype": str(torch.get_default_dtype()),
+        "torch device": str(torch.get_default_device()),
+        "torch gradients": torch.is_grad_enabled(),
+        "torch threads": [torch.get_num_threads(), torch.get_num_interop_threads()],
+        "torch deterministic": torch.are_deterministic_algorithms_enabled(),
+        "torch matmul": torch.get_float32_matmul_precision(),
+        "torch validation": repr(torch.distributions.Distribution._validate_args),
+        "pyro settings": repr(pyro.settings.get()),
+        "pyro parameters": list(pyro.get_param_store().keys()),
+        "jax": {name: repr(value) for name, value in jax.config.values.items()},
+        "numpyro validation": numpyro.distributions.Distribution._validate_args,
+        "matplotlib": repr(sorted(matplotlib.rcParams.items())),
+    }
+
+
+before = state()
+import ppl_buffer
+
+imported = []
+for module in pkgutil.walk_packages(ppl_buffer.__path__, "ppl_buffer."):
+    if module.name.endswith("__main__"):
+        continue
+    try:
+        importlib.import_module(module.name)
+    except ImportError as error:
+        if (error.name or "").startswith("ppl_buffer"):
+            raise  # any other is an optional neighbour that is not installed
+    else:
+        imported.append(module.name)
+after = state()
+print(json.dumps({"imported": imported, "changed": [name for name in before if before[name] != after[name]]}))
+"""
+    result = run(code)
+    assert result["changed"] == []
+    assert {
+        "ppl_buffer.numpyro",
+        "ppl_buffer.pyro",
+        "ppl_buffer.network.torch.network",
+        "ppl_buffer.network.jax.network",
+    } <= set(result["imported"])
