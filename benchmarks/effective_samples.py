@@ -171,9 +171,9 @@ def tune(log_likelihood: LogLikelihood, theta: np.ndarray, most: int) -> tuple[i
     particles = 4
     while True:
         repeated = jnp.broadcast_to(jnp.asarray(theta, jnp.float32), (200, len(theta)))
-        deviation = float(jnp.std(estimate(repeated, jax.random.key(3), particles)))
-        if deviation <= _DEVIATION or particles >= most:
-            return particles, deviation
+        std = float(jnp.std(estimate(repeated, jax.random.key(3), particles)))
+        if std <= _DEVIATION or particles >= most:
+            return particles, std
         particles *= 2
 
 
@@ -242,9 +242,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     runs = {"NUTS, network": sample_nuts(net, data, warmup, draws)}
     centre = np.array([x.mean() for x in runs["NUTS, network"]["draws"].values()])
     for name, filter_ in (("bootstrap", bootstrap(data)), ("by pair", by_pair(data))):
-        particles, deviation = tune(filter_, centre, most)
+        particles, std = tune(filter_, centre, most)
         runs[f"PMMH, {name} filter"] = sample_pmmh(filter_, particles, rounds, length)
-        runs[f"PMMH, {name} filter"]["note"] += f", sd {deviation:.2f}"
+        runs[f"PMMH, {name} filter"]["note"] += f", sd {std:.2f}"
     results: dict[str, Any] = {}
     for name, run in runs.items():
         ess = smallest_ess(run["draws"])
@@ -269,7 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "Posterior mean (sd)",
         ["method", *PRIORS],
         [
-            [name, *(f"{mean:.3f} ({deviation:.3f})" for mean, deviation in row["posterior_mean_and_sd"].values())]
+            [name, *(f"{mean:.3f} ({std:.3f})" for mean, std in row["posterior_mean_and_sd"].values())]
             for name, row in results.items()
         ],
     )

@@ -33,7 +33,7 @@ _AT_ONCE = 2**22
 
 
 @dataclass(frozen=True)
-class Settings:
+class BatchOptions:
     """What is measured."""
 
     seed: int = 30
@@ -43,7 +43,7 @@ class Settings:
     targets: int = 64
 
 
-QUICK = Settings(datasets=12, evidence_datasets=6, contexts=(0, 16, 128))
+QUICK = BatchOptions(datasets=12, evidence_datasets=6, contexts=(0, 16, 128))
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class DataSets:
     context: int
 
 
-def draw(simulator: pb.simulators.GaussianProcess, settings: Settings, context: int, shared: bool) -> DataSets:
+def draw(simulator: pb.simulators.GaussianProcess, settings: BatchOptions, context: int, shared: bool) -> DataSets:
     """Data sets from the prior, each with inputs of its own or all with the same (`shared`)."""
     rng = np.random.default_rng([settings.seed, context, shared])
     size = settings.evidence_datasets if shared else settings.datasets
@@ -67,9 +67,9 @@ def draw(simulator: pb.simulators.GaussianProcess, settings: Settings, context: 
     return DataSets(params, x, simulator.simulate(rng, params, {"x": x})["y"], context)
 
 
-def exact(simulator: pb.simulators.GaussianProcess, data: DataSets, told: bool) -> np.ndarray:
+def exact(simulator: pb.simulators.GaussianProcess, data: DataSets, conditioned: bool) -> np.ndarray:
     """Exact log density of the targets given the context (and all parameters, if told): (datasets,)."""
-    if told:
+    if conditioned:
         prefixes = reference.prefix_log_density(data.params, data.x, data.y, simulator.kernels)
         return prefixes[:, -1] - (prefixes[:, data.context - 1] if data.context else 0.0)
     box = {name: prior.box() for name, prior in simulator.priors.items()}
@@ -79,7 +79,7 @@ def exact(simulator: pb.simulators.GaussianProcess, data: DataSets, told: bool) 
     return total - reference.log_evidence(data.x[0, : data.context], data.y[:, : data.context], simulator.kernels, box)
 
 
-def network(net: Any, data: DataSets, told: bool) -> tuple[np.ndarray, np.ndarray]:
+def network(net: Any, data: DataSets, conditioned: bool) -> tuple[np.ndarray, np.ndarray]:
     """The network's log density of the targets, each (datasets,): jointly, and of all targets apart."""
     joint, apart = [], []
     chunk = max(1, _AT_ONCE // data.x.shape[1] ** 2)
@@ -89,7 +89,7 @@ def network(net: Any, data: DataSets, told: bool) -> tuple[np.ndarray, np.ndarra
         distribution = Predictive(
             net,
             {"x": _native(net, data.x[after])},
-            params={name: _native(net, value[part]) for name, value in data.params.items()} if told else None,
+            params={name: _native(net, value[part]) for name, value in data.params.items()} if conditioned else None,
             context={"x": _native(net, data.x[before]), "y": _native(net, data.y[before])} if data.context else None,
         )
         value = _native(net, data.y[after])
@@ -113,10 +113,10 @@ def _numpy(array: Any) -> np.ndarray:
     return np.asarray(array.detach() if hasattr(array, "detach") else array, dtype=float)
 
 
-def figures(net: Any, data: DataSets, log_density: np.ndarray, told: bool) -> dict[str, float]:
+def figures(net: Any, data: DataSets, log_density: np.ndarray, conditioned: bool) -> dict[str, float]:
     """Divergence of the network from the exact density, per target, over data sets."""
     targets = data.x.shape[1] - data.context
-    joint, apart = network(net, data, told)
+    joint, apart = network(net, data, conditioned)
     gap = (log_density - joint) / targets
     return {
         "entropy_per_target": float(-log_density.mean() / targets),
@@ -127,15 +127,15 @@ def figures(net: Any, data: DataSets, log_density: np.ndarray, told: bool) -> di
     }
 
 
-def measure(net: Any, settings: Settings) -> dict[str, dict[str, float]]:
+def measure(net: Any, settings: BatchOptions) -> dict[str, dict[str, float]]:
     """All figures, by what is told and the size of the context."""
     simulator = pb.simulators.GaussianProcess()
     out: dict[str, dict[str, float]] = {}
-    for told in (True, False):
+    for conditioned in (True, False):
         for context in settings.contexts:
-            data = draw(simulator, settings, context, shared=not told)
-            name = f"{'all' if told else 'nothing'} told, context of {context}"
-            out[name] = figures(net, data, exact(simulator, data, told), told)
+            data = draw(simulator, settings, context, shared=not conditioned)
+            name = f"{'all' if conditioned else 'nothing'} told, context of {context}"
+            out[name] = figures(net, data, exact(simulator, data, conditioned), conditioned)
     return out
 
 
@@ -155,7 +155,7 @@ def main() -> None:
     parser.add_argument("--backend", choices=("torch", "jax"), default="torch")
     parser.add_argument("--quick", action="store_true", help="a tenth of the data sets, no large context, no file")
     arguments = parser.parse_args()
-    settings = QUICK if arguments.quick else Settings()
+    settings = QUICK if arguments.quick else BatchOptions()
     net = pb.load(arguments.checkpoint, backend=arguments.backend)
     measured = measure(net, settings)
     title = f"{arguments.checkpoint}, {arguments.backend}: nats a target, {settings.targets} targets"

@@ -18,13 +18,13 @@ import torch
 from harness import parse, print_table, write_results
 
 import ppl_buffer as pb
-from ppl_buffer.training.batches import HELD_OUT, Settings, Tree, make_batch, map_arrays
+from ppl_buffer.training.batches import HELD_OUT, BatchOptions, Tree, make_batch, map_arrays
 from ppl_buffer.training.loss import Loss
 
 CASES = {
-    "ddm": (pb.simulators.DriftDiffusion(), Settings(64, (8, 256), (0, 256))),
-    "rlddm": (pb.simulators.RLDriftDiffusion(), Settings(32, (40, 400))),
-    "multisensory_rho1": (pb.simulators.MultisensoryCausalInference(1.0), Settings(32, (16, 400), (0, 400))),
+    "ddm": (pb.simulators.DriftDiffusion(), BatchOptions(64, (8, 256), (0, 256))),
+    "rlddm": (pb.simulators.RLDriftDiffusion(), BatchOptions(32, (40, 400))),
+    "multisensory_rho1": (pb.simulators.MultisensoryCausalInference(1.0), BatchOptions(32, (16, 400), (0, 400))),
 }
 REDRAWS = (1, 4, 16)
 
@@ -32,21 +32,21 @@ REDRAWS = (1, 4, 16)
 def one_set(batch: Tree, index: int) -> Tree:
     """The batch with one of its told-sets alone."""
     kept = slice(index, index + 1)
-    chosen = {name: batch[name][:, kept] for name in ("told", "visible") if name in batch}
+    chosen = {name: batch[name][:, kept] for name in ("conditioned", "visible") if name in batch}
     return {**batch, **chosen}
 
 
-def measure(name: str, batches: int, redraws: Sequence[int]) -> list[dict[str, Any]]:
+def measure(name: str, batches: int, outcome_samples: Sequence[int]) -> list[dict[str, Any]]:
     """Rows of one network: told-set, redraws, variance, seconds."""
     simulator, settings = CASES[name]
     net = pb.load(name, backend="torch").requires_grad_(True)
     loss, rows = Loss(net), []
-    for index, told in enumerate(("all told", "some hidden")):
-        for count in redraws:
+    for index, conditioned in enumerate(("all told", "some hidden")):
+        for count in outcome_samples:
             gradients, taken = [], 0.0
             for step in range(batches):
                 # Of the held-out batches, since each has both told-sets.
-                batch = make_batch(simulator, replace(settings, redraws=count), 11, step, HELD_OUT)
+                batch = make_batch(simulator, replace(settings, outcome_samples=count), 11, step, HELD_OUT)
                 assert batch.data is not None
                 data = one_set(map_arrays(torch.as_tensor, batch.data), index)
                 net.zero_grad()
@@ -57,7 +57,13 @@ def measure(name: str, batches: int, redraws: Sequence[int]) -> list[dict[str, A
                 gradients.append(torch.cat([x.flatten() for x in parts]))
             variance = float(torch.stack(gradients).var(0).sum())
             rows.append(
-                {"network": name, "set": told, "redraws": count, "variance": variance, "seconds": taken / batches}
+                {
+                    "network": name,
+                    "set": conditioned,
+                    "outcome_samples": count,
+                    "variance": variance,
+                    "seconds": taken / batches,
+                }
             )
     return rows
 
@@ -69,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in CASES:
         rows += measure(name, 2 if options.quick else options.batches, REDRAWS[:2] if options.quick else REDRAWS)
     for row in rows:
-        one = next(x for x in rows if (x["network"], x["set"], x["redraws"]) == (row["network"], row["set"], 1))
+        one = next(x for x in rows if (x["network"], x["set"], x["outcome_samples"]) == (row["network"], row["set"], 1))
         row["variance ratio"], row["time ratio"] = row["variance"] / one["variance"], row["seconds"] / one["seconds"]
     print_table(
         "Variance of the gradient, summed over the weights", list(rows[0]), [list(row.values()) for row in rows]

@@ -98,7 +98,7 @@ def simulate(case: Case, size: int, trials: int, stream: int, special: bool = Fa
     rng = np.random.default_rng([51, stream, trials])
     params = case.simulator.prior(rng, size)
     if special:
-        params |= {name: np.full(size, value) for name, value in case.simulator.special_values.items()}
+        params |= {name: np.full(size, value) for name, value in case.simulator.atoms.items()}
     params = {name: x.astype(np.float32) for name, x in params.items()}
     inputs = case.simulator.inputs(rng, size, trials)
     more = {} if inputs else {"trials": trials}
@@ -191,10 +191,10 @@ def main() -> None:
     size = 20 if options.quick else 200
     figures = {}
     for trials in case.trials:
-        for special in (False, True) if getattr(case.simulator, "special_values", None) else (False,):
+        for special in (False, True) if getattr(case.simulator, "atoms", None) else (False,):
             name = f"{trials} trials"
             if special:
-                name += "".join(f", {param} = {value:g}" for param, value in case.simulator.special_values.items())
+                name += "".join(f", {param} = {value:g}" for param, value in case.simulator.atoms.items())
             figures[name] = likelihood(net, case, size, trials, special)
     harness.print_table(
         f"{options.name}: KL(exact || network), all told, {size} data sets from the prior (nats; bar {case.bar})",

@@ -113,7 +113,7 @@ def write(name: str, figures: dict[str, float], card: str) -> None:
 def weights(net: Any) -> str:
     """How many weights, and of what sizes."""
     count = sum(math.prod(shape) for shape in weight_shapes(net.schema, net.config).values())
-    fine = f", {net.config.fine_scales} fine scales" if net.config.fine_scales else ""
+    fine = f", {net.config.asinh_scales} fine scales" if net.config.asinh_scales else ""
     return f"{count:,} weights; width {net.config.width}, depth {net.config.depth}, {net.config.heads} heads{fine}."
 
 

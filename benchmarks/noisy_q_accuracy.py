@@ -37,7 +37,7 @@ _LEAST = 6e-8
 
 
 @dataclass(frozen=True)
-class Settings:
+class BatchOptions:
     """What the references are computed with."""
 
     seed: int = 20
@@ -51,7 +51,7 @@ class Settings:
     evidence_particles: int = 64
 
 
-QUICK = Settings(datasets=20, evidence_datasets=5, particles=1024, evidence_draws=500)
+QUICK = BatchOptions(datasets=20, evidence_datasets=5, particles=1024, evidence_draws=500)
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class DataSets:
         return self.pair, self.choice, self.reward
 
 
-def draw(settings: Settings) -> dict[str, DataSets]:
+def draw(settings: BatchOptions) -> dict[str, DataSets]:
     """All data sets that are measured on, by name."""
     simulator = pb.simulators.NoisyQ()
     groups = {
@@ -100,7 +100,7 @@ def digest(groups: Mapping[str, DataSets]) -> str:
     return sha.hexdigest()
 
 
-def filtered(data: DataSets, settings: Settings) -> dict[str, np.ndarray]:
+def filtered(data: DataSets, settings: BatchOptions) -> dict[str, np.ndarray]:
     """Log odds (datasets, K) of the particle filter, averaged over runs, and what that average's own error is."""
     seeds = range(settings.seed, settings.seed + settings.runs)
     results = [reference.particle_filter(data.params, *data.trials, settings.particles, seed) for seed in seeds]
@@ -110,15 +110,15 @@ def filtered(data: DataSets, settings: Settings) -> dict[str, np.ndarray]:
     # One run differs from the mean of `runs` by (runs - 1) times the mean's own expected divergence.
     divergence = (np.exp(mean) * (mean - runs)).sum(-1).mean() / (settings.runs - 1)
     chosen = np.where(data.choice == 1, runs[..., 1], runs[..., 0]).sum(-1)
-    deviation = np.sqrt(chosen.var(0, ddof=1).mean() / settings.runs)
+    std = np.sqrt(chosen.var(0, ddof=1).mean() / settings.runs)
     return {
         "log_odds": (mean[..., 1] - mean[..., 0]).astype(np.float32),
         "kl_per_trial": divergence,
-        "sd_total": deviation,
+        "sd_total": std,
     }
 
 
-def compute_references(groups: Mapping[str, DataSets], settings: Settings) -> dict[str, np.ndarray]:
+def compute_references(groups: Mapping[str, DataSets], settings: BatchOptions) -> dict[str, np.ndarray]:
     """Everything that does not depend on the network and takes long."""
     arrays: dict[str, np.ndarray] = {}
     start = time.perf_counter()
@@ -145,16 +145,16 @@ def compute_references(groups: Mapping[str, DataSets], settings: Settings) -> di
     return arrays
 
 
-def references(groups: Mapping[str, DataSets], settings: Settings, recompute: bool) -> dict[str, np.ndarray]:
+def references(groups: Mapping[str, DataSets], settings: BatchOptions, recompute: bool) -> dict[str, np.ndarray]:
     """The stored references where they fit the data sets and settings, else new ones (stored, unless quick)."""
     key = json.dumps({**asdict(settings), "sha256": digest(groups)})
-    if CACHE.exists() and not recompute and settings == Settings():
+    if CACHE.exists() and not recompute and settings == BatchOptions():
         with np.load(CACHE, allow_pickle=False) as stored:
             if stored["key"].item() == key:
                 return {name: stored[name] for name in stored.files if name != "key"}
         print("the stored references belong to other data sets: computing them anew")
     arrays = compute_references(groups, settings)
-    if settings == Settings():
+    if settings == BatchOptions():
         CACHE.parent.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(CACHE, key=np.array(key), **arrays)
     return arrays
@@ -193,9 +193,9 @@ def _native(net: Any, choice: np.ndarray) -> Any:
     return jnp.asarray(choice, dtype=jnp.float32)
 
 
-def score(net: Any, data: DataSets, told: tuple[str, ...]) -> np.ndarray:
+def score(net: Any, data: DataSets, conditioned: tuple[str, ...]) -> np.ndarray:
     """`network_conditionals` of data sets with the parameters named in `told`."""
-    params = {name: data.params[name] for name in told}
+    params = {name: data.params[name] for name in conditioned}
     return network_conditionals(net, params, {"pair": data.pair}, {"choice": data.choice}, {"reward": data.reward})
 
 
@@ -217,9 +217,9 @@ def likelihood_figures(net: Any, data: DataSets, log_probabilities: np.ndarray) 
     }
 
 
-def evidence_figures(net: Any, data: DataSets, told: tuple[str, ...], evidence: np.ndarray) -> dict[str, float]:
+def evidence_figures(net: Any, data: DataSets, conditioned: tuple[str, ...], evidence: np.ndarray) -> dict[str, float]:
     """Error of the network's log evidence, over data sets."""
-    error = score(net, data, told).sum(-1) - evidence
+    error = score(net, data, conditioned).sum(-1) - evidence
     return {
         "rmse": float(np.sqrt((error**2).mean())),
         "mean_error": float(error.mean()),
@@ -241,13 +241,13 @@ def measure(net: Any, groups: Mapping[str, DataSets], arrays: Mapping[str, np.nd
     for name in ("noisy", "noisy_longer"):
         figures[name]["reference_kl_per_trial"] = float(arrays[f"{name}_kl_per_trial"])
         figures[name]["reference_sd_total"] = float(arrays[f"{name}_sd_total"])
-    for name, told in (("evidence_exact", ("zeta",)), ("evidence_noisy", ())):
-        figures[name] = evidence_figures(net, groups[name], told, arrays[name])
+    for name, conditioned in (("evidence_exact", ("zeta",)), ("evidence_noisy", ())):
+        figures[name] = evidence_figures(net, groups[name], conditioned, arrays[name])
         figures[name]["reference_standard_error"] = float(np.sqrt((arrays[f"{name}_error"] ** 2).mean()))
     return figures
 
 
-def bars(figures: Mapping[str, Mapping[str, float]], settings: Settings) -> list[dict[str, Any]]:
+def bars(figures: Mapping[str, Mapping[str, float]], settings: BatchOptions) -> list[dict[str, Any]]:
     """What has to be reached and what was, a row each: name, measured, bar, met, error of the reference."""
     rows: list[dict[str, Any]] = []
 
@@ -279,7 +279,7 @@ def main() -> None:
     parser.add_argument("--recompute", action="store_true", help="compute the references anew")
     parser.add_argument("--references-only", action="store_true", help="compute and store the references, then stop")
     arguments = parser.parse_args()
-    settings = QUICK if arguments.quick else Settings()
+    settings = QUICK if arguments.quick else BatchOptions()
     groups = draw(settings)
     if arguments.references_only:
         references(groups, settings, arguments.recompute)

@@ -202,12 +202,12 @@ def weights_of(
     return softmax(np.concatenate(chunks).astype(float), 0)
 
 
-def compare(reference: Named, mean: Named, deviation: Named, effective: Mapping[str, float]) -> dict[str, Any]:
+def compare(reference: Named, mean: Named, std: Named, effective: Mapping[str, float]) -> dict[str, Any]:
     """Means and standard deviations (sets,) of each parameter beside those of exact draws (draws, sets)."""
     results: dict[str, Any] = {}
     for name, draws in reference.items():
         shift = np.abs(mean[name] - draws.mean(0)) / draws.std(0)
-        ratio = deviation[name] / draws.std(0)
+        ratio = std[name] / draws.std(0)
         results[name] = {
             "mean_shift_in_sd": float(shift.mean()),
             "largest_mean_shift_in_sd": float(shift.max()),
@@ -251,13 +251,13 @@ def main() -> None:
     priors = priors_of(model, drawn)
 
     def exact(theta: Named, index: Any) -> Any:
-        told = {**theta, **{name: jnp.asarray(value) for name, value in model.fixed.items()}}
-        return model.exact(told, {name: x[index] for name, x in arrays.items()})
+        conditioned = {**theta, **{name: jnp.asarray(value) for name, value in model.fixed.items()}}
+        return model.exact(conditioned, {name: x[index] for name, x in arrays.items()})
 
     def network(theta: Named, index: Any) -> Any:
         mine = data[index]
-        told = {**theta, **{name: jnp.asarray(value) for name, value in model.fixed.items()}}
-        return JointPredictive(net, mine, params=told).log_prob(mine.value)
+        conditioned = {**theta, **{name: jnp.asarray(value) for name, value in model.fixed.items()}}
+        return JointPredictive(net, mine, params=conditioned).log_prob(mine.value)
 
     start = {name: truth[name] for name in names}
     settings = {
@@ -285,9 +285,9 @@ def main() -> None:
     begun = time.perf_counter()
     weights = weights_of(reference, exact, network)
     mean = {name: (weights * x).sum(0) for name, x in reference.items()}
-    deviation = {name: np.sqrt((weights * (x - mean[name]) ** 2).sum(0)) for name, x in reference.items()}
+    std = {name: np.sqrt((weights * (x - mean[name]) ** 2).sum(0)) for name, x in reference.items()}
     counted = dict.fromkeys(names, float((1 / (weights**2).sum(0)).min()))
-    found = compare(reference, mean, deviation, counted)
+    found = compare(reference, mean, std, counted)
     report("exact draws weighted by the network", "_weighted", found, time.perf_counter() - begun)
     if options.draws:
         begun = time.perf_counter()

@@ -39,8 +39,10 @@ def rollouts(net: Any, task: Any, inputs: dict[str, np.ndarray], params: dict[st
     rng = np.random.default_rng(0)
     for person, length in enumerate(lengths):
         given = to_backend(net, {name: x[person, :length].astype(np.float32) for name, x in inputs.items()})
-        told = to_backend(net, {name: x[:, person] for name, x in params.items()})
-        joint = joint_predictive(net.backend)(net, given, params=told, environment=task.environment, outside="ignore")
+        conditioned = to_backend(net, {name: x[:, person] for name, x in params.items()})
+        joint = joint_predictive(net.backend)(
+            net, given, params=conditioned, environment=task.environment, outside="ignore"
+        )
         value, *_ = joint.rollout(to_backend(net, rng.random(joint.noise_shape(), dtype=np.float32) * 0.998 + 0.001))
         np.asarray(value)
 

@@ -113,8 +113,8 @@ def _torch_draw(raw: Any, uniform: Any) -> Any:
     logits, means, scales = raw.chunk(3, -1)
     below = logits.softmax(-1).cumsum(-1)[..., :-1]
     component = (uniform[..., :1] >= below).sum(-1, keepdim=True)
-    deviation = functional.softplus(scales.gather(-1, component)) + _LEAST_SCALE
-    return (means.gather(-1, component) + deviation * torch.special.ndtri(uniform[..., 1:2]))[..., 0]
+    std = functional.softplus(scales.gather(-1, component)) + _LEAST_SCALE
+    return (means.gather(-1, component) + std * torch.special.ndtri(uniform[..., 1:2]))[..., 0]
 
 
 def torch_step(net: Any, context: Any, x: Any, uniform: Any, at_once: int | None = None) -> tuple[Any, Any]:

@@ -62,11 +62,13 @@ def learners(net: Any, trials: int) -> list[Any]:
     params, inputs = simulator.prior(rng, SETS), simulator.inputs(rng, SETS, trials)
     joints = []
     for index in range(SETS):
-        told = {name: np.float32(x[index]) for name, x in params.items()}
+        conditioned = {name: np.float32(x[index]) for name, x in params.items()}
         shown = {name: x[index].astype(np.float32) for name, x in inputs.items()}
         joint = joint_predictive(net.backend)
         joints.append(
-            joint(net, to_backend(net, shown), params=to_backend(net, told), environment=reward, outside="ignore")
+            joint(
+                net, to_backend(net, shown), params=to_backend(net, conditioned), environment=reward, outside="ignore"
+            )
         )
     return joints
 

@@ -14,7 +14,7 @@ from ppl_buffer.network.zoo import zoo
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Categorical, Interval, Positive, Real, Schema
 from ppl_buffer.simulator import Simulator
-from ppl_buffer.training.distillation import Lessons, prepare_lessons
+from ppl_buffer.training.distillation import DistillationSets, prepare_distillation
 
 if TYPE_CHECKING:
     from ppl_buffer.training.loop import train
@@ -26,7 +26,7 @@ __all__ = [
     "Config",
     "Evidence",
     "Interval",
-    "Lessons",
+    "DistillationSets",
     "Positive",
     "Prior",
     "Real",
@@ -40,7 +40,7 @@ __all__ = [
     "load",
     "log_evidence",
     "posterior_predictive",
-    "prepare_lessons",
+    "prepare_distillation",
     "save",
     "simulators",
     "train",

@@ -18,11 +18,11 @@ import numpy as np
 
 from ppl_buffer.network.arguments import as_floating, as_mask, check_legal, check_names, check_trial_arrays
 from ppl_buffer.network.backend import backend_of
-from ppl_buffer.network.layout import Arrangement, Array, Named, map_leaves, pad_dims, pad_last
+from ppl_buffer.network.layout import Array, BatchLayout, Named, map_leaves, pad_dims, pad_last
 from ppl_buffer.network.observed import (
-    Encoded,
-    Group,
-    Observed,
+    EncodedContext,
+    LengthGroup,
+    ObservedTrials,
     broadcast_shape,
     encode_context,
     require_feedback,
@@ -96,12 +96,12 @@ def permutations(orders: int | Any, trials: int) -> np.ndarray:
 
 
 def _put_trials(
-    arrangement: Arrangement, groups: Mapping[str, Named], mask: Array, replicate: bool = False
+    layout: BatchLayout, groups: Mapping[str, Named], mask: Array, replicate: bool = False
 ) -> tuple[dict[str, Named], Array]:
     """Trials and which of them exist as (B, r, K), r the same for all."""
     keys = {(group, name): f"{group}.{name}" for group, values in groups.items() for name in values}
     flat = {key: groups[group][name] for (group, name), key in keys.items()}
-    placed = arrangement.put({**flat, "mask": mask}, 1, replicate)
+    placed = layout.fold({**flat, "mask": mask}, 1, replicate)
     trials: dict[str, Named] = {group: {} for group in groups}
     for (group, name), key in keys.items():
         trials[group][name] = placed[key]
@@ -122,11 +122,11 @@ class Predictive:
     trials: int
     inputs: Named
     params: Named
-    context: Encoded | None
+    context: EncodedContext | None
     feedback: Named | None
     trial_mask: Array | None
     lapse: Array | None
-    observed: Observed | None
+    observed: ObservedTrials | None
     history: dict[str, Any] | None
     orders: tuple[tuple[int, ...], ...] | None
     block: int | None
@@ -143,11 +143,11 @@ class Predictive:
     def set_up(
         self,
         net: Any,
-        inputs: Mapping[str, Any] | Observed,
+        inputs: Mapping[str, Any] | ObservedTrials,
         *,
         trials: int | None = None,
         params: Mapping[str, Any] | None = None,
-        context: Mapping[str, Any] | Encoded | None = None,
+        context: Mapping[str, Any] | EncodedContext | None = None,
         feedback: Mapping[str, Any] | None = None,
         trial_mask: Any = None,
         orders: Any = None,
@@ -162,8 +162,8 @@ class Predictive:
         joint = backend_of(net)
         schema = net.schema
         self.net = net
-        self.observed = inputs if isinstance(inputs, Observed) else None
-        if isinstance(inputs, Observed):
+        self.observed = inputs if isinstance(inputs, ObservedTrials) else None
+        if isinstance(inputs, ObservedTrials):
             for argument, given in (("feedback", feedback), ("trial_mask", trial_mask), ("context", context)):
                 if given is not None:
                     raise ValueError(f"{argument}: expected none beside observed data; give it to observe instead")
@@ -188,7 +188,7 @@ class Predictive:
         if lapse is not None:
             schema.require_lapse("lapse")
             self.lapse = as_floating(joint, net, "lapse", lapse)
-            numbers = joint.concrete(self.lapse)
+            numbers = joint.to_concrete(self.lapse)
             if numbers is not None and not ((numbers >= 0) & (numbers <= 1)).all():
                 raise ValueError(f"lapse: expected a probability, got {numbers!s}")
         self.orders = self._check_orders(orders)
@@ -248,7 +248,7 @@ class Predictive:
             return
         joint = backend_of(self.net)
         for name, value, (low, high) in self._trained_ranges():
-            numbers = joint.concrete(value)
+            numbers = joint.to_concrete(value)
             if numbers is None:
                 continue
             share = float(np.mean((numbers < low) | (numbers > high)))
@@ -328,7 +328,7 @@ class Predictive:
                     return x.reshape((1,) * missing + tuple(x.shape))
 
                 padded = map_leaves(pad, plain)
-                if isinstance(holder, Observed):
+                if isinstance(holder, ObservedTrials):
                     padded = replace(padded, groups=groups)
                     # A reshaped array is another array: keep the one that a model passes as `obs=`.
                     self._observed_value = holder.value
@@ -348,7 +348,7 @@ class Predictive:
 
     # Arrangement ----------------------------------------------------------------------------------------------
 
-    def _arrangement(self, lead: tuple[int, ...], orders: int = 0, observed: bool = False) -> Arrangement:
+    def _arrangement(self, lead: tuple[int, ...], orders: int = 0, observed: bool = False) -> BatchLayout:
         """Arrange leading dimensions `lead`, the first `orders` of which number orders of the trials."""
         holders: list[tuple[int, ...]] = []
         if observed and self.observed is not None:
@@ -364,10 +364,10 @@ class Predictive:
                         shape = tuple(array.shape[: array.ndim - trailing])
                         holders.append(shape[orders:] if len(shape) == len(lead) else shape)
         shared = [(1,) * (len(lead) - len(shape)) + shape for shape in holders]
-        return Arrangement(backend_of(self.net), lead, shared)
+        return BatchLayout(backend_of(self.net), lead, shared)
 
     def arrange_trials(
-        self, arrangement: Arrangement, value: Array | None, replicate: bool = False
+        self, layout: BatchLayout, value: Array | None, replicate: bool = False
     ) -> tuple[dict[str, Named], Array]:
         """Inputs, outcomes and feedback as (B, r, K), and which trials exist; r is the same for all of them."""
         joint, schema = backend_of(self.net), self.net.schema
@@ -380,34 +380,34 @@ class Predictive:
                 # What stands where there is no trial may be legal and still too large: 0 times infinity is no number.
                 usable = usable & self.trial_mask
             outcomes[name] = joint.xp.where(usable, number, schema.outcomes[name].fill)
-        depth = len(arrangement.lead)
+        depth = len(layout.lead)
         mask = self.trial_mask
         if mask is None:
             mask = pad_dims(self._all_exist(), depth, 1)
         groups = {"inputs": self.inputs, "outcomes": outcomes, "feedback": self.feedback or {}}
-        return _put_trials(arrangement, groups, mask, replicate)
+        return _put_trials(layout, groups, mask, replicate)
 
     def _all_exist(self) -> Array:
         joint = backend_of(self.net)
         return joint.number(self.net, np.ones(self.trials)) > 0
 
-    def arrange_context(self, arrangement: Arrangement) -> Any:
+    def arrange_context(self, layout: BatchLayout) -> Any:
         """What the encoded context and the history let predictions read."""
         joint = backend_of(self.net)
         if self.context is not None:
-            return arrangement.put_shared(self.context.cache, len(self.context.batch_shape))
+            return layout.fold_shared(self.context.cache, len(self.context.batch_shape))
         if self.history is not None:
-            trials, valid = _put_trials(arrangement, self.history["trials"], self.history["mask"])
-            return joint.begin(self.net, None, None, trials, valid)
+            trials, valid = _put_trials(layout, self.history["trials"], self.history["mask"])
+            return joint.start_cache(self.net, None, None, trials, valid)
         return joint.Cache()
 
-    def _arrange_params(self, arrangement: Arrangement) -> tuple[Any, Array | None]:
+    def _arrange_params(self, layout: BatchLayout) -> tuple[Any, Array | None]:
         joint = backend_of(self.net)
         params = {name: joint.number(self.net, value) for name, value in self.params.items()}
-        encoded = joint.encode_params(self.net, arrangement.put(params, 0))
+        encoded = joint.encode_params(self.net, layout.fold(params, 0))
         lapse = None
         if self.lapse is not None:
-            lapse = arrangement.put({"lapse": joint.number(self.net, self.lapse)}, 0)["lapse"][..., None]
+            lapse = layout.fold({"lapse": joint.number(self.net, self.lapse)}, 0)["lapse"][..., None]
         return encoded, lapse
 
     @property
@@ -478,10 +478,10 @@ class Predictive:
         tail = len(self.net.schema.event_shape_tail)
         lead = broadcast_shape([value.shape[: value.ndim - 1 - tail], self.data_batch_shape()], "value")
         observed = self._is_observed(value)
-        arrangement = self._arrangement(lead, orders, observed)
-        trials, valid = self.arrange_trials(arrangement, value)
-        segments, lapse = self._arrange_params(arrangement)
-        return arrangement.take(evaluate(arrangement, trials, valid, segments, lapse, observed))
+        layout = self._arrangement(lead, orders, observed)
+        trials, valid = self.arrange_trials(layout, value)
+        segments, lapse = self._arrange_params(layout)
+        return layout.unfold(evaluate(layout, trials, valid, segments, lapse, observed))
 
     def _is_observed(self, value: Array) -> bool:
         if self._known is not None:
@@ -492,13 +492,13 @@ class Predictive:
         known = self._observed_value if self._observed_value is not None else self.observed.value
         return joint.same(value, known, self.observed.snapshot)
 
-    def _grouped(self, arrangement: Arrangement) -> bool:
+    def _grouped(self, layout: BatchLayout) -> bool:
         """Whether the data sets that were observed in groups are the ones that are now arranged."""
         if self.observed is None or not self.observed.groups:
             return False
         groups = self.observed.groups
         # A transformation of the language may have stacked the arrays, or batch dimensions been added.
-        return all(group.members.ndim == 1 for group in groups) and arrangement.batch == sum(
+        return all(group.members.ndim == 1 for group in groups) and layout.batch == sum(
             group.members.shape[0] for group in groups
         )
 
@@ -509,20 +509,20 @@ class Predictive:
         for group in self.observed.groups:
             length = group.prepared.tokens.shape[2]
 
-            def take(x: Array, group: Group = group) -> Array:
+            def take(x: Array, group: LengthGroup = group) -> Array:
                 # What all data sets have in common has one row.
                 return x if x.shape[0] == 1 else x[group.members]
 
             mine = map_leaves(take, (outcomes, valid, segments, lapse))
             scored = {name: x[..., :length] for name, x in mine[0].items()}
-            prepared = joint.hold(group.prepared)
+            prepared = joint.no_constant_folding(group.prepared)
             part = joint.conditionals(self.net, prepared, mine[2], scored, mine[1][..., :length], mine[3])
             results.append(joint.pad_trials(part, self.trials))
         members = joint.xp.concatenate([group.members for group in self.observed.groups], 0)
         return joint.xp.concatenate(results, 0)[joint.xp.argsort(members)]
 
     def _targets(
-        self, arrangement: Arrangement, trials: dict[str, Named], valid: Array, observed: bool, alone: bool = False
+        self, layout: BatchLayout, trials: dict[str, Named], valid: Array, observed: bool, alone: bool = False
     ) -> Any:
         """Targets that see the trials before them, or with `alone` an empty buffer."""
         joint = backend_of(self.net)
@@ -530,18 +530,18 @@ class Predictive:
         if observed and self.observed is not None:
             ready = self.observed.alone if alone else self.observed.prepared
             if ready is not None:
-                return joint.hold(arrangement.put_shared(ready, len(self.observed.batch_shape)))
-        cache = self.arrange_context(arrangement)
+                return joint.no_constant_folding(layout.fold_shared(ready, len(self.observed.batch_shape)))
+        cache = self.arrange_context(layout)
         if alone:
-            return joint.empty(self.net, cache, trials["inputs"], valid)
+            return joint.prepare_marginal(self.net, cache, trials["inputs"], valid)
         require_feedback(self.net, self.feedback, "compute a density")
-        return joint.observe(self.net, cache, trials, valid)
+        return joint.prepare_joint(self.net, cache, trials, valid)
 
-    def _raw_context(self, arrangement: Arrangement) -> tuple[Any, Any]:
+    def _raw_context(self, layout: BatchLayout) -> tuple[Any, Any]:
         """The context's trials as (B, r, N), for whoever encodes them anew."""
         if self.context is None:
             return None, None
-        return _put_trials(arrangement, self.context.trials, self.context.mask)
+        return _put_trials(layout, self.context.trials, self.context.mask)
 
     def conditionals(self, value: Array, orders: int = 0) -> Array:
         """Log density of each trial given the trials before it: (*sample, *batch, K).
@@ -556,16 +556,16 @@ class Predictive:
             raise ValueError("orders: expected None for conditionals, which follow one order of the trials")
         self.check_value_shape(value)
 
-        def evaluate(arrangement: Any, trials: Any, valid: Any, segments: Any, lapse: Any, observed: bool) -> Any:
+        def evaluate(layout: Any, trials: Any, valid: Any, segments: Any, lapse: Any, observed: bool) -> Any:
             if self.block is not None and not self.independent:
                 require_feedback(self.net, self.feedback, "compute a density")
-                context, exists = self._raw_context(arrangement)
+                context, exists = self._raw_context(layout)
                 return joint.block_conditionals(
                     self.net, context, exists, trials, valid, segments, lapse, min(self.block, self.trials)
                 )
-            if observed and not self.independent and self._grouped(arrangement):
+            if observed and not self.independent and self._grouped(layout):
                 return self._group_conditionals(trials["outcomes"], valid, segments, lapse)
-            targets = self._targets(arrangement, trials, valid, observed)
+            targets = self._targets(layout, trials, valid, observed)
             return joint.conditionals(self.net, targets, segments, trials["outcomes"], valid, lapse)
 
         result = self._cast(self._evaluate(value, evaluate, orders), value)
@@ -590,9 +590,9 @@ class Predictive:
         self.check_value_shape(value)
         noise = joint.number(self.net, noise)
 
-        def evaluate(arrangement: Any, trials: Any, valid: Any, segments: Any, lapse: Any, observed: bool) -> Any:
-            targets = self._targets(arrangement, trials, valid, observed)
-            places = arrangement.put({"noise": noise}, 2, replicate=True)["noise"]
+        def evaluate(layout: Any, trials: Any, valid: Any, segments: Any, lapse: Any, observed: bool) -> Any:
+            targets = self._targets(layout, trials, valid, observed)
+            places = layout.fold({"noise": noise}, 2, replicate=True)["noise"]
             return joint.one_step(self.net, targets, segments, trials["outcomes"], valid, lapse, places)
 
         result = self._evaluate(value, evaluate)
@@ -638,8 +638,8 @@ class Predictive:
         joint = backend_of(self.net)
         self.check_value_shape(value)
 
-        def evaluate(arrangement: Any, trials: Any, valid: Any, segments: Any, lapse: Any, observed: bool) -> Any:
-            targets = self._targets(arrangement, trials, valid, False, alone=True)
+        def evaluate(layout: Any, trials: Any, valid: Any, segments: Any, lapse: Any, observed: bool) -> Any:
+            targets = self._targets(layout, trials, valid, False, alone=True)
             return joint.conditionals(self.net, targets, segments, trials["outcomes"], valid, lapse)
 
         result = self._cast(self._evaluate(value, evaluate), value)
@@ -659,8 +659,8 @@ class Predictive:
             return self.marginals(value)
         require_feedback(self.net, self.feedback, "compute a density")
 
-        def evaluate(arrangement: Any, trials: Any, valid: Any, segments: Any, lapse: Any, observed: bool) -> Any:
-            context, exists = self._raw_context(arrangement)
+        def evaluate(layout: Any, trials: Any, valid: Any, segments: Any, lapse: Any, observed: bool) -> Any:
+            context, exists = self._raw_context(layout)
             return joint.leave_one_out(self.net, context, exists, trials, valid, segments, lapse)
 
         result = self._cast(self._evaluate(value, evaluate), value)
@@ -676,9 +676,9 @@ class Predictive:
             raise ValueError("orders, block: expected None for pit, which follows one order of the trials")
         self.check_value_shape(value)
 
-        def evaluate(arrangement: Any, trials: Any, valid: Any, segments: Any, lapse: Any, observed: bool) -> Any:
-            targets = self._targets(arrangement, trials, valid, observed)
-            places = arrangement.put({"uniform": uniform}, 2, replicate=True)["uniform"]
+        def evaluate(layout: Any, trials: Any, valid: Any, segments: Any, lapse: Any, observed: bool) -> Any:
+            targets = self._targets(layout, trials, valid, observed)
+            places = layout.fold({"uniform": uniform}, 2, replicate=True)["uniform"]
             return joint.cdf(self.net, targets, segments, trials["outcomes"], places, lapse)
 
         result = self._evaluate(value, evaluate)
@@ -687,11 +687,11 @@ class Predictive:
     def marginal_moments(self) -> tuple[Array, Array]:
         """Mean and variance of each outcome alone, with an empty buffer: (*batch, *event) each."""
         joint = backend_of(self.net)
-        arrangement = self._arrangement(self.data_batch_shape())
-        trials, valid = self.arrange_trials(arrangement, None)
-        segments, lapse = self._arrange_params(arrangement)
-        targets = self._targets(arrangement, trials, valid, False, alone=True)
-        mean, variance = (arrangement.take(x) for x in joint.moments(self.net, targets, segments, lapse))
+        layout = self._arrangement(self.data_batch_shape())
+        trials, valid = self.arrange_trials(layout, None)
+        segments, lapse = self._arrange_params(layout)
+        targets = self._targets(layout, trials, valid, False, alone=True)
+        mean, variance = (layout.unfold(x) for x in joint.moments(self.net, targets, segments, lapse))
         return (mean, variance) if self.net.schema.event_shape_tail else (mean[..., 0], variance[..., 0])
 
     # Draws ----------------------------------------------------------------------------------------------------
@@ -762,23 +762,23 @@ class Predictive:
         if self.orders is not None:
             return self._draw_in_random_order(noise, rollout)
         lead = tuple(noise.shape[:-2])
-        arrangement = self._arrangement(lead)
-        trials, valid = self.arrange_trials(arrangement, None)
-        segments, lapse = self._arrange_params(arrangement)
-        uniform = arrangement.put({"noise": noise}, 2, replicate=True)["noise"]
+        layout = self._arrangement(lead)
+        trials, valid = self.arrange_trials(layout, None)
+        segments, lapse = self._arrange_params(layout)
+        uniform = layout.fold({"noise": noise}, 2, replicate=True)["noise"]
         if self.block is not None and not self.independent:
-            context, exists = self._raw_context(arrangement)
+            context, exists = self._raw_context(layout)
             drawn = joint.block_rollout(
                 self.net, context, exists, trials["inputs"], valid, segments, uniform, lapse, self.environment,
                 min(self.block, self.trials),
             )  # fmt: skip
         else:
-            cache = self.arrange_context(arrangement)
+            cache = self.arrange_context(layout)
             drawn = rollout(
                 self.net, cache, trials["inputs"], valid, segments, uniform, lapse, self.environment, self.independent
             )
-        outcomes, feedback = ({name: arrangement.take(x) for name, x in group.items()} for group in drawn[:2])
-        return stack_value(joint.xp, schema, outcomes), feedback, *(arrangement.take(x) for x in drawn[2:])
+        outcomes, feedback = ({name: layout.unfold(x) for name, x in group.items()} for group in drawn[:2])
+        return stack_value(joint.xp, schema, outcomes), feedback, *(layout.unfold(x) for x in drawn[2:])
 
     def _draw_in_random_order(self, noise: Array, rollout: Callable[..., Any]) -> tuple[Any, ...]:
         """Each draw follows one of `orders`, so that draws have the order-averaged density."""

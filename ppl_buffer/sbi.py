@@ -22,7 +22,7 @@ from torch.distributions import Distribution
 
 from ppl_buffer.network.arguments import check_names
 from ppl_buffer.network.backend import backend_of
-from ppl_buffer.network.observed import Observed
+from ppl_buffer.network.observed import ObservedTrials
 from ppl_buffer.predictive import Predictive
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import split_value, stack_value
@@ -78,7 +78,7 @@ class LikelihoodEstimator(ConditionalDensityEstimator):  # type: ignore[misc]
         self.params = tuple(names)
         self.simulator = simulator
         self._columns = tuple(variables)
-        self._last: tuple[Tensor, Observed] | None = None
+        self._last: tuple[Tensor, ObservedTrials] | None = None
 
     # What sbi asks for --------------------------------------------------------------------------------------------
 
@@ -103,13 +103,13 @@ class LikelihoodEstimator(ConditionalDensityEstimator):  # type: ignore[misc]
         x, theta = (value[:, :1] if value.stride(1) == 0 else value for value in (x, theta))
         observed = self._observe(x.detach())
         legal: Any = True
-        told = {}
+        conditioned = {}
         for index, name in enumerate(self.params):
             variable, value = self.net.schema.params[name], theta[..., index]
             fine = variable.contains(torch, value)
             legal = fine & legal
-            told[name] = torch.where(fine, value, variable.fill)
-        predictive = Predictive(self.net, observed, params=told, outside="ignore", check=False)
+            conditioned[name] = torch.where(fine, value, variable.fill)
+        predictive = Predictive(self.net, observed, params=conditioned, outside="ignore", check=False)
         result = predictive.joint_log_prob(observed.value)
         return torch.where(legal, result, -torch.inf).expand(full)
 
@@ -234,7 +234,7 @@ class LikelihoodEstimator(ConditionalDensityEstimator):  # type: ignore[misc]
                 f"{condition.shape[0]}"
             )
 
-    def _observe(self, x: Tensor) -> Observed:
+    def _observe(self, x: Tensor) -> ObservedTrials:
         """The data sets (sample, batch, x), prepared; the last ones are kept, since a sampler asks for them again."""
         # What was computed with weights that are being trained belongs to one step alone.
         training = any(weight.requires_grad for weight in self.net.weights.values())
@@ -269,9 +269,9 @@ class LikelihoodEstimator(ConditionalDensityEstimator):  # type: ignore[misc]
                 name: torch.as_tensor(np.asarray(x), dtype=torch.float32, device=self.net.device).reshape(full)
                 for name, x in drawn.items()
             }
-        told = {name: condition[:, index] for index, name in enumerate(self.params)}
+        conditioned = {name: condition[:, index] for index, name in enumerate(self.params)}
         predictive = Predictive(
-            self.net, inputs, trials=self.trials, params=told, outside="ignore",
+            self.net, inputs, trials=self.trials, params=conditioned, outside="ignore",
             environment=getattr(self.simulator, "environment", None),
         )  # fmt: skip
         with torch.no_grad():

@@ -37,14 +37,14 @@ class Real:
     """A real number.
 
     Args:
-        lapse: range (low, high) of the uniform density that a lapse follows, in the variable's units.
+        lapse_range: range (low, high) of the uniform density that a lapse follows, in the variable's units.
     """
 
-    lapse: tuple[float, float] | None = None
+    lapse_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        if self.lapse is not None:
-            object.__setattr__(self, "lapse", _range("lapse", self.lapse))
+        if self.lapse_range is not None:
+            object.__setattr__(self, "lapse_range", _range("lapse_range", self.lapse_range))
 
     def unconstrain(self, xp: ModuleType, value: Array) -> Array:
         """Map a value to the unconstrained scale."""
@@ -78,21 +78,21 @@ class Positive:
     """A number above zero (a response time, a scale); the network sees its logarithm.
 
     Args:
-        lapse: range (low, high) of the uniform density that a lapse follows, in the variable's units.
+        lapse_range: range (low, high) of the uniform density that a lapse follows, in the variable's units.
         above: for an outcome, the parameter that it always exceeds: a response time its non-decision time. Where the
             parameter is told, the head describes the logarithm of the difference, and the density is 0 below; where it
             is hidden, the logarithm of the outcome.
     """
 
-    lapse: tuple[float, float] | None = None
+    lapse_range: tuple[float, float] | None = None
     above: str | None = None
 
     def __post_init__(self) -> None:
-        if self.lapse is not None:
-            low, high = _range("lapse", self.lapse)
+        if self.lapse_range is not None:
+            low, high = _range("lapse_range", self.lapse_range)
             if low < 0:
-                raise ValueError(f"lapse: expected a range of positive numbers, got ({low}, {high})")
-            object.__setattr__(self, "lapse", (low, high))
+                raise ValueError(f"lapse_range: expected a range of positive numbers, got ({low}, {high})")
+            object.__setattr__(self, "lapse_range", (low, high))
 
     def unconstrain(self, xp: ModuleType, value: Array) -> Array:
         """Map a value to the unconstrained scale."""
@@ -145,7 +145,7 @@ class Interval:
         object.__setattr__(self, "high", high)
 
     @property
-    def lapse(self) -> tuple[float, float]:
+    def lapse_range(self) -> tuple[float, float]:
         """A lapse is uniform over the interval."""
         return self.low, self.high
 
@@ -235,11 +235,11 @@ class Schema:
         ordered: trial k depends on the trials before it. Otherwise the trials are exchangeable.
         independent: exchangeable trials are independent where all parameters are told, so that the buffer is
             skipped there. Leave it False for a random function, whose points depend on each other whatever is told.
-        contamination: known probability that a trial's outcome is a lapse, mixed into the density, in training too.
+        lapse_rate: known probability that a trial's outcome is a lapse, mixed into the density, in training too.
 
     Raises:
         ValueError: if a name is used twice or is no identifier, a kind does not fit its place, there is no outcome,
-            or contamination is given while an outcome states no lapse range.
+            or `lapse_rate` is given while an outcome states no lapse range.
     """
 
     params: Mapping[str, Continuous] = field(default_factory=dict)
@@ -248,7 +248,7 @@ class Schema:
     feedback: Mapping[str, Variable] = field(default_factory=dict)
     ordered: bool = False
     independent: bool = False
-    contamination: float = 0.0
+    lapse_rate: float = 0.0
 
     def __post_init__(self) -> None:
         names: list[str] = []
@@ -287,11 +287,11 @@ class Schema:
                     )
         if self.ordered and self.independent:
             raise ValueError("independent: expected False for an ordered schema, got True")
-        object.__setattr__(self, "contamination", _finite("contamination", self.contamination))
-        if not 0 <= self.contamination < 1:
-            raise ValueError(f"contamination: expected a probability in [0, 1), got {self.contamination!r}")
-        if self.contamination:
-            self.require_lapse("contamination")
+        object.__setattr__(self, "lapse_rate", _finite("lapse_rate", self.lapse_rate))
+        if not 0 <= self.lapse_rate < 1:
+            raise ValueError(f"lapse_rate: expected a probability in [0, 1), got {self.lapse_rate!r}")
+        if self.lapse_rate:
+            self.require_lapse("lapse_rate")
 
     def __eq__(self, other: object) -> bool:
         # Unlike the order of a dict's names, the order of variables means something.
@@ -300,28 +300,28 @@ class Schema:
     def require_lapse(self, argument: str) -> None:
         """Refuse `argument` unless every outcome states the density that a lapse follows."""
         for name, variable in self.outcomes.items():
-            if not isinstance(variable, Categorical) and variable.lapse is None:
+            if not isinstance(variable, Categorical) and variable.lapse_range is None:
                 raise ValueError(
                     f"{argument}: expected every outcome to state the range of a lapse, but {name!r} has none; "
-                    f"write {type(variable).__name__}(lapse=(low, high)) in the schema"
+                    f"write {type(variable).__name__}(lapse_range=(low, high)) in the schema"
                 )
 
     @property
-    def floors(self) -> dict[str, str]:
+    def lower_bounds(self) -> dict[str, str]:
         """The outcomes that stay above a parameter, each with that parameter's name."""
         found = {name: getattr(variable, "above", None) for name, variable in self.outcomes.items()}
         return {name: above for name, above in found.items() if above is not None}
 
     def scale_above(self, name: str) -> str:
         """Key in a network's standardization for the difference of an outcome and the parameter it stays above."""
-        return f"{name} - {self.floors[name]}"
+        return f"{name} - {self.lower_bounds[name]}"
 
     @property
     def standardized(self) -> set[str]:
         """Keys of a network's standardization: every continuous variable, and every outcome's distance to its floor."""
         groups = (self.params, self.inputs, self.outcomes, self.feedback)
         names = {name for group in groups for name, variable in group.items() if not isinstance(variable, Categorical)}
-        return names | {self.scale_above(name) for name in self.floors}
+        return names | {self.scale_above(name) for name in self.lower_bounds}
 
     @property
     def event_shape_tail(self) -> tuple[int, ...]:
@@ -346,7 +346,7 @@ class Schema:
             **groups,
             "ordered": self.ordered,
             "independent": self.independent,
-            "contamination": self.contamination,
+            "lapse_rate": self.lapse_rate,
         }
 
     @classmethod
@@ -358,7 +358,7 @@ class Schema:
             for name, entry in description[group]:
                 arguments = {key: tuple(v) if isinstance(v, list) else v for key, v in entry.items() if key != "kind"}
                 groups[group][name] = _KINDS[entry["kind"]](**arguments)
-        rest = {key: description[key] for key in ("ordered", "independent", "contamination")}
+        rest = {key: description[key] for key in ("ordered", "independent", "lapse_rate")}
         return cls(**groups, **rest)
 
 

@@ -40,7 +40,7 @@ from tqdm.auto import tqdm
 from ppl_buffer.arviz import arviz_version, container, groups_of, import_arviz
 from ppl_buffer.files import to_numpy
 from ppl_buffer.network.backend import backend_of
-from ppl_buffer.network.observed import Encoded
+from ppl_buffer.network.observed import EncodedContext
 from ppl_buffer.predictive import Predictive
 
 MEANING = {
@@ -212,7 +212,7 @@ def leave_one_out(
     *,
     feedback: Mapping[str, Any] | None = None,
     trial_mask: Any = None,
-    context: Mapping[str, Any] | Encoded | None = None,
+    context: Mapping[str, Any] | EncodedContext | None = None,
 ) -> Score:
     """Score of each trial from all others of its set, by an exchangeable network that is told nothing.
 

@@ -21,9 +21,9 @@ from ppl_buffer.schema import Categorical, Interval, Positive, Real, Schema
 
 # Sizes that differ in what they exercise: a layer above the first that reads parameters and finer scales, no layer
 # below those that read parameters, no counters.
-DEEP = Config(width=12, depth=3, heads=3, mlp=17, components=5, param_depth=2, counters=2, fine_scales=2)
-FLAT = Config(width=10, depth=2, heads=2, mlp=13, components=3, param_depth=2, counters=0)
-TINY = Config(width=12, depth=2, heads=3, mlp=17, components=5, param_depth=1, counters=2)
+DEEP = Config(width=12, depth=3, heads=3, mlp=17, components=5, param_depth=2, contextual_positions=2, asinh_scales=2)
+FLAT = Config(width=10, depth=2, heads=2, mlp=13, components=3, param_depth=2, contextual_positions=0)
+TINY = Config(width=12, depth=2, heads=3, mlp=17, components=5, param_depth=1, contextual_positions=2)
 
 
 def reward(trial, inputs, outcomes, uniform):
@@ -48,7 +48,7 @@ class Case:
     @property
     def has_lapse(self) -> bool:
         """Whether every outcome states what a lapse is."""
-        return all(isinstance(x, Categorical) or x.lapse is not None for x in self.schema.outcomes.values())
+        return all(isinstance(x, Categorical) or x.lapse_range is not None for x in self.schema.outcomes.values())
 
     def __repr__(self) -> str:
         return self.name
@@ -59,7 +59,7 @@ LEARNING = Case(
     Schema(
         params={"alpha": Interval(0, 1), "beta": Positive(), "zeta": Interval(0, 1, closed=True)},
         inputs={"pair": Categorical(3), "delay": Real()},
-        outcomes={"choice": Categorical(2), "rt": Positive(lapse=(0, 10))},
+        outcomes={"choice": Categorical(2), "rt": Positive(lapse_range=(0, 10))},
         feedback={"reward": Real()},
         ordered=True,
     ),
@@ -73,14 +73,14 @@ REPORT = Case(
 )
 FUNCTION = Case(
     "function",
-    Schema(params={"mu": Real(), "sigma": Positive()}, inputs={"x": Real()}, outcomes={"y": Real(lapse=(-9, 9))}),
+    Schema(params={"mu": Real(), "sigma": Positive()}, inputs={"x": Real()}, outcomes={"y": Real(lapse_range=(-9, 9))}),
 )
 DECISION = Case(
     "decision",
     Schema(
         params={"drift": Real(), "delay": Positive(), "bound": Positive()},
         inputs={"coherence": Real()},
-        outcomes={"choice": Categorical(2), "rt": Positive(lapse=(0, 10), above="delay")},
+        outcomes={"choice": Categorical(2), "rt": Positive(lapse_range=(0, 10), above="delay")},
         independent=True,
     ),
 )
@@ -90,9 +90,9 @@ CONTAMINATED = Case(
     Schema(
         params={"speed": Positive()},
         inputs={"side": Categorical(2)},
-        outcomes={"rt": Positive(lapse=(0, 5)), "button": Categorical(3)},
+        outcomes={"rt": Positive(lapse_range=(0, 5)), "button": Categorical(3)},
         feedback={"points": Categorical(2)},
-        contamination=0.07,
+        lapse_rate=0.07,
     ),
     points,
 )
@@ -118,7 +118,7 @@ def standardization(schema: Schema) -> dict[str, tuple[float, float]]:
     """A shift and a scale that are not neutral, other ones for each variable."""
     variables = {**schema.params, **schema.inputs, **schema.outcomes, **schema.feedback}
     names = [name for name, variable in variables.items() if not isinstance(variable, Categorical)]
-    names += [schema.scale_above(name) for name in schema.floors]
+    names += [schema.scale_above(name) for name in schema.lower_bounds]
     return {name: (0.1 - 0.05 * index, 0.4 + 0.1 * index) for index, name in enumerate(names)}
 
 
@@ -203,7 +203,7 @@ def data(case: Case, batch: int = 3, trials: int = 7, points: int = 5, seed: int
     inputs = draw_group(rng, schema.inputs, (batch, trials))
     feedback = draw_group(rng, schema.feedback, (batch, trials))
     params = draw_group(rng, schema.params, (batch,))
-    for name, above in schema.floors.items():
+    for name, above in schema.lower_bounds.items():
         outcomes[name] = outcomes[name] + params[above][:, None]
     columns = list(outcomes.values())
     return Data(

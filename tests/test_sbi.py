@@ -24,11 +24,11 @@ from sbi.inference import (  # noqa: E402
     likelihood_estimator_based_potential,
 )
 from sbi.utils import BoxUniform, MultipleIndependent  # noqa: E402
-from tests.diagnostics.test_diagnostics import PRIORS, Own, telling  # noqa: E402
 
 from ppl_buffer.prior import Prior  # noqa: E402
 from ppl_buffer.pyro import JointPredictive  # noqa: E402
 from ppl_buffer.sbi import LikelihoodEstimator  # noqa: E402
+from tests.diagnostics.test_diagnostics import PRIORS, Own, telling  # noqa: E402
 from tests.networks import LEARNING, Record, draw_group, network, reward  # noqa: E402
 
 TRIALS, THETAS = 7, 5
@@ -243,7 +243,7 @@ def test_data_sets_are_the_independent_units(inference) -> None:
 def test_posteriors_are_the_exact_one(inference, method: str, tmp_path, monkeypatch) -> None:
     # sbi's trainers write a log where they are made.
     monkeypatch.chdir(tmp_path)
-    estimator, prior, x, mean, deviation = inference
+    estimator, prior, x, mean, std = inference
     torch.manual_seed(0)
     np.random.seed(0)
     potential, transform = likelihood_estimator_based_potential(estimator, prior, x)
@@ -270,8 +270,8 @@ def test_posteriors_are_the_exact_one(inference, method: str, tmp_path, monkeypa
         )  # fmt: skip
         draws = posterior.sample((100,), **quiet)
     assert draws.shape[1:] == (1,)
-    assert abs(float(draws.mean()) - mean) < 0.6 * deviation
-    assert 0.5 < float(draws.std()) / deviation < 1.8
+    assert abs(float(draws.mean()) - mean) < 0.6 * std
+    assert 0.5 < float(draws.std()) / std < 1.8
 
 
 def test_calibration_by_sbi(inference) -> None:

@@ -21,10 +21,10 @@ IDS = [repr(variable) for variable, _, _ in CONTINUOUS]
 RICH = Schema(
     params={"drift": Real(), "boundary": Positive(), "bias": Interval(0, 1), "noise": Interval(0, 2, closed=True)},
     inputs={"coherence": Real(), "cue": Categorical(5)},
-    outcomes={"rt": Positive(lapse=(0.1, 4)), "choice": Categorical(3), "confidence": Interval(-1, 1)},
+    outcomes={"rt": Positive(lapse_range=(0.1, 4)), "choice": Categorical(3), "confidence": Interval(-1, 1)},
     feedback={"reward": Real()},
     ordered=True,
-    contamination=0.02,
+    lapse_rate=0.02,
 )
 
 
@@ -88,11 +88,15 @@ def test_contains_tells_legal_from_illegal_values(variable, legal, illegal, back
 @pytest.mark.parametrize(
     ("call", "argument", "message"),
     [
-        (lambda: Real(lapse=(1, 1)), "lapse", r"expected low < high, got \(1.0, 1.0\)"),
-        (lambda: Real(lapse=3), "lapse", r"expected a pair \(low, high\), got 3"),
-        (lambda: Real(lapse=(0, math.inf)), "lapse", "expected a finite number, got inf"),
-        (lambda: Positive(lapse=(-1, 2)), "lapse", r"expected a range of positive numbers, got \(-1.0, 2.0\)"),
-        (lambda: Positive(lapse=("fast", "slow")), "lapse", "expected a finite number, got 'fast'"),
+        (lambda: Real(lapse_range=(1, 1)), "lapse_range", r"expected low < high, got \(1.0, 1.0\)"),
+        (lambda: Real(lapse_range=3), "lapse_range", r"expected a pair \(low, high\), got 3"),
+        (lambda: Real(lapse_range=(0, math.inf)), "lapse_range", "expected a finite number, got inf"),
+        (
+            lambda: Positive(lapse_range=(-1, 2)),
+            "lapse_range",
+            r"expected a range of positive numbers, got \(-1.0, 2.0\)",
+        ),
+        (lambda: Positive(lapse_range=("fast", "slow")), "lapse_range", "expected a finite number, got 'fast'"),
         (lambda: Interval(2, 1), "Interval", r"expected low < high, got \(2.0, 1.0\)"),
         (lambda: Interval(0, math.nan), "Interval", "expected a finite number, got nan"),
         (lambda: Interval(False, 1), "Interval", "expected a finite number, got False"),
@@ -114,11 +118,11 @@ def test_contains_tells_legal_from_illegal_values(variable, legal, illegal, back
             r"params\['u'\]: above",
             "an outcome, got 't'",
         ),
-        (lambda: Schema(outcomes={"y": Categorical(2)}, contamination=1.0), "contamination", r"in \[0, 1\), got 1.0"),
-        (lambda: Schema(outcomes={"y": Categorical(2)}, contamination=-0.1), "contamination", r"\[0, 1\), got -0.1"),
-        (lambda: Schema(outcomes={"y": Categorical(2)}, contamination=math.nan), "contamination", "got nan"),
-        (lambda: Schema(outcomes={"y": Categorical(2)}, contamination="5 %"), "contamination", "got '5 %'"),
-        (lambda: Schema(outcomes={"y": Positive()}, contamination=0.1), "contamination", "'y' has none; write Pos"),
+        (lambda: Schema(outcomes={"y": Categorical(2)}, lapse_rate=1.0), "lapse_rate", r"in \[0, 1\), got 1.0"),
+        (lambda: Schema(outcomes={"y": Categorical(2)}, lapse_rate=-0.1), "lapse_rate", r"\[0, 1\), got -0.1"),
+        (lambda: Schema(outcomes={"y": Categorical(2)}, lapse_rate=math.nan), "lapse_rate", "got nan"),
+        (lambda: Schema(outcomes={"y": Categorical(2)}, lapse_rate="5 %"), "lapse_rate", "got '5 %'"),
+        (lambda: Schema(outcomes={"y": Positive()}, lapse_rate=0.1), "lapse_rate", "'y' has none; write Pos"),
     ],
 )
 def test_refuses(call, argument, message):

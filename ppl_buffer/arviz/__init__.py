@@ -39,8 +39,8 @@ from ppl_buffer.files import to_numpy
 from ppl_buffer.inference.simulation import posterior_predictive
 from ppl_buffer.network.backend import backend_of, execution_of
 from ppl_buffer.network.layout import map_leaves
-from ppl_buffer.network.observed import Encoded, length_groups
-from ppl_buffer.ppl.trace import Replay, TrialSite
+from ppl_buffer.network.observed import EncodedContext, length_groups
+from ppl_buffer.ppl.trace import ObservedSite, PosteriorTrace
 from ppl_buffer.predictive import Predictive
 from ppl_buffer.schema import Categorical, split_value
 
@@ -283,15 +283,15 @@ def _convert(
         raise ValueError("samples: expected draws of at least one latent site, got none")
     chains, draws = next(iter(samples.values())).shape[:2]
     flat = {name: value.reshape(chains * draws, *value.shape[2:]) for name, value in samples.items()}
-    replayed = language.replay(model, args, kwargs, flat, progress=progress)
-    names = _Names(replayed, coords or {}, dims or {})
+    traced = language.replay(model, args, kwargs, flat, progress=progress)
+    names = _Names(traced, coords or {}, dims or {})
     groups: dict[str, Any] = {}
 
     def lead(values: Mapping[str, np.ndarray]) -> Arrays:
         return {name: value.reshape(chains, draws, *value.shape[1:]) for name, value in values.items()}
 
-    groups["posterior"] = names.dataset(lead(replayed.values))
-    groups["log_prior"] = names.dataset(lead(replayed.log_prior), batch_only=True)
+    groups["posterior"] = names.dataset(lead(traced.values))
+    groups["log_prior"] = names.dataset(lead(traced.log_prior), batch_only=True)
     if statistics:
         groups["sample_stats"] = names.dataset(statistics)
     if prior_draws:
@@ -303,7 +303,7 @@ def _convert(
     steps: dict[str, Any] = {}
     again: dict[str, Any] = {}
     scored_by: dict[str, str] = {}
-    for site_name, site in replayed.trials.items():
+    for site_name, site in traced.trials.items():
         layout = names.layouts[site_name]
         observed |= layout.outcomes(split_value(site.distribution.net.schema, site.value))
         constant |= layout.constant(site)
@@ -323,10 +323,10 @@ def _convert(
                 rolled = {name: x.reshape(*chosen.shape, *x.shape[1:]) for name, x in rolled.items()}
                 again |= layout.outcomes(rolled)
     groups |= {
-        "log_likelihood": names.dataset(lead(replayed.log_likelihood), scores, batch_only=True),
+        "log_likelihood": names.dataset(lead(traced.log_likelihood), scores, batch_only=True),
         "one_step_ahead": names.dataset({}, steps),
         "posterior_predictive": names.dataset({}, again),
-        "observed_data": names.dataset(replayed.observed, observed, sampled=False),
+        "observed_data": names.dataset(traced.observed, observed, sampled=False),
         "constant_data": names.dataset({}, constant, sampled=False),
     }
     if not log_likelihood:
@@ -368,7 +368,7 @@ class _Layout:
     def __init__(
         self,
         name: str,
-        site: TrialSite,
+        site: ObservedSite,
         lead: Sequence[str | None],
         several: bool,
         shared: set[str],
@@ -425,13 +425,13 @@ class _Layout:
             found[self.names[name]] = (dims, value.astype(np.int8) if name in self.integers else value, coords)
         return found
 
-    def constant(self, site: TrialSite) -> dict[str, Any]:
+    def constant(self, site: ObservedSite) -> dict[str, Any]:
         """Inputs and feedback."""
         given = {**site.distribution.inputs, **(site.distribution.feedback or {})}
         return self.outcomes({name: np.broadcast_to(to_numpy(x), site.exists.shape) for name, x in given.items()})
 
 
-def _variables(site: TrialSite) -> dict[str, Any]:
+def _variables(site: ObservedSite) -> dict[str, Any]:
     schema = site.distribution.net.schema
     return {**schema.inputs, **schema.outcomes, **schema.feedback}
 
@@ -439,38 +439,38 @@ def _variables(site: TrialSite) -> dict[str, Any]:
 class _Names:
     """Names of all dimensions of a replayed model."""
 
-    def __init__(self, replayed: Replay, coords: Mapping[str, Any], dims: Mapping[str, Sequence[str]]) -> None:
-        self.replayed = replayed
+    def __init__(self, traced: PosteriorTrace, coords: Mapping[str, Any], dims: Mapping[str, Sequence[str]]) -> None:
+        self.traced = traced
         self.given = {name: tuple(given) for name, given in dims.items()}
-        unknown = [name for name in self.given if name not in {*replayed.values, *replayed.observed}]
+        unknown = [name for name in self.given if name not in {*traced.values, *traced.observed}]
         if unknown:
-            raise ValueError(f"dims: expected names among {[*replayed.values, *replayed.observed]}, got {unknown}")
+            raise ValueError(f"dims: expected names among {[*traced.values, *traced.observed]}, got {unknown}")
         # People are the `subject` dimension, whatever their plate is called, where a site has no other one.
         self.rename: dict[str, str] = {}
-        for name, site in replayed.trials.items():
+        for name, site in traced.trials.items():
             plates = self._plates(name, len(site.batch_shape))
             wide = [plate for plate, size in zip(plates, site.batch_shape, strict=True) if plate or size > 1]
             if len(wide) == 1 and wide[0]:
                 self.rename[wide[0]] = "subject"
         self.labels = {self.rename.get(name, name): np.asarray(given) for name, given in coords.items()}
-        for plates_of in replayed.plates.values():
+        for plates_of in traced.plates.values():
             for plate, size in plates_of.values():
                 self.labels.setdefault(self.rename.get(plate, plate), np.arange(size))
         counts: dict[str, int] = {}
-        for site in replayed.trials.values():
+        for site in traced.trials.values():
             for key in _variables(site):
                 counts[key] = counts.get(key, 0) + 1
         shared = {key for key, count in counts.items() if count > 1}
-        several = len(replayed.trials) > 1
+        several = len(traced.trials) > 1
         self.batches: dict[str, list[str | None]] = {}
         self.layouts: dict[str, _Layout] = {}
-        for name, site in replayed.trials.items():
+        for name, site in traced.trials.items():
             self.batches[name] = self._batch_dims(name, site.batch_shape, people=True)
             self.layouts[name] = _Layout(name, site, self.batches[name], several, shared, self.labels)
 
     def _plates(self, name: str, ndim: int) -> list[str | None]:
         """Names of the plates at a site's batch dimensions."""
-        plates = self.replayed.plates.get(name, {})
+        plates = self.traced.plates.get(name, {})
         return [plates[axis - ndim][0] if axis - ndim in plates else None for axis in range(ndim)]
 
     def _batch_dims(self, name: str, shape: Sequence[int], people: bool = False) -> list[str | None]:
@@ -488,12 +488,12 @@ class _Names:
             if len(self.given[name]) != len(shape):
                 raise ValueError(f"dims[{name!r}]: expected {len(shape)} names, got {list(self.given[name])}")
             return list(self.given[name])
-        ndim = self.replayed.batch_ndim.get(name)
-        if ndim is None and self.replayed.plates.get(name):
+        ndim = self.traced.batch_ndim.get(name)
+        if ndim is None and self.traced.plates.get(name):
             ndim = len(shape)  # a deterministic site in a plate
         if ndim is None:
             # A told parameter that was computed from other sites, under its own name.
-            for site_name, site in self.replayed.trials.items():
+            for site_name, site in self.traced.trials.items():
                 if name in site.params and tuple(shape) == site.batch_shape:
                     return self.batches[site_name]
             ndim = 0
@@ -543,7 +543,7 @@ class _Names:
 class _People:
     """A site's trials with all batch dimensions made one, (P, K) each, for work on some of the people."""
 
-    def __init__(self, site: TrialSite) -> None:
+    def __init__(self, site: ObservedSite) -> None:
         distribution = site.distribution
         joint = backend_of(distribution.net)
         batch = site.batch_shape
@@ -561,22 +561,22 @@ class _People:
             tail = tuple(x.shape[len(batch) :])
             return joint.xp.broadcast_to(x, (*batch, *tail)).reshape((-1, *tail))
 
-        self.context: Encoded | None = map_leaves(spread, distribution.context)
+        self.context: EncodedContext | None = map_leaves(spread, distribution.context)
         self.history: dict[str, Any] | None = map_leaves(spread, distribution.history)
 
-    def told(self, varying: np.ndarray) -> np.ndarray:
+    def conditioned(self, varying: np.ndarray) -> np.ndarray:
         """What is told at each draw, (S, *b), as (S, P)."""
         return np.broadcast_to(varying, (len(varying), *self.site.batch_shape)).reshape(len(varying), -1)
 
 
-def _score(site: TrialSite, seed: int, draws: int, progress: bool) -> tuple[np.ndarray, Arrays | None]:
+def _score(site: ObservedSite, seed: int, draws: int, progress: bool) -> tuple[np.ndarray, Arrays | None]:
     """Log density of each trial given those before it, (S, *B, K), and a draw of each such trial by outcome."""
     distribution = site.distribution
     net = distribution.net
     schema, execution = net.schema, execution_of(net)
     people = _People(site)
-    params = {name: people.told(x) for name, x in site.params.items()}
-    lapse = None if site.lapse is None else people.told(site.lapse)
+    params = {name: people.conditioned(x) for name, x in site.params.items()}
+    lapse = None if site.lapse is None else people.conditioned(site.lapse)
     columns = len(schema.outcomes)
     log_probs = np.zeros((draws, people.count, people.trials), np.float32)
     steps = None
@@ -666,7 +666,7 @@ def _trials_at_once(net: Any) -> int:
     return _TRIALS_AT_ONCE["cpu" if _on_processor(net) else "other"]
 
 
-def _can_roll_out(name: str, site: TrialSite, environment: Callable[..., Any] | None) -> bool:
+def _can_roll_out(name: str, site: ObservedSite, environment: Callable[..., Any] | None) -> bool:
     """Whether new data sets can be drawn; says why not."""
     distribution = site.distribution
     why = None
@@ -680,7 +680,7 @@ def _can_roll_out(name: str, site: TrialSite, environment: Callable[..., Any] | 
 
 
 def _rollouts(
-    site: TrialSite,
+    site: ObservedSite,
     environment: Callable[..., Any] | None,
     chosen: np.ndarray,
     seed: int,
@@ -692,13 +692,13 @@ def _rollouts(
     drawn = posterior_predictive(
         net,
         people.inputs,
-        {name: people.told(x)[chosen] for name, x in site.params.items()} or None,
+        {name: people.conditioned(x)[chosen] for name, x in site.params.items()} or None,
         draws=None if site.params else len(chosen),
         trials=people.trials,
         trial_mask=people.mask,
         context=people.context,
         environment=environment,
-        lapse=None if site.lapse is None else people.told(site.lapse)[chosen],
+        lapse=None if site.lapse is None else people.conditioned(site.lapse)[chosen],
         seed=seed,
         memory=memory,
         progress=progress,

@@ -270,10 +270,10 @@ def _is_number(text: str) -> bool:
         return False
 
 
-def _check_unit(title: str, name: str, number: np.ndarray, mean: float, deviation: float) -> None:
+def _check_unit(title: str, name: str, number: np.ndarray, mean: float, std: float) -> None:
     """Refuse numbers that are powers of ten away from those of training."""
     middle = float(np.log(np.median(number)))
-    if abs(middle - mean) < _FAR * deviation:
+    if abs(middle - mean) < _FAR * std:
         return
     found = f"has a median of {math.exp(middle):.4g}, while the model was trained on values about {math.exp(mean):.2g}"
     if abs(middle - math.log(1000) - mean) < abs(middle - mean):

@@ -33,12 +33,12 @@ from tqdm.auto import tqdm
 from ppl_buffer.files import to_numpy, write_atomic
 from ppl_buffer.inference.simulation import posterior_predictive
 from ppl_buffer.network.backend import backend_of
-from ppl_buffer.network.observed import Observed
+from ppl_buffer.network.observed import ObservedTrials
 from ppl_buffer.predictive import Predictive
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Categorical, Schema, split_value
 from ppl_buffer.simulator import name_of
-from ppl_buffer.training.draws import Counts, check_simulator, draw_data, draw_params, find_legal
+from ppl_buffer.training.draws import RejectionCounts, check_simulator, draw_data, draw_params, find_legal
 
 if TYPE_CHECKING:
     import pandas
@@ -364,9 +364,9 @@ def check_likelihood(
             scores[0][:, members] = _moved_scores(net, observed, mine)
             bar.update()
         if rollouts:
-            told = {name: np.asarray(x, np.float32)[None] for name, x in params.items()}
+            conditioned = {name: np.asarray(x, np.float32)[None] for name, x in params.items()}
             again = posterior_predictive(
-                net, {name: data[name] for name in schema.inputs}, told, trials=trials, environment=environment,
+                net, {name: data[name] for name in schema.inputs}, conditioned, trials=trials, environment=environment,
                 context=known, seed=seed, progress=False,
             )  # fmt: skip
             outcomes = split_value(schema, again.value[0])
@@ -416,7 +416,7 @@ def _simulate(
     `prior` draws parameters, dict name -> (size,).
     """
     chosen: list[tuple[Arrays, Arrays]] = []
-    counts, found = Counts(), 0
+    counts, found = RejectionCounts(), 0
     while found < sets:
         params = prior(rng, sets)
         data = draw_data(simulator, rng, params, sets, trials, probabilities=False)[0]
@@ -433,7 +433,7 @@ def _simulate(
     return joined[0], joined[1], counts.dropped
 
 
-def _observe(net: Any, data: Arrays, context: Arrays | None, members: np.ndarray) -> Observed:
+def _observe(net: Any, data: Arrays, context: Arrays | None, members: np.ndarray) -> ObservedTrials:
     """Some of the data sets, prepared."""
     schema = net.schema
     columns = [data[name][members].astype(np.float32) for name in schema.outcomes]
@@ -445,7 +445,7 @@ def _observe(net: Any, data: Arrays, context: Arrays | None, members: np.ndarray
     )
 
 
-def _moved_scores(net: Any, observed: Observed, params: Arrays) -> np.ndarray:
+def _moved_scores(net: Any, observed: ObservedTrials, params: Arrays) -> np.ndarray:
     """Log densities (1 + 2 P, sets) at the parameters, and with each parameter in turn moved up and down."""
     base = {name: np.asarray(x, np.float32) for name, x in params.items()}
     moved = {name: np.repeat(x[None], 1 + 2 * len(base), 0) for name, x in base.items()}
@@ -897,10 +897,10 @@ def _chains(net: Any, priors: tuple[tuple[str, str], ...], thin: int, warm: int)
 
     scale = _NormalScale({name: Prior.from_dict(json.loads(text)) for name, text in priors})
 
-    def log_likelihood(params: Mapping[str, Any], data: Observed) -> Any:
+    def log_likelihood(params: Mapping[str, Any], data: ObservedTrials) -> Any:
         return JointPredictive(net, data, params=params, outside="ignore", validate_args=False).log_prob(data.value)
 
-    def sampler(key: Any, first: Any, data: Observed, place: Any, spread: Any) -> Any:
+    def sampler(key: Any, first: Any, data: ObservedTrials, place: Any, spread: Any) -> Any:
         def potential(white: Any) -> Any:
             scores = place + spread @ white
             return 0.5 * (scores**2).sum() - log_likelihood(scale.params(jnp, scores), data)
@@ -909,10 +909,10 @@ def _chains(net: Any, priors: tuple[tuple[str, str], ...], thin: int, warm: int)
         state = start(first, warm * thin, step_size=0.5, adapt_mass_matrix=False, max_tree_depth=_DEPTH, rng_key=key)
         return state, step
 
-    def begin(seed: Any, first: Any, data: Observed, place: Any, spread: Any) -> Any:
+    def begin(seed: Any, first: Any, data: ObservedTrials, place: Any, spread: Any) -> Any:
         return sampler(jax.random.PRNGKey(seed), first, data, place, spread)[0]
 
-    def advance(state: Any, data: Observed, place: Any, spread: Any) -> Any:
+    def advance(state: Any, data: ObservedTrials, place: Any, spread: Any) -> Any:
         # The kernel wants a start to be made before it; nobody uses it, and the compiler drops it.
         _, step = sampler(state.rng_key, state.z, data, place, spread)
 
@@ -957,12 +957,12 @@ def _fit_batch(
     observed = replace(_observe(net, data, None, np.arange(batch)), groups=None)
     at_once = min(draws_a_round(dims), max(1, _TRIALS_AT_ONCE // (batch * trials)))
 
-    def densities(told: Mapping[str, np.ndarray]) -> np.ndarray:
+    def densities(conditioned: Mapping[str, np.ndarray]) -> np.ndarray:
         """Log likelihoods (n, batch) at parameters (n, batch), by one compiled program."""
         parts = []
-        count = len(told[names[0]])
+        count = len(conditioned[names[0]])
         for first in range(0, count, at_once):
-            piece = {name: told[name][first : first + at_once].astype(np.float32) for name in names}
+            piece = {name: conditioned[name][first : first + at_once].astype(np.float32) for name in names}
             missing = at_once - len(piece[names[0]])
             full = {name: np.concatenate([x, np.repeat(x[-1:], missing, 0)]) for name, x in piece.items()}
             parts.append(np.asarray(chains.log_likelihood(full, observed), float)[: at_once - missing])
@@ -1188,7 +1188,7 @@ def _exceeds(observed: np.ndarray, replicated: np.ndarray) -> np.ndarray:
 
 def check_data(
     net: Any,
-    data: Observed,
+    data: ObservedTrials,
     posterior: Any,
     *,
     statistics: Mapping[str, Statistic] | None = None,
@@ -1226,7 +1226,7 @@ def check_data(
             supplies it.
     """
     schema = net.schema
-    if not isinstance(data, Observed) or len(data.batch_shape) != 1:
+    if not isinstance(data, ObservedTrials) or len(data.batch_shape) != 1:
         raise ValueError("data: expected what net.observe(...) returned of trials (people, K)")
     _check_level(level)
     people = data.batch_shape[0]

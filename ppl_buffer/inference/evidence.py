@@ -156,18 +156,18 @@ def log_evidence(
     for name, number in (("orders", orders), ("draws", draws)):
         if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < 1:
             raise ValueError(f"{name}: expected an integer of at least 1, got {number!r}")
-    told = dict(params or {})
+    conditioned = dict(params or {})
     if method == "autoregressive":
         if prior is not None:
             raise ValueError(
                 "prior: expected None for the autoregressive method, in whose network the training prior is fixed; use "
                 "method='importance'"
             )
-        terms = _by_order(net, inputs, value, told, feedback, trial_mask, int(orders), block, seed, progress)
+        terms = _by_order(net, inputs, value, conditioned, feedback, trial_mask, int(orders), block, seed, progress)
     else:
         if block is not None:
             raise ValueError("block: expected None for the importance method, which needs no order of the trials")
-        terms = _by_draw(net, inputs, value, told, feedback, trial_mask, prior, int(draws), seed, progress)
+        terms = _by_draw(net, inputs, value, conditioned, feedback, trial_mask, prior, int(draws), seed, progress)
     return _summarize(terms, method)
 
 
@@ -194,7 +194,7 @@ def _by_order(
     net: Any,
     inputs: Mapping[str, Any],
     value: Any,
-    told: Mapping[str, Any],
+    conditioned: Mapping[str, Any],
     feedback: Any,
     trial_mask: Any,
     orders: int,
@@ -209,10 +209,17 @@ def _by_order(
 
     def make(**more: Any) -> Predictive:
         return Predictive(
-            net, inputs, trials=trials, params=told, feedback=feedback, trial_mask=trial_mask, block=block, **more
+            net,
+            inputs,
+            trials=trials,
+            params=conditioned,
+            feedback=feedback,
+            trial_mask=trial_mask,
+            block=block,
+            **more,
         )
 
-    if net.schema.ordered or (net.schema.independent and len(told) == len(net.schema.params)):
+    if net.schema.ordered or (net.schema.independent and len(conditioned) == len(net.schema.params)):
         return _numpy(make().joint_log_prob(value))[None]
     rng = np.random.default_rng(seed)
     permutations = np.stack([rng.permutation(trials) for _ in range(orders)])
@@ -229,7 +236,7 @@ def _by_draw(
     net: Any,
     inputs: Mapping[str, Any],
     value: Any,
-    told: Mapping[str, Any],
+    conditioned: Mapping[str, Any],
     feedback: Any,
     trial_mask: Any,
     prior: Mapping[str, Prior] | None,
@@ -238,11 +245,11 @@ def _by_draw(
     progress: bool,
 ) -> np.ndarray:
     """Log importance weights of parameter draws: (draws, *B)."""
-    names = [name for name in net.schema.params if name not in told]
+    names = [name for name in net.schema.params if name not in conditioned]
     if not names:
         raise ValueError("params: expected at least one parameter to integrate over, but all are told")
     priors = _priors(net, prior, names)
-    known = {name: to_numpy(value) for name, value in told.items()}
+    known = {name: to_numpy(value) for name, value in conditioned.items()}
     data = net.observe(inputs, value, feedback=feedback, trial_mask=trial_mask)
     batch = data.batch_shape
     size = int(np.prod(batch, dtype=int))
@@ -262,7 +269,7 @@ def _by_draw(
             missing = at_once - len(piece)
             full = np.concatenate([piece, np.repeat(piece[-1:], missing, 0)])
             chosen = from_scores(priors, full, batch, known, below)
-            predictive = Predictive(net, data, params={**told, **chosen}, outside="ignore", check=False)
+            predictive = Predictive(net, data, params={**conditioned, **chosen}, outside="ignore", check=False)
             total = _numpy(predictive.joint_log_prob(data.value)).reshape(len(full), size)[: len(piece)]
             pieces.append(np.where(np.isnan(total), -np.inf, total))
             bar.update(len(piece))
@@ -312,9 +319,9 @@ def _below_outcomes(
     single one; so the integral is taken over this part.
     """
     found: dict[str, np.ndarray] = {}
-    if net.schema.contamination:  # then there are outcomes below as well
+    if net.schema.lapse_rate:  # then there are outcomes below as well
         return found
-    for outcome, name in net.schema.floors.items():
+    for outcome, name in net.schema.lower_bounds.items():
         if name in priors and priors[name].relative_to is None:
             seen = to_numpy(split_value(net.schema, value)[outcome])
             exists = True if trial_mask is None else to_numpy(trial_mask).astype(bool)

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from ppl_buffer.files import to_numpy
 from ppl_buffer.network.backend import backend_of, execution_of
 from ppl_buffer.network.layout import map_leaves
-from ppl_buffer.network.observed import Encoded, Observed, length_groups
+from ppl_buffer.network.observed import EncodedContext, ObservedTrials, length_groups
 from ppl_buffer.predictive import Predictive
 
 _FLOAT_BYTES = 4
@@ -40,13 +40,13 @@ class Simulated:
 
 def posterior_predictive(
     net: Any,
-    inputs: Mapping[str, Any] | Observed,
+    inputs: Mapping[str, Any] | ObservedTrials,
     params: Mapping[str, Any] | None = None,
     *,
     draws: int | None = None,
     trials: int | None = None,
     trial_mask: Any = None,
-    context: Mapping[str, Any] | Encoded | None = None,
+    context: Mapping[str, Any] | EncodedContext | None = None,
     environment: Callable[..., Any] | None = None,
     lapse: Any = None,
     seed: int = 0,
@@ -92,12 +92,14 @@ def posterior_predictive(
     # Checks the arguments and broadcasts the data; parameters come chunk by chunk.
     whole = Predictive(net, inputs, trials=trials, trial_mask=trial_mask, context=context, environment=environment)
     batch, size = whole.batch_shape, math.prod(whole.batch_shape)
-    told = {name: np.asarray(to_numpy(value), np.float32) for name, value in (params or {}).items()}
-    lead = _sample_shape(told, batch, draws)
+    conditioned = {name: np.asarray(to_numpy(value), np.float32) for name, value in (params or {}).items()}
+    lead = _sample_shape(conditioned, batch, draws)
     count = math.prod(lead)
     if lapse is not None:
-        told[_LAPSE] = np.asarray(to_numpy(lapse), np.float32)
-    told = {name: np.broadcast_to(value, (*lead, *batch)).reshape(count, size) for name, value in told.items()}
+        conditioned[_LAPSE] = np.asarray(to_numpy(lapse), np.float32)
+    conditioned = {
+        name: np.broadcast_to(value, (*lead, *batch)).reshape(count, size) for name, value in conditioned.items()
+    }
     data = {
         name: np.broadcast_to(to_numpy(x), (*batch, whole.trials)).reshape(size, -1) for name, x in whole.inputs.items()
     }
@@ -117,13 +119,13 @@ def posterior_predictive(
         here = None if known is None else known[members]
 
         def run(net: Any, theta: Mapping[str, Any], noise: Any) -> Any:
-            told = {name: x for name, x in theta.items() if name != _LAPSE}
+            conditioned = {name: x for name, x in theta.items() if name != _LAPSE}
             return Predictive(
-                net, given, trials=length, params=told, trial_mask=exists, context=here, lapse=theta.get(_LAPSE),
+                net, given, trials=length, params=conditioned, trial_mask=exists, context=here, lapse=theta.get(_LAPSE),
                 environment=environment, outside="ignore",
             ).rollout(noise)  # fmt: skip
 
-        theta = {name: x[chosen][:, members] for name, x in told.items()}
+        theta = {name: x[chosen][:, members] for name, x in conditioned.items()}
         noise = _noise(seed, chosen, size, whole.noise_shape()[-2:])[:, members, :length]
         drawn, learned, densities = execution.on_devices(run, net, devices or [], theta, noise)
         rows = np.ix_(chosen, members, np.arange(length))
@@ -171,7 +173,7 @@ def posterior_predictive(
 _LAPSE = "probability of a lapse"
 
 
-def _flatten(joint: Any, context: Encoded, batch: tuple[int, ...]) -> Encoded:
+def _flatten(joint: Any, context: EncodedContext, batch: tuple[int, ...]) -> EncodedContext:
     """The context with its batch dimensions broadcast to those of the data, and made one."""
     depth = len(context.batch_shape)
 
@@ -182,19 +184,19 @@ def _flatten(joint: Any, context: Encoded, batch: tuple[int, ...]) -> Encoded:
     return map_leaves(flatten, context)
 
 
-def _sample_shape(told: Mapping[str, np.ndarray], batch: tuple[int, ...], draws: int | None) -> tuple[int, ...]:
+def _sample_shape(conditioned: Mapping[str, np.ndarray], batch: tuple[int, ...], draws: int | None) -> tuple[int, ...]:
     """Leading shape *S of parameters (*S, *B)."""
-    if not told:
+    if not conditioned:
         if isinstance(draws, bool) or not isinstance(draws, (int, np.integer)) or draws < 1:
             raise ValueError(f"draws: expected their number, since no parameters tell it, got {draws!r}")
         return (int(draws),)
     try:
-        shape = np.broadcast_shapes(*(value.shape for value in told.values()), batch)
+        shape = np.broadcast_shapes(*(value.shape for value in conditioned.values()), batch)
     except ValueError:
         shape = ()
     lead = tuple(shape[: len(shape) - len(batch)])
     if tuple(shape[len(lead) :]) != tuple(batch) or not lead:
-        found = {name: value.shape for name, value in told.items()}
+        found = {name: value.shape for name, value in conditioned.items()}
         raise ValueError(f"params: expected shapes (*draws, *{tuple(batch)}), got {found}")
     if draws is not None and draws != math.prod(lead):
         raise ValueError(f"draws: expected None, or {math.prod(lead)} as in params, got {draws!r}")
@@ -204,7 +206,7 @@ def _sample_shape(told: Mapping[str, np.ndarray], batch: tuple[int, ...], draws:
 def _draws_at_once(net: Any, members: int, length: int, memory: float, count: int) -> int:
     """Draws whose buffers fit the memory, in chunks of equal size."""
     config = net.config
-    numbers = 2 * config.width + (config.heads * (config.counters + 2) if net.schema.ordered else 0)
+    numbers = 2 * config.width + (config.heads * (config.contextual_positions + 2) if net.schema.ordered else 0)
     needed = _COPIES * _FLOAT_BYTES * members * length * config.depth * numbers
     most = max(1, int(memory * 1e9 / needed))
     return math.ceil(count / math.ceil(count / most))

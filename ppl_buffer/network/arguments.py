@@ -27,8 +27,8 @@ def check_names(argument: str, given: Mapping[str, Any], expected: Iterable[str]
 
 def check_legal(joint: ModuleType, argument: str, variable: Variable, value: Array, mask: Array | None = None) -> None:
     """Refuse values that the variable cannot take, where they can be looked at and stand for a trial."""
-    numbers = joint.concrete(value)
-    exists = None if mask is None else joint.concrete(mask)
+    numbers = joint.to_concrete(value)
+    exists = None if mask is None else joint.to_concrete(mask)
     if numbers is None or (mask is not None and exists is None):
         return
     with np.errstate(invalid="ignore"):

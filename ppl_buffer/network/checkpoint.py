@@ -82,9 +82,9 @@ def _check_standardization(schema: Schema, standardization: Mapping[str, tuple[f
     names = schema.standardized
     if set(standardization) != names:
         raise ValueError(f"standardization of {sorted(names)} expected, got {sorted(standardization)}")
-    for name, (mean, deviation) in standardization.items():
-        if not (math.isfinite(mean) and math.isfinite(deviation) and deviation > 0):
-            raise ValueError(f"standardization of {name!r} is {(mean, deviation)}")
+    for name, (mean, std) in standardization.items():
+        if not (math.isfinite(mean) and math.isfinite(std) and std > 0):
+            raise ValueError(f"standardization of {name!r} is {(mean, std)}")
 
 
 def load(name_or_path: str | os.PathLike[str], backend: str | None = None) -> Any:
@@ -119,10 +119,11 @@ def load(name_or_path: str | os.PathLike[str], backend: str | None = None) -> An
 def _load(path: Path, backend: str) -> Any:
     description, arrays = read_arrays(path, KEY)
     try:
+        description = from_format_1(description)
         schema = Schema.from_dict(description["schema"])
         config = Config.from_dict(description["config"])
         standardization = {
-            name: (float(mean), float(deviation)) for name, (mean, deviation) in description["standardization"].items()
+            name: (float(mean), float(std)) for name, (mean, std) in description["standardization"].items()
         }
         record = None if description["record"] is None else TrainingRecord.from_dict(description["record"])
         _check_standardization(schema, standardization)
@@ -152,3 +153,21 @@ def shipped() -> dict[str, Any]:
         return {}
     suffix = ".safetensors"
     return {file.name.removesuffix(suffix): file for file in folder.iterdir() if file.name.endswith(suffix)}
+
+
+# What files of format 1 call by another name.
+_OLD_NAMES = {"counters": "contextual_positions", "fine_scales": "asinh_scales"}
+
+
+def from_format_1(description: Mapping[str, Any]) -> dict[str, Any]:
+    """The description of a file of format 1 in today's words."""
+    schema = dict(description["schema"])
+    if "contamination" in schema:
+        schema["lapse_rate"] = schema.pop("contamination")
+    for group in ("params", "inputs", "outcomes", "feedback"):
+        entries = []
+        for name, entry in schema[group]:
+            entries.append([name, {"lapse_range" if key == "lapse" else key: x for key, x in entry.items()}])
+        schema[group] = entries
+    config = {_OLD_NAMES.get(name, name): size for name, size in description["config"].items()}
+    return {**description, "schema": schema, "config": config}

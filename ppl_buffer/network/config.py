@@ -20,9 +20,9 @@ class Config:
         mlp: hidden units of each layer's two-layer perceptron, and of the heads and embeddings.
         components: Gaussians in the mixture of a continuous outcome.
         param_depth: number of top layers in which targets read the parameters.
-        counters: learned counts an attention layer keeps over an ordered buffer, beside the count of trials. A key
+        contextual_positions: learned counts an attention layer keeps over an ordered buffer, beside the count of trials. A key
             loses weight with what has been counted since; see `docs/design.md`, "Distances that count".
-        fine_scales: finer scales at which a trial's continuous variables are read as well: beside the standardised
+        asinh_scales: finer scales at which a trial's continuous variables are read as well: beside the standardised
             value z also asinh(10 z), asinh(100 z) and so on, each divided by its value at z = 1. For data whose
             structure may be far smaller than their spread; see `docs/design.md`, "Networks that grow".
 
@@ -37,12 +37,12 @@ class Config:
     mlp: int = 128
     components: int = 20
     param_depth: int = 2
-    counters: int = 8
-    fine_scales: int = 0
+    contextual_positions: int = 8
+    asinh_scales: int = 0
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            least = 0 if name in ("counters", "fine_scales") else 1
+            least = 0 if name in ("contextual_positions", "asinh_scales") else 1
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
         if self.width % self.heads:
@@ -62,7 +62,7 @@ class Config:
 
 def feature_size(variables: Mapping[str, Variable], config: Config) -> int:
     """Numbers that describe one trial's variables: one a category, one for each scale of a continuous variable."""
-    continuous = 1 + config.fine_scales
+    continuous = 1 + config.asinh_scales
     return sum(variable.n if isinstance(variable, Categorical) else continuous for variable in variables.values())
 
 
@@ -108,8 +108,8 @@ def weight_shapes(schema: Schema, config: Config) -> dict[str, tuple[int, ...]]:
         shapes[f"{layer}.null_key"] = (config.heads, width // config.heads)
         shapes[f"{layer}.null_value"] = (config.heads, width // config.heads)
         if schema.ordered:
-            linear(f"{layer}.counter", width, config.counters)
-            linear(f"{layer}.slope", width, config.heads * (config.counters + 1))
+            linear(f"{layer}.counter", width, config.contextual_positions)
+            linear(f"{layer}.slope", width, config.heads * (config.contextual_positions + 1))
     norm("norm_out")
     earlier: dict[str, Variable] = {}
     for name, variable in schema.outcomes.items():

@@ -40,7 +40,7 @@ def pad_last(xp: ModuleType, value: Array, missing: int, fill: float | bool) -> 
     return xp.concatenate([value, xp.broadcast_to(more, (*value.shape[:-1], missing))], -1)
 
 
-class Arrangement:
+class BatchLayout:
     """Sorts batch dimensions into data sets (B) and replicas (R), and moves arrays to (B, R, ...) and back.
 
     A leading dimension along which the shared arrays (a context, an observed buffer) vary tells data sets apart. Along
@@ -66,7 +66,7 @@ class Arrangement:
     def _move(self, value: Array) -> Array:
         return self.joint.xp.moveaxis(value, self.order, list(range(len(self.order)))) if self.order else value
 
-    def put(self, values: Mapping[str, Array], trailing: int, replicate: bool = False) -> Named:
+    def fold(self, values: Mapping[str, Array], trailing: int, replicate: bool = False) -> Named:
         """Arrange arrays (*lead, *trailing) to (B, r, *trailing); r is 1 for all of them where none varies over R."""
         padded = {name: pad_dims(value, len(self.lead), trailing) for name, value in values.items()}
         moved = {name: self._move(value) for name, value in padded.items()}
@@ -84,7 +84,7 @@ class Arrangement:
             out[name] = self.joint.xp.broadcast_to(value, (*sizes, *tail)).reshape((self.batch, replicas, *tail))
         return out
 
-    def put_shared(self, tree: Any, ndim: int) -> Any:
+    def fold_shared(self, tree: Any, ndim: int) -> Any:
         """Arrange arrays (*batch, ...) with `ndim` batch dimensions, alike along R, to (B, ...)."""
         depth = len(self.lead)
 
@@ -97,7 +97,7 @@ class Arrangement:
 
         return map_leaves(put, tree)
 
-    def take(self, value: Array) -> Array:
+    def unfold(self, value: Array) -> Array:
         """Bring a result (B, R or 1, *trailing) back to (*lead, *trailing)."""
         tail = tuple(value.shape[2:])
         xp = self.joint.xp

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from ppl_buffer.network.observed import Encoded, Observed, encode_context, observe_trials
+from ppl_buffer.network.observed import EncodedContext, ObservedTrials, encode_context, observe_trials
 
 
 class NetworkVerbs:
@@ -17,7 +17,7 @@ class NetworkVerbs:
     config: Any
     record: Any
 
-    def encode(self, context: Mapping[str, Any]) -> Encoded:
+    def encode(self, context: Mapping[str, Any]) -> EncodedContext:
         """Encode a context once, to share it between distributions.
 
         Args:
@@ -35,8 +35,8 @@ class NetworkVerbs:
         *,
         feedback: Mapping[str, Any] | None = None,
         trial_mask: Any = None,
-        context: Mapping[str, Any] | Encoded | None = None,
-    ) -> Observed:
+        context: Mapping[str, Any] | EncodedContext | None = None,
+    ) -> ObservedTrials:
         """Compute once all of a joint density that the parameters do not change.
 
         Pass the result in place of `inputs`; `log_prob` at this very value then runs the top layers alone.

@@ -11,12 +11,12 @@ import numpy as np
 
 from ppl_buffer.network.arguments import as_floating, check_legal, check_names, check_trial_arrays
 from ppl_buffer.network.backend import backend_of
-from ppl_buffer.network.layout import Arrangement, Array, Named, map_leaves
+from ppl_buffer.network.layout import Array, BatchLayout, Named, map_leaves
 from ppl_buffer.schema import split_value
 
 
 @dataclass
-class Encoded:
+class EncodedContext:
     """A context that a network has encoded, to be shared between distributions. Made by `net.encode`.
 
     Attributes:
@@ -39,13 +39,13 @@ class Encoded:
         """Number of context points N, those that do not exist included."""
         return self.mask.shape[-1]
 
-    def __getitem__(self, index: Any) -> Encoded:
+    def __getitem__(self, index: Any) -> EncodedContext:
         """The same of some data sets: indexes the batch dimensions."""
         return map_leaves(lambda x: x[index], self)
 
 
 @dataclass
-class Group:
+class LengthGroup:
     """People with about as many trials, without the padding that the longest of all needs.
 
     Attributes:
@@ -58,7 +58,7 @@ class Group:
 
 
 @dataclass
-class Observed:
+class ObservedTrials:
     """Observed trials, and all that a network computes of them before it knows the parameters. Made by `net.observe`.
 
     Index it over its batch dimensions to take a part of the people: ``data[idx]`` inside a subsampling plate. That also
@@ -80,11 +80,11 @@ class Observed:
     value: Array
     feedback: Named
     trial_mask: Array
-    context: Encoded | None
+    context: EncodedContext | None
     prepared: Any
     alone: Any
     snapshot: Array
-    groups: list[Group] | None = None
+    groups: list[LengthGroup] | None = None
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
@@ -96,7 +96,7 @@ class Observed:
         """Number of trials K, those that do not exist included."""
         return self.trial_mask.shape[-1]
 
-    def __getitem__(self, index: Any) -> Observed:
+    def __getitem__(self, index: Any) -> ObservedTrials:
         """The same of some data sets: indexes the batch dimensions."""
         return map_leaves(lambda x: x[index], replace(self, groups=None))
 
@@ -125,9 +125,9 @@ def require_feedback(net: Any, given: Mapping[str, Any] | None, purpose: str) ->
         )
 
 
-def encode_context(net: Any, context: Mapping[str, Any] | Encoded, mask: Array | None = None) -> Encoded:
+def encode_context(net: Any, context: Mapping[str, Any] | EncodedContext, mask: Array | None = None) -> EncodedContext:
     """See `NetworkVerbs.encode`."""
-    if isinstance(context, Encoded):
+    if isinstance(context, EncodedContext):
         return context
     joint, schema = backend_of(net), net.schema
     if schema.ordered:
@@ -158,10 +158,10 @@ def encode_context(net: Any, context: Mapping[str, Any] | Encoded, mask: Array |
         for group, values in trials.items()
     }
     mask = joint.xp.broadcast_to(mask, (*batch, count))
-    arrangement = Arrangement(joint, batch, [batch])
-    arranged = {group: arrangement.put(values, 1) for group, values in trials.items()}
-    cache = joint.begin(net, arranged, None if whole else arrangement.put({"mask": mask}, 1)["mask"])
-    return Encoded(trials, mask, map_leaves(lambda x: x.reshape((*batch, *x.shape[1:])), cache))
+    layout = BatchLayout(joint, batch, [batch])
+    arranged = {group: layout.fold(values, 1) for group, values in trials.items()}
+    cache = joint.start_cache(net, arranged, None if whole else layout.fold({"mask": mask}, 1)["mask"])
+    return EncodedContext(trials, mask, map_leaves(lambda x: x.reshape((*batch, *x.shape[1:])), cache))
 
 
 def warn_longer(net: Any, argument: str, count: int, field: str) -> None:
@@ -184,8 +184,8 @@ def observe_trials(
     *,
     feedback: Mapping[str, Any] | None,
     trial_mask: Any,
-    context: Mapping[str, Any] | Encoded | None,
-) -> Observed:
+    context: Mapping[str, Any] | EncodedContext | None,
+) -> ObservedTrials:
     """See `NetworkVerbs.observe`."""
     from ppl_buffer.predictive import Predictive
 
@@ -206,17 +206,17 @@ def observe_trials(
     batch = broadcast_shape([value.shape[: value.ndim - 1 - tail], predictive.batch_shape], "value")
     shape = (*batch, trials)
     mask = joint.xp.broadcast_to(mask, shape)
-    arrangement = Arrangement(joint, batch, [batch])
-    arranged, valid = predictive.arrange_trials(arrangement, value)
-    cache = joint.Cache() if predictive.context is None else predictive.arrange_context(arrangement)
-    prepared = joint.observe(net, cache, arranged, valid)
-    alone = joint.empty(net, cache, arranged["inputs"], valid) if schema.independent else None
+    layout = BatchLayout(joint, batch, [batch])
+    arranged, valid = predictive.arrange_trials(layout, value)
+    cache = joint.Cache() if predictive.context is None else predictive.arrange_context(layout)
+    prepared = joint.prepare_joint(net, cache, arranged, valid)
+    alone = joint.prepare_marginal(net, cache, arranged["inputs"], valid) if schema.independent else None
 
     def spread(tree: Any) -> Any:
         return map_leaves(lambda x: x.reshape((*batch, *x.shape[1:])), tree)
 
     value = joint.copy(joint.xp.broadcast_to(value, (*shape, *schema.event_shape_tail)))
-    return Observed(
+    return ObservedTrials(
         inputs={name: joint.xp.broadcast_to(x, shape) for name, x in predictive.inputs.items()},
         value=value,
         feedback={name: joint.xp.broadcast_to(x, shape) for name, x in (predictive.feedback or {}).items()},
@@ -229,10 +229,10 @@ def observe_trials(
     )
 
 
-def _group_by_length(net: Any, trials: dict[str, Named], valid: Array) -> list[Group] | None:
+def _group_by_length(net: Any, trials: dict[str, Named], valid: Array) -> list[LengthGroup] | None:
     """Prepare data sets of similar length together, each group only as long as its longest member."""
     joint = backend_of(net)
-    exists = joint.concrete(valid)
+    exists = joint.to_concrete(valid)
     if exists is None:
         return None
     lengths = np.where(exists, np.arange(1, exists.shape[-1] + 1), 1).max(-1)[:, 0]
@@ -243,8 +243,8 @@ def _group_by_length(net: Any, trials: dict[str, Named], valid: Array) -> list[G
         def part(x: Array, members: np.ndarray = members, length: int = length) -> Array:
             return x[members][..., :length]
 
-        prepared = joint.observe(net, joint.Cache(), map_leaves(part, trials), part(valid))
-        groups.append(Group(joint.xp.asarray(members), prepared))
+        prepared = joint.prepare_joint(net, joint.Cache(), map_leaves(part, trials), part(valid))
+        groups.append(LengthGroup(joint.xp.asarray(members), prepared))
     return groups or None
 
 

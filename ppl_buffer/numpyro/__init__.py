@@ -21,7 +21,7 @@ from numpyro.infer import Predictive as _GuidePredictive
 from ppl_buffer.network.jax.execution import bucket
 from ppl_buffer.network.jax.network import Network
 from ppl_buffer.network.layout import pad_last
-from ppl_buffer.network.observed import Encoded, Observed, broadcasts_to
+from ppl_buffer.network.observed import EncodedContext, ObservedTrials, broadcasts_to
 from ppl_buffer.network.record import TrainingRecord
 from ppl_buffer.ppl.docstring import ARGUMENTS
 from ppl_buffer.ppl.simulator import (
@@ -32,13 +32,13 @@ from ppl_buffer.ppl.simulator import (
     probe_inputs,
 )
 from ppl_buffer.ppl.trace import (
-    Replay,
-    TrialSite,
+    ObservedSite,
+    PosteriorTrace,
     check_plate,
     check_samples,
-    find_joint,
     fixed_leaves,
-    trial_site,
+    observed_site,
+    unwrap_joint,
     varying,
     varying_data_error,
 )
@@ -123,11 +123,11 @@ class JointPredictive(Predictive, dist.Distribution):  # type: ignore[misc]  # n
     def __init__(
         self,
         net: Network,
-        inputs: Mapping[str, Any] | Observed,
+        inputs: Mapping[str, Any] | ObservedTrials,
         *,
         trials: int | None = None,
         params: Mapping[str, Any] | None = None,
-        context: Mapping[str, Any] | Encoded | None = None,
+        context: Mapping[str, Any] | EncodedContext | None = None,
         feedback: Mapping[str, Any] | None = None,
         trial_mask: Any = None,
         orders: Any = None,
@@ -446,7 +446,7 @@ def replay(
     kwargs: Mapping[str, Any],
     samples: Mapping[str, Any],
     progress: bool = False,
-) -> Replay:
+) -> PosteriorTrace:
     """Run a model at each of S draws of its latent sites; all draws in one go.
 
     Args:
@@ -467,11 +467,11 @@ def replay(
     latent = [name for name, site in trace.items() if _is_latent(site)]
     check_samples(samples, latent)
     deterministic = [name for name, site in trace.items() if site["type"] == "deterministic"]
-    trials: dict[str, TrialSite] = {}
+    trials: dict[str, ObservedSite] = {}
     others: list[str] = []
     for name, site in trace.items():
         if site["type"] == "sample" and site["is_observed"]:
-            found = trial_site(site["fn"], site["value"])
+            found = observed_site(site["fn"], site["value"])
             if found is not None:
                 trials[name] = found
             elif jnp.size(site["value"]):  # `numpyro.factor` observes nothing
@@ -479,23 +479,25 @@ def replay(
 
     def one(sample: dict[str, Any]) -> Any:
         again = _trace(model, args, kwargs, random.PRNGKey(0), sample)
-        told = {}
+        conditioned = {}
         for name in trials:
-            joint = find_joint(again[name]["fn"])
+            joint = unwrap_joint(again[name]["fn"])
             assert joint is not None
             if any(isinstance(leaf, jax.core.Tracer) for leaf in fixed_leaves(joint)):
                 raise varying_data_error(name)
-            told[name] = varying(joint)
+            conditioned[name] = varying(joint)
         values = {name: again[name]["value"] for name in [*latent, *deterministic]}
         scored = {name: again[name]["fn"].log_prob(again[name]["value"]) for name in [*latent, *others]}
-        return values, scored, told
+        return values, scored, conditioned
 
     drawn = {name: jnp.asarray(samples[name]) for name in latent}
     # Not compiled: what does not depend on the draws stays concrete, and is computed once.
-    values, scored, told = jax.device_get(jax.vmap(one)(drawn) if drawn else jax.tree.map(lambda x: x[None], one({})))
+    values, scored, conditioned = jax.device_get(
+        jax.vmap(one)(drawn) if drawn else jax.tree.map(lambda x: x[None], one({}))
+    )
     for name, site in trials.items():
-        site.params, site.lapse = told[name]["params"], told[name]["lapse"]
-    return Replay(
+        site.params, site.lapse = conditioned[name]["params"], conditioned[name]["lapse"]
+    return PosteriorTrace(
         values={name: np.asarray(value) for name, value in values.items()},
         log_prior={name: np.asarray(scored[name]) for name in latent},
         trials=trials,

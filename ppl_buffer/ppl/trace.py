@@ -20,7 +20,7 @@ _VARYING = ("params", "lapse")
 
 
 @dataclass
-class TrialSite:
+class ObservedSite:
     """A site whose distribution is a `JointPredictive`, under whatever wrappers.
 
     Attributes:
@@ -49,7 +49,7 @@ class TrialSite:
 
 
 @dataclass
-class Replay:
+class PosteriorTrace:
     """What a program's sites hold at each of S draws; NumPy arrays.
 
     Attributes:
@@ -64,14 +64,14 @@ class Replay:
 
     values: dict[str, np.ndarray]
     log_prior: dict[str, np.ndarray]
-    trials: dict[str, TrialSite]
+    trials: dict[str, ObservedSite]
     observed: dict[str, np.ndarray]
     log_likelihood: dict[str, np.ndarray]
     plates: dict[str, dict[int, tuple[str, int]]]
     batch_ndim: dict[str, int]
 
 
-def find_joint(distribution: Any) -> Predictive | None:
+def unwrap_joint(distribution: Any) -> Predictive | None:
     """The joint predictive inside a site's distribution, expanded to all of its batch dimensions; None if it is none.
 
     Looks through `expand`, `to_event` and `mask`, in any order and of both languages.
@@ -86,13 +86,13 @@ def find_joint(distribution: Any) -> Predictive | None:
     return inner if tuple(inner.batch_shape) == lead else inner.expand(lead)  # type: ignore[attr-defined]
 
 
-def trial_site(distribution: Any, value: Any) -> TrialSite | None:
+def observed_site(distribution: Any, value: Any) -> ObservedSite | None:
     """The trials of an observed site, without what depends on draws; None if the distribution is no joint predictive.
 
     Raises:
         ValueError: if no outcomes were observed.
     """
-    joint = find_joint(distribution)
+    joint = unwrap_joint(distribution)
     if joint is None:
         return None
     lead, event = tuple(joint.batch_shape), _event_dim(joint)
@@ -110,7 +110,7 @@ def trial_site(distribution: Any, value: Any) -> TrialSite | None:
         inner = inner.base_dist
     numbers = to_numpy(value)
     shape = (*lead, *numbers.shape[numbers.ndim - event :])
-    return TrialSite(joint, np.broadcast_to(numbers, shape), exists)
+    return ObservedSite(joint, np.broadcast_to(numbers, shape), exists)
 
 
 def _event_dim(joint: Predictive) -> int:

@@ -19,7 +19,7 @@ from torch.distributions import constraints
 from torch.distributions.utils import broadcast_all
 from tqdm.auto import tqdm
 
-from ppl_buffer.network.observed import Encoded, Observed, broadcasts_to
+from ppl_buffer.network.observed import EncodedContext, ObservedTrials, broadcasts_to
 from ppl_buffer.network.record import TrainingRecord
 from ppl_buffer.network.torch.network import Network
 from ppl_buffer.ppl.docstring import ARGUMENTS
@@ -31,13 +31,13 @@ from ppl_buffer.ppl.simulator import (
     probe_inputs,
 )
 from ppl_buffer.ppl.trace import (
-    Replay,
-    TrialSite,
+    ObservedSite,
+    PosteriorTrace,
     check_plate,
     check_samples,
-    find_joint,
     fixed_leaves,
-    trial_site,
+    observed_site,
+    unwrap_joint,
     varying,
     varying_data_error,
 )
@@ -103,11 +103,11 @@ class JointPredictive(Predictive, dist.TorchDistribution):  # type: ignore[misc]
     def __init__(
         self,
         net: Network,
-        inputs: Mapping[str, Any] | Observed,
+        inputs: Mapping[str, Any] | ObservedTrials,
         *,
         trials: int | None = None,
         params: Mapping[str, Any] | None = None,
-        context: Mapping[str, Any] | Encoded | None = None,
+        context: Mapping[str, Any] | EncodedContext | None = None,
         feedback: Mapping[str, Any] | None = None,
         trial_mask: Any = None,
         orders: Any = None,
@@ -531,7 +531,7 @@ def replay(
     kwargs: Mapping[str, Any],
     samples: Mapping[str, Any],
     progress: bool = False,
-) -> Replay:
+) -> PosteriorTrace:
     """Run a model at each of S draws of its latent sites, one after another.
 
     Args:
@@ -551,9 +551,11 @@ def replay(
         latent = [name for name, site in structure.items() if _is_latent(site)]
         check_samples(samples, latent)
         deterministic = [name for name, site in structure.items() if _is_deterministic(site)]
-        trials: dict[str, TrialSite] = {}
+        trials: dict[str, ObservedSite] = {}
         for name, site in structure.items():
-            found = trial_site(site["fn"], site["value"]) if site["is_observed"] and name not in deterministic else None
+            found = (
+                observed_site(site["fn"], site["value"]) if site["is_observed"] and name not in deterministic else None
+            )
             if found is not None:
                 trials[name] = found
         others = [name for name in structure if name not in (*latent, *deterministic, *trials)]
@@ -571,7 +573,7 @@ def replay(
             for name in [*latent, *others]:
                 keep("log_prob", name, again[name]["fn"].log_prob(again[name]["value"]))
             for name, site in trials.items():
-                joint = find_joint(again[name]["fn"])
+                joint = unwrap_joint(again[name]["fn"])
                 assert joint is not None
                 both = zip(fixed_leaves(joint), fixed_leaves(site.distribution), strict=True)
                 if not all(a is b or torch.equal(a, b) for a, b in both):
@@ -584,7 +586,7 @@ def replay(
     for name, site in trials.items():
         site.params = {key: stacked[f"params {name} {key}"] for key in site.distribution.params}
         site.lapse = stacked.get(f"lapse {name}")
-    return Replay(
+    return PosteriorTrace(
         values={name: stacked[f"value {name}"] for name in [*latent, *deterministic]},
         log_prior={name: stacked[f"log_prob {name}"] for name in latent},
         trials=trials,

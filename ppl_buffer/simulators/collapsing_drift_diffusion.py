@@ -43,7 +43,7 @@ class CollapsingDriftDiffusion(Diffusion):
 
     priors = Diffusion.priors | {"collapse": Prior.uniform(0.0, 3.0)}
     # Whether boundaries collapse at all is what one asks first.
-    special_values = {"collapse": 0.0}
+    atoms = {"collapse": 0.0}
     schema = replace(Diffusion.schema, params={**Diffusion.schema.params, "collapse": Interval(0, 3, closed=True)})
 
     def decide(

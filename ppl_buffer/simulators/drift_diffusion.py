@@ -185,7 +185,7 @@ class Diffusion:
             "starting_point": Interval(0, 1),
             "non_decision_time": Positive(),
         },
-        outcomes={"choice": Categorical(2), "rt": Positive(above="non_decision_time", lapse=(0, 20))},
+        outcomes={"choice": Categorical(2), "rt": Positive(above="non_decision_time", lapse_range=(0, 20))},
         independent=True,
     )
 
@@ -244,7 +244,7 @@ class DriftDiffusion(Diffusion):
 
     priors = Diffusion.priors | {"drift_variability": Prior.uniform(0.0, 2.5)}
     # Most people fit the model without it.
-    special_values = {"drift_variability": 0.0}
+    atoms = {"drift_variability": 0.0}
     schema = replace(
         Diffusion.schema, params={**Diffusion.schema.params, "drift_variability": Interval(0, 2.5, closed=True)}
     )

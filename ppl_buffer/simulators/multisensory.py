@@ -80,10 +80,10 @@ class MultisensoryCausalInference:
     schema = Schema(
         params={name: Real() for name in priors},
         inputs={"r_type": Categorical(2), "s_A": Real(), "s_V": Real(), "V_level": Categorical(3)},
-        outcomes={"response": Real(lapse=LAPSE_RANGE)},
+        outcomes={"response": Real(lapse_range=LAPSE_RANGE)},
         ordered=False,
         independent=True,
-        contamination=LAPSE,
+        lapse_rate=LAPSE,
     )
 
     def __init__(self, rho: float = 1.0) -> None:
@@ -96,7 +96,7 @@ class MultisensoryCausalInference:
         """Draw parameters: dict name -> (size,)."""
         return draw_in_turn(self.priors, rng, size)
 
-    def told_prior(self, rng: np.random.Generator, size: int) -> Arrays:
+    def proposal(self, rng: np.random.Generator, size: int) -> Arrays:
         """Draw parameters, half of the sets from the prior, half uniform over its range: dict name -> (size,)."""
         uniform = rng.random(size) < 0.5
         usual, spread = (draw_in_turn(priors, rng, size) for priors in (self.priors, _SPREAD))

@@ -36,7 +36,7 @@ class MultisensoryDepartures(MultisensoryCausalInference):
     draws them, and their reports, all within a degree or two, are hard to tell apart. Some more hardly err when they
     report: each of their trials says much, and the smallest departure shows.
 
-    For lessons: see `ppl_buffer.prepare_lessons`. The parameters of such a data set mean little.
+    For lessons: see `ppl_buffer.prepare_distillation`. The parameters of such a data set mean little.
 
     Args:
         rho: as of the model.
@@ -65,7 +65,7 @@ class MultisensoryDepartures(MultisensoryCausalInference):
 
     def prior(self, rng: np.random.Generator, size: int) -> Arrays:
         """Draw parameters: dict name -> (size,)."""
-        drawn = self.told_prior(rng, size)
+        drawn = self.proposal(rng, size)
         for name, share, most in (("log_sigma_S", self.near, _NEAR), ("log_sigma_M", self.precise, _PRECISE)):
             lowest = rng.uniform(self.priors[name].arguments["low"], most, size)
             drawn[name] = np.where(rng.random(size) < share, lowest, drawn[name])

@@ -56,7 +56,7 @@ class NoisyQ(SelectionTask):
         "zeta": Prior.uniform(0.0, 1.0),
     }
     # Plain Q-learning has no mass under the prior, but is what many people will compare with.
-    special_values = {"zeta": 0.0}
+    atoms = {"zeta": 0.0}
 
     def __init__(self, pairs: int = 3, reward_probabilities: Sequence[float] | None = None) -> None:
         super().__init__(pairs, reward_probabilities)

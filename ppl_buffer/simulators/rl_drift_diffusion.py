@@ -81,7 +81,7 @@ class RLDriftDiffusion(SelectionTask):
                 "non_decision_time": Positive(),
             },
             inputs=self.input_variables,
-            outcomes={"choice": Categorical(2), "rt": Positive(above="non_decision_time", lapse=(0, 20))},
+            outcomes={"choice": Categorical(2), "rt": Positive(above="non_decision_time", lapse_range=(0, 20))},
             feedback={"reward": Real()},
             ordered=True,
         )
@@ -90,7 +90,7 @@ class RLDriftDiffusion(SelectionTask):
         """Draw parameters: dict name -> (size,)."""
         return {name: prior.sample(rng, size) for name, prior in self.priors.items()}
 
-    def told_prior(self, rng: np.random.Generator, size: int) -> Arrays:
+    def proposal(self, rng: np.random.Generator, size: int) -> Arrays:
         """Draw parameters, half of the sets from the prior, half nearer the ends of its box: dict name -> (size,)."""
         near_ends = rng.random(size) < 0.5
         drawn = self.prior(rng, size)
@@ -143,7 +143,7 @@ class RLDriftDiffusion(SelectionTask):
         data = {"choice": choice, "rt": checked["non_decision_time"][:, None] + time, "reward": reward}
         return data, {"choice": np.stack([1 - upper, upper], axis=-1)}
 
-    def redraw(self, rng: np.random.Generator, params: Arrays, data: Arrays, count: int) -> Arrays:
+    def resample_outcomes(self, rng: np.random.Generator, params: Arrays, data: Arrays, count: int) -> Arrays:
         """Draw every response `count` times more, given the trials before it as they were.
 
         Args:

@@ -16,15 +16,15 @@ import numpy as np
 from ppl_buffer.schema import Schema
 from ppl_buffer.simulator import Arrays, Simulator
 from ppl_buffer.training.draws import (
-    Counts,
-    check_redraws,
-    draw_again,
+    RejectionCounts,
+    atoms,
+    check_outcome_samples,
     draw_data,
     draw_params,
     find_legal,
-    has_told_prior,
+    has_proposal,
     log_density,
-    special_values,
+    resample,
 )
 
 # Streams of random numbers that never meet.
@@ -54,19 +54,19 @@ def _is_count(value: Any, least: int) -> bool:
 
 
 @dataclass(frozen=True)
-class Settings:
+class BatchOptions:
     """What decides the shape of batches.
 
     Args:
         batch_size: data sets in a batch of typical size; longer sequences come in smaller batches.
         trials: least and greatest number of trials of a sequence (ordered) or of a buffer (exchangeable).
         context: least and greatest size of the context; exchangeable only. Sizes of both are drawn log-uniformly.
-        told_sets: sets of told parameters that each data set is used with.
-        no_context: share of the batches without a context, where the least context is 0: likelihoods and evidence in
+        condition_masks: sets of told parameters that each data set is used with.
+        context_free_fraction: share of the batches without a context, where the least context is 0: likelihoods and evidence in
             one pass start without one.
-        redraws: how often the outcomes of a target are drawn, each time given the same parameters and past; the loss
+        outcome_samples: how often the outcomes of a target are drawn, each time given the same parameters and past; the loss
             is the mean over them.
-        known_density: where all parameters are told, batches hold the simulator's own log density.
+        use_log_likelihood: where all parameters are told, batches hold the simulator's own log density.
 
     Raises:
         ValueError: if a number is not an integer, too small, or a range not in order, or a share not in [0, 1].
@@ -75,13 +75,13 @@ class Settings:
     batch_size: int = 32
     trials: tuple[int, int] = (32, 128)
     context: tuple[int, int] = (0, 64)
-    told_sets: int = 2
-    no_context: float = 0.25
-    redraws: int = 1
-    known_density: bool = False
+    condition_masks: int = 2
+    context_free_fraction: float = 0.25
+    outcome_samples: int = 1
+    use_log_likelihood: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "told_sets", "redraws"):
+        for name in ("batch_size", "condition_masks", "outcome_samples"):
             value = getattr(self, name)
             if not _is_count(value, 1):
                 raise ValueError(f"{name}: expected an integer of at least 1, got {value!r}")
@@ -91,8 +91,8 @@ class Settings:
             if len(pair) != 2 or not all(_is_count(x, least) for x in pair) or pair[0] > pair[1]:
                 raise ValueError(f"{name}: expected (least, greatest), integers of at least {least}, got {value!r}")
             object.__setattr__(self, name, (int(pair[0]), int(pair[1])))
-        if not 0 <= self.no_context <= 1:
-            raise ValueError(f"no_context: expected a share from 0 to 1, got {self.no_context!r}")
+        if not 0 <= self.context_free_fraction <= 1:
+            raise ValueError(f"context_free_fraction: expected a share from 0 to 1, got {self.context_free_fraction!r}")
 
     @property
     def typical_trials(self) -> int:
@@ -116,10 +116,10 @@ class Batch:
     """One batch.
 
     Attributes:
-        data: arrays in nested dicts, the data set first: ``params`` name -> (B,), ``told`` (B, R, P) bool (absent
+        data: arrays in nested dicts, the data set first: ``params`` name -> (B,), ``conditioned`` (B, R, P) bool (absent
             without parameters), ``context`` (absent if empty) and ``buffer``, each group -> name -> (B, 1, trials),
-            ``targets`` with ``inputs`` and ``outcomes``, ``redrawn`` name -> (B, 1, T, redraws - 1), the targets'
-            outcomes drawn again (absent where there are none), ``told_log_density`` (B, 1, T), the model's own of the
+            ``targets`` with ``inputs`` and ``outcomes``, ``resampled`` name -> (B, 1, T, redraws - 1), the targets'
+            outcomes drawn again (absent where there are none), ``conditioned_log_likelihood`` (B, 1, T), the model's own of the
             targets, all told (absent unless it is to be learnt), ``probabilities`` (B, 1, T, n) where the simulator
             knows them, and ``visible`` (B, R or 1, T), the buffer tokens that a target sees (absent where target t
             sees the first t). None if the simulator gave too few legal data sets.
@@ -127,46 +127,48 @@ class Batch:
     """
 
     data: Tree | None
-    counts: Counts
+    counts: RejectionCounts
 
 
-def make_batch(simulator: Simulator, settings: Settings, seed: int, step: int, stream: int = TRAINING) -> Batch:
+def make_batch(simulator: Simulator, settings: BatchOptions, seed: int, step: int, stream: int = TRAINING) -> Batch:
     """The batch of a step.
 
     Raises:
         ValueError: if outcomes are to be drawn again and the simulator cannot.
     """
     schema = simulator.schema
-    check_redraws(simulator, settings.redraws)
+    check_outcome_samples(simulator, settings.outcome_samples)
     rng = generator(seed, stream, step)
     trials = log_uniform(rng, *settings.trials)
     context = 0 if schema.ordered else context_size(rng, settings)
     size = settings.size(schema, trials, context)
     # Not of the held-out loss: what it compares are predictions under the prior.
-    tell_all = stream == TRAINING and has_told_prior(simulator) and rng.random() < _TELL_ALL
-    if tell_all:
-        told = np.ones((size, 1, len(schema.params)), dtype=bool)
+    condition_all = stream == TRAINING and has_proposal(simulator) and rng.random() < _TELL_ALL
+    if condition_all:
+        conditioned = np.ones((size, 1, len(schema.params)), dtype=bool)
     else:
-        special = [name in special_values(simulator) for name in schema.params]
-        told = told_sets(rng, size, settings.told_sets, len(schema.params), special)
+        special = [name in atoms(simulator) for name in schema.params]
+        conditioned = condition_masks(rng, size, settings.condition_masks, len(schema.params), special)
     # An exchangeable model has as many targets as buffer trials, none of them the same.
     total = trials if schema.ordered else context + 2 * trials
-    drawn, counts = draw(simulator, seed, step, stream, size, total, told, "told_prior" if tell_all else "prior")
+    drawn, counts = draw(
+        simulator, seed, step, stream, size, total, conditioned, "proposal" if condition_all else "prior"
+    )
     if drawn is None:
         return Batch(None, counts)
     params, data, probabilities = drawn
     if schema.ordered:
-        arrays, chosen = _ordered(schema, params, told, data, probabilities), data
+        arrays, chosen = _ordered(schema, params, conditioned, data, probabilities), data
     else:
-        arrays, chosen = _exchangeable(schema, rng, params, told, data, probabilities, context, trials)
+        arrays, chosen = _exchangeable(schema, rng, params, conditioned, data, probabilities, context, trials)
     # Not of the held-out loss: it stays what it is, nats of a trial.
-    known = stream == TRAINING and settings.known_density
+    known = stream == TRAINING and settings.use_log_likelihood
     if known:
-        arrays["told_log_density"] = log_density(simulator, params, chosen).astype(np.float32)[:, None]
+        arrays["conditioned_log_likelihood"] = log_density(simulator, params, chosen).astype(np.float32)[:, None]
     # Of the set that tells all, which has its density, no outcome is drawn again.
-    if settings.redraws > 1 and told.shape[1] > int(known):
-        again = draw_again(simulator, rng, params, chosen, settings.redraws - 1)
-        arrays["redrawn"] = {name: x.astype(np.float32)[:, None] for name, x in again.items()}
+    if settings.outcome_samples > 1 and conditioned.shape[1] > int(known):
+        again = resample(simulator, rng, params, chosen, settings.outcome_samples - 1)
+        arrays["resampled"] = {name: x.astype(np.float32)[:, None] for name, x in again.items()}
     return Batch(arrays, counts)
 
 
@@ -175,11 +177,11 @@ def log_uniform(rng: np.random.Generator, low: int, high: int) -> int:
     return min(max(round(math.exp(rng.uniform(math.log(low), math.log(high)))), low), high)
 
 
-def context_size(rng: np.random.Generator, settings: Settings) -> int:
+def context_size(rng: np.random.Generator, settings: BatchOptions) -> int:
     """How many trials of an exchangeable model are the context."""
     # Log-uniform as well: what a context tells grows with its logarithm, and large ones are slow.
     low, high = settings.context
-    if high > 0 and (low > 0 or rng.random() >= settings.no_context):
+    if high > 0 and (low > 0 or rng.random() >= settings.context_free_fraction):
         return log_uniform(rng, max(low, 1), high)
     return 0
 
@@ -189,7 +191,9 @@ def generator(seed: int, stream: int, step: int, attempt: int = 0) -> np.random.
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(stream, step, attempt)))
 
 
-def told_sets(rng: np.random.Generator, size: int, sets: int, params: int, special: Sequence[bool] = ()) -> np.ndarray:
+def condition_masks(
+    rng: np.random.Generator, size: int, sets: int, params: int, special: Sequence[bool] = ()
+) -> np.ndarray:
     """Which parameters each told-set tells: (size, sets, params) bool; (size, 1, 0) without parameters.
 
     The first set tells all. Each other tells nothing with probability 0.35, just the parameters that have a `special`
@@ -197,13 +201,13 @@ def told_sets(rng: np.random.Generator, size: int, sets: int, params: int, speci
     """
     if not params:
         return np.ones((size, 1, 0), dtype=bool)
-    told = rng.random((size, sets, params)) < 0.5
+    conditioned = rng.random((size, sets, params)) < 0.5
     kind = rng.random((size, sets, 1))
-    told &= kind >= _TELL_NOTHING
+    conditioned &= kind >= _TELL_NOTHING
     if any(special):
-        told = np.where(kind >= 1 - _TELL_SPECIAL, np.asarray(special), told)
-    told[:, 0] = True
-    return told
+        conditioned = np.where(kind >= 1 - _TELL_SPECIAL, np.asarray(special), conditioned)
+    conditioned[:, 0] = True
+    return conditioned
 
 
 def draw(
@@ -213,9 +217,9 @@ def draw(
     stream: int,
     size: int,
     trials: int,
-    told: np.ndarray | None = None,
+    conditioned: np.ndarray | None = None,
     prior: str = "prior",
-) -> tuple[tuple[Arrays, Arrays, np.ndarray | None] | None, Counts]:
+) -> tuple[tuple[Arrays, Arrays, np.ndarray | None] | None, RejectionCounts]:
     """Draw `size` legal data sets; those with illegal values are drawn again, from a seed of their own.
 
     Args:
@@ -225,13 +229,13 @@ def draw(
         stream: TRAINING, HELD_OUT or PILOT.
         size: data sets.
         trials: trials of each.
-        told: (size, R, P) bool: what may take a special value. None = nothing.
+        conditioned: (size, R, P) bool: what may take a special value. None = nothing.
         prior: the simulator's method that draws parameters.
 
     Returns:
         (parameters (size,), data (size, trials), probabilities), or None if too few were legal; and the counts.
     """
-    schema, counts = simulator.schema, Counts()
+    schema, counts = simulator.schema, RejectionCounts()
     params: list[Arrays] = []
     data: list[Arrays] = []
     missing = np.arange(size)
@@ -239,9 +243,9 @@ def draw(
     for attempt in range(1, TRIES + 1):
         rng = generator(seed, stream, step, attempt)
         new_params = draw_params(simulator, rng, len(missing), prior)
-        if told is not None:
-            for name, value in special_values(simulator).items():
-                always_told = told[missing, :, list(schema.params).index(name)].all(1)
+        if conditioned is not None:
+            for name, value in atoms(simulator).items():
+                always_told = conditioned[missing, :, list(schema.params).index(name)].all(1)
                 chosen = always_told & (rng.random(len(missing)) < _SPECIAL)
                 new_params[name] = np.where(chosen, value, new_params[name])
         new_data, probabilities = draw_data(simulator, rng, new_params, len(missing), trials)
@@ -277,15 +281,17 @@ PAIR = ("inputs", "outcomes", "feedback")
 TARGET = ("inputs", "outcomes")
 
 
-def _common(params: Arrays, told: np.ndarray) -> Tree:
+def _common(params: Arrays, conditioned: np.ndarray) -> Tree:
     if not params:
         return {"params": {}}
-    return {"params": {name: x.astype(np.float32) for name, x in params.items()}, "told": told}
+    return {"params": {name: x.astype(np.float32) for name, x in params.items()}, "conditioned": conditioned}
 
 
-def _ordered(schema: Schema, params: Arrays, told: np.ndarray, data: Arrays, probabilities: np.ndarray | None) -> Tree:
+def _ordered(
+    schema: Schema, params: Arrays, conditioned: np.ndarray, data: Arrays, probabilities: np.ndarray | None
+) -> Tree:
     """Teacher forcing: the whole sequence is the buffer, and every trial a target that sees those before it."""
-    batch = _common(params, told)
+    batch = _common(params, conditioned)
     batch["buffer"], batch["targets"] = trial_arrays(schema, data, PAIR), trial_arrays(schema, data, TARGET)
     if probabilities is not None:
         batch["probabilities"] = probabilities.astype(np.float32)[:, None]
@@ -296,7 +302,7 @@ def _exchangeable(
     schema: Schema,
     rng: np.random.Generator,
     params: Arrays,
-    told: np.ndarray,
+    conditioned: np.ndarray,
     data: Arrays,
     probabilities: np.ndarray | None,
     context: int,
@@ -308,8 +314,8 @@ def _exchangeable(
 
     Without a context every target sees a prefix, the empty one as often as any other.
     """
-    batch = _common(params, told)
-    size, total = len(told), context + 2 * trials
+    batch = _common(params, conditioned)
+    size, total = len(conditioned), context + 2 * trials
     # The simulator may give its inputs in some order, a grid for instance.
     shuffle = rng.permuted(np.broadcast_to(np.arange(total), (size, total)), axis=1)
     parts = {"context": slice(context), "buffer": slice(context, context + trials)}
@@ -325,7 +331,7 @@ def _exchangeable(
     visible = visible_trials(rng, size, trials, context)
     if schema.independent and schema.params:
         # Where all is told the buffer is skipped in use, so it is skipped in training.
-        visible = np.where(told.all(-1, keepdims=True), 0, visible)
+        visible = np.where(conditioned.all(-1, keepdims=True), 0, visible)
     batch["visible"] = visible
     return batch, chosen
 

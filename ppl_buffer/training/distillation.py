@@ -36,14 +36,14 @@ from ppl_buffer.training.batches import (
     TARGET,
     TRIES,
     Batch,
-    Settings,
+    BatchOptions,
     context_size,
     draw,
     generator,
     log_uniform,
     trial_arrays,
 )
-from ppl_buffer.training.draws import Counts, augment_data, check_simulator, draw_trials
+from ppl_buffer.training.draws import RejectionCounts, augment_data, check_simulator, draw_trials
 
 _KEY = "ppl_buffer_lesson"
 _DESCRIPTION = "lessons.json"
@@ -59,7 +59,7 @@ _HELD_OUT_SHARE = 10
 
 
 @dataclass(frozen=True)
-class Lesson:
+class DistillationSet:
     """One data set, and weighted draws from the posterior given any of its trials.
 
     Attributes:
@@ -90,8 +90,8 @@ class Lesson:
         return cumulative[:-1], np.diff(log_total)
 
 
-class Lessons(Sequence[Lesson]):
-    """The lessons in a folder that `prepare_lessons` wrote. Files are read when asked for.
+class DistillationSets(Sequence[DistillationSet]):
+    """The lessons in a folder that `prepare_distillation` wrote. Files are read when asked for.
 
     Args:
         folder: the folder.
@@ -107,7 +107,7 @@ class Lessons(Sequence[Lesson]):
         self.folder = Path(folder)
         path = self.folder / _DESCRIPTION
         if not path.is_file():
-            raise ValueError(f"lessons: expected a folder that prepare_lessons wrote, got {str(folder)!r}")
+            raise ValueError(f"lessons: expected a folder that prepare_distillation wrote, got {str(folder)!r}")
         self.description: dict[str, Any] = json.loads(path.read_text())
         self.paths = [
             path for path in sorted(self.folder.glob("*.safetensors")) if _effective(path) > _FEWEST_EFFECTIVE
@@ -125,7 +125,7 @@ class Lessons(Sequence[Lesson]):
         for name, array in arrays.items():
             group, _, rest = name.partition("/")
             groups.setdefault(group, {})[rest] = array
-        return Lesson(groups["data"], groups["params"], arrays["log_likelihood"], arrays["log_ratio"])
+        return DistillationSet(groups["data"], groups["params"], arrays["log_likelihood"], arrays["log_ratio"])
 
     @cached_property
     def members(self) -> tuple[np.ndarray, np.ndarray]:
@@ -135,7 +135,7 @@ class Lessons(Sequence[Lesson]):
         return index[~held], index[held]
 
 
-def prepare_lessons(
+def prepare_distillation(
     net: Any,
     source: Simulator,
     *,
@@ -144,7 +144,7 @@ def prepare_lessons(
     out: str | Path,
     seed: int = 0,
     progress: bool = True,
-) -> Lessons:
+) -> DistillationSets:
     """Draw data sets and find their posteriors, for ``train(lessons=...)``.
 
     Every data set takes a file in the folder `out`, written as soon as it is known: after a stop the same call goes on.
@@ -196,14 +196,14 @@ def prepare_lessons(
     if path.exists() and json.loads(path.read_text()) != described:
         raise ValueError(f"out: expected an empty folder or one of the same lessons, got {str(out)!r}; choose another")
     write_atomic(path, json.dumps(described, indent=1).encode())
-    with tqdm(total=sets, disable=not progress, unit="set", desc="lessons") as bar:
+    with tqdm(total=sets, disable=not progress, unit="set", desc="distillation") as bar:
         for first in range(0, sets, _SETS_AT_ONCE):
             paths = [out / f"{index:06d}.safetensors" for index in range(first, first + _SETS_AT_ONCE)]
             if not all(path.exists() for path in paths):
                 for path, content in zip(paths, _prepare(net, source, trials, seed, first), strict=True):
                     write_atomic(path, content)
             bar.update(min(_SETS_AT_ONCE, sets - first))
-    return Lessons(out)
+    return DistillationSets(out)
 
 
 def _prepare(net: Any, source: Simulator, trials: int, seed: int, first: int) -> list[bytes]:
@@ -252,28 +252,28 @@ def _effective(path: Path) -> float:
         return float(json.loads((file.metadata() or {}).get(_KEY, "{}")).get("effective", 0.0))
 
 
-def make_lesson_batch(
-    simulator: Simulator, lessons: Lessons, settings: Settings, seed: int, step: int, stream: int
+def make_distillation_batch(
+    simulator: Simulator, distillation: DistillationSets, settings: BatchOptions, seed: int, step: int, stream: int
 ) -> Batch:
     """A batch as of `make_batch` in which no parameter is told, and buffer and targets are the same trials of a lesson.
 
     Each target sees the trials before it. Its outcomes are redrawn with parameters from the posterior given these,
-    other ones for each redraw: ``redrawn`` has all of them, (B, 1, T, redraws). And what the model says of the target's
+    other ones for each redraw: ``resampled`` has all of them, (B, 1, T, redraws). And what the model says of the target's
     own outcomes is known without noise: ``log_density`` (B, 1, T), nats.
     """
     schema, rng = simulator.schema, generator(seed, LESSONS + 1 + stream, step)
-    most = int(lessons.description["trials"])
+    most = int(distillation.description["trials"])
     trials = min(log_uniform(rng, *settings.trials), most)
     context = min(context_size(rng, settings), most - trials)
     size = settings.size(schema, trials, context)
-    chosen = [lessons[index] for index in rng.choice(lessons.members[int(stream == HELD_OUT)], size)]
+    chosen = [distillation[index] for index in rng.choice(distillation.members[int(stream == HELD_OUT)], size)]
     orders = np.stack([rng.permutation(most)[: context + trials] for _ in chosen])
     past = {name: np.stack([one.data[name][order] for one, order in zip(chosen, orders, strict=True)])
             for group in PAIR for name in getattr(schema, group)}  # fmt: skip
     past = augment_data(simulator, rng, past)
     batch: dict[str, Any] = {
         "params": {name: np.zeros(size, np.float32) for name in schema.params},
-        "told": np.zeros((size, 1, len(schema.params)), dtype=bool),
+        "conditioned": np.zeros((size, 1, len(schema.params)), dtype=bool),
     }
     for part, where in (("context", slice(context)), ("buffer", slice(context, None))):
         if part == "buffer" or context:
@@ -283,18 +283,18 @@ def make_lesson_batch(
     log_density = []
     for one, order in zip(chosen, orders, strict=True):
         cumulative, along = one.weigh(order)
-        index = draw_systematically(rng, cumulative[context:], settings.redraws)
+        index = draw_systematically(rng, cumulative[context:], settings.outcome_samples)
         log_density.append(along[context:])
         for name, values in params.items():
             values.append(one.params[name][index].ravel())
     batch["log_density"] = np.stack(log_density).astype(np.float32)[:, None]
     drawn = {name: np.concatenate(values) for name, values in params.items()}
-    wide = {name: np.repeat(past[name][:, context:].reshape(-1), settings.redraws) for name in schema.inputs}
+    wide = {name: np.repeat(past[name][:, context:].reshape(-1), settings.outcome_samples) for name in schema.inputs}
     outcomes, counts = _draw_legal(simulator, rng, drawn, wide)
     if outcomes is None:
         return Batch(None, counts)
-    shape = (size, 1, trials, settings.redraws)
-    batch["redrawn"] = {name: x.reshape(shape).astype(np.float32) for name, x in outcomes.items()}
+    shape = (size, 1, trials, settings.outcome_samples)
+    batch["resampled"] = {name: x.reshape(shape).astype(np.float32) for name, x in outcomes.items()}
     return Batch(batch, counts)
 
 
@@ -310,7 +310,7 @@ def draw_systematically(rng: np.random.Generator, cumulative: np.ndarray, count:
 
 def _draw_legal(
     simulator: Simulator, rng: np.random.Generator, params: Arrays, inputs: Arrays
-) -> tuple[Arrays | None, Counts]:
+) -> tuple[Arrays | None, RejectionCounts]:
     """Outcomes (n,) of one trial for each of the parameters (n,); illegal ones are drawn again."""
     outcomes: Arrays = {}
     missing = np.arange(len(next(iter(params.values()))))
@@ -321,5 +321,5 @@ def _draw_legal(
             outcomes.setdefault(name, np.empty(len(missing)))[missing] = x
         missing = missing[~good]
         if not len(missing):
-            return outcomes, Counts()
+            return outcomes, RejectionCounts()
     return None, counts

@@ -19,7 +19,7 @@ _LEAST_DRAWN = 200
 
 
 @dataclass
-class Counts:
+class RejectionCounts:
     """How many data sets were drawn and how many of them dropped.
 
     Attributes:
@@ -32,7 +32,7 @@ class Counts:
     dropped: int = 0
     variables: dict[str, int] = field(default_factory=dict)
 
-    def add(self, other: Counts) -> None:
+    def add(self, other: RejectionCounts) -> None:
         """Count what `other` counted."""
         self.drawn += other.drawn
         self.dropped += other.dropped
@@ -85,10 +85,10 @@ def check_simulator(simulator: Simulator) -> None:
                 f"simulator.priors[{name!r}]: expected a prior relative to an earlier parameter that has a prior, "
                 f"one of {earlier}, got {prior.relative_to!r}"
             )
-    for name, value in optional_member(simulator, "special_values").items():
+    for name, value in optional_member(simulator, "atoms").items():
         variable = schema.params[name]
         if not bool(np.all(legal(variable, np.asarray(value, dtype=np.float32)))):
-            raise ValueError(f"simulator.special_values[{name!r}]: expected {variable.description}, got {value!r}")
+            raise ValueError(f"simulator.atoms[{name!r}]: expected {variable.description}, got {value!r}")
 
 
 def optional_member(simulator: Simulator, member: str) -> Mapping[str, Any]:
@@ -101,9 +101,9 @@ def optional_member(simulator: Simulator, member: str) -> Mapping[str, Any]:
     return values
 
 
-def special_values(simulator: Simulator) -> Mapping[str, float]:
+def atoms(simulator: Simulator) -> Mapping[str, float]:
     """The simulator's values without prior mass, or none."""
-    return optional_member(simulator, "special_values")
+    return optional_member(simulator, "atoms")
 
 
 def priors(simulator: Simulator) -> Mapping[str, Prior]:
@@ -111,12 +111,12 @@ def priors(simulator: Simulator) -> Mapping[str, Prior]:
     return optional_member(simulator, "priors")
 
 
-def has_told_prior(simulator: Simulator) -> bool:
+def has_proposal(simulator: Simulator) -> bool:
     """Whether told parameters have a distribution of their own."""
-    return callable(getattr(simulator, "told_prior", None)) and bool(simulator.schema.params)
+    return callable(getattr(simulator, "proposal", None)) and bool(simulator.schema.params)
 
 
-def check_known_density(simulator: Simulator) -> None:
+def check_use_log_likelihood(simulator: Simulator) -> None:
     """Refuse to learn a density that nobody knows.
 
     Raises:
@@ -124,7 +124,7 @@ def check_known_density(simulator: Simulator) -> None:
     """
     if not (callable(getattr(simulator, "log_density", None)) and simulator.schema.params):
         raise ValueError(
-            f"known_density: expected False, or a simulator with parameters and a method log_density, got True with "
+            f"use_log_likelihood: expected False, or a simulator with parameters and a method log_density, got True with "
             f"{type(simulator).__name__}"
         )
 
@@ -161,24 +161,26 @@ def gives_probabilities(simulator: Simulator) -> bool:
     return (
         callable(getattr(simulator, "simulate_with_probabilities", None))
         and isinstance(first, Categorical)
-        and not schema.contamination
+        and not schema.lapse_rate
     )
 
 
-def check_redraws(simulator: Simulator, redraws: int) -> None:
+def check_outcome_samples(simulator: Simulator, outcome_samples: int) -> None:
     """Refuse to draw outcomes again where the simulator cannot.
 
     Raises:
-        ValueError: if `redraws` is above 1 and trials depend on each other, but there is no method ``redraw``.
+        ValueError: if `outcome_samples` is above 1 and trials depend on each other, but there is no method ``resample_outcomes``.
     """
-    if redraws > 1 and not (simulator.schema.independent or callable(getattr(simulator, "redraw", None))):
+    if outcome_samples > 1 and not (
+        simulator.schema.independent or callable(getattr(simulator, "resample_outcomes", None))
+    ):
         raise ValueError(
-            f"redraws: expected 1, or a simulator with a method redraw, since trials of {type(simulator).__name__} "
-            f"depend on each other, got {redraws}"
+            f"outcome_samples: expected 1, or a simulator with a method resample_outcomes, since trials of {type(simulator).__name__} "
+            f"depend on each other, got {outcome_samples}"
         )
 
 
-def draw_again(simulator: Simulator, rng: np.random.Generator, params: Arrays, data: Arrays, count: int) -> Arrays:
+def resample(simulator: Simulator, rng: np.random.Generator, params: Arrays, data: Arrays, count: int) -> Arrays:
     """Outcomes drawn `count` times more given the same past: dict name -> (size, trials, count).
 
     Where a draw is not legal the trial's own outcomes stand in for it.
@@ -193,9 +195,9 @@ def draw_again(simulator: Simulator, rng: np.random.Generator, params: Arrays, d
     schema = simulator.schema
     size, trials = next(iter(data[name].shape for name in schema.outcomes))
     shape = (size, trials, count)
-    method = getattr(simulator, "redraw", None)
+    method = getattr(simulator, "resample_outcomes", None)
     if callable(method):
-        returned = _checked("redraw", method(rng, _copy(params), _copy(data), count), schema.outcomes, shape)
+        returned = _checked("resample_outcomes", method(rng, _copy(params), _copy(data), count), schema.outcomes, shape)
     else:
         inputs = {name: np.repeat(data[name], count, axis=1) for name in schema.inputs}
         wide = (size, trials * count)
@@ -227,7 +229,7 @@ def augment_data(simulator: Simulator, rng: np.random.Generator, data: Arrays) -
 
 def draw_trials(
     simulator: Simulator, rng: np.random.Generator, params: Arrays, inputs: Arrays
-) -> tuple[Arrays, np.ndarray, Counts]:
+) -> tuple[Arrays, np.ndarray, RejectionCounts]:
     """Outcomes (n,) of one trial for each of the parameters (n,) and inputs (n,); which are legal (n,), and counts."""
     schema = simulator.schema
     shape = (len(next(iter({**params, **inputs}.values()))), 1)
@@ -259,7 +261,7 @@ def _drawn(schema: Schema) -> Mapping[str, Variable]:
 
 
 def draw_params(simulator: Simulator, rng: np.random.Generator, size: int, method: str = "prior") -> Arrays:
-    """Checked draws of the parameters, dict name -> (size,), by the simulator's ``prior`` or its ``told_prior``."""
+    """Checked draws of the parameters, dict name -> (size,), by the simulator's ``prior`` or its ``proposal``."""
     returned = getattr(simulator, method)(rng, size)
     return _checked(method, returned, simulator.schema.params, (size,))
 
@@ -308,10 +310,10 @@ def legal(variable: Variable, value: np.ndarray) -> np.ndarray:
         return inside & np.isfinite(variable.unconstrain(np, value))
 
 
-def find_legal(schema: Schema, params: Arrays, data: Arrays) -> tuple[np.ndarray, Counts]:
+def find_legal(schema: Schema, params: Arrays, data: Arrays) -> tuple[np.ndarray, RejectionCounts]:
     """Which data sets (size,) hold legal values alone, as the network will read them, and the count of the others."""
     size = len(next(iter({**params, **data}.values())))
-    good, counts = np.ones(size, dtype=bool), Counts(drawn=size)
+    good, counts = np.ones(size, dtype=bool), RejectionCounts(drawn=size)
     for group, values in ((schema.params, params), ({**schema.inputs, **schema.outcomes, **schema.feedback}, data)):
         for name, variable in group.items():
             # As the network will read them: a number just inside a bound may lie on it in float32.

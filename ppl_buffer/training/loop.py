@@ -28,10 +28,10 @@ from ppl_buffer.network import checkpoint
 from ppl_buffer.network.config import Config
 from ppl_buffer.network.torch.network import Network
 from ppl_buffer.simulator import Simulator, name_of
-from ppl_buffer.training.batches import HELD_OUT, Batch, Settings, Tree, map_arrays
-from ppl_buffer.training.distillation import Lessons
-from ppl_buffer.training.draws import Counts, check_known_density, check_redraws, check_simulator
-from ppl_buffer.training.trainer import BEST, CURVE, LOG, STATE, Plan, Run
+from ppl_buffer.training.batches import HELD_OUT, Batch, BatchOptions, Tree, map_arrays
+from ppl_buffer.training.distillation import DistillationSets
+from ppl_buffer.training.draws import RejectionCounts, check_outcome_samples, check_simulator, check_use_log_likelihood
+from ppl_buffer.training.trainer import BEST, CURVE, LOG, STATE, Trainer, TrainingPlan
 
 # Seconds between two writes of the state and the loss curve, beside those of the state at each evaluation.
 _SAVE_EVERY = 60.0
@@ -53,14 +53,14 @@ def train(
     warmup: int | None = None,
     weight_decay: float = 0.01,
     optimizer: str = "adamw",
-    told_sets: int = 2,
-    told_weight: float | None = None,
-    no_context: float = 0.25,
-    redraws: int = 1,
-    known_density: bool = False,
+    condition_masks: int = 2,
+    likelihood_weight: float | None = None,
+    context_free_fraction: float = 0.25,
+    outcome_samples: int = 1,
+    use_log_likelihood: bool = False,
     start: Any = None,
-    lessons: Lessons | str | os.PathLike[str] | None = None,
-    lessons_share: float = 0.5,
+    distillation: DistillationSets | str | os.PathLike[str] | None = None,
+    distillation_share: float = 0.5,
     held_out: int = 256,
     evaluate_every: int = 500,
     devices: int = 1,
@@ -94,26 +94,26 @@ def train(
         weight_decay: of the weight matrices.
         optimizer: ``"adamw"``, or ``"muon"``: Muon for the matrices inside the layers, AdamW for the rest. Muon needs
             about a third of the steps on small networks (`docs/design.md`).
-        told_sets: sets of told parameters for each data set: the first tells all parameters, each other none or a
+        condition_masks: sets of told parameters for each data set: the first tells all parameters, each other none or a
             random subset. 1 trains the likelihood alone.
-        told_weight: weight in the loss of the set that tells all parameters, in (0, 1); the others share the rest. By
+        likelihood_weight: weight in the loss of the set that tells all parameters, in (0, 1); the others share the rest. By
             default all count the same. Where parameters are hidden the gradient is far noisier: 0.9 trains a better
             likelihood in the same number of steps.
-        no_context: share of the batches without a context, where the least context is 0. Raise it for the evidence of
+        context_free_fraction: share of the batches without a context, where the least context is 0. Raise it for the evidence of
             many trials in one pass, which starts without one.
-        redraws: how often the outcomes of a target are drawn, each time given the same parameters and past: most of
+        outcome_samples: how often the outcomes of a target are drawn, each time given the same parameters and past: most of
             the gradient's noise is theirs, and a redraw costs the heads alone. For simulators whose trials are
-            independent given the parameters, or that have a method ``redraw``.
-        known_density: where all parameters are told, learn the simulator's own ``log_density`` in place of draws. For
+            independent given the parameters, or that have a method ``resample_outcomes``.
+        use_log_likelihood: where all parameters are told, learn the simulator's own ``log_density`` in place of draws. For
             the last steps of a likelihood, with `start` and a low learning rate; early in a training it may cost more
             than it gives (`docs/design.md`).
         start: a trained network, or what `load` takes, to start from instead of random weights: fine-tuning, or the
             network of a similar simulator. Its schema must be the same; `config` is taken from it, unless one is given
-            with more layers (`depth`) or more `fine_scales`: then the network grows, and predicts the same at first.
-        lessons: what `prepare_lessons` returned, or its folder: data sets in which the model need not hold, to learn
+            with more layers (`depth`) or more `asinh_scales`: then the network grows, and predicts the same at first.
+        distillation: what `prepare_distillation` returned, or its folder: data sets in which the model need not hold, to learn
             what the model predicts after them, and what density it gives them. They come to the batches beside
             simulated ones, and to the held-out loss, which is then not comparable with that of a run without.
-        lessons_share: share of the batches that are lessons.
+        distillation_share: share of the batches that are lessons.
         held_out: data sets for the held-out loss, the same in all runs of the same settings.
         evaluate_every: steps between two evaluations.
         devices: number of processes that share each batch. Above 1, Lightning Fabric starts them afresh: the
@@ -152,25 +152,27 @@ def train(
         raise ValueError(f"weight_decay: expected a number of at least 0, got {weight_decay!r}")
     if optimizer not in ("adamw", "muon"):
         raise ValueError(f"optimizer: expected 'adamw' or 'muon', got {optimizer!r}")
-    if told_weight is not None and not 0 < told_weight < 1:
-        raise ValueError(f"told_weight: expected a number in (0, 1) or None, got {told_weight!r}")
-    if not 0 < lessons_share < 1:
-        raise ValueError(f"lessons_share: expected a number in (0, 1), got {lessons_share!r}")
+    if likelihood_weight is not None and not 0 < likelihood_weight < 1:
+        raise ValueError(f"likelihood_weight: expected a number in (0, 1) or None, got {likelihood_weight!r}")
+    if not 0 < distillation_share < 1:
+        raise ValueError(f"distillation_share: expected a number in (0, 1), got {distillation_share!r}")
     if minutes is not None and not minutes > 0:
         raise ValueError(f"minutes: expected a number above 0, got {minutes!r}")
     start = None if start is None else _start_from(start, simulator, config)
-    lessons = None if lessons is None else _lessons_for(lessons, simulator)
+    distillation = None if distillation is None else _lessons_for(distillation, simulator)
     device = _device(accelerator)
-    settings = Settings(batch_size, trials, context, told_sets, no_context, redraws, bool(known_density))
-    check_redraws(simulator, settings.redraws)
-    if known_density:
-        check_known_density(simulator)
+    settings = BatchOptions(
+        batch_size, trials, context, condition_masks, context_free_fraction, outcome_samples, bool(use_log_likelihood)
+    )
+    check_outcome_samples(simulator, settings.outcome_samples)
+    if use_log_likelihood:
+        check_use_log_likelihood(simulator)
     if settings.least_size(simulator.schema) < devices:
         raise ValueError(
             f"devices: expected at most {settings.least_size(simulator.schema)}, the data sets in a batch of the "
             f"longest sequences, got {devices}; raise batch_size"
         )
-    plan = Plan(
+    plan = TrainingPlan(
         simulator=simulator,
         config=config or (Config() if start is None else start.config),
         start=start,
@@ -187,9 +189,9 @@ def train(
         workers=0 if getattr(simulator, "in_process", False) else int(workers),
         progress=progress,
         minutes=minutes,
-        told_weight=None if told_weight is None else float(told_weight),
-        lessons=lessons,
-        lessons_share=float(lessons_share),
+        likelihood_weight=None if likelihood_weight is None else float(likelihood_weight),
+        distillation=distillation,
+        distillation_share=float(distillation_share),
     )
     plan.out.mkdir(parents=True, exist_ok=True)
     if not resume:
@@ -216,22 +218,22 @@ def _start_from(start: Any, simulator: Simulator, config: Config | None) -> Netw
             f"got {net.schema.to_dict()}"
         )
     if config is not None:
-        grown = {name: getattr(config, name) for name in ("depth", "fine_scales")}
+        grown = {name: getattr(config, name) for name in ("depth", "asinh_scales")}
         less = [name for name, size in grown.items() if size < getattr(net.config, name)]
         if less or replace(net.config, **grown) != config:
             raise ValueError(
-                f"config: expected none, or that of start, {net.config}, with depth or fine_scales as large or larger, "
+                f"config: expected none, or that of start, {net.config}, with depth or asinh_scales as large or larger, "
                 f"got {config}"
             )
     return net
 
 
-def _lessons_for(lessons: Any, simulator: Simulator) -> Lessons:
-    lessons = lessons if isinstance(lessons, Lessons) else Lessons(lessons)
-    taught, name = lessons.description["network"], name_of(simulator)
+def _lessons_for(distillation: Any, simulator: Simulator) -> DistillationSets:
+    distillation = distillation if isinstance(distillation, DistillationSets) else DistillationSets(distillation)
+    taught, name = distillation.description["network"], name_of(simulator)
     if taught != name:
         raise ValueError(f"lessons: expected those of a network of {name!r}, got those of one of {taught!r}")
-    return lessons
+    return distillation
 
 
 def _device(accelerator: str) -> torch.device:
@@ -243,7 +245,7 @@ def _device(accelerator: str) -> torch.device:
     return torch.device("cuda" if found and accelerator != "cpu" else "cpu")
 
 
-def _launch(plan: Plan, device: torch.device, devices: int) -> str:
+def _launch(plan: TrainingPlan, device: torch.device, devices: int) -> str:
     """Run the plan in several processes; returns how it ended."""
     try:
         from lightning_fabric import Fabric
@@ -259,7 +261,7 @@ def _launch(plan: Plan, device: torch.device, devices: int) -> str:
         return fabric.launch(functools.partial(_run_process, plan=plan))
 
 
-def _run_process(fabric: Any, plan: Plan) -> str:
+def _run_process(fabric: Any, plan: TrainingPlan) -> str:
     return _run(plan, fabric.device, fabric)
 
 
@@ -286,10 +288,10 @@ def _interrupts() -> Iterator[list[int]]:
 class _Batches(Dataset):
     """The batches of a run, or one process's share of them; the index is the step."""
 
-    def __init__(self, plan: Plan, rank: int, processes: int) -> None:
+    def __init__(self, plan: TrainingPlan, rank: int, processes: int) -> None:
         self.plan, self.rank, self.processes = plan, rank, processes
 
-    def __getitem__(self, step: int) -> tuple[Tree | None, Counts, float]:
+    def __getitem__(self, step: int) -> tuple[Tree | None, RejectionCounts, float]:
         """This process's data sets as tensors, the count of the whole batch, and the weight of its mean loss."""
         batch = self.plan.batch(step)
         if batch.data is None:
@@ -316,7 +318,7 @@ def _ignore_interrupts(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _loader(plan: Plan, start: int, rank: int, processes: int) -> DataLoader:
+def _loader(plan: TrainingPlan, start: int, rank: int, processes: int) -> DataLoader:
     return DataLoader(
         _Batches(plan, rank, processes),
         batch_size=None,
@@ -329,7 +331,7 @@ def _loader(plan: Plan, start: int, rank: int, processes: int) -> DataLoader:
     )
 
 
-def _start(loader: DataLoader) -> Iterator[tuple[Tree | None, Counts, float]]:
+def _start(loader: DataLoader) -> Iterator[tuple[Tree | None, RejectionCounts, float]]:
     """Start the workers."""
     with warnings.catch_warnings():
         # JAX and Python warn of any fork in a program with threads. A worker runs the simulator alone, and one that
@@ -338,11 +340,11 @@ def _start(loader: DataLoader) -> Iterator[tuple[Tree | None, Counts, float]]:
         return iter(loader)
 
 
-def _run(plan: Plan, device: torch.device, fabric: Any = None) -> str:
+def _run(plan: TrainingPlan, device: torch.device, fabric: Any = None) -> str:
     """Train until the plan is done, the time is over or the user interrupts: "finished", "time" or "interrupted"."""
     deadline = math.inf if plan.minutes is None else time.monotonic() + 60 * plan.minutes
     rank, processes = (0, 1) if fabric is None else (fabric.global_rank, fabric.world_size)
-    run = Run(plan, device)
+    run = Trainer(plan, device)
     if run.at.step == plan.steps:
         return "finished"
     model: Any = run.loss
@@ -408,7 +410,7 @@ def _to(batch: Tree, device: torch.device) -> Tree:
     return batch if device.type == "cpu" else map_arrays(lambda x: x.to(device, non_blocking=True), batch)
 
 
-def _held_out(plan: Plan, device: torch.device) -> list[tuple[Tree, int]]:
+def _held_out(plan: TrainingPlan, device: torch.device) -> list[tuple[Tree, int]]:
     """Fixed batches and their numbers of loss terms; they do not depend on the run's seed."""
     batches: list[tuple[Tree, int]] = []
     drawn = 0

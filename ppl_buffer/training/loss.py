@@ -28,13 +28,13 @@ class Loss(torch.nn.Module):
 
     Args:
         net: the network.
-        told_weight: weight of the told-set that tells all parameters, the first; the others share the rest. None = all
+        likelihood_weight: weight of the told-set that tells all parameters, the first; the others share the rest. None = all
             count the same.
     """
 
-    def __init__(self, net: Network, told_weight: float | None = None) -> None:
+    def __init__(self, net: Network, likelihood_weight: float | None = None) -> None:
         super().__init__()
-        self.net, self.told_weight = net, told_weight
+        self.net, self.likelihood_weight = net, likelihood_weight
 
     def forward(self, batch: Tree) -> Tensor:
         """The loss of a batch of the curriculum, as tensors."""
@@ -53,34 +53,36 @@ class Loss(torch.nn.Module):
             visible, shape = batch["visible"], tuple(batch["visible"].shape)
             inputs = {name: x.expand(shape) for name, x in inputs.items()}
         prepared = prepare(net, cache, inputs, visible, shape, stairs=0 if in_turn else None)
-        told = batch.get("told")  # absent without parameters
+        conditioned = batch.get("conditioned")  # absent without parameters
         params = (
-            {} if told is None else {name: x[:, None].expand(told.shape[:2]) for name, x in batch["params"].items()}
+            {}
+            if conditioned is None
+            else {name: x[:, None].expand(conditioned.shape[:2]) for name, x in batch["params"].items()}
         )
-        representation = predict(net, prepared, encode_params(net, params, told))
+        representation = predict(net, prepared, encode_params(net, params, conditioned))
         outcomes = targets["outcomes"]
-        if "redrawn" in batch:
+        if "resampled" in batch:
             # One more axis in front, which the heads broadcast the representation against.
             outcomes = {
-                name: torch.cat([x[None], batch["redrawn"][name].movedim(-1, 0)]) for name, x in outcomes.items()
+                name: torch.cat([x[None], batch["resampled"][name].movedim(-1, 0)]) for name, x in outcomes.items()
             }
         probabilities = batch.get("probabilities")
         if "log_density" in batch:
             log_prob = _log_prob(net, representation, outcomes, probabilities)
             return _error(log_prob[0] - batch["log_density"]) - log_prob[1:].mean()
-        known = "told_log_density" in batch
+        known = "conditioned_log_likelihood" in batch
         drawn = representation[:, 1:] if known else representation
         log_prob = _log_prob(net, drawn, outcomes, probabilities)
         by_set = -log_prob.movedim(-2, -1).flatten(0, -2).mean(0)
         if known:
-            truth = batch["told_log_density"]
+            truth = batch["conditioned_log_likelihood"]
             own = _log_prob(net, representation[:, :1], targets["outcomes"], None)
             # Rounded to single precision, an outcome may lie on its bound, where nothing is to be learnt.
             error = torch.where(truth.isfinite(), own - truth.clamp(min=torch.finfo(truth.dtype).min), 0.0)
             by_set = torch.cat([_error(error)[None], by_set])
-        if self.told_weight is None or len(by_set) == 1:
+        if self.likelihood_weight is None or len(by_set) == 1:
             return by_set.mean()
-        return self.told_weight * by_set[0] + (1 - self.told_weight) * by_set[1:].mean()
+        return self.likelihood_weight * by_set[0] + (1 - self.likelihood_weight) * by_set[1:].mean()
 
 
 def _error(error: Tensor) -> Tensor:

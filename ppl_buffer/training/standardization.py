@@ -8,13 +8,13 @@ from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Categorical, Continuous, Positive
 from ppl_buffer.simulator import Simulator
 from ppl_buffer.training import draws
-from ppl_buffer.training.batches import PILOT, Settings, draw
-from ppl_buffer.training.draws import Counts
+from ppl_buffer.training.batches import PILOT, BatchOptions, draw
+from ppl_buffer.training.draws import RejectionCounts
 
 _DATA_SETS, _PARAMS = 256, 20_000
 
 
-def standardize(simulator: Simulator, settings: Settings) -> tuple[dict[str, tuple[float, float]], Counts]:
+def standardize(simulator: Simulator, settings: BatchOptions) -> tuple[dict[str, tuple[float, float]], RejectionCounts]:
     """Mean and standard deviation of each continuous variable on its unconstrained scale, from a pilot simulation.
 
     Raises:
@@ -32,7 +32,7 @@ def standardize(simulator: Simulator, settings: Settings) -> tuple[dict[str, tup
         if isinstance(variable, Categorical):
             continue
         out[name] = _moments(variable, params[name] if name in params else data[name])
-    for name, above in schema.floors.items():
+    for name, above in schema.lower_bounds.items():
         out[schema.scale_above(name)] = _moments(Positive(), data[name] - params[above][:, None])
     return out, counts
 
@@ -40,9 +40,9 @@ def standardize(simulator: Simulator, settings: Settings) -> tuple[dict[str, tup
 def _moments(variable: Continuous, values: np.ndarray) -> tuple[float, float]:
     """Mean and standard deviation on the unconstrained scale."""
     unconstrained = variable.unconstrain(np, values.astype(np.float32))
-    mean, deviation = float(unconstrained.mean(dtype=float)), float(unconstrained.std(dtype=float))
+    mean, std = float(unconstrained.mean(dtype=float)), float(unconstrained.std(dtype=float))
     # What never changes is left as it is.
-    return mean, deviation if deviation > 1e-6 * max(1.0, abs(mean)) else 1.0
+    return mean, std if std > 1e-6 * max(1.0, abs(mean)) else 1.0
 
 
 def trained_box(simulator: Simulator) -> tuple[dict[str, tuple[float, float]], dict[str, Prior | None]]:
@@ -61,6 +61,6 @@ def trained_box(simulator: Simulator) -> tuple[dict[str, tuple[float, float]], d
         for name in names:
             values = drawn[name][draws.legal(simulator.schema.params[name], drawn[name].astype(np.float32))]
             box.setdefault(name, (float(values.min()), float(values.max())))
-    for name, value in draws.special_values(simulator).items():
+    for name, value in draws.atoms(simulator).items():
         box[name] = (min(box[name][0], value), max(box[name][1], value))
     return {name: box[name] for name in names}, {name: stated.get(name) for name in names}

@@ -28,9 +28,9 @@ from ppl_buffer.network.record import TrainingRecord
 from ppl_buffer.network.torch.network import Network
 from ppl_buffer.simulator import Simulator
 from ppl_buffer.training import draws
-from ppl_buffer.training.batches import CHOICE, HELD_OUT, TRAINING, Batch, Settings, Tree, generator, make_batch
-from ppl_buffer.training.distillation import Lessons, make_lesson_batch
-from ppl_buffer.training.draws import Counts
+from ppl_buffer.training.batches import CHOICE, HELD_OUT, TRAINING, Batch, BatchOptions, Tree, generator, make_batch
+from ppl_buffer.training.distillation import DistillationSets, make_distillation_batch
+from ppl_buffer.training.draws import RejectionCounts
 from ppl_buffer.training.loss import Loss
 from ppl_buffer.training.standardization import standardize, trained_box
 
@@ -48,12 +48,12 @@ _MOST_SKIPPED = 10
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """What `train` was asked for, checked; what every process of a run needs."""
 
     simulator: Simulator
     config: Config
-    settings: Settings
+    settings: BatchOptions
     steps: int
     seed: int
     out: Path
@@ -66,10 +66,10 @@ class Plan:
     workers: int
     progress: bool
     minutes: float | None
-    told_weight: float | None = None
+    likelihood_weight: float | None = None
     start: Network | None = None
-    lessons: Lessons | None = None
-    lessons_share: float = 0.5
+    distillation: DistillationSets | None = None
+    distillation_share: float = 0.5
 
     @property
     def name(self) -> str:
@@ -79,29 +79,33 @@ class Plan:
     def batch(self, step: int, stream: int = TRAINING) -> Batch:
         """The batch of a step: of simulated data sets, or of lessons. The held-out ones are the same for all seeds."""
         seed = 0 if stream == HELD_OUT else self.seed
-        if self.lessons is not None and generator(seed, stream, step, CHOICE).random() < self.lessons_share:
-            return make_lesson_batch(self.simulator, self.lessons, self.settings, seed, step, stream)
+        if self.distillation is not None and generator(seed, stream, step, CHOICE).random() < self.distillation_share:
+            return make_distillation_batch(self.simulator, self.distillation, self.settings, seed, step, stream)
         return make_batch(self.simulator, self.settings, seed, step, stream)
 
     def fingerprint(self) -> dict[str, Any]:
         """What must be the same for a run to go on."""
         plain = (
             "steps", "seed", "learning_rate", "warmup", "weight_decay", "optimizer", "held_out", "evaluate_every",
-            "told_weight",
+            "likelihood_weight",
         )  # fmt: skip
         described = {
             "simulator": self.name,
             "schema": self.simulator.schema.to_dict(),
-            "special_values": dict(draws.special_values(self.simulator)),
+            "atoms": dict(draws.atoms(self.simulator)),
             "config": self.config.to_dict(),
             **asdict(self.settings),
             **{name: getattr(self, name) for name in plain},
             "start": None if self.start is None else checkpoint.digest(self.start),
         }
-        if draws.has_told_prior(self.simulator):
-            described["told_prior"] = True
-        if self.lessons is not None:
-            described["lessons"] = {**self.lessons.description, "sets": len(self.lessons), "share": self.lessons_share}
+        if draws.has_proposal(self.simulator):
+            described["proposal"] = True
+        if self.distillation is not None:
+            described["distillation"] = {
+                **self.distillation.description,
+                "sets": len(self.distillation),
+                "share": self.distillation_share,
+            }
         return json.loads(json.dumps(described))
 
 
@@ -115,13 +119,13 @@ class Progress:
     window: list[float] = field(default_factory=lambda: [0.0, 0])  # sum and number of losses since the last log row
     losses: list[list[float]] = field(default_factory=list)  # [step, mean loss since the row before]
     held_out: list[list[float]] = field(default_factory=list)  # [step, held-out loss of the averaged weights]
-    counts: Counts = field(default_factory=Counts)
+    counts: RejectionCounts = field(default_factory=RejectionCounts)
 
 
-class Run:
+class Trainer:
     """The network, its optimiser, its averaged copy and how far they are: made anew, or read from the run folder."""
 
-    def __init__(self, plan: Plan, device: torch.device) -> None:
+    def __init__(self, plan: TrainingPlan, device: torch.device) -> None:
         self.plan = plan
         path = plan.out / STATE
         description, arrays = files.read_arrays(path, _KEY) if path.exists() else ({}, {})
@@ -142,10 +146,10 @@ class Run:
         self.net = Network(plan.simulator.schema, plan.config, standardization, seed=plan.seed).to(device)
         if plan.start is not None:
             _grow(plan.start, self.net)
-        self.loss = Loss(self.net, plan.told_weight)
+        self.loss = Loss(self.net, plan.likelihood_weight)
         self.averaged = AveragedModel(self.net, multi_avg_fn=_average)
         self.averaged_net: Network = self.averaged.module  # type: ignore[assignment]
-        self.averaged_loss = Loss(self.averaged_net, plan.told_weight)
+        self.averaged_loss = Loss(self.averaged_net, plan.likelihood_weight)
         self.optimizers = make_optimizers(plan, self.net)
         self.resumed = bool(description)
         if self.resumed:
@@ -270,7 +274,7 @@ class Run:
                     self._moments(weight)[moment] = torch.as_tensor(array).clone().to(weight.device)
             at = dict(description["progress"])
             at["best"] = math.inf if at["best"] is None else at["best"]
-            self.at = Progress(**{**at, "counts": Counts(**at["counts"])})
+            self.at = Progress(**{**at, "counts": RejectionCounts(**at["counts"])})
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(
                 f"out: the run state {str(path)!r} is damaged ({error!r}); resume=False starts anew"
@@ -304,7 +308,7 @@ class Run:
         write_atomic(self.plan.out / CURVE, image.getvalue())
 
 
-def make_optimizers(plan: Plan, net: Network) -> list[torch.optim.Optimizer]:
+def make_optimizers(plan: TrainingPlan, net: Network) -> list[torch.optim.Optimizer]:
     """AdamW for all weights, or beside Muon (Jordan et al. 2024) for the matrices inside the layers."""
     names = list(net.weights)
     inner = [
@@ -359,7 +363,7 @@ def learning_rate_at(step: int, steps: int, warmup: int, peak: float) -> float:
     return peak * (_LAST_RATE + (1 - _LAST_RATE) * 0.5 * (1 + math.cos(math.pi * fraction)))
 
 
-def _refuse_other(plan: Plan, settings: Mapping[str, Any]) -> None:
+def _refuse_other(plan: TrainingPlan, settings: Mapping[str, Any]) -> None:
     mine = plan.fingerprint()
     different = [
         f"{name} was {settings.get(name)!r}, is {mine.get(name)!r}"
@@ -373,12 +377,12 @@ def _refuse_other(plan: Plan, settings: Mapping[str, Any]) -> None:
         )
 
 
-def _refuse_changed(plan: Plan, before: Mapping[str, Any], now: Mapping[str, tuple[float, float]]) -> None:
+def _refuse_changed(plan: TrainingPlan, before: Mapping[str, Any], now: Mapping[str, tuple[float, float]]) -> None:
     """A simulator whose name and schema are the same may still draw other data: its pilot simulation tells."""
-    for name, (mean, deviation) in now.items():
+    for name, (mean, std) in now.items():
         was = before[name]
-        if abs(was[0] - mean) > 0.01 * was[1] or abs(was[1] - deviation) > 0.01 * was[1]:
+        if abs(was[0] - mean) > 0.01 * was[1] or abs(was[1] - std) > 0.01 * was[1]:
             raise ValueError(
                 f"out: the simulator draws other data than when the run in {str(plan.out)!r} began: mean and standard "
-                f"deviation of {name!r} were {was}, are {[mean, deviation]}. Choose another folder, or resume=False"
+                f"deviation of {name!r} were {was}, are {[mean, std]}. Choose another folder, or resume=False"
             )

@@ -216,9 +216,9 @@ def fit(
         )  # fmt: skip
         found.posterior.to_netcdf(str(out / "posterior.nc"))
         found.summary.to_csv(out / "summary.csv", index_label="quantity")
-        told = {name: x for name, x in (("subject", subject), ("map", columns)) if x}
+        conditioned = {name: x for name, x in (("subject", subject), ("map", columns)) if x}
         options = {
-            "model": model, **told, "chains": chains, "warmup": warmup, "draws": draws, "replicates": replicates,
+            "model": model, **conditioned, "chains": chains, "warmup": warmup, "draws": draws, "replicates": replicates,
             "target-accept": target_accept, "tree-depth": tree_depth, "seed": seed,
         }  # fmt: skip
         words = [f"--{name} {shlex.quote(str(x))}" for name, x in options.items()]
@@ -436,28 +436,29 @@ def train(
     depth: Annotated[int | None, typer.Option(help="Layers; by default 4.")] = None,
     heads: Annotated[int | None, typer.Option(help="Attention heads a layer; by default 4.")] = None,
     mlp: Annotated[int | None, typer.Option(help="Hidden units of a layer; by default 128.")] = None,
-    fine_scales: Annotated[
+    asinh_scales: Annotated[
         int | None, typer.Option(help="Finer scales at which continuous variables are read as well; by default 0.")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Data sets in a batch.")] = 32,
     trials: Annotated[str, typer.Option(help="Trials of a data set, LEAST-GREATEST.")] = "32-128",
     context: Annotated[str, typer.Option(help="Size of the context, LEAST-GREATEST; exchangeable models.")] = "0-64",
     optimizer: Annotated[str, typer.Option(help="adamw or muon.")] = "adamw",
-    redraws: Annotated[
+    outcome_samples: Annotated[
         int, typer.Option(min=1, help="Draws of each target's outcomes: less noise, if the simulator can draw again.")
     ] = 1,
-    told_weight: Annotated[
+    likelihood_weight: Annotated[
         float | None, typer.Option(help="Weight of the data sets whose parameters are all told; 0.9: likelihood first.")
     ] = None,
-    known_density: Annotated[
-        bool, typer.Option("--known-density", help="Learn the simulator's own log_density where all is told; last.")
+    use_log_likelihood: Annotated[
+        bool,
+        typer.Option("--use-log-likelihood", help="Learn the simulator's own log_density where all is told; last."),
     ] = False,
     start: Annotated[
         str | None,
-        typer.Option(help="A checkpoint, or a name of the zoo, to start from; --depth and --fine-scales grow it."),
+        typer.Option(help="A checkpoint, or a name of the zoo, to start from; --depth and --asinh-scales grow it."),
     ] = None,
-    lessons: Annotated[
-        Path | None, typer.Option(help="Folder of lessons that pb.prepare_lessons wrote: data unlike the model's.")
+    distillation: Annotated[
+        Path | None, typer.Option(help="Folder of lessons that pb.prepare_distillation wrote: data unlike the model's.")
     ] = None,
     minutes: Annotated[float | None, typer.Option(help="Stop after this time; the same call goes on.")] = None,
     held_out: Annotated[int, typer.Option(min=1, help="Data sets for the held-out loss.")] = 256,
@@ -468,7 +469,7 @@ def train(
     with _said():
         task = _named_simulator(simulator)
         folder = Path("runs") / simulator.partition(":")[2] if out is None else out
-        asked = {"width": width, "depth": depth, "heads": heads, "mlp": mlp, "fine_scales": fine_scales}
+        asked = {"width": width, "depth": depth, "heads": heads, "mlp": mlp, "asinh_scales": asinh_scales}
         given = {name: size for name, size in asked.items() if size is not None}
         begun = pb.load(start, backend="torch") if start else None
         base = pb.Config() if begun is None else begun.config
@@ -476,9 +477,9 @@ def train(
             given["param_depth"] = min(base.param_depth, max(depth, 1))
         config = replace(base, **given)
         net = pb.train(
-            task, config, start=begun, lessons=lessons, steps=steps, seed=seed, out=folder,
+            task, config, start=begun, distillation=distillation, steps=steps, seed=seed, out=folder,
             batch_size=batch_size, trials=_range("trials", trials), context=_range("context", context),
-            optimizer=optimizer, redraws=redraws, told_weight=told_weight, known_density=known_density,
+            optimizer=optimizer, outcome_samples=outcome_samples, likelihood_weight=likelihood_weight, use_log_likelihood=use_log_likelihood,
             held_out=held_out, minutes=minutes, progress=progress,
         )  # fmt: skip
         path = folder / f"{simulator.partition(':')[2]}.safetensors"

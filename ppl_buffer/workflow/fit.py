@@ -76,7 +76,7 @@ class Box:
                 bounds[name], origins[name] = prior.box(), prior.relative_to
             else:
                 bounds[name] = net.box[name]
-        for outcome, name in net.schema.floors.items():
+        for outcome, name in net.schema.lower_bounds.items():
             if trials is None:
                 continue
             fastest = np.where(trials.trial_mask, trials.outcomes[outcome], np.inf).min(1)

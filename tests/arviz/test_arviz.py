@@ -30,7 +30,7 @@ from ppl_buffer.arviz import (  # noqa: E402
     import_arviz,
     one_step_ahead,
 )
-from ppl_buffer.ppl.trace import find_joint, trial_site  # noqa: E402
+from ppl_buffer.ppl.trace import observed_site, unwrap_joint  # noqa: E402
 from ppl_buffer.schema import Categorical, Real, Schema  # noqa: E402
 
 try:
@@ -93,8 +93,8 @@ def learners(backend):
         alpha = ppl.deterministic("alpha", squash(mean + offset))
         with people:
             beta = ppl.deterministic("beta", 0.5 + alpha**2)
-            told = {"alpha": alpha, "beta": beta}
-            ppl.sample("y", joint_predictive(LEARNING, backend, seen, params=told), obs=seen.value)
+            conditioned = {"alpha": alpha, "beta": beta}
+            ppl.sample("y", joint_predictive(LEARNING, backend, seen, params=conditioned), obs=seen.value)
 
     return model, seen
 
@@ -105,9 +105,9 @@ def sigmoid(x):
 
 def reference(backend, alpha, **more):
     """Log densities (*S, people, trials) computed without anything that was observed before."""
-    told = {"alpha": alpha, "beta": 0.5 + alpha**2}
+    conditioned = {"alpha": alpha, "beta": 0.5 + alpha**2}
     one = joint_predictive(
-        LEARNING, backend, GIVEN.inputs, params=told, feedback=GIVEN.feedback, trial_mask=MASK, **more
+        LEARNING, backend, GIVEN.inputs, params=conditioned, feedback=GIVEN.feedback, trial_mask=MASK, **more
     )
     return np.asarray(one.conditionals(array(backend, GIVEN.value)))
 
@@ -242,16 +242,18 @@ def test_draws_one_step_ahead_follow_the_observed_past():
     case = Case("drift", Schema(params={"mu": Real()}, outcomes={"y": Real()}, ordered=True), config=TINY)
     net, rng = network(case, "torch"), np.random.default_rng(2)
     value, count = np.array([[2.0, -1.0, 3.0]], np.float32), 2000
-    told = {"mu": np.full((count, 1), 0.3, np.float32)}
+    conditioned = {"mu": np.full((count, 1), 0.3, np.float32)}
     seen = net.observe({}, value)
-    log_probs, drawn = Predictive(net, seen, params=told).one_step_ahead(seen.value, rng.random((count, 1, 3, 3)))
+    log_probs, drawn = Predictive(net, seen, params=conditioned).one_step_ahead(
+        seen.value, rng.random((count, 1, 3, 3))
+    )
     one = Predictive(net, seen, params={"mu": np.full(1, 0.3, np.float32)})
     np.testing.assert_allclose(log_probs[5], one.conditionals(seen.value), rtol=1e-5)
     for trial in range(3):
         past = np.repeat(value, count, 0)
         past[:, trial] = drawn[:, 0, trial]
         # Later trials do not matter to this one's distribution function.
-        places = Predictive(net, {}, trials=3, params={"mu": told["mu"][:, 0]}).cdf_values(
+        places = Predictive(net, {}, trials=3, params={"mu": conditioned["mu"][:, 0]}).cdf_values(
             array("torch", past), array("torch", np.zeros((count, 3, 1), np.float32))
         )
         assert kstest(np.asarray(places)[:, trial], "uniform").pvalue > 1e-3
@@ -272,16 +274,16 @@ def test_the_distribution_is_found_inside_wrappers(backend):
         made.expand((2, 3)).mask(kept).to_event(1),
         made.expand((2, 3)).mask(kept).to_event(2),
     ):
-        site = trial_site(wrapped, value)
-        assert site.batch_shape == (2, 3) and tuple(find_joint(wrapped).batch_shape) == (2, 3)
+        site = observed_site(wrapped, value)
+        assert site.batch_shape == (2, 3) and tuple(unwrap_joint(wrapped).batch_shape) == (2, 3)
         assert site.exists.tolist() == [(mask & people[:, None]).tolist()] * 2
     rows = made.expand((2, 3)).to_event(1).mask(array(backend, np.array([1.0, 0.0], np.float32)) > 0)
-    assert trial_site(rows, value).exists.tolist() == [mask.tolist(), np.zeros_like(mask).tolist()]
+    assert observed_site(rows, value).exists.tolist() == [mask.tolist(), np.zeros_like(mask).tolist()]
     if backend == "jax":
         import numpyro.distributions as dist
     else:
         import pyro.distributions as dist
-    assert trial_site(dist.Normal(0.0, 1.0).expand((3,)).to_event(1), value) is None
+    assert observed_site(dist.Normal(0.0, 1.0).expand((3,)).to_event(1), value) is None
 
 
 def language_of(backend):

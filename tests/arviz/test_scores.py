@@ -36,16 +36,16 @@ def posterior(y, keep):
 
 def predictive(y, keep, person, trial):
     """Exact log density of a trial given its predecessor and the kept factors."""
-    mean, deviation = posterior(y, keep)
+    mean, std = posterior(y, keep)
     before, now = y[person, trial], y[person, trial + 1]
-    return norm.logpdf(now, mean * before, np.hypot(NOISE, deviation * before))
+    return norm.logpdf(now, mean * before, np.hypot(NOISE, std * before))
 
 
 @pytest.fixture(scope="module")
 def fit(series):
     """Independent draws of the exact posterior: (chain, draw, subject, trial)."""
-    mean, deviation = posterior(series, np.ones((PEOPLE, TRIALS), bool))
-    phi = np.random.default_rng(4).normal(mean, deviation, (2, 3000))
+    mean, std = posterior(series, np.ones((PEOPLE, TRIALS), bool))
+    phi = np.random.default_rng(4).normal(mean, std, (2, 3000))
     values = norm.logpdf(series[:, 1:], phi[..., None, None] * series[:, :-1], NOISE)
     sizes = dict(zip(("chain", "draw", "subject", "trial"), values.shape, strict=True))
     coords = {name: np.arange(size) for name, size in sizes.items()}

@@ -214,7 +214,7 @@ def test_noise_of_the_gradient_is_measured(tmp_path: Path, capsys: pytest.Captur
     gradient_noise.main(["--quick", "--out", str(tmp_path)])
     rows = json.loads((tmp_path / "gradient_noise.json").read_text())["results"]["rows"]
     assert len(rows) == 2 * 2 * len(gradient_noise.CASES)
-    assert all(row["variance ratio"] == 1 for row in rows if row["redraws"] == 1)
+    assert all(row["variance ratio"] == 1 for row in rows if row["outcome_samples"] == 1)
     assert all(row["variance"] > 0 and row["seconds"] > 0 for row in rows)
     assert "some hidden" in capsys.readouterr().out
 
@@ -224,7 +224,7 @@ def test_one_of_the_told_sets_is_kept() -> None:
     batch = make_batch(simulator, settings, 0, 0).data
     for index in (0, 1):
         kept = gradient_noise.one_set(batch, index)
-        np.testing.assert_array_equal(kept["told"][:, 0], batch["told"][:, index])
+        np.testing.assert_array_equal(kept["conditioned"][:, 0], batch["conditioned"][:, index])
         np.testing.assert_array_equal(kept["visible"][:, 0], batch["visible"][:, index])
 
 
@@ -232,8 +232,8 @@ def test_particles_are_tuned() -> None:
     def log_likelihood(theta, key, particles):
         return 10 / particles * jax.random.normal(key, theta.shape[:1])
 
-    particles, deviation = effective_samples.tune(log_likelihood, np.zeros(4), 4096)
-    assert particles == 8 and 1.0 < deviation < 1.4
+    particles, std = effective_samples.tune(log_likelihood, np.zeros(4), 4096)
+    assert particles == 8 and 1.0 < std < 1.4
     assert effective_samples.tune(log_likelihood, np.zeros(4), 4)[0] == 4
 
 

@@ -19,7 +19,7 @@ NEEDS = {
 RECIPES = ["noisy_q", "gp", "ddm", "rlddm", "multisensory_rho1"]
 RUNS = [(script, []) for script in SCRIPTS if script.stem != "train_zoo"]
 RUNS += [(EXAMPLES / "train_zoo.py", [name]) for name in RECIPES]
-RUNS += [(EXAMPLES / "train_zoo.py", ["multisensory_rho1", "--start=multisensory_rho1", "--lessons=out/lessons"])]
+RUNS += [(EXAMPLES / "train_zoo.py", ["multisensory_rho1", "--start=multisensory_rho1", "--distillation=out/lessons"])]
 RUNS += [(EXAMPLES / "train_zoo.py", ["rlddm", "--start=rlddm", "--refine"])]
 
 

@@ -74,7 +74,7 @@ def test_the_page_on_simulators_gives_lessons(tmp_path, monkeypatch):
     names = {"pb": pb}
     exec(compile(code, str(SIMULATOR), "exec"), names)
     assert names["net"].config.depth == pb.load("multisensory_rho1").config.depth + 2
-    assert names["net"].record.provenance["lessons"]["source"].startswith("MultisensoryDepartures")
+    assert names["net"].record.provenance["distillation"]["source"].startswith("MultisensoryDepartures")
 
 
 @pytest.mark.parametrize("page", ["hierarchies", "missing_and_ragged", "model_comparison"])

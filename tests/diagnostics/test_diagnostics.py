@@ -47,10 +47,10 @@ class Own:
 
     def simulate(self, rng, params, inputs, trials=None):
         self.calls += 1
-        told = {name: np.asarray(x + self.shift.get(name, 0.0), np.float32)[None] for name, x in params.items()}
+        conditioned = {name: np.asarray(x + self.shift.get(name, 0.0), np.float32)[None] for name, x in params.items()}
         trials = trials or next(iter(inputs.values())).shape[1]
         drawn = pb.posterior_predictive(
-            self.net, inputs, told, trials=trials, environment=self.environment, seed=int(rng.integers(2**31)),
+            self.net, inputs, conditioned, trials=trials, environment=self.environment, seed=int(rng.integers(2**31)),
             progress=False,
         )  # fmt: skip
         return split_value(self.schema, drawn.value[0]) | {name: x[0] for name, x in drawn.feedback.items()}

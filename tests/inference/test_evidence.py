@@ -38,13 +38,13 @@ QUIET = {"progress": False}
 
 def test_importance_weights_find_the_evidence_of_a_normal_model():
     rng = np.random.default_rng(0)
-    for deviation in (1.0, 0.1, 0.01):
-        seen = rng.standard_normal((3, 5)) * np.hypot(1, deviation)
+    for std in (1.0, 0.1, 0.01):
+        seen = rng.standard_normal((3, 5)) * np.hypot(1, std)
 
-        def log_likelihood(scores, seen=seen, deviation=deviation):
-            return scipy.stats.norm(scores, deviation).logpdf(seen).sum(-1)
+        def log_likelihood(scores, seen=seen, std=std):
+            return scipy.stats.norm(scores, std).logpdf(seen).sum(-1)
 
-        truth = scipy.stats.norm(0, np.hypot(1, deviation)).logpdf(seen).sum(-1)
+        truth = scipy.stats.norm(0, np.hypot(1, std)).logpdf(seen).sum(-1)
         weights = importance_weights(log_likelihood, 3, 5, 2000, np.random.default_rng(1))
         estimate = scipy.special.logsumexp(weights, 0) - np.log(2000)
         np.testing.assert_allclose(estimate, truth, atol=0.06)
@@ -135,15 +135,15 @@ def test_a_parameter_below_all_outcomes_is_integrated_up_to_the_least_of_them(ba
     value[..., 1] = np.abs(value[..., 1]) + np.array([[0.4], [1.7]])
     value[0, 3, 1] = 0.01  # no such trial
     exists = np.array([[True, True, True, False, True], [True] * 5])
-    told = {"drift": np.zeros(2, np.float32), "bound": np.full(2, 1.5, np.float32)}
-    found = pb.log_evidence(net, given.inputs, value, params=told, trial_mask=exists, method="importance", draws=500,
+    conditioned = {"drift": np.zeros(2, np.float32), "bound": np.full(2, 1.5, np.float32)}
+    found = pb.log_evidence(net, given.inputs, value, params=conditioned, trial_mask=exists, method="importance", draws=500,
                             **QUIET)  # fmt: skip
     assert np.isfinite(found.terms).all()
     for row in range(2):
         least = value[row, exists[row], 1].min()
         grid = least * (np.arange(4000) + 0.5) / 4000
         delay = np.stack([grid, grid], -1).astype(np.float32)
-        likelihood = Predictive(net, given.inputs, params={**{k: x[None] for k, x in told.items()}, "delay": delay},
+        likelihood = Predictive(net, given.inputs, params={**{k: x[None] for k, x in conditioned.items()}, "delay": delay},
                                 trial_mask=exists, outside="ignore")  # fmt: skip
         terms = np.asarray(likelihood.joint_log_prob(array(backend, value)), dtype=float)[:, row]
         density = scipy.stats.gamma(2.0, scale=2.0).logpdf(grid)
@@ -188,9 +188,9 @@ def test_blocks_reach_the_reencoding_autoregression():
 
 def test_an_ordered_model_has_one_order_and_parameters_can_be_told():
     net, given = network(LEARNING, "torch"), data(LEARNING, batch=3, trials=7)
-    told = {"alpha": given.params["alpha"]}
-    found = pb.log_evidence(net, given.inputs, given.value, feedback=given.feedback, params=told, **QUIET)
-    expected = Predictive(net, given.inputs, params=told, feedback=given.feedback)
+    conditioned = {"alpha": given.params["alpha"]}
+    found = pb.log_evidence(net, given.inputs, given.value, feedback=given.feedback, params=conditioned, **QUIET)
+    expected = Predictive(net, given.inputs, params=conditioned, feedback=given.feedback)
     expected = expected.joint_log_prob(array("torch", given.value))
     np.testing.assert_allclose(found.log_evidence, expected, rtol=1e-6)
     assert found.terms.shape == (1, 3) and found.standard_error.tolist() == [0, 0, 0]

@@ -180,10 +180,14 @@ def grid(variable, points=1201):
         places = variable.low + (variable.high - variable.low) / (1 + np.exp(-14 * even))
     else:
         places = np.sinh(5 * even)
-    if variable.lapse is not None:
+    if variable.lapse_range is not None:
         # The edges of the lapse density are jumps: the rule needs a point on each side.
-        edges = np.array([variable.lapse[0], np.nextafter(np.float32(variable.lapse[1]), np.float32(np.inf))])
-        inside = np.array([np.nextafter(np.float32(variable.lapse[0]), np.float32(-np.inf)), variable.lapse[1]])
+        edges = np.array(
+            [variable.lapse_range[0], np.nextafter(np.float32(variable.lapse_range[1]), np.float32(np.inf))]
+        )
+        inside = np.array(
+            [np.nextafter(np.float32(variable.lapse_range[0]), np.float32(-np.inf)), variable.lapse_range[1]]
+        )
         both = np.concatenate([edges, inside])
         places = np.union1d(places, both[variable.contains(np, both)])
     weights = np.zeros_like(places)
@@ -222,8 +226,8 @@ def test_unit_integral(case, lapse):
     given = data(case, batch=1, trials=3)
     value, weights = on_grid(case, given, 1)
     value = array("torch", value)
-    for told in (first_told(given), {}):
-        distribution = scored(case, "torch", given, lapse=lapse, **told)
+    for conditioned in (first_told(given), {}):
+        distribution = scored(case, "torch", given, lapse=lapse, **conditioned)
         assert integral(numbers(distribution.conditionals(value))[..., 1], weights) == pytest.approx(1, abs=2e-3)
         assert integral(numbers(distribution.marginals(value))[..., 1], weights) == pytest.approx(1, abs=2e-3)
         if not case.schema.ordered:
@@ -365,11 +369,11 @@ def dependence(case, backend, monkeypatch, valid):
             cache = verbs.encode(net, context, known)
         full = verbs.extend(net, cache, trials, exists)
         prepared = verbs.prepare(net, full, trials["inputs"], xp.arange(len(valid)), shape)
-        told = verbs.encode_params(net, {name: array(backend, x[:, None]) for name, x in given.params.items()})
+        conditioned = verbs.encode_params(net, {name: array(backend, x[:, None]) for name, x in given.params.items()})
         outputs = {
-            "log_probs": heads.trial_log_prob(net, verbs.predict(net, prepared, told), trials["outcomes"])[0, 0],
+            "log_probs": heads.trial_log_prob(net, verbs.predict(net, prepared, conditioned), trials["outcomes"])[0, 0],
             "buffer": project(tokens_first(full.buffer[-1].keys)) + project(full.buffer[-1].values),
-            "param": project(tokens_first(told.segments[-1].keys)) + project(told.segments[-1].values),
+            "param": project(tokens_first(conditioned.segments[-1].keys)) + project(conditioned.segments[-1].values),
             "prepared": project(prepared.tokens[:, None]) + project(prepared.reading.weighted / prepared.reading.total),
         }
         if given.context is not None:
@@ -563,11 +567,11 @@ def grow(case, given, count):
 @pytest.mark.parametrize("case", EXCHANGEABLE, ids=repr)
 def test_block_of_one_is_re_encoding_autoregression(case, with_context):
     given = data(case, context=with_context)
-    told = first_told(given) if len(given.params) > 1 else {"params": None}
-    found = conditionals(case, "torch", given, block=1, **told)
+    conditioned = first_told(given) if len(given.params) > 1 else {"params": None}
+    found = conditionals(case, "torch", given, block=1, **conditioned)
     for k in range(7):
         context = grow(case, given, k) if with_context or k else None
-        by_hand = scored(case, "torch", select(case, given, [k]), **told, context=context)
+        by_hand = scored(case, "torch", select(case, given, [k]), **conditioned, context=context)
         value = array("torch", per_trial(case, given.value, [k]))
         np.testing.assert_allclose(numbers(by_hand.marginals(value))[:, 0], found[:, k], rtol=1e-4, atol=1e-5)
 
@@ -699,8 +703,8 @@ def test_gradients_are_those_of_finite_differences(case):
     inputs, value = array("torch", given.inputs), array("torch", given.value.astype(float))
 
     def density(*params):
-        told = dict(zip(double, params, strict=True))
-        distribution = joint_predictive(case, "torch", inputs, net, **{**options, "params": told})
+        conditioned = dict(zip(double, params, strict=True))
+        distribution = joint_predictive(case, "torch", inputs, net, **{**options, "params": conditioned})
         return distribution.log_prob(value)
 
     params = [torch.tensor(x, requires_grad=True) for x in double.values()]
@@ -741,8 +745,8 @@ def test_batch_dimensions_broadcast_whoever_has_them(case, backend):
     found = numbers(wide.log_prob(array(backend, given.value)))
     assert found.shape == (2, 4, 3)
     for i, j in itertools.product(range(2), range(4)):
-        told = {names[0]: params[names[0]][i, 0], names[1]: params[names[1]][j]}
-        one = scored(case, "torch", given, params=told).log_prob(array("torch", given.value))
+        conditioned = {names[0]: params[names[0]][i, 0], names[1]: params[names[1]][j]}
+        one = scored(case, "torch", given, params=conditioned).log_prob(array("torch", given.value))
         np.testing.assert_allclose(found[i, j], numbers(one), rtol=1e-4)
 
 
@@ -801,9 +805,9 @@ def test_observe_in_groups_of_similar_length_changes_no_number(case, backend):
     params = first_told(given)["params"]
     draws = {name: np.stack([x, x[::-1]])[:, None] for name, x in params.items()}
     lapse = np.array([0.1, 0.2, 0.3], np.float32)
-    for told in (params, draws):
-        fast = joint_predictive(case, backend, seen, params=told, lapse=lapse)
-        slow = scored(case, backend, given, trial_mask=mask, params=told, lapse=lapse)
+    for conditioned in (params, draws):
+        fast = joint_predictive(case, backend, seen, params=conditioned, lapse=lapse)
+        slow = scored(case, backend, given, trial_mask=mask, params=conditioned, lapse=lapse)
         close(fast.conditionals(seen.value), slow.conditionals(value), atol=1e-5)
     part = joint_predictive(case, backend, seen[:2], params={k: x[:2] for k, x in params.items()}, lapse=lapse[:2])
     close(part.log_prob(seen.value[:2]), slow_log_prob(case, backend, given, mask, params, lapse)[:2], atol=1e-5)
@@ -837,9 +841,9 @@ def test_observe_computes_less():
     calls = []
     from ppl_buffer.network.torch import joint
 
-    real = joint.observe
+    real = joint.prepare_joint
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(joint, "observe", lambda *arguments: calls.append(1) or real(*arguments))
+        patch.setattr(joint, "prepare_joint", lambda *arguments: calls.append(1) or real(*arguments))
         distribution.log_prob(seen.value)
         distribution.log_prob(seen.value.clone())
         assert not calls
@@ -944,11 +948,11 @@ def test_condition_on_several_pasts_at_once():
 def test_leave_one_out_is_explicit_re_encoding(case, with_context):
     given = data(case, context=with_context)
     # Where all is told of independent trials, the others are not read.
-    told = first_told(given) if case.schema.independent else {}
-    found = numbers(scored(case, "torch", given, **told).leave_one_out(array("torch", given.value)))
+    conditioned = first_told(given) if case.schema.independent else {}
+    found = numbers(scored(case, "torch", given, **conditioned).leave_one_out(array("torch", given.value)))
     for k in range(7):
         others = select(case, given, [j for j in range(7) if j != k])
-        by_hand = scored(case, "torch", select(case, given, [k]), context=grow(case, others, 6), **told)
+        by_hand = scored(case, "torch", select(case, given, [k]), context=grow(case, others, 6), **conditioned)
         value = array("torch", per_trial(case, given.value, [k]))
         np.testing.assert_allclose(numbers(by_hand.marginals(value))[:, 0], found[:, k], rtol=1e-4, atol=1e-4)
 
@@ -1020,9 +1024,9 @@ def test_lapse_is_mixed_into_each_trial(case):
         if isinstance(variable, Categorical):
             lapse -= math.log(variable.n)
         else:
-            low, high = variable.lapse
+            low, high = variable.lapse_range
             lapse += np.where((column >= low) & (column <= high), -math.log(high - low), -np.inf)
-    known = case.schema.contamination
+    known = case.schema.lapse_rate
     if known:
         plain = np.log((np.exp(plain) - known * np.exp(lapse)) / (1 - known))
     total = 1 - (1 - known) * (1 - rate[:, None])

@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from ppl_buffer.network.torch import network  # noqa: E402
-from ppl_buffer.network.torch.network import Segment, attention, read  # noqa: E402
+from ppl_buffer.network.torch.network import KVSegment, attention, read  # noqa: E402
 
 HEADS, SIZE = 3, 7
 
@@ -40,7 +40,7 @@ def dense(query, segments):
 
 def segment(rng, batch, replicas, tokens, mask=None, stairs=None):
     shape = (batch, HEADS, replicas, tokens, SIZE)
-    return Segment(tensor(rng, *shape), tensor(rng, *shape), mask, None, stairs)
+    return KVSegment(tensor(rng, *shape), tensor(rng, *shape), mask, None, stairs)
 
 
 def cases():

@@ -19,11 +19,11 @@ from ppl_buffer.network.zoo import Zoo, ZooEntry
 SCHEMA = pb.Schema(
     params={"alpha": pb.Interval(0, 1), "zeta": pb.Interval(0, 1, closed=True)},
     inputs={"cue": pb.Categorical(3)},
-    outcomes={"choice": pb.Categorical(2), "rt": pb.Positive(lapse=(0.1, 5.0))},
+    outcomes={"choice": pb.Categorical(2), "rt": pb.Positive(lapse_range=(0.1, 5.0))},
     feedback={"reward": pb.Real()},
     ordered=True,
 )
-CONFIG = pb.Config(width=6, depth=2, heads=3, mlp=7, components=5, param_depth=1, counters=2)
+CONFIG = pb.Config(width=6, depth=2, heads=3, mlp=7, components=5, param_depth=1, contextual_positions=2)
 STANDARDIZATION = {"alpha": (0.1, 1.3), "zeta": (1 / 3, 0.7), "rt": (-0.2, 0.6), "reward": (0.5, 0.5)}
 RECORD = TrainingRecord(
     box={"alpha": (0.1, 0.9), "zeta": (0.0, 1.0)},

@@ -9,7 +9,7 @@ from ppl_buffer.network.config import Config, feature_size, head_size, weight_sh
 from ppl_buffer.schema import Categorical, Interval, Positive, Real, Schema
 
 # Every size a different prime where it can be one, so that no transposed or mixed-up shape goes unnoticed.
-CONFIG = Config(width=22, depth=3, heads=11, mlp=17, components=5, param_depth=2, counters=7)
+CONFIG = Config(width=22, depth=3, heads=11, mlp=17, components=5, param_depth=2, contextual_positions=7)
 SCHEMA = {
     "params": {"alpha": Interval(0, 1), "beta": Positive()},
     "inputs": {"stimulus": Categorical(13), "contrast": Real()},
@@ -27,8 +27,8 @@ SCHEMA = {
         ({"mlp": "128"}, "mlp: expected an integer of at least 1, got '128'"),
         ({"components": True}, "components: expected an integer of at least 1, got True"),
         ({"param_depth": None}, "param_depth: expected an integer of at least 1, got None"),
-        ({"counters": -1}, "counters: expected an integer of at least 0, got -1"),
-        ({"fine_scales": True}, "fine_scales: expected an integer of at least 0, got True"),
+        ({"contextual_positions": -1}, "contextual_positions: expected an integer of at least 0, got -1"),
+        ({"asinh_scales": True}, "asinh_scales: expected an integer of at least 0, got True"),
         ({"width": 30, "heads": 4}, "heads: expected a divisor of width=30, got 4"),
         ({"depth": 2, "param_depth": 3}, "param_depth: expected at most depth=2, got 3"),
     ],
@@ -45,7 +45,7 @@ def test_survives_json():
 def test_feature_and_head_sizes():
     assert feature_size({}, CONFIG) == 0
     assert feature_size(SCHEMA["inputs"], CONFIG) == 13 + 1
-    assert feature_size(SCHEMA["inputs"], replace(CONFIG, fine_scales=5)) == 13 + 1 + 5
+    assert feature_size(SCHEMA["inputs"], replace(CONFIG, asinh_scales=5)) == 13 + 1 + 5
     assert head_size(Categorical(3), CONFIG) == 3
     assert head_size(Positive(), CONFIG) == 3 * 5
 

@@ -38,7 +38,7 @@ def test_data_sets_observed_in_chunks(case: Case, monkeypatch: pytest.MonkeyPatc
     valid = jnp.asarray(np.random.default_rng(1).uniform(size=(7, 1, 5)) < 0.8)
 
     def score(trials: dict) -> jax.Array:
-        prepared = joint.observe.__wrapped__(net, joint.Cache(), trials, valid)
+        prepared = joint.prepare_joint.__wrapped__(net, joint.Cache(), trials, valid)
         return joint.conditionals.__wrapped__(net, prepared, encode_params(net, {}), trials["outcomes"], valid, None)
 
     def both(trials: dict) -> tuple[jax.Array, dict]:
@@ -61,8 +61,8 @@ def test_draws_one_step_ahead_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None
     _, params = arranged(LEARNING, 7, 1, replicas=3)
     valid = jnp.asarray(np.random.default_rng(1).uniform(size=(7, 1, 5)) < 0.8)
     noise = jnp.asarray(np.random.default_rng(2).uniform(size=(7, 3, 5, net.schema.noise_size)), jnp.float32)
-    prepared, told = joint.observe(net, joint.Cache(), trials, valid), encode_params(net, params)
-    shared = (net, prepared, told, trials["outcomes"], valid, None)
+    prepared, conditioned = joint.prepare_joint(net, joint.Cache(), trials, valid), encode_params(net, params)
+    shared = (net, prepared, conditioned, trials["outcomes"], valid, None)
     whole = joint.one_step(*shared, noise)
     monkeypatch.setattr(joint, "_TOKENS_AT_ONCE", 40)
     chunked = jax.jit(lambda noise: joint.one_step.__wrapped__(*shared, noise))(noise)

@@ -447,11 +447,11 @@ def test_nuts_finds_what_a_grid_finds():
     weights = np.exp(log_weights - log_weights.max())
     weights /= weights.sum()
     mean = (weights * places).sum()
-    deviation = np.sqrt((weights * (places - mean) ** 2).sum())
-    assert abs(draws.mean() - mean) < 0.15 * deviation
-    assert 0.9 < draws.std() / deviation < 1.1
+    std = np.sqrt((weights * (places - mean) ** 2).sum())
+    assert abs(draws.mean() - mean) < 0.15 * std
+    assert 0.9 < draws.std() / std < 1.1
     # The comparison could fail: the likelihood has moved the posterior away from the prior.
-    assert abs(mean) + abs(deviation - 1) > 0.05
+    assert abs(mean) + abs(std - 1) > 0.05
 
 
 def test_svi_with_subsampling(seen):
@@ -494,7 +494,7 @@ SOURCES = {
     "x": (pb.Real(), lambda rng, size, trials: rng.normal(size=(size, trials))),
     "cue": (pb.Categorical(3), lambda rng, size, trials: rng.integers(0, 3, (size, trials))),
 }
-OUTCOMES = {"choice": None, "y": None, "time": pb.Positive(lapse=(0, 5)), "place": None, "kind": None}
+OUTCOMES = {"choice": None, "y": None, "time": pb.Positive(lapse_range=(0, 5)), "place": None, "kind": None}
 
 
 @pytest.fixture(scope="module")
@@ -509,7 +509,7 @@ def test_schema_and_priors_of_a_program(simulator):
         outcomes={
             "choice": pb.Categorical(2),
             "y": pb.Real(),
-            "time": pb.Positive(lapse=(0, 5)),
+            "time": pb.Positive(lapse_range=(0, 5)),
             "place": pb.Interval(0, 1),
             "kind": pb.Categorical(3),
         },
@@ -628,10 +628,10 @@ def test_a_network_trained_on_a_conjugate_program_knows_its_evidence(tmp_path):
     evidence = np.asarray(JointPredictive(net, {}, trials=8).log_prob(y))
     covariance = 1.5**2 + 0.7**2 * np.eye(8)
     exact = stats.multivariate_normal(np.full(8, 0.5), covariance).logpdf(y)
-    told = np.asarray(JointPredictive(net, {}, trials=8, params={"mu": mu}).log_prob(y))
+    conditioned = np.asarray(JointPredictive(net, {}, trials=8, params={"mu": mu}).log_prob(y))
     exact_told = stats.norm(mu[:, None], 0.7).logpdf(y).sum(1)
     # Ignoring the other trials would cost more than half a nat a trial; the network may lose a small part of that.
     alone = stats.norm(0.5, np.hypot(1.5, 0.7)).logpdf(y).sum(1)
     assert (exact - alone).mean() / 8 > 0.5
     assert abs((exact - evidence).mean()) / 8 < 0.05
-    assert abs((exact_told - told).mean()) / 8 < 0.05
+    assert abs((exact_told - conditioned).mean()) / 8 < 0.05

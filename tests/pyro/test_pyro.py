@@ -47,11 +47,13 @@ LEARNING = pb.Schema(
 TIMED = pb.Schema(
     params={"drift": pb.Real()},
     inputs={"side": pb.Real()},
-    outcomes={"choice": pb.Categorical(3), "rt": pb.Positive(lapse=(0, 10))},
+    outcomes={"choice": pb.Categorical(3), "rt": pb.Positive(lapse_range=(0, 10))},
     ordered=True,
 )
 CURVE = pb.Schema(
-    params={"mu": pb.Real(), "tau": pb.Positive()}, inputs={"x": pb.Real()}, outcomes={"y": pb.Real(lapse=(-9, 9))}
+    params={"mu": pb.Real(), "tau": pb.Positive()},
+    inputs={"x": pb.Real()},
+    outcomes={"y": pb.Real(lapse_range=(-9, 9))},
 )
 RATING = pb.Schema(params={"shift": pb.Real()}, outcomes={"rating": pb.Interval(2, 7)}, independent=True)
 
@@ -65,7 +67,7 @@ def random_network(schema: pb.Schema, record: pb.TrainingRecord | None = None, s
     """
     variables = {**schema.params, **schema.inputs, **schema.outcomes, **schema.feedback}
     standardization = {name: (0.1, 1.3) for name, v in variables.items() if not isinstance(v, pb.Categorical)}
-    config = pb.Config(width=12, depth=3, heads=3, mlp=17, components=5, counters=2)
+    config = pb.Config(width=12, depth=3, heads=3, mlp=17, components=5, contextual_positions=2)
     net = Network(schema, config, standardization, seed=0, record=record)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -908,7 +910,7 @@ def posterior() -> Any:
 
 @pytest.mark.parametrize("compiled", [False, True])
 def test_nuts_finds_the_posterior(posterior: Any, compiled: bool) -> None:
-    model, mean, deviation = posterior
+    model, mean, std = posterior
     draws = 200
     kernel = NUTS(model, jit_compile=compiled, ignore_jit_warnings=True, max_tree_depth=4)
     mcmc = MCMC(kernel, num_samples=draws, warmup_steps=60, disable_progbar=True)
@@ -916,8 +918,8 @@ def test_nuts_finds_the_posterior(posterior: Any, compiled: bool) -> None:
     mu = mcmc.get_samples()["mu"]
     size = mcmc.diagnostics()["mu"]["n_eff"].item()
     assert size > 25
-    assert float(mu.mean()) == pytest.approx(mean, abs=4 * deviation / size**0.5)
-    assert 0.7 < float(mu.std()) / deviation < 1.4
+    assert float(mu.mean()) == pytest.approx(mean, abs=4 * std / size**0.5)
+    assert 0.7 < float(mu.std()) / std < 1.4
 
 
 @pytest.mark.parametrize("parallel", [False, True])

@@ -55,9 +55,9 @@ def exact_conditionals(params: Mapping[str, Array], pair: Array, choice: Array, 
         rt: (*B, K), seconds.
         reward: (*B, K).
     """
-    told = {name: np.asarray(params[name], float)[..., None] for name in ("boundary", "non_decision_time")}
+    conditioned = {name: np.asarray(params[name], float)[..., None] for name in ("boundary", "non_decision_time")}
     drift = exact_drifts(params, pair, choice, reward)
-    return log_density({"drift": drift, **told}, np.asarray(choice), np.asarray(rt, float))
+    return log_density({"drift": drift, **conditioned}, np.asarray(choice), np.asarray(rt, float))
 
 
 def exact_conditionals_jax(

@@ -66,8 +66,8 @@ def test_the_two_series_are_the_same_function():
 @pytest.mark.parametrize("choice", [0, 1])
 def test_the_simulators_own_density_is_that_of_the_reference(setting, choice):
     time = np.concatenate([[-0.3, 0.0], np.geomspace(0.003, 30, 97)])
-    told = [setting[name] for name in ("drift", "boundary", "starting_point")]
-    found = decision_log_density(time, *told, choice)
+    conditioned = [setting[name] for name in ("drift", "boundary", "starting_point")]
+    found = decision_log_density(time, *conditioned, choice)
     without = {**setting, "drift_variability": 0.0, "non_decision_time": 0.0}
     np.testing.assert_allclose(found, reference.log_density(without, choice, time), rtol=1e-9, atol=1e-9)
     assert (found[:2] == -np.inf).all() and np.isfinite(found[2:]).all()

@@ -9,7 +9,7 @@ from scipy import stats
 import ppl_buffer as pb
 from ppl_buffer.predictive import Predictive
 from ppl_buffer.simulators import GaussianProcess, gaussian_process
-from ppl_buffer.training.batches import TRAINING, Settings, draw, make_batch
+from ppl_buffer.training.batches import TRAINING, BatchOptions, draw, make_batch
 from ppl_buffer.training.draws import check_simulator
 from tests.references import gaussian_process as reference
 
@@ -154,7 +154,7 @@ def test_values_are_legal_and_batches_are_made():
     check_simulator(simulator)
     drawn, counts = draw(simulator, 0, 0, TRAINING, 211, 13)
     assert counts.dropped == 0 and drawn is not None
-    batch = make_batch(simulator, Settings(batch_size=7, trials=(5, 5), context=(3, 11)), 0, 0).data
+    batch = make_batch(simulator, BatchOptions(batch_size=7, trials=(5, 5), context=(3, 11)), 0, 0).data
     assert batch["context"]["inputs"]["x"].shape[-1] >= 3 and batch["buffer"]["outcomes"]["y"].shape[-1] == 5
     # All told, points of a function still depend on each other: the buffer is used.
     assert (batch["visible"] > 0).any()
@@ -228,10 +228,10 @@ def test_evidence_is_the_integral_over_the_prior():
     grid = [axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")]
     weight = np.einsum("i,j,k->ijk", *[weights / 2] * 3).ravel()
     for row in range(2):
-        told = dict(zip(box, grid, strict=True))
+        conditioned = dict(zip(box, grid, strict=True))
         size = len(weight)
         density = reference.prefix_log_density(
-            told, np.broadcast_to(x, (size, 4)), np.broadcast_to(y[row], (size, 4)), simulator.kernels
+            conditioned, np.broadcast_to(x, (size, 4)), np.broadcast_to(y[row], (size, 4)), simulator.kernels
         )[:, -1]
         assert abs(evidence[row] - np.log(weight @ np.exp(density))) < 1e-3
 

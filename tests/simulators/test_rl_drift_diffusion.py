@@ -141,7 +141,7 @@ def test_responses_drawn_again_follow_the_exact_density_given_the_same_past(smal
     params, (pair, choice, rt, reward), probabilities = small
     simulator, count = RLDriftDiffusion(2, [0.9, 0.35]), 307
     data = {"pair": pair, "choice": choice, "rt": rt, "reward": reward}
-    again = simulator.redraw(np.random.default_rng(5), params, data, count)
+    again = simulator.resample_outcomes(np.random.default_rng(5), params, data, count)
     assert again["choice"].shape == again["rt"].shape == (11, 19, count)
     chance = probabilities[..., 1]
     spread = np.sqrt(chance * (1 - chance) / count)
@@ -205,7 +205,7 @@ def test_prior_fills_the_published_box():
 
 def test_told_parameters_are_of_the_prior_in_half_of_the_sets_and_nearer_to_the_ends_of_its_box_in_the_others():
     simulator, size = RLDriftDiffusion(), 20_011
-    drawn = simulator.told_prior(np.random.default_rng(2), size)
+    drawn = simulator.proposal(np.random.default_rng(2), size)
     assert list(drawn) == NAMES
     # Scaling and boundary, which say how much a trial tells, are drawn to their upper end alone.
     low = {"scaling": 1.0, "boundary": 1.0}

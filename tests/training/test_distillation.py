@@ -8,8 +8,13 @@ import scipy.stats
 
 import ppl_buffer as pb
 from ppl_buffer.predictive import Predictive
-from ppl_buffer.training.batches import HELD_OUT, TRAINING, Settings, make_batch
-from ppl_buffer.training.distillation import Lesson, Lessons, draw_systematically, make_lesson_batch
+from ppl_buffer.training.batches import HELD_OUT, TRAINING, BatchOptions, make_batch
+from ppl_buffer.training.distillation import (
+    DistillationSet,
+    DistillationSets,
+    draw_systematically,
+    make_distillation_batch,
+)
 from tests.networks import Case, Record, array, network
 
 PRIOR = scipy.stats.norm(0, 2)
@@ -59,22 +64,22 @@ class Elsewhere(Shift):
         return {"y": params["mu"][:, None] + 2 * rng.standard_t(3, inputs["x"].shape)}
 
 
-def lesson(rng, trials):
+def distillation_set(rng, trials):
     """A data set of `Elsewhere` under the likelihood of `Shift`, its parameter on a grid."""
     x = rng.uniform(-1, 1, trials)
     y = rng.normal(0, 2) + 2 * rng.standard_t(3, trials)
     grid = np.linspace(-12, 12, 2003)
     log_likelihood = scipy.stats.norm.logpdf(y - x, grid[:, None])
-    return Lesson({"x": x, "y": y}, {"mu": grid}, log_likelihood, PRIOR.logpdf(grid))
+    return DistillationSet({"x": x, "y": y}, {"mu": grid}, log_likelihood, PRIOR.logpdf(grid))
 
 
-class Taught(Lessons):
+class Taught(DistillationSets):
     """Lessons that no file holds; the first two are for training."""
 
     def __init__(self, trials):
         self.description = {"trials": trials, "network": "Shift"}
         rng = np.random.default_rng(1)
-        self.known = [lesson(rng, trials) for _ in range(3)]
+        self.known = [distillation_set(rng, trials) for _ in range(3)]
 
     def __len__(self):
         return 3
@@ -91,7 +96,7 @@ def conjugate(moved, seen):
 
 def test_posteriors_and_predictions_along_the_trials_are_the_conjugate_ones():
     rng = np.random.default_rng(0)
-    one, order, seen = lesson(rng, 11), rng.permutation(11)[:7], np.arange(7)
+    one, order, seen = distillation_set(rng, 11), rng.permutation(11)[:7], np.arange(7)
     cumulative, log_density = one.weigh(order)
     drawn = one.params["mu"][draw_systematically(rng, cumulative, 5001)]
     moved = (one.data["y"] - one.data["x"])[order]
@@ -105,11 +110,11 @@ def test_posteriors_and_predictions_along_the_trials_are_the_conjugate_ones():
 
 @pytest.mark.parametrize(("simulator", "context"), [(Patchy(), (0, 0)), (Patchy(), (4, 4)), (Moved(), (4, 4))])
 def test_targets_are_the_buffer_and_the_model_predicts_them_from_what_they_see(simulator, context):
-    settings = Settings(batch_size=31, trials=(7, 7), context=context, redraws=5)
+    settings = BatchOptions(batch_size=31, trials=(7, 7), context=context, outcome_samples=5)
     scores = []
     for step in range(20):
-        batch = make_lesson_batch(simulator, Taught(13), settings, 0, step, TRAINING).data
-        assert not batch["told"].any() and batch["told"].shape[1] == 1
+        batch = make_distillation_batch(simulator, Taught(13), settings, 0, step, TRAINING).data
+        assert not batch["conditioned"].any() and batch["conditioned"].shape[1] == 1
         assert "visible" not in batch
         groups = [batch[name] for name in ("context", "buffer") if name in batch]
         x, y = (
@@ -122,7 +127,7 @@ def test_targets_are_the_buffer_and_the_model_predicts_them_from_what_they_see(s
             assert batch["targets"][kind] is batch["buffer"][kind]
         exact = scipy.stats.norm.logpdf(y[:, context[0] :], centre, scale)
         np.testing.assert_allclose(batch["log_density"][:, 0], exact, atol=1e-3)
-        again = batch["redrawn"]["y"][:, 0]
+        again = batch["resampled"]["y"][:, 0]
         assert again.shape == (*centre.shape, 5) and all(len(set(row)) == 5 for row in again.reshape(-1, 5))
         scores.append((again - centre[..., None]) / scale[:, None])
     independent = np.concatenate([x[..., 0].ravel() for x in scores])
@@ -131,24 +136,25 @@ def test_targets_are_the_buffer_and_the_model_predicts_them_from_what_they_see(s
 
 
 def test_lesson_batches_depend_on_seed_and_step_and_hold_out_some_lessons():
-    settings = Settings(batch_size=11, trials=(2, 7), context=(0, 5))
-    lessons = Taught(13)
+    settings = BatchOptions(batch_size=11, trials=(2, 7), context=(0, 5))
+    distillation = Taught(13)
     first, again, other = (
-        make_lesson_batch(Shift(), lessons, settings, seed, 3, TRAINING).data["redrawn"]["y"] for seed in (2, 2, 5)
+        make_distillation_batch(Shift(), distillation, settings, seed, 3, TRAINING).data["resampled"]["y"]
+        for seed in (2, 2, 5)
     )
     np.testing.assert_array_equal(first, again)
     assert first.shape != other.shape or (first != other).any()
     for stream, members in ((TRAINING, (0, 1)), (HELD_OUT, (2,))):
-        allowed = np.concatenate([lessons[index].data["y"] for index in members]).astype(np.float32)
+        allowed = np.concatenate([distillation[index].data["y"] for index in members]).astype(np.float32)
         for step in range(7):
-            batch = make_lesson_batch(Shift(), lessons, settings, 0, step, stream).data
+            batch = make_distillation_batch(Shift(), distillation, settings, 0, step, stream).data
             assert np.isin(batch["buffer"]["outcomes"]["y"], allowed).all()
 
 
 def test_a_symmetry_of_the_model_makes_other_lessons_of_each():
-    settings, lessons = Settings(batch_size=11, trials=(7, 7), context=(0, 0)), Taught(13)
+    settings, distillation = BatchOptions(batch_size=11, trials=(7, 7), context=(0, 0)), Taught(13)
     known, moved = (
-        make_lesson_batch(simulator, lessons, settings, 0, 0, TRAINING).data["buffer"]
+        make_distillation_batch(simulator, distillation, settings, 0, 0, TRAINING).data["buffer"]
         for simulator in (Shift(), Moved())
     )
     x, y = (moved[group][name] - known[group][name] for group, name in (("inputs", "x"), ("outcomes", "y")))
@@ -165,16 +171,16 @@ def test_a_symmetry_of_the_model_makes_other_lessons_of_each():
     ],
 )
 def test_a_symmetry_that_returns_something_else_is_refused(returned, message):
-    simulator, settings = Shift(), Settings(batch_size=3, trials=(5, 5), context=(0, 0))
+    simulator, settings = Shift(), BatchOptions(batch_size=3, trials=(5, 5), context=(0, 0))
     simulator.augment = lambda rng, data: returned(data)
     with pytest.raises(ValueError, match=message):
-        make_lesson_batch(simulator, Taught(7), settings, 0, 0, TRAINING)
+        make_distillation_batch(simulator, Taught(7), settings, 0, 0, TRAINING)
 
 
 def test_a_past_is_no_longer_than_a_lesson():
-    settings = Settings(batch_size=3, trials=(5, 50), context=(0, 50), no_context=0.0)
+    settings = BatchOptions(batch_size=3, trials=(5, 50), context=(0, 50), context_free_fraction=0.0)
     for step in range(11):
-        batch = make_lesson_batch(Shift(), Taught(7), settings, 0, step, TRAINING).data
+        batch = make_distillation_batch(Shift(), Taught(7), settings, 0, step, TRAINING).data
         context = batch["context"]["outcomes"]["y"].shape[-1] if "context" in batch else 0
         assert context + batch["buffer"]["outcomes"]["y"].shape[-1] <= 7
 
@@ -188,13 +194,13 @@ QUIET = {"progress": False}
 def test_prepared_posteriors_are_those_of_the_networks_likelihood(backend, tmp_path):
     pytest.importorskip(backend)
     net = network(CASE, backend, RECORD)
-    lessons = pb.prepare_lessons(net, Elsewhere(), sets=3, trials=5, out=tmp_path, **QUIET)
+    distillation = pb.prepare_distillation(net, Elsewhere(), sets=3, trials=5, out=tmp_path, **QUIET)
     # Lessons come in groups that are fitted at once.
-    assert len(lessons) == 4 and lessons.description["source"] == "Elsewhere"
+    assert len(distillation) == 4 and distillation.description["source"] == "Elsewhere"
     grid = np.linspace(*PRIOR.interval(1 - 1e-9), 801).astype(np.float32)[:, None]
-    for one in lessons:
-        told = Predictive(net, {"x": one.data["x"][None]}, params={"mu": grid}, outside="ignore")
-        by_trial = np.asarray(told.conditionals(array(backend, one.data["y"][None])), float)[:, 0]
+    for one in distillation:
+        conditioned = Predictive(net, {"x": one.data["x"][None]}, params={"mu": grid}, outside="ignore")
+        by_trial = np.asarray(conditioned.conditionals(array(backend, one.data["y"][None])), float)[:, 0]
         rows = {count: by_trial[:, :count].sum(1) + PRIOR.logpdf(grid[:, 0]) for count in (0, 2, 5)}
         rng = np.random.default_rng(0)
         # A lesson weighs the draws before each trial: one more trial, that none of these sees.
@@ -204,12 +210,14 @@ def test_prepared_posteriors_are_those_of_the_networks_likelihood(backend, tmp_p
             weight = np.exp(log_density - log_density.max())
             weight /= weight.sum()
             mean = weight @ grid[:, 0]
-            deviation = np.sqrt(weight @ (grid[:, 0] - mean) ** 2)
+            std = np.sqrt(weight @ (grid[:, 0] - mean) ** 2)
             # Hundreds of the lesson's own draws count.
-            assert abs(row.mean() - mean) < 0.25 * deviation
-            assert abs(row.std() / deviation - 1) < 0.2
-        told = Predictive(net, {"x": one.data["x"][None]}, params={"mu": one.params["mu"][:, None]}, outside="ignore")
-        exact = np.asarray(told.conditionals(array(backend, one.data["y"][None])), float)[:, 0]
+            assert abs(row.mean() - mean) < 0.25 * std
+            assert abs(row.std() / std - 1) < 0.2
+        conditioned = Predictive(
+            net, {"x": one.data["x"][None]}, params={"mu": one.params["mu"][:, None]}, outside="ignore"
+        )
+        exact = np.asarray(conditioned.conditionals(array(backend, one.data["y"][None])), float)[:, 0]
         np.testing.assert_allclose(one.log_likelihood, exact, rtol=1e-3, atol=1e-3)
 
 
@@ -220,8 +228,8 @@ def test_the_loss_of_lessons_is_that_of_the_redraws_and_the_error_of_joint_densi
     from ppl_buffer.training.loss import Loss
 
     net = network(CASE, "torch")
-    settings = Settings(batch_size=3, trials=(7, 7), context=(context, context), redraws=2)
-    batch = make_lesson_batch(Shift(), Taught(13), settings, 0, 0, TRAINING).data
+    settings = BatchOptions(batch_size=3, trials=(7, 7), context=(context, context), outcome_samples=2)
+    batch = make_distillation_batch(Shift(), Taught(13), settings, 0, 0, TRAINING).data
     x, y = batch["buffer"]["inputs"]["x"][:, 0], batch["buffer"]["outcomes"]["y"][:, 0]
     known = {kind: batch["context"][kind] for kind in ("inputs", "outcomes")} if context else {}
     known = {name: value[:, 0] for arrays in known.values() for name, value in arrays.items()} or None
@@ -238,8 +246,8 @@ def test_the_loss_of_lessons_is_that_of_the_redraws_and_the_error_of_joint_densi
     expected = sum(cost) / 2
     for position in range(7):
         for again in range(2):
-            redrawn = np.c_[y[:, :position], batch["redrawn"]["y"][:, 0, position, again]]
-            expected -= log_density(redrawn)[:, -1].mean() / 14
+            resampled = np.c_[y[:, :position], batch["resampled"]["y"][:, 0, position, again]]
+            expected -= log_density(resampled)[:, -1].mean() / 14
     assert float(Loss(net)(map_arrays(torch.as_tensor, batch))) == pytest.approx(expected, rel=1e-4)
 
 
@@ -247,7 +255,7 @@ def test_preparing_goes_on_after_a_stop_and_refuses_other_lessons(tmp_path):
     pytest.importorskip("torch")
     net = network(CASE, "torch", RECORD)
     arguments = {"sets": 7, "trials": 3, **QUIET}
-    whole = pb.prepare_lessons(net, Elsewhere(), out=tmp_path / "whole", **arguments)
+    whole = pb.prepare_distillation(net, Elsewhere(), out=tmp_path / "whole", **arguments)
 
     class Stopped(Elsewhere):
         calls = 0
@@ -259,12 +267,12 @@ def test_preparing_goes_on_after_a_stop_and_refuses_other_lessons(tmp_path):
             return super().simulate(rng, params, inputs)
 
     with pytest.raises(KeyboardInterrupt):
-        pb.prepare_lessons(net, Stopped(), out=tmp_path / "parts", **arguments)
+        pb.prepare_distillation(net, Stopped(), out=tmp_path / "parts", **arguments)
     assert len(list((tmp_path / "parts").glob("*.safetensors"))) == 4
-    again = pb.prepare_lessons(net, Elsewhere(), out=tmp_path / "parts", **arguments)
+    again = pb.prepare_distillation(net, Elsewhere(), out=tmp_path / "parts", **arguments)
     assert [path.read_bytes() for path in again.paths] == [path.read_bytes() for path in whole.paths]
     with pytest.raises(ValueError, match="out: expected an empty folder or one of the same lessons"):
-        pb.prepare_lessons(net, Elsewhere(), out=tmp_path / "parts", **{**arguments, "trials": 5})
+        pb.prepare_distillation(net, Elsewhere(), out=tmp_path / "parts", **{**arguments, "trials": 5})
 
 
 def test_preparing_refuses_what_cannot_be_taught(tmp_path):
@@ -273,29 +281,29 @@ def test_preparing_refuses_what_cannot_be_taught(tmp_path):
     ordered = Case("dependent", pb.Schema(params={"mu": pb.Real()}, outcomes={"y": pb.Real()}, ordered=True))
     arguments = {"sets": 2, "trials": 3, "out": tmp_path, **QUIET}
     with pytest.raises(ValueError, match="net: expected a network whose trials are independent given parameters"):
-        pb.prepare_lessons(network(ordered, "torch"), Elsewhere(), **arguments)
+        pb.prepare_distillation(network(ordered, "torch"), Elsewhere(), **arguments)
     with pytest.raises(ValueError, match="net: expected a record that knows the prior of every parameter, but not of"):
-        pb.prepare_lessons(network(CASE, "torch"), Elsewhere(), **arguments)
+        pb.prepare_distillation(network(CASE, "torch"), Elsewhere(), **arguments)
     with pytest.raises(ValueError, match="source: expected the network's schema"):
-        pb.prepare_lessons(net, pb.simulators.DriftDiffusion(), **arguments)
+        pb.prepare_distillation(net, pb.simulators.DriftDiffusion(), **arguments)
     for name, value in (("sets", 1), ("trials", 0), ("seed", -1)):
         with pytest.raises(ValueError, match=f"{name}: expected an integer of at least"):
-            pb.prepare_lessons(net, Elsewhere(), **{**arguments, name: value})
-    with pytest.raises(ValueError, match="lessons: expected a folder that prepare_lessons wrote"):
-        Lessons(tmp_path / "nothing")
+            pb.prepare_distillation(net, Elsewhere(), **{**arguments, name: value})
+    with pytest.raises(ValueError, match="lessons: expected a folder that prepare_distillation wrote"):
+        DistillationSets(tmp_path / "nothing")
     (tmp_path / "lessons.json").write_text(json.dumps({"trials": 3}))
     with pytest.raises(ValueError, match="lessons: expected at least two"):
-        Lessons(tmp_path)
+        DistillationSets(tmp_path)
 
 
 def test_training_uses_lessons_for_their_share_and_goes_on(tmp_path):
     pytest.importorskip("torch")
     net = network(CASE, "torch", RECORD)
-    folder = tmp_path / "lessons"
-    pb.prepare_lessons(net, Elsewhere(), sets=5, trials=7, out=folder, **QUIET)
+    folder = tmp_path / "distillation"
+    pb.prepare_distillation(net, Elsewhere(), sets=5, trials=7, out=folder, **QUIET)
     arguments = {
-        "steps": 8, "batch_size": 5, "trials": (3, 7), "context": (0, 3), "redraws": 3, "held_out": 11,
-        "evaluate_every": 4, "workers": 0, "lessons": folder, "lessons_share": 0.4, **QUIET,
+        "steps": 8, "batch_size": 5, "trials": (3, 7), "context": (0, 3), "outcome_samples": 3, "held_out": 11,
+        "evaluate_every": 4, "workers": 0, "distillation": folder, "distillation_share": 0.4, **QUIET,
     }  # fmt: skip
     whole = pb.train(Shift(), CASE.config, out=tmp_path / "whole", **arguments)
     with pytest.warns(UserWarning, match="training stopped after"):
@@ -303,13 +311,13 @@ def test_training_uses_lessons_for_their_share_and_goes_on(tmp_path):
     parts = pb.train(Shift(), CASE.config, out=tmp_path / "parts", **arguments)
     for name, weight in whole.weights.items():
         np.testing.assert_array_equal(weight, parts.weights[name])
-    described = whole.record.provenance["lessons"]
+    described = whole.record.provenance["distillation"]
     assert described["sets"] == 8 and described["share"] == 0.4 and described["source"] == "Elsewhere"
-    plain = pb.train(Shift(), CASE.config, out=tmp_path / "plain", **{**arguments, "lessons": None})
-    assert "lessons" not in plain.record.provenance
+    plain = pb.train(Shift(), CASE.config, out=tmp_path / "plain", **{**arguments, "distillation": None})
+    assert "distillation" not in plain.record.provenance
     assert any((weight != plain.weights[name]).any() for name, weight in whole.weights.items())
-    with pytest.raises(ValueError, match=r"lessons_share: expected a number in \(0, 1\), got 1.0"):
-        pb.train(Shift(), CASE.config, out=tmp_path / "bad", **{**arguments, "lessons_share": 1.0})
+    with pytest.raises(ValueError, match=r"distillation_share: expected a number in \(0, 1\), got 1.0"):
+        pb.train(Shift(), CASE.config, out=tmp_path / "bad", **{**arguments, "distillation_share": 1.0})
     other = pb.simulators.MultisensoryCausalInference()
     with pytest.raises(ValueError, match=r"lessons: expected those of a network of 'Multi.*', got those of .* 'Shift'"):
         pb.train(other, CASE.config, out=tmp_path / "bad", **arguments)
@@ -317,18 +325,18 @@ def test_training_uses_lessons_for_their_share_and_goes_on(tmp_path):
 
 def test_simulated_batches_are_those_of_a_run_without_lessons(tmp_path):
     pytest.importorskip("torch")
-    from ppl_buffer.training.trainer import Plan
+    from ppl_buffer.training.trainer import TrainingPlan
 
-    settings = Settings(batch_size=5, trials=(3, 7), context=(0, 3))
-    plan = Plan(
+    settings = BatchOptions(batch_size=5, trials=(3, 7), context=(0, 3))
+    plan = TrainingPlan(
         simulator=Shift(), config=CASE.config, settings=settings, steps=9, seed=4, out=tmp_path, learning_rate=1e-3,
         warmup=0, weight_decay=0.0, optimizer="adamw", held_out=1, evaluate_every=1, workers=0, progress=False,
-        minutes=None, lessons=Taught(13), lessons_share=0.4,
+        minutes=None, distillation=Taught(13), distillation_share=0.4,
     )  # fmt: skip
     simulated = 0
     for step in range(200):
         batch, plain = plan.batch(step).data, make_batch(Shift(), settings, 4, step).data
-        if batch["told"].any():
+        if batch["conditioned"].any():
             simulated += 1
             np.testing.assert_array_equal(batch["targets"]["outcomes"]["y"], plain["targets"]["outcomes"]["y"])
     assert scipy.stats.binomtest(simulated, 200, 0.6).pvalue > 1e-3

@@ -22,13 +22,13 @@ from ppl_buffer.network.torch import heads
 from ppl_buffer.network.torch.network import Cache, Network, encode, encode_params, extend, predict, prepare
 from ppl_buffer.predictive import Predictive
 from ppl_buffer.training import batches, standardization
-from ppl_buffer.training.batches import HELD_OUT, Settings, make_batch, map_arrays
-from ppl_buffer.training.draws import Counts
+from ppl_buffer.training.batches import HELD_OUT, BatchOptions, make_batch, map_arrays
+from ppl_buffer.training.draws import RejectionCounts
 from ppl_buffer.training.loop import _loader, _start, train
 from ppl_buffer.training.loss import Loss
-from ppl_buffer.training.trainer import Plan, learning_rate_at
+from ppl_buffer.training.trainer import TrainingPlan, learning_rate_at
 
-TINY = pb.Config(width=12, depth=2, heads=3, mlp=14, components=5, param_depth=1, counters=2)
+TINY = pb.Config(width=12, depth=2, heads=3, mlp=14, components=5, param_depth=1, contextual_positions=2)
 
 
 class Shift:
@@ -61,7 +61,7 @@ class ChoiceTime:
         feedback={"reward": pb.Real()},
         ordered=True,
     )
-    special_values = {"a": 0.0}
+    atoms = {"a": 0.0}
 
     def prior(self, rng, size):
         return {"a": rng.uniform(0.2, 0.9, size), "b": rng.lognormal(0, 0.3, size)}
@@ -165,7 +165,7 @@ def same_batches(first, second):
 
 @pytest.mark.parametrize("simulator", [Shift(), ChoiceTime()])
 def test_batch_depends_on_seed_and_step_alone(simulator):
-    settings = Settings(batch_size=5, trials=(2, 11), context=(0, 3))
+    settings = BatchOptions(batch_size=5, trials=(2, 11), context=(0, 3))
     forward = [make_batch(simulator, settings, 3, step).data for step in range(4)]
     np.random.default_rng(0).random(7)
     backward = [make_batch(simulator, settings, 3, step).data for step in reversed(range(4))][::-1]
@@ -182,8 +182,8 @@ def test_batch_depends_on_seed_and_step_alone(simulator):
 @pytest.mark.parametrize("workers", [0, 1, 2])
 @pytest.mark.parametrize("processes", [1, 2])
 def test_workers_and_processes_make_the_same_batches(workers, processes, tmp_path):
-    settings = Settings(batch_size=5, trials=(2, 11))
-    plan = Plan(ChoiceTime(), TINY, settings, 5, 1, tmp_path, 1e-3, 0, 0.0, "adamw", 1, 1, workers, False, None)
+    settings = BatchOptions(batch_size=5, trials=(2, 11))
+    plan = TrainingPlan(ChoiceTime(), TINY, settings, 5, 1, tmp_path, 1e-3, 0, 0.0, "adamw", 1, 1, workers, False, None)
     shares = [list(_start(_loader(plan, 2, rank, processes))) for rank in range(processes)]
     for index, step in enumerate(range(2, 5)):
         expected = make_batch(ChoiceTime(), settings, 1, step)
@@ -197,13 +197,13 @@ def test_workers_and_processes_make_the_same_batches(workers, processes, tmp_pat
 
 
 def test_shapes_ranges_and_constant_work():
-    settings = Settings(batch_size=20, trials=(5, 50), context=(0, 3), told_sets=3)
+    settings = BatchOptions(batch_size=20, trials=(5, 50), context=(0, 3), condition_masks=3)
     lengths = []
     for step in range(60):
         batch = make_batch(ChoiceTime(), settings, 0, step).data
         size, one, trials = batch["buffer"]["outcomes"]["rt"].shape
         assert one == 1 and 5 <= trials <= 50
-        assert batch["told"].shape == (size, 3, 2) and batch["params"]["a"].shape == (size,)
+        assert batch["conditioned"].shape == (size, 3, 2) and batch["params"]["a"].shape == (size,)
         assert "context" not in batch and "visible" not in batch
         assert abs(size * trials - 20 * math.sqrt(250)) <= trials / 2 + 1
         lengths.append(trials)
@@ -218,17 +218,19 @@ def test_context_buffer_and_targets_are_disjoint_and_prefixes_uniform():
         def simulate(self, rng, params, inputs, trials):
             return {"y": np.broadcast_to(np.arange(trials), (len(params["mu"]), trials))}
 
-    settings = Settings(batch_size=7, trials=(5, 5), context=(0, 4), told_sets=2)
+    settings = BatchOptions(batch_size=7, trials=(5, 5), context=(0, 4), condition_masks=2)
     contexts, visibles = [], {True: [], False: []}
     for step in range(160):
         batch = make_batch(Numbered(), settings, 0, step).data
-        context = batch["context"]["outcomes"]["y"] if "context" in batch else np.zeros((len(batch["told"]), 1, 0))
+        context = (
+            batch["context"]["outcomes"]["y"] if "context" in batch else np.zeros((len(batch["conditioned"]), 1, 0))
+        )
         parts = [context, batch["buffer"]["outcomes"]["y"], batch["targets"]["outcomes"]["y"]]
         together = np.sort(np.concatenate(parts, -1)[:, 0])
         np.testing.assert_array_equal(together, np.broadcast_to(np.arange(together.shape[1]), together.shape))
         contexts.append(context.shape[-1])
-        assert (batch["visible"][batch["told"].all(-1)] == 0).all()
-        visibles[contexts[-1] > 0].append(batch["visible"][~batch["told"].all(-1)].ravel())
+        assert (batch["visible"][batch["conditioned"].all(-1)] == 0).all()
+        visibles[contexts[-1] > 0].append(batch["visible"][~batch["conditioned"].all(-1)].ravel())
     assert set(contexts) == {0, 1, 2, 3, 4}
     # Half of the targets see the context alone; without one, each prefix that a density in one pass has.
     for has_context, expected in ((True, [0.5, *[0.1] * 5]), (False, [*[0.2] * 5, 0])):
@@ -239,12 +241,12 @@ def test_context_buffer_and_targets_are_disjoint_and_prefixes_uniform():
 
 def test_contexts_are_log_uniform():
     for least, greatest, share in ((0, 100, 0.25), (0, 50, 0.7), (4, 400, 0.7)):
-        settings = Settings(batch_size=9, trials=(3, 3), context=(least, greatest), no_context=share)
+        settings = BatchOptions(batch_size=9, trials=(3, 3), context=(least, greatest), context_free_fraction=share)
         sizes, work = [], []
         for step in range(400):
             batch = make_batch(Shift(), settings, 1, step).data
             sizes.append(batch["context"]["outcomes"]["y"].shape[-1] if "context" in batch else 0)
-            work.append(len(batch["told"]) * (3 + sizes[-1]))
+            work.append(len(batch["conditioned"]) * (3 + sizes[-1]))
         sizes = np.array(sizes)
         # The share without a context, if that is in the range; the others up to and above the geometric mean alike.
         none = (sizes == 0).mean()
@@ -258,10 +260,12 @@ def test_contexts_are_log_uniform():
 
 @pytest.mark.parametrize("simulator", [Shift(), pb.simulators.RLDriftDiffusion(), pb.simulators.DriftDiffusion()])
 def test_redraws_change_nothing_else(simulator):
-    once, often = (Settings(batch_size=5, trials=(2, 11), context=(0, 3), redraws=count) for count in (1, 4))
+    once, often = (
+        BatchOptions(batch_size=5, trials=(2, 11), context=(0, 3), outcome_samples=count) for count in (1, 4)
+    )
     for step in range(3):
         plain, batch = (make_batch(simulator, settings, 2, step).data for settings in (once, often))
-        again = batch.pop("redrawn")
+        again = batch.pop("resampled")
         same_batches(plain, batch)
         outcomes = batch["targets"]["outcomes"]
         assert list(again) == list(simulator.schema.outcomes)
@@ -289,40 +293,43 @@ def test_redraws_have_the_parameters_of_their_data_set_and_the_inputs_of_their_t
             y = params["mu"][:, None] + inputs["x"]
             return {"y": np.where((rng.random(y.shape) < 0.25) & (self.calls > 1), np.nan, y + self.calls - 1)}
 
-    batch = make_batch(Sum(), Settings(batch_size=7, trials=(5, 5), context=(3, 3), redraws=41), 0, 0).data
+    batch = make_batch(Sum(), BatchOptions(batch_size=7, trials=(5, 5), context=(3, 3), outcome_samples=41), 0, 0).data
     expected = batch["params"]["mu"][:, None, None] + batch["targets"]["inputs"]["x"]
     np.testing.assert_allclose(batch["targets"]["outcomes"]["y"], expected, rtol=1e-6)
-    surplus = batch["redrawn"]["y"] - expected[..., None]
+    surplus = batch["resampled"]["y"] - expected[..., None]
     # Drawn by the second call, or where that is not legal, the target's own outcome.
     assert (np.isclose(surplus, 1, atol=1e-5) | np.isclose(surplus, 0, atol=1e-5)).all()
     assert abs(surplus.mean() - 0.75) < 0.06
 
 
 def test_redraws_need_independent_trials_or_a_method(tmp_path):
-    with pytest.raises(ValueError, match="redraws: expected 1, or a simulator with a method redraw, since trials of C"):
-        train(ChoiceTime(), TINY, steps=2, out=tmp_path, redraws=2, **SMALL)
-    wrong = type("Wrong", (pb.simulators.RLDriftDiffusion,), {"redraw": lambda self, *_: {"choice": 1}})
+    with pytest.raises(
+        ValueError,
+        match="outcome_samples: expected 1, or a simulator with a method resample_outcomes, since trials of C",
+    ):
+        train(ChoiceTime(), TINY, steps=2, out=tmp_path, outcome_samples=2, **SMALL)
+    wrong = type("Wrong", (pb.simulators.RLDriftDiffusion,), {"resample_outcomes": lambda self, *_: {"choice": 1}})
     with pytest.raises(ValueError, match=r"simulator.redraw: expected \['choice', 'rt'\], got \['choice'\]"):
-        train(wrong(), TINY, steps=2, out=tmp_path, redraws=2, **SMALL)
+        train(wrong(), TINY, steps=2, out=tmp_path, outcome_samples=2, **SMALL)
 
 
 def test_told_sets():
-    told = batches.told_sets(np.random.default_rng(0), 20_011, 3, 2)
-    assert told[:, 0].all()
+    conditioned = batches.condition_masks(np.random.default_rng(0), 20_011, 3, 2)
+    assert conditioned[:, 0].all()
     for index in (1, 2):
-        nothing, both = ~told[:, index].any(-1), told[:, index].all(-1)
+        nothing, both = ~conditioned[:, index].any(-1), conditioned[:, index].all(-1)
         assert abs(nothing.mean() - (0.35 + 0.65 / 4)) < 0.02
         assert abs(both.mean() - 0.65 / 4) < 0.02
-    told = batches.told_sets(np.random.default_rng(0), 20_011, 2, 3, [False, True, False])
-    only_special = (told[:, 1] == [False, True, False]).all(-1)
-    assert told[:, 0].all()
+    conditioned = batches.condition_masks(np.random.default_rng(0), 20_011, 2, 3, [False, True, False])
+    only_special = (conditioned[:, 1] == [False, True, False]).all(-1)
+    assert conditioned[:, 0].all()
     assert abs(only_special.mean() - (0.25 + 0.4 / 8)) < 0.02
 
 
 def test_special_value_only_where_it_is_told():
-    settings = Settings(batch_size=400, trials=(2, 2))
+    settings = BatchOptions(batch_size=400, trials=(2, 2))
     batch = make_batch(ChoiceTime(), settings, 0, 0).data
-    special, always_told = batch["params"]["a"] == 0, batch["told"][:, :, 0].all(1)
+    special, always_told = batch["params"]["a"] == 0, batch["conditioned"][:, :, 0].all(1)
     assert not special[~always_told].any()
     assert 0.35 < special[always_told].mean() < 0.65
 
@@ -334,47 +341,51 @@ def test_half_of_the_training_batches_tell_all_where_told_parameters_have_a_dist
         def prior(self, rng, size):
             return {"mu": rng.normal(0, 2, size), "nu": rng.normal(0, 1, size)}
 
-        def told_prior(self, rng, size):
+        def proposal(self, rng, size):
             return {"mu": rng.uniform(5, 7, size), "nu": rng.uniform(-3, -2, size)}
 
-    settings = Settings(batch_size=11, trials=(2, 5), context=(0, 3), told_sets=3)
+    settings = BatchOptions(batch_size=11, trials=(2, 5), context=(0, 3), condition_masks=3)
     found = []
     for step in range(200):
         batch = make_batch(Two(), settings, 3, step).data
-        told, mu = batch["told"], batch["params"]["mu"]
+        conditioned, mu = batch["conditioned"], batch["params"]["mu"]
         apart = batch["params"]["nu"] < -1.9
-        found.append(told.shape[1] == 1)
+        found.append(conditioned.shape[1] == 1)
         if found[-1]:
-            assert told.all() and ((5 <= mu) & (mu <= 7)).all() and apart.all()
+            assert conditioned.all() and ((5 <= mu) & (mu <= 7)).all() and apart.all()
             # An outcome is given its own parameters.
             assert abs(batch["targets"]["outcomes"]["y"].mean() - 6) < 2
         else:
-            assert told.shape[1] == 3 and not told.all() and not (((5 <= mu) & (mu <= 7)).all() and apart.all())
+            assert (
+                conditioned.shape[1] == 3
+                and not conditioned.all()
+                and not (((5 <= mu) & (mu <= 7)).all() and apart.all())
+            )
     assert abs(np.mean(found) - 0.5) < 0.12
     # What is held out is of the prior alone.
-    assert all(make_batch(Two(), settings, 3, step, HELD_OUT).data["told"].shape[1] == 3 for step in range(20))
-    broken = type("Broken", (Two,), {"told_prior": lambda self, rng, size: {"mu": np.zeros(size)}})
-    with pytest.raises(ValueError, match=r"simulator.told_prior: expected \['mu', 'nu'\], got \['mu'\]"):
+    assert all(make_batch(Two(), settings, 3, step, HELD_OUT).data["conditioned"].shape[1] == 3 for step in range(20))
+    broken = type("Broken", (Two,), {"proposal": lambda self, rng, size: {"mu": np.zeros(size)}})
+    with pytest.raises(ValueError, match=r"simulator.proposal: expected \['mu', 'nu'\], got \['mu'\]"):
         for step in range(9):
             make_batch(broken(), settings, 3, step)
 
 
 def test_batches_hold_the_density_that_the_simulator_knows():
     class Often(Known):
-        def told_prior(self, rng, size):
+        def proposal(self, rng, size):
             return {"mu": rng.uniform(5, 7, size)}
 
-    without = Settings(batch_size=11, trials=(2, 5), context=(0, 3), redraws=4)
-    settings = replace(without, known_density=True)
+    without = BatchOptions(batch_size=11, trials=(2, 5), context=(0, 3), outcome_samples=4)
+    settings = replace(without, use_log_likelihood=True)
     kinds = set()
     for step in range(20):
         batch = make_batch(Often(), settings, 3, step).data
         y, mu = batch["targets"]["outcomes"]["y"], batch["params"]["mu"][:, None, None]
-        np.testing.assert_allclose(batch["told_log_density"], stats.norm.logpdf(y, mu), rtol=2e-6)
+        np.testing.assert_allclose(batch["conditioned_log_likelihood"], stats.norm.logpdf(y, mu), rtol=2e-6)
         # Where nothing is hidden no outcome is drawn again: the density has no noise.
-        kinds.add((batch["told"].shape[1], "redrawn" in batch))
+        kinds.add((batch["conditioned"].shape[1], "resampled" in batch))
         for data in (make_batch(Often(), settings, 3, step, HELD_OUT).data, make_batch(Often(), without, 3, step).data):
-            assert "told_log_density" not in data and "redrawn" in data
+            assert "conditioned_log_likelihood" not in data and "resampled" in data
     assert kinds == {(1, False), (2, True)}
 
 
@@ -389,7 +400,9 @@ def test_a_density_that_does_not_fit_is_refused(change, message):
     broken = type("Broken", (Known,), {"log_density": lambda self, *given: change(Known.log_density(self, *given))})
     with pytest.raises(ValueError, match=message):
         for step in range(9):
-            make_batch(broken(), Settings(batch_size=7, trials=(3, 5), context=(0, 3), known_density=True), 3, step)
+            make_batch(
+                broken(), BatchOptions(batch_size=7, trials=(3, 5), context=(0, 3), use_log_likelihood=True), 3, step
+            )
 
 
 def test_redrawn_data_sets_keep_their_told_sets():
@@ -401,10 +414,10 @@ def test_redrawn_data_sets_keep_their_told_sets():
             data["rt"][rng.random(len(data["rt"])) < 0.45] = -1.0
             return data, probabilities
 
-    batch = make_batch(Fussy(), Settings(batch_size=400, trials=(2, 2)), 0, 0)
+    batch = make_batch(Fussy(), BatchOptions(batch_size=400, trials=(2, 2)), 0, 0)
     assert len(batch.data["params"]["a"]) == 400
     assert (batch.data["targets"]["outcomes"]["rt"] > 0).all()
-    special, always_told = batch.data["params"]["a"] == 0, batch.data["told"][:, :, 0].all(1)
+    special, always_told = batch.data["params"]["a"] == 0, batch.data["conditioned"][:, :, 0].all(1)
     assert special.any() and not special[~always_told].any()
     assert batch.counts.drawn == 400 + batch.counts.dropped and set(batch.counts.variables) == {"rt"}
 
@@ -459,7 +472,7 @@ def test_wrong_returns_are_refused_by_method(simulator, message, tmp_path):
             {"priors": {"a": pb.Prior("Normal", {"loc": 0.0, "scale": 1.0}, relative_to="b")}},
             r"simulator.priors\['a'\]: expected a prior relative to an earlier parameter that has a prior, .* got 'b'",
         ),
-        ({"special_values": {"b": 0.0}}, r"simulator.special_values\['b'\]: expected a number above 0, got 0.0"),
+        ({"atoms": {"b": 0.0}}, r"simulator.atoms\['b'\]: expected a number above 0, got 0.0"),
     ],
 )
 def test_wrong_members_are_refused(members, message, tmp_path):
@@ -476,10 +489,10 @@ def test_wrong_members_are_refused(members, message, tmp_path):
         ({"trials": (7, 3)}, r"trials: expected \(least, greatest\), integers of at least 1, got \(7, 3\)"),
         ({"trials": 7}, r"trials: expected \(least, greatest\)"),
         ({"context": (-1, 3)}, r"context: expected \(least, greatest\), integers of at least 0"),
-        ({"told_sets": 0}, "told_sets: expected an integer of at least 1, got 0"),
-        ({"redraws": 0}, "redraws: expected an integer of at least 1, got 0"),
-        ({"told_weight": 1.0}, r"told_weight: expected a number in \(0, 1\) or None, got 1.0"),
-        ({"no_context": 1.5}, "no_context: expected a share from 0 to 1, got 1.5"),
+        ({"condition_masks": 0}, "condition_masks: expected an integer of at least 1, got 0"),
+        ({"outcome_samples": 0}, "outcome_samples: expected an integer of at least 1, got 0"),
+        ({"likelihood_weight": 1.0}, r"likelihood_weight: expected a number in \(0, 1\) or None, got 1.0"),
+        ({"context_free_fraction": 1.5}, "context_free_fraction: expected a share from 0 to 1, got 1.5"),
         ({"learning_rate": 0.0}, "learning_rate: expected a number above 0, got 0.0"),
         ({"weight_decay": -1.0}, "weight_decay: expected a number of at least 0, got -1.0"),
         ({"accelerator": "tpu"}, "accelerator: expected 'auto', 'cpu' or 'cuda', got 'tpu'"),
@@ -536,10 +549,10 @@ def test_failures_that_begin_later_stop_training(tmp_path):
 
 
 def test_few_data_sets_decide_nothing():
-    Counts(drawn=199, dropped=100).check()
-    Counts(drawn=200, dropped=10).check()
+    RejectionCounts(drawn=199, dropped=100).check()
+    RejectionCounts(drawn=200, dropped=10).check()
     with pytest.raises(ValueError, match="11 of 200"):
-        Counts(drawn=200, dropped=11).check()
+        RejectionCounts(drawn=200, dropped=11).check()
 
 
 # --- the loss --------------------------------------------------------------------------------------------------------
@@ -559,16 +572,16 @@ def test_ordered_loss_is_that_of_one_trial_at_a_time():
 
     simulator = Plain()
     net = network(simulator)
-    batch = make_batch(simulator, Settings(batch_size=5, trials=(4, 4)), 0, 0)
+    batch = make_batch(simulator, BatchOptions(batch_size=5, trials=(4, 4)), 0, 0)
     data = tensors(batch)
     terms = []
     with torch.no_grad():
-        for b in range(len(batch.data["told"])):
-            for told in batch.data["told"][b]:
+        for b in range(len(batch.data["conditioned"])):
+            for conditioned in batch.data["conditioned"][b]:
                 # Only what is told is given at all.
                 params = {
                     name: data["params"][name][b].reshape(1, 1)
-                    for name, known in zip(simulator.schema.params, told, strict=True)
+                    for name, known in zip(simulator.schema.params, conditioned, strict=True)
                     if known
                 }
                 one = {kind: {name: x[b : b + 1] for name, x in v.items()} for kind, v in data["buffer"].items()}
@@ -586,17 +599,17 @@ def test_ordered_loss_is_that_of_one_trial_at_a_time():
 def test_exchangeable_loss_is_that_of_one_target_at_a_time():
     simulator = Shift()
     net = network(simulator)
-    settings = Settings(batch_size=5, trials=(3, 3), context=(2, 2))
+    settings = BatchOptions(batch_size=5, trials=(3, 3), context=(2, 2))
     data = tensors(make_batch(simulator, settings, 0, 1))
     terms = []
     with torch.no_grad():
-        for b, sets in enumerate(data["told"]):
+        for b, sets in enumerate(data["conditioned"]):
             one = {
                 part: {kind: {name: x[b : b + 1] for name, x in v.items()} for kind, v in data[part].items()}
                 for part in ("context", "buffer", "targets")
             }
-            for r, told in enumerate(sets):
-                params = {"mu": data["params"]["mu"][b].reshape(1, 1)} if told[0] else {}
+            for r, conditioned in enumerate(sets):
+                params = {"mu": data["params"]["mu"][b].reshape(1, 1)} if conditioned[0] else {}
                 for m in range(3):
                     k = int(data["visible"][b, r, m])
                     cache = encode(net, one["context"], torch.ones(1, 1, 2, dtype=torch.bool))
@@ -612,7 +625,7 @@ def test_exchangeable_loss_is_that_of_one_target_at_a_time():
 def test_certain_probabilities_are_the_drawn_category():
     simulator = ChoiceTime()
     net = network(simulator)
-    data = tensors(make_batch(simulator, Settings(batch_size=5, trials=(4, 4)), 0, 0))
+    data = tensors(make_batch(simulator, BatchOptions(batch_size=5, trials=(4, 4)), 0, 0))
     soft = loss_of(net, data)
     data["probabilities"] = torch.nn.functional.one_hot(data["targets"]["outcomes"]["choice"].long(), 2).float()
     certain = loss_of(net, data)
@@ -630,32 +643,34 @@ def test_learning_rate():
 
 @pytest.mark.parametrize("simulator", [Shift(), pb.simulators.RLDriftDiffusion()])
 def test_loss_of_redraws_is_the_mean_over_them(simulator):
-    settings = Settings(batch_size=3, trials=(5, 7), context=(0, 2), redraws=4)
+    settings = BatchOptions(batch_size=3, trials=(5, 7), context=(0, 2), outcome_samples=4)
     for step in range(2):
         data = tensors(make_batch(simulator, settings, 1, step, HELD_OUT))
         net = Network(simulator.schema, TINY, standardization.standardize(simulator, settings)[0], seed=1)
-        again = data.pop("redrawn")
+        again = data.pop("resampled")
         losses = [loss_of(net, data)]
         for index in range(3):
             targets = {**data["targets"], "outcomes": {name: x[..., index] for name, x in again.items()}}
             losses.append(loss_of(net, {**data, "targets": targets}))
         assert max(losses) - min(losses) > 1e-3
-        assert loss_of(net, {**data, "redrawn": again}) == pytest.approx(np.mean(losses), rel=1e-5)
+        assert loss_of(net, {**data, "resampled": again}) == pytest.approx(np.mean(losses), rel=1e-5)
 
 
 def test_redraws_lessen_the_noise_of_the_gradient():
     class Same(pb.simulators.DriftDiffusion):
         """Where the parameters never change, all noise is that of the outcomes."""
 
-        special_values = None
+        atoms = None
 
         def prior(self, rng, size):
             return {name: np.full(size, 0.7) for name in self.priors}
 
     simulator = Same()
     noise = []
-    for redraws in (1, 8):
-        settings = Settings(batch_size=4, trials=(7, 7), context=(0, 0), told_sets=1, redraws=redraws)
+    for outcome_samples in (1, 8):
+        settings = BatchOptions(
+            batch_size=4, trials=(7, 7), context=(0, 0), condition_masks=1, outcome_samples=outcome_samples
+        )
         net = Network(
             simulator.schema, TINY, standardization.standardize(simulator, settings)[0], seed=1
         ).requires_grad_(True)
@@ -670,14 +685,14 @@ def test_redraws_lessen_the_noise_of_the_gradient():
 
 def test_told_weight_weighs_the_set_that_tells_all():
     simulator = ChoiceTime()
-    settings = Settings(batch_size=5, trials=(5, 7), told_sets=3)
+    settings = BatchOptions(batch_size=5, trials=(5, 7), condition_masks=3)
     data = tensors(make_batch(simulator, settings, 1, 0))
     net = Network(simulator.schema, TINY, standardization.standardize(simulator, settings)[0], seed=1)
-    parts = [loss_of(net, {**data, "told": data["told"][:, index : index + 1]}) for index in range(3)]
+    parts = [loss_of(net, {**data, "conditioned": data["conditioned"][:, index : index + 1]}) for index in range(3)]
     assert loss_of(net, data) == pytest.approx(np.mean(parts), rel=1e-6)
     with torch.no_grad():
         found = float(Loss(net, 0.9)(data))
-        alone = float(Loss(net, 0.9)({**data, "told": data["told"][:, :1]}))
+        alone = float(Loss(net, 0.9)({**data, "conditioned": data["conditioned"][:, :1]}))
     assert found == pytest.approx(0.9 * parts[0] + 0.05 * (parts[1] + parts[2]), rel=1e-6)
     assert alone == pytest.approx(parts[0], rel=1e-6)
 
@@ -695,14 +710,14 @@ def exact_loss(batches):
         context = data["context"]["outcomes"]["y"] if "context" in data else none
         buffer = data["buffer"]["outcomes"]["y"]
         sums = np.concatenate([np.zeros((len(y), 1, 1)), buffer.cumsum(-1)], -1)
-        visible = np.broadcast_to(data["visible"], (*data["told"].shape[:2], y.shape[-1]))
+        visible = np.broadcast_to(data["visible"], (*data["conditioned"].shape[:2], y.shape[-1]))
         seen = np.take_along_axis(np.broadcast_to(sums, (*visible.shape[:2], sums.shape[-1])), visible, -1)
         seen = seen + context.sum(-1, keepdims=True)
         count = visible + context.shape[-1]
         precision = 1 / 4 + count
-        told = data["told"]
-        mean = np.where(told, data["params"]["mu"][:, None, None], seen / precision)
-        variance = np.where(told, 1.0, 1 + 1 / precision)
+        conditioned = data["conditioned"]
+        mean = np.where(conditioned, data["params"]["mu"][:, None, None], seen / precision)
+        variance = np.where(conditioned, 1.0, 1 + 1 / precision)
         terms.append((0.5 * np.log(2 * np.pi * variance) + 0.5 * (y - mean) ** 2 / variance).ravel())
     return np.concatenate(terms).mean()
 
@@ -710,12 +725,12 @@ def exact_loss(batches):
 def test_loss_where_all_is_told_is_the_error_of_the_known_density():
     scales = {"a": (0.1, 1.1), "b": (0.0, 1.0), "rt": (0.2, 0.7), "rt - b": (0.1, 0.8), "reward": (0.1, 0.9)}
     net = Network(ChoiceTime.schema, TINY, scales, seed=2)
-    data = tensors(make_batch(ChoiceTime(), Settings(batch_size=7, trials=(5, 5), told_sets=3), 1, 0))
+    data = tensors(make_batch(ChoiceTime(), BatchOptions(batch_size=7, trials=(5, 5), condition_masks=3), 1, 0))
     with torch.no_grad():
-        told_alone = {**data, "told": data["told"][:, :1]}
+        told_alone = {**data, "conditioned": data["conditioned"][:, :1]}
         told_alone.pop("probabilities")
         rows = []
-        for row in range(len(data["told"])):
+        for row in range(len(data["conditioned"])):
             one = map_arrays(lambda x, row=row: x[row : row + 1], told_alone)
             # The mean of the first n trials gives the conditionals.
             totals = [0.0]
@@ -727,13 +742,13 @@ def test_loss_where_all_is_told_is_the_error_of_the_known_density():
         own = np.array(rows)
         shift = np.array([0.3, -0.1, 0.2, 0.05, -0.7])
         truth = torch.as_tensor((own - shift).astype(np.float32))[:, None]
-        known = {**data, "told_log_density": truth}
+        known = {**data, "conditioned_log_likelihood": truth}
         found = float(Loss(net, 0.9)(known))
         hidden = float(Loss(net, 0.0)(data))
         without_error = float(Loss(net, 0.0)(known))
         truth = truth.clone()
         truth[:, :, 2:] = -math.inf
-        partly = float(Loss(net, 1.0)({**data, "told_log_density": truth}))
+        partly = float(Loss(net, 1.0)({**data, "conditioned_log_likelihood": truth}))
         mean_of_all = float(Loss(net)(known))
 
     def huber(x):
@@ -758,14 +773,14 @@ def test_a_known_density_is_learnt_faster_than_draws(tmp_path):
     settings = {"batch_size": 32, "trials": (7, 13), "held_out": 16, "evaluate_every": 200, "progress": False}
     settings |= {"steps": 400, "learning_rate": 5e-3, "seed": 3, "workers": 0}
     for known in (False, True):
-        net = train(Known(), TINY, out=tmp_path / f"known {known}", known_density=known, **settings)
+        net = train(Known(), TINY, out=tmp_path / f"known {known}", use_log_likelihood=known, **settings)
         with torch.no_grad():
-            told = Predictive(net, {}, trials=7, params={"mu": mu[:, 0]}).conditionals(torch.as_tensor(y))
-        errors.append(np.sqrt(np.mean((told.numpy() - stats.norm.logpdf(y, mu)) ** 2)))
-        assert net.record.provenance["known_density"] is known
+            conditioned = Predictive(net, {}, trials=7, params={"mu": mu[:, 0]}).conditionals(torch.as_tensor(y))
+        errors.append(np.sqrt(np.mean((conditioned.numpy() - stats.norm.logpdf(y, mu)) ** 2)))
+        assert net.record.provenance["use_log_likelihood"] is known
     assert errors[1] < 0.8 * errors[0]
-    with pytest.raises(ValueError, match="known_density: expected False, or a simulator .*, got True with Shift"):
-        train(Shift(), TINY, out=tmp_path / "unknown", known_density=True, **settings)
+    with pytest.raises(ValueError, match="use_log_likelihood: expected False, or a simulator .*, got True with Shift"):
+        train(Shift(), TINY, out=tmp_path / "unknown", use_log_likelihood=True, **settings)
 
 
 def test_exchangeable_training_reaches_the_exact_density(tmp_path):
@@ -780,9 +795,11 @@ def test_exchangeable_training_reaches_the_exact_density(tmp_path):
         **{**SMALL, **settings, "evaluate_every": 100},
         learning_rate=1e-2,
     )
-    batches = [make_batch(Shift(), Settings(**settings), 99, step, HELD_OUT) for step in range(40)]
+    batches = [make_batch(Shift(), BatchOptions(**settings), 99, step, HELD_OUT) for step in range(40)]
     with torch.no_grad():
-        terms = [(loss_of(net, tensors(b)), b.data["told"].shape[0] * b.data["visible"].shape[-1]) for b in batches]
+        terms = [
+            (loss_of(net, tensors(b)), b.data["conditioned"].shape[0] * b.data["visible"].shape[-1]) for b in batches
+        ]
     loss = sum(value * count for value, count in terms) / sum(count for _, count in terms)
     assert -0.005 < loss - exact_loss(batches) < 0.03
 
@@ -790,14 +807,14 @@ def test_exchangeable_training_reaches_the_exact_density(tmp_path):
 @pytest.mark.parametrize("simulator", [Shift(), ChoiceTime()], ids=["exchangeable", "ordered"])
 def test_a_network_that_grows_predicts_the_same_at_first_and_uses_what_is_new(simulator, tmp_path):
     small = train(simulator, TINY, steps=3, out=tmp_path / "small", **SMALL)
-    batch = tensors(make_batch(simulator, Settings(SMALL["batch_size"], SMALL["trials"]), 7, 3))
-    config = replace(TINY, depth=5, fine_scales=2)
+    batch = tensors(make_batch(simulator, BatchOptions(SMALL["batch_size"], SMALL["trials"]), 7, 3))
+    config = replace(TINY, depth=5, asinh_scales=2)
     settings = {"learning_rate": 1e-12, "weight_decay": 0.0, "start": small, **SMALL}
     grown = train(simulator, config, steps=1, out=tmp_path / "still", **settings)
     assert grown.config == config
     assert loss_of(grown, batch) == pytest.approx(loss_of(small, batch), abs=1e-5)
     # Again from what has grown, by scales alone: what was read stays in its columns.
-    more, settings["start"] = replace(config, fine_scales=3), grown
+    more, settings["start"] = replace(config, asinh_scales=3), grown
     again = train(simulator, more, steps=1, out=tmp_path / "again", **settings)
     assert loss_of(again, batch) == pytest.approx(loss_of(small, batch), abs=1e-5)
     settings |= {"start": small, "learning_rate": 1e-2}
@@ -847,14 +864,14 @@ def test_schema_without_parameters_and_inputs(tmp_path):
 
 def test_standardization_is_that_of_the_variables(tmp_path):
     net = train(Shift(), TINY, steps=1, out=tmp_path, **SMALL)
-    mean, deviation = net.standardization["y"]
-    assert abs(mean) < 0.5 and abs(deviation - math.sqrt(5)) < 0.4
+    mean, std = net.standardization["y"]
+    assert abs(mean) < 0.5 and abs(std - math.sqrt(5)) < 0.4
     assert abs(net.standardization["mu"][1] - 2) < 0.3
 
 
 def test_an_outcome_above_a_parameter_has_a_scale_for_the_difference(tmp_path):
     net = train(ChoiceTime(), TINY, steps=1, out=tmp_path, **SMALL)
-    settings = Settings(SMALL["batch_size"], SMALL["trials"])
+    settings = BatchOptions(SMALL["batch_size"], SMALL["trials"])
     params, trials, _ = batches.draw(ChoiceTime(), 0, 0, batches.PILOT, 256, settings.typical_trials)[0]
     for name, expected in (("rt", trials["rt"]), ("rt - b", trials["rt"] - params["b"][:, None])):
         known = (np.log(expected).mean(), np.log(expected).std())
@@ -941,8 +958,8 @@ def held_out_batches():
     for step in range(11):
         if size >= 11:
             return
-        batch = make_batch(ChoiceTime(), Settings(batch_size=5, trials=(3, 7)), 0, step, HELD_OUT)
-        size += len(batch.data["told"])
+        batch = make_batch(ChoiceTime(), BatchOptions(batch_size=5, trials=(3, 7)), 0, step, HELD_OUT)
+        size += len(batch.data["conditioned"])
         yield batch
 
 

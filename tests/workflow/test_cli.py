@@ -54,7 +54,7 @@ def people() -> "pandas.DataFrame":
 def checkpoint(tmp_path_factory):
     """A tiny network of the selection task, with random weights."""
     pytest.importorskip("jax")
-    config = Config(width=8, depth=1, heads=2, mlp=8, components=2, param_depth=1, counters=1)
+    config = Config(width=8, depth=1, heads=2, mlp=8, components=2, param_depth=1, contextual_positions=1)
     record = Record(
         box={name: prior.box() for name, prior in TASK.priors.items()},
         priors=TASK.priors,
@@ -288,22 +288,22 @@ def test_train_goes_from_a_module_to_a_checkpoint(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = run("train", "my_coin_module:Coin", "--steps", 2, "--width", 8, "--depth", 1, "--heads", 2, "--mlp", 8,
                "--batch-size", 3, "--trials", "5-7", "--context", "0-3", "--held-out", 4,
-               "--redraws", 3, "--told-weight", 0.8, "--no-progress")  # fmt: skip
+               "--outcome-samples", 3, "--likelihood-weight", 0.8, "--no-progress")  # fmt: skip
     assert done.exit_code == 0, done.output
     net = pb.load(tmp_path / "runs" / "Coin" / "Coin.safetensors", backend="torch")
     assert list(net.schema.params) == ["p"] and net.config.width == 8 and net.record.trials == 7
-    assert net.record.provenance["redraws"] == 3 and net.record.provenance["told_weight"] == 0.8
+    assert net.record.provenance["outcome_samples"] == 3 and net.record.provenance["likelihood_weight"] == 0.8
     assert simulator_of(net) is None
     coin = simulator_of(net, "my_coin_module:Coin")
-    pb.prepare_lessons(net, coin, sets=2, trials=5, out="lessons", progress=False)
+    pb.prepare_distillation(net, coin, sets=2, trials=5, out="distillation", progress=False)
     done = run("train", "my_coin_module:Coin", "--steps", 2, "--out", "taught", "--start", "runs/Coin/Coin.safetensors",
-               "--depth", 3, "--fine-scales", 1, "--lessons", "lessons", "--batch-size", 3, "--trials", "2-5",
-               "--known-density", "--held-out", 4, "--no-progress")  # fmt: skip
+               "--depth", 3, "--asinh-scales", 1, "--distillation", "distillation", "--batch-size", 3, "--trials", "2-5",
+               "--use-log-likelihood", "--held-out", 4, "--no-progress")  # fmt: skip
     assert done.exit_code == 0, done.output
     taught = pb.load("taught/Coin.safetensors", backend="torch")
-    assert taught.record.provenance["lessons"]["sets"] == 4 and taught.record.provenance["known_density"]
-    assert not net.record.provenance["known_density"]
-    assert taught.config == replace(net.config, depth=3, fine_scales=1)
+    assert taught.record.provenance["distillation"]["sets"] == 4 and taught.record.provenance["use_log_likelihood"]
+    assert not net.record.provenance["use_log_likelihood"]
+    assert taught.config == replace(net.config, depth=3, asinh_scales=1)
     done = run("train", "my_coin_module:Coin", "--start", "runs/Coin/Coin.safetensors", "--mlp", 16)
     assert done.exit_code == 1 and "config: expected none, or that of start" in done.output
     assert simulator_of(net, "my_coin_module:Coin").schema == net.schema

@@ -28,15 +28,15 @@ class Scale(NamedTuple):
     """The scale of a continuous outcome's mixture: (unconstrain(value - floor) - mean) / deviation.
 
     Attributes:
-        floor: lower bound (B, R, T) of an outcome that stays above a parameter, 0 where that is hidden; None of any
+        lower_bound: lower bound (B, R, T) of an outcome that stays above a parameter, 0 where that is hidden; None of any
             other outcome.
         mean: (B, R, T), or a number.
-        deviation: (B, R, T), or a number.
+        std: (B, R, T), or a number.
     """
 
-    floor: Array | None
+    lower_bound: Array | None
     mean: Array | float
-    deviation: Array | float
+    std: Array | float
 
 
 def head(net: Network, name: str, representation: Array, earlier: Mapping[str, Array]) -> Array:
@@ -51,25 +51,25 @@ def head(net: Network, name: str, representation: Array, earlier: Mapping[str, A
 
 def outcome_scale(net: Network, name: str, representation: Array) -> Scale:
     """The scale of one continuous outcome, given what `predict` returned."""
-    mean, deviation = net.standardization[name]
-    floors = net.schema.floors
-    if name not in floors:
-        return Scale(None, mean, deviation)
-    column = net.config.width + 2 * list(floors).index(name)
-    floor, told = representation[..., column], representation[..., column + 1]
+    mean, std = net.standardization[name]
+    lower_bounds = net.schema.lower_bounds
+    if name not in lower_bounds:
+        return Scale(None, mean, std)
+    column = net.config.width + 2 * list(lower_bounds).index(name)
+    lower_bound, conditioned = representation[..., column], representation[..., column + 1]
     told_mean, told_deviation = net.standardization[net.schema.scale_above(name)]
-    return Scale(floor, mean + told * (told_mean - mean), deviation + told * (told_deviation - deviation))
+    return Scale(lower_bound, mean + conditioned * (told_mean - mean), std + conditioned * (told_deviation - std))
 
 
 def _standardize(variable: Any, value: Array, scale: Scale) -> tuple[Array, Array, Array | None]:
     """The value on the mixture's scale, the log-Jacobian, and whether the value is above its floor (None = always)."""
     above = None
-    if scale.floor is not None:
-        above = value > scale.floor
+    if scale.lower_bound is not None:
+        above = value > scale.lower_bound
         # Where it is not, any legal number: nothing is read there, and its gradient stays finite.
-        value = jnp.where(above, value - scale.floor, 1.0)
-    standardized = (variable.unconstrain(jnp, value) - scale.mean) / scale.deviation
-    log_deviation = math.log(scale.deviation) if isinstance(scale.deviation, float) else jnp.log(scale.deviation)
+        value = jnp.where(above, value - scale.lower_bound, 1.0)
+    standardized = (variable.unconstrain(jnp, value) - scale.mean) / scale.std
+    log_deviation = math.log(scale.std) if isinstance(scale.std, float) else jnp.log(scale.std)
     return standardized, variable.log_slope(jnp, value) - log_deviation, above
 
 
@@ -108,8 +108,8 @@ def outcome_sample(net: Network, name: str, representation: Array, raw: Array, n
     standardized = (
         jnp.take_along_axis(means, component, -1)[..., 0] + normal * jnp.take_along_axis(scales, component, -1)[..., 0]
     )
-    value = variable.constrain(jnp, standardized * scale.deviation + scale.mean)
-    return value if scale.floor is None else scale.floor + value
+    value = variable.constrain(jnp, standardized * scale.std + scale.mean)
+    return value if scale.lower_bound is None else scale.lower_bound + value
 
 
 def _pick(probabilities: Array, uniform: Array) -> Array:
@@ -138,7 +138,7 @@ def lapse_log_prob(variable: Any, value: Array) -> Array:
     """Log density of a lapse: uniform over the categories, or over the range that the schema states."""
     if isinstance(variable, Categorical):
         return jnp.full_like(value, -math.log(variable.n))
-    low, high = variable.lapse
+    low, high = variable.lapse_range
     inside = (value >= low) & (value <= high)
     return jnp.where(inside, -math.log(high - low), -math.inf)
 
@@ -147,7 +147,7 @@ def lapse_sample(variable: Any, uniform: Array) -> Array:
     """Draw a lapse."""
     if isinstance(variable, Categorical):
         return jnp.minimum(jnp.floor(uniform * variable.n), variable.n - 1)
-    low, high = variable.lapse
+    low, high = variable.lapse_range
     return low + (high - low) * uniform
 
 
@@ -155,16 +155,16 @@ def lapse_cdf(variable: Any, value: Array, uniform: Array) -> Array:
     """Distribution function of a lapse."""
     if isinstance(variable, Categorical):
         return (value + uniform) / variable.n
-    low, high = variable.lapse
+    low, high = variable.lapse_range
     return jnp.clip((value - low) / (high - low), 0, 1)
 
 
-def lapse_rate(net: Network, lapse: Array | None) -> Array | float | None:
+def total_lapse_rate(net: Network, lapse: Array | None) -> Array | float | None:
     """Probability of a lapse: what the schema knows of, and what the user adds; None = none."""
-    contamination = net.schema.contamination
+    known = net.schema.lapse_rate
     if lapse is None:
-        return contamination or None
-    return 1 - (1 - contamination) * (1 - lapse)
+        return known or None
+    return 1 - (1 - known) * (1 - lapse)
 
 
 def mix(log_prob: Array, log_lapse: Array, rate: Array | float) -> Array:
@@ -189,7 +189,7 @@ def trial_log_prob(
     for index, name in enumerate(names):
         raw = head(net, name, representation, {key: outcomes[key] for key in names[:index]})
         log_probs.append(outcome_log_prob(net, name, representation, raw, outcomes[name]))
-    rate = lapse_rate(net, lapse)
+    rate = total_lapse_rate(net, lapse)
     if rate is None:
         return _total(log_probs)
     return mix(_total(log_probs), _total(_lapse_log_probs(net, outcomes)), rate)
@@ -221,7 +221,7 @@ def trial_sample(
     Returns:
         dict name -> (B, R, T), and (B, R, T).
     """
-    rate = lapse_rate(net, lapse)
+    rate = total_lapse_rate(net, lapse)
     lapsed = None if rate is None else noise[..., 2 * len(net.schema.outcomes)] < rate
     outcomes: dict[str, Array] = {}
     for index, (name, variable) in enumerate(net.schema.outcomes.items()):
@@ -250,19 +250,19 @@ def trial_cdf(
         uniform: (B, R, T, n_outcomes), the place inside the step of a category.
         lapse: probability that the whole trial is a lapse, broadcast against (B, R, T).
     """
-    rate = lapse_rate(net, lapse)
+    rate = total_lapse_rate(net, lapse)
     names = list(net.schema.outcomes)
     columns = []
-    told = told_lapse = jnp.zeros((), net.dtype)
+    conditioned = told_lapse = jnp.zeros((), net.dtype)
     for index, name in enumerate(names):
         variable, value = net.schema.outcomes[name], outcomes[name].astype(net.dtype)
         raw = head(net, name, representation, {key: outcomes[key] for key in names[:index]})
         cdf = outcome_cdf(net, name, representation, raw, value, uniform[..., index])
         if rate is not None:
             # What the trial's earlier outcomes say of whether it is a lapse.
-            share = rate * jnp.exp(told_lapse - mix(told, told_lapse, rate))
+            share = rate * jnp.exp(told_lapse - mix(conditioned, told_lapse, rate))
             cdf = cdf + share * (lapse_cdf(variable, value, uniform[..., index]) - cdf)
-            told = told + outcome_log_prob(net, name, representation, raw, value)
+            conditioned = conditioned + outcome_log_prob(net, name, representation, raw, value)
             told_lapse = told_lapse + lapse_log_prob(variable, value)
         columns.append(cdf)
     return jnp.stack(columns, -1)
@@ -277,7 +277,7 @@ def trial_moments(net: Network, representation: Array, lapse: Array | None = Non
         NotImplementedError: if an outcome follows a continuous one, whose integral has no closed form.
     """
     schema = net.schema
-    rate = lapse_rate(net, lapse)
+    rate = total_lapse_rate(net, lapse)
     # Every path through the earlier categories, with its probability.
     paths: list[tuple[dict[str, Array], Array]] = [({}, jnp.ones((), net.dtype))]
     means, variances = [], []
@@ -315,8 +315,8 @@ def outcome_moments(net: Network, name: str, representation: Array, raw: Array) 
         return (probabilities * codes).sum(-1), (probabilities * codes**2).sum(-1)
     log_weights, means, scales = mixture(raw)
     scale = outcome_scale(net, name, representation)
-    mean, deviation = (x if isinstance(x, float) else x[..., None] for x in (scale.mean, scale.deviation))
-    means, scales = means * deviation + mean, scales * deviation
+    mean, std = (x if isinstance(x, float) else x[..., None] for x in (scale.mean, scale.std))
+    means, scales = means * std + mean, scales * std
     if isinstance(variable, Positive):
         first, second = jnp.exp(means + 0.5 * scales**2), jnp.exp(2 * means + 2 * scales**2)
     elif isinstance(variable, Interval):
@@ -327,9 +327,9 @@ def outcome_moments(net: Network, name: str, representation: Array, raw: Array) 
         first, second = (values * share).sum(-1), (values**2 * share).sum(-1)
     else:
         first, second = means, means**2 + scales**2
-    if scale.floor is not None:
-        floor = scale.floor[..., None]
-        first, second = floor + first, floor**2 + 2 * floor * first + second
+    if scale.lower_bound is not None:
+        lower_bound = scale.lower_bound[..., None]
+        first, second = lower_bound + first, lower_bound**2 + 2 * lower_bound * first + second
     weights = jnp.exp(log_weights)
     return (weights * first).sum(-1), (weights * second).sum(-1)
 
@@ -339,5 +339,5 @@ def lapse_moments(variable: Any) -> tuple[float, float]:
     if isinstance(variable, Categorical):
         codes = np.arange(variable.n)
         return float(codes.mean()), float((codes**2).mean())
-    low, high = variable.lapse
+    low, high = variable.lapse_range
     return (low + high) / 2, (low**2 + low * high + high**2) / 3

@@ -21,7 +21,7 @@ from ppl_buffer.network.jax.network import (
     Cache,
     EncodedParams,
     Network,
-    Prepared,
+    PreparedTargets,
     allocate,
     encode,
     extend,
@@ -30,7 +30,7 @@ from ppl_buffer.network.jax.network import (
     step,
 )
 from ppl_buffer.network.jax.network import encode_params as _encode_params
-from ppl_buffer.network.observed import Encoded, Group, Observed
+from ppl_buffer.network.observed import EncodedContext, LengthGroup, ObservedTrials
 
 Trials = Mapping[str, Mapping[str, Array]]
 Environment = Callable[[Any, dict[str, Any], dict[str, Any], Any], Mapping[str, Any]]
@@ -43,7 +43,7 @@ xp = jnp
 encode_params = jax.jit(_encode_params, static_argnums=0)
 
 
-for _holder in (Encoded, Group, Observed):
+for _holder in (EncodedContext, LengthGroup, ObservedTrials):
     jax.tree_util.register_dataclass(_holder)
 
 
@@ -58,7 +58,7 @@ def floating(net: Network, value: Any) -> Array:
     return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(net.dtype)
 
 
-def concrete(value: Any) -> np.ndarray | None:
+def to_concrete(value: Any) -> np.ndarray | None:
     """The numbers as NumPy for a check that cannot be traced; None while they are being traced."""
     return None if isinstance(value, jax.core.Tracer) else np.asarray(value)
 
@@ -94,7 +94,7 @@ def copy(value: Array) -> Array:
     return jnp.array(value, copy=True)
 
 
-def hold(tree: Any) -> Any:
+def no_constant_folding(tree: Any) -> Any:
     """Hide numbers that are known while compiling: XLA would spend minutes on folding what depends on them alone."""
     return jax.lax.optimization_barrier(tree)
 
@@ -110,7 +110,7 @@ def log_mean_exp(value: Array, axis: int) -> Array:
 
 
 @partial(jax.jit, static_argnums=0)
-def begin(
+def start_cache(
     net: Network,
     context: Trials | None,
     context_valid: Array | None,
@@ -147,10 +147,10 @@ def _in_chunks(function: Callable[..., Any], shape: Sequence[int], *arguments: A
 
 
 @partial(jax.jit, static_argnums=0)
-def observe(net: Network, cache: Cache, trials: Trials, valid: Array) -> Prepared:
+def prepare_joint(net: Network, cache: Cache, trials: Trials, valid: Array) -> PreparedTargets:
     """Everything about a joint density that the parameters do not change: target k sees the trials before it."""
 
-    def some(cache: Cache, trials: Trials, valid: Array) -> Prepared:
+    def some(cache: Cache, trials: Trials, valid: Array) -> PreparedTargets:
         full = extend(net, cache, trials, valid)
         visible = cache.size + jnp.arange(valid.shape[-1])
         return prepare(net, full, trials["inputs"], visible, valid.shape, stairs=cache.size)
@@ -159,7 +159,7 @@ def observe(net: Network, cache: Cache, trials: Trials, valid: Array) -> Prepare
 
 
 @partial(jax.jit, static_argnums=0)
-def empty(net: Network, cache: Cache, inputs: Mapping[str, Array], valid: Array) -> Prepared:
+def prepare_marginal(net: Network, cache: Cache, inputs: Mapping[str, Array], valid: Array) -> PreparedTargets:
     """Targets that see what the cache holds and none of each other: the set predictor."""
     visible = jnp.full((valid.shape[-1],), cache.size)
     return prepare(net, cache, inputs, visible, valid.shape)
@@ -168,7 +168,7 @@ def empty(net: Network, cache: Cache, inputs: Mapping[str, Array], valid: Array)
 @partial(jax.jit, static_argnums=0)
 def conditionals(
     net: Network,
-    prepared: Prepared,
+    prepared: PreparedTargets,
     params: EncodedParams,
     outcomes: Mapping[str, Array],
     valid: Array,
@@ -182,7 +182,7 @@ def conditionals(
 @partial(jax.jit, static_argnums=0)
 def one_step(
     net: Network,
-    prepared: Prepared,
+    prepared: PreparedTargets,
     params: EncodedParams,
     outcomes: Mapping[str, Array],
     valid: Array,
@@ -207,7 +207,7 @@ def one_step(
 @partial(jax.jit, static_argnums=0)
 def cdf(
     net: Network,
-    prepared: Prepared,
+    prepared: PreparedTargets,
     params: EncodedParams,
     outcomes: Mapping[str, Array],
     uniform: Array,
@@ -218,7 +218,7 @@ def cdf(
 
 
 @partial(jax.jit, static_argnums=0)
-def moments(net: Network, prepared: Prepared, params: EncodedParams, lapse: Array | None) -> tuple[Array, Array]:
+def moments(net: Network, prepared: PreparedTargets, params: EncodedParams, lapse: Array | None) -> tuple[Array, Array]:
     """Mean and variance (B, R, K, n_outcomes) of each trial's outcomes given what the trial sees."""
     return trial_moments(net, predict(net, prepared, params), lapse)
 
@@ -261,7 +261,7 @@ def rollout(
     valid = jnp.broadcast_to(valid, shape)
     inputs = {name: jnp.broadcast_to(value, shape) for name, value in inputs.items()}
     if independent:
-        representation = predict(net, empty(net, cache, inputs, valid), params)
+        representation = predict(net, prepare_marginal(net, cache, inputs, valid), params)
         outcomes, log_probs = trial_sample(net, representation, noise[..., :split], lapse)
         feedback = respond(net, environment, 0, inputs, outcomes, noise[..., split:])
         return outcomes, feedback, jnp.where(valid, log_probs, 0.0)
@@ -345,8 +345,8 @@ def _merged(
 ) -> Cache:
     # Trials that do not exist, or not yet, are masked: one shape serves every block.
     if context is None or context_valid is None:
-        return begin(net, merged, merged_valid)
-    return begin(net, join_trials(context, merged), join_arrays(context_valid, merged_valid))
+        return start_cache(net, merged, merged_valid)
+    return start_cache(net, join_trials(context, merged), join_arrays(context_valid, merged_valid))
 
 
 @partial(jax.jit, static_argnames=("net", "block"))
@@ -373,7 +373,9 @@ def block_conditionals(
         cache = _merged(net, context, context_valid, trials, exists & (index < start))
         here = {group: _trial(values, start, block) for group, values in trials.items()}
         valid_here = jax.lax.dynamic_slice_in_dim(exists, start, block, axis=-1)
-        return conditionals(net, observe(net, cache, here, valid_here), params, here["outcomes"], valid_here, lapse)
+        return conditionals(
+            net, prepare_joint(net, cache, here, valid_here), params, here["outcomes"], valid_here, lapse
+        )
 
     blocks = jax.lax.map(one, jnp.arange(0, index.size, block))
     return jnp.moveaxis(blocks, 0, -2).reshape(*blocks.shape[1:-1], -1)[..., :count]
@@ -444,7 +446,7 @@ def leave_one_out(
         cache = _merged(net, context, context_valid, trials, valid & (index != k))
         here = {group: _trial(values, k, 1) for group, values in trials.items()}
         valid_here = jax.lax.dynamic_slice_in_dim(valid, k, 1, axis=-1)
-        prepared = empty(net, cache, here["inputs"], valid_here)
+        prepared = prepare_marginal(net, cache, here["inputs"], valid_here)
         return conditionals(net, prepared, params, here["outcomes"], valid_here, lapse)[..., 0]
 
     return jnp.moveaxis(jax.lax.map(one, index), 0, -1)
@@ -452,26 +454,26 @@ def leave_one_out(
 
 __all__ = [
     "Cache",
-    "Prepared",
-    "begin",
+    "PreparedTargets",
+    "start_cache",
     "block_conditionals",
     "block_rollout",
     "cast",
     "cdf",
-    "concrete",
+    "to_concrete",
     "conditionals",
     "copy",
-    "empty",
+    "prepare_marginal",
     "encode_params",
     "floating",
-    "hold",
+    "no_constant_folding",
     "join_arrays",
     "join_trials",
     "leave_one_out",
     "log_mean_exp",
     "moments",
     "number",
-    "observe",
+    "prepare_joint",
     "pad_trials",
     "pick_rows",
     "rollout",

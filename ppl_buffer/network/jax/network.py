@@ -68,7 +68,7 @@ class Network(NetworkVerbs):
 
 @jax.tree_util.register_dataclass
 @dataclass
-class Segment:
+class KVSegment:
     """Keys and values of one kind of token at one layer, as other tokens read them.
 
     Attributes:
@@ -89,7 +89,7 @@ class Segment:
 
 @jax.tree_util.register_dataclass
 @dataclass
-class Reading:
+class PartialAttention:
     """Attention over some segments, before it is joined with the rest inside the same softmax.
 
     Attributes:
@@ -114,8 +114,8 @@ class Cache:
         valid: (B, r, K), which buffer tokens stand for a trial.
     """
 
-    context: list[Segment] = field(default_factory=list)
-    buffer: list[Segment] = field(default_factory=list)
+    context: list[KVSegment] = field(default_factory=list)
+    buffer: list[KVSegment] = field(default_factory=list)
     valid: Array | None = None
 
     @property
@@ -143,8 +143,8 @@ def norm(net: Network, name: str, x: Array) -> Array:
 
 def standardize(net: Network, name: str, variable: Any, value: Array) -> Array:
     """A continuous variable on the standardised unconstrained scale."""
-    mean, deviation = net.standardization[name]
-    return (variable.unconstrain(jnp, value) - mean) / deviation
+    mean, std = net.standardization[name]
+    return (variable.unconstrain(jnp, value) - mean) / std
 
 
 def features(net: Network, variables: Mapping[str, Variable], values: Mapping[str, Array]) -> list[Array]:
@@ -160,7 +160,7 @@ def features(net: Network, variables: Mapping[str, Variable], values: Mapping[st
         else:
             continuous.append(standardize(net, name, variable, values[name].astype(net.dtype))[..., None])
             out.append(continuous[-1])
-    for scale in range(1, net.config.fine_scales + 1):
+    for scale in range(1, net.config.asinh_scales + 1):
         out += [jnp.arcsinh(10**scale * x) / math.asinh(10**scale) for x in continuous]
     return out
 
@@ -203,14 +203,14 @@ def _merge_heads(x: Array) -> Array:
     return x.reshape(*x.shape[:-2], -1)
 
 
-def counts_before(segment: Segment, visible: Array) -> Array:
+def counts_before(segment: KVSegment, visible: Array) -> Array:
     """What the counters say to a token that sees the first `visible` (T,) buffer tokens: (B, r, T, G)."""
     assert segment.counts is not None
     counts = jnp.take(segment.counts, jnp.maximum(visible - 1, 0), axis=2)
     return jnp.where(visible[:, None] > 0, counts, 0)
 
 
-def read(query: Array, segment: Segment) -> Reading:
+def read(query: Array, segment: KVSegment) -> PartialAttention:
     """Let queries (B, H, R, T, E) read one segment. Shared keys are read by all replicas in one product a head."""
     if segment.stairs is None:
         return _read(query, segment)
@@ -225,18 +225,18 @@ def read(query: Array, segment: Segment) -> Reading:
         mask = jnp.arange(seen) < segment.stairs + jnp.arange(start, stop)[:, None]
         if segment.mask is not None:
             mask = mask & segment.mask[..., :seen]
-        strip = Segment(segment.keys[..., :seen], segment.values[:, :, :, :seen], mask)
+        strip = KVSegment(segment.keys[..., :seen], segment.values[:, :, :, :seen], mask)
         parts.append(_read(strip_query, strip))
     if len(parts) == 1:
         return parts[0]
-    return Reading(
+    return PartialAttention(
         jnp.concatenate([part.top for part in parts], 3),
         jnp.concatenate([part.total for part in parts], 3),
         jnp.concatenate([part.weighted for part in parts], 3),
     )
 
 
-def _read(query: Array, segment: Segment) -> Reading:
+def _read(query: Array, segment: KVSegment) -> PartialAttention:
     keys, values = segment.keys, segment.values
     query = query[..., : keys.shape[-2]]
     replicas, count = query.shape[2:4]
@@ -257,18 +257,18 @@ def _read(query: Array, segment: Segment) -> Reading:
         weighted = (folded @ values).reshape(*weights.shape[:2], replicas, count, -1)
     else:
         weighted = weights @ values
-    return Reading(top, total, weighted)
+    return PartialAttention(top, total, weighted)
 
 
-def read_part(query: Array, segment: Segment, count: int | Array) -> Reading:
+def read_part(query: Array, segment: KVSegment, count: int | Array) -> PartialAttention:
     """`read` the first `count` keys of a segment, and of the others, which the mask hides, less than a quarter."""
     places = segment.values.shape[3]
     ends = sorted({-(-places * quarter // 4) for quarter in range(1, 5)})
 
-    def read_first(end: int) -> Callable[[Array, Segment], Reading]:
-        def branch(query: Array, segment: Segment) -> Reading:
+    def read_first(end: int) -> Callable[[Array, KVSegment], PartialAttention]:
+        def branch(query: Array, segment: KVSegment) -> PartialAttention:
             mask = None if segment.mask is None else segment.mask[..., :end]
-            return _read(query, Segment(segment.keys[..., :end], segment.values[:, :, :, :end], mask))
+            return _read(query, KVSegment(segment.keys[..., :end], segment.values[:, :, :, :end], mask))
 
         return branch
 
@@ -276,7 +276,7 @@ def read_part(query: Array, segment: Segment, count: int | Array) -> Reading:
     return jax.lax.switch(which, [read_first(end) for end in ends], query, segment)
 
 
-def join(readings: Sequence[Reading]) -> Reading:
+def join(readings: Sequence[PartialAttention]) -> PartialAttention:
     """Bring readings of several segments into one softmax."""
     top = readings[0].top
     for reading in readings[1:]:
@@ -284,7 +284,7 @@ def join(readings: Sequence[Reading]) -> Reading:
     scales = [jnp.exp(reading.top - top) for reading in readings]
     total = sum(reading.total * scale for reading, scale in zip(readings, scales, strict=True))
     weighted = sum(reading.weighted * scale for reading, scale in zip(readings, scales, strict=True))
-    return Reading(top, total, weighted)  # type: ignore[arg-type]
+    return PartialAttention(top, total, weighted)  # type: ignore[arg-type]
 
 
 def query_keys(net: Network, layer: str, x: Array, reference: Array | None) -> Array:
@@ -308,35 +308,35 @@ def own_segment(
     counts: Array | None = None,
     mask: Array | None = None,
     stairs: int | None = None,
-) -> Segment:
+) -> KVSegment:
     """Keys and values of normalised tokens x (B, R, T, W)."""
     keys, values = jnp.split(linear(net, f"{layer}.key_value", x), 2, -1)
     keys, values = _heads(net, keys).mT, _heads(net, values)
     if counts is not None:
         spread = jnp.broadcast_to(counts.mT[:, None], (*keys.shape[:-2], counts.shape[-1], keys.shape[-1]))
         keys = jnp.concatenate([keys, spread, jnp.ones_like(spread[..., :1, :])], -2)
-    return Segment(keys, values, mask, counts, stairs)
+    return KVSegment(keys, values, mask, counts, stairs)
 
 
-def null_segment(net: Network, layer: str) -> Segment:
+def null_segment(net: Network, layer: str) -> KVSegment:
     """The learned token that everybody sees. In an ordered model it stands before the first trial: all counts 0."""
     keys, values = net.weights[f"{layer}.null_key"], net.weights[f"{layer}.null_value"]
     if net.schema.ordered:
-        counts = jnp.zeros((keys.shape[0], net.config.counters + 1), keys.dtype)
+        counts = jnp.zeros((keys.shape[0], net.config.contextual_positions + 1), keys.dtype)
         keys = jnp.concatenate([keys, counts, jnp.ones_like(counts[:, :1])], -1)
-    return Segment(keys[None, :, None, :, None], values[None, :, None, None, :])
+    return KVSegment(keys[None, :, None, :, None], values[None, :, None, None, :])
 
 
-def read_null(net: Network, layer: str, query: Array) -> Reading:
+def read_null(net: Network, layer: str, query: Array) -> PartialAttention:
     """Let queries read the null token: a single key needs no matrix product."""
     null = null_segment(net, layer)
     score = (query * null.keys.mT).sum(-1, keepdims=True)
     top = jax.lax.stop_gradient(score)
     weight = jnp.exp(score - top)
-    return Reading(top, weight, weight * null.values)
+    return PartialAttention(top, weight, weight * null.values)
 
 
-def finish_layer(net: Network, layer: str, tokens: Array, reading: Reading) -> Array:
+def finish_layer(net: Network, layer: str, tokens: Array, reading: PartialAttention) -> Array:
     """Merge what the heads read into the tokens, then the layer's perceptron."""
     heads = reading.weighted / reading.total
     tokens = tokens + linear(net, f"{layer}.merge", _merge_heads(heads))
@@ -346,18 +346,18 @@ def finish_layer(net: Network, layer: str, tokens: Array, reading: Reading) -> A
 def run(
     net: Network,
     tokens: Array,
-    reads: Mapping[int, Sequence[Segment]],
+    reads: Mapping[int, Sequence[KVSegment]],
     layers: Iterable[int],
     *,
     attend: bool = False,
     own: Array | None = None,
     causal: bool = False,
     keep: bool = False,
-    room: Sequence[Segment] | None = None,
+    room: Sequence[KVSegment] | None = None,
     at: int | Array = 0,
     count_from: Mapping[int, Array] | None = None,
     valid: Array | None = None,
-) -> tuple[Array, list[Segment]]:
+) -> tuple[Array, list[KVSegment]]:
     """Push tokens (B, R, T, W) through layers.
 
     Args:
@@ -390,7 +390,7 @@ def run(
             counts = jnp.cumsum(steps, -2) if reference is None else jnp.cumsum(steps, -2) + reference
             reference = counts
         elif net.schema.ordered and reference is None:
-            reference = jnp.zeros((1, 1, 1, net.config.counters + 1), x.dtype)
+            reference = jnp.zeros((1, 1, 1, net.config.contextual_positions + 1), x.dtype)
         query = query_keys(net, layer, x, reference)
         others = list(reads.get(index, ()))
         if room is not None:
@@ -426,18 +426,18 @@ def allocate(net: Network, cache: Cache, shape: Sequence[int]) -> Cache:
     """Add room for K more trials to the buffer, `shape` = (B, R, K); `step` fills it."""
     batch, replicas, count = shape
     heads, size = net.config.heads, net.config.width // net.config.heads
-    counters = net.config.counters + 1
+    contextual_positions = net.config.contextual_positions + 1
 
     def empty(*shape: int) -> Array:
         return jnp.zeros(shape, net.dtype)
 
     segments = []
     for index in range(net.config.depth):
-        room = Segment(
-            empty(batch, heads, replicas, size + (counters + 1) * net.schema.ordered, count),
+        room = KVSegment(
+            empty(batch, heads, replicas, size + (contextual_positions + 1) * net.schema.ordered, count),
             empty(batch, heads, replicas, count, size),
             None,
-            empty(batch, replicas, count, counters) if net.schema.ordered else None,
+            empty(batch, replicas, count, contextual_positions) if net.schema.ordered else None,
         )
         segments.append(_enter(cache.buffer[index], room, None) if cache.buffer else room)
     valid = jnp.zeros((batch, replicas, count), bool)
@@ -455,7 +455,7 @@ def extend(net: Network, cache: Cache, pairs: Mapping[str, Mapping[str, Array]],
     """
     tokens = embed_pairs(net, pairs, "buffer")
     depth = net.config.depth
-    reads: dict[int, list[Segment]] = {index: cache.context[index : index + 1] for index in range(depth)}
+    reads: dict[int, list[KVSegment]] = {index: cache.context[index : index + 1] for index in range(depth)}
     count_from = None
     if cache.buffer:
         assert cache.valid is not None
@@ -478,7 +478,7 @@ def extend(net: Network, cache: Cache, pairs: Mapping[str, Mapping[str, Array]],
     if cache.buffer:
         new = [_enter(old, segment, None) for old, segment in zip(cache.buffer, new, strict=True)]
         valid = _place(cache.valid, valid, None, 1)
-    return Cache(cache.context, [Segment(x.keys, x.values, None, x.counts) for x in new], valid)
+    return Cache(cache.context, [KVSegment(x.keys, x.values, None, x.counts) for x in new], valid)
 
 
 def _reached(net: Network, cache: Cache, visible: Array) -> dict[int, Array] | None:
@@ -539,7 +539,7 @@ def step(
     return _with_floors(norm(net, "norm_out", tokens), params), Cache(cache.context, buffer, valid)
 
 
-def _targets_alone(segment: Segment) -> Segment:
+def _targets_alone(segment: KVSegment) -> KVSegment:
     """The same as targets see it, where pairs and targets come in turn."""
     mask = segment.mask
     return segment if mask is None or mask.shape[3] == 1 else replace(segment, mask=mask[:, :, :, 1::2])
@@ -559,9 +559,9 @@ def _place(old: Any, new: Array, at: int | Array | None, replicas: int, axis: in
     return jax.lax.dynamic_update_slice_in_dim(old, new, at, axis)
 
 
-def _enter(old: Segment, new: Segment, at: int | Array | None) -> Segment:
+def _enter(old: KVSegment, new: KVSegment, at: int | Array | None) -> KVSegment:
     counts = None if new.counts is None else _place(old.counts, new.counts, at, 1)
-    return Segment(_place(old.keys, new.keys, at, 2, 4), _place(old.values, new.values, at, 2), None, counts)
+    return KVSegment(_place(old.keys, new.keys, at, 2, 4), _place(old.values, new.values, at, 2), None, counts)
 
 
 @jax.tree_util.register_dataclass
@@ -571,17 +571,17 @@ class EncodedParams:
 
     Attributes:
         segments: one segment for each of the top `param_depth` layers; empty where nothing is told.
-        floors: (B, R, 1, 2 F), for each of the F outcomes that stay above a parameter: its value and 1, or 0 and 0
+        lower_bounds: (B, R, 1, 2 F), for each of the F outcomes that stay above a parameter: its value and 1, or 0 and 0
             where it is hidden. None without such outcomes.
     """
 
-    segments: list[Segment]
-    floors: Array | None
+    segments: list[KVSegment]
+    lower_bounds: Array | None
 
 
 @jax.tree_util.register_dataclass
 @dataclass
-class Prepared:
+class PreparedTargets:
     """Target tokens as far as they do not depend on the parameters (R5).
 
     Attributes:
@@ -594,8 +594,8 @@ class Prepared:
 
     tokens: Array
     query: Array
-    reading: Reading
-    reads: dict[int, list[Segment]]
+    reading: PartialAttention
+    reads: dict[int, list[KVSegment]]
     count_from: dict[int, Array] | None
 
 
@@ -606,7 +606,7 @@ def prepare(
     visible: Array,
     shape: Sequence[int],
     stairs: int | None = None,
-) -> Prepared:
+) -> PreparedTargets:
     """Push targets with inputs (B, R, T) through the layers that do not read the parameters (R4, R5).
 
     Args:
@@ -620,7 +620,7 @@ def prepare(
     depth = net.config.depth
     first = depth - net.config.param_depth
     tokens = embed_targets(net, inputs, shape)
-    reads: dict[int, list[Segment]] = {index: cache.context[index : index + 1] for index in range(depth)}
+    reads: dict[int, list[KVSegment]] = {index: cache.context[index : index + 1] for index in range(depth)}
     if cache.buffer:
         assert cache.valid is not None
         mask = prefix_mask(jnp, visible, cache.valid) if stairs is None else cache.valid[:, None, :, None, :]
@@ -631,52 +631,54 @@ def prepare(
     layer = f"layers.{first}"
     reference = None if count_from is None else count_from[first]
     if net.schema.ordered and reference is None:
-        reference = jnp.zeros((1, 1, 1, net.config.counters + 1), tokens.dtype)
+        reference = jnp.zeros((1, 1, 1, net.config.contextual_positions + 1), tokens.dtype)
     query = query_keys(net, layer, norm(net, f"{layer}.norm_attention", tokens), reference)
     reading = join([read_null(net, layer, query), *(read(query, segment) for segment in reads[first])])
     above = {index: reads[index] for index in range(first + 1, depth)}
-    return Prepared(tokens, query[..., : net.config.width // net.config.heads], reading, above, count_from)
+    return PreparedTargets(tokens, query[..., : net.config.width // net.config.heads], reading, above, count_from)
 
 
-def encode_params(net: Network, params: Mapping[str, Array], told: Array | None = None) -> EncodedParams:
+def encode_params(net: Network, params: Mapping[str, Array], conditioned: Array | None = None) -> EncodedParams:
     """What targets read of the told parameters in the top `param_depth` layers and in the heads.
 
     Args:
         net: the network.
         params: dict name -> (B, R), in natural units. One that is left out has no token.
-        told: (B, R, P) bool, which of the given ones are told; None = all.
+        conditioned: (B, R, P) bool, which of the given ones are told; None = all.
     """
-    floors = _floors(net, params, told)
+    lower_bounds = _floors(net, params, conditioned)
     if not params:
-        return EncodedParams([], floors)
+        return EncodedParams([], lower_bounds)
     tokens = embed_params(net, params)
-    mask = None if told is None else told[:, None, :, None, :]
+    mask = None if conditioned is None else conditioned[:, None, :, None, :]
     layers = range(net.config.depth - net.config.param_depth, net.config.depth)
-    return EncodedParams(run(net, tokens, {}, layers, attend=True, own=mask, keep=True)[1], floors)
+    return EncodedParams(run(net, tokens, {}, layers, attend=True, own=mask, keep=True)[1], lower_bounds)
 
 
-def _floors(net: Network, params: Mapping[str, Array], told: Array | None) -> Array | None:
+def _floors(net: Network, params: Mapping[str, Array], conditioned: Array | None) -> Array | None:
     """`EncodedParams.floors`."""
     columns, given = [], [name for name in net.schema.params if name in params]
-    for name in net.schema.floors.values():
+    for name in net.schema.lower_bounds.values():
         value = known = jnp.zeros((1, 1), net.dtype)
         if name in params:
             value = params[name].astype(net.dtype)
-            known = jnp.ones_like(value) if told is None else told[..., given.index(name)].astype(net.dtype)
+            known = (
+                jnp.ones_like(value) if conditioned is None else conditioned[..., given.index(name)].astype(net.dtype)
+            )
         columns += [value * known, known]
     return jnp.stack(jnp.broadcast_arrays(*columns), -1)[:, :, None] if columns else None
 
 
 def _with_floors(representation: Array, params: EncodedParams) -> Array:
     """A representation with the floors of its trials behind, where the heads find them."""
-    if params.floors is None:
+    if params.lower_bounds is None:
         return representation
     lead = representation.shape[:-1]
-    floors = jnp.broadcast_to(params.floors, (*lead, params.floors.shape[-1]))
-    return jnp.concatenate([representation, floors], -1)
+    lower_bounds = jnp.broadcast_to(params.lower_bounds, (*lead, params.lower_bounds.shape[-1]))
+    return jnp.concatenate([representation, lower_bounds], -1)
 
 
-def predict(net: Network, prepared: Prepared, params: EncodedParams) -> Array:
+def predict(net: Network, prepared: PreparedTargets, params: EncodedParams) -> Array:
     """Let prepared targets read the parameters in the top layers: their representation for the heads.
 
     Args:
@@ -690,13 +692,13 @@ def predict(net: Network, prepared: Prepared, params: EncodedParams) -> Array:
     depth, config = net.config.depth, net.config
     first = depth - config.param_depth
     tokens, reading, reads = prepared.tokens, prepared.reading, prepared.reads
-    told = params.segments
-    if told:
-        replicas = told[0].keys.shape[2]
+    conditioned = params.segments
+    if conditioned:
+        replicas = conditioned[0].keys.shape[2]
         query = _replicate(prepared.query, replicas, 2)
         tokens = _replicate(tokens, replicas, 1)
-        reading = join([reading, read(query, told[0])])
-        reads = {index: [*reads[index], told[index - first]] for index in range(first + 1, depth)}
+        reading = join([reading, read(query, conditioned[0])])
+        reads = {index: [*reads[index], conditioned[index - first]] for index in range(first + 1, depth)}
     tokens = finish_layer(net, f"layers.{first}", tokens, reading)
     tokens, _ = run(net, tokens, reads, range(first + 1, depth), count_from=prepared.count_from)
     return _with_floors(norm(net, "norm_out", tokens), params)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import random
 
 from ppl_buffer.network.jax.heads import trial_log_prob, trial_sample
-from ppl_buffer.network.jax.joint import Environment, empty, respond
+from ppl_buffer.network.jax.joint import Environment, prepare_marginal, respond
 from ppl_buffer.network.jax.network import Array, Cache, EncodedParams, Network, allocate, predict, step
 from ppl_buffer.schema import Categorical
 
@@ -87,7 +87,7 @@ def speculative_rollout(
     shape = noise.shape[:3]
     count = shape[2]
     split = 2 * len(net.schema.outcomes) + 1
-    target = predict(net, empty(net, cache, inputs, valid), params)
+    target = predict(net, prepare_marginal(net, cache, inputs, valid), params)
     target = jnp.broadcast_to(target, (*shape, target.shape[-1]))
     valid = jnp.broadcast_to(valid, shape)
     inputs = {name: jnp.broadcast_to(value, shape) for name, value in inputs.items()}
@@ -169,10 +169,10 @@ def _update(net: Network, drafts: Drafts, target: Array, tested: Array, lapse: A
     log_probs = trial_log_prob(net, target, drafts.outcomes, lapse)
     kept = _uniform(net, tested.shape, test) < jnp.exp(log_probs - drafts.log_probs)
     variables = list(net.schema.outcomes.values())
-    redraw = _redraw_category if len(variables) == 1 and isinstance(variables[0], Categorical) else _redraw
+    resample_outcomes = _redraw_category if len(variables) == 1 and isinstance(variables[0], Categorical) else _redraw
     log_probs = jnp.where(tested, log_probs, drafts.log_probs)
     drawn = (drafts.outcomes, log_probs)
-    outcomes, log_probs = redraw(net, drawn, target, drafts.target, tested & ~kept, lapse, redrawing)
+    outcomes, log_probs = resample_outcomes(net, drawn, target, drafts.target, tested & ~kept, lapse, redrawing)
     return Drafts(
         jnp.where(tested[..., None], target, drafts.target),
         outcomes,
@@ -192,7 +192,7 @@ def _redraw_category(
     drawn: Drawn,
     target: Array,
     drafted: Array,
-    redrawn: Array,
+    resampled: Array,
     lapse: Array | None,
     source: Array,
 ) -> Drawn:
@@ -205,10 +205,10 @@ def _redraw_category(
     # Rounding may leave nothing where p and q are alike.
     surplus = jnp.where(surplus.sum(-1, keepdims=True) > 0, surplus, jnp.exp(log_p))
     below = jnp.cumsum(surplus, -1)
-    place = _uniform(net, redrawn.shape, source)[..., None] * below[..., -1:]
+    place = _uniform(net, resampled.shape, source)[..., None] * below[..., -1:]
     category = (place >= below[..., :-1]).sum(-1, keepdims=True)
     found = {name: category[..., 0].astype(net.dtype)}, jnp.take_along_axis(log_p, category, -1)[..., 0]
-    return jax.tree.map(lambda new, old: jnp.where(redrawn, new, old), found, drawn)
+    return jax.tree.map(lambda new, old: jnp.where(resampled, new, old), found, drawn)
 
 
 def _redraw(
@@ -216,12 +216,12 @@ def _redraw(
     drawn: Drawn,
     target: Array,
     drafted: Array,
-    redrawn: Array,
+    resampled: Array,
     lapse: Array | None,
     source: Array,
 ) -> Drawn:
     """Redraw outcomes from the normalised positive part of p - q: propose from p, take with probability 1 - q / p."""
-    shape, count = redrawn.shape, redrawn.size
+    shape, count = resampled.shape, resampled.size
     p, q = (x.reshape(count, 1, x.shape[-1]) for x in (target, drafted))
     rate = None if lapse is None else jnp.broadcast_to(lapse, shape).reshape(count, 1)
     # Few trials wait for their outcomes: a turn takes some of them, wherever they are.
@@ -243,6 +243,6 @@ def _redraw(
         return drawn, left.at[places].set(still, mode="drop"), turn + 1
 
     drawn = jax.tree.map(lambda x: x.reshape(count), drawn)
-    left = jnp.where(redrawn, _MOST_PROPOSALS, 0).reshape(count)
+    left = jnp.where(resampled, _MOST_PROPOSALS, 0).reshape(count)
     drawn, _, _ = jax.lax.while_loop(lambda state: state[1].any(), propose, (drawn, left, 0))
     return jax.tree.map(lambda x: x.reshape(shape), drawn)

@@ -29,15 +29,15 @@ class Scale(NamedTuple):
     """The scale of a continuous outcome's mixture: (unconstrain(value - floor) - mean) / deviation.
 
     Attributes:
-        floor: lower bound (B, R, T) of an outcome that stays above a parameter, 0 where that is hidden; None of any
+        lower_bound: lower bound (B, R, T) of an outcome that stays above a parameter, 0 where that is hidden; None of any
             other outcome.
         mean: (B, R, T), or a number.
-        deviation: (B, R, T), or a number.
+        std: (B, R, T), or a number.
     """
 
-    floor: Tensor | None
+    lower_bound: Tensor | None
     mean: Tensor | float
-    deviation: Tensor | float
+    std: Tensor | float
 
 
 def head(net: Network, name: str, representation: Tensor, earlier: Mapping[str, Tensor]) -> Tensor:
@@ -53,25 +53,25 @@ def head(net: Network, name: str, representation: Tensor, earlier: Mapping[str, 
 
 def outcome_scale(net: Network, name: str, representation: Tensor) -> Scale:
     """The scale of one continuous outcome, given what `predict` returned."""
-    mean, deviation = net.standardization[name]
-    floors = net.schema.floors
-    if name not in floors:
-        return Scale(None, mean, deviation)
-    column = net.config.width + 2 * list(floors).index(name)
-    floor, told = representation[..., column], representation[..., column + 1]
+    mean, std = net.standardization[name]
+    lower_bounds = net.schema.lower_bounds
+    if name not in lower_bounds:
+        return Scale(None, mean, std)
+    column = net.config.width + 2 * list(lower_bounds).index(name)
+    lower_bound, conditioned = representation[..., column], representation[..., column + 1]
     told_mean, told_deviation = net.standardization[net.schema.scale_above(name)]
-    return Scale(floor, mean + told * (told_mean - mean), deviation + told * (told_deviation - deviation))
+    return Scale(lower_bound, mean + conditioned * (told_mean - mean), std + conditioned * (told_deviation - std))
 
 
 def _standardize(variable: Any, value: Tensor, scale: Scale) -> tuple[Tensor, Tensor, Tensor | None]:
     """The value on the mixture's scale, the log-Jacobian, and whether the value is above its floor (None = always)."""
     above = None
-    if scale.floor is not None:
-        above = value > scale.floor
+    if scale.lower_bound is not None:
+        above = value > scale.lower_bound
         # Where it is not, any legal number: nothing is read there, and its gradient stays finite.
-        value = torch.where(above, value - scale.floor, 1.0)
-    standardized = (variable.unconstrain(torch, value) - scale.mean) / scale.deviation
-    log_deviation = scale.deviation.log() if isinstance(scale.deviation, Tensor) else math.log(scale.deviation)
+        value = torch.where(above, value - scale.lower_bound, 1.0)
+    standardized = (variable.unconstrain(torch, value) - scale.mean) / scale.std
+    log_deviation = scale.std.log() if isinstance(scale.std, Tensor) else math.log(scale.std)
     return standardized, variable.log_slope(torch, value) - log_deviation, above
 
 
@@ -108,8 +108,8 @@ def outcome_sample(net: Network, name: str, representation: Tensor, raw: Tensor,
     normal = torch.special.ndtri(noise[..., 1])
     scale = outcome_scale(net, name, representation)
     standardized = means.gather(-1, component)[..., 0] + scales.gather(-1, component)[..., 0] * normal
-    value = variable.constrain(torch, standardized * scale.deviation + scale.mean)
-    return value if scale.floor is None else scale.floor + value
+    value = variable.constrain(torch, standardized * scale.std + scale.mean)
+    return value if scale.lower_bound is None else scale.lower_bound + value
 
 
 def _pick(probabilities: Tensor, uniform: Tensor) -> Tensor:
@@ -138,7 +138,7 @@ def lapse_log_prob(variable: Any, value: Tensor) -> Tensor:
     """Log density of a lapse: uniform over the categories, or over the range that the schema states."""
     if isinstance(variable, Categorical):
         return torch.full_like(value, -math.log(variable.n))
-    low, high = variable.lapse
+    low, high = variable.lapse_range
     inside = (value >= low) & (value <= high)
     return torch.where(inside, -math.log(high - low), -math.inf)
 
@@ -147,7 +147,7 @@ def lapse_sample(variable: Any, uniform: Tensor) -> Tensor:
     """Draw a lapse."""
     if isinstance(variable, Categorical):
         return (uniform * variable.n).floor().clamp(max=variable.n - 1)
-    low, high = variable.lapse
+    low, high = variable.lapse_range
     return low + (high - low) * uniform
 
 
@@ -155,16 +155,16 @@ def lapse_cdf(variable: Any, value: Tensor, uniform: Tensor) -> Tensor:
     """Distribution function of a lapse."""
     if isinstance(variable, Categorical):
         return (value + uniform) / variable.n
-    low, high = variable.lapse
+    low, high = variable.lapse_range
     return ((value - low) / (high - low)).clamp(0, 1)
 
 
-def lapse_rate(net: Network, lapse: Tensor | None) -> Tensor | float | None:
+def total_lapse_rate(net: Network, lapse: Tensor | None) -> Tensor | float | None:
     """Probability of a lapse: what the schema knows of, and what the user adds; None = none."""
-    contamination = net.schema.contamination
+    known = net.schema.lapse_rate
     if lapse is None:
-        return contamination or None
-    return 1 - (1 - contamination) * (1 - lapse)
+        return known or None
+    return 1 - (1 - known) * (1 - lapse)
 
 
 def mix(log_prob: Tensor, log_lapse: Tensor, rate: Tensor | float) -> Tensor:
@@ -189,7 +189,7 @@ def trial_log_prob(
     for index, name in enumerate(names):
         raw = head(net, name, representation, {key: outcomes[key] for key in names[:index]})
         log_probs.append(outcome_log_prob(net, name, representation, raw, outcomes[name]))
-    return _with_lapse(net, log_probs, outcomes, lapse_rate(net, lapse))
+    return _with_lapse(net, log_probs, outcomes, total_lapse_rate(net, lapse))
 
 
 def _with_lapse(
@@ -227,7 +227,7 @@ def trial_sample(
     Returns:
         dict name -> (B, R, T), and (B, R, T).
     """
-    rate = lapse_rate(net, lapse)
+    rate = total_lapse_rate(net, lapse)
     lapsed = None if rate is None else noise[..., 2 * len(net.schema.outcomes)] < rate
     outcomes: dict[str, Tensor] = {}
     log_probs = []
@@ -258,19 +258,19 @@ def trial_cdf(
         uniform: (B, R, T, n_outcomes), the place inside the step of a category.
         lapse: probability that the whole trial is a lapse, broadcast against (B, R, T).
     """
-    rate = lapse_rate(net, lapse)
+    rate = total_lapse_rate(net, lapse)
     names = list(net.schema.outcomes)
     columns = []
-    told = told_lapse = torch.zeros((), device=net.device, dtype=net.dtype)
+    conditioned = told_lapse = torch.zeros((), device=net.device, dtype=net.dtype)
     for index, name in enumerate(names):
         variable, value = net.schema.outcomes[name], outcomes[name].to(net.dtype)
         raw = head(net, name, representation, {key: outcomes[key] for key in names[:index]})
         cdf = outcome_cdf(net, name, representation, raw, value, uniform[..., index])
         if rate is not None:
             # What the trial's earlier outcomes say of whether it is a lapse.
-            share = rate * (told_lapse - mix(told, told_lapse, rate)).exp()
+            share = rate * (told_lapse - mix(conditioned, told_lapse, rate)).exp()
             cdf = cdf + share * (lapse_cdf(variable, value, uniform[..., index]) - cdf)
-            told = told + outcome_log_prob(net, name, representation, raw, value)
+            conditioned = conditioned + outcome_log_prob(net, name, representation, raw, value)
             told_lapse = told_lapse + lapse_log_prob(variable, value)
         columns.append(cdf)
     return torch.stack(columns, -1)
@@ -285,7 +285,7 @@ def trial_moments(net: Network, representation: Tensor, lapse: Tensor | None = N
         NotImplementedError: if an outcome follows a continuous one, whose integral has no closed form.
     """
     schema = net.schema
-    rate = lapse_rate(net, lapse)
+    rate = total_lapse_rate(net, lapse)
     # Every path through the earlier categories, with its probability.
     paths: list[tuple[dict[str, Tensor], Tensor]] = [({}, torch.ones((), device=net.device, dtype=net.dtype))]
     means, variances = [], []
@@ -323,8 +323,8 @@ def outcome_moments(net: Network, name: str, representation: Tensor, raw: Tensor
         return (probabilities * codes).sum(-1), (probabilities * codes**2).sum(-1)
     log_weights, means, scales = mixture(raw)
     scale = outcome_scale(net, name, representation)
-    mean, deviation = (x if isinstance(x, float) else x[..., None] for x in (scale.mean, scale.deviation))
-    means, scales = means * deviation + mean, scales * deviation
+    mean, std = (x if isinstance(x, float) else x[..., None] for x in (scale.mean, scale.std))
+    means, scales = means * std + mean, scales * std
     if isinstance(variable, Positive):
         first, second = (means + 0.5 * scales**2).exp(), (2 * means + 2 * scales**2).exp()
     elif isinstance(variable, Interval):
@@ -335,9 +335,9 @@ def outcome_moments(net: Network, name: str, representation: Tensor, raw: Tensor
         first, second = (values * share).sum(-1), (values**2 * share).sum(-1)
     else:
         first, second = means, means**2 + scales**2
-    if scale.floor is not None:
-        floor = scale.floor[..., None]
-        first, second = floor + first, floor**2 + 2 * floor * first + second
+    if scale.lower_bound is not None:
+        lower_bound = scale.lower_bound[..., None]
+        first, second = lower_bound + first, lower_bound**2 + 2 * lower_bound * first + second
     weights = log_weights.exp()
     return (weights * first).sum(-1), (weights * second).sum(-1)
 
@@ -347,5 +347,5 @@ def lapse_moments(variable: Any) -> tuple[float, float]:
     if isinstance(variable, Categorical):
         codes = np.arange(variable.n)
         return float(codes.mean()), float((codes**2).mean())
-    low, high = variable.lapse
+    low, high = variable.lapse_range
     return (low + high) / 2, (low**2 + low * high + high**2) / 3

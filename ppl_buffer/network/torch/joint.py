@@ -19,7 +19,7 @@ from ppl_buffer.network.torch.network import (
     Cache,
     EncodedParams,
     Network,
-    Prepared,
+    PreparedTargets,
     allocate,
     encode,
     encode_params,
@@ -52,7 +52,7 @@ def floating(net: Network, value: Any) -> Tensor:
     return tensor if tensor.is_floating_point() else tensor.to(net.dtype)
 
 
-def concrete(value: Any) -> np.ndarray | None:
+def to_concrete(value: Any) -> np.ndarray | None:
     """The numbers as NumPy for a check that cannot be traced; None while they are being traced."""
     if not isinstance(value, Tensor):
         return np.asarray(value)
@@ -100,7 +100,7 @@ def copy(value: Tensor) -> Tensor:
     return value.detach().clone()
 
 
-def hold(tree: Any) -> Any:
+def no_constant_folding(tree: Any) -> Any:
     """What was computed before; JAX keeps a compiler from computing with it once more."""
     return tree
 
@@ -115,7 +115,7 @@ def log_mean_exp(value: Tensor, axis: int) -> Tensor:
     return value.logsumexp(axis) - float(np.log(value.shape[axis]))
 
 
-def begin(
+def start_cache(
     net: Network,
     context: Trials | None,
     context_valid: Tensor | None,
@@ -129,21 +129,21 @@ def begin(
     return cache
 
 
-def observe(net: Network, cache: Cache, trials: Trials, valid: Tensor) -> Prepared:
+def prepare_joint(net: Network, cache: Cache, trials: Trials, valid: Tensor) -> PreparedTargets:
     """Everything about a joint density that the parameters do not change: target k sees the trials before it."""
     full = extend(net, cache, trials, valid)
     visible = cache.size + torch.arange(valid.shape[-1], device=valid.device)
     return prepare(net, full, trials["inputs"], visible, valid.shape, stairs=cache.size)
 
 
-def empty(net: Network, cache: Cache, inputs: Mapping[str, Tensor], valid: Tensor) -> Prepared:
+def prepare_marginal(net: Network, cache: Cache, inputs: Mapping[str, Tensor], valid: Tensor) -> PreparedTargets:
     """Targets that see what the cache holds and none of each other: the set predictor."""
     return prepare(net, cache, inputs, None, valid.shape)
 
 
 def conditionals(
     net: Network,
-    prepared: Prepared,
+    prepared: PreparedTargets,
     params: EncodedParams,
     outcomes: Mapping[str, Tensor],
     valid: Tensor,
@@ -156,7 +156,7 @@ def conditionals(
 
 def one_step(
     net: Network,
-    prepared: Prepared,
+    prepared: PreparedTargets,
     params: EncodedParams,
     outcomes: Mapping[str, Tensor],
     valid: Tensor,
@@ -175,7 +175,7 @@ def one_step(
 
 def cdf(
     net: Network,
-    prepared: Prepared,
+    prepared: PreparedTargets,
     params: EncodedParams,
     outcomes: Mapping[str, Tensor],
     uniform: Tensor,
@@ -185,7 +185,9 @@ def cdf(
     return trial_cdf(net, predict(net, prepared, params), outcomes, uniform, lapse)
 
 
-def moments(net: Network, prepared: Prepared, params: EncodedParams, lapse: Tensor | None) -> tuple[Tensor, Tensor]:
+def moments(
+    net: Network, prepared: PreparedTargets, params: EncodedParams, lapse: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """Mean and variance (B, R, K, n_outcomes) of each trial's outcomes given what the trial sees."""
     return trial_moments(net, predict(net, prepared, params), lapse)
 
@@ -229,7 +231,7 @@ def rollout(
     valid = valid.expand(shape)
     inputs = {name: value.expand(shape) for name, value in inputs.items()}
     if independent:
-        representation = predict(net, empty(net, cache, inputs, valid), params)
+        representation = predict(net, prepare_marginal(net, cache, inputs, valid), params)
         outcomes, log_probs = trial_sample(net, representation, noise[..., :split], lapse)
         feedback = respond(net, environment, 0, inputs, outcomes, noise[..., split:])
         return outcomes, feedback, torch.where(valid, log_probs, 0.0)
@@ -240,7 +242,7 @@ def rollout(
     for k in range(shape[2]):
         here = trials_between(inputs, k, k + 1)
         if k == 0:
-            representation = predict(net, empty(net, cache, here, valid[..., :1]), params)
+            representation = predict(net, prepare_marginal(net, cache, here, valid[..., :1]), params)
         else:
             # One trial enters the buffer while the next one is predicted.
             representation, room = step(net, room, pairs, valid[..., k - 1 : k], here, params, start + k - 1)
@@ -307,7 +309,7 @@ def block_conditionals(
         merged = _part(trials, 0, start) if start else None
         cache = _merged(net, context, context_valid, merged, valid[..., :start])
         here = _part(trials, start, stop)
-        prepared = observe(net, cache, here, valid[..., start:stop])
+        prepared = prepare_joint(net, cache, here, valid[..., start:stop])
         parts.append(conditionals(net, prepared, params, here["outcomes"], valid[..., start:stop], lapse))
     return torch.cat(parts, -1)
 
@@ -320,12 +322,12 @@ def _merged(
     net: Network, context: Trials | None, context_valid: Tensor | None, merged: Trials | None, merged_valid: Tensor
 ) -> Cache:
     if merged is None:
-        return begin(net, context, context_valid)
+        return start_cache(net, context, context_valid)
     if context is None:
-        return begin(net, merged, merged_valid)
+        return start_cache(net, merged, merged_valid)
     if context_valid is None:
         context_valid = torch.ones_like(next(iter(context["outcomes"].values())), dtype=torch.bool)
-    return begin(net, join_trials(context, merged), join_arrays(context_valid, merged_valid))
+    return start_cache(net, join_trials(context, merged), join_arrays(context_valid, merged_valid))
 
 
 @torch.no_grad()
@@ -376,33 +378,33 @@ def leave_one_out(
         others[..., k] = False
         cache = _merged(net, context, context_valid, trials, others)
         here = _part(trials, k, k + 1)
-        prepared = empty(net, cache, here["inputs"], valid[..., k : k + 1])
+        prepared = prepare_marginal(net, cache, here["inputs"], valid[..., k : k + 1])
         parts.append(conditionals(net, prepared, params, here["outcomes"], valid[..., k : k + 1], lapse))
     return torch.cat(parts, -1)
 
 
 __all__ = [
     "Cache",
-    "Prepared",
-    "begin",
+    "PreparedTargets",
+    "start_cache",
     "block_conditionals",
     "block_rollout",
     "cast",
     "cdf",
-    "concrete",
+    "to_concrete",
     "conditionals",
     "copy",
-    "empty",
+    "prepare_marginal",
     "encode_params",
     "floating",
-    "hold",
+    "no_constant_folding",
     "join_arrays",
     "join_trials",
     "leave_one_out",
     "log_mean_exp",
     "moments",
     "number",
-    "observe",
+    "prepare_joint",
     "pad_trials",
     "pick_rows",
     "rollout",

@@ -85,7 +85,7 @@ def _initial(name: str, shape: tuple[int, ...], schema: Schema, config: Config, 
         # ALiBi's geometric slopes on the count of trials, a spread of slopes on the learned counters: an optimiser
         # that moves a bias by its learning rate would take thousands of steps to spread them itself. The bias is the
         # inverse of the softplus that it goes through.
-        slopes = 0.003 * 100 ** torch.rand((config.heads, config.counters + 1), generator=generator)
+        slopes = 0.003 * 100 ** torch.rand((config.heads, config.contextual_positions + 1), generator=generator)
         slopes[:, 0] = 2.0 ** -torch.linspace(1, 8, config.heads)
         return slopes.expm1().log().reshape(shape)
     if name.endswith("counter.bias"):
@@ -123,7 +123,7 @@ _FLASH_QUERIES = 32
 
 
 @dataclass
-class Segment:
+class KVSegment:
     """Keys and values of one kind of token at one layer, as other tokens read them.
 
     Attributes:
@@ -145,7 +145,7 @@ class Segment:
 
 
 @dataclass
-class Reading:
+class PartialAttention:
     """Attention over some segments, before it is joined with the rest inside the same softmax.
 
     Attributes:
@@ -169,8 +169,8 @@ class Cache:
         valid: (B, r, K), which buffer tokens stand for a trial.
     """
 
-    context: list[Segment] = field(default_factory=list)
-    buffer: list[Segment] = field(default_factory=list)
+    context: list[KVSegment] = field(default_factory=list)
+    buffer: list[KVSegment] = field(default_factory=list)
     valid: Tensor | None = None
 
     @property
@@ -196,8 +196,8 @@ def norm(net: Network, name: str, x: Tensor) -> Tensor:
 
 def standardize(net: Network, name: str, variable: Any, value: Tensor) -> Tensor:
     """A continuous variable on the standardised unconstrained scale."""
-    mean, deviation = net.standardization[name]
-    return (variable.unconstrain(torch, value) - mean) / deviation
+    mean, std = net.standardization[name]
+    return (variable.unconstrain(torch, value) - mean) / std
 
 
 def features(net: Network, variables: Mapping[str, Variable], values: Mapping[str, Tensor]) -> list[Tensor]:
@@ -213,7 +213,7 @@ def features(net: Network, variables: Mapping[str, Variable], values: Mapping[st
         else:
             continuous.append(standardize(net, name, variable, values[name].to(net.dtype))[..., None])
             out.append(continuous[-1])
-    for scale in range(1, net.config.fine_scales + 1):
+    for scale in range(1, net.config.asinh_scales + 1):
         out += [torch.asinh(10**scale * x) / math.asinh(10**scale) for x in continuous]
     return out
 
@@ -250,14 +250,14 @@ def _heads(net: Network, x: Tensor) -> Tensor:
     return x.unflatten(-1, (net.config.heads, -1)).movedim(-2, 1)
 
 
-def counts_before(segment: Segment, visible: Tensor) -> Tensor:
+def counts_before(segment: KVSegment, visible: Tensor) -> Tensor:
     """What the counters say to a token that sees the first `visible` (T,) buffer tokens: (B, r, T, G)."""
     assert segment.counts is not None
     padded = functional.pad(segment.counts, (0, 0, 1, 0))
     return padded[:, :, visible]
 
 
-def attention(query: Tensor, segments: Sequence[Segment]) -> Tensor:
+def attention(query: Tensor, segments: Sequence[KVSegment]) -> Tensor:
     """Mean (B, H, R, T, D) of the values that queries (B, H, R, T, E) read in segments, by one softmax."""
     joined = _concatenate(segments)
     if len(joined) == 1:
@@ -266,25 +266,25 @@ def attention(query: Tensor, segments: Sequence[Segment]) -> Tensor:
     return reading.weighted / reading.total
 
 
-def read(query: Tensor, segments: Sequence[Segment]) -> Reading:
+def read(query: Tensor, segments: Sequence[KVSegment]) -> PartialAttention:
     """Let queries (B, H, R, T, E) read segments."""
     return join([_reading(query, segment) for segment in _concatenate(segments)])
 
 
-def _reading(query: Tensor, segment: Segment) -> Reading:
+def _reading(query: Tensor, segment: KVSegment) -> PartialAttention:
     mean, log_total = _read(query, segment, total=True)
     assert log_total is not None
-    return Reading(log_total, torch.ones_like(log_total), mean)
+    return PartialAttention(log_total, torch.ones_like(log_total), mean)
 
 
-def _concatenate(segments: Sequence[Segment]) -> list[Segment]:
+def _concatenate(segments: Sequence[KVSegment]) -> list[KVSegment]:
     """The same keys in one segment, or two: what replicas share stays stored once."""
     shared = [x for x in segments if x.keys.shape[2] == 1]
     private = [x for x in segments if x.keys.shape[2] > 1]
     return [x for group in (shared, private) for x in _concatenate_alike(group)]
 
 
-def _concatenate_alike(group: list[Segment]) -> list[Segment]:
+def _concatenate_alike(group: list[KVSegment]) -> list[KVSegment]:
     if len(group) < 2:
         return group
     # What all queries see stands before stairs.
@@ -294,7 +294,7 @@ def _concatenate_alike(group: list[Segment]) -> list[Segment]:
     keys = torch.cat([_replicate(_widen(x.keys, size), batch, 0) for x in (*front, last)], 3)
     values = torch.cat([_replicate(x.values, batch, 0) for x in (*front, last)], 3)
     stairs = None if last.stairs is None else last.stairs + keys.shape[3] - last.keys.shape[3]
-    return [Segment(keys, values, _concatenate_masks((*front, last)), None, stairs)]
+    return [KVSegment(keys, values, _concatenate_masks((*front, last)), None, stairs)]
 
 
 def _widen(keys: Tensor, size: int) -> Tensor:
@@ -302,7 +302,7 @@ def _widen(keys: Tensor, size: int) -> Tensor:
     return keys if keys.shape[-1] == size else functional.pad(keys, (0, size - keys.shape[-1]))
 
 
-def _concatenate_masks(segments: Sequence[Segment]) -> Tensor | None:
+def _concatenate_masks(segments: Sequence[KVSegment]) -> Tensor | None:
     if all([x.mask is None for x in segments]):
         return None
     masks = []
@@ -314,7 +314,7 @@ def _concatenate_masks(segments: Sequence[Segment]) -> Tensor | None:
     return torch.cat([mask.expand(*lead, -1) for mask in masks], -1)
 
 
-def _read(query: Tensor, segment: Segment, total: bool) -> tuple[Tensor, Tensor | None]:
+def _read(query: Tensor, segment: KVSegment, total: bool) -> tuple[Tensor, Tensor | None]:
     """Mean of the values (B, H, R, T, D), and with `total` the log of the sum of exp(score) (B, H, R, T, 1)."""
     query = query[..., : segment.keys.shape[-1]]
     batch, heads, replicas, count = query.shape[:4]
@@ -332,7 +332,7 @@ def _read(query: Tensor, segment: Segment, total: bool) -> tuple[Tensor, Tensor 
     return _read_whole(query, segment, total)
 
 
-def _read_parts(query: Tensor, segment: Segment, total: bool, axis: int, size: int) -> tuple[Tensor, Tensor | None]:
+def _read_parts(query: Tensor, segment: KVSegment, total: bool, axis: int, size: int) -> tuple[Tensor, Tensor | None]:
     """`_read`, `size` data sets (axis 0), replicas (2) or queries (3) at a time."""
     queries = query.split(size, axis)
 
@@ -347,15 +347,15 @@ def _read_parts(query: Tensor, segment: Segment, total: bool, axis: int, size: i
             stairs = segment.stairs + start
             seen = min(stairs + size, segment.stairs + query.shape[3]) - 1
             keys, values = segment.keys[:, :, :, :seen], segment.values[:, :, :, :seen]
-            parts.append(Segment(keys, values, None if mask is None else mask[..., :seen], None, stairs))
+            parts.append(KVSegment(keys, values, None if mask is None else mask[..., :seen], None, stairs))
     else:
         cut = zip(pieces(segment.keys), pieces(segment.values), masks, strict=True)
-        parts = [Segment(keys, values, mask, None, segment.stairs) for keys, values, mask in cut]
+        parts = [KVSegment(keys, values, mask, None, segment.stairs) for keys, values, mask in cut]
     means, totals = zip(*(_read(*part, total) for part in zip(queries, parts, strict=True)), strict=True)
     return torch.cat(means, axis), torch.cat(totals, axis) if total else None
 
 
-def _bias(query: Tensor, segment: Segment) -> Tensor | None:
+def _bias(query: Tensor, segment: KVSegment) -> Tensor | None:
     """What mask and stairs add to the scores, broadcast against (B, 1, R, T, N): adding costs less than choosing."""
     bias = None
     if segment.mask is not None:
@@ -368,7 +368,7 @@ def _bias(query: Tensor, segment: Segment) -> Tensor | None:
     return bias
 
 
-def _read_whole(query: Tensor, segment: Segment, total: bool) -> tuple[Tensor, Tensor | None]:
+def _read_whole(query: Tensor, segment: KVSegment, total: bool) -> tuple[Tensor, Tensor | None]:
     keys, values, bias = segment.keys, segment.values, _bias(query, segment)
     replicas, count = query.shape[2:4]
     shared = keys.shape[2] == 1 and replicas > 1
@@ -390,7 +390,7 @@ def _read_whole(query: Tensor, segment: Segment, total: bool) -> tuple[Tensor, T
     return mean, log_total
 
 
-def _has_kernel(query: Tensor, segment: Segment) -> bool:
+def _has_kernel(query: Tensor, segment: KVSegment) -> bool:
     """Whether torch's fused attention can read the segment, and is faster: it has no derivative of its total."""
     keys, values = segment.keys, segment.values
     return (
@@ -412,7 +412,7 @@ def _is_plain(x: Tensor) -> bool:
         return False
 
 
-def _read_with_kernel(query: Tensor, segment: Segment) -> tuple[Tensor, Tensor]:
+def _read_with_kernel(query: Tensor, segment: KVSegment) -> tuple[Tensor, Tensor]:
     replicas, count = query.shape[2:4]
     bias = _bias(query, segment)
     if bias is not None:
@@ -427,7 +427,7 @@ def _read_with_kernel(query: Tensor, segment: Segment) -> tuple[Tensor, Tensor]:
     return mean.unflatten(2, (replicas, count)), log_total.unflatten(2, (replicas, count))[..., None]
 
 
-def join(readings: Sequence[Reading]) -> Reading:
+def join(readings: Sequence[PartialAttention]) -> PartialAttention:
     """Bring readings of several segments into one softmax."""
     if len(readings) == 1:
         return readings[0]
@@ -437,7 +437,7 @@ def join(readings: Sequence[Reading]) -> Reading:
     scales = [(reading.top - top).exp() for reading in readings]
     total = sum(reading.total * scale for reading, scale in zip(readings, scales, strict=True))
     weighted = sum(reading.weighted * scale for reading, scale in zip(readings, scales, strict=True))
-    return Reading(top, total, weighted)  # type: ignore[arg-type]
+    return PartialAttention(top, total, weighted)  # type: ignore[arg-type]
 
 
 def query_keys(net: Network, layer: str, x: Tensor, reference: Tensor | None) -> Tensor:
@@ -461,23 +461,23 @@ def own_segment(
     counts: Tensor | None = None,
     mask: Tensor | None = None,
     stairs: int | None = None,
-) -> Segment:
+) -> KVSegment:
     """Keys and values of normalised tokens x (B, R, T, W)."""
     keys, values = linear(net, f"{layer}.key_value", x).chunk(2, -1)
     keys, values = _heads(net, keys), _heads(net, values)
     if counts is not None:
         spread = counts[:, None].expand(-1, net.config.heads, -1, -1, -1)
         keys = torch.cat([keys, spread, torch.ones_like(spread[..., :1])], -1)
-    return Segment(keys, values, mask, counts, stairs)
+    return KVSegment(keys, values, mask, counts, stairs)
 
 
-def null_segment(net: Network, layer: str) -> Segment:
+def null_segment(net: Network, layer: str) -> KVSegment:
     """The learned token that everybody sees. In an ordered model it stands before the first trial: all counts 0."""
     keys, values = net.weights[f"{layer}.null_key"], net.weights[f"{layer}.null_value"]
     if net.schema.ordered:
-        counts = keys.new_zeros((keys.shape[0], net.config.counters + 1))
+        counts = keys.new_zeros((keys.shape[0], net.config.contextual_positions + 1))
         keys = torch.cat([keys, counts, torch.ones_like(counts[:, :1])], -1)
-    return Segment(keys[None, :, None, None, :], values[None, :, None, None, :])
+    return KVSegment(keys[None, :, None, None, :], values[None, :, None, None, :])
 
 
 def finish_layer(net: Network, layer: str, tokens: Tensor, heads: Tensor) -> Tensor:
@@ -489,18 +489,18 @@ def finish_layer(net: Network, layer: str, tokens: Tensor, heads: Tensor) -> Ten
 def run(
     net: Network,
     tokens: Tensor,
-    reads: Mapping[int, Sequence[Segment]],
+    reads: Mapping[int, Sequence[KVSegment]],
     layers: Iterable[int],
     *,
     attend: bool = False,
     own: Tensor | None = None,
     causal: bool = False,
     keep: bool = False,
-    room: Sequence[Segment] | None = None,
+    room: Sequence[KVSegment] | None = None,
     at: int = 0,
     count_from: Mapping[int, Tensor] | None = None,
     valid: Tensor | None = None,
-) -> tuple[Tensor, list[Segment]]:
+) -> tuple[Tensor, list[KVSegment]]:
     """Push tokens (B, R, T, W) through layers.
 
     Args:
@@ -536,7 +536,7 @@ def run(
             counts = steps.cumsum(-2) if reference is None else steps.cumsum(-2) + reference
             reference = counts
         elif net.schema.ordered and reference is None:
-            reference = x.new_zeros((1, 1, 1, net.config.counters + 1))
+            reference = x.new_zeros((1, 1, 1, net.config.contextual_positions + 1))
         others = list(reads.get(index, ()))
         if room is not None:
             pairs = own_segment(net, layer, x[:, :, ::2], None if counts is None else counts[:, :, ::2])
@@ -557,21 +557,21 @@ def run(
     return tokens, segments
 
 
-def _with_null(net: Network, layer: str, segments: Sequence[Segment]) -> Sequence[Segment]:
+def _with_null(net: Network, layer: str, segments: Sequence[KVSegment]) -> Sequence[KVSegment]:
     """Segments and the null token, which an allocated buffer has already."""
     return segments if any([segment.front for segment in segments]) else [null_segment(net, layer), *segments]
 
 
-def _first(segment: Segment, count: int, mask: Tensor | None, stairs: int | None = None) -> Segment:
+def _first(segment: KVSegment, count: int, mask: Tensor | None, stairs: int | None = None) -> KVSegment:
     """The first `count` tokens of a buffer, of which mask and stairs say who sees them."""
     front = segment.front
     if front and mask is not None:
         mask = functional.pad(mask, (front, 0), value=True)
     keys, values = segment.keys[:, :, :, : front + count], segment.values[:, :, :, : front + count]
-    return Segment(keys, values, mask, None, None if stairs is None else front + stairs, front)
+    return KVSegment(keys, values, mask, None, None if stairs is None else front + stairs, front)
 
 
-def _targets_alone(segment: Segment) -> Segment:
+def _targets_alone(segment: KVSegment) -> KVSegment:
     """The same as targets see it, where pairs and targets come in turn."""
     mask = segment.mask
     return segment if mask is None or mask.shape[3] == 1 else replace(segment, mask=mask[:, :, :, 1::2])
@@ -601,8 +601,8 @@ def encode(net: Network, context: Mapping[str, Mapping[str, Tensor]], valid: Ten
 def allocate(net: Network, cache: Cache, shape: Sequence[int]) -> Cache:
     """Add room for K more trials to the buffer, `shape` = (B, R, K); `step` fills it."""
     batch, replicas, count = shape
-    context: list[Segment] = []
-    segments: list[Segment] = []
+    context: list[KVSegment] = []
+    segments: list[KVSegment] = []
     for index in range(net.config.depth):
         front, history = [null_segment(net, f"layers.{index}")], cache.buffer[index : index + 1]
         for segment in cache.context[index : index + 1]:
@@ -614,10 +614,10 @@ def allocate(net: Network, cache: Cache, shape: Sequence[int]) -> Cache:
         )
         counts = None
         if net.schema.ordered:
-            places = keys.new_zeros((batch, replicas, count, net.config.counters + 1))
+            places = keys.new_zeros((batch, replicas, count, net.config.contextual_positions + 1))
             reached = [x.counts.expand(batch, replicas, -1, -1) for x in history if x.counts is not None]
             counts = torch.cat([*reached, places], 2)
-        segments.append(Segment(keys, values, None, counts, front=sum(x.keys.shape[3] for x in front)))
+        segments.append(KVSegment(keys, values, None, counts, front=sum(x.keys.shape[3] for x in front)))
     valid = torch.zeros((batch, replicas, count), dtype=torch.bool, device=net.device)
     return Cache(context, segments, _place(cache.valid, valid, None, 1) if cache.buffer else valid)
 
@@ -655,12 +655,12 @@ def extend(net: Network, cache: Cache, pairs: Mapping[str, Mapping[str, Tensor]]
     if cache.buffer:
         new = [_enter(old, segment, None) for old, segment in zip(cache.buffer, new, strict=True)]
         valid = _place(cache.valid, valid, None, 1)
-    return Cache(cache.context, [Segment(x.keys, x.values, None, x.counts, front=x.front) for x in new], valid)
+    return Cache(cache.context, [KVSegment(x.keys, x.values, None, x.counts, front=x.front) for x in new], valid)
 
 
 def _reads(
     cache: Cache, layers: Iterable[int], count: int, visible: Tensor | None = None, stairs: int | None = None
-) -> dict[int, list[Segment]]:
+) -> dict[int, list[KVSegment]]:
     """Context and the first `count` buffer tokens, by layer; target t sees `visible` of them, None = all."""
     mask = None
     if cache.buffer:
@@ -712,8 +712,8 @@ def step(
     turn = torch.arange(2 * shape[2], device=tokens.device)
     reads = {index: list(cache.context[index : index + 1]) for index in range(depth)}
     for index, segment in enumerate(params.segments, depth - net.config.param_depth):
-        told = (turn % 2 == 1)[:, None]
-        mask = told[None, None, None] if segment.mask is None else told & segment.mask
+        conditioned = (turn % 2 == 1)[:, None]
+        mask = conditioned[None, None, None] if segment.mask is None else conditioned & segment.mask
         reads[index].append(replace(segment, mask=mask))
     valid = _place(cache.valid, exists, at, 1)
     own = _mask(valid[..., : at + shape[2]])
@@ -751,11 +751,11 @@ def _place(old: Any, new: Tensor, at: int | None, replicas: int) -> Tensor:
     return old
 
 
-def _enter(old: Segment, new: Segment, at: int | None) -> Segment:
+def _enter(old: KVSegment, new: KVSegment, at: int | None) -> KVSegment:
     counts = None if new.counts is None else _place(old.counts, new.counts, at, 1)
     place = None if at is None else old.front + at
     keys, values = _place(old.keys, new.keys, place, 2), _place(old.values, new.values, place, 2)
-    return Segment(keys, values, None, counts, front=old.front)
+    return KVSegment(keys, values, None, counts, front=old.front)
 
 
 @dataclass
@@ -764,16 +764,16 @@ class EncodedParams:
 
     Attributes:
         segments: one segment for each of the top `param_depth` layers; empty where nothing is told.
-        floors: (B, R, 1, 2 F), for each of the F outcomes that stay above a parameter: its value and 1, or 0 and 0
+        lower_bounds: (B, R, 1, 2 F), for each of the F outcomes that stay above a parameter: its value and 1, or 0 and 0
             where it is hidden. None without such outcomes.
     """
 
-    segments: list[Segment]
-    floors: Tensor | None
+    segments: list[KVSegment]
+    lower_bounds: Tensor | None
 
 
 @dataclass
-class Prepared:
+class PreparedTargets:
     """Target tokens as far as they do not depend on the parameters (R5).
 
     Attributes:
@@ -786,8 +786,8 @@ class Prepared:
 
     tokens: Tensor
     query: Tensor
-    reading: Reading
-    reads: dict[int, list[Segment]]
+    reading: PartialAttention
+    reads: dict[int, list[KVSegment]]
     count_from: dict[int, Tensor] | None
 
 
@@ -798,7 +798,7 @@ def prepare(
     visible: Tensor | None,
     shape: Sequence[int],
     stairs: int | None = None,
-) -> Prepared:
+) -> PreparedTargets:
     """Push targets with inputs (B, R, T) through the layers that do not read the parameters (R4, R5).
 
     Args:
@@ -819,52 +819,52 @@ def prepare(
     layer = f"layers.{first}"
     reference = None if count_from is None else count_from[first]
     if net.schema.ordered and reference is None:
-        reference = tokens.new_zeros((1, 1, 1, net.config.counters + 1))
+        reference = tokens.new_zeros((1, 1, 1, net.config.contextual_positions + 1))
     query = query_keys(net, layer, norm(net, f"{layer}.norm_attention", tokens), reference)
     reading = read(query, _with_null(net, layer, reads[first]))
     above = {index: reads[index] for index in range(first + 1, depth)}
-    return Prepared(tokens, query[..., : net.config.width // net.config.heads], reading, above, count_from)
+    return PreparedTargets(tokens, query[..., : net.config.width // net.config.heads], reading, above, count_from)
 
 
-def encode_params(net: Network, params: Mapping[str, Tensor], told: Tensor | None = None) -> EncodedParams:
+def encode_params(net: Network, params: Mapping[str, Tensor], conditioned: Tensor | None = None) -> EncodedParams:
     """What targets read of the told parameters in the top `param_depth` layers and in the heads.
 
     Args:
         net: the network.
         params: dict name -> (B, R), in natural units. One that is left out has no token.
-        told: (B, R, P) bool, which of the given ones are told; None = all.
+        conditioned: (B, R, P) bool, which of the given ones are told; None = all.
     """
-    floors = _floors(net, params, told)
+    lower_bounds = _floors(net, params, conditioned)
     if not params:
-        return EncodedParams([], floors)
+        return EncodedParams([], lower_bounds)
     tokens = embed_params(net, params)
-    mask = None if told is None else told[:, None, :, None, :]
+    mask = None if conditioned is None else conditioned[:, None, :, None, :]
     layers = range(net.config.depth - net.config.param_depth, net.config.depth)
-    return EncodedParams(run(net, tokens, {}, layers, attend=True, own=mask, keep=True)[1], floors)
+    return EncodedParams(run(net, tokens, {}, layers, attend=True, own=mask, keep=True)[1], lower_bounds)
 
 
-def _floors(net: Network, params: Mapping[str, Tensor], told: Tensor | None) -> Tensor | None:
+def _floors(net: Network, params: Mapping[str, Tensor], conditioned: Tensor | None) -> Tensor | None:
     """`EncodedParams.floors`."""
     columns, given = [], [name for name in net.schema.params if name in params]
-    for name in net.schema.floors.values():
+    for name in net.schema.lower_bounds.values():
         value = known = torch.zeros((1, 1), device=net.device, dtype=net.dtype)
         if name in params:
             value = params[name].to(net.dtype)
-            known = torch.ones_like(value) if told is None else told[..., given.index(name)].to(net.dtype)
+            known = torch.ones_like(value) if conditioned is None else conditioned[..., given.index(name)].to(net.dtype)
         columns += [value * known, known]
     return torch.stack(torch.broadcast_tensors(*columns), -1)[:, :, None] if columns else None
 
 
 def _with_floors(representation: Tensor, params: EncodedParams) -> Tensor:
     """A representation with the floors of its trials behind, where the heads find them."""
-    if params.floors is None:
+    if params.lower_bounds is None:
         return representation
     lead = representation.shape[:-1]
-    floors = params.floors.expand(*lead, -1)
-    return torch.cat([representation, floors], -1)
+    lower_bounds = params.lower_bounds.expand(*lead, -1)
+    return torch.cat([representation, lower_bounds], -1)
 
 
-def predict(net: Network, prepared: Prepared, params: EncodedParams) -> Tensor:
+def predict(net: Network, prepared: PreparedTargets, params: EncodedParams) -> Tensor:
     """Let prepared targets read the parameters in the top layers: their representation for the heads.
 
     Args:
@@ -878,13 +878,13 @@ def predict(net: Network, prepared: Prepared, params: EncodedParams) -> Tensor:
     depth, config = net.config.depth, net.config
     first = depth - config.param_depth
     tokens, reading, reads = prepared.tokens, prepared.reading, prepared.reads
-    told = params.segments
-    if told:
-        replicas = told[0].keys.shape[2]
+    conditioned = params.segments
+    if conditioned:
+        replicas = conditioned[0].keys.shape[2]
         query = _replicate(prepared.query, replicas, 2)
         tokens = _replicate(tokens, replicas, 1)
-        reading = join([reading, read(query, told[:1])])
-        reads = {index: [*reads[index], told[index - first]] for index in range(first + 1, depth)}
+        reading = join([reading, read(query, conditioned[:1])])
+        reads = {index: [*reads[index], conditioned[index - first]] for index in range(first + 1, depth)}
     tokens = finish_layer(net, f"layers.{first}", tokens, reading.weighted / reading.total)
     tokens, _ = run(net, tokens, reads, range(first + 1, depth), count_from=prepared.count_from)
     return _with_floors(norm(net, "norm_out", tokens), params)

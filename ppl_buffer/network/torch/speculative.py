@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from ppl_buffer.network.torch.heads import trial_log_prob, trial_sample
-from ppl_buffer.network.torch.joint import Environment, empty, respond, trials_between
+from ppl_buffer.network.torch.joint import Environment, prepare_marginal, respond, trials_between
 from ppl_buffer.network.torch.network import Cache, EncodedParams, Network, allocate, predict, step
 from ppl_buffer.schema import Categorical
 
@@ -92,7 +92,7 @@ def speculative_rollout(
     shape = noise.shape[:3]
     count = shape[2]
     split = 2 * len(net.schema.outcomes) + 1
-    target = predict(net, empty(net, cache, inputs, valid), params)
+    target = predict(net, prepare_marginal(net, cache, inputs, valid), params)
     target = target.expand(*shape, target.shape[-1])
     valid = valid.expand(shape)
     inputs = {name: value.expand(shape) for name, value in inputs.items()}
@@ -179,11 +179,13 @@ def _update(
     log_probs = trial_log_prob(net, target, drafts.outcomes, lapse)
     kept = _uniform(net, tested.shape, source) < (log_probs - drafts.log_probs).exp()
     variables = list(net.schema.outcomes.values())
-    redraw = _redraw_category if len(variables) == 1 and isinstance(variables[0], Categorical) else _redraw
+    resample_outcomes = _redraw_category if len(variables) == 1 and isinstance(variables[0], Categorical) else _redraw
     log_probs = torch.where(tested, log_probs, drafts.log_probs)
-    outcomes, redrawn = drafts.outcomes, tested & ~kept
-    if redrawn.any():
-        outcomes, log_probs = redraw(net, (outcomes, log_probs), target, drafts.target, redrawn, lapse, source)
+    outcomes, resampled = drafts.outcomes, tested & ~kept
+    if resampled.any():
+        outcomes, log_probs = resample_outcomes(
+            net, (outcomes, log_probs), target, drafts.target, resampled, lapse, source
+        )
     return Drafts(
         torch.where(tested[..., None], target, drafts.target),
         outcomes,
@@ -204,7 +206,7 @@ def _redraw_category(
     drawn: Drawn,
     target: Tensor,
     drafted: Tensor,
-    redrawn: Tensor,
+    resampled: Tensor,
     lapse: Tensor | None,
     source: torch.Generator | None,
 ) -> Drawn:
@@ -217,11 +219,11 @@ def _redraw_category(
     # Rounding may leave nothing where p and q are alike.
     surplus = torch.where(surplus.sum(-1, keepdim=True) > 0, surplus, log_p.exp())
     below = surplus.cumsum(-1)
-    place = _uniform(net, redrawn.shape, source)[..., None] * below[..., -1:]
+    place = _uniform(net, resampled.shape, source)[..., None] * below[..., -1:]
     category = (place >= below[..., :-1]).sum(-1, keepdim=True)
     outcomes, log_probs = drawn
-    outcome = torch.where(redrawn, category[..., 0].to(net.dtype), outcomes[name])
-    return {name: outcome}, torch.where(redrawn, log_p.gather(-1, category)[..., 0], log_probs)
+    outcome = torch.where(resampled, category[..., 0].to(net.dtype), outcomes[name])
+    return {name: outcome}, torch.where(resampled, log_p.gather(-1, category)[..., 0], log_probs)
 
 
 def _redraw(
@@ -229,15 +231,15 @@ def _redraw(
     drawn: Drawn,
     target: Tensor,
     drafted: Tensor,
-    redrawn: Tensor,
+    resampled: Tensor,
     lapse: Tensor | None,
     source: torch.Generator | None,
 ) -> Drawn:
     """Redraw outcomes from the normalised positive part of p - q: propose from p, take with probability 1 - q / p."""
-    p, q = target[redrawn], drafted[redrawn]
-    rate = None if lapse is None else lapse.expand(redrawn.shape)[redrawn]
+    p, q = target[resampled], drafted[resampled]
+    rate = None if lapse is None else lapse.expand(resampled.shape)[resampled]
     columns = [*drawn[0].values(), drawn[1]]
-    found = [column[redrawn] for column in columns]
+    found = [column[resampled] for column in columns]
     waiting = torch.ones_like(found[0], dtype=torch.bool)
     lead = (_PROPOSALS, *p.shape)
     for _ in range(0, _MOST_PROPOSALS, _PROPOSALS):
@@ -251,5 +253,5 @@ def _redraw(
         waiting = waiting & ~taken.any(0)
         if not waiting.any():
             break
-    *outcomes, log_probs = (x.masked_scatter(redrawn, y) for x, y in zip(columns, found, strict=True))
+    *outcomes, log_probs = (x.masked_scatter(resampled, y) for x, y in zip(columns, found, strict=True))
     return dict(zip(drawn[0], outcomes, strict=True)), log_probs
