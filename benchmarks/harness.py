@@ -207,12 +207,12 @@ def random_network(config: Config, backend: str, schema: Schema = FUNCTION, seed
     variables = {**schema.params, **schema.inputs, **schema.outcomes, **schema.feedback}
     standardization = {name: (0.0, 1.0) for name in variables}
     if backend == "jax":
-        from ppl_buffer.network.jax.network import Network
+        from ppl_buffer.network.jax.weights import JaxNetwork
 
-        return Network(schema, config, standardization, weights)
+        return JaxNetwork(schema, config, standardization, weights)
     import torch
 
-    from ppl_buffer.network.torch.network import Network as TorchNetwork
+    from ppl_buffer.network.torch.weights import TorchNetwork
 
     net = TorchNetwork(schema, config, standardization)
     with torch.no_grad():

@@ -71,7 +71,7 @@ def load(path: str | None, task: Any, people: int, trials: int, seed: int) -> tu
         print(f"The selection task is not here ({error}).")
         print("Simulated people are fitted: the results say nothing of real ones.")
         return simulate_people(task, people, trials, seed), f"{people} simulated people"
-    data = data.people(np.sort(np.argsort(data.trial_counts, kind="stable")[:people]))
+    data = data.select(np.sort(np.argsort(data.trial_counts, kind="stable")[:people]))
     columns = {**data.inputs, **data.outcomes, **data.feedback, "mask": data.trial_mask}
     return {name: x[:, :trials] for name, x in columns.items()}, f"{len(data.subjects)} people, selection task"
 

@@ -55,7 +55,7 @@ def main() -> None:
     except FileNotFoundError as error:
         print(f"The selection task is not here ({error}): simulated people are fitted.")
         trials = simulated_selection_task(options.seed)
-    trials = trials.people(np.sort(np.argsort(trials.trial_counts, kind="stable")[: options.subjects]))
+    trials = trials.select(np.sort(np.argsort(trials.trial_counts, kind="stable")[: options.subjects]))
 
     # The likelihood, and the rule that rewards drawn choices: without it no data sets could be drawn.
     net, task = pb.load("noisy_q", backend="jax"), pb.simulators.NoisyQ()

@@ -6,7 +6,6 @@ Shapes, checks and the ways of combining the backend's functions are here, once.
 from __future__ import annotations
 
 import copy
-import importlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -188,7 +187,7 @@ class Predictive:
         if lapse is not None:
             schema.require_lapse("lapse")
             self.lapse = as_floating(joint, net, "lapse", lapse)
-            numbers = joint.to_concrete(self.lapse)
+            numbers = joint.ops.to_concrete(self.lapse)
             if numbers is not None and not ((numbers >= 0) & (numbers <= 1)).all():
                 raise ValueError(f"lapse: expected a probability, got {numbers!s}")
         self.orders = self._check_orders(orders)
@@ -248,7 +247,7 @@ class Predictive:
             return
         joint = backend_of(self.net)
         for name, value, (low, high) in self._trained_ranges():
-            numbers = joint.to_concrete(value)
+            numbers = joint.ops.to_concrete(value)
             if numbers is None:
                 continue
             share = float(np.mean((numbers < low) | (numbers > high)))
@@ -374,12 +373,12 @@ class Predictive:
         columns = {} if value is None else split_value(schema, value)
         outcomes: Named = {}
         for name, column in columns.items():
-            number = joint.number(self.net, column)
-            usable = schema.outcomes[name].contains(joint.xp, number)
+            number = joint.ops.number(self.net, column)
+            usable = schema.outcomes[name].contains(joint.ops.xp, number)
             if self.trial_mask is not None:
                 # What stands where there is no trial may be legal and still too large: 0 times infinity is no number.
                 usable = usable & self.trial_mask
-            outcomes[name] = joint.xp.where(usable, number, schema.outcomes[name].fill)
+            outcomes[name] = joint.ops.xp.where(usable, number, schema.outcomes[name].fill)
         depth = len(layout.lead)
         mask = self.trial_mask
         if mask is None:
@@ -389,7 +388,7 @@ class Predictive:
 
     def _all_exist(self) -> Array:
         joint = backend_of(self.net)
-        return joint.number(self.net, np.ones(self.trials)) > 0
+        return joint.ops.number(self.net, np.ones(self.trials)) > 0
 
     def arrange_context(self, layout: BatchLayout) -> Any:
         """What the encoded context and the history let predictions read."""
@@ -403,11 +402,11 @@ class Predictive:
 
     def _arrange_params(self, layout: BatchLayout) -> tuple[Any, Array | None]:
         joint = backend_of(self.net)
-        params = {name: joint.number(self.net, value) for name, value in self.params.items()}
+        params = {name: joint.ops.number(self.net, value) for name, value in self.params.items()}
         encoded = joint.encode_params(self.net, layout.fold(params, 0))
         lapse = None
         if self.lapse is not None:
-            lapse = layout.fold({"lapse": joint.number(self.net, self.lapse)}, 0)["lapse"][..., None]
+            lapse = layout.fold({"lapse": joint.ops.number(self.net, self.lapse)}, 0)["lapse"][..., None]
         return encoded, lapse
 
     @property
@@ -424,7 +423,7 @@ class Predictive:
         other.observed = other.orders = None
 
         def permute(array: Array) -> Array:
-            return joint.take_along(pad_dims(array, len(lead), 1), orders, -1)
+            return joint.ops.take_along(pad_dims(array, len(lead), 1), orders, -1)
 
         other.inputs = {name: permute(value) for name, value in self.inputs.items()}
         other.feedback = None if self.feedback is None else {k: permute(v) for k, v in self.feedback.items()}
@@ -439,7 +438,7 @@ class Predictive:
         other.trials, other.observed = trials, None
 
         def pad(array: Array, fill: Any) -> Array:
-            return pad_last(joint.xp, array, missing, fill)
+            return pad_last(joint.ops.xp, array, missing, fill)
 
         other.inputs = {name: pad(x, schema.inputs[name].fill) for name, x in self.inputs.items()}
         if self.feedback is not None:
@@ -458,7 +457,7 @@ class Predictive:
         joint, schema = backend_of(self.net), self.net.schema
         legal = None
         for name, column in split_value(schema, value).items():
-            contains = schema.outcomes[name].contains(joint.xp, column)
+            contains = schema.outcomes[name].contains(joint.ops.xp, column)
             legal = contains if legal is None else legal & contains
         return legal if self.trial_mask is None else legal | ~self.trial_mask
 
@@ -466,7 +465,7 @@ class Predictive:
         joint = backend_of(self.net)
         for like in (*self.params.values(), *(() if self.lapse is None else (self.lapse,)), value):
             if str(like.dtype).endswith("64"):
-                return joint.cast(result, like)
+                return joint.ops.cast(result, like)
         return result
 
     def _evaluate(self, value: Array, evaluate: Callable[..., Array], orders: int = 0) -> Array:
@@ -490,7 +489,7 @@ class Predictive:
             return False
         joint = backend_of(self.net)
         known = self._observed_value if self._observed_value is not None else self.observed.value
-        return joint.same(value, known, self.observed.snapshot)
+        return joint.ops.same(value, known, self.observed.snapshot)
 
     def _grouped(self, layout: BatchLayout) -> bool:
         """Whether the data sets that were observed in groups are the ones that are now arranged."""
@@ -515,11 +514,11 @@ class Predictive:
 
             mine = map_leaves(take, (outcomes, valid, segments, lapse))
             scored = {name: x[..., :length] for name, x in mine[0].items()}
-            prepared = joint.no_constant_folding(group.prepared)
+            prepared = joint.ops.no_constant_folding(group.prepared)
             part = joint.conditionals(self.net, prepared, mine[2], scored, mine[1][..., :length], mine[3])
-            results.append(joint.pad_trials(part, self.trials))
-        members = joint.xp.concatenate([group.members for group in self.observed.groups], 0)
-        return joint.xp.concatenate(results, 0)[joint.xp.argsort(members)]
+            results.append(joint.ops.pad_trials(part, self.trials))
+        members = joint.ops.xp.concatenate([group.members for group in self.observed.groups], 0)
+        return joint.ops.xp.concatenate(results, 0)[joint.ops.xp.argsort(members)]
 
     def _targets(
         self, layout: BatchLayout, trials: dict[str, Named], valid: Array, observed: bool, alone: bool = False
@@ -530,7 +529,7 @@ class Predictive:
         if observed and self.observed is not None:
             ready = self.observed.alone if alone else self.observed.prepared
             if ready is not None:
-                return joint.no_constant_folding(layout.fold_shared(ready, len(self.observed.batch_shape)))
+                return joint.ops.no_constant_folding(layout.fold_shared(ready, len(self.observed.batch_shape)))
         cache = self.arrange_context(layout)
         if alone:
             return joint.prepare_marginal(self.net, cache, trials["inputs"], valid)
@@ -569,7 +568,7 @@ class Predictive:
             return joint.conditionals(self.net, targets, segments, trials["outcomes"], valid, lapse)
 
         result = self._cast(self._evaluate(value, evaluate, orders), value)
-        return joint.xp.where(self._legal(value), result, -float("inf"))
+        return joint.ops.xp.where(self._legal(value), result, -float("inf"))
 
     def one_step_ahead(self, value: Array, noise: Array) -> tuple[Array, Array]:
         """`conditionals`, and a draw of each trial given the trials before it as they are in `value`, in one pass.
@@ -588,7 +587,7 @@ class Predictive:
         if self.orders is not None or self.block is not None:
             raise ValueError("orders, block: expected None for one_step_ahead, which follows one order of the trials")
         self.check_value_shape(value)
-        noise = joint.number(self.net, noise)
+        noise = joint.ops.number(self.net, noise)
 
         def evaluate(layout: Any, trials: Any, valid: Any, segments: Any, lapse: Any, observed: bool) -> Any:
             targets = self._targets(layout, trials, valid, observed)
@@ -596,7 +595,7 @@ class Predictive:
             return joint.one_step(self.net, targets, segments, trials["outcomes"], valid, lapse, places)
 
         result = self._evaluate(value, evaluate)
-        log_probs = joint.xp.where(self._legal(value), result[..., 0], -float("inf"))
+        log_probs = joint.ops.xp.where(self._legal(value), result[..., 0], -float("inf"))
         return log_probs, result[..., 1:] if self.net.schema.event_shape_tail else result[..., 1]
 
     def joint_log_prob(self, value: Array) -> Array:
@@ -605,10 +604,10 @@ class Predictive:
         if self.orders is None:
             total = self.conditionals(value).sum(-1)
         else:
-            total = joint.log_mean_exp(joint.xp.concatenate(self._by_orders(value), 0), 0)
+            total = joint.ops.log_mean_exp(joint.ops.xp.concatenate(self._by_orders(value), 0), 0)
         if self.outside == "-inf":
             for _, param, (low, high) in self._trained_ranges():
-                total = joint.xp.where((param >= low) & (param <= high), total, -float("inf"))
+                total = joint.ops.xp.where((param >= low) & (param <= high), total, -float("inf"))
         return total
 
     def _by_orders(self, value: Array) -> list[Array]:
@@ -623,7 +622,7 @@ class Predictive:
             chunk = orders[start : start + _ORDERS_AT_ONCE]
             permuted = self._permuted(chunk, (len(chunk), *lead))
             padded = pad_dims(value, len(lead) + 1, 1 + tail)
-            value_chunk = joint.take_along(padded, chunk[..., None] if tail else chunk, -1 - tail)
+            value_chunk = joint.ops.take_along(padded, chunk[..., None] if tail else chunk, -1 - tail)
             chunks.append(permuted.conditionals(value_chunk, orders=1).sum(-1))
         return chunks
 
@@ -631,7 +630,7 @@ class Predictive:
         """Log density of all trials together under each of `orders`: (orders, *sample, *batch)."""
         if self.orders is None:
             raise ValueError("orders: expected a number or permutations when the distribution was made, got None")
-        return backend_of(self.net).xp.concatenate(self._by_orders(value), 0)
+        return backend_of(self.net).ops.xp.concatenate(self._by_orders(value), 0)
 
     def marginals(self, value: Array) -> Array:
         """Log density of each trial alone, with an empty buffer: (*sample, *batch, K)."""
@@ -643,7 +642,7 @@ class Predictive:
             return joint.conditionals(self.net, targets, segments, trials["outcomes"], valid, lapse)
 
         result = self._cast(self._evaluate(value, evaluate), value)
-        return joint.xp.where(self._legal(value), result, -float("inf"))
+        return joint.ops.xp.where(self._legal(value), result, -float("inf"))
 
     def leave_one_out(self, value: Array) -> Array:
         """Log density of each trial given the context and all other trials: (*sample, *batch, K).
@@ -664,7 +663,7 @@ class Predictive:
             return joint.leave_one_out(self.net, context, exists, trials, valid, segments, lapse)
 
         result = self._cast(self._evaluate(value, evaluate), value)
-        return joint.xp.where(self._legal(value), result, -float("inf"))
+        return joint.ops.xp.where(self._legal(value), result, -float("inf"))
 
     def cdf_values(self, value: Array, uniform: Array) -> Array:
         """Distribution function of each outcome given all that came before it: (*sample, *batch, K[, n_outcomes]).
@@ -747,7 +746,7 @@ class Predictive:
             )
         if isinstance(lookahead, bool) or not isinstance(lookahead, (int, np.integer)) or lookahead < 1:
             raise ValueError(f"lookahead: expected a number of trials of at least 1, got {lookahead!r}")
-        speculative = importlib.import_module(f"ppl_buffer.network.{self.net.backend}.speculative").speculative_rollout
+        speculative = backend_of(self.net).speculative_rollout
         return self._draw(noise, partial(speculative, source=source, lookahead=int(lookahead)))
 
     def _draw(self, noise: Array, rollout: Callable[..., Any]) -> tuple[Any, ...]:
@@ -758,7 +757,7 @@ class Predictive:
                 f"environment: expected a function that gives {list(schema.feedback)} on a drawn outcome, since later "
                 f"trials depend on it; got None"
             )
-        noise = joint.number(self.net, noise)
+        noise = joint.ops.number(self.net, noise)
         if self.orders is not None:
             return self._draw_in_random_order(noise, rollout)
         lead = tuple(noise.shape[:-2])
@@ -778,21 +777,21 @@ class Predictive:
                 self.net, cache, trials["inputs"], valid, segments, uniform, lapse, self.environment, self.independent
             )
         outcomes, feedback = ({name: layout.unfold(x) for name, x in group.items()} for group in drawn[:2])
-        return stack_value(joint.xp, schema, outcomes), feedback, *(layout.unfold(x) for x in drawn[2:])
+        return stack_value(joint.ops.xp, schema, outcomes), feedback, *(layout.unfold(x) for x in drawn[2:])
 
     def _draw_in_random_order(self, noise: Array, rollout: Callable[..., Any]) -> tuple[Any, ...]:
         """Each draw follows one of `orders`, so that draws have the order-averaged density."""
         joint, schema = backend_of(self.net), self.net.schema
         lead = tuple(noise.shape[:-2])
         orders = np.asarray(self.orders)
-        index = joint.xp.floor(noise[..., self.trials, 0] * len(orders))
-        order = joint.pick_rows(orders, index)
+        index = joint.ops.xp.floor(noise[..., self.trials, 0] * len(orders))
+        order = joint.ops.pick_rows(orders, index)
         value, feedback, *by_trial = self._permuted(order, lead)._draw(noise[..., : self.trials, :], rollout)
-        back = joint.xp.argsort(order, -1)
+        back = joint.ops.xp.argsort(order, -1)
         tail = len(schema.event_shape_tail)
-        value = joint.take_along(value, back[..., None] if tail else back, -1 - tail)
-        feedback = {name: joint.take_along(x, back, -1) for name, x in feedback.items()}
-        return value, feedback, *(joint.take_along(x, back, -1) for x in by_trial)
+        value = joint.ops.take_along(value, back[..., None] if tail else back, -1 - tail)
+        feedback = {name: joint.ops.take_along(x, back, -1) for name, x in feedback.items()}
+        return value, feedback, *(joint.ops.take_along(x, back, -1) for x in by_trial)
 
     def conditioned(self, value: Array) -> tuple[Named, dict[str, Any]]:
         """Arguments of the distribution of the trials that follow the first ones, whose outcomes are `value`.
@@ -801,7 +800,7 @@ class Predictive:
         """
         joint, schema = backend_of(self.net), self.net.schema
         tail = len(schema.event_shape_tail)
-        value = joint.floating(self.net, value)
+        value = joint.ops.floating(self.net, value)
         first = value.shape[-1 - tail] if value.ndim > tail else 0
         columns = list(schema.outcomes)
         if not 1 <= first < self.trials or (tail and value.shape[-1] != len(columns)):
@@ -815,15 +814,15 @@ class Predictive:
         for name, column in split_value(schema, value).items():
             argument = f"value[{name!r}]" if tail else "value"
             check_legal(joint, argument, schema.outcomes[name], column, mask)
-            number = joint.number(self.net, column)
-            outcomes[name] = number if mask is None else joint.xp.where(mask, number, schema.outcomes[name].fill)
+            number = joint.ops.number(self.net, column)
+            outcomes[name] = number if mask is None else joint.ops.xp.where(mask, number, schema.outcomes[name].fill)
         past = {
             "inputs": {name: x[..., :first] for name, x in self.inputs.items()},
             "outcomes": outcomes,
             "feedback": {name: x[..., :first] for name, x in (self.feedback or {}).items()},
         }
         if mask is None:
-            mask = joint.xp.ones_like(next(iter(outcomes.values()))) > 0
+            mask = joint.ops.xp.ones_like(next(iter(outcomes.values()))) > 0
         arguments: dict[str, Any] = {
             "trials": self.trials - first,
             "params": self.params,
@@ -859,8 +858,8 @@ def _append_trials(
 
     def append(before: Array | None, after: Array) -> Array:
         parts = [after] if before is None else [before, after]
-        wide = [joint.xp.broadcast_to(x, (*batch, x.shape[-1])) for x in parts]
-        return joint.xp.concatenate(wide, -1)
+        wide = [joint.ops.xp.broadcast_to(x, (*batch, x.shape[-1])) for x in parts]
+        return joint.ops.xp.concatenate(wide, -1)
 
     joined = {
         group: {name: append(None if trials is None else trials[group][name], x) for name, x in values.items()}

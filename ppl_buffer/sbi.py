@@ -245,7 +245,7 @@ class LikelihoodEstimator(ConditionalDensityEstimator):  # type: ignore[misc]
         schema, data = self.net.schema, self.unpack(x)
         observed = self.net.observe(
             {name: data[name] for name in schema.inputs},
-            stack_value(backend_of(self.net).xp, schema, {name: data[name] for name in schema.outcomes}),
+            stack_value(backend_of(self.net).ops.xp, schema, {name: data[name] for name in schema.outcomes}),
             feedback={name: data[name] for name in schema.feedback},
         )
         self._last = None if training else (x.clone(), observed)

@@ -5,16 +5,16 @@ densities (elpd, in nats; higher is better); they differ in what is left out and
 
 | score | predicts | sees | computed by |
 |---|---|---|---|
-| `conditional` | trial t | the trials before it; parameters from all *other factors* | PSIS-LOO |
-| `subject` | all trials of a person | the other people | PSIS-LOO |
+| `loo` | trial t | the trials before it; parameters from all *other factors* | PSIS-LOO |
+| `logo` | all trials of a person | the other people | PSIS-LOO |
 | `lfo` | trial t | the person's trials before it, and the other people | PSIS-LFO |
 | `leave_one_out` | trial i of a set | all other trials of the set | the network, exactly |
 
-- `conditional` is what `az.loo` computes of a result of `ppl_buffer.arviz`. It is one step ahead and *in sample*: trial
+- `loo` is what `az.loo` computes of a result of `ppl_buffer.arviz`. It is one step ahead and *in sample*: trial
   t leaves the posterior as a factor, yet stays in the history of later trials, and these inform the parameters. Good
   for comparing what two models say of the next response; slightly optimistic as a forecast.
 - `lfo` is the honest forecast: neither trial t nor any later one of that person informs the prediction.
-- `subject` is about new people. Parameters of a person that are weakly tied to the population make the importance
+- `logo` is about new people. Parameters of a person that are weakly tied to the population make the importance
   weights heavy-tailed, which Pareto k shows.
 - `leave_one_out` is for exchangeable models alone, where a trial has no place in an order. The network integrates all
   parameters over *its training prior*: there is no posterior and no sampling.
@@ -44,8 +44,8 @@ from ppl_buffer.network.observed import EncodedContext
 from ppl_buffer.predictive import Predictive
 
 MEANING = {
-    "conditional": "each trial one step ahead, in sample: later trials have informed the parameters",
-    "subject": "all trials of a person together, from the other people",
+    "loo": "each trial one step ahead, in sample: later trials have informed the parameters",
+    "logo": "all trials of a person together, from the other people",
     "lfo": "each trial from the person's earlier trials and the other people",
     "leave_one_out": "each trial from all others of its set, over the network's training prior",
 }
@@ -115,7 +115,7 @@ class Score:
         return text
 
 
-def conditional(data: Any, *, var_name: str | None = None) -> Score:
+def loo(data: Any, *, var_name: str | None = None) -> Score:
     """Score of each trial one step ahead, in sample; the sum that `az.loo` gives.
 
     Args:
@@ -125,10 +125,10 @@ def conditional(data: Any, *, var_name: str | None = None) -> Score:
     Raises:
         ValueError: if there is no such log likelihood.
     """
-    return _checked(_loo("conditional", _log_likelihood(data, var_name)))
+    return _checked(_loo("loo", _log_likelihood(data, var_name)))
 
 
-def subject(data: Any, *, var_name: str | None = None) -> Score:
+def logo(data: Any, *, var_name: str | None = None) -> Score:
     """Score of all trials of a person together, from the other people.
 
     Args:
@@ -138,11 +138,11 @@ def subject(data: Any, *, var_name: str | None = None) -> Score:
     Raises:
         ValueError: if there is no such log likelihood, or no people in it.
     """
-    return _checked(_loo("subject", _by_subject(_log_likelihood(data, var_name))))
+    return _checked(_loo("logo", _by_subject(_log_likelihood(data, var_name))))
 
 
 def by_subject(data: Any, *, var_name: str | None = None) -> Any:
-    """The same result with one log likelihood a person, for `az.loo` and `az.compare` of `subject` scores.
+    """The same result with one log likelihood a person, for `az.loo` and `az.compare` of `logo` scores.
 
     Args:
         data: what `ppl_buffer.arviz.from_mcmc` or `from_svi` returned.
@@ -233,7 +233,7 @@ def leave_one_out(
     import xarray
 
     joint = backend_of(net)
-    value = joint.floating(net, value)
+    value = joint.ops.floating(net, value)
     tail = len(net.schema.event_shape_tail)
     distribution = Predictive(
         net, inputs, trials=value.shape[value.ndim - 1 - tail], feedback=feedback, trial_mask=trial_mask,
@@ -318,9 +318,9 @@ def _checked(score: Score) -> Score:
     """The score, with a warning where its importance weights are not to be trusted."""
     if score.doubtful:
         advice = {
-            "conditional": "single trials change the posterior much; look at those with high pareto_k",
-            "subject": "the posterior of a person's parameters differs much with and without that person's data; refit "
-            "without these people, or compare models by `conditional` or `lfo`",
+            "loo": "single trials change the posterior much; look at those with high pareto_k",
+            "logo": "the posterior of a person's parameters differs much with and without that person's data; refit "
+            "without these people, or compare models by `loo` or `lfo`",
             "lfo": "the posterior without the future differs much from the whole one; leave more trials unscored "
             "(first=...), or refit to the first trials",
         }[score.kind]

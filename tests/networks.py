@@ -127,12 +127,12 @@ def network(case: Case, backend: str, record: TrainingRecord | None = None) -> A
     """The network of a case in a backend, the same object in every call."""
     schema = case.schema
     if backend == "jax":
-        from ppl_buffer.network.jax.network import Network
+        from ppl_buffer.network.jax.weights import JaxNetwork
 
-        return Network(schema, case.config, standardization(schema), weights(case), record)
+        return JaxNetwork(schema, case.config, standardization(schema), weights(case), record)
     import torch
 
-    from ppl_buffer.network.torch.network import Network as TorchNetwork
+    from ppl_buffer.network.torch.weights import TorchNetwork
 
     net = TorchNetwork(schema, case.config, standardization(schema), record=record)
     with torch.no_grad():

@@ -559,7 +559,7 @@ class _People:
 
         def spread(x: Any) -> Any:
             tail = tuple(x.shape[len(batch) :])
-            return joint.xp.broadcast_to(x, (*batch, *tail)).reshape((-1, *tail))
+            return joint.ops.xp.broadcast_to(x, (*batch, *tail)).reshape((-1, *tail))
 
         self.context: EncodedContext | None = map_leaves(spread, distribution.context)
         self.history: dict[str, Any] | None = map_leaves(spread, distribution.history)
@@ -605,11 +605,11 @@ def _score(site: ObservedSite, seed: int, draws: int, progress: bool) -> tuple[n
             data = net.observe(given, value, feedback=feedback, trial_mask=exists, context=known.pop("context"))
             data.groups = None
             value, known = data.value, {}
-        value = backend_of(net).floating(net, value)
+        value = backend_of(net).ops.floating(net, value)
         at_once = min(draws, max(1, _trials_at_once(net) // (len(members) * length)))
         if not params and lapse is None:
             # Nothing else says how many draws there are to be.
-            value = backend_of(net).xp.broadcast_to(value, (at_once, *value.shape))
+            value = backend_of(net).ops.xp.broadcast_to(value, (at_once, *value.shape))
 
         def work(start: int) -> int:
             # The last chunk reaches back, so that one compiled program serves all of them.

@@ -108,24 +108,24 @@ class TrialData:
     feedback: dict[str, np.ndarray]
     trial_mask: np.ndarray
 
-    def people(self, chosen: np.ndarray) -> TrialData:
+    def select(self, indices: np.ndarray) -> TrialData:
         """Some of the people, with no more padding than they need.
 
         Args:
-            chosen: (n,) their rows, in the order wanted.
+            indices: (n,) their rows, in the order wanted.
         """
-        counts = self.trial_counts[chosen]
+        counts = self.trial_counts[indices]
 
         def part(group: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-            return {name: value[chosen, : counts.max()] for name, value in group.items()}
+            return {name: value[indices, : counts.max()] for name, value in group.items()}
 
         return TrialData(
-            subjects=self.subjects[chosen],
+            subjects=self.subjects[indices],
             trial_counts=counts,
             inputs=part(self.inputs),
             outcomes=part(self.outcomes),
             feedback=part(self.feedback),
-            trial_mask=self.trial_mask[chosen, : counts.max()],
+            trial_mask=self.trial_mask[indices, : counts.max()],
         )
 
 

@@ -358,7 +358,7 @@ def check_likelihood(
             mine = {name: x[members] for name, x in params.items()}
             observed = _observe(net, data, known, members)
             predictive = Predictive(net, observed, params=mine, outside="ignore")
-            place = backend_of(net).number(net, uniform[members])
+            place = backend_of(net).ops.number(net, uniform[members])
             values = to_numpy(predictive.cdf_values(observed.value, place))
             pit[members] = values.reshape(len(members), trials, -1)
             scores[0][:, members] = _moved_scores(net, observed, mine)
@@ -809,10 +809,10 @@ def check_posterior(
 def _as_jax(net: Any) -> Any:
     if net.backend == "jax":
         return net
-    from ppl_buffer.network.jax.network import Network
+    from ppl_buffer.network.jax.weights import JaxNetwork
 
     weights = {name: to_numpy(weight) for name, weight in net.weights.items()}
-    return Network(net.schema, net.config, net.standardization, weights, net.record)
+    return JaxNetwork(net.schema, net.config, net.standardization, weights, net.record)
 
 
 def _digest(net: Any) -> str:

@@ -179,7 +179,7 @@ def _flatten(joint: Any, context: EncodedContext, batch: tuple[int, ...]) -> Enc
 
     def flatten(x: Any) -> Any:
         tail = tuple(x.shape[depth:])
-        return joint.xp.broadcast_to(x, (*batch, *tail)).reshape((-1, *tail))
+        return joint.ops.xp.broadcast_to(x, (*batch, *tail)).reshape((-1, *tail))
 
     return map_leaves(flatten, context)
 

@@ -27,8 +27,8 @@ def check_names(argument: str, given: Mapping[str, Any], expected: Iterable[str]
 
 def check_legal(joint: ModuleType, argument: str, variable: Variable, value: Array, mask: Array | None = None) -> None:
     """Refuse values that the variable cannot take, where they can be looked at and stand for a trial."""
-    numbers = joint.to_concrete(value)
-    exists = None if mask is None else joint.to_concrete(mask)
+    numbers = joint.ops.to_concrete(value)
+    exists = None if mask is None else joint.ops.to_concrete(mask)
     if numbers is None or (mask is not None and exists is None):
         return
     with np.errstate(invalid="ignore"):
@@ -57,7 +57,7 @@ def check_trial_arrays(
     check_names(argument, given, variables)
     arrays: Named = {}
     for name, variable in variables.items():
-        value = _as_number(joint.number, net, f"{argument}[{name!r}]", given[name])
+        value = _as_number(joint.ops.number, net, f"{argument}[{name!r}]", given[name])
         if value.ndim == 0:
             raise ValueError(f"{argument}[{name!r}]: expected shape (*batch, trials), got a scalar")
         if trials is None:
@@ -68,7 +68,7 @@ def check_trial_arrays(
             )
         check_legal(joint, f"{argument}[{name!r}]", variable, value, mask)
         if mask is not None:
-            value = joint.xp.where(mask, value, variable.fill)
+            value = joint.ops.xp.where(mask, value, variable.fill)
         arrays[name] = value
     return arrays
 
@@ -84,7 +84,7 @@ def _as_number(convert: Callable[[Any, Any], Array], net: Any, argument: str, va
 
 def as_floating(joint: ModuleType, net: Any, argument: str, value: Any) -> Array:
     """A floating-point array of the backend; doubles stay doubles."""
-    return _as_number(joint.floating, net, argument, value)
+    return _as_number(joint.ops.floating, net, argument, value)
 
 
 def as_mask(joint: ModuleType, net: Any, argument: str, value: Any, trials: int) -> Array:
@@ -92,7 +92,7 @@ def as_mask(joint: ModuleType, net: Any, argument: str, value: Any, trials: int)
     given = value if hasattr(value, "dtype") else np.asarray(value)
     if "bool" not in str(given.dtype):
         raise ValueError(f"{argument}: expected booleans, True where there is a trial, got {given.dtype}")
-    mask = _as_number(joint.number, net, argument, given) > 0
+    mask = _as_number(joint.ops.number, net, argument, given) > 0
     if mask.ndim == 0 or mask.shape[-1] != trials:
         raise ValueError(f"{argument}: expected shape (*batch, {trials}), got {tuple(mask.shape)}")
     return mask

@@ -131,14 +131,14 @@ def _load(path: Path, backend: str) -> Any:
         raise ValueError(f"path: the {KEY!r} metadata of {str(path)!r} is damaged ({error})") from error
     _check_arrays(path, weight_shapes(schema, config), arrays)
     if backend == "jax":
-        from ppl_buffer.network.jax.network import Network as JaxNetwork
+        from ppl_buffer.network.jax.weights import JaxNetwork
 
         return JaxNetwork(schema, config, standardization, arrays, record)
     import torch
 
-    from ppl_buffer.network.torch.network import Network
+    from ppl_buffer.network.torch.weights import TorchNetwork
 
-    net = Network(schema, config, standardization)
+    net = TorchNetwork(schema, config, standardization)
     with torch.no_grad():
         for name, array in arrays.items():
             net.weights[name].copy_(torch.from_numpy(array))

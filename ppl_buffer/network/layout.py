@@ -64,7 +64,7 @@ class BatchLayout:
         self.replicas = math.prod(self.lead[axis] for axis in self.order[self.sets :])
 
     def _move(self, value: Array) -> Array:
-        return self.joint.xp.moveaxis(value, self.order, list(range(len(self.order)))) if self.order else value
+        return self.joint.ops.xp.moveaxis(value, self.order, list(range(len(self.order)))) if self.order else value
 
     def fold(self, values: Mapping[str, Array], trailing: int, replicate: bool = False) -> Named:
         """Arrange arrays (*lead, *trailing) to (B, r, *trailing); r is 1 for all of them where none varies over R."""
@@ -81,7 +81,7 @@ class BatchLayout:
         out = {}
         for name, value in moved.items():
             tail = tuple(value.shape[depth:])
-            out[name] = self.joint.xp.broadcast_to(value, (*sizes, *tail)).reshape((self.batch, replicas, *tail))
+            out[name] = self.joint.ops.xp.broadcast_to(value, (*sizes, *tail)).reshape((self.batch, replicas, *tail))
         return out
 
     def fold_shared(self, tree: Any, ndim: int) -> Any:
@@ -93,14 +93,14 @@ class BatchLayout:
             value = self._move(value.reshape((1,) * (depth - ndim) + tuple(value.shape)))
             value = value.reshape(tuple(value.shape[: self.sets]) + tail)
             sizes = [self.lead[axis] for axis in self.order[: self.sets]]
-            return self.joint.xp.broadcast_to(value, (*sizes, *tail)).reshape((self.batch, *tail))
+            return self.joint.ops.xp.broadcast_to(value, (*sizes, *tail)).reshape((self.batch, *tail))
 
         return map_leaves(put, tree)
 
     def unfold(self, value: Array) -> Array:
         """Bring a result (B, R or 1, *trailing) back to (*lead, *trailing)."""
         tail = tuple(value.shape[2:])
-        xp = self.joint.xp
+        xp = self.joint.ops.xp
         value = xp.broadcast_to(value, (self.batch, self.replicas, *tail))
         value = value.reshape((*(self.lead[axis] for axis in self.order), *tail))
         return xp.moveaxis(value, list(range(len(self.order))), self.order) if self.order else value

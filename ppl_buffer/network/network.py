@@ -9,7 +9,7 @@ from typing import Any
 from ppl_buffer.network.observed import EncodedContext, ObservedTrials, encode_context, observe_trials
 
 
-class NetworkVerbs:
+class Network:
     """What a user does with a trained network, alike in both backends."""
 
     backend: str

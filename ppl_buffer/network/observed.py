@@ -152,12 +152,12 @@ def encode_context(net: Any, context: Mapping[str, Any] | EncodedContext, mask: 
     # Where all points exist nobody needs a mask, and reading the context takes less time.
     whole = mask is None
     if mask is None:
-        mask = joint.xp.ones_like(next(iter(trials["outcomes"].values()))) > 0
+        mask = joint.ops.xp.ones_like(next(iter(trials["outcomes"].values()))) > 0
     trials = {
-        group: {name: joint.xp.broadcast_to(value, (*batch, count)) for name, value in values.items()}
+        group: {name: joint.ops.xp.broadcast_to(value, (*batch, count)) for name, value in values.items()}
         for group, values in trials.items()
     }
-    mask = joint.xp.broadcast_to(mask, (*batch, count))
+    mask = joint.ops.xp.broadcast_to(mask, (*batch, count))
     layout = BatchLayout(joint, batch, [batch])
     arranged = {group: layout.fold(values, 1) for group, values in trials.items()}
     cache = joint.start_cache(net, arranged, None if whole else layout.fold({"mask": mask}, 1)["mask"])
@@ -200,12 +200,12 @@ def observe_trials(
     predictive.check_value_shape(value)
     mask = predictive.trial_mask
     if mask is None:
-        mask = joint.xp.ones_like(split_value(schema, value)[next(iter(schema.outcomes))]) > 0
+        mask = joint.ops.xp.ones_like(split_value(schema, value)[next(iter(schema.outcomes))]) > 0
     for name, column in split_value(schema, value).items():
         check_legal(joint, f"value[{name!r}]" if tail else "value", schema.outcomes[name], column, mask)
     batch = broadcast_shape([value.shape[: value.ndim - 1 - tail], predictive.batch_shape], "value")
     shape = (*batch, trials)
-    mask = joint.xp.broadcast_to(mask, shape)
+    mask = joint.ops.xp.broadcast_to(mask, shape)
     layout = BatchLayout(joint, batch, [batch])
     arranged, valid = predictive.arrange_trials(layout, value)
     cache = joint.Cache() if predictive.context is None else predictive.arrange_context(layout)
@@ -215,16 +215,16 @@ def observe_trials(
     def spread(tree: Any) -> Any:
         return map_leaves(lambda x: x.reshape((*batch, *x.shape[1:])), tree)
 
-    value = joint.copy(joint.xp.broadcast_to(value, (*shape, *schema.event_shape_tail)))
+    value = joint.ops.copy(joint.ops.xp.broadcast_to(value, (*shape, *schema.event_shape_tail)))
     return ObservedTrials(
-        inputs={name: joint.xp.broadcast_to(x, shape) for name, x in predictive.inputs.items()},
+        inputs={name: joint.ops.xp.broadcast_to(x, shape) for name, x in predictive.inputs.items()},
         value=value,
-        feedback={name: joint.xp.broadcast_to(x, shape) for name, x in (predictive.feedback or {}).items()},
+        feedback={name: joint.ops.xp.broadcast_to(x, shape) for name, x in (predictive.feedback or {}).items()},
         trial_mask=mask,
         context=predictive.context,
         prepared=spread(prepared),
         alone=spread(alone),
-        snapshot=joint.copy(value),
+        snapshot=joint.ops.copy(value),
         groups=_group_by_length(net, arranged, valid) if predictive.context is None else None,
     )
 
@@ -232,7 +232,7 @@ def observe_trials(
 def _group_by_length(net: Any, trials: dict[str, Named], valid: Array) -> list[LengthGroup] | None:
     """Prepare data sets of similar length together, each group only as long as its longest member."""
     joint = backend_of(net)
-    exists = joint.to_concrete(valid)
+    exists = joint.ops.to_concrete(valid)
     if exists is None:
         return None
     lengths = np.where(exists, np.arange(1, exists.shape[-1] + 1), 1).max(-1)[:, 0]
@@ -244,7 +244,7 @@ def _group_by_length(net: Any, trials: dict[str, Named], valid: Array) -> list[L
             return x[members][..., :length]
 
         prepared = joint.prepare_joint(net, joint.Cache(), map_leaves(part, trials), part(valid))
-        groups.append(LengthGroup(joint.xp.asarray(members), prepared))
+        groups.append(LengthGroup(joint.ops.xp.asarray(members), prepared))
     return groups or None
 
 

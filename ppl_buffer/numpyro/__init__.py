@@ -19,7 +19,7 @@ from numpyro.distributions.util import is_prng_key, validate_sample
 from numpyro.infer import Predictive as _GuidePredictive
 
 from ppl_buffer.network.jax.execution import bucket
-from ppl_buffer.network.jax.network import Network
+from ppl_buffer.network.jax.weights import JaxNetwork
 from ppl_buffer.network.layout import pad_last
 from ppl_buffer.network.observed import EncodedContext, ObservedTrials, broadcasts_to
 from ppl_buffer.network.record import TrainingRecord
@@ -122,7 +122,7 @@ class JointPredictive(Predictive, dist.Distribution):  # type: ignore[misc]  # n
 
     def __init__(
         self,
-        net: Network,
+        net: JaxNetwork,
         inputs: Mapping[str, Any] | ObservedTrials,
         *,
         trials: int | None = None,
@@ -155,7 +155,7 @@ class JointPredictive(Predictive, dist.Distribution):  # type: ignore[misc]  # n
 
     @classmethod
     def infer_shapes(  # type: ignore[override]
-        cls, net: Network, inputs: Mapping[str, tuple[int, ...]], *, trials: int | None = None, **shapes: Any
+        cls, net: JaxNetwork, inputs: Mapping[str, tuple[int, ...]], *, trials: int | None = None, **shapes: Any
     ) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Batch and event shape from the arguments' shapes: dicts name -> shape, or shapes."""
         lead = [shape[:-1] for shape in inputs.values()]

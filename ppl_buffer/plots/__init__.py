@@ -687,7 +687,7 @@ def plot_recovery(truth: Any, draws: Any, *, name: str = "", axes: Any = None) -
     return panel
 
 
-def plot_people(
+def plot_subjects(
     draws: np.ndarray,
     *,
     group: np.ndarray | None = None,

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from ppl_buffer.network.observed import EncodedContext, ObservedTrials, broadcasts_to
 from ppl_buffer.network.record import TrainingRecord
-from ppl_buffer.network.torch.network import Network
+from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.ppl.docstring import ARGUMENTS
 from ppl_buffer.ppl.simulator import (
     PROBE_TRIALS,
@@ -102,7 +102,7 @@ class JointPredictive(Predictive, dist.TorchDistribution):  # type: ignore[misc]
 
     def __init__(
         self,
-        net: Network,
+        net: TorchNetwork,
         inputs: Mapping[str, Any] | ObservedTrials,
         *,
         trials: int | None = None,
@@ -137,7 +137,7 @@ class JointPredictive(Predictive, dist.TorchDistribution):  # type: ignore[misc]
 
     @classmethod
     def infer_shapes(  # type: ignore[override]
-        cls, net: Network, inputs: Mapping[str, tuple[int, ...]], *, trials: int | None = None, **shapes: Any
+        cls, net: TorchNetwork, inputs: Mapping[str, tuple[int, ...]], *, trials: int | None = None, **shapes: Any
     ) -> tuple[torch.Size, torch.Size]:
         """Batch and event shape from the arguments' shapes: dicts name -> shape, or shapes."""
         lead = [tuple(shape[:-1]) for shape in inputs.values()]

@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 
 from ppl_buffer.network import checkpoint
 from ppl_buffer.network.config import Config
-from ppl_buffer.network.torch.network import Network
+from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.simulator import Simulator, name_of
 from ppl_buffer.training.batches import HELD_OUT, Batch, BatchOptions, Tree, map_arrays
 from ppl_buffer.training.distillation import DistillationSets
@@ -69,7 +69,7 @@ def train(
     resume: bool = True,
     progress: bool = True,
     minutes: float | None = None,
-) -> Network:
+) -> TorchNetwork:
     """Train a network on a simulator.
 
     The run folder `out` holds ``best.safetensors`` (the best averaged weights so far, a checkpoint for `load`),
@@ -208,9 +208,9 @@ def train(
     return checkpoint.load(plan.out / BEST, backend="torch")
 
 
-def _start_from(start: Any, simulator: Simulator, config: Config | None) -> Network:
+def _start_from(start: Any, simulator: Simulator, config: Config | None) -> TorchNetwork:
     net = checkpoint.load(start, backend="torch") if isinstance(start, (str, os.PathLike)) else start
-    if not isinstance(net, Network):
+    if not isinstance(net, TorchNetwork):
         raise ValueError(f"start: expected a torch network or the name of a checkpoint, got {type(net).__name__}")
     if net.schema != simulator.schema:
         raise ValueError(

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from ppl_buffer.network.torch import heads
-from ppl_buffer.network.torch.network import Cache, Network, encode, encode_params, extend, predict, prepare
+from ppl_buffer.network.torch.network import Cache, encode, encode_params, extend, predict, prepare
+from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.training.batches import Tree
 
 # Ten nats in the sum of 400 trials. From here on an error costs its size, not its square: else one lesson in forty, of
@@ -32,7 +33,7 @@ class Loss(torch.nn.Module):
             count the same.
     """
 
-    def __init__(self, net: Network, likelihood_weight: float | None = None) -> None:
+    def __init__(self, net: TorchNetwork, likelihood_weight: float | None = None) -> None:
         super().__init__()
         self.net, self.likelihood_weight = net, likelihood_weight
 
@@ -99,7 +100,7 @@ def _all_valid(group: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
 
 
 def _log_prob(
-    net: Network, representation: Tensor, outcomes: Mapping[str, Tensor], probabilities: Tensor | None
+    net: TorchNetwork, representation: Tensor, outcomes: Mapping[str, Tensor], probabilities: Tensor | None
 ) -> Tensor:
     """Log density (..., B, R, T) of each trial; the simulator's probabilities stand in for the first outcome drawn."""
     if probabilities is None:

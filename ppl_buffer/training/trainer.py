@@ -25,7 +25,7 @@ from ppl_buffer.files import write_atomic
 from ppl_buffer.network import checkpoint
 from ppl_buffer.network.config import Config
 from ppl_buffer.network.record import TrainingRecord
-from ppl_buffer.network.torch.network import Network
+from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.simulator import Simulator
 from ppl_buffer.training import draws
 from ppl_buffer.training.batches import CHOICE, HELD_OUT, TRAINING, Batch, BatchOptions, Tree, generator, make_batch
@@ -67,7 +67,7 @@ class TrainingPlan:
     progress: bool
     minutes: float | None
     likelihood_weight: float | None = None
-    start: Network | None = None
+    start: TorchNetwork | None = None
     distillation: DistillationSets | None = None
     distillation_share: float = 0.5
 
@@ -143,12 +143,12 @@ class Trainer:
         self.at = Progress(counts=counts)
         box, priors = trained_box(plan.simulator)
         self.box, self.priors = box, priors
-        self.net = Network(plan.simulator.schema, plan.config, standardization, seed=plan.seed).to(device)
+        self.net = TorchNetwork(plan.simulator.schema, plan.config, standardization, seed=plan.seed).to(device)
         if plan.start is not None:
             _grow(plan.start, self.net)
         self.loss = Loss(self.net, plan.likelihood_weight)
         self.averaged = AveragedModel(self.net, multi_avg_fn=_average)
-        self.averaged_net: Network = self.averaged.module  # type: ignore[assignment]
+        self.averaged_net: TorchNetwork = self.averaged.module  # type: ignore[assignment]
         self.averaged_loss = Loss(self.averaged_net, plan.likelihood_weight)
         self.optimizers = make_optimizers(plan, self.net)
         self.resumed = bool(description)
@@ -308,7 +308,7 @@ class Trainer:
         write_atomic(self.plan.out / CURVE, image.getvalue())
 
 
-def make_optimizers(plan: TrainingPlan, net: Network) -> list[torch.optim.Optimizer]:
+def make_optimizers(plan: TrainingPlan, net: TorchNetwork) -> list[torch.optim.Optimizer]:
     """AdamW for all weights, or beside Muon (Jordan et al. 2024) for the matrices inside the layers."""
     names = list(net.weights)
     inner = [
@@ -332,7 +332,7 @@ def make_optimizers(plan: TrainingPlan, net: Network) -> list[torch.optim.Optimi
     return optimizers
 
 
-def _grow(start: Network, net: Network) -> None:
+def _grow(start: TorchNetwork, net: TorchNetwork) -> None:
     """Give a network the weights of one that has fewer layers or scales, so that it predicts the same."""
     # New layers stand below those that read the parameters, which costs the likelihood nothing (R5).
     first, added = start.config.depth - start.config.param_depth, net.config.depth - start.config.depth

@@ -277,7 +277,7 @@ def demo(
             people = simulated_selection_task(seed)
         everybody = len(people.subjects)
         if subjects != "all" and int(subjects) < everybody:
-            people = people.people(np.sort(np.argsort(people.trial_counts, kind="stable")[: int(subjects)]))
+            people = people.select(np.sort(np.argsort(people.trial_counts, kind="stable")[: int(subjects)]))
             typer.echo(f"{subjects} of {everybody} people, those with the fewest trials; --subjects all takes all.")
         out.mkdir(parents=True, exist_ok=True)
         table = out / "trials.csv"

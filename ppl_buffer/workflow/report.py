@@ -147,7 +147,7 @@ def _figures(fit: Fit) -> Figures:
     for panel, name in zip(panels.flat, names, strict=False):
         draws = fit.draws(name).reshape(-1, people)
         group = fit.draws(f"{name}_group") if fit.hierarchical else None
-        plots.plot_people(draws, group=group, labels=list(fit.trials.subjects), name=name, axes=panel)
+        plots.plot_subjects(draws, group=group, labels=list(fit.trials.subjects), name=name, axes=panel)
     found["people"] = (
         figure,
         "Everybody's parameters: median, 50 % (thick) and 90 % interval (thin)"

@@ -71,8 +71,8 @@ def ragged(fit, lengths):
 
 
 def test_conditional_leaves_out_one_factor_and_is_what_arviz_sums(fit, series):
-    found = scores.conditional(fit)
-    assert found.kind == "conditional" and found.pointwise.dims == ("subject", "trial")
+    found = scores.loo(fit)
+    assert found.kind == "loo" and found.pointwise.dims == ("subject", "trial")
     for person, trial in [(0, 0), (2, 11), (4, TRIALS - 1)]:
         keep = np.ones((PEOPLE, TRIALS), bool)
         keep[person, trial] = False
@@ -103,7 +103,7 @@ def test_lfo_sees_a_persons_past_and_the_other_people(fit, series):
     assert abs(found.elpd - expected[:, 2:].sum()) < 0.2
     # With the last trial the two scores agree by definition, elsewhere they do not.
     last = found.pointwise.values[where[1] == TRIALS - 1]
-    np.testing.assert_allclose(last, scores.conditional(fit).pointwise[:, -1].values, atol=1e-6)
+    np.testing.assert_allclose(last, scores.loo(fit).pointwise[:, -1].values, atol=1e-6)
 
 
 def test_data_sets_of_one_person_have_futures_of_their_own(fit):
@@ -118,7 +118,7 @@ def test_data_sets_of_one_person_have_futures_of_their_own(fit):
 
 
 def test_subject_predicts_all_trials_of_a_person_from_the_others(fit, series):
-    found = scores.subject(fit)
+    found = scores.logo(fit)
     assert found.pointwise.dims == ("subject",)
     for person in range(PEOPLE):
         keep = np.ones((PEOPLE, TRIALS), bool)
@@ -135,11 +135,11 @@ def test_subject_predicts_all_trials_of_a_person_from_the_others(fit, series):
 def test_ragged_people_in_any_order_score_as_rectangular_ones(fit):
     lengths = [23, 7, 11, 2, 5]
     cut = ragged(fit, lengths)
-    rectangular = scores.conditional(fit).pointwise
-    flat = scores.conditional(cut).pointwise
+    rectangular = scores.loo(fit).pointwise
+    flat = scores.loo(cut).pointwise
     expected = [float(rectangular[s, t]) for s, t in zip(flat.subject.values, flat.trial.values, strict=True)]
     np.testing.assert_allclose(flat.values, expected, atol=1e-9)
-    assert scores.subject(cut).pointwise.size == PEOPLE
+    assert scores.logo(cut).pointwise.size == PEOPLE
     sums = groups_of(fit)["log_likelihood"]["y"].values
     mine = groups_of(scores.by_subject(cut))["log_likelihood"]["y"]
     np.testing.assert_allclose(mine.sel(subject=3), sums[:, :, 3, :2].sum(-1))
@@ -158,7 +158,7 @@ def test_a_score_that_cannot_be_trusted_says_so(series):
     }
     wild = container({"log_likelihood": xarray.Dataset({"y": (tuple(coords), 3 * values)}, coords)})
     with pytest.warns(UserWarning, match="subject: Pareto k is above 0.6"):
-        found = scores.subject(wild)
+        found = scores.logo(wild)
     assert found.doubtful > 0 and f"in {found.doubtful} of 3" in str(found)
     with pytest.warns(UserWarning, match="lfo: Pareto k .*first="):
         scores.lfo(wild, progress=False)
@@ -168,19 +168,19 @@ def test_few_draws_are_no_reason_to_fail_but_to_doubt(fit):
     few = container({"log_likelihood": groups_of(fit)["log_likelihood"].isel(draw=slice(7))})
     values = groups_of(few)["log_likelihood"]["y"].values
     with pytest.warns(UserWarning, match=f"conditional: Pareto k is above .* in {PEOPLE * TRIALS} of"):
-        found = scores.conditional(few)
+        found = scores.loo(few)
     assert np.isinf(found.pareto_k).all()
     # Importance sampling without smoothing: the harmonic mean of the likelihood.
     np.testing.assert_allclose(found.pointwise, -np.log(np.exp(-values).mean((0, 1))), atol=1e-9)
 
 
 def test_scores_compare_with_their_own_kind(fit):
-    one, other = scores.conditional(fit), scores.subject(fit)
+    one, other = scores.loo(fit), scores.logo(fit)
     groups = groups_of(fit)
     worse = container({**groups, "log_likelihood": groups["log_likelihood"] - 0.25})
-    difference, error = one.difference(scores.conditional(worse))
+    difference, error = one.difference(scores.loo(worse))
     assert difference == pytest.approx(0.25 * PEOPLE * TRIALS) and error == pytest.approx(0, abs=1e-9)
-    with pytest.raises(ValueError, match="other: expected a score of the same kind 'conditional', got 'subject'"):
+    with pytest.raises(ValueError, match="other: expected a score of the same kind 'loo', got 'logo'"):
         one.difference(other)
     with pytest.raises(ValueError, match="same trials"):
         scores.lfo(fit, progress=False).difference(scores.lfo(fit, first=3, progress=False))
@@ -188,7 +188,7 @@ def test_scores_compare_with_their_own_kind(fit):
 
 def test_what_cannot_be_scored_is_refused(fit):
     with pytest.raises(ValueError, match=r"var_name: expected one of \['y'\], got 'z'"):
-        scores.conditional(fit, var_name="z")
+        scores.loo(fit, var_name="z")
     with pytest.raises(ValueError, match="first: expected fewer trials"):
         scores.lfo(fit, first=TRIALS, progress=False)
     groups = groups_of(fit)
@@ -196,7 +196,7 @@ def test_what_cannot_be_scored_is_refused(fit):
         scores.lfo(container({"posterior": groups["posterior"]}))
     alone = container({"log_likelihood": groups["log_likelihood"].isel(subject=0, drop=True)})
     with pytest.raises(ValueError, match="coordinate 'subject'"):
-        scores.subject(alone)
+        scores.logo(alone)
     assert scores.lfo(alone, progress=False).pointwise.size == TRIALS
     torch = pytest.importorskip("torch")
     given = data(LEARNING)

@@ -60,12 +60,12 @@ def telling(backend: str):
     """A tiny network whose outcomes say something about its parameter."""
     known = {name: x * (3 if name.endswith("position.out.weight") else 1) for name, x in weights(SLIDER).items()}
     if backend == "jax":
-        from ppl_buffer.network.jax.network import Network
+        from ppl_buffer.network.jax.weights import JaxNetwork
 
-        return Network(SLIDER.schema, SLIDER.config, standardization(SLIDER.schema), known, RECORD)
+        return JaxNetwork(SLIDER.schema, SLIDER.config, standardization(SLIDER.schema), known, RECORD)
     import torch
 
-    from ppl_buffer.network.torch.network import Network as TorchNetwork
+    from ppl_buffer.network.torch.weights import TorchNetwork
 
     net = TorchNetwork(SLIDER.schema, SLIDER.config, standardization(SLIDER.schema), record=RECORD)
     assert set(known) == set(weight_shapes(SLIDER.schema, SLIDER.config))

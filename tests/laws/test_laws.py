@@ -278,7 +278,7 @@ def by_delay(backend, given, value):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_fine_scales_stand_behind_the_others_the_coarsest_first(backend):
     net = network(LEARNING, backend)
-    features = importlib.import_module(f"ppl_buffer.{backend}.network").features
+    features = importlib.import_module(f"ppl_buffer.network.{backend}.network").features
     columns = {"pair": [2.0, 0.0, 1.0], "delay": [0.3, -1.7, 0.101], "reward": [0.0, 2.0, -1e-3]}
     x = {name: np.array(values) for name, values in columns.items()}
     variables = {**LEARNING.schema.inputs, **LEARNING.schema.feedback}
@@ -839,7 +839,7 @@ def test_observe_computes_less():
     seen = observed(LEARNING, "torch", replaced(given, value=value), trial_mask=mask)
     distribution = joint_predictive(LEARNING, "torch", seen, params=given.params)
     calls = []
-    from ppl_buffer.network.torch import joint
+    from ppl_buffer.network import torch as joint
 
     real = joint.prepare_joint
     with pytest.MonkeyPatch.context() as patch:

@@ -93,10 +93,10 @@ def test_a_schema_without_inputs_still_has_a_target():
 @pytest.mark.parametrize("ordered", [False, True])
 def test_the_torch_network_is_made_of_exactly_these_weights(ordered):
     pytest.importorskip("torch")
-    from ppl_buffer.network.torch.network import Network
+    from ppl_buffer.network.torch.weights import TorchNetwork
 
     schema = Schema(**SCHEMA, ordered=ordered)
-    net = Network(schema, CONFIG, {name: (0.0, 1.0) for group in SCHEMA.values() for name in group})
+    net = TorchNetwork(schema, CONFIG, {name: (0.0, 1.0) for group in SCHEMA.values() for name in group})
     state = {name: tuple(weight.shape) for name, weight in net.state_dict().items()}
     assert state == weight_shapes(schema, CONFIG)
     count = sum(math.prod(shape) for shape in state.values())
@@ -105,10 +105,10 @@ def test_the_torch_network_is_made_of_exactly_these_weights(ordered):
 
 def test_names_that_torch_modules_use_themselves_are_legal_names_of_variables():
     torch = pytest.importorskip("torch")
-    from ppl_buffer.network.torch.network import Network
+    from ppl_buffer.network.torch.weights import TorchNetwork
 
     schema = Schema(params={"half": Real(), "forward": Real()}, outcomes={"type": Real()})
-    net = Network(schema, CONFIG, dict.fromkeys(("half", "forward", "type"), (0.0, 1.0))).to(torch.float64).eval()
+    net = TorchNetwork(schema, CONFIG, dict.fromkeys(("half", "forward", "type"), (0.0, 1.0))).to(torch.float64).eval()
     state = {name: tuple(weight.shape) for name, weight in net.state_dict().items()}
     assert state == weight_shapes(schema, CONFIG)
     assert {weight.dtype for weight in net.weights.values()} == {torch.float64}

@@ -178,7 +178,7 @@ def test_the_band_holds_half_of_the_draws():
 def test_people_are_sorted_and_truth_is_on_the_axis():
     rng = np.random.default_rng(5)
     draws = np.array([3.0, 1.0, 2.0]) + 0.01 * rng.standard_normal((200, 3))
-    panel = plots.plot_people(draws, group=draws.mean(1), labels=["c", "a", "b"], name="alpha")
+    panel = plots.plot_subjects(draws, group=draws.mean(1), labels=["c", "a", "b"], name="alpha")
     assert [label.get_text() for label in panel.get_yticklabels()] == ["a", "b", "c"]
     panel = plots.plot_recovery(np.array([3.0, 1.0, 2.0]), draws, name="alpha")
     assert "contraction 1.00" in panel.texts[0].get_text()

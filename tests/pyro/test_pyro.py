@@ -33,7 +33,7 @@ from pyro.infer.autoguide import AutoNormal  # noqa: E402
 from pyro.infer.inspect import get_dependencies  # noqa: E402
 
 import ppl_buffer as pb  # noqa: E402
-from ppl_buffer.network.torch.network import Network  # noqa: E402
+from ppl_buffer.network.torch.weights import TorchNetwork  # noqa: E402
 from ppl_buffer.pyro import JointPredictive, simulator_from_model  # noqa: E402
 from ppl_buffer.training.draws import check_simulator  # noqa: E402
 
@@ -60,7 +60,7 @@ RATING = pb.Schema(params={"shift": pb.Real()}, outcomes={"rating": pb.Interval(
 PEOPLE, TRIALS = 5, 7
 
 
-def random_network(schema: pb.Schema, record: pb.TrainingRecord | None = None, spread: float = 0.3) -> Network:
+def random_network(schema: pb.Schema, record: pb.TrainingRecord | None = None, spread: float = 0.3) -> TorchNetwork:
     """A tiny network whose weights are random, and large enough that everything it reads matters.
 
     The smaller the `spread`, the smoother the density.
@@ -68,7 +68,7 @@ def random_network(schema: pb.Schema, record: pb.TrainingRecord | None = None, s
     variables = {**schema.params, **schema.inputs, **schema.outcomes, **schema.feedback}
     standardization = {name: (0.1, 1.3) for name, v in variables.items() if not isinstance(v, pb.Categorical)}
     config = pb.Config(width=12, depth=3, heads=3, mlp=17, components=5, contextual_positions=2)
-    net = Network(schema, config, standardization, seed=0, record=record)
+    net = TorchNetwork(schema, config, standardization, seed=0, record=record)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for weight in net.weights.values():
@@ -88,7 +88,7 @@ class Case:
     `params` maps a parameter to a function that draws values (*batch,) of it.
     """
 
-    net: Network
+    net: TorchNetwork
     params: dict[str, Callable[[tuple[int, ...]], Any]]
     trials: int = TRIALS
 

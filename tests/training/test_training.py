@@ -19,7 +19,8 @@ from scipy import stats
 import ppl_buffer as pb
 from ppl_buffer.files import read_arrays
 from ppl_buffer.network.torch import heads
-from ppl_buffer.network.torch.network import Cache, Network, encode, encode_params, extend, predict, prepare
+from ppl_buffer.network.torch.network import Cache, encode, encode_params, extend, predict, prepare
+from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.predictive import Predictive
 from ppl_buffer.training import batches, standardization
 from ppl_buffer.training.batches import HELD_OUT, BatchOptions, make_batch, map_arrays
@@ -559,7 +560,7 @@ def test_few_data_sets_decide_nothing():
 
 
 def network(simulator, seed=0):
-    return Network(simulator.schema, TINY, dict.fromkeys(simulator.schema.standardized, (0.3, 1.7)), seed=seed)
+    return TorchNetwork(simulator.schema, TINY, dict.fromkeys(simulator.schema.standardized, (0.3, 1.7)), seed=seed)
 
 
 def rows(group, where):
@@ -646,7 +647,7 @@ def test_loss_of_redraws_is_the_mean_over_them(simulator):
     settings = BatchOptions(batch_size=3, trials=(5, 7), context=(0, 2), outcome_samples=4)
     for step in range(2):
         data = tensors(make_batch(simulator, settings, 1, step, HELD_OUT))
-        net = Network(simulator.schema, TINY, standardization.standardize(simulator, settings)[0], seed=1)
+        net = TorchNetwork(simulator.schema, TINY, standardization.standardize(simulator, settings)[0], seed=1)
         again = data.pop("resampled")
         losses = [loss_of(net, data)]
         for index in range(3):
@@ -671,7 +672,7 @@ def test_redraws_lessen_the_noise_of_the_gradient():
         settings = BatchOptions(
             batch_size=4, trials=(7, 7), context=(0, 0), condition_masks=1, outcome_samples=outcome_samples
         )
-        net = Network(
+        net = TorchNetwork(
             simulator.schema, TINY, standardization.standardize(simulator, settings)[0], seed=1
         ).requires_grad_(True)
         gradients = []
@@ -687,7 +688,7 @@ def test_told_weight_weighs_the_set_that_tells_all():
     simulator = ChoiceTime()
     settings = BatchOptions(batch_size=5, trials=(5, 7), condition_masks=3)
     data = tensors(make_batch(simulator, settings, 1, 0))
-    net = Network(simulator.schema, TINY, standardization.standardize(simulator, settings)[0], seed=1)
+    net = TorchNetwork(simulator.schema, TINY, standardization.standardize(simulator, settings)[0], seed=1)
     parts = [loss_of(net, {**data, "conditioned": data["conditioned"][:, index : index + 1]}) for index in range(3)]
     assert loss_of(net, data) == pytest.approx(np.mean(parts), rel=1e-6)
     with torch.no_grad():
@@ -724,7 +725,7 @@ def exact_loss(batches):
 
 def test_loss_where_all_is_told_is_the_error_of_the_known_density():
     scales = {"a": (0.1, 1.1), "b": (0.0, 1.0), "rt": (0.2, 0.7), "rt - b": (0.1, 0.8), "reward": (0.1, 0.9)}
-    net = Network(ChoiceTime.schema, TINY, scales, seed=2)
+    net = TorchNetwork(ChoiceTime.schema, TINY, scales, seed=2)
     data = tensors(make_batch(ChoiceTime(), BatchOptions(batch_size=7, trials=(5, 5), condition_masks=3), 1, 0))
     with torch.no_grad():
         told_alone = {**data, "conditioned": data["conditioned"][:, :1]}

@@ -1,1 +1,47 @@
-"""The network, its heads and joint prediction in JAX."""
+"""The network, its heads and joint prediction in JAX: all that `ppl_buffer.network.backend.Backend` asks for."""
+
+import sys
+
+from ppl_buffer.network.backend import register_backend
+from ppl_buffer.network.jax import execution, ops
+from ppl_buffer.network.jax.joint import (
+    block_conditionals,
+    block_rollout,
+    cdf,
+    conditionals,
+    encode_params,
+    join_arrays,
+    join_trials,
+    leave_one_out,
+    moments,
+    one_step,
+    prepare_joint,
+    prepare_marginal,
+    rollout,
+    start_cache,
+)
+from ppl_buffer.network.jax.network import Cache
+from ppl_buffer.network.jax.speculative import speculative_rollout
+
+__all__ = [
+    "Cache",
+    "block_conditionals",
+    "block_rollout",
+    "cdf",
+    "conditionals",
+    "encode_params",
+    "execution",
+    "join_arrays",
+    "join_trials",
+    "leave_one_out",
+    "moments",
+    "one_step",
+    "ops",
+    "prepare_joint",
+    "prepare_marginal",
+    "rollout",
+    "speculative_rollout",
+    "start_cache",
+]
+
+register_backend("jax", sys.modules[__name__])

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ppl_buffer.network.jax.network import Network
+from ppl_buffer.network.jax.weights import JaxNetwork
 
 # Lengths of sequences that programs are compiled for: a third apart, so that padding costs at most about that.
 _BUCKETS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
@@ -33,8 +33,8 @@ def rollout_memory() -> float:
 
 
 def on_devices(
-    run: Callable[[Network, Mapping[str, Any], Any], Any],
-    net: Network,
+    run: Callable[[JaxNetwork, Mapping[str, Any], Any], Any],
+    net: JaxNetwork,
     devices: Sequence[Any],
     params: Mapping[str, Any],
     noise: Any,

@@ -15,7 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ppl_buffer.network.jax.network import Array, Network, features, perceptron
+from ppl_buffer.network.jax.network import features, perceptron
+from ppl_buffer.network.jax.ops import Array
+from ppl_buffer.network.jax.weights import JaxNetwork
 from ppl_buffer.schema import Categorical, Interval, Positive
 
 # Smallest standard deviation of a Gaussian on the standardised scale: a density stays finite at repeated values.
@@ -39,7 +41,7 @@ class Scale(NamedTuple):
     std: Array | float
 
 
-def head(net: Network, name: str, representation: Array, earlier: Mapping[str, Array]) -> Array:
+def head(net: JaxNetwork, name: str, representation: Array, earlier: Mapping[str, Array]) -> Array:
     """Raw numbers (B, R, T, n) of one outcome's head, given the trial's earlier outcomes (B, R, T)."""
     known = {key: net.schema.outcomes[key] for key in earlier}
     described = [representation[..., : net.config.width], *features(net, known, earlier)]
@@ -49,7 +51,7 @@ def head(net: Network, name: str, representation: Array, earlier: Mapping[str, A
     )
 
 
-def outcome_scale(net: Network, name: str, representation: Array) -> Scale:
+def outcome_scale(net: JaxNetwork, name: str, representation: Array) -> Scale:
     """The scale of one continuous outcome, given what `predict` returned."""
     mean, std = net.standardization[name]
     lower_bounds = net.schema.lower_bounds
@@ -79,7 +81,7 @@ def mixture(raw: Array) -> tuple[Array, Array, Array]:
     return jax.nn.log_softmax(logits, -1), means, jax.nn.softplus(scales) + _LEAST_SCALE
 
 
-def outcome_log_prob(net: Network, name: str, representation: Array, raw: Array, value: Array) -> Array:
+def outcome_log_prob(net: JaxNetwork, name: str, representation: Array, raw: Array, value: Array) -> Array:
     """Log density (or log probability) of one outcome at `value` (B, R, T), given the raw head."""
     variable = net.schema.outcomes[name]
     if isinstance(variable, Categorical):
@@ -96,7 +98,7 @@ def outcome_log_prob(net: Network, name: str, representation: Array, raw: Array,
     return log_prob if above is None else jnp.where(above, log_prob, -math.inf)
 
 
-def outcome_sample(net: Network, name: str, representation: Array, raw: Array, noise: Array) -> Array:
+def outcome_sample(net: JaxNetwork, name: str, representation: Array, raw: Array, noise: Array) -> Array:
     """Draw one outcome from two uniform numbers (B, R, T, 2): which category or Gaussian, and where in it."""
     variable = net.schema.outcomes[name]
     if isinstance(variable, Categorical):
@@ -118,7 +120,7 @@ def _pick(probabilities: Array, uniform: Array) -> Array:
     return (uniform[..., None] >= below).sum(-1)
 
 
-def outcome_cdf(net: Network, name: str, representation: Array, raw: Array, value: Array, uniform: Array) -> Array:
+def outcome_cdf(net: JaxNetwork, name: str, representation: Array, raw: Array, value: Array, uniform: Array) -> Array:
     """Distribution function of one outcome at `value`; a category gets a `uniform` place inside its step."""
     variable = net.schema.outcomes[name]
     if isinstance(variable, Categorical):
@@ -159,7 +161,7 @@ def lapse_cdf(variable: Any, value: Array, uniform: Array) -> Array:
     return jnp.clip((value - low) / (high - low), 0, 1)
 
 
-def total_lapse_rate(net: Network, lapse: Array | None) -> Array | float | None:
+def total_lapse_rate(net: JaxNetwork, lapse: Array | None) -> Array | float | None:
     """Probability of a lapse: what the schema knows of, and what the user adds; None = none."""
     known = net.schema.lapse_rate
     if lapse is None:
@@ -174,7 +176,7 @@ def mix(log_prob: Array, log_lapse: Array, rate: Array | float) -> Array:
 
 
 def trial_log_prob(
-    net: Network, representation: Array, outcomes: Mapping[str, Array], lapse: Array | None = None
+    net: JaxNetwork, representation: Array, outcomes: Mapping[str, Array], lapse: Array | None = None
 ) -> Array:
     """Log density (B, R, T) of each trial's outcomes (B, R, T), all of them together.
 
@@ -202,13 +204,13 @@ def _total(terms: Sequence[Array]) -> Array:
     return total
 
 
-def _lapse_log_probs(net: Network, outcomes: Mapping[str, Array]) -> list[Array]:
+def _lapse_log_probs(net: JaxNetwork, outcomes: Mapping[str, Array]) -> list[Array]:
     schema = net.schema
     return [lapse_log_prob(variable, outcomes[name].astype(net.dtype)) for name, variable in schema.outcomes.items()]
 
 
 def trial_sample(
-    net: Network, representation: Array, noise: Array, lapse: Array | None = None
+    net: JaxNetwork, representation: Array, noise: Array, lapse: Array | None = None
 ) -> tuple[dict[str, Array], Array]:
     """Draw each trial's outcomes, and the log density that they were drawn from.
 
@@ -235,7 +237,7 @@ def trial_sample(
 
 
 def trial_cdf(
-    net: Network,
+    net: JaxNetwork,
     representation: Array,
     outcomes: Mapping[str, Array],
     uniform: Array,
@@ -268,7 +270,7 @@ def trial_cdf(
     return jnp.stack(columns, -1)
 
 
-def trial_moments(net: Network, representation: Array, lapse: Array | None = None) -> tuple[Array, Array]:
+def trial_moments(net: JaxNetwork, representation: Array, lapse: Array | None = None) -> tuple[Array, Array]:
     """Mean and variance of each outcome, (B, R, T, n_outcomes) each; a category counts as its code.
 
     Earlier outcomes of the trial are summed out.
@@ -306,7 +308,7 @@ def trial_moments(net: Network, representation: Array, lapse: Array | None = Non
     return jnp.stack(means, -1), jnp.stack(variances, -1)
 
 
-def outcome_moments(net: Network, name: str, representation: Array, raw: Array) -> tuple[Array, Array]:
+def outcome_moments(net: JaxNetwork, name: str, representation: Array, raw: Array) -> tuple[Array, Array]:
     """First and second moment of one outcome, in the user's units."""
     variable = net.schema.outcomes[name]
     if isinstance(variable, Categorical):

@@ -17,10 +17,8 @@ import numpy as np
 
 from ppl_buffer.network.jax.heads import trial_cdf, trial_log_prob, trial_moments, trial_sample
 from ppl_buffer.network.jax.network import (
-    Array,
     Cache,
     EncodedParams,
-    Network,
     PreparedTargets,
     allocate,
     encode,
@@ -30,88 +28,26 @@ from ppl_buffer.network.jax.network import (
     step,
 )
 from ppl_buffer.network.jax.network import encode_params as _encode_params
+from ppl_buffer.network.jax.ops import Array
+from ppl_buffer.network.jax.weights import JaxNetwork
 from ppl_buffer.network.observed import EncodedContext, LengthGroup, ObservedTrials
 
 Trials = Mapping[str, Mapping[str, Array]]
+
 Environment = Callable[[Any, dict[str, Any], dict[str, Any], Any], Mapping[str, Any]]
 
 # Trials of several data sets that are observed together on a processor with a cache of a megabyte or so a core.
 _TOKENS_AT_ONCE = 2048
 
-xp = jnp
-
 encode_params = jax.jit(_encode_params, static_argnums=0)
-
 
 for _holder in (EncodedContext, LengthGroup, ObservedTrials):
     jax.tree_util.register_dataclass(_holder)
 
 
-def number(net: Network, value: Any) -> Array:
-    """The same array in the network's number type."""
-    return jnp.asarray(value).astype(net.dtype)
-
-
-def floating(net: Network, value: Any) -> Array:
-    """Any array-like as floating-point numbers: doubles stay doubles, integers take the network's type."""
-    array = jnp.asarray(value)
-    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(net.dtype)
-
-
-def to_concrete(value: Any) -> np.ndarray | None:
-    """The numbers as NumPy for a check that cannot be traced; None while they are being traced."""
-    return None if isinstance(value, jax.core.Tracer) else np.asarray(value)
-
-
-def same(value: Array, known: Array, snapshot: Array) -> bool:
-    """Whether `value` is known to hold the numbers of `snapshot`; False where tracing hides them."""
-    if value is known:
-        return True
-    if value.shape != known.shape or isinstance(value, jax.core.Tracer) or isinstance(snapshot, jax.core.Tracer):
-        return False
-    # NaN may stand where there is no trial, and only there.
-    return np.array_equal(np.asarray(value), np.asarray(snapshot).reshape(value.shape), equal_nan=True)
-
-
-def cast(value: Array, like: Array) -> Array:
-    """Give a result the floating type of an argument, so that sums are kept in the user's precision."""
-    return value.astype(like.dtype) if jnp.issubdtype(like.dtype, jnp.floating) else value
-
-
-def take_along(value: Array, indices: Any, axis: int) -> Array:
-    """Reorder along an axis; `indices` broadcast against `value`."""
-    value, indices = jnp.broadcast_arrays(value, jnp.asarray(indices))
-    return jnp.take_along_axis(value, indices, axis=axis)
-
-
-def pick_rows(table: np.ndarray, index: Array) -> Array:
-    """Rows of a table of integers, chosen by an array of whole numbers."""
-    return jnp.asarray(table)[index.astype(int)]
-
-
-def copy(value: Array) -> Array:
-    """A copy that shares no memory with an array of NumPy."""
-    return jnp.array(value, copy=True)
-
-
-def no_constant_folding(tree: Any) -> Any:
-    """Hide numbers that are known while compiling: XLA would spend minutes on folding what depends on them alone."""
-    return jax.lax.optimization_barrier(tree)
-
-
-def pad_trials(value: Array, trials: int) -> Array:
-    """Fill (B, R, T) with zeros up to (B, R, trials)."""
-    return jnp.pad(value, ((0, 0), (0, 0), (0, trials - value.shape[-1])))
-
-
-def log_mean_exp(value: Array, axis: int) -> Array:
-    """Logarithm of the mean of exponentials along an axis."""
-    return jax.nn.logsumexp(value, axis) - float(np.log(value.shape[axis]))
-
-
 @partial(jax.jit, static_argnums=0)
 def start_cache(
-    net: Network,
+    net: JaxNetwork,
     context: Trials | None,
     context_valid: Array | None,
     history: Trials | None = None,
@@ -147,7 +83,7 @@ def _in_chunks(function: Callable[..., Any], shape: Sequence[int], *arguments: A
 
 
 @partial(jax.jit, static_argnums=0)
-def prepare_joint(net: Network, cache: Cache, trials: Trials, valid: Array) -> PreparedTargets:
+def prepare_joint(net: JaxNetwork, cache: Cache, trials: Trials, valid: Array) -> PreparedTargets:
     """Everything about a joint density that the parameters do not change: target k sees the trials before it."""
 
     def some(cache: Cache, trials: Trials, valid: Array) -> PreparedTargets:
@@ -159,7 +95,7 @@ def prepare_joint(net: Network, cache: Cache, trials: Trials, valid: Array) -> P
 
 
 @partial(jax.jit, static_argnums=0)
-def prepare_marginal(net: Network, cache: Cache, inputs: Mapping[str, Array], valid: Array) -> PreparedTargets:
+def prepare_marginal(net: JaxNetwork, cache: Cache, inputs: Mapping[str, Array], valid: Array) -> PreparedTargets:
     """Targets that see what the cache holds and none of each other: the set predictor."""
     visible = jnp.full((valid.shape[-1],), cache.size)
     return prepare(net, cache, inputs, visible, valid.shape)
@@ -167,7 +103,7 @@ def prepare_marginal(net: Network, cache: Cache, inputs: Mapping[str, Array], va
 
 @partial(jax.jit, static_argnums=0)
 def conditionals(
-    net: Network,
+    net: JaxNetwork,
     prepared: PreparedTargets,
     params: EncodedParams,
     outcomes: Mapping[str, Array],
@@ -181,7 +117,7 @@ def conditionals(
 
 @partial(jax.jit, static_argnums=0)
 def one_step(
-    net: Network,
+    net: JaxNetwork,
     prepared: PreparedTargets,
     params: EncodedParams,
     outcomes: Mapping[str, Array],
@@ -206,7 +142,7 @@ def one_step(
 
 @partial(jax.jit, static_argnums=0)
 def cdf(
-    net: Network,
+    net: JaxNetwork,
     prepared: PreparedTargets,
     params: EncodedParams,
     outcomes: Mapping[str, Array],
@@ -218,7 +154,9 @@ def cdf(
 
 
 @partial(jax.jit, static_argnums=0)
-def moments(net: Network, prepared: PreparedTargets, params: EncodedParams, lapse: Array | None) -> tuple[Array, Array]:
+def moments(
+    net: JaxNetwork, prepared: PreparedTargets, params: EncodedParams, lapse: Array | None
+) -> tuple[Array, Array]:
     """Mean and variance (B, R, K, n_outcomes) of each trial's outcomes given what the trial sees."""
     return trial_moments(net, predict(net, prepared, params), lapse)
 
@@ -229,7 +167,7 @@ def _trial(values: Mapping[str, Array], start: Any, count: int) -> dict[str, Arr
 
 @partial(jax.jit, static_argnames=("net", "environment", "independent"))
 def rollout(
-    net: Network,
+    net: JaxNetwork,
     cache: Cache,
     inputs: Mapping[str, Array],
     valid: Array,
@@ -289,7 +227,7 @@ def rollout(
     return outcomes, feedback, jnp.where(valid, log_probs, 0.0)
 
 
-def _unrealised(net: Network, inputs: Mapping[str, Array], shape: Sequence[int]) -> dict[str, dict[str, Array]]:
+def _unrealised(net: JaxNetwork, inputs: Mapping[str, Array], shape: Sequence[int]) -> dict[str, dict[str, Array]]:
     """Trials (B, R, K) that are still to be drawn: they hold any legal value, behind a mask."""
     legal = {"outcomes": net.schema.outcomes, "feedback": net.schema.feedback}
     return {
@@ -302,7 +240,7 @@ def _unrealised(net: Network, inputs: Mapping[str, Array], shape: Sequence[int])
 
 
 def respond(
-    net: Network,
+    net: JaxNetwork,
     environment: Environment | None,
     trial: Any,
     inputs: dict[str, Array],
@@ -341,7 +279,7 @@ def _pad_to_blocks(values: Any, block: int) -> Any:
 
 
 def _merged(
-    net: Network, context: Trials | None, context_valid: Array | None, merged: Trials, merged_valid: Array
+    net: JaxNetwork, context: Trials | None, context_valid: Array | None, merged: Trials, merged_valid: Array
 ) -> Cache:
     # Trials that do not exist, or not yet, are masked: one shape serves every block.
     if context is None or context_valid is None:
@@ -351,7 +289,7 @@ def _merged(
 
 @partial(jax.jit, static_argnames=("net", "block"))
 def block_conditionals(
-    net: Network,
+    net: JaxNetwork,
     context: Trials | None,
     context_valid: Array | None,
     trials: Trials,
@@ -383,7 +321,7 @@ def block_conditionals(
 
 @partial(jax.jit, static_argnames=("net", "environment", "block"))
 def block_rollout(
-    net: Network,
+    net: JaxNetwork,
     context: Trials | None,
     context_valid: Array | None,
     inputs: Mapping[str, Array],
@@ -431,7 +369,7 @@ def block_rollout(
 
 @partial(jax.jit, static_argnums=0)
 def leave_one_out(
-    net: Network,
+    net: JaxNetwork,
     context: Trials | None,
     context_valid: Array | None,
     trials: Trials,
@@ -450,34 +388,3 @@ def leave_one_out(
         return conditionals(net, prepared, params, here["outcomes"], valid_here, lapse)[..., 0]
 
     return jnp.moveaxis(jax.lax.map(one, index), 0, -1)
-
-
-__all__ = [
-    "Cache",
-    "PreparedTargets",
-    "start_cache",
-    "block_conditionals",
-    "block_rollout",
-    "cast",
-    "cdf",
-    "to_concrete",
-    "conditionals",
-    "copy",
-    "prepare_marginal",
-    "encode_params",
-    "floating",
-    "no_constant_folding",
-    "join_arrays",
-    "join_trials",
-    "leave_one_out",
-    "log_mean_exp",
-    "moments",
-    "number",
-    "prepare_joint",
-    "pad_trials",
-    "pick_rows",
-    "rollout",
-    "same",
-    "take_along",
-    "xp",
-]

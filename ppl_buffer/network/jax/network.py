@@ -14,56 +14,16 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
-from ppl_buffer.network.config import Config, weight_shapes
 from ppl_buffer.network.masks import prefix_mask
-from ppl_buffer.network.network import NetworkVerbs
-from ppl_buffer.schema import Categorical, Schema, Variable
+from ppl_buffer.schema import Categorical, Variable
 
 if TYPE_CHECKING:
-    from ppl_buffer.network.record import TrainingRecord
-
-Array = jax.Array
-
+    pass
+from ppl_buffer.network.jax.ops import Array
+from ppl_buffer.network.jax.weights import JaxNetwork
 
 # Queries of a causal read that are computed together.
 _QUERIES_AT_ONCE = 64
-
-
-class Network(NetworkVerbs):
-    """The weights of a buffered transformer, frozen, and what they were trained on.
-
-    It compares and hashes by identity, so that a compiled function keeps one version for each network.
-
-    Args:
-        schema: what a data set holds.
-        config: sizes.
-        standardization: name -> (mean, standard deviation) of each continuous variable on its unconstrained scale.
-        weights: name -> array, named and shaped as `ppl_buffer.network.config.weight_shapes` says.
-        record: what the training covered; None for a network that was not trained.
-    """
-
-    backend = "jax"
-
-    def __init__(
-        self,
-        schema: Schema,
-        config: Config,
-        standardization: Mapping[str, tuple[float, float]],
-        weights: Mapping[str, Any],
-        record: TrainingRecord | None = None,
-    ) -> None:
-        self.schema = schema
-        self.config = config
-        self.standardization = dict(standardization)
-        self.record = record
-        self.weights: dict[str, Array] = {
-            name: jnp.asarray(weights[name], dtype=jnp.float32) for name in weight_shapes(schema, config)
-        }
-
-    @property
-    def dtype(self) -> Any:
-        """Number type of the weights: data are cast to it."""
-        return self.weights["norm_out.weight"].dtype
 
 
 @jax.tree_util.register_dataclass
@@ -124,30 +84,30 @@ class Cache:
         return self.buffer[0].values.shape[3] if self.buffer else 0
 
 
-def linear(net: Network, name: str, x: Array) -> Array:
+def linear(net: JaxNetwork, name: str, x: Array) -> Array:
     """Affine map of the last axis."""
     return x @ net.weights[f"{name}.weight"].T + net.weights[f"{name}.bias"]
 
 
-def perceptron(net: Network, name: str, x: Array) -> Array:
+def perceptron(net: JaxNetwork, name: str, x: Array) -> Array:
     """One hidden layer with the SiLU nonlinearity, smooth as a gradient sampler wants it."""
     return linear(net, f"{name}.out", jax.nn.silu(linear(net, f"{name}.hidden", x)))
 
 
-def norm(net: Network, name: str, x: Array) -> Array:
+def norm(net: JaxNetwork, name: str, x: Array) -> Array:
     """Layer normalisation over the last axis."""
     centered = x - x.mean(-1, keepdims=True)
     scale = jax.lax.rsqrt((centered**2).mean(-1, keepdims=True) + 1e-5)
     return centered * scale * net.weights[f"{name}.weight"] + net.weights[f"{name}.bias"]
 
 
-def standardize(net: Network, name: str, variable: Any, value: Array) -> Array:
+def standardize(net: JaxNetwork, name: str, variable: Any, value: Array) -> Array:
     """A continuous variable on the standardised unconstrained scale."""
     mean, std = net.standardization[name]
     return (variable.unconstrain(jnp, value) - mean) / std
 
 
-def features(net: Network, variables: Mapping[str, Variable], values: Mapping[str, Array]) -> list[Array]:
+def features(net: JaxNetwork, variables: Mapping[str, Variable], values: Mapping[str, Array]) -> list[Array]:
     """Numbers that describe the variables, each (..., size).
 
     One-hot categories and standardised values; behind all of them the values at finer scales, the coarsest first.
@@ -165,14 +125,14 @@ def features(net: Network, variables: Mapping[str, Variable], values: Mapping[st
     return out
 
 
-def embed_targets(net: Network, inputs: Mapping[str, Array], shape: Sequence[int]) -> Array:
+def embed_targets(net: JaxNetwork, inputs: Mapping[str, Array], shape: Sequence[int]) -> Array:
     """Target tokens (B, R, T, W) of inputs (B, R, T); `shape` (B, R, T) serves a schema without inputs."""
     described = features(net, net.schema.inputs, inputs)
     x = jnp.concatenate(described, -1) if described else jnp.ones((*shape, 1), net.dtype)
     return perceptron(net, "embed.target", x) + net.weights["role.target"]
 
 
-def embed_pairs(net: Network, trials: Mapping[str, Mapping[str, Array]], role: str) -> Array:
+def embed_pairs(net: JaxNetwork, trials: Mapping[str, Mapping[str, Array]], role: str) -> Array:
     """Context or buffer tokens (B, R, T, W) of realised trials: inputs, outcomes and feedback, each (B, R, T)."""
     schema = net.schema
     variables = {**schema.inputs, **schema.outcomes, **schema.feedback}
@@ -181,7 +141,7 @@ def embed_pairs(net: Network, trials: Mapping[str, Mapping[str, Array]], role: s
     return perceptron(net, "embed.pair", jnp.concatenate(described, -1)) + net.weights[f"role.{role}"]
 
 
-def embed_params(net: Network, params: Mapping[str, Array]) -> Array:
+def embed_params(net: JaxNetwork, params: Mapping[str, Array]) -> Array:
     """Parameter tokens (B, R, P, W), one for each given parameter (B, R), in the schema's order."""
     tokens = []
     for name, variable in net.schema.params.items():
@@ -192,7 +152,7 @@ def embed_params(net: Network, params: Mapping[str, Array]) -> Array:
     return jnp.stack(tokens, -2) + net.weights["role.param"]
 
 
-def _heads(net: Network, x: Array) -> Array:
+def _heads(net: JaxNetwork, x: Array) -> Array:
     """(B, R, T, H * D) -> (B, H, R, T, D)."""
     return jnp.moveaxis(x.reshape(*x.shape[:-1], net.config.heads, -1), -2, 1)
 
@@ -287,7 +247,7 @@ def join(readings: Sequence[PartialAttention]) -> PartialAttention:
     return PartialAttention(top, total, weighted)  # type: ignore[arg-type]
 
 
-def query_keys(net: Network, layer: str, x: Array, reference: Array | None) -> Array:
+def query_keys(net: JaxNetwork, layer: str, x: Array, reference: Array | None) -> Array:
     """Queries (B, H, R, T, E) of normalised tokens x (B, R, T, W).
 
     In an ordered model a query carries slopes s and its own counts c: against a key with counts c' the score gains
@@ -302,7 +262,7 @@ def query_keys(net: Network, layer: str, x: Array, reference: Array | None) -> A
 
 
 def own_segment(
-    net: Network,
+    net: JaxNetwork,
     layer: str,
     x: Array,
     counts: Array | None = None,
@@ -318,7 +278,7 @@ def own_segment(
     return KVSegment(keys, values, mask, counts, stairs)
 
 
-def null_segment(net: Network, layer: str) -> KVSegment:
+def null_segment(net: JaxNetwork, layer: str) -> KVSegment:
     """The learned token that everybody sees. In an ordered model it stands before the first trial: all counts 0."""
     keys, values = net.weights[f"{layer}.null_key"], net.weights[f"{layer}.null_value"]
     if net.schema.ordered:
@@ -327,7 +287,7 @@ def null_segment(net: Network, layer: str) -> KVSegment:
     return KVSegment(keys[None, :, None, :, None], values[None, :, None, None, :])
 
 
-def read_null(net: Network, layer: str, query: Array) -> PartialAttention:
+def read_null(net: JaxNetwork, layer: str, query: Array) -> PartialAttention:
     """Let queries read the null token: a single key needs no matrix product."""
     null = null_segment(net, layer)
     score = (query * null.keys.mT).sum(-1, keepdims=True)
@@ -336,7 +296,7 @@ def read_null(net: Network, layer: str, query: Array) -> PartialAttention:
     return PartialAttention(top, weight, weight * null.values)
 
 
-def finish_layer(net: Network, layer: str, tokens: Array, reading: PartialAttention) -> Array:
+def finish_layer(net: JaxNetwork, layer: str, tokens: Array, reading: PartialAttention) -> Array:
     """Merge what the heads read into the tokens, then the layer's perceptron."""
     heads = reading.weighted / reading.total
     tokens = tokens + linear(net, f"{layer}.merge", _merge_heads(heads))
@@ -344,7 +304,7 @@ def finish_layer(net: Network, layer: str, tokens: Array, reading: PartialAttent
 
 
 def run(
-    net: Network,
+    net: JaxNetwork,
     tokens: Array,
     reads: Mapping[int, Sequence[KVSegment]],
     layers: Iterable[int],
@@ -412,7 +372,7 @@ def run(
     return tokens, segments
 
 
-def encode(net: Network, context: Mapping[str, Mapping[str, Array]], valid: Array | None) -> Cache:
+def encode(net: JaxNetwork, context: Mapping[str, Mapping[str, Array]], valid: Array | None) -> Cache:
     """Encode a context (arrays (B, r, N)) of which `valid` (B, r, N) exist, None = all (R1, R3): a set, all see all."""
     tokens = embed_pairs(net, context, "context")
     mask = None
@@ -422,7 +382,7 @@ def encode(net: Network, context: Mapping[str, Mapping[str, Array]], valid: Arra
     return Cache(context=segments)
 
 
-def allocate(net: Network, cache: Cache, shape: Sequence[int]) -> Cache:
+def allocate(net: JaxNetwork, cache: Cache, shape: Sequence[int]) -> Cache:
     """Add room for K more trials to the buffer, `shape` = (B, R, K); `step` fills it."""
     batch, replicas, count = shape
     heads, size = net.config.heads, net.config.width // net.config.heads
@@ -444,7 +404,7 @@ def allocate(net: Network, cache: Cache, shape: Sequence[int]) -> Cache:
     return Cache(cache.context, segments, _place(cache.valid, valid, None, 1) if cache.buffer else valid)
 
 
-def extend(net: Network, cache: Cache, pairs: Mapping[str, Mapping[str, Array]], valid: Array) -> Cache:
+def extend(net: JaxNetwork, cache: Cache, pairs: Mapping[str, Mapping[str, Array]], valid: Array) -> Cache:
     """Let realised trials enter the buffer, causally (R2).
 
     Args:
@@ -481,7 +441,7 @@ def extend(net: Network, cache: Cache, pairs: Mapping[str, Mapping[str, Array]],
     return Cache(cache.context, [KVSegment(x.keys, x.values, None, x.counts) for x in new], valid)
 
 
-def _reached(net: Network, cache: Cache, visible: Array) -> dict[int, Array] | None:
+def _reached(net: JaxNetwork, cache: Cache, visible: Array) -> dict[int, Array] | None:
     """Counts that the buffer has reached after its first `visible` (T,) tokens, by layer; None without counts."""
     if not (net.schema.ordered and cache.buffer):
         return None
@@ -489,7 +449,7 @@ def _reached(net: Network, cache: Cache, visible: Array) -> dict[int, Array] | N
 
 
 def step(
-    net: Network,
+    net: JaxNetwork,
     cache: Cache,
     pairs: Mapping[str, Mapping[str, Array]],
     exists: Array,
@@ -600,7 +560,7 @@ class PreparedTargets:
 
 
 def prepare(
-    net: Network,
+    net: JaxNetwork,
     cache: Cache,
     inputs: Mapping[str, Array],
     visible: Array,
@@ -638,7 +598,7 @@ def prepare(
     return PreparedTargets(tokens, query[..., : net.config.width // net.config.heads], reading, above, count_from)
 
 
-def encode_params(net: Network, params: Mapping[str, Array], conditioned: Array | None = None) -> EncodedParams:
+def encode_params(net: JaxNetwork, params: Mapping[str, Array], conditioned: Array | None = None) -> EncodedParams:
     """What targets read of the told parameters in the top `param_depth` layers and in the heads.
 
     Args:
@@ -655,7 +615,7 @@ def encode_params(net: Network, params: Mapping[str, Array], conditioned: Array 
     return EncodedParams(run(net, tokens, {}, layers, attend=True, own=mask, keep=True)[1], lower_bounds)
 
 
-def _floors(net: Network, params: Mapping[str, Array], conditioned: Array | None) -> Array | None:
+def _floors(net: JaxNetwork, params: Mapping[str, Array], conditioned: Array | None) -> Array | None:
     """`EncodedParams.floors`."""
     columns, given = [], [name for name in net.schema.params if name in params]
     for name in net.schema.lower_bounds.values():
@@ -678,7 +638,7 @@ def _with_floors(representation: Array, params: EncodedParams) -> Array:
     return jnp.concatenate([representation, lower_bounds], -1)
 
 
-def predict(net: Network, prepared: PreparedTargets, params: EncodedParams) -> Array:
+def predict(net: JaxNetwork, prepared: PreparedTargets, params: EncodedParams) -> Array:
     """Let prepared targets read the parameters in the top layers: their representation for the heads.
 
     Args:

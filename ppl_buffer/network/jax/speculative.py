@@ -17,7 +17,9 @@ from jax import random
 
 from ppl_buffer.network.jax.heads import trial_log_prob, trial_sample
 from ppl_buffer.network.jax.joint import Environment, prepare_marginal, respond
-from ppl_buffer.network.jax.network import Array, Cache, EncodedParams, Network, allocate, predict, step
+from ppl_buffer.network.jax.network import Cache, EncodedParams, allocate, predict, step
+from ppl_buffer.network.jax.ops import Array
+from ppl_buffer.network.jax.weights import JaxNetwork
 from ppl_buffer.schema import Categorical
 
 # Proposals at once for a trial that is redrawn, and the most of them. All n are refused with probability
@@ -53,7 +55,7 @@ class Drafts:
 
 @partial(jax.jit, static_argnames=("net", "environment", "independent", "lookahead"))
 def speculative_rollout(
-    net: Network,
+    net: JaxNetwork,
     cache: Cache,
     inputs: Mapping[str, Array],
     valid: Array,
@@ -141,7 +143,7 @@ def _replace(drafts: Drafts, part: Drafts, start: Any) -> Drafts:
 
 
 def _respond(
-    net: Network,
+    net: JaxNetwork,
     environment: Environment | None,
     first: Any,
     inputs: dict[str, Array],
@@ -163,7 +165,9 @@ def _respond(
     return jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), jax.lax.map(one, (trials, *steps)))
 
 
-def _update(net: Network, drafts: Drafts, target: Array, tested: Array, lapse: Array | None, source: Array) -> Drafts:
+def _update(
+    net: JaxNetwork, drafts: Drafts, target: Array, tested: Array, lapse: Array | None, source: Array
+) -> Drafts:
     """Turn draws from q into draws from the densities p of `target` (B, R, T, W), where they are `tested` (B, R, T)."""
     test, redrawing = random.split(source)
     log_probs = trial_log_prob(net, target, drafts.outcomes, lapse)
@@ -182,13 +186,13 @@ def _update(net: Network, drafts: Drafts, target: Array, tested: Array, lapse: A
     )
 
 
-def _uniform(net: Network, shape: Sequence[int], source: Array) -> Array:
+def _uniform(net: JaxNetwork, shape: Sequence[int], source: Array) -> Array:
     # The normal quantile of 0 is infinite.
     return random.uniform(source, tuple(shape), net.dtype, minval=float(jnp.finfo(net.dtype).tiny))
 
 
 def _redraw_category(
-    net: Network,
+    net: JaxNetwork,
     drawn: Drawn,
     target: Array,
     drafted: Array,
@@ -212,7 +216,7 @@ def _redraw_category(
 
 
 def _redraw(
-    net: Network,
+    net: JaxNetwork,
     drawn: Drawn,
     target: Array,
     drafted: Array,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ppl_buffer.network.torch.network import Network
+from ppl_buffer.network.torch.weights import TorchNetwork
 
 
 def bucket(trials: int) -> int:
@@ -29,8 +29,8 @@ def rollout_memory() -> float:
 
 
 def on_devices(
-    run: Callable[[Network, Mapping[str, Any], Any], Any],
-    net: Network,
+    run: Callable[[TorchNetwork, Mapping[str, Any], Any], Any],
+    net: TorchNetwork,
     devices: Sequence[Any],
     params: Mapping[str, Any],
     noise: Any,

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ppl_buffer.network.torch.network import Network, features, perceptron
+from ppl_buffer.network.torch.network import features, perceptron
+from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.schema import Categorical, Interval, Positive
 
 # Smallest standard deviation of a Gaussian on the standardised scale: a density stays finite at repeated values.
@@ -40,7 +41,7 @@ class Scale(NamedTuple):
     std: Tensor | float
 
 
-def head(net: Network, name: str, representation: Tensor, earlier: Mapping[str, Tensor]) -> Tensor:
+def head(net: TorchNetwork, name: str, representation: Tensor, earlier: Mapping[str, Tensor]) -> Tensor:
     """Raw numbers (B, R, T, n) of one outcome's head, given the trial's earlier outcomes (B, R, T)."""
     representation = representation[..., : net.config.width]
     if not earlier:
@@ -51,7 +52,7 @@ def head(net: Network, name: str, representation: Tensor, earlier: Mapping[str, 
     return perceptron(net, f"heads.{name}", torch.cat([x.expand(*lead, x.shape[-1]) for x in described], -1))
 
 
-def outcome_scale(net: Network, name: str, representation: Tensor) -> Scale:
+def outcome_scale(net: TorchNetwork, name: str, representation: Tensor) -> Scale:
     """The scale of one continuous outcome, given what `predict` returned."""
     mean, std = net.standardization[name]
     lower_bounds = net.schema.lower_bounds
@@ -81,7 +82,7 @@ def mixture(raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return logits.log_softmax(-1), means, functional.softplus(scales) + _LEAST_SCALE
 
 
-def outcome_log_prob(net: Network, name: str, representation: Tensor, raw: Tensor, value: Tensor) -> Tensor:
+def outcome_log_prob(net: TorchNetwork, name: str, representation: Tensor, raw: Tensor, value: Tensor) -> Tensor:
     """Log density (or log probability) of one outcome at `value` (B, R, T), given the raw head."""
     variable = net.schema.outcomes[name]
     if isinstance(variable, Categorical):
@@ -98,7 +99,7 @@ def outcome_log_prob(net: Network, name: str, representation: Tensor, raw: Tenso
     return log_prob if above is None else torch.where(above, log_prob, -math.inf)
 
 
-def outcome_sample(net: Network, name: str, representation: Tensor, raw: Tensor, noise: Tensor) -> Tensor:
+def outcome_sample(net: TorchNetwork, name: str, representation: Tensor, raw: Tensor, noise: Tensor) -> Tensor:
     """Draw one outcome from two uniform numbers (B, R, T, 2): which category or Gaussian, and where in it."""
     variable = net.schema.outcomes[name]
     if isinstance(variable, Categorical):
@@ -118,7 +119,9 @@ def _pick(probabilities: Tensor, uniform: Tensor) -> Tensor:
     return (uniform[..., None] >= below).sum(-1)
 
 
-def outcome_cdf(net: Network, name: str, representation: Tensor, raw: Tensor, value: Tensor, uniform: Tensor) -> Tensor:
+def outcome_cdf(
+    net: TorchNetwork, name: str, representation: Tensor, raw: Tensor, value: Tensor, uniform: Tensor
+) -> Tensor:
     """Distribution function of one outcome at `value`; a category gets a `uniform` place inside its step."""
     variable = net.schema.outcomes[name]
     if isinstance(variable, Categorical):
@@ -159,7 +162,7 @@ def lapse_cdf(variable: Any, value: Tensor, uniform: Tensor) -> Tensor:
     return ((value - low) / (high - low)).clamp(0, 1)
 
 
-def total_lapse_rate(net: Network, lapse: Tensor | None) -> Tensor | float | None:
+def total_lapse_rate(net: TorchNetwork, lapse: Tensor | None) -> Tensor | float | None:
     """Probability of a lapse: what the schema knows of, and what the user adds; None = none."""
     known = net.schema.lapse_rate
     if lapse is None:
@@ -174,7 +177,7 @@ def mix(log_prob: Tensor, log_lapse: Tensor, rate: Tensor | float) -> Tensor:
 
 
 def trial_log_prob(
-    net: Network, representation: Tensor, outcomes: Mapping[str, Tensor], lapse: Tensor | None = None
+    net: TorchNetwork, representation: Tensor, outcomes: Mapping[str, Tensor], lapse: Tensor | None = None
 ) -> Tensor:
     """Log density (B, R, T) of each trial's outcomes (B, R, T), all of them together.
 
@@ -193,7 +196,7 @@ def trial_log_prob(
 
 
 def _with_lapse(
-    net: Network, log_probs: Sequence[Tensor], outcomes: Mapping[str, Tensor], rate: Tensor | float | None
+    net: TorchNetwork, log_probs: Sequence[Tensor], outcomes: Mapping[str, Tensor], rate: Tensor | float | None
 ) -> Tensor:
     """Log density of a trial from those of its outcomes."""
     if rate is None:
@@ -208,13 +211,13 @@ def _total(terms: Sequence[Tensor]) -> Tensor:
     return total
 
 
-def _lapse_log_probs(net: Network, outcomes: Mapping[str, Tensor]) -> list[Tensor]:
+def _lapse_log_probs(net: TorchNetwork, outcomes: Mapping[str, Tensor]) -> list[Tensor]:
     schema = net.schema
     return [lapse_log_prob(variable, outcomes[name].to(net.dtype)) for name, variable in schema.outcomes.items()]
 
 
 def trial_sample(
-    net: Network, representation: Tensor, noise: Tensor, lapse: Tensor | None = None
+    net: TorchNetwork, representation: Tensor, noise: Tensor, lapse: Tensor | None = None
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Draw each trial's outcomes, and the log density that they were drawn from.
 
@@ -243,7 +246,7 @@ def trial_sample(
 
 
 def trial_cdf(
-    net: Network,
+    net: TorchNetwork,
     representation: Tensor,
     outcomes: Mapping[str, Tensor],
     uniform: Tensor,
@@ -276,7 +279,7 @@ def trial_cdf(
     return torch.stack(columns, -1)
 
 
-def trial_moments(net: Network, representation: Tensor, lapse: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def trial_moments(net: TorchNetwork, representation: Tensor, lapse: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Mean and variance of each outcome, (B, R, T, n_outcomes) each; a category counts as its code.
 
     Earlier outcomes of the trial are summed out.
@@ -314,7 +317,7 @@ def trial_moments(net: Network, representation: Tensor, lapse: Tensor | None = N
     return torch.stack(means, -1), torch.stack(variances, -1)
 
 
-def outcome_moments(net: Network, name: str, representation: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+def outcome_moments(net: TorchNetwork, name: str, representation: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
     """First and second moment of one outcome, in the user's units."""
     variable = net.schema.outcomes[name]
     if isinstance(variable, Categorical):

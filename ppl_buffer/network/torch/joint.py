@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,105 +17,23 @@ from ppl_buffer.network.torch.heads import trial_cdf, trial_log_prob, trial_mome
 from ppl_buffer.network.torch.network import (
     Cache,
     EncodedParams,
-    Network,
     PreparedTargets,
     allocate,
     encode,
-    encode_params,
     extend,
     predict,
     prepare,
     step,
 )
+from ppl_buffer.network.torch.weights import TorchNetwork
 
 Trials = Mapping[str, Mapping[str, Tensor]]
+
 Environment = Callable[[Any, dict[str, Any], dict[str, Any], Any], Mapping[str, Any]]
-
-xp = torch
-
-
-def _tensor(net: Network, value: Any) -> Tensor:
-    # Torch warns of arrays of NumPy that nobody may write to, such as JAX's.
-    readable = value.copy() if isinstance(value, np.ndarray) and not value.flags.writeable else value
-    return torch.as_tensor(readable, device=net.device)
-
-
-def number(net: Network, value: Any) -> Tensor:
-    """The same array in the network's number type."""
-    return _tensor(net, value).to(net.dtype)
-
-
-def floating(net: Network, value: Any) -> Tensor:
-    """Any array-like as floating-point numbers: doubles stay doubles, integers take the network's type."""
-    tensor = _tensor(net, value)
-    return tensor if tensor.is_floating_point() else tensor.to(net.dtype)
-
-
-def to_concrete(value: Any) -> np.ndarray | None:
-    """The numbers as NumPy for a check that cannot be traced; None while they are being traced."""
-    if not isinstance(value, Tensor):
-        return np.asarray(value)
-    if torch.jit.is_tracing():
-        return None
-    try:
-        return value.detach().cpu().numpy()
-    except RuntimeError:  # the transforms of torch.func hide the numbers
-        return None
-
-
-def same(value: Tensor, known: Tensor, snapshot: Tensor) -> bool:
-    """Whether `value` holds the numbers of `snapshot`. A tensor can change in place: identity would prove nothing.
-
-    False where the answer would not hold later: for a value that is to be differentiated by, and for another tensor
-    while a program is being traced, since the recorded program will see other numbers.
-    """
-    if value.shape != known.shape or value.requires_grad or (torch.jit.is_tracing() and value is not known):
-        return False
-    try:
-        # NaN may stand where there is no trial, and only there.
-        return torch.allclose(value.reshape(snapshot.shape), snapshot.to(value.dtype), rtol=0, atol=0, equal_nan=True)
-    except RuntimeError:  # torch.func.vmap hides the numbers
-        return False
-
-
-def cast(value: Tensor, like: Tensor) -> Tensor:
-    """Give a result the floating type of an argument, so that sums are kept in the user's precision."""
-    return value.to(like.dtype) if like.dtype.is_floating_point else value
-
-
-def take_along(value: Tensor, indices: Any, axis: int) -> Tensor:
-    """Reorder along an axis; `indices` broadcast against `value`."""
-    value, indices = torch.broadcast_tensors(value, torch.as_tensor(indices, device=value.device))
-    return torch.take_along_dim(value, indices, dim=axis)
-
-
-def pick_rows(table: np.ndarray, index: Tensor) -> Tensor:
-    """Rows of a table of integers, chosen by an array of whole numbers."""
-    return torch.as_tensor(table, device=index.device)[index.long()]
-
-
-def copy(value: Tensor) -> Tensor:
-    """A copy that shares no memory."""
-    return value.detach().clone()
-
-
-def no_constant_folding(tree: Any) -> Any:
-    """What was computed before; JAX keeps a compiler from computing with it once more."""
-    return tree
-
-
-def pad_trials(value: Tensor, trials: int) -> Tensor:
-    """Fill (B, R, T) with zeros up to (B, R, trials)."""
-    return torch.nn.functional.pad(value, (0, trials - value.shape[-1]))
-
-
-def log_mean_exp(value: Tensor, axis: int) -> Tensor:
-    """Logarithm of the mean of exponentials along an axis."""
-    return value.logsumexp(axis) - float(np.log(value.shape[axis]))
 
 
 def start_cache(
-    net: Network,
+    net: TorchNetwork,
     context: Trials | None,
     context_valid: Tensor | None,
     history: Trials | None = None,
@@ -129,20 +46,20 @@ def start_cache(
     return cache
 
 
-def prepare_joint(net: Network, cache: Cache, trials: Trials, valid: Tensor) -> PreparedTargets:
+def prepare_joint(net: TorchNetwork, cache: Cache, trials: Trials, valid: Tensor) -> PreparedTargets:
     """Everything about a joint density that the parameters do not change: target k sees the trials before it."""
     full = extend(net, cache, trials, valid)
     visible = cache.size + torch.arange(valid.shape[-1], device=valid.device)
     return prepare(net, full, trials["inputs"], visible, valid.shape, stairs=cache.size)
 
 
-def prepare_marginal(net: Network, cache: Cache, inputs: Mapping[str, Tensor], valid: Tensor) -> PreparedTargets:
+def prepare_marginal(net: TorchNetwork, cache: Cache, inputs: Mapping[str, Tensor], valid: Tensor) -> PreparedTargets:
     """Targets that see what the cache holds and none of each other: the set predictor."""
     return prepare(net, cache, inputs, None, valid.shape)
 
 
 def conditionals(
-    net: Network,
+    net: TorchNetwork,
     prepared: PreparedTargets,
     params: EncodedParams,
     outcomes: Mapping[str, Tensor],
@@ -155,7 +72,7 @@ def conditionals(
 
 
 def one_step(
-    net: Network,
+    net: TorchNetwork,
     prepared: PreparedTargets,
     params: EncodedParams,
     outcomes: Mapping[str, Tensor],
@@ -174,7 +91,7 @@ def one_step(
 
 
 def cdf(
-    net: Network,
+    net: TorchNetwork,
     prepared: PreparedTargets,
     params: EncodedParams,
     outcomes: Mapping[str, Tensor],
@@ -186,7 +103,7 @@ def cdf(
 
 
 def moments(
-    net: Network, prepared: PreparedTargets, params: EncodedParams, lapse: Tensor | None
+    net: TorchNetwork, prepared: PreparedTargets, params: EncodedParams, lapse: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Mean and variance (B, R, K, n_outcomes) of each trial's outcomes given what the trial sees."""
     return trial_moments(net, predict(net, prepared, params), lapse)
@@ -199,7 +116,7 @@ def trials_between(values: Mapping[str, Tensor], start: int, stop: int) -> dict[
 
 @torch.no_grad()
 def rollout(
-    net: Network,
+    net: TorchNetwork,
     cache: Cache,
     inputs: Mapping[str, Tensor],
     valid: Tensor,
@@ -257,7 +174,7 @@ def rollout(
 
 
 def respond(
-    net: Network,
+    net: TorchNetwork,
     environment: Environment | None,
     trial: int,
     inputs: dict[str, Tensor],
@@ -289,7 +206,7 @@ def join_arrays(first: Tensor, second: Tensor) -> Tensor:
 
 
 def block_conditionals(
-    net: Network,
+    net: TorchNetwork,
     context: Trials | None,
     context_valid: Tensor | None,
     trials: Trials,
@@ -319,7 +236,7 @@ def _part(trials: Trials, start: int, stop: int) -> dict[str, dict[str, Tensor]]
 
 
 def _merged(
-    net: Network, context: Trials | None, context_valid: Tensor | None, merged: Trials | None, merged_valid: Tensor
+    net: TorchNetwork, context: Trials | None, context_valid: Tensor | None, merged: Trials | None, merged_valid: Tensor
 ) -> Cache:
     if merged is None:
         return start_cache(net, context, context_valid)
@@ -332,7 +249,7 @@ def _merged(
 
 @torch.no_grad()
 def block_rollout(
-    net: Network,
+    net: TorchNetwork,
     context: Trials | None,
     context_valid: Tensor | None,
     inputs: Mapping[str, Tensor],
@@ -363,7 +280,7 @@ def block_rollout(
 
 
 def leave_one_out(
-    net: Network,
+    net: TorchNetwork,
     context: Trials | None,
     context_valid: Tensor | None,
     trials: Trials,
@@ -381,34 +298,3 @@ def leave_one_out(
         prepared = prepare_marginal(net, cache, here["inputs"], valid[..., k : k + 1])
         parts.append(conditionals(net, prepared, params, here["outcomes"], valid[..., k : k + 1], lapse))
     return torch.cat(parts, -1)
-
-
-__all__ = [
-    "Cache",
-    "PreparedTargets",
-    "start_cache",
-    "block_conditionals",
-    "block_rollout",
-    "cast",
-    "cdf",
-    "to_concrete",
-    "conditionals",
-    "copy",
-    "prepare_marginal",
-    "encode_params",
-    "floating",
-    "no_constant_folding",
-    "join_arrays",
-    "join_trials",
-    "leave_one_out",
-    "log_mean_exp",
-    "moments",
-    "number",
-    "prepare_joint",
-    "pad_trials",
-    "pick_rows",
-    "rollout",
-    "same",
-    "take_along",
-    "xp",
-]

@@ -18,106 +18,25 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ppl_buffer.network.config import Config, weight_shapes
 from ppl_buffer.network.masks import prefix_mask
-from ppl_buffer.network.network import NetworkVerbs
-from ppl_buffer.schema import Categorical, Schema, Variable
+from ppl_buffer.schema import Categorical, Variable
 
 if TYPE_CHECKING:
-    from ppl_buffer.network.record import TrainingRecord
-
-
-class Network(NetworkVerbs, torch.nn.Module):
-    """The weights of a buffered transformer, and what they were trained on.
-
-    Args:
-        schema: what a data set holds.
-        config: sizes.
-        standardization: name -> (mean, standard deviation) of each continuous variable on its unconstrained scale.
-        seed: of the initial weights.
-        record: what the training covered; None for a network that was not trained.
-    """
-
-    def __init__(
-        self,
-        schema: Schema,
-        config: Config,
-        standardization: Mapping[str, tuple[float, float]],
-        seed: int = 0,
-        record: TrainingRecord | None = None,
-    ) -> None:
-        super().__init__()
-        self.record = record
-        self.schema = schema
-        self.config = config
-        self.standardization = dict(standardization)
-        generator = torch.Generator().manual_seed(seed)
-        self.weights: dict[str, Tensor] = {}
-        for name, shape in weight_shapes(schema, config).items():
-            parameter = torch.nn.Parameter(_initial(name, shape, schema, config, generator))
-            *path, leaf = name.split(".")
-            module: torch.nn.Module = self
-            for part in path:
-                if part not in module._modules:
-                    # Not add_module, which refuses the names of a module's own attributes.
-                    module._modules[part] = torch.nn.Module()
-                module = module._modules[part]  # type: ignore[assignment]
-            module.register_parameter(leaf, parameter)
-            self.weights[name] = parameter
-
-    backend = "torch"
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.weights["norm_out.weight"].device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Number type of the weights: data are cast to it."""
-        return self.weights["norm_out.weight"].dtype
-
-
-def _initial(name: str, shape: tuple[int, ...], schema: Schema, config: Config, generator: torch.Generator) -> Tensor:
-    if ".norm_" in name or name.startswith("norm_"):
-        return torch.ones(shape) if name.endswith("weight") else torch.zeros(shape)
-    if name.endswith("slope.bias"):
-        # ALiBi's geometric slopes on the count of trials, a spread of slopes on the learned counters: an optimiser
-        # that moves a bias by its learning rate would take thousands of steps to spread them itself. The bias is the
-        # inverse of the softplus that it goes through.
-        slopes = 0.003 * 100 ** torch.rand((config.heads, config.contextual_positions + 1), generator=generator)
-        slopes[:, 0] = 2.0 ** -torch.linspace(1, 8, config.heads)
-        return slopes.expm1().log().reshape(shape)
-    if name.endswith("counter.bias"):
-        return torch.full(shape, -1.0)
-    if name.endswith("counter.weight"):
-        return torch.randn(shape, generator=generator) * 2 / math.sqrt(shape[1])
-    if name.endswith("bias"):
-        bias = torch.zeros(shape)
-        outcome = name.split(".")[1] if name.startswith("heads.") and name.endswith("out.bias") else None
-        if outcome is not None and not isinstance(schema.outcomes[outcome], Categorical):
-            # The mixture starts spread over the standardised scale: equal Gaussians would never part.
-            count = config.components
-            bias[count : 2 * count] = torch.linspace(-1.5, 1.5, count)
-        return bias
-    if name.startswith("role.") or name.endswith(("null_key", "null_value")):
-        return torch.randn(shape, generator=generator) * 0.02
-    scale = 1 / math.sqrt(shape[1])
-    if name.endswith(("merge.weight", "mlp.out.weight")):
-        scale /= math.sqrt(2 * config.depth)
-    if name.startswith("heads.") and name.endswith("out.weight"):
-        scale *= 0.1
-    return torch.randn(shape, generator=generator) * scale
-
+    pass
+from ppl_buffer.network.torch.weights import TorchNetwork
 
 # Queries of a causal read that are computed together.
 _QUERIES_AT_ONCE = 64
+
 # Scores that a processor computes together: few enough to stay in a core's cache.
 _SCORES_AT_ONCE = 2**18
+
 # Score of a key that must not be seen: beside any other, its weight underflows to an exact zero.
 _HIDDEN = -1e30
+
 # Attention that also gives the logarithm of its total, which readings are joined by: torch's kernel for processors.
 _FLASH = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
+
 # Fewer queries a key than this, and the kernel takes longer than two products.
 _FLASH_QUERIES = 32
 
@@ -179,28 +98,28 @@ class Cache:
         return self.buffer[0].keys.shape[3] - self.buffer[0].front if self.buffer else 0
 
 
-def linear(net: Network, name: str, x: Tensor) -> Tensor:
+def linear(net: TorchNetwork, name: str, x: Tensor) -> Tensor:
     """Affine map of the last axis."""
     return functional.linear(x, net.weights[f"{name}.weight"], net.weights[f"{name}.bias"])
 
 
-def perceptron(net: Network, name: str, x: Tensor) -> Tensor:
+def perceptron(net: TorchNetwork, name: str, x: Tensor) -> Tensor:
     """One hidden layer with the SiLU nonlinearity, smooth as a gradient sampler wants it."""
     return linear(net, f"{name}.out", functional.silu(linear(net, f"{name}.hidden", x)))
 
 
-def norm(net: Network, name: str, x: Tensor) -> Tensor:
+def norm(net: TorchNetwork, name: str, x: Tensor) -> Tensor:
     """Layer normalisation over the last axis."""
     return functional.layer_norm(x, x.shape[-1:], net.weights[f"{name}.weight"], net.weights[f"{name}.bias"], eps=1e-5)
 
 
-def standardize(net: Network, name: str, variable: Any, value: Tensor) -> Tensor:
+def standardize(net: TorchNetwork, name: str, variable: Any, value: Tensor) -> Tensor:
     """A continuous variable on the standardised unconstrained scale."""
     mean, std = net.standardization[name]
     return (variable.unconstrain(torch, value) - mean) / std
 
 
-def features(net: Network, variables: Mapping[str, Variable], values: Mapping[str, Tensor]) -> list[Tensor]:
+def features(net: TorchNetwork, variables: Mapping[str, Variable], values: Mapping[str, Tensor]) -> list[Tensor]:
     """Numbers that describe the variables, each (..., size).
 
     One-hot categories and standardised values; behind all of them the values at finer scales, the coarsest first.
@@ -218,14 +137,14 @@ def features(net: Network, variables: Mapping[str, Variable], values: Mapping[st
     return out
 
 
-def embed_targets(net: Network, inputs: Mapping[str, Tensor], shape: Sequence[int]) -> Tensor:
+def embed_targets(net: TorchNetwork, inputs: Mapping[str, Tensor], shape: Sequence[int]) -> Tensor:
     """Target tokens (B, R, T, W) of inputs (B, R, T); `shape` (B, R, T) serves a schema without inputs."""
     described = features(net, net.schema.inputs, inputs)
     x = torch.cat(described, -1) if described else torch.ones((*shape, 1), device=net.device, dtype=net.dtype)
     return perceptron(net, "embed.target", x) + net.weights["role.target"]
 
 
-def embed_pairs(net: Network, trials: Mapping[str, Mapping[str, Tensor]], role: str) -> Tensor:
+def embed_pairs(net: TorchNetwork, trials: Mapping[str, Mapping[str, Tensor]], role: str) -> Tensor:
     """Context or buffer tokens (B, R, T, W) of realised trials: inputs, outcomes and feedback, each (B, R, T)."""
     schema = net.schema
     variables = {**schema.inputs, **schema.outcomes, **schema.feedback}
@@ -234,7 +153,7 @@ def embed_pairs(net: Network, trials: Mapping[str, Mapping[str, Tensor]], role: 
     return perceptron(net, "embed.pair", torch.cat(described, -1)) + net.weights[f"role.{role}"]
 
 
-def embed_params(net: Network, params: Mapping[str, Tensor]) -> Tensor:
+def embed_params(net: TorchNetwork, params: Mapping[str, Tensor]) -> Tensor:
     """Parameter tokens (B, R, P, W), one for each given parameter (B, R), in the schema's order."""
     tokens = []
     for name, variable in net.schema.params.items():
@@ -245,7 +164,7 @@ def embed_params(net: Network, params: Mapping[str, Tensor]) -> Tensor:
     return torch.stack(tokens, -2) + net.weights["role.param"]
 
 
-def _heads(net: Network, x: Tensor) -> Tensor:
+def _heads(net: TorchNetwork, x: Tensor) -> Tensor:
     """(B, R, T, H * D) -> (B, H, R, T, D)."""
     return x.unflatten(-1, (net.config.heads, -1)).movedim(-2, 1)
 
@@ -440,7 +359,7 @@ def join(readings: Sequence[PartialAttention]) -> PartialAttention:
     return PartialAttention(top, total, weighted)  # type: ignore[arg-type]
 
 
-def query_keys(net: Network, layer: str, x: Tensor, reference: Tensor | None) -> Tensor:
+def query_keys(net: TorchNetwork, layer: str, x: Tensor, reference: Tensor | None) -> Tensor:
     """Queries (B, H, R, T, E) of normalised tokens x (B, R, T, W).
 
     In an ordered model a query carries slopes s and its own counts c: against a key with counts c' the score gains
@@ -455,7 +374,7 @@ def query_keys(net: Network, layer: str, x: Tensor, reference: Tensor | None) ->
 
 
 def own_segment(
-    net: Network,
+    net: TorchNetwork,
     layer: str,
     x: Tensor,
     counts: Tensor | None = None,
@@ -471,7 +390,7 @@ def own_segment(
     return KVSegment(keys, values, mask, counts, stairs)
 
 
-def null_segment(net: Network, layer: str) -> KVSegment:
+def null_segment(net: TorchNetwork, layer: str) -> KVSegment:
     """The learned token that everybody sees. In an ordered model it stands before the first trial: all counts 0."""
     keys, values = net.weights[f"{layer}.null_key"], net.weights[f"{layer}.null_value"]
     if net.schema.ordered:
@@ -480,14 +399,14 @@ def null_segment(net: Network, layer: str) -> KVSegment:
     return KVSegment(keys[None, :, None, None, :], values[None, :, None, None, :])
 
 
-def finish_layer(net: Network, layer: str, tokens: Tensor, heads: Tensor) -> Tensor:
+def finish_layer(net: TorchNetwork, layer: str, tokens: Tensor, heads: Tensor) -> Tensor:
     """Merge what the heads read (B, H, R, T, D) into the tokens, then the layer's perceptron."""
     tokens = tokens + linear(net, f"{layer}.merge", heads.movedim(1, -2).flatten(-2))
     return tokens + perceptron(net, f"{layer}.mlp", norm(net, f"{layer}.norm_mlp", tokens))
 
 
 def run(
-    net: Network,
+    net: TorchNetwork,
     tokens: Tensor,
     reads: Mapping[int, Sequence[KVSegment]],
     layers: Iterable[int],
@@ -557,7 +476,7 @@ def run(
     return tokens, segments
 
 
-def _with_null(net: Network, layer: str, segments: Sequence[KVSegment]) -> Sequence[KVSegment]:
+def _with_null(net: TorchNetwork, layer: str, segments: Sequence[KVSegment]) -> Sequence[KVSegment]:
     """Segments and the null token, which an allocated buffer has already."""
     return segments if any([segment.front for segment in segments]) else [null_segment(net, layer), *segments]
 
@@ -589,7 +508,7 @@ def _mask(valid: Tensor | None) -> Tensor | None:
     return valid[:, None, :, None, :]
 
 
-def encode(net: Network, context: Mapping[str, Mapping[str, Tensor]], valid: Tensor | None) -> Cache:
+def encode(net: TorchNetwork, context: Mapping[str, Mapping[str, Tensor]], valid: Tensor | None) -> Cache:
     """Encode a context (arrays (B, r, N)) of which `valid` (B, r, N) exist, None = all (R1, R3): a set, all see all."""
     tokens = embed_pairs(net, context, "context")
     if valid is not None:
@@ -598,7 +517,7 @@ def encode(net: Network, context: Mapping[str, Mapping[str, Tensor]], valid: Ten
     return Cache(context=segments)
 
 
-def allocate(net: Network, cache: Cache, shape: Sequence[int]) -> Cache:
+def allocate(net: TorchNetwork, cache: Cache, shape: Sequence[int]) -> Cache:
     """Add room for K more trials to the buffer, `shape` = (B, R, K); `step` fills it."""
     batch, replicas, count = shape
     context: list[KVSegment] = []
@@ -629,7 +548,7 @@ def _make_room(parts: Sequence[Tensor], batch: int, replicas: int, count: int) -
     return torch.cat([*full, places], 3)
 
 
-def extend(net: Network, cache: Cache, pairs: Mapping[str, Mapping[str, Tensor]], valid: Tensor) -> Cache:
+def extend(net: TorchNetwork, cache: Cache, pairs: Mapping[str, Mapping[str, Tensor]], valid: Tensor) -> Cache:
     """Let realised trials enter the buffer, causally (R2).
 
     Args:
@@ -673,7 +592,7 @@ def _reads(
     return reads
 
 
-def _reached(net: Network, cache: Cache, visible: Tensor) -> dict[int, Tensor] | None:
+def _reached(net: TorchNetwork, cache: Cache, visible: Tensor) -> dict[int, Tensor] | None:
     """Counts that the buffer has reached after its first `visible` (T,) tokens, by layer; None without counts."""
     if not (net.schema.ordered and cache.buffer):
         return None
@@ -681,7 +600,7 @@ def _reached(net: Network, cache: Cache, visible: Tensor) -> dict[int, Tensor] |
 
 
 def step(
-    net: Network,
+    net: TorchNetwork,
     cache: Cache,
     pairs: Mapping[str, Mapping[str, Tensor]],
     exists: Tensor,
@@ -792,7 +711,7 @@ class PreparedTargets:
 
 
 def prepare(
-    net: Network,
+    net: TorchNetwork,
     cache: Cache,
     inputs: Mapping[str, Tensor],
     visible: Tensor | None,
@@ -826,7 +745,7 @@ def prepare(
     return PreparedTargets(tokens, query[..., : net.config.width // net.config.heads], reading, above, count_from)
 
 
-def encode_params(net: Network, params: Mapping[str, Tensor], conditioned: Tensor | None = None) -> EncodedParams:
+def encode_params(net: TorchNetwork, params: Mapping[str, Tensor], conditioned: Tensor | None = None) -> EncodedParams:
     """What targets read of the told parameters in the top `param_depth` layers and in the heads.
 
     Args:
@@ -843,7 +762,7 @@ def encode_params(net: Network, params: Mapping[str, Tensor], conditioned: Tenso
     return EncodedParams(run(net, tokens, {}, layers, attend=True, own=mask, keep=True)[1], lower_bounds)
 
 
-def _floors(net: Network, params: Mapping[str, Tensor], conditioned: Tensor | None) -> Tensor | None:
+def _floors(net: TorchNetwork, params: Mapping[str, Tensor], conditioned: Tensor | None) -> Tensor | None:
     """`EncodedParams.floors`."""
     columns, given = [], [name for name in net.schema.params if name in params]
     for name in net.schema.lower_bounds.values():
@@ -864,7 +783,7 @@ def _with_floors(representation: Tensor, params: EncodedParams) -> Tensor:
     return torch.cat([representation, lower_bounds], -1)
 
 
-def predict(net: Network, prepared: PreparedTargets, params: EncodedParams) -> Tensor:
+def predict(net: TorchNetwork, prepared: PreparedTargets, params: EncodedParams) -> Tensor:
     """Let prepared targets read the parameters in the top layers: their representation for the heads.
 
     Args:

@@ -25,7 +25,8 @@ from torch import Tensor
 
 from ppl_buffer.network.torch.heads import trial_log_prob, trial_sample
 from ppl_buffer.network.torch.joint import Environment, prepare_marginal, respond, trials_between
-from ppl_buffer.network.torch.network import Cache, EncodedParams, Network, allocate, predict, step
+from ppl_buffer.network.torch.network import Cache, EncodedParams, allocate, predict, step
+from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.schema import Categorical
 
 # Proposals at once for a trial that is redrawn, and the most of them. All n are refused with probability
@@ -58,7 +59,7 @@ class Drafts:
 
 @torch.no_grad()
 def speculative_rollout(
-    net: Network,
+    net: TorchNetwork,
     cache: Cache,
     inputs: Mapping[str, Tensor],
     valid: Tensor,
@@ -150,7 +151,7 @@ def _replace(drafts: Drafts, part: Drafts, start: int, stop: int) -> Drafts:
 
 
 def _respond(
-    net: Network,
+    net: TorchNetwork,
     environment: Environment | None,
     first: int,
     inputs: dict[str, Tensor],
@@ -168,7 +169,7 @@ def _respond(
 
 
 def _update(
-    net: Network,
+    net: TorchNetwork,
     drafts: Drafts,
     target: Tensor,
     tested: Tensor,
@@ -195,14 +196,14 @@ def _update(
     )
 
 
-def _uniform(net: Network, shape: Sequence[int], source: torch.Generator | None) -> Tensor:
+def _uniform(net: TorchNetwork, shape: Sequence[int], source: torch.Generator | None) -> Tensor:
     uniform = torch.rand(tuple(shape), generator=source, device=net.device, dtype=net.dtype)
     # The normal quantile of 0 is infinite.
     return uniform.clamp(min=torch.finfo(net.dtype).tiny)
 
 
 def _redraw_category(
-    net: Network,
+    net: TorchNetwork,
     drawn: Drawn,
     target: Tensor,
     drafted: Tensor,
@@ -227,7 +228,7 @@ def _redraw_category(
 
 
 def _redraw(
-    net: Network,
+    net: TorchNetwork,
     drawn: Drawn,
     target: Tensor,
     drafted: Tensor,

@@ -1,0 +1,91 @@
+"""What is done to arrays, under the same names in both backends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+xp = torch
+
+
+def _tensor(net: Any, value: Any) -> Tensor:
+    # Torch warns of arrays of NumPy that nobody may write to, such as JAX's.
+    readable = value.copy() if isinstance(value, np.ndarray) and not value.flags.writeable else value
+    return torch.as_tensor(readable, device=net.device)
+
+
+def number(net: Any, value: Any) -> Tensor:
+    """The same array in the network's number type."""
+    return _tensor(net, value).to(net.dtype)
+
+
+def floating(net: Any, value: Any) -> Tensor:
+    """Any array-like as floating-point numbers: doubles stay doubles, integers take the network's type."""
+    tensor = _tensor(net, value)
+    return tensor if tensor.is_floating_point() else tensor.to(net.dtype)
+
+
+def to_concrete(value: Any) -> np.ndarray | None:
+    """The numbers as NumPy for a check that cannot be traced; None while they are being traced."""
+    if not isinstance(value, Tensor):
+        return np.asarray(value)
+    if torch.jit.is_tracing():
+        return None
+    try:
+        return value.detach().cpu().numpy()
+    except RuntimeError:  # the transforms of torch.func hide the numbers
+        return None
+
+
+def same(value: Tensor, known: Tensor, snapshot: Tensor) -> bool:
+    """Whether `value` holds the numbers of `snapshot`. A tensor can change in place: identity would prove nothing.
+
+    False where the answer would not hold later: for a value that is to be differentiated by, and for another tensor
+    while a program is being traced, since the recorded program will see other numbers.
+    """
+    if value.shape != known.shape or value.requires_grad or (torch.jit.is_tracing() and value is not known):
+        return False
+    try:
+        # NaN may stand where there is no trial, and only there.
+        return torch.allclose(value.reshape(snapshot.shape), snapshot.to(value.dtype), rtol=0, atol=0, equal_nan=True)
+    except RuntimeError:  # torch.func.vmap hides the numbers
+        return False
+
+
+def cast(value: Tensor, like: Tensor) -> Tensor:
+    """Give a result the floating type of an argument, so that sums are kept in the user's precision."""
+    return value.to(like.dtype) if like.dtype.is_floating_point else value
+
+
+def take_along(value: Tensor, indices: Any, axis: int) -> Tensor:
+    """Reorder along an axis; `indices` broadcast against `value`."""
+    value, indices = torch.broadcast_tensors(value, torch.as_tensor(indices, device=value.device))
+    return torch.take_along_dim(value, indices, dim=axis)
+
+
+def pick_rows(table: np.ndarray, index: Tensor) -> Tensor:
+    """Rows of a table of integers, chosen by an array of whole numbers."""
+    return torch.as_tensor(table, device=index.device)[index.long()]
+
+
+def copy(value: Tensor) -> Tensor:
+    """A copy that shares no memory."""
+    return value.detach().clone()
+
+
+def no_constant_folding(tree: Any) -> Any:
+    """What was computed before; JAX keeps a compiler from computing with it once more."""
+    return tree
+
+
+def pad_trials(value: Tensor, trials: int) -> Tensor:
+    """Fill (B, R, T) with zeros up to (B, R, trials)."""
+    return torch.nn.functional.pad(value, (0, trials - value.shape[-1]))
+
+
+def log_mean_exp(value: Tensor, axis: int) -> Tensor:
+    """Logarithm of the mean of exponentials along an axis."""
+    return value.logsumexp(axis) - float(np.log(value.shape[axis]))

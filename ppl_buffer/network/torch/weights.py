@@ -1,0 +1,102 @@
+"""The weights of a buffered transformer in torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ppl_buffer.network.config import Config, weight_shapes
+from ppl_buffer.network.network import Network
+from ppl_buffer.network.torch import ops
+from ppl_buffer.schema import Categorical, Schema
+
+if TYPE_CHECKING:
+    from ppl_buffer.network.record import TrainingRecord
+
+
+class TorchNetwork(Network, torch.nn.Module):
+    """The weights of a buffered transformer, and what they were trained on.
+
+    Args:
+        schema: what a data set holds.
+        config: sizes.
+        standardization: name -> (mean, standard deviation) of each continuous variable on its unconstrained scale.
+        seed: of the initial weights.
+        record: what the training covered; None for a network that was not trained.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        config: Config,
+        standardization: Mapping[str, tuple[float, float]],
+        seed: int = 0,
+        record: TrainingRecord | None = None,
+    ) -> None:
+        super().__init__()
+        self.record = record
+        self.schema = schema
+        self.config = config
+        self.standardization = dict(standardization)
+        generator = torch.Generator().manual_seed(seed)
+        self.weights: dict[str, Tensor] = {}
+        for name, shape in weight_shapes(schema, config).items():
+            parameter = torch.nn.Parameter(_initial(name, shape, schema, config, generator))
+            *path, leaf = name.split(".")
+            module: torch.nn.Module = self
+            for part in path:
+                if part not in module._modules:
+                    # Not add_module, which refuses the names of a module's own attributes.
+                    module._modules[part] = torch.nn.Module()
+                module = module._modules[part]  # type: ignore[assignment]
+            module.register_parameter(leaf, parameter)
+            self.weights[name] = parameter
+
+    backend = "torch"
+    ops = ops
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.weights["norm_out.weight"].device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number type of the weights: data are cast to it."""
+        return self.weights["norm_out.weight"].dtype
+
+
+def _initial(name: str, shape: tuple[int, ...], schema: Schema, config: Config, generator: torch.Generator) -> Tensor:
+    if ".norm_" in name or name.startswith("norm_"):
+        return torch.ones(shape) if name.endswith("weight") else torch.zeros(shape)
+    if name.endswith("slope.bias"):
+        # ALiBi's geometric slopes on the count of trials, a spread of slopes on the learned counters: an optimiser
+        # that moves a bias by its learning rate would take thousands of steps to spread them itself. The bias is the
+        # inverse of the softplus that it goes through.
+        slopes = 0.003 * 100 ** torch.rand((config.heads, config.contextual_positions + 1), generator=generator)
+        slopes[:, 0] = 2.0 ** -torch.linspace(1, 8, config.heads)
+        return slopes.expm1().log().reshape(shape)
+    if name.endswith("counter.bias"):
+        return torch.full(shape, -1.0)
+    if name.endswith("counter.weight"):
+        return torch.randn(shape, generator=generator) * 2 / math.sqrt(shape[1])
+    if name.endswith("bias"):
+        bias = torch.zeros(shape)
+        outcome = name.split(".")[1] if name.startswith("heads.") and name.endswith("out.bias") else None
+        if outcome is not None and not isinstance(schema.outcomes[outcome], Categorical):
+            # The mixture starts spread over the standardised scale: equal Gaussians would never part.
+            count = config.components
+            bias[count : 2 * count] = torch.linspace(-1.5, 1.5, count)
+        return bias
+    if name.startswith("role.") or name.endswith(("null_key", "null_value")):
+        return torch.randn(shape, generator=generator) * 0.02
+    scale = 1 / math.sqrt(shape[1])
+    if name.endswith(("merge.weight", "mlp.out.weight")):
+        scale /= math.sqrt(2 * config.depth)
+    if name.startswith("heads.") and name.endswith("out.weight"):
+        scale *= 0.1
+    return torch.randn(shape, generator=generator) * scale
