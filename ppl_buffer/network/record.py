@@ -29,6 +29,10 @@ class TrainingRecord:
     simulator: str
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
+    def prior(self, name: str) -> Prior:
+        """The prior of a parameter that training covered: the stated one, or else the uniform one over its range."""
+        return self.priors.get(name) or Prior.uniform(*self.box[name])
+
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready description."""
         return {

@@ -210,7 +210,7 @@ def test_sample_takes_the_method_in_torch():
 def test_sample_takes_the_method_in_jax_and_compiles_once():
     import jax
 
-    from ppl_buffer.numpyro import _compiled
+    from ppl_buffer.numpyro.distribution import _compiled
 
     joint = distribution(nw.FUNCTION, "jax", 5)
     key = jax.random.PRNGKey(3)

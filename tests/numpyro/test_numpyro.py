@@ -23,7 +23,8 @@ from numpyro.infer.autoguide import AutoNormal
 from numpyro.infer.util import log_density
 
 import ppl_buffer as pb
-from ppl_buffer.numpyro import JointPredictive, TrialSupport, _compiled, simulator_from_model
+from ppl_buffer.numpyro import JointPredictive, TrialSupport, simulator_from_model
+from ppl_buffer.numpyro.distribution import _compiled
 from tests.networks import (
     CASES,
     DECISION,

@@ -1,0 +1,38 @@
+"""What a check found and a user should know: a record to work with, whose printed form is a warning."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that a user should know of a fit or of data.
+
+    Attributes:
+        kind: what was looked at: "outside_box" (parameters where the network was not trained), "data" (statistics that
+            the fitted model does not generate), "left_out" (results that could not be computed), "sampling" (draws
+            that are worth too little).
+        text: in words, with what to do about it.
+        parameter: the parameter or statistic that it is about; None where it is about no single one.
+        share: how large it is, from 0 to 1 (of draws, of subjects); None where that is no share.
+    """
+
+    kind: str
+    text: str
+    parameter: str | None = None
+    share: float | None = None
+
+
+class FindingWarning(UserWarning):
+    """A finding as a warning; `finding` is the record that it prints."""
+
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(finding.text)
+        self.finding = finding
+
+
+def warn_of(finding: Finding, stacklevel: int = 2) -> None:
+    """Say a finding as a warning, as if the caller's caller (`stacklevel` 2) had said it."""
+    warnings.warn(FindingWarning(finding), stacklevel=stacklevel + 1)
