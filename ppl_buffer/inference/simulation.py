@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,11 +11,15 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from ppl_buffer.checks import is_integer
 from ppl_buffer.files import to_numpy
+from ppl_buffer.inference.chunks import chunks, new_in_chunks, run_groups
+from ppl_buffer.inference.streams import uniform_streams
+from ppl_buffer.inference.subjects import flatten_leaves, flatten_trials, last_trials, rows_of_similar_length
 from ppl_buffer.network.backend import backend_of, execution_of
-from ppl_buffer.network.layout import map_leaves
-from ppl_buffer.network.observed import EncodedContext, ObservedTrials, length_groups
+from ppl_buffer.network.observed import EncodedContext, ObservedTrials
 from ppl_buffer.predictive import Predictive
+from ppl_buffer.schema import Schema
 
 _FLOAT_BYTES = 4
 # A rollout holds its buffer, and for a moment its successor.
@@ -63,8 +66,8 @@ def posterior_predictive(
         net: a network of either backend.
         inputs: dict name -> (*B, K), or what ``net.observe(...)`` returned, whose inputs, trial mask and context then
             count.
-        params: dict name -> (*S, *B): told parameters, draws first, as ``MCMC.get_samples()`` has them. Any subset of
-            the schema's.
+        params: dict name -> (*S, *B): parameters to condition on, draws first, as ``MCMC.get_samples()`` has them. Any
+            subset of the schema's.
         draws: number of draws; needed only without `params`.
         trials: number of trials K; needed only where there are no inputs.
         trial_mask: (*B, K) bool; False = no such trial.
@@ -87,8 +90,6 @@ def posterior_predictive(
     """
     if memory is not None and not memory > 0:
         raise ValueError(f"memory: expected gigabytes above 0, got {memory!r}")
-    joint, schema, execution = backend_of(net), net.schema, execution_of(net)
-    memory = execution.rollout_memory() if memory is None else memory
     # Checks the arguments and broadcasts the data; parameters come chunk by chunk.
     whole = Predictive(net, inputs, trials=trials, trial_mask=trial_mask, context=context, environment=environment)
     batch, size = whole.batch_shape, math.prod(whole.batch_shape)
@@ -100,72 +101,19 @@ def posterior_predictive(
     conditioned = {
         name: np.broadcast_to(value, (*lead, *batch)).reshape(count, size) for name, value in conditioned.items()
     }
-    data = {
-        name: np.broadcast_to(to_numpy(x), (*batch, whole.trials)).reshape(size, -1) for name, x in whole.inputs.items()
-    }
-    mask = np.ones((size, whole.trials), dtype=bool)
-    if whole.trial_mask is not None:
-        mask = np.broadcast_to(to_numpy(whole.trial_mask), (*batch, whole.trials)).reshape(size, -1)
-    known = None if whole.context is None else _flatten(joint, whole.context, batch)
-    columns = len(schema.outcomes)
-    value = np.full((count, size, whole.trials, columns), np.nan, np.float32)
-    feedback = {name: np.full((count, size, whole.trials), np.nan, np.float32) for name in schema.feedback}
-    log_prob = np.full((count, size, whole.trials), np.nan, np.float32)
-
-    def simulate(members: np.ndarray, length: int, chosen: np.ndarray) -> None:
-        """Write the chosen draws of some people, of at most so many trials, into the results."""
-        exists = mask[members, :length]
-        given = {name: x[members, :length] for name, x in data.items()}
-        here = None if known is None else known[members]
-
-        def run(net: Any, theta: Mapping[str, Any], noise: Any) -> Any:
-            conditioned = {name: x for name, x in theta.items() if name != _LAPSE}
-            return Predictive(
-                net, given, trials=length, params=conditioned, trial_mask=exists, context=here, lapse=theta.get(_LAPSE),
-                environment=environment, outside="ignore",
-            ).rollout(noise)  # fmt: skip
-
-        theta = {name: x[chosen][:, members] for name, x in conditioned.items()}
-        noise = _noise(seed, chosen, size, whole.noise_shape()[-2:])[:, members, :length]
-        drawn, learned, densities = execution.on_devices(run, net, devices or [], theta, noise)
-        rows = np.ix_(chosen, members, np.arange(length))
-        drawn = to_numpy(drawn).reshape((len(chosen), *exists.shape, columns))
-        value[rows] = np.where(exists[..., None], drawn, np.nan)
-        log_prob[rows] = np.where(exists, to_numpy(densities), np.nan)
-        for name, x in learned.items():
-            feedback[name][rows] = np.where(exists, to_numpy(x), np.nan)
-
-    def chunk(members: np.ndarray, length: int, start: int, at_once: int) -> int:
-        """Simulate a chunk of draws; returns how many data sets it added."""
-        # The last chunk reaches back, so that one compiled program serves all of them.
-        first = max(0, min(start, count - at_once))
-        simulate(members, length, np.arange(first, first + at_once))
-        return (min(start + at_once, count) - start) * len(members)
-
-    lengths = np.where(mask, np.arange(1, whole.trials + 1), 1).max(1)
+    rollouts = _Rollouts(whole, conditioned, environment, seed, list(devices or []))
+    memory = execution_of(net).rollout_memory() if memory is None else memory
+    results = _empty_results(net.schema, (count, size, whole.trials))
     # Devices that are named share each chunk.
-    workers = 1 if devices else execution.workers()
-    with (
-        tqdm(total=count * size, disable=not progress, unit="data set", desc="simulation") as bar,
-        ThreadPoolExecutor(workers) as pool,
-    ):
-        waiting = []
-        for members in length_groups(lengths) or [np.arange(size)]:
-            length = min(execution.bucket(int(lengths[members].max())), whole.trials)
-            at_once = _draws_at_once(net, len(members), length, memory, count)
-            run = partial(chunk, members, length, at_once=at_once)
-            waiting.append([partial(run, start) for start in range(0, count, at_once)])
-        # A thread does not know the modes of its caller, such as torch's no_grad: none without need.
-        each = pool.map if workers > 1 else map
-        # The first chunk of a group compiles; the others find the program ready.
-        for some in ([chunks[0] for chunks in waiting], [work for chunks in waiting for work in chunks[1:]]):
-            for added in each(lambda work: work(), some):
-                bar.update(added)
+    workers = 1 if devices else execution_of(net).workers()
+    with tqdm(total=count * size, disable=not progress, unit="data set", desc="simulation") as bar:
+        groups = [rollouts.work(results, subjects, count, memory) for subjects in rows_of_similar_length(rollouts.mask)]
+        run_groups(groups, workers, bar.update)
     shape = (*lead, *batch, whole.trials)
     return Simulated(
-        value.reshape((*shape, columns) if schema.event_shape_tail else shape),
-        {name: x.reshape(shape) for name, x in feedback.items()},
-        log_prob.reshape(shape),
+        results.value.reshape((*shape, *net.schema.event_shape_tail)),
+        {name: x.reshape(shape) for name, x in results.feedback.items()},
+        results.log_prob.reshape(shape),
     )
 
 
@@ -173,48 +121,114 @@ def posterior_predictive(
 _LAPSE = "probability of a lapse"
 
 
-def _flatten(joint: Any, context: EncodedContext, batch: tuple[int, ...]) -> EncodedContext:
-    """The context with its batch dimensions broadcast to those of the data, and made one."""
-    depth = len(context.batch_shape)
+def _empty_results(schema: Schema, shape: tuple[int, ...]) -> Simulated:
+    """Arrays (S, P, K) to write into, NaN wherever nothing will be written."""
+    return Simulated(
+        np.full((*shape, len(schema.outcomes)), np.nan, np.float32),
+        {name: np.full(shape, np.nan, np.float32) for name in schema.feedback},
+        np.full(shape, np.nan, np.float32),
+    )
 
-    def flatten(x: Any) -> Any:
-        tail = tuple(x.shape[depth:])
-        return joint.ops.xp.broadcast_to(x, (*batch, *tail)).reshape((-1, *tail))
 
-    return map_leaves(flatten, context)
+class _Rollouts:
+    """Rollouts of data sets whose batch dimensions are made one, P in number, some draws and some subjects at a time.
+
+    Args:
+        whole: the data of everybody, without parameters.
+        conditioned: name -> (S, P), what each draw is conditioned on, the probability of a lapse among it.
+        environment: gives the feedback on drawn outcomes.
+        seed: of the draws.
+        devices: devices that share each chunk.
+    """
+
+    def __init__(
+        self,
+        whole: Predictive,
+        conditioned: Mapping[str, np.ndarray],
+        environment: Callable[..., Any] | None,
+        seed: int,
+        devices: Sequence[Any],
+    ) -> None:
+        batch = whole.batch_shape
+        self.net, self.trials, self.size = whole.net, whole.trials, math.prod(batch)
+        self.conditioned, self.environment, self.seed, self.devices = conditioned, environment, seed, devices
+        self.inputs = {name: flatten_trials(x, batch, whole.trials) for name, x in whole.inputs.items()}
+        exists = True if whole.trial_mask is None else whole.trial_mask
+        self.mask = flatten_trials(exists, batch, whole.trials)
+        self.context = None
+        if whole.context is not None:
+            depth = len(whole.context.batch_shape)
+            self.context = flatten_leaves(backend_of(self.net).ops, whole.context, depth, batch)
+        self.noise_shape = whole.noise_shape()[-2:]
+
+    def work(self, results: Simulated, subjects: np.ndarray, count: int, memory: float) -> Iterator[Callable[[], int]]:
+        """Pieces of work that write all draws of some subjects into the results, and return how many data sets."""
+        longest = int(last_trials(self.mask[subjects]).max())
+        length = min(execution_of(self.net).bucket(longest), self.trials)
+        at_once = _draws_at_once(self.net, len(subjects), length, memory, count)
+
+        def piece(draws: np.ndarray, added: int) -> int:
+            self._simulate(results, draws, subjects, length)
+            return added * len(subjects)
+
+        for draws, added in zip(chunks(count, at_once), new_in_chunks(count, at_once), strict=True):
+            yield partial(piece, draws, added)
+
+    def _simulate(self, results: Simulated, draws: np.ndarray, subjects: np.ndarray, length: int) -> None:
+        """Write some draws of some subjects, of at most so many trials, into the results."""
+        exists = self.mask[subjects, :length]
+        inputs = {name: x[subjects, :length] for name, x in self.inputs.items()}
+        context = None if self.context is None else self.context[subjects]
+
+        def rollout(net: Any, conditioned: Mapping[str, Any], noise: Any) -> Any:
+            params = {name: x for name, x in conditioned.items() if name != _LAPSE}
+            return Predictive(
+                net, inputs, trials=length, params=params, trial_mask=exists, context=context,
+                lapse=conditioned.get(_LAPSE), environment=self.environment, outside="ignore",
+            ).rollout(noise)  # fmt: skip
+
+        conditioned = {name: x[draws][:, subjects] for name, x in self.conditioned.items()}
+        noise = _noise(self.seed, draws, self.size, self.noise_shape)[:, subjects, :length]
+        value, feedback, log_prob = execution_of(self.net).on_devices(
+            rollout, self.net, self.devices, conditioned, noise
+        )
+        rows = np.ix_(draws, subjects, np.arange(length))
+        value = to_numpy(value).reshape((*noise.shape[:3], results.value.shape[-1]))
+        results.value[rows] = np.where(exists[..., None], value, np.nan)
+        results.log_prob[rows] = np.where(exists, to_numpy(log_prob), np.nan)
+        for name, x in feedback.items():
+            results.feedback[name][rows] = np.where(exists, to_numpy(x), np.nan)
 
 
 def _sample_shape(conditioned: Mapping[str, np.ndarray], batch: tuple[int, ...], draws: int | None) -> tuple[int, ...]:
     """Leading shape *S of parameters (*S, *B)."""
     if not conditioned:
-        if isinstance(draws, bool) or not isinstance(draws, (int, np.integer)) or draws < 1:
+        if not is_integer(draws):
             raise ValueError(f"draws: expected their number, since no parameters tell it, got {draws!r}")
-        return (int(draws),)
+        return (int(draws),)  # type: ignore[arg-type]
     try:
         shape = np.broadcast_shapes(*(value.shape for value in conditioned.values()), batch)
     except ValueError:
         shape = ()
     lead = tuple(shape[: len(shape) - len(batch)])
     if tuple(shape[len(lead) :]) != tuple(batch) or not lead:
-        found = {name: value.shape for name, value in conditioned.items()}
-        raise ValueError(f"params: expected shapes (*draws, *{tuple(batch)}), got {found}")
+        shapes = {name: value.shape for name, value in conditioned.items()}
+        raise ValueError(f"params: expected shapes (*draws, *{tuple(batch)}), got {shapes}")
     if draws is not None and draws != math.prod(lead):
         raise ValueError(f"draws: expected None, or {math.prod(lead)} as in params, got {draws!r}")
     return lead
 
 
-def _draws_at_once(net: Any, members: int, length: int, memory: float, count: int) -> int:
+def _draws_at_once(net: Any, subjects: int, length: int, memory: float, count: int) -> int:
     """Draws whose buffers fit the memory, in chunks of equal size."""
     config = net.config
     numbers = 2 * config.width + (config.heads * (config.contextual_positions + 2) if net.schema.ordered else 0)
-    needed = _COPIES * _FLOAT_BYTES * members * length * config.depth * numbers
+    needed = _COPIES * _FLOAT_BYTES * subjects * length * config.depth * numbers
     most = max(1, int(memory * 1e9 / needed))
     return math.ceil(count / math.ceil(count / most))
 
 
 def _noise(seed: int, draws: np.ndarray, size: int, shape: tuple[int, ...]) -> np.ndarray:
     """Uniform numbers (draws, size, *shape), each draw's from a stream of its own."""
-    streams = [np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(int(draw),))) for draw in draws]
-    uniform = np.stack([stream.random((size, *shape), dtype=np.float32) for stream in streams])
-    # Open at both ends: a head turns them into normal numbers.
-    return np.clip(uniform, np.float32(1e-7), np.float32(1 - 1e-7))
+    seeds = (np.random.SeedSequence(seed, spawn_key=(int(draw),)) for draw in draws)
+    return uniform_streams(seeds, (size, *shape))

@@ -119,7 +119,7 @@ import jax, jax.numpy as jnp, numpy as np
 import ppl_buffer as pb
 from ppl_buffer.numpyro import JointPredictive
 from tests.networks import LEARNING, data, network
-from tests.test_posterior_predictive import theta
+from tests.inference.test_simulation import theta
 jax.config.update("jax_disable_most_optimizations", True)
 net, given, params = network(LEARNING, "jax"), data(LEARNING, batch=3, trials=7), theta(LEARNING, 5, 3)
 devices = jax.devices()
@@ -134,10 +134,10 @@ spread = {name: jax.device_put(x, place) for name, x in even.items()}
 observed = net.observe(given.inputs, jnp.asarray(given.value), feedback=given.feedback)
 
 @jax.jit
-def scored(told, observed):
-    return JointPredictive(net, observed, params=told, validate_args=False).log_prob(observed.value)
+def scored(conditioned, observed):
+    return JointPredictive(net, observed, params=conditioned, validate_args=False).log_prob(observed.value)
 
-densities = [scored(told, observed) for told in (even, spread)]
+densities = [scored(conditioned, observed) for conditioned in (even, spread)]
 print(json.dumps({
     "devices": len(devices),
     "used": len(densities[1].sharding.device_set),
