@@ -10,13 +10,12 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from ppl_buffer.network.arguments import as_floating, as_mask, check_legal, check_names, check_trial_arrays
-from ppl_buffer.network.backend import backend_of
+from ppl_buffer.network.backend import Backend, backend_of
 from ppl_buffer.network.layout import Array, BatchLayout, Named, map_leaves, pad_dims, pad_last
 from ppl_buffer.network.observed import (
     EncodedContext,
@@ -848,7 +847,7 @@ class Predictive:
 
 
 def _append_trials(
-    joint: ModuleType, trials: dict[str, Named] | None, mask: Array | None, more: dict[str, Named], more_mask: Array
+    joint: Backend, trials: dict[str, Named] | None, mask: Array | None, more: dict[str, Named], more_mask: Array
 ) -> dict[str, Any]:
     """Trials (*batch, N) and those that follow, with batch dimensions broadcast, and which of them exist."""
     shapes = [x.shape[:-1] for group in more.values() for x in group.values()] + [more_mask.shape[:-1]]

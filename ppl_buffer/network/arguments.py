@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from ppl_buffer.network.layout import Array, Named
+from ppl_buffer.network.backend import Array, Backend, Named
 from ppl_buffer.schema import Categorical, Variable
 
 
@@ -25,7 +24,7 @@ def check_names(argument: str, given: Mapping[str, Any], expected: Iterable[str]
         raise ValueError(f"{argument}: expected {some}{expected}, got {list(given)} ({', '.join(problems)})")
 
 
-def check_legal(joint: ModuleType, argument: str, variable: Variable, value: Array, mask: Array | None = None) -> None:
+def check_legal(joint: Backend, argument: str, variable: Variable, value: Array, mask: Array | None = None) -> None:
     """Refuse values that the variable cannot take, where they can be looked at and stand for a trial."""
     numbers = joint.ops.to_concrete(value)
     exists = None if mask is None else joint.ops.to_concrete(mask)
@@ -45,7 +44,7 @@ def check_legal(joint: ModuleType, argument: str, variable: Variable, value: Arr
 
 
 def check_trial_arrays(
-    joint: ModuleType,
+    joint: Backend,
     net: Any,
     argument: str,
     given: Mapping[str, Any],
@@ -82,12 +81,12 @@ def _as_number(convert: Callable[[Any, Any], Array], net: Any, argument: str, va
         raise ValueError(f"{argument}: expected an array of numbers, got {type(value).__name__} ({error})") from None
 
 
-def as_floating(joint: ModuleType, net: Any, argument: str, value: Any) -> Array:
+def as_floating(joint: Backend, net: Any, argument: str, value: Any) -> Array:
     """A floating-point array of the backend; doubles stay doubles."""
     return _as_number(joint.ops.floating, net, argument, value)
 
 
-def as_mask(joint: ModuleType, net: Any, argument: str, value: Any, trials: int) -> Array:
+def as_mask(joint: Backend, net: Any, argument: str, value: Any, trials: int) -> Array:
     """A boolean (*B, K) array of the backend."""
     given = value if hasattr(value, "dtype") else np.asarray(value)
     if "bool" not in str(given.dtype):

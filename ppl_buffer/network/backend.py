@@ -1,19 +1,243 @@
-"""What a backend offers, and which one a network belongs to. Looked up here, never imported from here."""
+"""What a backend offers, and which one a network belongs to. Looked up here, never imported from here.
+
+Shapes: B data sets, R replicas of each (draws, orders, parameter values), r = R or 1 where replicas share, K trials.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
-_BACKENDS: dict[str, ModuleType] = {}
+import numpy as np
+
+# An array of torch or JAX, or what either can make one of: neither library is imported here.
+Array: TypeAlias = Any
+Named: TypeAlias = dict[str, Array]
+# Inputs, outcomes and feedback, each dict name -> (B, r, K).
+Trials: TypeAlias = Mapping[str, Mapping[str, Array]]
+# (trial, inputs, outcomes, uniform) -> feedback, each dict name -> (B, R, 1), but for uniform (B, R, 1, n).
+Environment: TypeAlias = Callable[[Any, Named, Named, Array], Mapping[str, Array]]
+# What only the backend looks into: its own network, cache, prepared targets and encoded parameters.
+Own: TypeAlias = Any
 
 
-def register_backend(name: str, backend: ModuleType) -> None:
+class ArrayOps(Protocol):
+    """What is done to arrays, under the same names in both backends. `xp` has what both libraries name alike."""
+
+    @property
+    def xp(self) -> ModuleType:
+        """``torch`` or ``jax.numpy``."""
+
+    def number(self, net: Own, value: Array) -> Array:
+        """The same array, of any shape, in the network's number type."""
+
+    def floating(self, net: Own, value: Array) -> Array:
+        """Any array-like in floating point, the shape kept: doubles stay doubles, integers take the network's type."""
+
+    def to_concrete(self, value: Array) -> np.ndarray | None:
+        """The numbers as NumPy for a check that cannot be traced; None while they are being traced."""
+
+    def same(self, value: Array, known: Array, snapshot: Array) -> bool:
+        """Whether `value` is known to hold the numbers of `snapshot`, a copy of what `known` held."""
+
+    def cast(self, value: Array, like: Array) -> Array:
+        """Give a result the floating type of an argument, so that sums are kept in the user's precision."""
+
+    def take_along(self, value: Array, indices: Array, axis: int) -> Array:
+        """Reorder along an axis; `indices` broadcast against `value`."""
+
+    def pick_rows(self, table: np.ndarray, index: Array) -> Array:
+        """Rows (..., n) of a table (rows, n) of integers, chosen by an array (...) of whole numbers."""
+
+    def copy(self, value: Array) -> Array:
+        """A copy that shares no memory."""
+
+    def no_constant_folding(self, tree: Own) -> Own:
+        """The same arrays, which a compiler takes for unknown numbers."""
+
+    def pad_trials(self, value: Array, trials: int) -> Array:
+        """Fill (B, R, T) with zeros up to (B, R, trials)."""
+
+    def log_mean_exp(self, value: Array, axis: int) -> Array:
+        """Logarithm of the mean of exponentials along an axis."""
+
+
+class Backend(Protocol):
+    """The network and joint prediction over one array library: a package whose functions are these methods.
+
+    The verbs come in this order: a cache holds what was encoded and realised (`start_cache`), targets are prepared as
+    far as they do not depend on the parameters (`prepare_joint`, `prepare_marginal`), parameters are encoded
+    (`encode_params`), and densities, distribution functions and moments read both.
+    """
+
+    @property
+    def ops(self) -> ArrayOps:
+        """What is done to arrays."""
+
+    def Cache(self) -> Own:
+        """A cache that holds nothing."""
+
+    def start_cache(
+        self,
+        net: Own,
+        context: Trials | None,
+        context_valid: Array | None,
+        history: Trials | None = None,
+        history_valid: Array | None = None,
+    ) -> Own:
+        """A cache of a context (B, r, N), of which `context_valid` exist (None = all), and a history in the buffer."""
+
+    def encode_params(self, net: Own, params: Mapping[str, Array], conditioned: Array | None = None) -> Own:
+        """What targets read of parameters (B, R), of which `conditioned` (B, R, P) are given, None = all."""
+
+    def prepare_joint(self, net: Own, cache: Own, trials: Trials, valid: Array) -> Own:
+        """Everything about a joint density of trials (B, r, K) that the parameters do not change."""
+
+    def prepare_marginal(self, net: Own, cache: Own, inputs: Mapping[str, Array], valid: Array) -> Own:
+        """Targets (B, r, K) that see what the cache holds and none of each other."""
+
+    def conditionals(
+        self, net: Own, prepared: Own, params: Own, outcomes: Mapping[str, Array], valid: Array, lapse: Array | None
+    ) -> Array:
+        """Log density (B, R, K) of each trial's outcomes (B, r, K) given what it sees; 0 where there is no trial."""
+
+    def one_step(
+        self,
+        net: Own,
+        prepared: Own,
+        params: Own,
+        outcomes: Mapping[str, Array],
+        valid: Array,
+        lapse: Array | None,
+        noise: Array,
+    ) -> Array:
+        """`conditionals`, and beside each a draw of the trial's outcomes: (B, R, K, 1 + n_outcomes)."""
+
+    def cdf(
+        self, net: Own, prepared: Own, params: Own, outcomes: Mapping[str, Array], uniform: Array, lapse: Array | None
+    ) -> Array:
+        """Distribution function (B, R, K, n_outcomes) of each trial's outcomes given what the trial sees."""
+
+    def moments(self, net: Own, prepared: Own, params: Own, lapse: Array | None) -> tuple[Array, Array]:
+        """Mean and variance (B, R, K, n_outcomes) of each trial's outcomes given what the trial sees."""
+
+    def rollout(
+        self,
+        net: Own,
+        cache: Own,
+        inputs: Mapping[str, Array],
+        valid: Array,
+        params: Own,
+        noise: Array,
+        lapse: Array | None,
+        environment: Environment | None,
+        independent: bool,
+    ) -> tuple[Named, Named, Array]:
+        """Outcomes, feedback and log densities (B, R, K) of trials drawn one after another."""
+
+    def speculative_rollout(
+        self,
+        net: Own,
+        cache: Own,
+        inputs: Mapping[str, Array],
+        valid: Array,
+        params: Own,
+        noise: Array,
+        lapse: Array | None,
+        environment: Environment | None,
+        independent: bool,
+        source: Own,
+        lookahead: int,
+    ) -> tuple[Named, Named, Array, Array, Array]:
+        """`rollout`, many trials in one pass; also which drafts (B, R, K) stayed, and the sweep that settled each."""
+
+    def block_conditionals(
+        self,
+        net: Own,
+        context: Trials | None,
+        context_valid: Array | None,
+        trials: Trials,
+        valid: Array,
+        params: Own,
+        lapse: Array | None,
+        block: int,
+    ) -> Array:
+        """`conditionals`, with every full block of trials merged into the context and encoded anew."""
+
+    def block_rollout(
+        self,
+        net: Own,
+        context: Trials | None,
+        context_valid: Array | None,
+        inputs: Mapping[str, Array],
+        valid: Array,
+        params: Own,
+        noise: Array,
+        lapse: Array | None,
+        environment: Environment | None,
+        block: int,
+    ) -> tuple[Named, Named, Array]:
+        """`rollout`, with every full block of drawn trials merged into the context and encoded anew."""
+
+    def leave_one_out(
+        self,
+        net: Own,
+        context: Trials | None,
+        context_valid: Array | None,
+        trials: Trials,
+        valid: Array,
+        params: Own,
+        lapse: Array | None,
+    ) -> Array:
+        """Log density (B, R, K) of each trial given the context and all other trials, as a set."""
+
+    def join_trials(self, first: Trials | None, second: Trials) -> Trials:
+        """Trials of `first`, then of `second`; their replicas are brought to the same number."""
+
+    def join_arrays(self, first: Array, second: Array) -> Array:
+        """Concatenate (B, r, N) and (B, R, K) along the trials."""
+
+    def bucket(self, trials: int) -> int:
+        """The number of trials to pad sequences of so many trials to, so that few programs serve all lengths."""
+
+    def workers(self) -> int:
+        """Chunks to compute at the same time."""
+
+    def rollout_memory(self) -> float:
+        """Gigabytes of buffers that are best filled at a time."""
+
+    def on_devices(
+        self,
+        run: Callable[[Own, Mapping[str, Array], Array], Own],
+        net: Own,
+        devices: Sequence[Any],
+        params: Mapping[str, Array],
+        noise: Array,
+    ) -> Own:
+        """Run with the draws, the first axis of parameters and noise, shared out to devices.
+
+        Args:
+            run: function of network, parameters and noise; returns a tuple or dict tree of arrays (draws, ...).
+            net: the network.
+            devices: the backend's devices, or none to leave everything where it is.
+            params: dict name -> (draws, ...).
+            noise: (draws, ...).
+
+        Returns:
+            what `run` returns.
+        """
+
+
+_BACKENDS: dict[str, Backend] = {}
+
+
+def register_backend(name: str, backend: Backend) -> None:
     """Make a backend known. Its package does so when it is imported, and whoever has a network has imported it."""
     _BACKENDS[name] = backend
 
 
-def backend_of(net: Any) -> ModuleType:
+def backend_of(net: Own) -> Backend:
     """The backend that a network belongs to.
 
     Raises:
@@ -25,6 +249,6 @@ def backend_of(net: Any) -> ModuleType:
     return backend
 
 
-def execution_of(net: Any) -> ModuleType:
+def execution_of(net: Own) -> Backend:
     """How a network's backend compiles, and on which devices it runs."""
-    return backend_of(net).execution
+    return backend_of(net)

@@ -10,9 +10,7 @@ from typing import Any
 
 import numpy as np
 
-Array = Any
-
-Named = dict[str, Array]
+from ppl_buffer.network.backend import Array, Backend, Named
 
 
 def map_leaves(function: Callable[[Array], Array], tree: Any) -> Any:
@@ -52,7 +50,7 @@ class BatchLayout:
         shared: leading shapes of the shared arrays, each as long as `lead`.
     """
 
-    def __init__(self, joint: ModuleType, lead: Sequence[int], shared: Iterable[Sequence[int]]) -> None:
+    def __init__(self, joint: Backend, lead: Sequence[int], shared: Iterable[Sequence[int]]) -> None:
         self.joint = joint
         self.lead = tuple(lead)
         varies = np.zeros(len(self.lead), dtype=bool)

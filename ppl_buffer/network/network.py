@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
+from ppl_buffer.network.backend import ArrayOps
 from ppl_buffer.network.observed import EncodedContext, ObservedTrials, encode_context, observe_trials
 
 
@@ -13,6 +14,7 @@ class Network:
     """What a user does with a trained network, alike in both backends."""
 
     backend: str
+    ops: ArrayOps
     schema: Any
     config: Any
     record: Any

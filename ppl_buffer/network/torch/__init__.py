@@ -1,9 +1,9 @@
 """The network, its heads and joint prediction in torch: all that `ppl_buffer.network.backend.Backend` asks for."""
 
-import sys
-
+from ppl_buffer.network import torch as this_package
 from ppl_buffer.network.backend import register_backend
-from ppl_buffer.network.torch import execution, ops
+from ppl_buffer.network.torch import ops
+from ppl_buffer.network.torch.execution import bucket, on_devices, rollout_memory, workers
 from ppl_buffer.network.torch.joint import (
     block_conditionals,
     block_rollout,
@@ -26,21 +26,24 @@ __all__ = [
     "Cache",
     "block_conditionals",
     "block_rollout",
+    "bucket",
     "cdf",
     "conditionals",
     "encode_params",
-    "execution",
     "join_arrays",
     "join_trials",
     "leave_one_out",
     "moments",
+    "on_devices",
     "one_step",
     "ops",
     "prepare_joint",
     "prepare_marginal",
     "rollout",
+    "rollout_memory",
     "speculative_rollout",
     "start_cache",
+    "workers",
 ]
 
-register_backend("torch", sys.modules[__name__])
+register_backend("torch", this_package)
