@@ -38,6 +38,7 @@ from numpyro.infer import MCMC, NUTS
 
 import ppl_buffer as pb
 from ppl_buffer.numpyro import JointPredictive
+from ppl_buffer.numpyro.priors import prior_distribution
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.references import noisy_q  # noqa: E402
@@ -77,7 +78,7 @@ def sample_nuts(net: Any, data: dict[str, np.ndarray], warmup: int, draws: int) 
     )
 
     def model() -> None:
-        theta = {name: numpyro.sample(name, prior.distribution(dist)) for name, prior in PRIORS.items()}
+        theta = {name: numpyro.sample(name, prior_distribution(prior)) for name, prior in PRIORS.items()}
         numpyro.sample("choice", JointPredictive(net, observed, params=theta), obs=observed.value)
 
     sampler = MCMC(
@@ -157,7 +158,7 @@ def bootstrap(data: dict[str, np.ndarray]) -> LogLikelihood:
     return log_likelihood
 
 
-LOW, HIGH = np.array([prior.box() for prior in PRIORS.values()], np.float32).T
+LOW, HIGH = np.array([prior.range() for prior in PRIORS.values()], np.float32).T
 
 
 def constrain(z: Array) -> Array:

@@ -72,7 +72,7 @@ def exact(simulator: pb.simulators.GaussianProcess, data: DataSets, conditioned:
     if conditioned:
         prefixes = reference.prefix_log_density(data.params, data.x, data.y, simulator.kernels)
         return prefixes[:, -1] - (prefixes[:, data.context - 1] if data.context else 0.0)
-    box = {name: prior.box() for name, prior in simulator.priors.items()}
+    box = {name: prior.range() for name, prior in simulator.priors.items()}
     total = reference.log_evidence(data.x[0], data.y, simulator.kernels, box)
     if not data.context:
         return total

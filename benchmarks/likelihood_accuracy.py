@@ -144,7 +144,7 @@ def evidence(net: Any, case: Case, size: int) -> dict[str, dict[str, float]]:
     _, data = simulate(case, size, _EVIDENCE["trials"], 2)
     priors = case.simulator.priors
     # No response is faster than the non-decision time: its prior is cut at the fastest, and what is cut away counts.
-    share = priors["non_decision_time"].cumulative(data["rt"].min(-1))
+    share = priors["non_decision_time"].cdf(data["rt"].min(-1))
 
     def exact(scores: np.ndarray) -> np.ndarray:
         from scipy.special import ndtr

@@ -36,6 +36,7 @@ from scipy.special import softmax
 
 import ppl_buffer as pb
 from ppl_buffer.numpyro import JointPredictive
+from ppl_buffer.numpyro.priors import prior_distribution
 from ppl_buffer.schema import stack_value
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -108,9 +109,9 @@ def priors_of(model: Model, data: Named) -> Callable[[Any], dict[str, Any]]:
     stated = {name: x for name, x in model.simulator.priors.items() if name not in model.fixed}
 
     def priors(index: Any) -> dict[str, Any]:
-        found = {name: prior.distribution(dist) for name, prior in stated.items()}
+        found = {name: prior_distribution(prior) for name, prior in stated.items()}
         if "non_decision_time" in found:
-            low, high = stated["non_decision_time"].box()
+            low, high = stated["non_decision_time"].range()
             found["non_decision_time"] = dist.Uniform(low, jnp.minimum(high, jnp.asarray(data["rt"]).min(-1)[index]))
         return found
 

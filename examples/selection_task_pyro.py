@@ -61,7 +61,7 @@ def load_people(count: int | None, trials: int | None, seed: int) -> tuple[Trial
         rng, simulator, size, length = np.random.default_rng(seed), pb.simulators.NoisyQ(), count or 28, trials or 180
         spread = {"alpha": (0.3, 0.1), "beta": (4.0, 1.5), "kappa": (0.3, 0.5), "zeta": (0.3, 0.1)}
         truth = {name: rng.normal(mean, sd, size) for name, (mean, sd) in spread.items()}
-        truth = {name: np.clip(x, *simulator.priors[name].box()) for name, x in truth.items()}
+        truth = {name: np.clip(x, *simulator.priors[name].range()) for name, x in truth.items()}
         inputs = simulator.inputs(rng, size, length)
         drawn = simulator.simulate(rng, truth, inputs)
         data = TrialData(

@@ -271,7 +271,7 @@ class Predictive:
             prior = record.priors.get(name)
             origin = None if prior is None else prior.relative_to
             if prior is not None and origin in self.params and "low" in prior.arguments:
-                yield f"{name} - {origin}", value - self.params[origin], prior.box()
+                yield f"{name} - {origin}", value - self.params[origin], prior.range()
 
     # Batch dimensions -----------------------------------------------------------------------------------------
 

@@ -2,29 +2,125 @@
 
 from __future__ import annotations
 
-import importlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy import special
 
-# Family -> the names of its arguments, which NumPyro's and Pyro's classes of the same name take as well.
-FAMILIES: dict[str, tuple[str, ...]] = {
-    "Uniform": ("low", "high"),
-    "Normal": ("loc", "scale"),
-    "TruncatedNormal": ("loc", "scale", "low", "high"),
-    "LogNormal": ("loc", "scale"),
-    "HalfNormal": ("scale",),
-    "Gamma": ("concentration", "rate"),
-    "Beta": ("concentration1", "concentration0"),
-}
-# Families that can be moved by another parameter's value, and their arguments that move.
-_MOVABLE = ("Uniform", "Normal", "TruncatedNormal")
-_LOCATIONS = ("loc", "low", "high")
+# Arguments that move with the value of the parameter that a prior is relative to.
+LOCATIONS = ("loc", "low", "high")
 # Less of a normal distribution than this between its bounds is refused: draws are made by rejection.
 _LEAST_MASS = 0.01
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of distributions, by functions that take its arguments after their own.
+
+    Attributes:
+        arguments: their names, which NumPyro's and Pyro's classes of the same name take as well.
+        draw: of a generator and a number of draws.
+        quantile: of probabilities, any shape.
+        cdf: of values, any shape.
+        movable: whether it can be moved by another parameter's value.
+    """
+
+    arguments: tuple[str, ...]
+    draw: Callable[..., Array]
+    quantile: Callable[..., Array]
+    cdf: Callable[..., Array]
+    movable: bool = False
+
+
+def _masses(loc: float, scale: float, low: float, high: float) -> tuple[float, float]:
+    """Probability that the whole normal distribution lies below `low`, and below `high`."""
+    below_low, below_high = (0.5 * math.erfc(-(x - loc) / scale / math.sqrt(2)) for x in (low, high))
+    return below_low, below_high
+
+
+def _draw_truncated_normal(
+    rng: np.random.Generator, size: int, loc: float, scale: float, low: float, high: float
+) -> Array:
+    draws = np.empty(size)
+    missing = np.arange(size)
+    while len(missing):
+        new = rng.normal(loc, scale, len(missing))
+        draws[missing] = new
+        missing = missing[(new < low) | (new > high)]
+    return draws
+
+
+def _truncated_normal_quantile(u: Array, loc: float, scale: float, low: float, high: float) -> Array:
+    below_low, below_high = _masses(loc, scale, low, high)
+    return loc + scale * special.ndtri(below_low + (below_high - below_low) * u)
+
+
+def _truncated_normal_cdf(x: Array, loc: float, scale: float, low: float, high: float) -> Array:
+    below_low, below_high = _masses(loc, scale, low, high)
+    below = special.ndtr((x - loc) / scale)
+    return np.clip((below - below_low) / (below_high - below_low), 0.0, 1.0)
+
+
+def _log_normal_cdf(x: Array, loc: float, scale: float) -> Array:
+    with np.errstate(divide="ignore"):
+        return special.ndtr((np.log(np.maximum(x, 0.0)) - loc) / scale)
+
+
+# SciPy's frozen distributions parametrise some of these otherwise, and would round differently.
+FAMILIES: dict[str, Family] = {
+    "Uniform": Family(
+        ("low", "high"),
+        draw=lambda rng, size, low, high: rng.uniform(low, high, size),
+        quantile=lambda u, low, high: low + (high - low) * u,
+        cdf=lambda x, low, high: np.clip((x - low) / (high - low), 0.0, 1.0),
+        movable=True,
+    ),
+    "Normal": Family(
+        ("loc", "scale"),
+        draw=lambda rng, size, loc, scale: rng.normal(loc, scale, size),
+        quantile=lambda u, loc, scale: loc + scale * special.ndtri(u),
+        cdf=lambda x, loc, scale: special.ndtr((x - loc) / scale),
+        movable=True,
+    ),
+    "TruncatedNormal": Family(
+        ("loc", "scale", "low", "high"),
+        draw=_draw_truncated_normal,
+        quantile=_truncated_normal_quantile,
+        cdf=_truncated_normal_cdf,
+        movable=True,
+    ),
+    "LogNormal": Family(
+        ("loc", "scale"),
+        draw=lambda rng, size, loc, scale: rng.lognormal(loc, scale, size),
+        quantile=lambda u, loc, scale: np.exp(loc + scale * special.ndtri(u)),
+        cdf=_log_normal_cdf,
+    ),
+    "HalfNormal": Family(
+        ("scale",),
+        draw=lambda rng, size, scale: np.abs(rng.normal(0.0, scale, size)),
+        quantile=lambda u, scale: scale * special.ndtri(0.5 + 0.5 * u),
+        cdf=lambda x, scale: 2 * special.ndtr(np.maximum(x, 0.0) / scale) - 1,
+    ),
+    "Gamma": Family(
+        ("concentration", "rate"),
+        draw=lambda rng, size, concentration, rate: rng.gamma(concentration, 1 / rate, size),
+        quantile=lambda u, concentration, rate: special.gammaincinv(concentration, u) / rate,
+        cdf=lambda x, concentration, rate: special.gammainc(concentration, rate * np.maximum(x, 0.0)),
+    ),
+    "Beta": Family(
+        ("concentration1", "concentration0"),
+        draw=lambda rng, size, concentration1, concentration0: rng.beta(concentration1, concentration0, size),
+        quantile=lambda u, concentration1, concentration0: special.betaincinv(concentration1, concentration0, u),
+        cdf=lambda x, concentration1, concentration0: special.betainc(
+            concentration1, concentration0, np.clip(x, 0.0, 1.0)
+        ),
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -49,12 +145,12 @@ class Prior:
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
             raise ValueError(f"family: expected one of {sorted(FAMILIES)}, got {self.family!r}")
-        expected = FAMILIES[self.family]
+        expected = FAMILIES[self.family].arguments
         if set(self.arguments) != set(expected):
             raise ValueError(f"arguments of {self.family}: expected {list(expected)}, got {sorted(self.arguments)}")
         arguments = {name: self.arguments[name] for name in expected}
         for name, value in arguments.items():
-            positive = name not in ("loc", "low", "high")
+            positive = name not in LOCATIONS
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not number or not math.isfinite(value) or (positive and value <= 0):
                 raise ValueError(
@@ -63,14 +159,15 @@ class Prior:
         if "low" in arguments and not arguments["low"] < arguments["high"]:
             raise ValueError(f"arguments of {self.family}: expected low < high, got {arguments}")
         if self.family == "TruncatedNormal":
-            below_low, below_high = _masses(arguments)
+            below_low, below_high = _masses(**arguments)
             if below_high - below_low < _LEAST_MASS:
                 raise ValueError(
                     f"arguments of TruncatedNormal: expected bounds with at least {_LEAST_MASS:.0%} of the normal "
                     f"distribution between them, got {arguments}"
                 )
-        if self.relative_to is not None and self.family not in _MOVABLE:
-            raise ValueError(f"relative_to: expected None or a family among {list(_MOVABLE)}, got {self.family!r}")
+        if self.relative_to is not None and not FAMILIES[self.family].movable:
+            movable = [name for name, family in FAMILIES.items() if family.movable]
+            raise ValueError(f"relative_to: expected None or a family among {movable}, got {self.family!r}")
         object.__setattr__(self, "arguments", {name: float(value) for name, value in arguments.items()})
 
     @classmethod
@@ -80,106 +177,34 @@ class Prior:
 
     def sample(self, rng: np.random.Generator, size: int) -> np.ndarray:
         """Draw `size` values, or differences from the parameter that they are relative to: (size,)."""
-        a = self.arguments
-        match self.family:
-            case "Uniform":
-                return rng.uniform(a["low"], a["high"], size)
-            case "Normal":
-                return rng.normal(a["loc"], a["scale"], size)
-            case "TruncatedNormal":
-                draws = np.empty(size)
-                missing = np.arange(size)
-                while len(missing):
-                    new = rng.normal(a["loc"], a["scale"], len(missing))
-                    draws[missing] = new
-                    missing = missing[(new < a["low"]) | (new > a["high"])]
-                return draws
-            case "LogNormal":
-                return rng.lognormal(a["loc"], a["scale"], size)
-            case "HalfNormal":
-                return np.abs(rng.normal(0.0, a["scale"], size))
-            case "Gamma":
-                return rng.gamma(a["concentration"], 1 / a["rate"], size)
-            case _:
-                return rng.beta(a["concentration1"], a["concentration0"], size)
+        return FAMILIES[self.family].draw(rng, size, **self.arguments)
 
     def quantile(self, probability: np.ndarray) -> np.ndarray:
         """The values (or differences) below which the prior has the given probabilities in (0, 1); any shape."""
-        from scipy import special
+        return FAMILIES[self.family].quantile(probability, **self.arguments)
 
-        a, u = self.arguments, probability
-        match self.family:
-            case "Uniform":
-                return a["low"] + (a["high"] - a["low"]) * u
-            case "Normal":
-                return a["loc"] + a["scale"] * special.ndtri(u)
-            case "TruncatedNormal":
-                below_low, below_high = _masses(a)
-                return a["loc"] + a["scale"] * special.ndtri(below_low + (below_high - below_low) * u)
-            case "LogNormal":
-                return np.exp(a["loc"] + a["scale"] * special.ndtri(u))
-            case "HalfNormal":
-                return a["scale"] * special.ndtri(0.5 + 0.5 * u)
-            case "Gamma":
-                return special.gammaincinv(a["concentration"], u) / a["rate"]
-            case _:
-                return special.betaincinv(a["concentration1"], a["concentration0"], u)
-
-    def cumulative(self, value: np.ndarray) -> np.ndarray:
+    def cdf(self, value: np.ndarray) -> np.ndarray:
         """The prior's probability of lying below values (or differences), any shape: the inverse of `quantile`."""
-        from scipy import special
+        return FAMILIES[self.family].cdf(np.asarray(value, dtype=float), **self.arguments)
 
-        a, x = self.arguments, np.asarray(value, dtype=float)
-        # Of what is never below 0, nothing lies below less.
-        positive = np.maximum(x, 0.0)
-        match self.family:
-            case "Uniform":
-                return np.clip((x - a["low"]) / (a["high"] - a["low"]), 0.0, 1.0)
-            case "Normal":
-                return special.ndtr((x - a["loc"]) / a["scale"])
-            case "TruncatedNormal":
-                below_low, below_high = _masses(a)
-                below = special.ndtr((x - a["loc"]) / a["scale"])
-                return np.clip((below - below_low) / (below_high - below_low), 0.0, 1.0)
-            case "LogNormal":
-                with np.errstate(divide="ignore"):
-                    return special.ndtr((np.log(positive) - a["loc"]) / a["scale"])
-            case "HalfNormal":
-                return 2 * special.ndtr(positive / a["scale"]) - 1
-            case "Gamma":
-                return special.gammainc(a["concentration"], a["rate"] * positive)
-            case _:
-                return special.betainc(a["concentration1"], a["concentration0"], np.clip(x, 0.0, 1.0))
-
-    def box(self) -> tuple[float, float]:
+    def range(self) -> tuple[float, float]:
         """Interval that a training run can be said to have covered: all between bounds, else 99.98 % of the mass.
 
         Of a prior that is relative to a parameter it is the interval of the difference.
         """
         if "low" in self.arguments:
             return self.arguments["low"], self.arguments["high"]
-        # A fixed, large sample keeps this module free of a special function for each family.
+        # Of draws, not of `quantile`: trained networks carry ranges that were found so.
         draws = self.sample(np.random.default_rng(0), 1_000_000)
         low, high = np.quantile(draws, [1e-4, 1 - 1e-4])
         return float(low), float(high)
 
-    def distribution(self, module: Any) -> Any:
-        """The same distribution in `numpyro.distributions` or `pyro.distributions`.
+    def moved(self, origin: Any) -> dict[str, Any]:
+        """The family's arguments where the parameter that this prior is relative to has the value `origin`, any array.
 
-        Where the prior is relative to a parameter: a function that takes that parameter's value and returns the
-        distribution.
+        Only of a prior that is relative to a parameter.
         """
-        family = getattr(module, self.family, None)
-        if family is None:
-            # Pyro has no truncated normal distribution.
-            family = importlib.import_module("ppl_buffer.pyro").TruncatedNormal
-        if self.relative_to is None:
-            return family(**self.arguments)
-
-        def given(value: Any) -> Any:
-            return family(**{name: x + value if name in _LOCATIONS else x for name, x in self.arguments.items()})
-
-        return given
+        return {name: x + origin if name in LOCATIONS else x for name, x in self.arguments.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready description."""
@@ -190,10 +215,3 @@ class Prior:
         """Read what `to_dict` wrote."""
         # Files from before there were relative priors lack the entry.
         return cls(description["family"], description["arguments"], description.get("relative_to"))
-
-
-def _masses(arguments: Mapping[str, float]) -> tuple[float, float]:
-    """Probability that the whole normal distribution lies below `low`, and below `high`."""
-    standard = ((arguments[bound] - arguments["loc"]) / arguments["scale"] for bound in ("low", "high"))
-    below_low, below_high = (0.5 * math.erfc(-x / math.sqrt(2)) for x in standard)
-    return below_low, below_high

@@ -24,7 +24,7 @@ from ppl_buffer.network.arguments import check_names
 from ppl_buffer.network.backend import backend_of
 from ppl_buffer.network.observed import ObservedTrials
 from ppl_buffer.predictive import Predictive
-from ppl_buffer.prior import Prior
+from ppl_buffer.pyro.priors import prior_distribution
 from ppl_buffer.schema import split_value, stack_value
 from ppl_buffer.training.draws import check_simulator, draw_data
 
@@ -171,7 +171,7 @@ class LikelihoodEstimator(ConditionalDensityEstimator):  # type: ignore[misc]
         record = self.net.record
         if record is None:
             raise ValueError("net: expected a trained network, which knows its prior, got an untrained one")
-        priors = {name: record.priors.get(name) or Prior.uniform(*record.box[name]) for name in self.params}
+        priors = {name: record.prior(name) for name in self.params}
         relative = [name for name, prior in priors.items() if prior.relative_to is not None]
         if relative:
             raise ValueError(
@@ -180,7 +180,7 @@ class LikelihoodEstimator(ConditionalDensityEstimator):  # type: ignore[misc]
         if all(prior.family == "Uniform" for prior in priors.values()):
             low, high = (torch.tensor([p.arguments[bound] for p in priors.values()]) for bound in ("low", "high"))
             return BoxUniform(low, high)
-        return MultipleIndependent([prior.distribution(torch.distributions).expand([1]) for prior in priors.values()])
+        return MultipleIndependent([prior_distribution(prior).expand([1]) for prior in priors.values()])
 
     def simulate(self, theta: Tensor, *, seed: int = 0) -> Tensor:
         """Data sets (batch, x) of the simulator at parameters (batch, theta), for `run_sbc`, `run_tarp` and `LC2ST`.

@@ -1054,7 +1054,7 @@ def outside(net: Any, posterior: Any, *, warn: float = 0.01) -> dict[str, float]
         prior = net.record.priors.get(name)
         origin = None if prior is None else prior.relative_to
         if origin in draws and "low" in prior.arguments:
-            ranges.append((f"{name} - {origin}", value - draws[origin], prior.box()))
+            ranges.append((f"{name} - {origin}", value - draws[origin], prior.range()))
     for name, value, (low, high) in ranges:
         beyond = ~((value >= low) & (value <= high))
         shares[name] = float(beyond.mean())

@@ -326,7 +326,7 @@ def _below_outcomes(
             seen = to_numpy(split_value(net.schema, value)[outcome])
             exists = True if trial_mask is None else to_numpy(trial_mask).astype(bool)
             least = np.where(exists, seen, np.inf).min(-1).reshape(size)
-            found[name] = np.minimum(priors[name].cumulative(least), found.get(name, 1.0))
+            found[name] = np.minimum(priors[name].cdf(least), found.get(name, 1.0))
     return found
 
 

@@ -244,7 +244,7 @@ def _prior(distribution: Any) -> Prior | None:
     if family not in FAMILIES:
         return None
     try:
-        return Prior(family, {key: float(getattr(distribution, key)) for key in FAMILIES[family]})
+        return Prior(family, {key: float(getattr(distribution, key)) for key in FAMILIES[family].arguments})
     except (TypeError, ValueError, RuntimeError):
         # An argument that is no single finite number.
         return None

@@ -72,7 +72,17 @@ class TruncatedNormal(dist.TorchDistribution):
         return expanded
 
 
+def prior_distribution(prior: Prior) -> Any:
+    """A prior as a Pyro distribution.
+
+    Where it is relative to a parameter: a function of that parameter's value that returns the distribution.
+    """
+    family = TruncatedNormal if prior.family == "TruncatedNormal" else getattr(dist, prior.family)
+    if prior.relative_to is None:
+        return family(**prior.arguments)
+    return lambda origin: family(**prior.moved(origin))
+
+
 def prior_distributions(record: TrainingRecord) -> dict[str, Any]:
-    """The training priors of a record as Pyro distributions; see `ppl_buffer.predictive.NetworkVerbs.prior`."""
-    priors = {name: record.priors.get(name) or Prior.uniform(*box) for name, box in record.box.items()}
-    return {name: prior.distribution(dist) for name, prior in priors.items()}
+    """The training priors of a record as Pyro distributions; see `ppl_buffer.network.network.Network.prior`."""
+    return {name: prior_distribution(record.prior(name)) for name in record.box}

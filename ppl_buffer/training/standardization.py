@@ -52,7 +52,7 @@ def trained_box(simulator: Simulator) -> tuple[dict[str, tuple[float, float]], d
     box: dict[str, tuple[float, float]] = {}
     for name in names:
         if name in stated:
-            low, high = stated[name].box()
+            low, high = stated[name].range()
             # A prior that is relative to another parameter covers what both together can reach.
             start = (0.0, 0.0) if stated[name].relative_to is None else box[str(stated[name].relative_to)]
             box[name] = (start[0] + low, start[1] + high)

@@ -73,7 +73,7 @@ class Box:
         for name in net.schema.params:
             prior = net.record.priors.get(name)
             if prior is not None and prior.relative_to is not None:
-                bounds[name], origins[name] = prior.box(), prior.relative_to
+                bounds[name], origins[name] = prior.range(), prior.relative_to
             else:
                 bounds[name] = net.box[name]
         for outcome, name in net.schema.lower_bounds.items():

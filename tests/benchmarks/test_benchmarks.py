@@ -176,7 +176,7 @@ def test_pmmh_samples_the_posterior_of_a_noisy_likelihood() -> None:
     run = effective_samples.sample_pmmh(flat, 8, (6, 12), 1000)
     assert effective_samples.smallest_ess(run["draws"]) > 400
     for name, draws in run["draws"].items():
-        low, high = effective_samples.PRIORS[name].box()
+        low, high = effective_samples.PRIORS[name].range()
         assert draws.shape == (effective_samples.CHAINS, 12_000)
         share = (draws - low) / (high - low)
         assert abs(share.mean() - 0.5) < 0.05

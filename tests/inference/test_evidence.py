@@ -128,7 +128,7 @@ def test_a_parameter_below_all_outcomes_is_integrated_up_to_the_least_of_them(ba
     pytest.importorskip(backend)
     priors = {"drift": Prior.uniform(-1.0, 1.0), "delay": Prior("Gamma", {"concentration": 2.0, "rate": 0.5}),
               "bound": Prior.uniform(1.0, 2.0)}  # fmt: skip
-    record = Record(box={name: prior.box() for name, prior in priors.items()}, priors=priors, trials=11, context=0,
+    record = Record(box={name: prior.range() for name, prior in priors.items()}, priors=priors, trials=11, context=0,
                     simulator="none")  # fmt: skip
     net, given = network(DECISION, backend, record), data(DECISION, batch=2, trials=5, context=False)
     value = np.array(given.value)

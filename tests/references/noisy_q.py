@@ -312,7 +312,7 @@ def _importance(
         log evidence and its standard error (of the log, by the delta method), (datasets,) each.
     """
     rng = np.random.default_rng(seed)
-    low, high = np.array([NoisyQ.priors[name].box() for name in names]).T
+    low, high = np.array([NoisyQ.priors[name].range() for name in names]).T
     size = len(names)
     location, factor = np.zeros((datasets, size)), np.zeros((datasets, size, size))
     log_weight = np.zeros((datasets, draws))

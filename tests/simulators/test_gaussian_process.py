@@ -143,7 +143,7 @@ def test_prior_and_inputs_fill_their_box():
     assert list(params) == list(simulator.schema.params) == list(box)
     for name, (low, high) in box.items():
         assert stats.kstest(params[name], "uniform", (low, high - low)).pvalue > 1e-3
-        assert simulator.priors[name].box() == (low, high)
+        assert simulator.priors[name].range() == (low, high)
     x = simulator.inputs(rng, 101, 103)["x"]
     assert x.shape == (101, 103) and stats.kstest(x.ravel(), "uniform", (-2, 4)).pvalue > 1e-3
     assert list(GaussianProcess(noise=0.1).schema.params) == ["lengthscale", "variance"]
@@ -216,7 +216,7 @@ def test_exact_density_is_a_mixture_of_normal_densities():
 
 def test_evidence_is_the_integral_over_the_prior():
     simulator = GaussianProcess()
-    box = {name: prior.box() for name, prior in simulator.priors.items()}
+    box = {name: prior.range() for name, prior in simulator.priors.items()}
     rng = np.random.default_rng(12)
     x = np.array([-0.4, -0.1, 0.3, 1.5])
     params = simulator.prior(rng, 2)
@@ -238,7 +238,7 @@ def test_evidence_is_the_integral_over_the_prior():
 
 def test_quadrature_is_fine_enough_for_many_points():
     simulator = GaussianProcess()
-    box = {name: prior.box() for name, prior in simulator.priors.items()}
+    box = {name: prior.range() for name, prior in simulator.priors.items()}
     rng = np.random.default_rng(13)
     # Corners where the posterior is narrowest.
     lengthscale, variance = np.array([0.11, 0.2, 0.9]), np.array([0.6, 1.0, 1.4])

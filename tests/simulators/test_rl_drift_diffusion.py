@@ -213,9 +213,9 @@ def test_told_parameters_are_of_the_prior_in_half_of_the_sets_and_nearer_to_the_
     for name, x in drawn.items():
         prior = simulator.priors[name]
         near_end = stats.beta(low.get(name, 0.5), 0.5)
-        found = stats.kstest(prior.cumulative(x), lambda u, near_end=near_end: 0.5 * u + 0.5 * near_end.cdf(u))
+        found = stats.kstest(prior.cdf(x), lambda u, near_end=near_end: 0.5 * u + 0.5 * near_end.cdf(u))
         assert found.pvalue > 1e-3, name
-        far.append(np.abs(prior.cumulative(x) - 0.5))
+        far.append(np.abs(prior.cdf(x) - 0.5))
     # The sets near the ends are so in all parameters at once.
     correlations = np.corrcoef(far)[np.triu_indices(5, 1)]
     assert (correlations > 4 / np.sqrt(size)).all()

@@ -56,7 +56,7 @@ def checkpoint(tmp_path_factory):
     pytest.importorskip("jax")
     config = Config(width=8, depth=1, heads=2, mlp=8, components=2, param_depth=1, contextual_positions=1)
     record = Record(
-        box={name: prior.box() for name, prior in TASK.priors.items()},
+        box={name: prior.range() for name, prior in TASK.priors.items()},
         priors=TASK.priors,
         trials=50,
         context=0,
@@ -143,7 +143,7 @@ def finished(boundary: float = 2.0):
 
     rng = np.random.default_rng(1)
     record = SimpleNamespace(
-        box={name: prior.box() for name, prior in LEARNER.priors.items()}, priors=LEARNER.priors, trials=150,
+        box={name: prior.range() for name, prior in LEARNER.priors.items()}, priors=LEARNER.priors, trials=150,
         simulator="RLDriftDiffusion",
     )  # fmt: skip
     net = SimpleNamespace(schema=LEARNER.schema, standardization=RLDDM.standardization, record=record, box=record.box)
@@ -219,7 +219,7 @@ def test_a_parameter_relative_to_another_keeps_its_distance():
     rng = np.random.default_rng(2)
     params = box({name: 3 * rng.standard_normal(101).astype(np.float32) for name in net.schema.params})
     for name, prior in relative.items():
-        low, high = prior.box()
+        low, high = prior.range()
         distance = np.asarray(params[name] - params[prior.relative_to])
         assert (distance >= low).all() and (distance <= high).all() and distance.std() > 0.2 * (high - low)
 
