@@ -32,7 +32,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
-import numpyro.distributions as dist
 from harness import bar, parse, print_bars, print_table, write_results
 from numpyro.infer import MCMC, NUTS
 
