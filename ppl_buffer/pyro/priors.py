@@ -77,7 +77,7 @@ def prior_distribution(prior: Prior) -> Any:
 
     Where it is relative to a parameter: a function of that parameter's value that returns the distribution.
     """
-    family = TruncatedNormal if prior.family == "TruncatedNormal" else getattr(dist, prior.family)
+    family: Any = TruncatedNormal if prior.family == "TruncatedNormal" else getattr(dist, prior.family)
     if prior.relative_to is None:
         return family(**prior.arguments)
     return lambda origin: family(**prior.moved(origin))
