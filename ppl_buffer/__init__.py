@@ -1,32 +1,43 @@
-"""Joint predictive distributions of simulators, as distributions for Pyro and NumPyro."""
+"""Joint predictive distributions of simulators, as distributions for Pyro and NumPyro.
 
-from __future__ import annotations
+This file is the table of contents. A name is imported when it is first asked for, so that a NumPyro user needs no
+torch, a Pyro user no JAX, and neither waits for plots or tables.
+"""
 
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-from ppl_buffer import diagnostics, simulators
-from ppl_buffer.inference.evidence import Evidence, compare, log_evidence
-from ppl_buffer.inference.simulation import Simulated, posterior_predictive
-from ppl_buffer.network.checkpoint import load, save
-from ppl_buffer.network.config import Config
-from ppl_buffer.network.record import TrainingRecord
-from ppl_buffer.network.zoo import zoo
-from ppl_buffer.prior import Prior
-from ppl_buffer.schema import Categorical, Interval, Positive, Real, Schema
-from ppl_buffer.simulator import Simulator
-from ppl_buffer.training.distillation import DistillationSets, prepare_distillation
+from ppl_buffer.version import __version__
 
 if TYPE_CHECKING:
+    from ppl_buffer import arviz as arviz
+    from ppl_buffer import datasets as datasets
+    from ppl_buffer import diagnostics as diagnostics
+    from ppl_buffer import numpyro as numpyro
+    from ppl_buffer import plots as plots
+    from ppl_buffer import pyro as pyro
+    from ppl_buffer import sbi as sbi
+    from ppl_buffer import scores as scores
+    from ppl_buffer import simulators as simulators
+    from ppl_buffer import workflow as workflow
+    from ppl_buffer.inference.evidence import Evidence, compare, log_evidence
+    from ppl_buffer.inference.simulation import Simulated, posterior_predictive
+    from ppl_buffer.network.checkpoint import load, save
+    from ppl_buffer.network.config import Config
+    from ppl_buffer.network.record import TrainingRecord
+    from ppl_buffer.network.zoo import zoo
+    from ppl_buffer.prior import Prior
+    from ppl_buffer.schema import Categorical, Interval, Positive, Real, Schema
+    from ppl_buffer.simulator import Simulator
+    from ppl_buffer.training.distillation import DistillationSets, prepare_distillation
     from ppl_buffer.training.loop import train
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Categorical",
     "Config",
+    "DistillationSets",
     "Evidence",
     "Interval",
-    "DistillationSets",
     "Positive",
     "Prior",
     "Real",
@@ -36,33 +47,67 @@ __all__ = [
     "TrainingRecord",
     "__version__",
     "compare",
-    "diagnostics",
     "load",
     "log_evidence",
     "posterior_predictive",
     "prepare_distillation",
     "save",
-    "simulators",
     "train",
     "zoo",
 ]
 
-# Names whose modules need a backend: found when first asked for, so that a NumPyro user needs no torch.
-_LAZY = {"train": "ppl_buffer.training.loop"}
+_MODULES = (
+    "arviz",
+    "datasets",
+    "diagnostics",
+    "numpyro",
+    "plots",
+    "pyro",
+    "sbi",
+    "scores",
+    "simulators",
+    "workflow",
+)
 
+# The module that defines each name.
+_HOME = {
+    "Categorical": "schema",
+    "Config": "network.config",
+    "DistillationSets": "training.distillation",
+    "Evidence": "inference.evidence",
+    "Interval": "schema",
+    "Positive": "schema",
+    "Prior": "prior",
+    "Real": "schema",
+    "Schema": "schema",
+    "Simulated": "inference.simulation",
+    "Simulator": "simulator",
+    "TrainingRecord": "network.record",
+    "compare": "inference.evidence",
+    "load": "network.checkpoint",
+    "log_evidence": "inference.evidence",
+    "posterior_predictive": "inference.simulation",
+    "prepare_distillation": "training.distillation",
+    "save": "network.checkpoint",
+    "train": "training.loop",
+    "zoo": "network.zoo",
+}
 
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        from importlib import import_module
+if not TYPE_CHECKING:  # a type checker that saw this function would believe in every name
 
+    def __getattr__(name: str) -> object:
+        if name in _MODULES:
+            return import_module(f"{__name__}.{name}")
+        if name not in _HOME:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         try:
-            return getattr(import_module(_LAZY[name]), name)
+            module = import_module(f"{__name__}.{_HOME[name]}")
         except ModuleNotFoundError as error:
             if error.name != "torch":
                 raise
-            raise ImportError(f"ppl_buffer.{name} needs torch: pip install 'ppl-buffer[train]'") from error
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            raise ImportError(f"{__name__}.{name} needs torch: pip install 'ppl-buffer[train]'") from error
+        return getattr(module, name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    return sorted({*__all__, *_MODULES})
