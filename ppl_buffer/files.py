@@ -11,9 +11,6 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-# Version of the file format: another one is refused, never guessed at.
-FORMAT = 1
-
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Write a file so that a kill at any moment leaves the old one or the new one, whole."""
@@ -34,11 +31,16 @@ def to_numpy(array: Any) -> np.ndarray:
     return np.asarray(array.detach().cpu() if hasattr(array, "detach") else array, order="C")
 
 
-def read_arrays(path: Path, key: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def read_arrays(path: Path, key: str, *formats: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The JSON under `key` of a safetensors file's metadata, and the file's arrays.
 
+    Args:
+        path: the file.
+        key: what the metadata are called: one name for each kind of file.
+        formats: versions of this kind of file that the caller can read; its own is the last.
+
     Raises:
-        ValueError: if the file is missing, damaged or another program's.
+        ValueError: if the file is missing, damaged, another program's or of a version that cannot be read.
     """
     if not path.is_file():
         raise ValueError(f"path: expected a file, but there is none at {str(path)!r}")
@@ -55,8 +57,9 @@ def read_arrays(path: Path, key: str) -> tuple[dict[str, Any], dict[str, np.ndar
         version = description["format"]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"path: the {key!r} metadata of {str(path)!r} is damaged ({error!r})") from error
-    if version != FORMAT:
+    if version not in formats:
         raise ValueError(
-            f"path: expected format {FORMAT}, got {version!r} in {str(path)!r}: another version of ppl_buffer wrote it"
+            f"path: expected format {formats[-1]}, got {version!r} in {str(path)!r}: another version of ppl_buffer "
+            "wrote it"
         )
     return description, arrays

@@ -1,55 +1,42 @@
-"""What a simulator must offer. NumPy alone."""
+"""The protocols of simulators: what a user writes. NumPy alone.
+
+`Simulator` is required. Every other protocol here is an ability that a simulator may have; it has it if it has the
+protocol's member, and nothing is to be registered or inherited. Names are checked: a member that nearly has a
+protocol's name is warned of when training starts (`misspelt_members`).
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from ppl_buffer.findings import Finding
+from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Schema
 
 Arrays = dict[str, np.ndarray]
 
 
+@runtime_checkable
 class Simulator(Protocol):
     """A model that draws data sets: NumPy in, NumPy out, vectorised over data sets.
 
     A simulator whose schema has no inputs also takes ``trials=`` as a keyword of `simulate`; one that has neither
     inputs nor parameters takes ``size=`` beside it. If the schema states a lapse rate, the simulator draws its
-    outcomes with those lapses in them.
+    outcomes with those lapses in them. What else it may offer:
 
-    Optional members:
-        priors: dict parameter -> `Prior`, what `prior` draws from if the parameters are independent, or each depends
-            on one earlier parameter as a `relative_to` says. Stored in the checkpoint, so that ``net.prior()`` can
-            rebuild it. Without it the trained box is the range of many draws.
-        simulate_with_probabilities: as `simulate`, but returns ``(data, {first outcome: (size, trials, n)})``: the
-            probabilities from which the simulator drew the first outcome, a category, given everything that it knew
-            at that moment (latent states too). They take the place of the drawn category in the loss: the expected
-            gradient is the same, its variance less (Brehmer, Louppe, Pavez & Cranmer 2020, PNAS 117, 5242-5249).
-            Not used where the schema states a lapse rate.
-        resample_outcomes: ``redraw(rng, params, data, count)`` draws the outcomes of every trial `count` times more, each given
-            the parameters (size,) and the trials before it in ``data`` (inputs, outcomes and feedback, each (size,
-            trials)): dict outcome -> (size, trials, count). `train(redraws=...)` asks for it where trials depend on
-            each other; where they are independent given the parameters it calls `simulate` again.
-        augment: ``augment(rng, data)`` returns data sets in which every trial has the same likelihood as in ``data``
-            (inputs, outcomes and feedback, each (size, trials)), given any parameters: moved, mirrored, or as they are,
-            by chance. For a model with such a symmetry every lesson of `train(lessons=...)` is several.
-        proposal: ``proposal(rng, size)`` draws parameters as `prior` does, from a distribution of the same range
-            that visits some of it more often: its ends, or wherever the likelihood has much structure. What data are
-            likely given all parameters does not depend on where these come from; so half of the batches of simulated
-            data then tell all parameters, drawn from it.
-        log_density: ``log_density(params, data)`` is the log density (size, trials), in nats, of the outcomes of each
-            trial together, given all parameters (size,) and the trials before it in ``data`` (inputs, outcomes and
-            feedback, each (size, trials)); with the lapses that the schema states; -inf where it is 0. For a model
-            whose likelihood can be computed: with `train(use_log_likelihood=True)` the network learns the number itself,
-            which has no noise, where all parameters are told. It must be the likelihood: not the density given latent
-            states that the simulator drew.
-        atoms: dict parameter -> value without prior mass at which the likelihood must hold all the same
-            (a noise of exactly 0). Where every told-set of a data set tells the parameter, it takes that value with
-            probability 1/2; never where it is hidden, which would change the prior that is integrated over.
-        in_process: True to simulate in the training process instead of a background worker: for a simulator that
-            survives no fork, such as one written in JAX.
-        name: stored in the checkpoint; by default the name of the class.
+    - `WithPriors`, ``priors``: the named distributions of its parameters;
+    - `WithProposal`, ``proposal``: draws of parameters for the batches that condition on all of them;
+    - `WithAtoms`, ``atoms``: point masses of parameters;
+    - `WithProbabilities`, ``simulate_with_probabilities``: the probabilities that a choice was drawn from;
+    - `WithResampling`, ``resample_outcomes``: further outcomes of the same trials;
+    - `WithLogLikelihood`, ``log_likelihood``: the log density of the outcomes, where it can be computed;
+    - `WithSymmetries`, ``augment``: data sets that are exactly as likely;
+    - `WithEnvironment`, ``environment``: the feedback on outcomes that somebody else draws;
+    - `WithInProcess`, ``in_process``: whether it must run in the training process;
+    - `WithName`, ``name``: what records call it.
     """
 
     schema: Schema
@@ -67,6 +54,228 @@ class Simulator(Protocol):
         ...
 
 
+@runtime_checkable
+class WithPriors(Protocol):
+    """States what its `prior` draws from.
+
+    ``priors`` maps parameters to `Prior`s, if the parameters are independent, or each depends on one earlier parameter
+    as a ``relative_to`` says. They are stored in the checkpoint, so that ``net.prior()`` can rebuild them. Without
+    them the trained box is the range of many draws.
+    """
+
+    priors: Mapping[str, Prior]
+
+
+@runtime_checkable
+class WithProposal(Protocol):
+    """Draws parameters from a second distribution, for the sets that are conditioned on all of them.
+
+    It has the range of the prior and visits some of it more often: its ends, or wherever the likelihood has much
+    structure. What data are likely given all parameters does not depend on where these come from; half of the batches
+    of simulated data are then conditioned on all parameters, drawn from the proposal.
+    """
+
+    def proposal(self, rng: np.random.Generator, size: int) -> Arrays:
+        """Draw parameters as `Simulator.prior` does: dict name -> (size,)."""
+        ...
+
+
+@runtime_checkable
+class WithAtoms(Protocol):
+    """Has point masses: values without prior mass at which the likelihood must hold all the same, a noise of 0.
+
+    ``atoms`` maps parameters to such values. Where every condition mask of a data set holds the parameter, it takes
+    the value with probability 1/2; never where it is hidden, which would change the prior that is integrated over.
+    """
+
+    atoms: Mapping[str, float]
+
+
+@runtime_checkable
+class WithProbabilities(Protocol):
+    """Knows the probabilities from which it drew the first outcome, a category.
+
+    They take the place of the drawn category in the loss: the expected gradient is the same, its variance less
+    (Brehmer, Louppe, Pavez & Cranmer 2020, PNAS 117, 5242-5249). Not used where the schema states a lapse rate.
+    """
+
+    def simulate_with_probabilities(
+        self, rng: np.random.Generator, params: Arrays, inputs: Arrays
+    ) -> tuple[Arrays, Arrays]:
+        """`Simulator.simulate`, and the probabilities given everything that the simulator knew, latent states too.
+
+        Returns:
+            the data, and {first outcome: (size, trials, n)}.
+        """
+        ...
+
+
+@runtime_checkable
+class WithResampling(Protocol):
+    """Draws the outcomes of every trial again, where trials depend on each other.
+
+    `train(outcome_samples=...)` asks for it; where trials are independent given the parameters it calls
+    `Simulator.simulate` again instead.
+    """
+
+    def resample_outcomes(self, rng: np.random.Generator, params: Arrays, data: Arrays, count: int) -> Arrays:
+        """Draw each trial's outcomes `count` times more, given the parameters and the trials before it.
+
+        Args:
+            rng: the only source of randomness.
+            params: dict name -> (size,).
+            data: inputs, outcomes and feedback, each (size, trials).
+            count: how often.
+
+        Returns:
+            dict outcome -> (size, trials, count).
+        """
+        ...
+
+
+@runtime_checkable
+class WithLogLikelihood(Protocol):
+    """Has a likelihood that can be computed.
+
+    With `train(use_log_likelihood=True)` the network learns the number itself, which has no noise, where it is
+    conditioned on all parameters. It must be the likelihood: not the density given latent states that were drawn.
+    """
+
+    def log_likelihood(self, params: Arrays, data: Arrays) -> np.ndarray:
+        """Log density (size, trials), in nats, of each trial's outcomes together given all parameters and the past.
+
+        With the lapses that the schema states; -inf where the density is 0.
+
+        Args:
+            params: dict name -> (size,).
+            data: inputs, outcomes and feedback, each (size, trials).
+        """
+        ...
+
+
+@runtime_checkable
+class WithSymmetries(Protocol):
+    """Has symmetries: data sets that are moved or mirrored and as likely as before, whatever the parameters.
+
+    Every data set of `train(distillation=...)` is then several.
+    """
+
+    def augment(self, rng: np.random.Generator, data: Arrays) -> Arrays:
+        """Data sets in which every trial is as likely as in `data` given any parameters: moved, mirrored, by chance.
+
+        Args:
+            rng: the only source of randomness.
+            data: inputs, outcomes and feedback, each (size, trials).
+        """
+        ...
+
+
+@runtime_checkable
+class WithEnvironment(Protocol):
+    """Gives feedback on outcomes that it did not draw itself, as `JointPredictive(environment=...)` asks for it."""
+
+    def environment(self, trial: Any, inputs: dict[str, Any], outcomes: dict[str, Any], uniform: Any) -> dict[str, Any]:
+        """Feedback of one trial, in any backend's arrays, traced or not.
+
+        Args:
+            trial: index of the trial.
+            inputs: the trial's inputs, each (...).
+            outcomes: the trial's outcomes, each (...).
+            uniform: numbers uniform in (0, 1), (..., n): one for each feedback variable.
+
+        Returns:
+            dict feedback -> (...).
+        """
+        ...
+
+
+@runtime_checkable
+class WithInProcess(Protocol):
+    """Says whether it must run in the training process.
+
+    ``in_process`` is True for a simulator that survives no fork, such as one written in JAX: no background worker
+    simulates then.
+    """
+
+    in_process: bool
+
+
+@runtime_checkable
+class WithName(Protocol):
+    """Says what records and checkpoints call it; the others are called by their class."""
+
+    name: str
+
+
+REQUIRED = ("schema", "prior", "inputs", "simulate")
+# Member -> its protocol.
+OPTIONAL: dict[str, type] = {
+    "priors": WithPriors,
+    "proposal": WithProposal,
+    "atoms": WithAtoms,
+    "simulate_with_probabilities": WithProbabilities,
+    "resample_outcomes": WithResampling,
+    "log_likelihood": WithLogLikelihood,
+    "augment": WithSymmetries,
+    "environment": WithEnvironment,
+    "in_process": WithInProcess,
+    "name": WithName,
+}
+# What members were called until version 0.1, and their names today.
+FORMER_NAMES = {
+    "told_prior": "proposal",
+    "special_values": "atoms",
+    "redraw": "resample_outcomes",
+    "log_density": "log_likelihood",
+}
+
+
 def name_of(simulator: Simulator) -> str:
     """What a record calls the simulator."""
-    return str(getattr(simulator, "name", type(simulator).__name__))
+    return str(simulator.name) if isinstance(simulator, WithName) else type(simulator).__name__
+
+
+def public_members(simulator: object) -> list[str]:
+    """Names of the members that do not begin with an underscore."""
+    return [name for name in dir(simulator) if not name.startswith("_")]
+
+
+def misspelt_members(simulator: object) -> list[Finding]:
+    """Members that nobody reads and that look as if they were meant to be: nearly a protocol's, or a former name.
+
+    A name counts as nearly another one if it is one letter off, or two where the other one is longer than six. Members
+    beside which the right one stands are the simulator's own business.
+    """
+    members = public_members(simulator)
+    meant = {name: name for name in (*REQUIRED, *OPTIONAL)} | FORMER_NAMES
+    findings = []
+    for member in members:
+        if member in REQUIRED or member in OPTIONAL:
+            continue
+        close = {name: edit_distance(member, name) for name in meant}
+        near = [name for name, distance in close.items() if distance <= (1 if len(name) <= 6 else 2)]
+        if not near:
+            continue
+        right = meant[min(near, key=close.__getitem__)]
+        if right not in members:
+            text = (
+                f"simulator.{member}: nothing reads a member of this name of {type(simulator).__name__}; write {right}"
+                f" ({_documented_in(right)})"
+            )
+            findings.append(Finding("simulator", text, parameter=member))
+    return findings
+
+
+def _documented_in(member: str) -> str:
+    protocol = OPTIONAL.get(member, Simulator)
+    return f"see ppl_buffer.simulator.{protocol.__name__}"
+
+
+def edit_distance(first: str, second: str) -> int:
+    """Levenshtein's distance: letters to insert, delete or replace."""
+    row = list(range(len(second) + 1))
+    for index, letter in enumerate(first, start=1):
+        before, row = row, [index]
+        for column, other in enumerate(second, start=1):
+            row.append(min(before[column] + 1, row[-1] + 1, before[column - 1] + (letter != other)))
+    return row[-1]

@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save as to_safetensors
 
-from ppl_buffer.files import FORMAT, read_arrays, to_numpy, write_atomic
+from ppl_buffer.files import read_arrays, to_numpy, write_atomic
 from ppl_buffer.network.config import Config, weight_shapes
 from ppl_buffer.network.record import TrainingRecord
 from ppl_buffer.schema import Schema
 
 KEY = "ppl_buffer"
+FORMAT = 1
 
 BACKENDS = ("torch", "jax")
 
@@ -117,7 +118,7 @@ def load(name_or_path: str | os.PathLike[str], backend: str | None = None) -> An
 
 
 def _load(path: Path, backend: str) -> Any:
-    description, arrays = read_arrays(path, KEY)
+    description, arrays = read_arrays(path, KEY, FORMAT)
     try:
         description = from_format_1(description)
         schema = Schema.from_dict(description["schema"])

@@ -9,7 +9,7 @@ from importlib import resources
 from typing import Any
 
 from ppl_buffer.files import read_arrays
-from ppl_buffer.network.checkpoint import KEY, shipped
+from ppl_buffer.network.checkpoint import FORMAT, KEY, shipped
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def zoo() -> Zoo:
     entries = []
     for name, file in sorted(shipped().items()):
         with resources.as_file(file) as path:
-            description, arrays = read_arrays(path, KEY)
+            description, arrays = read_arrays(path, KEY, FORMAT)
             size = path.stat().st_size
         figures = resources.files("ppl_buffer") / "pretrained" / f"{name}.json"
         measured = json.loads(figures.read_text(encoding="utf-8")) if figures.is_file() else {}

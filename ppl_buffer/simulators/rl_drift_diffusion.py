@@ -163,7 +163,7 @@ class RLDriftDiffusion(SelectionTask):
         rt = checked["non_decision_time"][:, None, None] + decision_time(rng, drift, boundary, 0.5, again)
         return {"choice": again, "rt": rt}
 
-    def log_density(self, params: Arrays, data: Arrays) -> np.ndarray:
+    def log_likelihood(self, params: Arrays, data: Arrays) -> np.ndarray:
         """Log density of each trial's choice and response time together, given the trials before it, (size, trials).
 
         Args:

@@ -1,6 +1,6 @@
 """Batches of simulated data sets, and who sees what in them. NumPy alone.
 
-A batch is a function of (simulator, settings, seed, step) and of nothing else: workers, processes and interruptions
+A batch is a function of (simulator, options, seed, step) and of nothing else: workers, processes and interruptions
 cannot change it.
 """
 
@@ -13,44 +13,43 @@ from typing import Any
 
 import numpy as np
 
+from ppl_buffer.checks import check_integer, is_integer
 from ppl_buffer.schema import Schema
-from ppl_buffer.simulator import Arrays, Simulator
+from ppl_buffer.simulator import Arrays, Simulator, WithLogLikelihood
 from ppl_buffer.training.draws import (
     RejectionCounts,
-    atoms,
+    atoms_of,
     check_outcome_samples,
     draw_data,
     draw_params,
+    draw_proposal,
     find_legal,
     has_proposal,
-    log_density,
+    known_log_likelihood,
     resample,
 )
 
 # Streams of random numbers that never meet.
-TRAINING, HELD_OUT, PILOT, LESSONS = 0, 1, 2, 3
+TRAINING, HELD_OUT, STANDARDIZATION, DISTILLATION = 0, 1, 2, 3
 # In place of the number of an attempt: decides where a step's data come from. Attempts are fewer.
-CHOICE = 1000
-# Redraws of the dropped data sets of one batch, before the simulator is declared broken.
+SOURCE = 1000
+# Attempts to replace the dropped data sets of one batch, before the simulator is declared broken.
 TRIES = 20
-# Probability that a told-set tells nothing at all, and that it tells just the parameters with a special value;
-# otherwise it tells each parameter with probability 1/2.
-_TELL_NOTHING = 0.35
-_TELL_SPECIAL = 0.25
-# Probability that a parameter with a special value takes it, where it is told.
-_SPECIAL = 0.5
-# Share of the batches that tell all parameters of all data sets, where these have a distribution of their own.
-_TELL_ALL = 0.5
+# Probability that a condition mask holds no parameter, and that it holds just the parameters with an atom; otherwise
+# it holds each parameter with probability 1/2.
+_NO_PARAMETER = 0.35
+_ATOMS_ALONE = 0.25
+# Probability that a parameter with an atom takes its value, where it is conditioned on.
+_AT_ATOM = 0.5
+# Share of the batches that condition all data sets on all parameters, where the simulator has a proposal for these.
+_ALL_PARAMETERS = 0.5
+# Share of the targets that see the context and nothing of the buffer.
 _CONTEXT_ONLY = 0.5
 
 # No variable can be called so: names are identifiers.
 _PROBABILITIES = "first outcome's probabilities"
 
 Tree = dict[str, Any]
-
-
-def _is_count(value: Any, least: int) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value >= least)
 
 
 @dataclass(frozen=True)
@@ -61,12 +60,12 @@ class BatchOptions:
         batch_size: data sets in a batch of typical size; longer sequences come in smaller batches.
         trials: least and greatest number of trials of a sequence (ordered) or of a buffer (exchangeable).
         context: least and greatest size of the context; exchangeable only. Sizes of both are drawn log-uniformly.
-        condition_masks: sets of told parameters that each data set is used with.
-        context_free_fraction: share of the batches without a context, where the least context is 0: likelihoods and evidence in
-            one pass start without one.
-        outcome_samples: how often the outcomes of a target are drawn, each time given the same parameters and past; the loss
-            is the mean over them.
-        use_log_likelihood: where all parameters are told, batches hold the simulator's own log density.
+        condition_masks: choices of parameters to condition on that each data set is used with.
+        context_free_fraction: share of the batches without a context, where the least context is 0: likelihoods and
+            evidence in one pass start without one.
+        outcome_samples: how often the outcomes of a target are drawn, each time given the same parameters and past;
+            the loss is the mean over them.
+        use_log_likelihood: where all parameters are conditioned on, batches hold the simulator's own log likelihood.
 
     Raises:
         ValueError: if a number is not an integer, too small, or a range not in order, or a share not in [0, 1].
@@ -82,13 +81,11 @@ class BatchOptions:
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "condition_masks", "outcome_samples"):
-            value = getattr(self, name)
-            if not _is_count(value, 1):
-                raise ValueError(f"{name}: expected an integer of at least 1, got {value!r}")
+            check_integer(name, getattr(self, name), 1)
         for name, least in (("trials", 1), ("context", 0)):
             value = getattr(self, name)
             pair = tuple(value) if isinstance(value, (tuple, list)) else ()
-            if len(pair) != 2 or not all(_is_count(x, least) for x in pair) or pair[0] > pair[1]:
+            if len(pair) != 2 or not all(is_integer(x, least) for x in pair) or pair[0] > pair[1]:
                 raise ValueError(f"{name}: expected (least, greatest), integers of at least {least}, got {value!r}")
             object.__setattr__(self, name, (int(pair[0]), int(pair[1])))
         if not 0 <= self.context_free_fraction <= 1:
@@ -116,13 +113,19 @@ class Batch:
     """One batch.
 
     Attributes:
-        data: arrays in nested dicts, the data set first: ``params`` name -> (B,), ``conditioned`` (B, R, P) bool (absent
-            without parameters), ``context`` (absent if empty) and ``buffer``, each group -> name -> (B, 1, trials),
-            ``targets`` with ``inputs`` and ``outcomes``, ``resampled`` name -> (B, 1, T, redraws - 1), the targets'
-            outcomes drawn again (absent where there are none), ``conditioned_log_likelihood`` (B, 1, T), the model's own of the
-            targets, all told (absent unless it is to be learnt), ``probabilities`` (B, 1, T, n) where the simulator
-            knows them, and ``visible`` (B, R or 1, T), the buffer tokens that a target sees (absent where target t
-            sees the first t). None if the simulator gave too few legal data sets.
+        data: arrays in nested dicts, the data set first; None if the simulator gave too few legal data sets.
+
+            - ``params``: name -> (B,);
+            - ``conditioned``: (B, R, P) bool, the condition masks (absent without parameters);
+            - ``context`` (absent if empty) and ``buffer``: each group -> name -> (B, 1, trials);
+            - ``targets``: ``inputs`` and ``outcomes``, name -> (B, 1, T);
+            - ``resampled``: name -> (B, 1, T, outcome_samples - 1), the targets' outcomes drawn again (absent where
+              there are none);
+            - ``conditioned_log_likelihood``: (B, 1, T), the simulator's own log likelihood of the targets given all
+              parameters (absent unless it is to be learnt);
+            - ``probabilities``: (B, 1, T, n) where the simulator knows them;
+            - ``visible``: (B, R or 1, T), the number of buffer tokens that a target sees (absent where target t sees
+              the first t).
         counts: data sets drawn and dropped.
     """
 
@@ -130,44 +133,44 @@ class Batch:
     counts: RejectionCounts
 
 
-def make_batch(simulator: Simulator, settings: BatchOptions, seed: int, step: int, stream: int = TRAINING) -> Batch:
+def make_batch(simulator: Simulator, options: BatchOptions, seed: int, step: int, stream: int = TRAINING) -> Batch:
     """The batch of a step.
 
     Raises:
         ValueError: if outcomes are to be drawn again and the simulator cannot.
     """
     schema = simulator.schema
-    check_outcome_samples(simulator, settings.outcome_samples)
+    check_outcome_samples(simulator, options.outcome_samples)
     rng = generator(seed, stream, step)
-    trials = log_uniform(rng, *settings.trials)
-    context = 0 if schema.ordered else context_size(rng, settings)
-    size = settings.size(schema, trials, context)
+    trials = log_uniform(rng, *options.trials)
+    context = 0 if schema.ordered else context_size(rng, options)
+    size = options.size(schema, trials, context)
     # Not of the held-out loss: what it compares are predictions under the prior.
-    condition_all = stream == TRAINING and has_proposal(simulator) and rng.random() < _TELL_ALL
-    if condition_all:
+    propose = stream == TRAINING and has_proposal(simulator) and rng.random() < _ALL_PARAMETERS
+    if propose:
         conditioned = np.ones((size, 1, len(schema.params)), dtype=bool)
     else:
-        special = [name in atoms(simulator) for name in schema.params]
-        conditioned = condition_masks(rng, size, settings.condition_masks, len(schema.params), special)
+        with_atom = [name in atoms_of(simulator) for name in schema.params]
+        conditioned = condition_masks(rng, size, options.condition_masks, len(schema.params), with_atom)
     # An exchangeable model has as many targets as buffer trials, none of them the same.
     total = trials if schema.ordered else context + 2 * trials
-    drawn, counts = draw(
-        simulator, seed, step, stream, size, total, conditioned, "proposal" if condition_all else "prior"
-    )
+    drawn, counts = draw(simulator, seed, step, stream, size, total, conditioned, propose)
     if drawn is None:
         return Batch(None, counts)
     params, data, probabilities = drawn
     if schema.ordered:
-        arrays, chosen = _ordered(schema, params, conditioned, data, probabilities), data
+        arrays, targets = _ordered(schema, params, conditioned, data, probabilities), data
     else:
-        arrays, chosen = _exchangeable(schema, rng, params, conditioned, data, probabilities, context, trials)
+        arrays, targets = _exchangeable(schema, rng, params, conditioned, data, probabilities, context, trials)
     # Not of the held-out loss: it stays what it is, nats of a trial.
-    known = stream == TRAINING and settings.use_log_likelihood
+    known = stream == TRAINING and options.use_log_likelihood
     if known:
-        arrays["conditioned_log_likelihood"] = log_density(simulator, params, chosen).astype(np.float32)[:, None]
-    # Of the set that tells all, which has its density, no outcome is drawn again.
-    if settings.outcome_samples > 1 and conditioned.shape[1] > int(known):
-        again = resample(simulator, rng, params, chosen, settings.outcome_samples - 1)
+        assert isinstance(simulator, WithLogLikelihood)
+        log_likelihood = known_log_likelihood(simulator, schema, params, targets)
+        arrays["conditioned_log_likelihood"] = log_likelihood.astype(np.float32)[:, None]
+    # Of the first condition mask, which has its density, no outcome is drawn again.
+    if options.outcome_samples > 1 and conditioned.shape[1] > int(known):
+        again = resample(simulator, rng, params, targets, options.outcome_samples - 1)
         arrays["resampled"] = {name: x.astype(np.float32)[:, None] for name, x in again.items()}
     return Batch(arrays, counts)
 
@@ -177,11 +180,11 @@ def log_uniform(rng: np.random.Generator, low: int, high: int) -> int:
     return min(max(round(math.exp(rng.uniform(math.log(low), math.log(high)))), low), high)
 
 
-def context_size(rng: np.random.Generator, settings: BatchOptions) -> int:
+def context_size(rng: np.random.Generator, options: BatchOptions) -> int:
     """How many trials of an exchangeable model are the context."""
-    # Log-uniform as well: what a context tells grows with its logarithm, and large ones are slow.
-    low, high = settings.context
-    if high > 0 and (low > 0 or rng.random() >= settings.context_free_fraction):
+    # Log-uniform as well: what a context says grows with its logarithm, and large ones are slow.
+    low, high = options.context
+    if high > 0 and (low > 0 or rng.random() >= options.context_free_fraction):
         return log_uniform(rng, max(low, 1), high)
     return 0
 
@@ -192,20 +195,20 @@ def generator(seed: int, stream: int, step: int, attempt: int = 0) -> np.random.
 
 
 def condition_masks(
-    rng: np.random.Generator, size: int, sets: int, params: int, special: Sequence[bool] = ()
+    rng: np.random.Generator, size: int, masks: int, params: int, with_atom: Sequence[bool] = ()
 ) -> np.ndarray:
-    """Which parameters each told-set tells: (size, sets, params) bool; (size, 1, 0) without parameters.
+    """Which parameters each data set is conditioned on: (size, masks, params) bool; (size, 1, 0) without parameters.
 
-    The first set tells all. Each other tells nothing with probability 0.35, just the parameters that have a `special`
-    value (if any has) with probability 0.25, else each parameter with probability 1/2.
+    The first mask holds all. Each other holds none with probability 0.35, just the parameters `with_atom` (if there are
+    any) with probability 0.25, else each parameter with probability 1/2.
     """
     if not params:
         return np.ones((size, 1, 0), dtype=bool)
-    conditioned = rng.random((size, sets, params)) < 0.5
-    kind = rng.random((size, sets, 1))
-    conditioned &= kind >= _TELL_NOTHING
-    if any(special):
-        conditioned = np.where(kind >= 1 - _TELL_SPECIAL, np.asarray(special), conditioned)
+    conditioned = rng.random((size, masks, params)) < 0.5
+    kind = rng.random((size, masks, 1))
+    conditioned &= kind >= _NO_PARAMETER
+    if any(with_atom):
+        conditioned = np.where(kind >= 1 - _ATOMS_ALONE, np.asarray(with_atom), conditioned)
     conditioned[:, 0] = True
     return conditioned
 
@@ -218,7 +221,7 @@ def draw(
     size: int,
     trials: int,
     conditioned: np.ndarray | None = None,
-    prior: str = "prior",
+    propose: bool = False,
 ) -> tuple[tuple[Arrays, Arrays, np.ndarray | None] | None, RejectionCounts]:
     """Draw `size` legal data sets; those with illegal values are drawn again, from a seed of their own.
 
@@ -226,11 +229,11 @@ def draw(
         simulator: what draws.
         seed: of the run.
         step: of the run.
-        stream: TRAINING, HELD_OUT or PILOT.
+        stream: TRAINING, HELD_OUT, STANDARDIZATION or DISTILLATION.
         size: data sets.
         trials: trials of each.
-        conditioned: (size, R, P) bool: what may take a special value. None = nothing.
-        prior: the simulator's method that draws parameters.
+        conditioned: (size, R, P) bool: which parameters may be at an atom. None = none.
+        propose: draw the parameters from the simulator's proposal in place of its prior.
 
     Returns:
         (parameters (size,), data (size, trials), probabilities), or None if too few were legal; and the counts.
@@ -242,12 +245,12 @@ def draw(
     places = []
     for attempt in range(1, TRIES + 1):
         rng = generator(seed, stream, step, attempt)
-        new_params = draw_params(simulator, rng, len(missing), prior)
+        new_params = (draw_proposal if propose else draw_params)(simulator, rng, len(missing))
         if conditioned is not None:
-            for name, value in atoms(simulator).items():
-                always_told = conditioned[missing, :, list(schema.params).index(name)].all(1)
-                chosen = always_told & (rng.random(len(missing)) < _SPECIAL)
-                new_params[name] = np.where(chosen, value, new_params[name])
+            for name, value in atoms_of(simulator).items():
+                always = conditioned[missing, :, list(schema.params).index(name)].all(1)
+                at_atom = always & (rng.random(len(missing)) < _AT_ATOM)
+                new_params[name] = np.where(at_atom, value, new_params[name])
         new_data, probabilities = draw_data(simulator, rng, new_params, len(missing), trials)
         good, new = find_legal(schema, new_params, new_data)
         counts.add(new)
@@ -261,7 +264,7 @@ def draw(
             break
     else:
         return None, counts
-    # Each data set goes back to its place: its told-sets were drawn for it.
+    # Each data set goes back to its place: its condition masks were drawn for it.
     order = np.argsort(np.concatenate(places))
     joined_params, joined = _join(params, order), _join(data, order)
     return (joined_params, joined, joined.pop(_PROBABILITIES, None)), counts
@@ -310,9 +313,10 @@ def _exchangeable(
 ) -> tuple[Tree, Arrays]:
     """Disjoint context, buffer and targets; half of the targets see the context only, the others a buffer prefix.
 
-    Returns the batch, and the targets' data, each (B, T).
-
     Without a context every target sees a prefix, the empty one as often as any other.
+
+    Returns:
+        the batch, and the targets' data, each (B, T).
     """
     batch = _common(params, conditioned)
     size, total = len(conditioned), context + 2 * trials
@@ -321,19 +325,19 @@ def _exchangeable(
     parts = {"context": slice(context), "buffer": slice(context, context + trials)}
     for part, where in parts.items():
         if part == "buffer" or context:
-            chosen = {name: np.take_along_axis(x, shuffle[:, where], 1) for name, x in data.items()}
-            batch[part] = trial_arrays(schema, chosen, PAIR)
+            rows = {name: np.take_along_axis(x, shuffle[:, where], 1) for name, x in data.items()}
+            batch[part] = trial_arrays(schema, rows, PAIR)
     places = shuffle[:, context + trials :]
-    chosen = {name: np.take_along_axis(x, places, 1) for name, x in data.items()}
-    batch["targets"] = trial_arrays(schema, chosen, TARGET)
+    targets = {name: np.take_along_axis(x, places, 1) for name, x in data.items()}
+    batch["targets"] = trial_arrays(schema, targets, TARGET)
     if probabilities is not None:
         batch["probabilities"] = np.take_along_axis(probabilities, places[..., None], 1).astype(np.float32)[:, None]
     visible = visible_trials(rng, size, trials, context)
     if schema.independent and schema.params:
-        # Where all is told the buffer is skipped in use, so it is skipped in training.
+        # Where all parameters are given the buffer is skipped in use, so it is skipped in training.
         visible = np.where(conditioned.all(-1, keepdims=True), 0, visible)
     batch["visible"] = visible
-    return batch, chosen
+    return batch, targets
 
 
 def visible_trials(rng: np.random.Generator, size: int, trials: int, context: int) -> np.ndarray:

@@ -1,12 +1,14 @@
-"""Lessons: what to predict after data that the model did not generate. NumPy alone, beside the network that is given.
+"""Distillation sets: what to predict after data that the model did not generate.
 
 A network that was trained on simulated data predicts well after pasts like those. Where people depart from the model,
 it falls back on something of its own, and its joint density is no longer the model's evidence. But the model says what
-to predict after any past: average its predictions over the posterior. A lesson is a data set from anywhere, with
-weighted draws from its posterior given any of its trials, which the network's own likelihood finds: there all
-parameters are told, and no past is needed. Training on outcomes drawn with these parameters teaches the model's
-posterior predictive; after the model's own data, with less noise than outcomes drawn with the one true parameter.
-So does the model's density of the data set itself, which the same draws give trial by trial.
+to predict after any past: average its predictions over the posterior. A distillation set is a data set from anywhere,
+with weighted draws from its posterior given any of its trials, found by importance sampling with the network's own
+likelihood, which needs no past once it is conditioned on all parameters. Training on outcomes drawn with these
+parameters teaches the model's posterior predictive; after the model's own data, with less noise than outcomes drawn
+with the one true parameter. So does the model's density of the data set itself, which the same draws give trial by
+trial. The teacher is the network's likelihood, the student its marginal predictions: distillation in the sense of
+Hinton, Vinyals & Dean (2015, arXiv 1503.02531).
 """
 
 from __future__ import annotations
@@ -23,15 +25,16 @@ from safetensors import safe_open
 from safetensors.numpy import save as to_safetensors
 from tqdm.auto import tqdm
 
-from ppl_buffer.files import FORMAT, read_arrays, to_numpy, write_atomic
+from ppl_buffer.checks import check_integer
+from ppl_buffer.files import read_arrays, to_numpy, write_atomic
 from ppl_buffer.inference.evidence import fit_proposal, from_scores, normalize
 from ppl_buffer.network.checkpoint import digest
 from ppl_buffer.predictive import Predictive
 from ppl_buffer.schema import stack_value
 from ppl_buffer.simulator import Arrays, Simulator, name_of
 from ppl_buffer.training.batches import (
+    DISTILLATION,
     HELD_OUT,
-    LESSONS,
     PAIR,
     TARGET,
     TRIES,
@@ -45,16 +48,16 @@ from ppl_buffer.training.batches import (
 )
 from ppl_buffer.training.draws import RejectionCounts, augment_data, check_simulator, draw_trials
 
-_KEY = "ppl_buffer_lesson"
-_DESCRIPTION = "lessons.json"
+# Names and version of the files: those of the first release, since preparing sets takes hours and they are still good.
+_KEY, _DESCRIPTION, _FORMAT = "ppl_buffer_lesson", "lessons.json", 1
 # Data sets whose proposals are fitted at once, parameter draws of a round, and those whose likelihood is evaluated at
 # once.
 _SETS_AT_ONCE = 4
 _DRAWS = 100
 _DRAWS_AT_ONCE = 25
-# A lesson whose posterior, given all trials, rests on fewer draws than this is not taught.
+# A set whose posterior, given all trials, rests on fewer draws than this is left out.
 _FEWEST_EFFECTIVE = 20.0
-# One lesson in so many is for the held-out loss alone.
+# One set in so many is for the held-out loss alone.
 _HELD_OUT_SHARE = 10
 
 
@@ -75,7 +78,7 @@ class DistillationSet:
     log_ratio: np.ndarray
 
     def weigh(self, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Posteriors and predictions along the trials `order` (T,), which index those of the lesson.
+        """Posteriors and predictions along the trials `order` (T,), indices of those of the set.
 
         Returns:
             cumulative weights (T, D) of the draws given the trials before each, not normalised, single precision; and
@@ -91,7 +94,7 @@ class DistillationSet:
 
 
 class DistillationSets(Sequence[DistillationSet]):
-    """The lessons in a folder that `prepare_distillation` wrote. Files are read when asked for.
+    """The distillation sets in a folder that `prepare_distillation` wrote. Files are read when asked for.
 
     Args:
         folder: the folder.
@@ -100,27 +103,27 @@ class DistillationSets(Sequence[DistillationSet]):
         description: JSON-ready facts: the network that found the posteriors, the source of the data, trials, seed.
 
     Raises:
-        ValueError: if the folder holds no lessons.
+        ValueError: if the folder holds no distillation sets.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         path = self.folder / _DESCRIPTION
         if not path.is_file():
-            raise ValueError(f"lessons: expected a folder that prepare_distillation wrote, got {str(folder)!r}")
+            raise ValueError(f"distillation: expected a folder that prepare_distillation wrote, got {str(folder)!r}")
         self.description: dict[str, Any] = json.loads(path.read_text())
         self.paths = [
             path for path in sorted(self.folder.glob("*.safetensors")) if _effective(path) > _FEWEST_EFFECTIVE
         ]
         if len(self.paths) < 2:
-            raise ValueError(f"lessons: expected at least two in {str(folder)!r}, found {len(self.paths)}")
+            raise ValueError(f"distillation: expected at least two sets in {str(folder)!r}, got {len(self.paths)}")
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: Any) -> Any:
-        """A lesson."""
-        _, arrays = read_arrays(self.paths[index], _KEY)
+        """One of them."""
+        _, arrays = read_arrays(self.paths[index], _KEY, _FORMAT)
         groups: dict[str, Arrays] = {}
         for name, array in arrays.items():
             group, _, rest = name.partition("/")
@@ -128,8 +131,8 @@ class DistillationSets(Sequence[DistillationSet]):
         return DistillationSet(groups["data"], groups["params"], arrays["log_likelihood"], arrays["log_ratio"])
 
     @cached_property
-    def members(self) -> tuple[np.ndarray, np.ndarray]:
-        """Indices of the lessons for training, and of those for the held-out loss."""
+    def split(self) -> tuple[np.ndarray, np.ndarray]:
+        """Indices of the sets for training, and of those for the held-out loss."""
         index = np.arange(len(self))
         held = index % _HELD_OUT_SHARE == _HELD_OUT_SHARE - 1 if len(self) >= _HELD_OUT_SHARE else index == index[-1]
         return index[~held], index[held]
@@ -145,7 +148,7 @@ def prepare_distillation(
     seed: int = 0,
     progress: bool = True,
 ) -> DistillationSets:
-    """Draw data sets and find their posteriors, for ``train(lessons=...)``.
+    """Draw data sets and find their posteriors, for ``train(distillation=...)``.
 
     Every data set takes a file in the folder `out`, written as soon as it is known: after a stop the same call goes on.
     A set of 400 trials takes some 1500 evaluations of its likelihood and 1.2 MB.
@@ -156,23 +159,22 @@ def prepare_distillation(
         source: what draws the data sets, with the schema of the network: data like those that people may produce,
             in which the model does not hold, and some in which it does. Its parameters are not used.
         sets: how many, a multiple of four or rounded up to one; one in ten is for the held-out loss.
-        trials: of each; the longest past that is taught.
+        trials: of each; the longest past that is learnt from.
         out: the folder, made if it does not exist.
         seed: of the data and the draws.
         progress: show a progress bar.
 
     Returns:
-        the lessons.
+        the distillation sets.
 
     Raises:
         ValueError: if an argument does not fit, the trials of the network are not independent given its parameters, no
-            prior is known of one of them, or `out` holds other lessons.
+            prior is known of one of them, or `out` holds other sets.
         KeyboardInterrupt: on Ctrl-C; what is finished stays.
     """
     schema = net.schema
     for name, number, least in (("sets", sets, 2), ("trials", trials, 1), ("seed", seed, 0)):
-        if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < least:
-            raise ValueError(f"{name}: expected an integer of at least {least}, got {number!r}")
+        check_integer(name, number, least)
     if not (schema.independent and schema.params):
         raise ValueError("net: expected a network whose trials are independent given parameters; its schema says no")
     check_simulator(source)
@@ -185,7 +187,7 @@ def prepare_distillation(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     described = {
-        "format": FORMAT,
+        "format": _FORMAT,
         "network": net.record.simulator,
         "weights": digest(net),
         "source": name_of(source),
@@ -194,7 +196,7 @@ def prepare_distillation(
     }
     path = out / _DESCRIPTION
     if path.exists() and json.loads(path.read_text()) != described:
-        raise ValueError(f"out: expected an empty folder or one of the same lessons, got {str(out)!r}; choose another")
+        raise ValueError(f"out: expected an empty folder or one of the same sets, got {str(out)!r}; choose another")
     write_atomic(path, json.dumps(described, indent=1).encode())
     with tqdm(total=sets, disable=not progress, unit="set", desc="distillation") as bar:
         for first in range(0, sets, _SETS_AT_ONCE):
@@ -207,17 +209,17 @@ def prepare_distillation(
 
 
 def _prepare(net: Any, source: Simulator, trials: int, seed: int, first: int) -> list[bytes]:
-    """Some lessons as files. They depend on the seed and the number of the first one alone."""
+    """Some sets as files. They depend on the seed and the number of the first one alone."""
     schema = net.schema
-    drawn, counts = draw(source, seed, first, LESSONS, _SETS_AT_ONCE, trials)
+    drawn, counts = draw(source, seed, first, DISTILLATION, _SETS_AT_ONCE, trials)
     if drawn is None:
-        raise counts.exhausted("the lessons")
+        raise counts.exhausted("the distillation sets")
     data = {name: x.astype(np.float32) for name, x in drawn[1].items()}
     groups = {group: {name: data[name] for name in getattr(schema, group)} for group in PAIR}
     value = stack_value(np, schema, groups["outcomes"])
     observed = net.observe(groups["inputs"], value, feedback=groups["feedback"])
     priors = {name: net.record.priors[name] for name in schema.params}
-    found: list[tuple[Arrays, np.ndarray]] = []
+    evaluated: list[tuple[Arrays, np.ndarray]] = []
 
     def log_likelihood(scores: np.ndarray) -> np.ndarray:
         params = from_scores(priors, scores, (_SETS_AT_ONCE,))
@@ -227,20 +229,20 @@ def _prepare(net: Any, source: Simulator, trials: int, seed: int, first: int) ->
             predictive = Predictive(net, observed, params=piece, outside="ignore", check=False)
             by_trial.append(to_numpy(predictive.conditionals(observed.value)))
         # Half precision halves the files, and loses some hundredths of a nat in the sum of hundreds of trials.
-        found.append((params, np.maximum(np.concatenate(by_trial), -1e4).astype(np.float16)))
-        return found[-1][1].sum(-1, dtype=float)
+        evaluated.append((params, np.maximum(np.concatenate(by_trial), -1e4).astype(np.float16)))
+        return evaluated[-1][1].sum(-1, dtype=float)
 
-    rng = generator(seed, LESSONS, first)
+    rng = generator(seed, DISTILLATION, first)
     proposal = fit_proposal(log_likelihood, _SETS_AT_ONCE, len(priors), rng, draws=_DRAWS, kept=None)
-    params = {name: np.concatenate([piece[name] for piece, _ in found]) for name in priors}
-    by_trial = np.concatenate([x for _, x in found])
+    params = {name: np.concatenate([piece[name] for piece, _ in evaluated]) for name in priors}
+    by_trial = np.concatenate([x for _, x in evaluated])
     weight = normalize(by_trial.sum(-1, dtype=float) + proposal.log_ratio)
     files = []
     for index in range(_SETS_AT_ONCE):
         arrays = {f"data/{name}": x[index] for name, x in data.items()}
         arrays |= {f"params/{name}": x[:, index] for name, x in params.items()}
         arrays |= {"log_likelihood": by_trial[:, index], "log_ratio": proposal.log_ratio[:, index].astype(np.float32)}
-        facts = {"format": FORMAT, "effective": float(1 / (weight[:, index] ** 2).sum())}
+        facts = {"format": _FORMAT, "effective": float(1 / (weight[:, index] ** 2).sum())}
         whole = {name: np.ascontiguousarray(x) for name, x in arrays.items()}
         files.append(to_safetensors(whole, metadata={_KEY: json.dumps(facts)}))
     return files
@@ -253,22 +255,22 @@ def _effective(path: Path) -> float:
 
 
 def make_distillation_batch(
-    simulator: Simulator, distillation: DistillationSets, settings: BatchOptions, seed: int, step: int, stream: int
+    simulator: Simulator, distillation: DistillationSets, options: BatchOptions, seed: int, step: int, stream: int
 ) -> Batch:
-    """A batch as of `make_batch` in which no parameter is told, and buffer and targets are the same trials of a lesson.
+    """A batch as of `make_batch` that is conditioned on no parameter; buffer and targets are the same trials of a set.
 
-    Each target sees the trials before it. Its outcomes are redrawn with parameters from the posterior given these,
-    other ones for each redraw: ``resampled`` has all of them, (B, 1, T, redraws). And what the model says of the target's
-    own outcomes is known without noise: ``log_density`` (B, 1, T), nats.
+    Each target sees the trials before it. Its outcomes are drawn again with parameters from the posterior given these,
+    other ones for each sample: ``resampled`` has all of them, (B, 1, T, outcome_samples). And what the model says of
+    the target's own outcomes is known without noise: ``log_predictive`` (B, 1, T), nats.
     """
-    schema, rng = simulator.schema, generator(seed, LESSONS + 1 + stream, step)
+    schema, rng = simulator.schema, generator(seed, DISTILLATION + 1 + stream, step)
     most = int(distillation.description["trials"])
-    trials = min(log_uniform(rng, *settings.trials), most)
-    context = min(context_size(rng, settings), most - trials)
-    size = settings.size(schema, trials, context)
-    chosen = [distillation[index] for index in rng.choice(distillation.members[int(stream == HELD_OUT)], size)]
-    orders = np.stack([rng.permutation(most)[: context + trials] for _ in chosen])
-    past = {name: np.stack([one.data[name][order] for one, order in zip(chosen, orders, strict=True)])
+    trials = min(log_uniform(rng, *options.trials), most)
+    context = min(context_size(rng, options), most - trials)
+    size = options.size(schema, trials, context)
+    sets = [distillation[index] for index in rng.choice(distillation.split[int(stream == HELD_OUT)], size)]
+    orders = np.stack([rng.permutation(most)[: context + trials] for _ in sets])
+    past = {name: np.stack([one.data[name][order] for one, order in zip(sets, orders, strict=True)])
             for group in PAIR for name in getattr(schema, group)}  # fmt: skip
     past = augment_data(simulator, rng, past)
     batch: dict[str, Any] = {
@@ -280,32 +282,32 @@ def make_distillation_batch(
             batch[part] = trial_arrays(schema, {name: x[:, where] for name, x in past.items()}, PAIR)
     batch["targets"] = {group: batch["buffer"][group] for group in TARGET}
     params: dict[str, list[np.ndarray]] = {name: [] for name in schema.params}
-    log_density = []
-    for one, order in zip(chosen, orders, strict=True):
+    log_predictive = []
+    for one, order in zip(sets, orders, strict=True):
         cumulative, along = one.weigh(order)
-        index = draw_systematically(rng, cumulative[context:], settings.outcome_samples)
-        log_density.append(along[context:])
+        index = draw_systematically(rng, cumulative[context:], options.outcome_samples)
+        log_predictive.append(along[context:])
         for name, values in params.items():
             values.append(one.params[name][index].ravel())
-    batch["log_density"] = np.stack(log_density).astype(np.float32)[:, None]
-    drawn = {name: np.concatenate(values) for name, values in params.items()}
-    wide = {name: np.repeat(past[name][:, context:].reshape(-1), settings.outcome_samples) for name in schema.inputs}
-    outcomes, counts = _draw_legal(simulator, rng, drawn, wide)
+    batch["log_predictive"] = np.stack(log_predictive).astype(np.float32)[:, None]
+    posterior = {name: np.concatenate(values) for name, values in params.items()}
+    wide = {name: np.repeat(past[name][:, context:].reshape(-1), options.outcome_samples) for name in schema.inputs}
+    outcomes, counts = _draw_legal(simulator, rng, posterior, wide)
     if outcomes is None:
         return Batch(None, counts)
-    shape = (size, 1, trials, settings.outcome_samples)
+    shape = (size, 1, trials, options.outcome_samples)
     batch["resampled"] = {name: x.reshape(shape).astype(np.float32) for name, x in outcomes.items()}
     return Batch(batch, counts)
 
 
 def draw_systematically(rng: np.random.Generator, cumulative: np.ndarray, count: int) -> np.ndarray:
     """Indices (T, count) of draws with these cumulative weights (T, D)."""
-    # Each counts as often as its weight says, give or take one. Shuffled, since the draws of a lesson are sorted by the
+    # Each counts as often as its weight says, give or take one. Shuffled, since the draws of a set are sorted by the
     # rounds that they come from.
     points = (rng.random((len(cumulative), 1)) + np.arange(count)) / count * cumulative[:, -1:]
     points = rng.permuted(points, axis=1)
-    found = [np.searchsorted(sums, row) for sums, row in zip(cumulative, points, strict=True)]
-    return np.minimum(np.stack(found), cumulative.shape[1] - 1)
+    indices = [np.searchsorted(sums, row) for sums, row in zip(cumulative, points, strict=True)]
+    return np.minimum(np.stack(indices), cumulative.shape[1] - 1)
 
 
 def _draw_legal(

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from ppl_buffer.findings import warn_of
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Categorical, Schema, Variable
-from ppl_buffer.simulator import Arrays, Simulator
+from ppl_buffer.simulator import (
+    OPTIONAL,
+    REQUIRED,
+    Arrays,
+    Simulator,
+    WithAtoms,
+    WithLogLikelihood,
+    WithPriors,
+    WithProbabilities,
+    WithProposal,
+    WithResampling,
+    WithSymmetries,
+    misspelt_members,
+    public_members,
+)
 
 # Training stops above this share of data sets with values that are not numbers, once this many were drawn.
 MOST_DROPPED = 0.05
@@ -65,16 +80,21 @@ class RejectionCounts:
 def check_simulator(simulator: Simulator) -> None:
     """Refuse an object that lacks a member of the protocol, or has optional ones that do not fit its schema.
 
+    Warns of members that look like misspelt ones.
+
     Raises:
         ValueError: naming the member.
     """
-    schema = getattr(simulator, "schema", None)
+    members = public_members(simulator)
+    schema = simulator.schema if "schema" in members else None
     if not isinstance(schema, Schema):
         raise ValueError(f"simulator.schema: expected a Schema, got {schema!r}")
-    for method in ("prior", "inputs", "simulate"):
-        if not callable(getattr(simulator, method, None)):
+    methods = [name for name in REQUIRED if name != "schema"]
+    methods += [name for name, protocol in OPTIONAL.items() if isinstance(simulator, protocol) and _is_method(name)]
+    for method in methods:
+        if method not in members or not callable(getattr(simulator, method)):
             raise ValueError(f"simulator.{method}: expected a method, but {type(simulator).__name__} has none")
-    stated = optional_member(simulator, "priors")
+    stated = priors_of(simulator)
     for name, prior in stated.items():
         if not isinstance(prior, Prior):
             raise ValueError(f"simulator.priors[{name!r}]: expected a Prior, got {prior!r}")
@@ -85,15 +105,30 @@ def check_simulator(simulator: Simulator) -> None:
                 f"simulator.priors[{name!r}]: expected a prior relative to an earlier parameter that has a prior, "
                 f"one of {earlier}, got {prior.relative_to!r}"
             )
-    for name, value in optional_member(simulator, "atoms").items():
+    for name, value in atoms_of(simulator).items():
         variable = schema.params[name]
         if not bool(np.all(legal(variable, np.asarray(value, dtype=np.float32)))):
             raise ValueError(f"simulator.atoms[{name!r}]: expected {variable.description}, got {value!r}")
+    for finding in misspelt_members(simulator):
+        warn_of(finding, stacklevel=3)
 
 
-def optional_member(simulator: Simulator, member: str) -> Mapping[str, Any]:
-    """An optional member that is a dict keyed by parameters."""
-    values = getattr(simulator, member, None) or {}
+def _is_method(member: str) -> bool:
+    return callable(vars(OPTIONAL[member]).get(member))
+
+
+def atoms_of(simulator: Simulator) -> Mapping[str, float]:
+    """The simulator's point masses, or none."""
+    return _keyed_by_params(simulator, "atoms", simulator.atoms) if isinstance(simulator, WithAtoms) else {}
+
+
+def priors_of(simulator: Simulator) -> Mapping[str, Prior]:
+    """The simulator's priors, or none."""
+    return _keyed_by_params(simulator, "priors", simulator.priors) if isinstance(simulator, WithPriors) else {}
+
+
+def _keyed_by_params(simulator: Simulator, member: str, values: Any) -> Mapping[str, Any]:
+    values = {} if values is None else values
     if not isinstance(values, Mapping) or not set(values) <= set(simulator.schema.params):
         raise ValueError(
             f"simulator.{member}: expected a dict keyed by parameters {list(simulator.schema.params)}, got {values!r}"
@@ -101,82 +136,67 @@ def optional_member(simulator: Simulator, member: str) -> Mapping[str, Any]:
     return values
 
 
-def atoms(simulator: Simulator) -> Mapping[str, float]:
-    """The simulator's values without prior mass, or none."""
-    return optional_member(simulator, "atoms")
-
-
-def priors(simulator: Simulator) -> Mapping[str, Prior]:
-    """The simulator's priors, or none."""
-    return optional_member(simulator, "priors")
-
-
 def has_proposal(simulator: Simulator) -> bool:
-    """Whether told parameters have a distribution of their own."""
-    return callable(getattr(simulator, "proposal", None)) and bool(simulator.schema.params)
+    """Whether the sets that are conditioned on all parameters draw them from a distribution of their own."""
+    return isinstance(simulator, WithProposal) and bool(simulator.schema.params)
 
 
 def check_use_log_likelihood(simulator: Simulator) -> None:
-    """Refuse to learn a density that nobody knows.
+    """Refuse to learn a likelihood that nobody can compute.
 
     Raises:
-        ValueError: if the simulator has no method ``log_density``, or its schema no parameters.
+        ValueError: if the simulator has no method ``log_likelihood``, or its schema no parameters.
     """
-    if not (callable(getattr(simulator, "log_density", None)) and simulator.schema.params):
+    if not (isinstance(simulator, WithLogLikelihood) and simulator.schema.params):
         raise ValueError(
-            f"use_log_likelihood: expected False, or a simulator with parameters and a method log_density, got True with "
-            f"{type(simulator).__name__}"
+            f"use_log_likelihood: expected False, or a simulator with parameters and a method log_likelihood, got "
+            f"True with {type(simulator).__name__}"
         )
 
 
-def log_density(simulator: Simulator, params: Arrays, data: Arrays) -> np.ndarray:
-    """The simulator's log density of each trial, (size, trials), checked, of the numbers that the network will read.
+def known_log_likelihood(simulator: WithLogLikelihood, schema: Schema, params: Arrays, data: Arrays) -> np.ndarray:
+    """The simulator's log likelihood of each trial, (size, trials), checked, of the numbers as the network reads them.
 
     Args:
-        simulator: one that has ``log_density``.
+        simulator: one that has ``log_likelihood``.
+        schema: the simulator's.
         params: dict name -> (size,).
         data: inputs, outcomes and feedback, each (size, trials).
 
     Raises:
         ValueError: if it is not of that shape, or +inf or NaN anywhere.
     """
-    schema = simulator.schema
     shape = next(iter(data[name].shape for name in schema.outcomes))
     # In double precision, but of numbers as rounded as the network reads them: near a bound that moves a density.
     read = [{name: x.astype(np.float32).astype(float) for name, x in values.items()} for values in (params, data)]
-    found: np.ndarray = np.asarray(simulator.log_density(*read), dtype=float)  # type: ignore[attr-defined]
-    wrong = np.isnan(found) | np.isposinf(found)
-    if found.shape != shape or wrong.any():
+    returned = np.asarray(simulator.log_likelihood(*read), dtype=float)
+    wrong = np.isnan(returned) | np.isposinf(returned)
+    if returned.shape != shape or wrong.any():
         raise ValueError(
-            f"simulator.log_density: expected numbers below infinity, of shape {shape}, got shape {found.shape} with "
-            f"{int(wrong.sum())} others"
+            f"simulator.log_likelihood: expected numbers below infinity, of shape {shape}, got shape {returned.shape} "
+            f"with {int(wrong.sum())} others"
         )
-    return found
+    return returned
 
 
 def gives_probabilities(simulator: Simulator) -> bool:
     """Whether the loss of the first outcome can use the simulator's own probabilities."""
     schema = simulator.schema
     first = next(iter(schema.outcomes.values()))
-    return (
-        callable(getattr(simulator, "simulate_with_probabilities", None))
-        and isinstance(first, Categorical)
-        and not schema.lapse_rate
-    )
+    return isinstance(simulator, WithProbabilities) and isinstance(first, Categorical) and not schema.lapse_rate
 
 
 def check_outcome_samples(simulator: Simulator, outcome_samples: int) -> None:
     """Refuse to draw outcomes again where the simulator cannot.
 
     Raises:
-        ValueError: if `outcome_samples` is above 1 and trials depend on each other, but there is no method ``resample_outcomes``.
+        ValueError: if `outcome_samples` is above 1 and trials depend on each other, but there is no method
+            ``resample_outcomes``.
     """
-    if outcome_samples > 1 and not (
-        simulator.schema.independent or callable(getattr(simulator, "resample_outcomes", None))
-    ):
+    if outcome_samples > 1 and not (simulator.schema.independent or isinstance(simulator, WithResampling)):
         raise ValueError(
-            f"outcome_samples: expected 1, or a simulator with a method resample_outcomes, since trials of {type(simulator).__name__} "
-            f"depend on each other, got {outcome_samples}"
+            f"outcome_samples: expected 1, or a simulator with a method resample_outcomes, since trials of "
+            f"{type(simulator).__name__} depend on each other, got {outcome_samples}"
         )
 
 
@@ -195,13 +215,14 @@ def resample(simulator: Simulator, rng: np.random.Generator, params: Arrays, dat
     schema = simulator.schema
     size, trials = next(iter(data[name].shape for name in schema.outcomes))
     shape = (size, trials, count)
-    method = getattr(simulator, "resample_outcomes", None)
-    if callable(method):
-        returned = _checked("resample_outcomes", method(rng, _copy(params), _copy(data), count), schema.outcomes, shape)
+    if isinstance(simulator, WithResampling):
+        again = simulator.resample_outcomes(rng, _copy(params), _copy(data), count)
+        returned = _checked("resample_outcomes", again, schema.outcomes, shape)
     else:
         inputs = {name: np.repeat(data[name], count, axis=1) for name in schema.inputs}
         wide = (size, trials * count)
-        again = _checked("simulate", _call(simulator, "simulate", rng, params, inputs, wide), _drawn(schema), wide)
+        simulated = _call(schema, simulator.simulate, rng, params, inputs, wide)
+        again = _checked("simulate", simulated, _simulated_variables(schema), wide)
         returned = {name: again[name].reshape(shape) for name in schema.outcomes}
     good = np.ones(shape, dtype=bool)
     for name, variable in schema.outcomes.items():
@@ -210,17 +231,16 @@ def resample(simulator: Simulator, rng: np.random.Generator, params: Arrays, dat
 
 
 def augment_data(simulator: Simulator, rng: np.random.Generator, data: Arrays) -> Arrays:
-    """Data sets as likely as these, by the simulator's symmetries, checked; the same ones where it tells none.
+    """Data sets as likely as these, by the simulator's symmetries, checked; the same ones where it has none.
 
     Raises:
         ValueError: if what the simulator returns does not fit, or is not legal.
     """
-    method = getattr(simulator, "augment", None)
-    if not callable(method):
+    if not isinstance(simulator, WithSymmetries):
         return data
     schema = simulator.schema
-    variables = {**schema.inputs, **_drawn(schema)}
-    returned = _checked("augment", method(rng, _copy(data)), variables, next(iter(data.values())).shape)
+    variables = {**schema.inputs, **_simulated_variables(schema)}
+    returned = _checked("augment", simulator.augment(rng, _copy(data)), variables, next(iter(data.values())).shape)
     for name, variable in variables.items():
         if not legal(variable, returned[name].astype(np.float32)).all():
             raise ValueError(f"simulator.augment: expected {name!r} to be {variable.description} everywhere")
@@ -234,20 +254,25 @@ def draw_trials(
     schema = simulator.schema
     shape = (len(next(iter({**params, **inputs}.values()))), 1)
     wide = {name: x[:, None] for name, x in inputs.items()}
-    returned = _checked("simulate", _call(simulator, "simulate", rng, params, wide, shape), _drawn(schema), shape)
+    simulated = _call(schema, simulator.simulate, rng, params, wide, shape)
+    returned = _checked("simulate", simulated, _simulated_variables(schema), shape)
     good, counts = find_legal(schema, params, {**wide, **returned})
     return {name: returned[name][:, 0] for name in schema.outcomes}, good, counts
 
 
 def _call(
-    simulator: Simulator, method: str, rng: np.random.Generator, params: Arrays, inputs: Arrays, shape: tuple[int, int]
+    schema: Schema,
+    method: Callable[..., Any],
+    rng: np.random.Generator,
+    params: Arrays,
+    inputs: Arrays,
+    shape: tuple[int, int],
 ) -> Any:
-    """Call a method that simulates; where nothing else tells it the shape (size, trials), by keywords."""
-    schema = simulator.schema
+    """Call a method that simulates; where no array has the shape (size, trials), keywords do."""
     keywords: dict[str, int] = {} if schema.inputs else {"trials": shape[1]}
     if not schema.inputs and not schema.params:
         keywords["size"] = shape[0]
-    return getattr(simulator, method)(rng, _copy(params), _copy(inputs), **keywords)
+    return method(rng, _copy(params), _copy(inputs), **keywords)
 
 
 def _copy(arrays: Arrays) -> Arrays:
@@ -255,15 +280,20 @@ def _copy(arrays: Arrays) -> Arrays:
     return {name: x.copy() for name, x in arrays.items()}
 
 
-def _drawn(schema: Schema) -> Mapping[str, Variable]:
+def _simulated_variables(schema: Schema) -> Mapping[str, Variable]:
     """The variables that a simulation returns."""
     return {**schema.outcomes, **schema.feedback}
 
 
-def draw_params(simulator: Simulator, rng: np.random.Generator, size: int, method: str = "prior") -> Arrays:
-    """Checked draws of the parameters, dict name -> (size,), by the simulator's ``prior`` or its ``proposal``."""
-    returned = getattr(simulator, method)(rng, size)
-    return _checked(method, returned, simulator.schema.params, (size,))
+def draw_params(simulator: Simulator, rng: np.random.Generator, size: int) -> Arrays:
+    """Checked draws of the parameters by the simulator's ``prior``: dict name -> (size,)."""
+    return _checked("prior", simulator.prior(rng, size), simulator.schema.params, (size,))
+
+
+def draw_proposal(simulator: Simulator, rng: np.random.Generator, size: int) -> Arrays:
+    """Checked draws of the parameters by the simulator's ``proposal``: dict name -> (size,)."""
+    assert isinstance(simulator, WithProposal)
+    return _checked("proposal", simulator.proposal(rng, size), simulator.schema.params, (size,))
 
 
 def draw_inputs(simulator: Simulator, rng: np.random.Generator, size: int, trials: int) -> Arrays:
@@ -282,17 +312,19 @@ def draw_data(
     shape = (size, trials)
     inputs = draw_inputs(simulator, rng, size, trials)
     if not (probabilities and gives_probabilities(simulator)):
-        drawn = _call(simulator, "simulate", rng, params, inputs, shape)
-        return {**inputs, **_checked("simulate", drawn, _drawn(schema), shape)}, None
+        drawn = _call(schema, simulator.simulate, rng, params, inputs, shape)
+        return {**inputs, **_checked("simulate", drawn, _simulated_variables(schema), shape)}, None
+    assert isinstance(simulator, WithProbabilities)
     method = "simulate_with_probabilities"
-    pair = _call(simulator, method, rng, params, inputs, shape)
+    pair = _call(schema, simulator.simulate_with_probabilities, rng, params, inputs, shape)
     if not isinstance(pair, tuple) or len(pair) != 2 or not isinstance(pair[1], Mapping):
         raise ValueError(f"simulator.{method}: expected (data, probabilities), got {type(pair).__name__}")
-    data = {**inputs, **_checked(method, pair[0], _drawn(schema), shape)}
+    data = {**inputs, **_checked(method, pair[0], _simulated_variables(schema), shape)}
     name, variable = next(iter(schema.outcomes.items()))
     if name not in pair[1]:
         raise ValueError(f"simulator.{method}: expected probabilities of {name!r}, got those of {sorted(pair[1])}")
-    chances = _numbers(method, name, pair[1][name], (*shape, variable.n))  # type: ignore[union-attr]
+    assert isinstance(variable, Categorical)
+    chances = _numbers(method, name, pair[1][name], (*shape, variable.n))
     known = np.isfinite(chances).all(-1)
     if not (np.abs(chances.sum(-1) - 1)[known] < 1e-3).all() or (chances[known] < 0).any():
         raise ValueError(f"simulator.{method}: expected probabilities of {name!r} that sum to 1")

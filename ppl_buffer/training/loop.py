@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 from ppl_buffer.network import checkpoint
 from ppl_buffer.network.config import Config
 from ppl_buffer.network.torch.weights import TorchNetwork
-from ppl_buffer.simulator import Simulator, name_of
+from ppl_buffer.simulator import Simulator, WithInProcess, name_of
 from ppl_buffer.training.batches import HELD_OUT, Batch, BatchOptions, Tree, map_arrays
 from ppl_buffer.training.distillation import DistillationSets
 from ppl_buffer.training.draws import RejectionCounts, check_outcome_samples, check_simulator, check_use_log_likelihood
@@ -104,7 +104,7 @@ def train(
         outcome_samples: how often the outcomes of a target are drawn, each time given the same parameters and past: most of
             the gradient's noise is theirs, and a redraw costs the heads alone. For simulators whose trials are
             independent given the parameters, or that have a method ``resample_outcomes``.
-        use_log_likelihood: where all parameters are told, learn the simulator's own ``log_density`` in place of draws. For
+        use_log_likelihood: where all parameters are told, learn the simulator's own ``log_likelihood`` in place of draws. For
             the last steps of a likelihood, with `start` and a low learning rate; early in a training it may cost more
             than it gives (`docs/design.md`).
         start: a trained network, or what `load` takes, to start from instead of random weights: fine-tuning, or the
@@ -186,7 +186,7 @@ def train(
         optimizer=optimizer,
         held_out=int(held_out),
         evaluate_every=int(evaluate_every),
-        workers=0 if getattr(simulator, "in_process", False) else int(workers),
+        workers=0 if isinstance(simulator, WithInProcess) and simulator.in_process else int(workers),
         progress=progress,
         minutes=minutes,
         likelihood_weight=None if likelihood_weight is None else float(likelihood_weight),
@@ -232,7 +232,7 @@ def _lessons_for(distillation: Any, simulator: Simulator) -> DistillationSets:
     distillation = distillation if isinstance(distillation, DistillationSets) else DistillationSets(distillation)
     taught, name = distillation.description["network"], name_of(simulator)
     if taught != name:
-        raise ValueError(f"lessons: expected those of a network of {name!r}, got those of one of {taught!r}")
+        raise ValueError(f"distillation: expected sets of a network of {name!r}, got sets of one of {taught!r}")
     return distillation
 
 

@@ -13,24 +13,24 @@ from ppl_buffer.network.torch.network import Cache, encode, encode_params, exten
 from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.training.batches import Tree
 
-# Ten nats in the sum of 400 trials. From here on an error costs its size, not its square: else one lesson in forty, of
-# an observer whom no network can follow, has most of the loss.
+# Ten nats in the sum of 400 trials. From here on an error costs its size, not its square: else one distillation set in
+# forty, of an observer whom no network can follow, has most of the loss.
 _LARGE_ERROR = 0.5
 
 
 class Loss(torch.nn.Module):
-    """Mean negative log density of a trial, in nats, over a batch's told-sets, data sets, targets and their redraws.
+    """Mean negative log density of a trial, in nats, over a batch's condition masks, data sets, targets and samples.
 
-    Where the batch knows the model's own log density of the targets (lessons; and where all is told, of simulators that
-    give it), these are not counted in the mean. Instead, Huber's loss of the network's log densities is added: of each
-    trial, and of the first n trials, divided by the root of n. Near the truth half the squared error of a draw's log
-    density is, on average, the Kullback-Leibler divergence; but it has no noise, it counts for data that the model does
-    not draw, and errors of one sign that add up over trials cost more.
+    Where the batch knows the model's own log density of the targets (distillation sets; and where all parameters are
+    conditioned on, of simulators that compute it), these are not counted in the mean. Instead, Huber's loss of the
+    network's log densities is added: of each trial, and of the first n trials, divided by the root of n. Near the truth
+    half the squared error of a draw's log density is, on average, the Kullback-Leibler divergence; but it has no noise,
+    it counts for data that the model does not draw, and errors of one sign that add up over trials cost more.
 
     Args:
         net: the network.
-        likelihood_weight: weight of the told-set that tells all parameters, the first; the others share the rest. None = all
-            count the same.
+        likelihood_weight: weight of the first condition mask, which holds all parameters; the others share the rest.
+            None = all count the same.
     """
 
     def __init__(self, net: TorchNetwork, likelihood_weight: float | None = None) -> None:
@@ -38,7 +38,7 @@ class Loss(torch.nn.Module):
         self.net, self.likelihood_weight = net, likelihood_weight
 
     def forward(self, batch: Tree) -> Tensor:
-        """The loss of a batch of the curriculum, as tensors."""
+        """The loss of a batch of `make_batch` or `make_distillation_batch`, as tensors."""
         net, targets = self.net, batch["targets"]
         cache = Cache()
         if "context" in batch:
@@ -68,22 +68,22 @@ class Loss(torch.nn.Module):
                 name: torch.cat([x[None], batch["resampled"][name].movedim(-1, 0)]) for name, x in outcomes.items()
             }
         probabilities = batch.get("probabilities")
-        if "log_density" in batch:
+        if "log_predictive" in batch:
             log_prob = _log_prob(net, representation, outcomes, probabilities)
-            return _error(log_prob[0] - batch["log_density"]) - log_prob[1:].mean()
+            return _error(log_prob[0] - batch["log_predictive"]) - log_prob[1:].mean()
         known = "conditioned_log_likelihood" in batch
-        drawn = representation[:, 1:] if known else representation
-        log_prob = _log_prob(net, drawn, outcomes, probabilities)
-        by_set = -log_prob.movedim(-2, -1).flatten(0, -2).mean(0)
+        from_draws = representation[:, 1:] if known else representation
+        log_prob = _log_prob(net, from_draws, outcomes, probabilities)
+        by_mask = -log_prob.movedim(-2, -1).flatten(0, -2).mean(0)
         if known:
             truth = batch["conditioned_log_likelihood"]
-            own = _log_prob(net, representation[:, :1], targets["outcomes"], None)
+            log_likelihood = _log_prob(net, representation[:, :1], targets["outcomes"], None)
             # Rounded to single precision, an outcome may lie on its bound, where nothing is to be learnt.
-            error = torch.where(truth.isfinite(), own - truth.clamp(min=torch.finfo(truth.dtype).min), 0.0)
-            by_set = torch.cat([_error(error)[None], by_set])
-        if self.likelihood_weight is None or len(by_set) == 1:
-            return by_set.mean()
-        return self.likelihood_weight * by_set[0] + (1 - self.likelihood_weight) * by_set[1:].mean()
+            error = torch.where(truth.isfinite(), log_likelihood - truth.clamp(min=torch.finfo(truth.dtype).min), 0.0)
+            by_mask = torch.cat([_error(error)[None], by_mask])
+        if self.likelihood_weight is None or len(by_mask) == 1:
+            return by_mask.mean()
+        return self.likelihood_weight * by_mask[0] + (1 - self.likelihood_weight) * by_mask[1:].mean()
 
 
 def _error(error: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ def _error(error: Tensor) -> Tensor:
 
 
 def _all_valid(group: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
-    """(B, 1, T) True: the curriculum makes no padding."""
+    """(B, 1, T) True: batches have no padding."""
     return torch.ones_like(next(iter(group["outcomes"].values())), dtype=torch.bool)
 
 

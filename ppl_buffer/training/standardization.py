@@ -8,23 +8,24 @@ from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Categorical, Continuous, Positive
 from ppl_buffer.simulator import Simulator
 from ppl_buffer.training import draws
-from ppl_buffer.training.batches import PILOT, BatchOptions, draw
+from ppl_buffer.training.batches import STANDARDIZATION, BatchOptions, draw
 from ppl_buffer.training.draws import RejectionCounts
 
+# Data sets behind the scales, and parameters behind a box whose prior is not stated.
 _DATA_SETS, _PARAMS = 256, 20_000
 
 
-def standardize(simulator: Simulator, settings: BatchOptions) -> tuple[dict[str, tuple[float, float]], RejectionCounts]:
-    """Mean and standard deviation of each continuous variable on its unconstrained scale, from a pilot simulation.
+def standardize(simulator: Simulator, options: BatchOptions) -> tuple[dict[str, tuple[float, float]], RejectionCounts]:
+    """Mean and standard deviation of each continuous variable on its unconstrained scale, from simulated data sets.
 
     Raises:
         ValueError: if the simulator returns what it should not, or no legal data set at all.
     """
     schema = simulator.schema
-    drawn, counts = draw(simulator, 0, 0, PILOT, _DATA_SETS, settings.typical_trials)
+    drawn, counts = draw(simulator, 0, 0, STANDARDIZATION, _DATA_SETS, options.typical_trials)
     counts.check()
     if drawn is None:
-        raise counts.exhausted("the pilot simulation")
+        raise counts.exhausted("the standardization")
     params, data, _ = drawn
     variables = {**schema.params, **schema.inputs, **schema.outcomes, **schema.feedback}
     out = {}
@@ -47,7 +48,7 @@ def _moments(variable: Continuous, values: np.ndarray) -> tuple[float, float]:
 
 def trained_box(simulator: Simulator) -> tuple[dict[str, tuple[float, float]], dict[str, Prior | None]]:
     """The range of each parameter that training covers, and its prior where the simulator states it."""
-    stated = draws.priors(simulator)
+    stated = draws.priors_of(simulator)
     names = list(simulator.schema.params)
     box: dict[str, tuple[float, float]] = {}
     for name in names:
@@ -61,6 +62,6 @@ def trained_box(simulator: Simulator) -> tuple[dict[str, tuple[float, float]], d
         for name in names:
             values = drawn[name][draws.legal(simulator.schema.params[name], drawn[name].astype(np.float32))]
             box.setdefault(name, (float(values.min()), float(values.max())))
-    for name, value in draws.atoms(simulator).items():
+    for name, value in draws.atoms_of(simulator).items():
         box[name] = (min(box[name][0], value), max(box[name][1], value))
     return {name: box[name] for name in names}, {name: stated.get(name) for name in names}

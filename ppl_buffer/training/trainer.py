@@ -28,14 +28,14 @@ from ppl_buffer.network.record import TrainingRecord
 from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.simulator import Simulator
 from ppl_buffer.training import draws
-from ppl_buffer.training.batches import CHOICE, HELD_OUT, TRAINING, Batch, BatchOptions, Tree, generator, make_batch
+from ppl_buffer.training.batches import HELD_OUT, SOURCE, TRAINING, Batch, BatchOptions, Tree, generator, make_batch
 from ppl_buffer.training.distillation import DistillationSets, make_distillation_batch
 from ppl_buffer.training.draws import RejectionCounts
 from ppl_buffer.training.loss import Loss
 from ppl_buffer.training.standardization import standardize, trained_box
 
 STATE, BEST, LOG, CURVE = "state.safetensors", "best.safetensors", "log.csv", "loss.png"
-_KEY = "ppl_buffer_run"
+_KEY, _FORMAT = "ppl_buffer_run", 1
 # Share of the peak learning rate at which the cosine ends.
 _LAST_RATE = 0.02
 _LARGEST_NORM = 1.0
@@ -79,7 +79,7 @@ class TrainingPlan:
     def batch(self, step: int, stream: int = TRAINING) -> Batch:
         """The batch of a step: of simulated data sets, or of lessons. The held-out ones are the same for all seeds."""
         seed = 0 if stream == HELD_OUT else self.seed
-        if self.distillation is not None and generator(seed, stream, step, CHOICE).random() < self.distillation_share:
+        if self.distillation is not None and generator(seed, stream, step, SOURCE).random() < self.distillation_share:
             return make_distillation_batch(self.simulator, self.distillation, self.settings, seed, step, stream)
         return make_batch(self.simulator, self.settings, seed, step, stream)
 
@@ -92,7 +92,7 @@ class TrainingPlan:
         described = {
             "simulator": self.name,
             "schema": self.simulator.schema.to_dict(),
-            "atoms": dict(draws.atoms(self.simulator)),
+            "atoms": dict(draws.atoms_of(self.simulator)),
             "config": self.config.to_dict(),
             **asdict(self.settings),
             **{name: getattr(self, name) for name in plain},
@@ -128,7 +128,7 @@ class Trainer:
     def __init__(self, plan: TrainingPlan, device: torch.device) -> None:
         self.plan = plan
         path = plan.out / STATE
-        description, arrays = files.read_arrays(path, _KEY) if path.exists() else ({}, {})
+        description, arrays = files.read_arrays(path, _KEY, _FORMAT) if path.exists() else ({}, {})
         if description:
             _refuse_other(plan, description["settings"])
         standardization, counts = standardize(plan.simulator, plan.settings)
@@ -244,7 +244,7 @@ class Trainer:
                 arrays[f"optimizer/{key}/{name}"] = files.to_numpy(value)
         at = {**asdict(self.at), "best": self.at.best if math.isfinite(self.at.best) else None}
         description = {
-            "format": files.FORMAT,
+            "format": _FORMAT,
             "settings": self.plan.fingerprint(),
             "standardization": {name: list(pair) for name, pair in self.net.standardization.items()},
             "averaged": int(self.averaged.n_averaged),

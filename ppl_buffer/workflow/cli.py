@@ -451,7 +451,7 @@ def train(
     ] = None,
     use_log_likelihood: Annotated[
         bool,
-        typer.Option("--use-log-likelihood", help="Learn the simulator's own log_density where all is told; last."),
+        typer.Option("--use-log-likelihood", help="Learn the simulator's own log_likelihood where all is told; last."),
     ] = False,
     start: Annotated[
         str | None,

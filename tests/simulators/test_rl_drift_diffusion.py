@@ -160,7 +160,7 @@ def test_the_simulators_own_density_is_the_exact_one(small):
     rt = rt.copy()
     rt[3, 5] = 0.9 * params["non_decision_time"][3]
     data = {"pair": pair, "choice": choice, "rt": rt, "reward": reward}
-    found = RLDriftDiffusion(2, [0.9, 0.35]).log_density(params, data)
+    found = RLDriftDiffusion(2, [0.9, 0.35]).log_likelihood(params, data)
     np.testing.assert_allclose(
         found, rl_drift_diffusion.exact_conditionals(params, pair, choice, rt, reward), rtol=1e-10
     )

@@ -1,4 +1,4 @@
-"""Lessons against conjugate posteriors, quadrature over the parameter, and the batches that they make."""
+"""Distillation sets against conjugate posteriors, quadrature over the parameter, and the batches that they make."""
 
 import json
 
@@ -74,7 +74,7 @@ def distillation_set(rng, trials):
 
 
 class Taught(DistillationSets):
-    """Lessons that no file holds; the first two are for training."""
+    """Sets that no file holds; the first two are for training."""
 
     def __init__(self, trials):
         self.description = {"trials": trials, "network": "Shift"}
@@ -126,7 +126,7 @@ def test_targets_are_the_buffer_and_the_model_predicts_them_from_what_they_see(s
         for kind in ("inputs", "outcomes"):
             assert batch["targets"][kind] is batch["buffer"][kind]
         exact = scipy.stats.norm.logpdf(y[:, context[0] :], centre, scale)
-        np.testing.assert_allclose(batch["log_density"][:, 0], exact, atol=1e-3)
+        np.testing.assert_allclose(batch["log_predictive"][:, 0], exact, atol=1e-3)
         again = batch["resampled"]["y"][:, 0]
         assert again.shape == (*centre.shape, 5) and all(len(set(row)) == 5 for row in again.reshape(-1, 5))
         scores.append((again - centre[..., None]) / scale[:, None])
@@ -135,7 +135,7 @@ def test_targets_are_the_buffer_and_the_model_predicts_them_from_what_they_see(s
     assert abs(np.concatenate([x.ravel() for x in scores]).std() - 1) < 0.03
 
 
-def test_lesson_batches_depend_on_seed_and_step_and_hold_out_some_lessons():
+def test_distillation_batches_depend_on_seed_and_step_and_hold_out_some_sets():
     settings = BatchOptions(batch_size=11, trials=(2, 7), context=(0, 5))
     distillation = Taught(13)
     first, again, other = (
@@ -144,14 +144,14 @@ def test_lesson_batches_depend_on_seed_and_step_and_hold_out_some_lessons():
     )
     np.testing.assert_array_equal(first, again)
     assert first.shape != other.shape or (first != other).any()
-    for stream, members in ((TRAINING, (0, 1)), (HELD_OUT, (2,))):
-        allowed = np.concatenate([distillation[index].data["y"] for index in members]).astype(np.float32)
+    for stream, indices in ((TRAINING, (0, 1)), (HELD_OUT, (2,))):
+        allowed = np.concatenate([distillation[index].data["y"] for index in indices]).astype(np.float32)
         for step in range(7):
             batch = make_distillation_batch(Shift(), distillation, settings, 0, step, stream).data
             assert np.isin(batch["buffer"]["outcomes"]["y"], allowed).all()
 
 
-def test_a_symmetry_of_the_model_makes_other_lessons_of_each():
+def test_a_symmetry_of_the_model_makes_other_sets_of_each():
     settings, distillation = BatchOptions(batch_size=11, trials=(7, 7), context=(0, 0)), Taught(13)
     known, moved = (
         make_distillation_batch(simulator, distillation, settings, 0, 0, TRAINING).data["buffer"]
@@ -222,7 +222,7 @@ def test_prepared_posteriors_are_those_of_the_networks_likelihood(backend, tmp_p
 
 
 @pytest.mark.parametrize("context", [0, 4])
-def test_the_loss_of_lessons_is_that_of_the_redraws_and_the_error_of_joint_densities(context):
+def test_the_distillation_loss_is_that_of_the_outcome_samples_and_the_error_of_joint_densities(context):
     torch = pytest.importorskip("torch")
     from ppl_buffer.training.batches import map_arrays
     from ppl_buffer.training.loss import Loss
@@ -238,7 +238,7 @@ def test_the_loss_of_lessons_is_that_of_the_redraws_and_the_error_of_joint_densi
         predictive = Predictive(net, {"x": x[:, : y.shape[1]]}, context=known)
         return np.asarray(predictive.conditionals(torch.as_tensor(y)), float)
 
-    error = log_density(y) - batch["log_density"][:, 0]
+    error = log_density(y) - batch["log_predictive"][:, 0]
     joint = [error[:, :n].sum(1) / np.sqrt(n) for n in range(1, 8)]
     # Twice Huber's loss is the square below 0.5, and a line from there.
     assert 0 < (abs(error) < 0.5).mean() < 1
@@ -251,7 +251,7 @@ def test_the_loss_of_lessons_is_that_of_the_redraws_and_the_error_of_joint_densi
     assert float(Loss(net)(map_arrays(torch.as_tensor, batch))) == pytest.approx(expected, rel=1e-4)
 
 
-def test_preparing_goes_on_after_a_stop_and_refuses_other_lessons(tmp_path):
+def test_preparing_goes_on_after_a_stop_and_refuses_other_sets(tmp_path):
     pytest.importorskip("torch")
     net = network(CASE, "torch", RECORD)
     arguments = {"sets": 7, "trials": 3, **QUIET}
@@ -271,7 +271,7 @@ def test_preparing_goes_on_after_a_stop_and_refuses_other_lessons(tmp_path):
     assert len(list((tmp_path / "parts").glob("*.safetensors"))) == 4
     again = pb.prepare_distillation(net, Elsewhere(), out=tmp_path / "parts", **arguments)
     assert [path.read_bytes() for path in again.paths] == [path.read_bytes() for path in whole.paths]
-    with pytest.raises(ValueError, match="out: expected an empty folder or one of the same lessons"):
+    with pytest.raises(ValueError, match="out: expected an empty folder or one of the same sets"):
         pb.prepare_distillation(net, Elsewhere(), out=tmp_path / "parts", **{**arguments, "trials": 5})
 
 
@@ -289,14 +289,14 @@ def test_preparing_refuses_what_cannot_be_taught(tmp_path):
     for name, value in (("sets", 1), ("trials", 0), ("seed", -1)):
         with pytest.raises(ValueError, match=f"{name}: expected an integer of at least"):
             pb.prepare_distillation(net, Elsewhere(), **{**arguments, name: value})
-    with pytest.raises(ValueError, match="lessons: expected a folder that prepare_distillation wrote"):
+    with pytest.raises(ValueError, match="distillation: expected a folder that prepare_distillation wrote"):
         DistillationSets(tmp_path / "nothing")
     (tmp_path / "lessons.json").write_text(json.dumps({"trials": 3}))
-    with pytest.raises(ValueError, match="lessons: expected at least two"):
+    with pytest.raises(ValueError, match="distillation: expected at least two"):
         DistillationSets(tmp_path)
 
 
-def test_training_uses_lessons_for_their_share_and_goes_on(tmp_path):
+def test_training_uses_distillation_sets_for_their_share_and_goes_on(tmp_path):
     pytest.importorskip("torch")
     net = network(CASE, "torch", RECORD)
     folder = tmp_path / "distillation"
@@ -319,11 +319,13 @@ def test_training_uses_lessons_for_their_share_and_goes_on(tmp_path):
     with pytest.raises(ValueError, match=r"distillation_share: expected a number in \(0, 1\), got 1.0"):
         pb.train(Shift(), CASE.config, out=tmp_path / "bad", **{**arguments, "distillation_share": 1.0})
     other = pb.simulators.MultisensoryCausalInference()
-    with pytest.raises(ValueError, match=r"lessons: expected those of a network of 'Multi.*', got those of .* 'Shift'"):
+    with pytest.raises(
+        ValueError, match=r"distillation: expected sets of a network of 'Multi.*', got sets of .* 'Shift'"
+    ):
         pb.train(other, CASE.config, out=tmp_path / "bad", **arguments)
 
 
-def test_simulated_batches_are_those_of_a_run_without_lessons(tmp_path):
+def test_simulated_batches_are_those_of_a_run_without_distillation(tmp_path):
     pytest.importorskip("torch")
     from ppl_buffer.training.trainer import TrainingPlan
 

@@ -84,7 +84,7 @@ class ChoiceTime:
 class Known(Shift):
     """Shift, which says how likely its outcomes are."""
 
-    def log_density(self, params, data):
+    def log_likelihood(self, params, data):
         return -0.5 * (data["y"] - params["mu"][:, None]) ** 2 - 0.5 * math.log(2 * math.pi)
 
 
@@ -121,7 +121,7 @@ SMALL = {"batch_size": 5, "trials": (3, 7), "held_out": 11, "evaluate_every": 3,
 
 
 def arrays_of(path, key="ppl_buffer"):
-    return read_arrays(path, key)[1]
+    return read_arrays(path, key, 1, 2)[1]
 
 
 def same_arrays(first, second):
@@ -133,7 +133,7 @@ def same_arrays(first, second):
 def same_run(first, second):
     """Two run folders hold the same run, to the last bit."""
     same_arrays(arrays_of(first / "best.safetensors"), arrays_of(second / "best.safetensors"))
-    states = [read_arrays(folder / "state.safetensors", "ppl_buffer_run") for folder in (first, second)]
+    states = [read_arrays(folder / "state.safetensors", "ppl_buffer_run", 1) for folder in (first, second)]
     same_arrays(states[0][1], states[1][1])
     assert states[0][0] == states[1][0]
     assert (first / "log.csv").read_text() == (second / "log.csv").read_text()
@@ -310,7 +310,7 @@ def test_redraws_need_independent_trials_or_a_method(tmp_path):
     ):
         train(ChoiceTime(), TINY, steps=2, out=tmp_path, outcome_samples=2, **SMALL)
     wrong = type("Wrong", (pb.simulators.RLDriftDiffusion,), {"resample_outcomes": lambda self, *_: {"choice": 1}})
-    with pytest.raises(ValueError, match=r"simulator.redraw: expected \['choice', 'rt'\], got \['choice'\]"):
+    with pytest.raises(ValueError, match=r"simulator.resample_outcomes: expected \['choice', 'rt'\], got \['choice'\]"):
         train(wrong(), TINY, steps=2, out=tmp_path, outcome_samples=2, **SMALL)
 
 
@@ -393,12 +393,17 @@ def test_batches_hold_the_density_that_the_simulator_knows():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda x: x[:, 1:], r"simulator.log_density: expected numbers below infinity, of shape \(\d, \d\), got shape"),
-        (lambda x: np.where(x < -2, np.nan, x), r"simulator.log_density: expected .* with \d+ others"),
+        (
+            lambda x: x[:, 1:],
+            r"simulator.log_likelihood: expected numbers below infinity, of shape \(\d, \d\), got shape",
+        ),
+        (lambda x: np.where(x < -2, np.nan, x), r"simulator.log_likelihood: expected .* with \d+ others"),
     ],
 )
 def test_a_density_that_does_not_fit_is_refused(change, message):
-    broken = type("Broken", (Known,), {"log_density": lambda self, *given: change(Known.log_density(self, *given))})
+    broken = type(
+        "Broken", (Known,), {"log_likelihood": lambda self, *given: change(Known.log_likelihood(self, *given))}
+    )
     with pytest.raises(ValueError, match=message):
         for step in range(9):
             make_batch(
@@ -873,7 +878,7 @@ def test_standardization_is_that_of_the_variables(tmp_path):
 def test_an_outcome_above_a_parameter_has_a_scale_for_the_difference(tmp_path):
     net = train(ChoiceTime(), TINY, steps=1, out=tmp_path, **SMALL)
     settings = BatchOptions(SMALL["batch_size"], SMALL["trials"])
-    params, trials, _ = batches.draw(ChoiceTime(), 0, 0, batches.PILOT, 256, settings.typical_trials)[0]
+    params, trials, _ = batches.draw(ChoiceTime(), 0, 0, batches.STANDARDIZATION, 256, settings.typical_trials)[0]
     for name, expected in (("rt", trials["rt"]), ("rt - b", trials["rt"] - params["b"][:, None])):
         known = (np.log(expected).mean(), np.log(expected).std())
         assert net.standardization[name] == pytest.approx(known, rel=1e-5)
@@ -934,7 +939,7 @@ def test_interrupted_run_ends_where_the_other_does(how, optimizer, tmp_path):
         with pytest.raises(KeyboardInterrupt, match="the same call goes on"):
             train(Interrupted(after, how), TINY, steps=11, out=tmp_path / "parts", **settings)
         pb.load(tmp_path / "parts" / "best.safetensors", backend="torch")
-    step = read_arrays(tmp_path / "parts" / "state.safetensors", "ppl_buffer_run")[0]["progress"]["step"]
+    step = read_arrays(tmp_path / "parts" / "state.safetensors", "ppl_buffer_run", 1)[0]["progress"]["step"]
     assert step == (6 if how is raise_interrupt else 8)
     assert signal.getsignal(signal.SIGINT) is before
     train(Threshold(), TINY, steps=11, out=tmp_path / "parts", **settings)
@@ -1068,7 +1073,7 @@ def test_killed_run_leaves_files_that_load_and_go_on(tmp_path):
         process.kill()
         process.wait()
         pb.load(folder / "best.safetensors", backend="torch")
-        json.dumps(read_arrays(folder / "state.safetensors", "ppl_buffer_run")[0])
+        json.dumps(read_arrays(folder / "state.safetensors", "ppl_buffer_run", 1)[0])
     subprocess.run([sys.executable, "-c", script, str(folder)], check=True)
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "whole")], check=True)
     same_run(folder, tmp_path / "whole")

@@ -1,0 +1,144 @@
+"""What a simulator can do is what its members say, and members that nothing reads are said to be so."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+import ppl_buffer as pb
+from ppl_buffer.findings import FindingWarning
+from ppl_buffer.simulator import (
+    FORMER_NAMES,
+    OPTIONAL,
+    Simulator,
+    WithAtoms,
+    WithEnvironment,
+    WithLogLikelihood,
+    WithName,
+    WithPriors,
+    WithProbabilities,
+    WithProposal,
+    WithResampling,
+    WithSymmetries,
+    edit_distance,
+    misspelt_members,
+    name_of,
+)
+from ppl_buffer.training.draws import check_simulator
+
+SHIPPED = [
+    pb.simulators.NoisyQ(),
+    pb.simulators.DriftDiffusion(),
+    pb.simulators.CollapsingDriftDiffusion(),
+    pb.simulators.RLDriftDiffusion(),
+    pb.simulators.GaussianProcess(),
+    pb.simulators.MultisensoryCausalInference(),
+    pb.simulators.MultisensoryDepartures(),
+]
+
+
+class Shift:
+    schema = pb.Schema(params={"mu": pb.Real()}, outcomes={"y": pb.Real()}, independent=True)
+
+    def prior(self, rng, size):
+        return {"mu": rng.normal(size=size)}
+
+    def inputs(self, rng, size, trials):
+        return {}
+
+    def simulate(self, rng, params, inputs, trials):
+        return {"y": params["mu"][:, None] + rng.normal(size=(len(params["mu"]), trials))}
+
+
+def with_members(**members):
+    return type("Mine", (Shift,), members)()
+
+
+@pytest.mark.parametrize("simulator", SHIPPED, ids=name_of)
+def test_shipped_simulators_keep_the_protocol_and_have_no_stray_members(simulator):
+    assert isinstance(simulator, Simulator) and isinstance(simulator, WithPriors)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_simulator(simulator)
+
+
+def test_abilities_are_those_of_the_members():
+    learner, diffusion = pb.simulators.RLDriftDiffusion(), pb.simulators.DriftDiffusion()
+    for ability in (WithProposal, WithResampling, WithLogLikelihood, WithProbabilities, WithEnvironment):
+        assert isinstance(learner, ability)
+    assert isinstance(diffusion, WithAtoms) and isinstance(diffusion, WithProbabilities)
+    for ability in (WithProposal, WithResampling, WithLogLikelihood, WithEnvironment, WithSymmetries, WithName):
+        assert not isinstance(diffusion, ability)
+    assert isinstance(pb.simulators.MultisensoryCausalInference(), WithSymmetries)
+    # A method that a subclass takes away.
+    assert not isinstance(with_members(proposal=None), WithProposal)
+
+
+def test_each_optional_protocol_has_one_member_and_says_what_it_is_for():
+    for member, protocol in OPTIONAL.items():
+        assert protocol.__doc__ and len(protocol.__doc__) > 60
+        assert member in {**vars(protocol), **protocol.__annotations__}
+    assert set(FORMER_NAMES.values()) <= set(OPTIONAL)
+
+
+@pytest.mark.parametrize(
+    ("member", "right"),
+    [
+        ("told_priors", "proposal"),
+        ("told_prior", "proposal"),
+        ("special_value", "atoms"),
+        ("special_values", "atoms"),
+        ("redraw", "resample_outcomes"),
+        ("redraws", "resample_outcomes"),
+        ("log_density", "log_likelihood"),
+        ("log_likelihoods", "log_likelihood"),
+        ("atom", "atoms"),
+        ("propposal", "proposal"),
+        ("simulate_with_probability", None),
+        ("simulate_with_probabilites", "simulate_with_probabilities"),
+        ("resample_outcome", "resample_outcomes"),
+        ("in_proces", "in_process"),
+        ("enviroment", "environment"),
+        ("priors_", "priors"),
+        ("pairs", None),
+        ("noise", None),
+        ("share", None),
+        ("_atom", None),
+    ],
+)
+def test_a_member_that_nearly_has_a_known_name_is_warned_of(member, right):
+    simulator = with_members(**{member: {}})
+    if right is None:
+        assert misspelt_members(simulator) == []
+        return
+    (finding,) = misspelt_members(simulator)
+    assert (finding.kind, finding.parameter) == ("simulator", member)
+    assert f"simulator.{member}" in finding.text and f"write {right} " in finding.text
+    assert OPTIONAL[right].__name__ in finding.text
+    with pytest.warns(FindingWarning, match=f"nothing reads a member of this name of Mine; write {right}"):
+        check_simulator(simulator)
+
+
+def test_beside_the_right_member_another_name_is_the_simulators_own():
+    assert misspelt_members(with_members(atom=1.0, atoms={"mu": 0.0}, names=(), name="mine")) == []
+
+
+def test_two_wrong_members_are_said_when_training_starts(tmp_path):
+    pytest.importorskip("torch", reason="training needs torch")
+    simulator = with_members(told_priors=lambda self, rng, size: {}, special_value={"mu": 0.0}, in_process=True)
+    config = pb.Config(width=8, depth=1, heads=2, mlp=8, components=2, param_depth=1, contextual_positions=1)
+    with pytest.warns(FindingWarning) as caught:
+        pb.train(simulator, config, steps=1, out=tmp_path, batch_size=2, trials=(2, 3), held_out=2, progress=False)
+    assert sorted(each.message.finding.parameter for each in caught) == ["special_value", "told_priors"]
+    assert {each.filename for each in caught} == {__file__}
+
+
+def test_an_optional_method_must_be_one():
+    with pytest.raises(ValueError, match=r"simulator.log_likelihood: expected a method, but Mine has none"):
+        check_simulator(with_members(log_likelihood=np.zeros(3)))
+
+
+def test_edit_distance():
+    known = {("", "abc"): 3, ("abc", "abc"): 0, ("kitten", "sitting"): 3, ("prior", "priors"): 1, ("ab", "ba"): 2}
+    for (first, second), distance in known.items():
+        assert edit_distance(first, second) == edit_distance(second, first) == distance
