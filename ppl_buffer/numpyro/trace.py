@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,23 +11,33 @@ import jax.numpy as jnp
 import numpy as np
 from jax import random
 from numpyro import handlers
-from numpyro.infer import Predictive as _GuidePredictive
+from numpyro.infer import Predictive as GuidePredictive
 
 from ppl_buffer.ppl.trace import (
-    ObservedSite,
+    ModelSites,
     PosteriorTrace,
     check_plate,
     check_samples,
     fixed_leaves,
-    observed_site,
     unwrap_joint,
     varying,
     varying_data_error,
 )
 
+# The sampler's extra fields by ArviZ's names.
+_STATISTICS = {
+    "potential_energy": "lp",
+    "num_steps": "n_steps",
+    "accept_prob": "acceptance_rate",
+    "adapt_state.step_size": "step_size",
+}
 
-def _trace(model: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], key: Any, fixed: Any) -> Any:
-    seeded = handlers.seed(handlers.substitute(model, data=fixed), key)
+
+def _run(
+    model: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], sample: Mapping[str, Any], key: Any
+) -> dict[str, Any]:
+    """Sites of a model, some of them fixed to a sample."""
+    seeded = handlers.seed(handlers.substitute(model, data=sample), key)
     return handlers.trace(seeded).get_trace(*args, **kwargs)
 
 
@@ -34,7 +45,11 @@ def _is_latent(site: Mapping[str, Any]) -> bool:
     return site["type"] == "sample" and not site["is_observed"]
 
 
-def replay(
+def _is_deterministic(site: Mapping[str, Any]) -> bool:
+    return site["type"] == "deterministic"
+
+
+def trace_posterior(
     model: Callable[..., Any],
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
@@ -54,56 +69,52 @@ def replay(
         ValueError: if draws of a latent site are missing, a plate subsamples, or data depend on latent variables.
     """
     first = {name: jnp.asarray(value)[0] for name, value in samples.items()}
-    trace = _trace(model, args, kwargs, random.PRNGKey(0), first)
+    sites = _sort_sites(_run(model, args, kwargs, first, random.PRNGKey(0)), samples)
+    run = partial(_run_at_draw, model, args, kwargs, sites)
+    draws = {name: jnp.asarray(samples[name]) for name in sites.latent}
+    # Not compiled: what does not depend on the draws stays concrete, and is computed once.
+    results = jax.vmap(run)(draws) if draws else jax.tree.map(lambda x: x[None], run({}))
+    return sites.posterior_trace(*jax.device_get(results))
+
+
+def _sort_sites(trace: Mapping[str, Any], samples: Mapping[str, Any]) -> ModelSites:
     for name, site in trace.items():
         if site["type"] == "plate":
             check_plate(name, site["args"][0], len(site["value"]))
     latent = [name for name, site in trace.items() if _is_latent(site)]
     check_samples(samples, latent)
-    deterministic = [name for name, site in trace.items() if site["type"] == "deterministic"]
-    trials: dict[str, ObservedSite] = {}
-    others: list[str] = []
-    for name, site in trace.items():
-        if site["type"] == "sample" and site["is_observed"]:
-            found = observed_site(site["fn"], site["value"])
-            if found is not None:
-                trials[name] = found
-            elif jnp.size(site["value"]):  # `numpyro.factor` observes nothing
-                others.append(name)
-
-    def one(sample: dict[str, Any]) -> Any:
-        again = _trace(model, args, kwargs, random.PRNGKey(0), sample)
-        conditioned = {}
-        for name in trials:
-            joint = unwrap_joint(again[name]["fn"])
-            assert joint is not None
-            if any(isinstance(leaf, jax.core.Tracer) for leaf in fixed_leaves(joint)):
-                raise varying_data_error(name)
-            conditioned[name] = varying(joint)
-        values = {name: again[name]["value"] for name in [*latent, *deterministic]}
-        scored = {name: again[name]["fn"].log_prob(again[name]["value"]) for name in [*latent, *others]}
-        return values, scored, conditioned
-
-    drawn = {name: jnp.asarray(samples[name]) for name in latent}
-    # Not compiled: what does not depend on the draws stays concrete, and is computed once.
-    values, scored, conditioned = jax.device_get(
-        jax.vmap(one)(drawn) if drawn else jax.tree.map(lambda x: x[None], one({}))
-    )
-    for name, site in trials.items():
-        site.params, site.lapse = conditioned[name]["params"], conditioned[name]["lapse"]
-    return PosteriorTrace(
-        values={name: np.asarray(value) for name, value in values.items()},
-        log_prior={name: np.asarray(scored[name]) for name in latent},
-        trials=trials,
-        observed={name: np.asarray(trace[name]["value"]) for name in others},
-        log_likelihood={name: np.asarray(scored[name]) for name in others},
+    kept = {name: site for name, site in trace.items() if site["type"] in ("sample", "deterministic")}
+    return ModelSites.sort(
+        latent=latent,
+        deterministic=[name for name, site in kept.items() if _is_deterministic(site)],
+        observed={name: site for name, site in kept.items() if site["type"] == "sample" and site["is_observed"]},
         plates={
             name: {frame.dim: (frame.name, frame.size) for frame in site["cond_indep_stack"]}
-            for name, site in trace.items()
-            if site["type"] in ("sample", "deterministic")
+            for name, site in kept.items()
         },
-        batch_ndim={name: len(trace[name]["fn"].batch_shape) for name in [*latent, *others, *trials]},
+        distributions={name: site["fn"] for name, site in kept.items() if site["type"] == "sample"},
     )
+
+
+def _run_at_draw(
+    model: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    sites: ModelSites,
+    sample: Mapping[str, Any],
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Values, log densities and what varies of the joint predictives, at one draw of the latent sites."""
+    trace = _run(model, args, kwargs, sample, random.PRNGKey(0))
+    by_site = {}
+    for name in sites.joint_sites:
+        joint = unwrap_joint(trace[name]["fn"])
+        assert joint is not None
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in fixed_leaves(joint)):
+            raise varying_data_error(name)
+        by_site[name] = varying(joint)
+    values = {name: trace[name]["value"] for name in [*sites.latent, *sites.deterministic]}
+    log_probs = {name: trace[name]["fn"].log_prob(trace[name]["value"]) for name in [*sites.latent, *sites.observed]}
+    return values, log_probs, by_site
 
 
 def prior_samples(
@@ -111,37 +122,35 @@ def prior_samples(
 ) -> dict[str, np.ndarray]:
     """Draws (draws, *shape) of a model's latent and deterministic sites from the prior."""
 
-    def one(key: Any) -> dict[str, Any]:
-        trace = _trace(model, args, kwargs, key, {})
-        kept = {name: site for name, site in trace.items() if _is_latent(site) or site["type"] == "deterministic"}
-        return {name: site["value"] for name, site in kept.items()}
+    def draw(key: Any) -> dict[str, Any]:
+        trace = _run(model, args, kwargs, {}, key)
+        return {name: site["value"] for name, site in trace.items() if _is_latent(site) or _is_deterministic(site)}
 
-    return jax.device_get(jax.vmap(one)(random.split(random.PRNGKey(seed), draws)))
+    return jax.device_get(jax.vmap(draw)(random.split(random.PRNGKey(seed), draws)))
 
 
 def guide_samples(
     svi: Any, params: Any, args: Sequence[Any], kwargs: Mapping[str, Any], draws: int, seed: int
 ) -> dict[str, np.ndarray]:
     """Draws (draws, *shape) of what a guide samples, at its fitted `params`."""
-    predictive = _GuidePredictive(svi.guide, params=params, num_samples=draws)
+    predictive = GuidePredictive(svi.guide, params=params, num_samples=draws)
     return {name: np.asarray(x) for name, x in predictive(random.PRNGKey(seed), *args, **kwargs).items()}
+
+
+def sampled_model(mcmc: Any) -> Callable[..., Any] | None:
+    """The model whose posterior an MCMC run samples; None where it samples a potential function."""
+    return mcmc.sampler.model
 
 
 def sampler_statistics(mcmc: Any) -> dict[str, np.ndarray]:
     """What a sampler recorded, dict name -> (chain, draw), under ArviZ's names."""
-    names = {
-        "potential_energy": "lp",
-        "num_steps": "n_steps",
-        "accept_prob": "acceptance_rate",
-        "adapt_state.step_size": "step_size",
-    }
-    found = {}
+    statistics = {}
     for name, value in mcmc.get_extra_fields(group_by_chain=True).items():
         if hasattr(value, "ndim") and value.ndim == 2:
-            found[names.get(name, name)] = np.asarray(value)
-    if "lp" in found:
-        found["lp"] = -found["lp"]
-    if "n_steps" in found:
+            statistics[_STATISTICS.get(name, name)] = np.asarray(value)
+    if "lp" in statistics:
+        statistics["lp"] = -statistics["lp"]
+    if "n_steps" in statistics:
         # A tree of depth d takes from 2^(d - 1) to 2^d - 1 steps.
-        found["tree_depth"] = np.log2(found["n_steps"]).astype(int) + 1
-    return found
+        statistics["tree_depth"] = np.log2(statistics["n_steps"]).astype(int) + 1
+    return statistics

@@ -1,13 +1,13 @@
-"""A probabilistic program run again at every posterior draw: what its sites hold, in terms both languages share.
+"""A model run again at every posterior draw: what its sites hold, in terms that both languages share.
 
-`ppl_buffer.numpyro.replay` and `ppl_buffer.pyro.replay` make it; `ppl_buffer.arviz` reads it.
+`ppl_buffer.numpyro.trace` and `ppl_buffer.pyro.trace` run the models; `ppl_buffer.arviz` reads the result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -15,11 +15,8 @@ from ppl_buffer.files import to_numpy
 from ppl_buffer.network.layout import map_leaves
 from ppl_buffer.predictive import Predictive
 
-# Arguments of a joint predictive that may differ between draws.
-_VARYING = ("params", "lapse")
 
-
-@dataclass
+@dataclass(frozen=True)
 class ObservedSite:
     """A site whose distribution is a `JointPredictive`, under whatever wrappers.
 
@@ -27,7 +24,7 @@ class ObservedSite:
         distribution: the distribution at the first draw, expanded to all batch dimensions *B of the site.
         value: observed outcomes, (*B, K) or (*B, K, n_outcomes).
         exists: (*B, K) bool, which trials count: those that exist, of data sets that no mask leaves out.
-        params: dict name -> (S, *b), told parameters at each draw; b broadcasts to B and has as many dimensions.
+        params: dict name -> (S, *b), conditioned parameters at each draw; b broadcasts to B and has as many dimensions.
         lapse: (S, *b), or None.
     """
 
@@ -48,14 +45,14 @@ class ObservedSite:
         return self.exists.shape[-1]
 
 
-@dataclass
+@dataclass(frozen=True)
 class PosteriorTrace:
-    """What a program's sites hold at each of S draws; NumPy arrays.
+    """What a model's sites hold at each of S draws; NumPy arrays.
 
     Attributes:
         values: latent and deterministic sites, (S, *shape).
         log_prior: latent sites, log density on the user's scale, (S, *batch).
-        trials: sites whose distribution is a `JointPredictive`.
+        joint_sites: sites whose distribution is a `JointPredictive`.
         observed: other observed sites, value (*shape).
         log_likelihood: of those, (S, *batch).
         plates: site -> its plates, dict negative batch dimension -> (name, size).
@@ -64,11 +61,103 @@ class PosteriorTrace:
 
     values: dict[str, np.ndarray]
     log_prior: dict[str, np.ndarray]
-    trials: dict[str, ObservedSite]
+    joint_sites: dict[str, ObservedSite]
     observed: dict[str, np.ndarray]
     log_likelihood: dict[str, np.ndarray]
     plates: dict[str, dict[int, tuple[str, int]]]
     batch_ndim: dict[str, int]
+
+
+class Tracer(Protocol):
+    """What `ppl_buffer.arviz` asks of a language: the functions of `numpyro.trace` and of `pyro.trace`."""
+
+    def trace_posterior(
+        self,
+        model: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        samples: Mapping[str, Any],
+        progress: bool = False,
+    ) -> PosteriorTrace:
+        """Run a model at each of S draws (S, *shape) of its latent sites."""
+
+    def prior_samples(
+        self, model: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], draws: int, seed: int
+    ) -> dict[str, np.ndarray]:
+        """Draws (draws, *shape) of a model's latent and deterministic sites from the prior."""
+
+    def guide_samples(
+        self, svi: Any, params: Any, args: Sequence[Any], kwargs: Mapping[str, Any], draws: int, seed: int
+    ) -> dict[str, np.ndarray]:
+        """Draws (draws, *shape) of what a guide samples."""
+
+    def sampled_model(self, mcmc: Any) -> Callable[..., Any] | None:
+        """The model whose posterior an MCMC run samples; None where it samples a potential function."""
+
+    def sampler_statistics(self, mcmc: Any) -> dict[str, np.ndarray]:
+        """What a sampler recorded, dict name -> (chain, draw), under ArviZ's names."""
+
+
+@dataclass(frozen=True)
+class ModelSites:
+    """The sites of one run of a model, sorted by what they are.
+
+    Attributes:
+        latent: names of the sites that were sampled.
+        deterministic: names of the deterministic sites.
+        joint_sites: observed sites whose distribution is a `JointPredictive`.
+        observed: values of the other observed sites.
+        plates: as in `PosteriorTrace`.
+        batch_ndim: as in `PosteriorTrace`.
+    """
+
+    latent: list[str]
+    deterministic: list[str]
+    joint_sites: dict[str, ObservedSite]
+    observed: dict[str, np.ndarray]
+    plates: dict[str, dict[int, tuple[str, int]]]
+    batch_ndim: dict[str, int]
+
+    @classmethod
+    def sort(
+        cls,
+        latent: list[str],
+        deterministic: list[str],
+        observed: Mapping[str, Mapping[str, Any]],
+        plates: dict[str, dict[int, tuple[str, int]]],
+        distributions: Mapping[str, Any],
+    ) -> ModelSites:
+        """Tell the joint predictives among the observed sites (dict name -> "fn" and "value") from the others."""
+        sites = {name: observed_site(site["fn"], site["value"]) for name, site in observed.items()}
+        joint_sites = {name: site for name, site in sites.items() if site is not None}
+        values = {name: to_numpy(site["value"]) for name, site in observed.items() if name not in joint_sites}
+        # What `factor` makes observes nothing.
+        others = {name: value for name, value in values.items() if value.size}
+        batch_ndim = {name: len(distributions[name].batch_shape) for name in [*latent, *others, *joint_sites]}
+        return cls(latent, deterministic, joint_sites, others, plates, batch_ndim)
+
+    def posterior_trace(
+        self,
+        values: Mapping[str, np.ndarray],
+        log_probs: Mapping[str, np.ndarray],
+        varying: Mapping[str, Mapping[str, Any]],
+    ) -> PosteriorTrace:
+        """The trace of all draws, from what each site holds at each of them.
+
+        Args:
+            values: of latent and deterministic sites, (S, *shape).
+            log_probs: of latent and of other observed sites, (S, *batch).
+            varying: joint site -> what `varying` returns, with a leading dimension S.
+        """
+        return PosteriorTrace(
+            values={name: np.asarray(value) for name, value in values.items()},
+            log_prior={name: np.asarray(log_probs[name]) for name in self.latent},
+            joint_sites={name: replace(site, **varying[name]) for name, site in self.joint_sites.items()},
+            observed=self.observed,
+            log_likelihood={name: np.asarray(log_probs[name]) for name in self.observed},
+            plates=self.plates,
+            batch_ndim=self.batch_ndim,
+        )
 
 
 def unwrap_joint(distribution: Any) -> Predictive | None:
@@ -76,22 +165,27 @@ def unwrap_joint(distribution: Any) -> Predictive | None:
 
     Looks through `expand`, `to_event` and `mask`, in any order and of both languages.
     """
-    inner = distribution
-    while not isinstance(inner, Predictive):
-        if hasattr(inner, "transforms") or not hasattr(inner, "base_dist"):
-            return None
-        inner = inner.base_dist
+    layers = _layers(distribution)
+    if not layers:
+        return None
+    joint = layers[-1]
     lead = (*distribution.batch_shape, *distribution.event_shape)
-    lead = lead[: len(lead) - _event_dim(inner)]
-    return inner if tuple(inner.batch_shape) == lead else inner.expand(lead)  # type: ignore[attr-defined]
+    lead = lead[: len(lead) - _event_dim(joint)]
+    return joint if tuple(joint.batch_shape) == lead else joint.expand(lead)
+
+
+def _layers(distribution: Any) -> list[Any]:
+    """A distribution, what it wraps, and so on down to a joint predictive; empty if there is none below."""
+    layers = [distribution]
+    while not isinstance(layers[-1], Predictive):
+        if hasattr(layers[-1], "transforms") or not hasattr(layers[-1], "base_dist"):
+            return []
+        layers.append(layers[-1].base_dist)
+    return layers
 
 
 def observed_site(distribution: Any, value: Any) -> ObservedSite | None:
-    """The trials of an observed site, without what depends on draws; None if the distribution is no joint predictive.
-
-    Raises:
-        ValueError: if no outcomes were observed.
-    """
+    """The trials of an observed site, without what depends on draws; None if the distribution is no joint predictive."""
     joint = unwrap_joint(distribution)
     if joint is None:
         return None
@@ -99,15 +193,13 @@ def observed_site(distribution: Any, value: Any) -> ObservedSite | None:
     exists = np.ones((*lead, joint.trials), dtype=bool)
     if joint.trial_mask is not None:
         exists = exists & to_numpy(joint.trial_mask)
-    inner = distribution
-    while not isinstance(inner, Predictive):
-        mask = getattr(inner, "_mask", None)
+    for wrapper in _layers(distribution)[:-1]:
+        mask = getattr(wrapper, "_mask", None)
         if mask is not None:
             mask = np.asarray(mask if isinstance(mask, bool) else to_numpy(mask))
             # A mask of sets of data sets, made into an event by `to_event`, holds for all of a set.
-            missing = len(inner.event_shape) - event
+            missing = len(wrapper.event_shape) - event
             exists = exists & mask.reshape((*mask.shape, *(1,) * missing, 1))
-        inner = inner.base_dist
     numbers = to_numpy(value)
     shape = (*lead, *numbers.shape[numbers.ndim - event :])
     return ObservedSite(joint, np.broadcast_to(numbers, shape), exists)
@@ -118,20 +210,20 @@ def _event_dim(joint: Predictive) -> int:
 
 
 def varying(joint: Predictive) -> dict[str, Any]:
-    """What of a joint predictive may differ between draws: dict of its told parameters, and its lapse rate or None."""
-    return {name: getattr(joint, name) for name in _VARYING}
+    """What of a joint predictive may differ between draws: its conditioned parameters, and its lapse rate or None."""
+    return {"params": joint.params, "lapse": joint.lapse}
 
 
 def fixed_leaves(joint: Predictive) -> list[Any]:
     """Arrays of a joint predictive that must be alike at all draws."""
     leaves: list[Any] = []
     for name in joint.data_fields:
-        if name not in (*_VARYING, "observed"):
+        if name not in ("params", "lapse", "observed"):
             map_leaves(leaves.append, getattr(joint, name))
     return leaves
 
 
-def check_samples(samples: Mapping[str, Any], latent: Iterable[str]) -> None:
+def check_samples(samples: Mapping[str, Any], latent: Sequence[str]) -> None:
     """Refuse draws that lack a latent site of the model."""
     missing = [name for name in latent if name not in samples]
     if missing:

@@ -3,7 +3,7 @@
 from ppl_buffer.pyro.distribution import JointPredictive, TrialSupport
 from ppl_buffer.pyro.priors import TruncatedNormal, prior_distributions
 from ppl_buffer.pyro.simulator import simulator_from_model
-from ppl_buffer.pyro.trace import guide_samples, prior_samples, replay, sampler_statistics
+from ppl_buffer.pyro.trace import guide_samples, prior_samples, sampler_statistics, trace_posterior
 
 __all__ = [
     "JointPredictive",
@@ -12,7 +12,7 @@ __all__ = [
     "guide_samples",
     "prior_distributions",
     "prior_samples",
-    "replay",
     "sampler_statistics",
     "simulator_from_model",
+    "trace_posterior",
 ]

@@ -11,16 +11,16 @@ import numpy as np
 import torch
 from pyro import poutine
 from pyro.poutine.util import prune_subsample_sites
-from torch import Tensor
 from tqdm.auto import tqdm
 
+from ppl_buffer.files import to_numpy
+from ppl_buffer.network.layout import map_leaves
 from ppl_buffer.ppl.trace import (
-    ObservedSite,
+    ModelSites,
     PosteriorTrace,
     check_plate,
     check_samples,
     fixed_leaves,
-    observed_site,
     unwrap_joint,
     varying,
     varying_data_error,
@@ -28,20 +28,23 @@ from ppl_buffer.ppl.trace import (
 from ppl_buffer.pyro.simulator import seeded
 
 
-def _sample_sites(trace: Any) -> dict[str, Any]:
-    """Sample sites by name, without those of plates."""
+def _run(
+    model: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], sample: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Sample sites of a model, some of them fixed to a sample; without those of plates."""
+    trace = poutine.trace(poutine.condition(model, data=dict(sample))).get_trace(*args, **kwargs)
     for name, site in trace.nodes.items():
         if site["type"] == "sample" and type(site["fn"]).__name__ == "_Subsample":
             check_plate(name, site["fn"].size, len(site["value"]))
-    return {k: x for k, x in prune_subsample_sites(trace).nodes.items() if x["type"] == "sample"}
-
-
-def _is_deterministic(site: Mapping[str, Any]) -> bool:
-    return bool(site["infer"].get("_deterministic", False))
+    return {name: site for name, site in prune_subsample_sites(trace).nodes.items() if site["type"] == "sample"}
 
 
 def _is_latent(site: Mapping[str, Any]) -> bool:
     return not site["is_observed"] and not _is_deterministic(site)
+
+
+def _is_deterministic(site: Mapping[str, Any]) -> bool:
+    return bool(site["infer"].get("_deterministic", False))
 
 
 @contextmanager
@@ -52,7 +55,7 @@ def _quiet_box() -> Iterator[None]:
         yield
 
 
-def replay(
+def trace_posterior(
     model: Callable[..., Any],
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
@@ -71,87 +74,94 @@ def replay(
     Raises:
         ValueError: if draws of a latent site are missing, a plate subsamples, or data depend on latent variables.
     """
-    drawn = {name: torch.as_tensor(value).detach() for name, value in samples.items()}
-    count = len(next(iter(drawn.values()))) if drawn else 1
+    draws = {name: torch.as_tensor(value).detach() for name, value in samples.items()}
+    count = len(next(iter(draws.values()))) if draws else 1
     with seeded(0), _quiet_box():
-        structure = _sample_sites(poutine.trace(model).get_trace(*args, **kwargs))
-        latent = [name for name, site in structure.items() if _is_latent(site)]
-        check_samples(samples, latent)
-        deterministic = [name for name, site in structure.items() if _is_deterministic(site)]
-        trials: dict[str, ObservedSite] = {}
-        for name, site in structure.items():
-            found = (
-                observed_site(site["fn"], site["value"]) if site["is_observed"] and name not in deterministic else None
-            )
-            if found is not None:
-                trials[name] = found
-        others = [name for name in structure if name not in (*latent, *deterministic, *trials)]
-        others = [name for name in others if structure[name]["value"].numel()]  # `pyro.factor` observes nothing
-        kept: dict[str, list[np.ndarray]] = {}
+        sites = _sort_sites(_run(model, args, kwargs, {}), samples)
+        results = []
+        for draw in tqdm(range(count), disable=not progress, desc="posterior trace", unit="draw"):
+            results.append(_run_at_draw(model, args, kwargs, sites, {name: draws[name][draw] for name in sites.latent}))
+    return sites.posterior_trace(*map(_stack, zip(*results, strict=True)))
 
-        def keep(group: str, name: str, value: Tensor) -> None:
-            kept.setdefault(f"{group} {name}", []).append(value.detach().cpu().numpy())
 
-        for draw in tqdm(range(count), disable=not progress, desc="replay", unit="draw"):
-            known = {name: drawn[name][draw] for name in latent}
-            again = _sample_sites(poutine.trace(poutine.condition(model, data=known)).get_trace(*args, **kwargs))
-            for name in [*latent, *deterministic]:
-                keep("value", name, again[name]["value"])
-            for name in [*latent, *others]:
-                keep("log_prob", name, again[name]["fn"].log_prob(again[name]["value"]))
-            for name, site in trials.items():
-                joint = unwrap_joint(again[name]["fn"])
-                assert joint is not None
-                both = zip(fixed_leaves(joint), fixed_leaves(site.distribution), strict=True)
-                if not all(a is b or torch.equal(a, b) for a, b in both):
-                    raise varying_data_error(name)
-                for key, value in varying(joint)["params"].items():
-                    keep(f"params {name}", key, value)
-                if joint.lapse is not None:
-                    keep("lapse", name, joint.lapse)
-    stacked = {key: np.stack(values) for key, values in kept.items()}
-    for name, site in trials.items():
-        site.params = {key: stacked[f"params {name} {key}"] for key in site.distribution.params}
-        site.lapse = stacked.get(f"lapse {name}")
-    return PosteriorTrace(
-        values={name: stacked[f"value {name}"] for name in [*latent, *deterministic]},
-        log_prior={name: stacked[f"log_prob {name}"] for name in latent},
-        trials=trials,
-        observed={name: structure[name]["value"].detach().cpu().numpy() for name in others},
-        log_likelihood={name: stacked[f"log_prob {name}"] for name in others},
+def _sort_sites(trace: Mapping[str, Any], samples: Mapping[str, Any]) -> ModelSites:
+    latent = [name for name, site in trace.items() if _is_latent(site)]
+    check_samples(samples, latent)
+    deterministic = [name for name, site in trace.items() if _is_deterministic(site)]
+    return ModelSites.sort(
+        latent=latent,
+        deterministic=deterministic,
+        observed={name: site for name, site in trace.items() if name not in (*latent, *deterministic)},
         plates={
             name: {frame.dim: (frame.name, frame.size) for frame in site["cond_indep_stack"] if frame.vectorized}
-            for name, site in structure.items()
+            for name, site in trace.items()
         },
-        batch_ndim={name: len(structure[name]["fn"].batch_shape) for name in [*latent, *others, *trials]},
+        distributions={name: site["fn"] for name, site in trace.items()},
     )
+
+
+def _run_at_draw(
+    model: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    sites: ModelSites,
+    sample: Mapping[str, Any],
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Values, log densities and what varies of the joint predictives, at one draw of the latent sites."""
+    trace = _run(model, args, kwargs, sample)
+    by_site = {}
+    for name, site in sites.joint_sites.items():
+        joint = unwrap_joint(trace[name]["fn"])
+        assert joint is not None
+        pairs = zip(fixed_leaves(joint), fixed_leaves(site.distribution), strict=True)
+        if not all(a is b or torch.equal(a, b) for a, b in pairs):
+            raise varying_data_error(name)
+        by_site[name] = map_leaves(to_numpy, varying(joint))
+    values = {name: to_numpy(trace[name]["value"]) for name in [*sites.latent, *sites.deterministic]}
+    log_probs = {
+        name: to_numpy(trace[name]["fn"].log_prob(trace[name]["value"])) for name in [*sites.latent, *sites.observed]
+    }
+    return values, log_probs, by_site
+
+
+def _stack(trees: Sequence[Any]) -> Any:
+    """Equal nested dicts of arrays as one, whose arrays have a new first dimension."""
+    first = trees[0]
+    if isinstance(first, Mapping):
+        return {name: _stack([tree[name] for tree in trees]) for name in first}
+    return None if first is None else np.stack(trees)
 
 
 def prior_samples(
     model: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], draws: int, seed: int
 ) -> dict[str, np.ndarray]:
     """Draws (draws, *shape) of a model's latent and deterministic sites from the prior."""
-    kept: dict[str, list[np.ndarray]] = {}
+    results = []
     with seeded(seed), _quiet_box():
         for _ in range(draws):
-            for name, site in _sample_sites(poutine.trace(model).get_trace(*args, **kwargs)).items():
-                if _is_latent(site) or _is_deterministic(site):
-                    kept.setdefault(name, []).append(site["value"].detach().cpu().numpy())
-    return {name: np.stack(values) for name, values in kept.items()}
+            kept = _run(model, args, kwargs, {}).items()
+            results.append(
+                {name: to_numpy(site["value"]) for name, site in kept if _is_latent(site) or _is_deterministic(site)}
+            )
+    return _stack(results)
 
 
 def guide_samples(
     svi: Any, params: Any, args: Sequence[Any], kwargs: Mapping[str, Any], draws: int, seed: int
 ) -> dict[str, np.ndarray]:
     """Draws (draws, *shape) of what a guide samples, at the parameter store's values, or at `params` name -> value."""
-    kept: dict[str, list[np.ndarray]] = {}
     guide = svi.guide if params is None else poutine.substitute(svi.guide, data=dict(params))
+    results = []
     with seeded(seed):
         for _ in range(draws):
-            for name, site in poutine.trace(guide).get_trace(*args, **kwargs).nodes.items():
-                if site["type"] == "sample":
-                    kept.setdefault(name, []).append(site["value"].detach().cpu().numpy())
-    return {name: np.stack(values) for name, values in kept.items()}
+            nodes = poutine.trace(guide).get_trace(*args, **kwargs).nodes
+            results.append({name: to_numpy(site["value"]) for name, site in nodes.items() if site["type"] == "sample"})
+    return _stack(results)
+
+
+def sampled_model(mcmc: Any) -> Callable[..., Any] | None:
+    """The model whose posterior an MCMC run samples; None where it samples a potential function."""
+    return mcmc.kernel.model
 
 
 def sampler_statistics(mcmc: Any) -> dict[str, np.ndarray]:
