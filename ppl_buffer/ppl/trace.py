@@ -68,7 +68,7 @@ class PosteriorTrace:
     batch_ndim: dict[str, int]
 
 
-class Tracer(Protocol):
+class Language(Protocol):
     """What `ppl_buffer.arviz` asks of a language: the functions of `numpyro.trace` and of `pyro.trace`."""
 
     def trace_posterior(

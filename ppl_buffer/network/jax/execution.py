@@ -27,6 +27,11 @@ def workers() -> int:
     return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
+def on_processor(net: JaxNetwork) -> bool:
+    """Whether the network runs on a processor, not an accelerator."""
+    return jax.default_backend() == "cpu"
+
+
 def rollout_memory() -> float:
     """Gigabytes of buffers that are best filled at a time: on a processor as many as its cache holds, or few more."""
     return 0.05 if jax.default_backend() == "cpu" else 2.0

@@ -23,6 +23,11 @@ def workers() -> int:
     return 1
 
 
+def on_processor(net: TorchNetwork) -> bool:
+    """Whether the network runs on a processor, not an accelerator."""
+    return net.device.type == "cpu"
+
+
 def rollout_memory() -> float:
     """Gigabytes of buffers that are best filled at a time: many, since every operation is called anew."""
     return 2.0

@@ -1,0 +1,123 @@
+"""Where the trials of one site go: their variables' names, dimensions and coordinates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ppl_buffer.files import to_numpy
+from ppl_buffer.ppl.trace import ObservedSite
+from ppl_buffer.schema import Categorical, Variable
+
+
+class Labelled(NamedTuple):
+    """An array with the names of its dimensions and their coordinates, as a variable of a group.
+
+    Attributes:
+        dims: name of each dimension.
+        values: the array.
+        coords: coordinate name -> labels, or (dimension, labels).
+        attrs: what else is said of the variable.
+    """
+
+    dims: tuple[str, ...]
+    values: np.ndarray
+    coords: dict[str, Any]
+    attrs: dict[str, str]
+
+
+def trial_variables(site: ObservedSite) -> dict[str, Variable]:
+    """The schema's variables that a site has on each trial."""
+    schema = site.distribution.net.schema
+    return {**schema.inputs, **schema.outcomes, **schema.feedback}
+
+
+class TrialLayout:
+    """Names of one site's trials, and where the existing ones are.
+
+    Args:
+        name: of the site.
+        site: its trials.
+        batch_dims: names of its batch dimensions; None = of size 1, and of no plate.
+        several: whether there are other such sites, so that names must tell them apart.
+        shared: outcome names that several sites have.
+        labels: dimension -> labels.
+
+    Attributes:
+        names: variable of the schema -> its name in the groups.
+        score: name of the log likelihood.
+
+    Raises:
+        ValueError: if there are not as many labels of a dimension as it is long.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        site: ObservedSite,
+        batch_dims: Sequence[str | None],
+        several: bool,
+        shared: set[str],
+        labels: Mapping[str, np.ndarray],
+    ) -> None:
+        schema = site.distribution.net.schema
+        prefix = f"{name}_" if several else ""
+        self.names = {key: f"{name}_{key}" if key in shared else key for key in trial_variables(site)}
+        self.score = name if schema.event_shape_tail else self.names[next(iter(schema.outcomes))]
+        self._integers = {key for key, variable in trial_variables(site).items() if isinstance(variable, Categorical)}
+        self._exists = site.exists
+        self._depth = site.exists.ndim
+        sizes = {dim: size for dim, size in zip(batch_dims, site.batch_shape, strict=True) if dim is not None}
+        sizes[f"{prefix}trial"] = site.trials
+        self._shape = tuple(sizes.values())
+        places = {dim: labels.get(dim, np.arange(size)) for dim, size in sizes.items()}
+        for dim, size in sizes.items():
+            if np.shape(places[dim]) != (size,):
+                raise ValueError(f"coords[{dim!r}]: expected {size} labels, got shape {np.shape(places[dim])}")
+        rows = site.exists.reshape(-1, site.trials)
+        self._columns: np.ndarray | None = None
+        self._coords: dict[str, Any]
+        if (rows == rows[0]).all():
+            trial = f"{prefix}trial"
+            self._columns = np.flatnonzero(rows[0])
+            self._dims = tuple(sizes)
+            self._coords = {**places, trial: places[trial][self._columns]}
+        else:
+            observation = f"{prefix}observation"
+            self._dims = (observation,)
+            indices = np.nonzero(site.exists.reshape(self._shape))
+            self._coords = {observation: np.arange(len(indices[0]))}
+            for (dim, values), index in zip(places.items(), indices, strict=True):
+                self._coords[dim] = (observation, np.asarray(values)[index])
+
+    def _existing(self, values: np.ndarray) -> np.ndarray:
+        """Existing trials of an array (*sample, *B, K)."""
+        sample = values.shape[: values.ndim - self._depth]
+        if self._columns is None:
+            return values.reshape(*sample, -1)[..., self._exists.reshape(-1)]
+        return values.reshape(*sample, *self._shape)[..., self._columns]
+
+    def variable(self, values: np.ndarray, **attrs: str) -> Labelled:
+        """Existing trials of an array (*sample, *B, K); sample is (chain, draw), or nothing."""
+        existing = self._existing(values)
+        sample = ("chain", "draw") if existing.ndim > len(self._dims) else ()
+        return Labelled((*sample, *self._dims), existing, self._coords, attrs)
+
+    def variables(self, columns: Mapping[str, np.ndarray], **attrs: str) -> dict[str, Labelled]:
+        """Variables of the schema under their names in the groups; categories as integers."""
+        variables = {}
+        for name, column in columns.items():
+            column = np.asarray(column)
+            # Before the cast, padding may hold what is no category.
+            variable = self.variable(column, **attrs)
+            if name in self._integers:
+                variable = variable._replace(values=variable.values.astype(np.int8))
+            variables[self.names[name]] = variable
+        return variables
+
+    def constant(self, site: ObservedSite) -> dict[str, Labelled]:
+        """Inputs and feedback."""
+        given = {**site.distribution.inputs, **(site.distribution.feedback or {})}
+        return self.variables({name: np.broadcast_to(to_numpy(x), site.exists.shape) for name, x in given.items()})

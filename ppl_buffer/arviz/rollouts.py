@@ -1,0 +1,62 @@
+"""New data sets of a site at posterior draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ppl_buffer.arviz.subjects import FlatSubjects
+from ppl_buffer.findings import Finding
+from ppl_buffer.inference.simulation import posterior_predictive
+from ppl_buffer.ppl.trace import ObservedSite
+from ppl_buffer.schema import split_value
+
+
+def rollout_finding(name: str, site: ObservedSite, environment: Callable[..., Any] | None) -> Finding | None:
+    """Why no new data sets of a site can be drawn; None where they can."""
+    joint = site.distribution
+    feedback = list(joint.net.schema.feedback)
+    if feedback and environment is None and not joint.independent:
+        reason = f"needs an environment that gives {feedback} on a drawn outcome"
+    elif joint.history is not None or joint.block is not None:
+        reason = "has a history or a block, which only its own method `sample` knows"
+    else:
+        return None
+    return Finding("left_out", f"posterior_predictive: left out, since site {name!r} {reason}")
+
+
+def evenly_spaced(chains: int, draws: int, wanted: int | None) -> np.ndarray:
+    """Indices (chain, some of the draws) into all draws, evenly spaced; None = all of them."""
+    each = draws if wanted is None else min(draws, -(-wanted // chains))
+    within = np.linspace(0, draws - 1, each).round().astype(int)
+    return np.arange(chains)[:, None] * draws + within
+
+
+def roll_out(
+    site: ObservedSite,
+    environment: Callable[..., Any] | None,
+    draws: np.ndarray,
+    seed: int,
+    memory: float | None,
+    progress: bool,
+) -> dict[str, np.ndarray]:
+    """New data sets at some of the posterior draws, by outcome (*draws.shape, *B, K)."""
+    subjects, net, rows = FlatSubjects.of(site), site.distribution.net, draws.reshape(-1)
+    simulated = posterior_predictive(
+        net,
+        subjects.inputs,
+        {name: x[rows] for name, x in subjects.params.items()} or None,
+        draws=None if subjects.params else len(rows),
+        trials=subjects.trials,
+        trial_mask=subjects.mask,
+        context=subjects.context,
+        environment=environment,
+        lapse=None if subjects.lapse is None else subjects.lapse[rows],
+        seed=seed,
+        memory=memory,
+        progress=progress,
+    )
+    shape = (*draws.shape, *site.exists.shape)
+    return {name: np.asarray(x).reshape(shape) for name, x in split_value(net.schema, simulated.value).items()}
