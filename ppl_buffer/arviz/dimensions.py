@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ppl_buffer.arviz.layout import Labelled, TrialLayout, trial_variables
-from ppl_buffer.ppl.trace import ObservedSite, PosteriorTrace
+from ppl_buffer.ppl.trace import PosteriorTrace
 
 
 class DimensionNames:
@@ -41,7 +41,9 @@ class DimensionNames:
         sites = traced.joint_sites
         counts = Counter(key for site in sites.values() for key in trial_variables(site))
         shared = {key for key, count in counts.items() if count > 1}
-        self._site_dims = {name: self._batch_dims(name, site.batch_shape, subjects=True) for name, site in sites.items()}
+        self._site_dims = {
+            name: self._batch_dims(name, site.batch_shape, subjects=True) for name, site in sites.items()
+        }
         self.layouts = {
             name: TrialLayout(name, site, self._site_dims[name], len(sites) > 1, shared, self._labels)
             for name, site in sites.items()

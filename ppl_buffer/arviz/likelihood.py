@@ -98,10 +98,11 @@ class _Scoring:
             value = backend_of(self.net).ops.xp.broadcast_to(value, (at_once, *value.shape))
 
         def piece(draws: np.ndarray, added: int) -> int:
+            params = {name: x[draws] for name, x in part.params.items()}
+            lapse = None if part.lapse is None else part.lapse[draws]
             query = Predictive(
-                self.net, data, params={name: x[draws] for name, x in part.params.items()},
-                lapse=None if part.lapse is None else part.lapse[draws], outside="ignore", block=self.block, **arguments,
-            )  # fmt: skip
+                self.net, data, params=params, lapse=lapse, outside="ignore", block=self.block, **arguments
+            )
             self._score(query, value, indices, draws)
             return added * part.count
 

@@ -204,6 +204,9 @@ class Backend(Protocol):
     def workers(self) -> int:
         """Chunks to compute at the same time."""
 
+    def on_processor(self, net: Own) -> bool:
+        """Whether the network runs on a processor, not an accelerator."""
+
     def rollout_memory(self) -> float:
         """Gigabytes of buffers that are best filled at a time."""
 

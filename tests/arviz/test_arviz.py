@@ -426,7 +426,7 @@ def test_what_cannot_be_converted_is_refused():
         from_mcmc(finished("numpyro", good, samples), dims={"nu": ["person"]}, **QUIET)
     with pytest.raises(ValueError, match=r"coords\['subject'\]: expected 2 labels"):
         from_mcmc(finished("numpyro", good, samples), coords={"subject": [1, 2, 3]}, **QUIET)
-    with pytest.raises(ValueError, match="predictive_draws: expected a number of draws, got -1"):
+    with pytest.raises(ValueError, match="predictive_draws: expected an integer of at least 0, got -1"):
         from_mcmc(finished("numpyro", good, samples), predictive_draws=-1, **QUIET)
 
     def part():

@@ -70,7 +70,7 @@ def ragged(fit, lengths):
     return container({**groups, "log_likelihood": flat})
 
 
-def test_conditional_leaves_out_one_factor_and_is_what_arviz_sums(fit, series):
+def test_loo_leaves_out_one_factor_and_is_what_arviz_sums(fit, series):
     found = scores.loo(fit)
     assert found.kind == "loo" and found.pointwise.dims == ("subject", "trial")
     for person, trial in [(0, 0), (2, 11), (4, TRIALS - 1)]:
@@ -117,7 +117,7 @@ def test_data_sets_of_one_person_have_futures_of_their_own(fit):
     assert set(found.pointwise.coords) >= {"condition", "subject", "trial"}
 
 
-def test_subject_predicts_all_trials_of_a_person_from_the_others(fit, series):
+def test_logo_predicts_all_trials_of_a_person_from_the_others(fit, series):
     found = scores.logo(fit)
     assert found.pointwise.dims == ("subject",)
     for person in range(PEOPLE):
@@ -157,7 +157,7 @@ def test_a_score_that_cannot_be_trusted_says_so(series):
         name: np.arange(size) for name, size in zip(("chain", "draw", "subject", "trial"), values.shape, strict=True)
     }
     wild = container({"log_likelihood": xarray.Dataset({"y": (tuple(coords), 3 * values)}, coords)})
-    with pytest.warns(UserWarning, match="subject: Pareto k is above 0.6"):
+    with pytest.warns(UserWarning, match="logo: Pareto k is above 0.6"):
         found = scores.logo(wild)
     assert found.doubtful > 0 and f"in {found.doubtful} of 3" in str(found)
     with pytest.warns(UserWarning, match="lfo: Pareto k .*first="):
@@ -167,7 +167,7 @@ def test_a_score_that_cannot_be_trusted_says_so(series):
 def test_few_draws_are_no_reason_to_fail_but_to_doubt(fit):
     few = container({"log_likelihood": groups_of(fit)["log_likelihood"].isel(draw=slice(7))})
     values = groups_of(few)["log_likelihood"]["y"].values
-    with pytest.warns(UserWarning, match=f"conditional: Pareto k is above .* in {PEOPLE * TRIALS} of"):
+    with pytest.warns(UserWarning, match=f"loo: Pareto k is above .* in {PEOPLE * TRIALS} of"):
         found = scores.loo(few)
     assert np.isinf(found.pareto_k).all()
     # Importance sampling without smoothing: the harmonic mean of the likelihood.

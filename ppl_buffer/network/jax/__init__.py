@@ -3,7 +3,7 @@
 from ppl_buffer.network import jax as this_package
 from ppl_buffer.network.backend import register_backend
 from ppl_buffer.network.jax import ops
-from ppl_buffer.network.jax.execution import bucket, on_devices, rollout_memory, workers
+from ppl_buffer.network.jax.execution import bucket, on_devices, on_processor, rollout_memory, workers
 from ppl_buffer.network.jax.joint import (
     block_conditionals,
     block_rollout,
@@ -36,6 +36,7 @@ __all__ = [
     "leave_one_out",
     "moments",
     "on_devices",
+    "on_processor",
     "one_step",
     "ops",
     "prepare_joint",

@@ -3,7 +3,7 @@
 from ppl_buffer.network import torch as this_package
 from ppl_buffer.network.backend import register_backend
 from ppl_buffer.network.torch import ops
-from ppl_buffer.network.torch.execution import bucket, on_devices, rollout_memory, workers
+from ppl_buffer.network.torch.execution import bucket, on_devices, on_processor, rollout_memory, workers
 from ppl_buffer.network.torch.joint import (
     block_conditionals,
     block_rollout,
@@ -35,6 +35,7 @@ __all__ = [
     "leave_one_out",
     "moments",
     "on_devices",
+    "on_processor",
     "one_step",
     "ops",
     "prepare_joint",
