@@ -119,7 +119,7 @@ class DimensionNames:
                 if len(coords[dim]) != size:
                     raise ValueError(f"coords[{dim!r}]: expected {size} labels for {name!r}, got {len(coords[dim])}")
             inner = [size for _, size in kept]
-            value = value.reshape(*value.shape[: len(sample)], *inner)
+            value = value.reshape((*value.shape[: len(sample)], *inner))
             variables[name] = Labelled((*sample, *(dim for dim, _ in kept)), value, coords, {})
         return variables
 

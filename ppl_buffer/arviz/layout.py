@@ -97,7 +97,7 @@ class TrialLayout:
         sample = values.shape[: values.ndim - self._depth]
         if self._columns is None:
             return values.reshape(*sample, -1)[..., self._exists.reshape(-1)]
-        return values.reshape(*sample, *self._shape)[..., self._columns]
+        return values.reshape((*sample, *self._shape))[..., self._columns]
 
     def variable(self, values: np.ndarray, **attrs: str) -> Labelled:
         """Existing trials of an array (*sample, *B, K); sample is (chain, draw), or nothing."""

@@ -185,7 +185,7 @@ def _layers(distribution: Any) -> list[Any]:
 
 
 def observed_site(distribution: Any, value: Any) -> ObservedSite | None:
-    """The trials of an observed site, without what depends on draws; None if its distribution is no joint predictive."""
+    """The trials of an observed site without what depends on draws; None if its distribution is no joint predictive."""
     joint = unwrap_joint(distribution)
     if joint is None:
         return None
