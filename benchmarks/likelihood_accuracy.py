@@ -23,7 +23,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for `tests.references`, wh
 import harness  # noqa: E402
 
 import ppl_buffer as pb  # noqa: E402
-from ppl_buffer.inference.evidence import METHODS, importance_weights  # noqa: E402
+from ppl_buffer.inference.evidence import METHODS  # noqa: E402
+from ppl_buffer.inference.importance import importance_weights  # noqa: E402
 from ppl_buffer.predictive import Predictive  # noqa: E402
 from ppl_buffer.schema import stack_value  # noqa: E402
 from tests.references import (  # noqa: E402

@@ -137,7 +137,9 @@ def draw_stability(nets: dict[str, Any], inputs: dict[str, Any], response: np.nd
     rows = np.arange(0, min(8, len(response)), 2)
     some = {name: np.asarray(x)[rows] for name, x in inputs.items()}
     for axes, name in zip(figure.subplots(1, 2, sharey=True), RHOS, strict=True):
-        pb.log_evidence(nets[name], some, response[rows], orders=STABILITY_ORDERS, progress=False).plot(axes)
+        pb.log_evidence(
+            nets[name], some, response[rows], method="autoregressive", orders=STABILITY_ORDERS, progress=False
+        ).plot(axes)
         axes.set_title(f"rho = {name}")
         axes.label_outer()
     figure.savefig(path, dpi=130)

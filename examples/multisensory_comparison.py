@@ -122,7 +122,8 @@ def main() -> None:
     if table["outside"].any():
         print("The two estimates differ by more than their errors: the person does something that the model cannot.")
     evidences = {
-        name: pb.log_evidence(net, inputs, response, orders=options.orders) for name, net in nets.items()
+        name: pb.log_evidence(net, inputs, response, method="autoregressive", orders=options.orders)
+        for name, net in nets.items()
     }  # the orders of `compare` again, kept one by one
     sound = np.linspace(-15.0, 15.0, 31)
     curves = {name: expected_reports(net, inputs, response, sound) for name, net in nets.items()}

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from ppl_buffer import scores as scores
     from ppl_buffer import simulators as simulators
     from ppl_buffer import workflow as workflow
-    from ppl_buffer.inference.evidence import Evidence, compare, log_evidence
+    from ppl_buffer.inference.comparison import compare
+    from ppl_buffer.inference.evidence import Evidence, log_evidence
     from ppl_buffer.inference.simulation import Simulated, posterior_predictive
     from ppl_buffer.network.checkpoint import load, save
     from ppl_buffer.network.config import Config
@@ -83,7 +84,7 @@ _HOME = {
     "Simulated": "inference.simulation",
     "Simulator": "simulator",
     "TrainingRecord": "network.record",
-    "compare": "inference.evidence",
+    "compare": "inference.comparison",
     "load": "network.checkpoint",
     "log_evidence": "inference.evidence",
     "posterior_predictive": "inference.simulation",

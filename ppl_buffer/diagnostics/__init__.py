@@ -942,7 +942,7 @@ def _fit_batch(
     bar: Any,
 ) -> Arrays:
     """Simulate a batch of data sets and draw from their posteriors."""
-    from ppl_buffer.inference.evidence import draws_a_round, fit_proposal
+    from ppl_buffer.inference.importance import draws_a_round, fit_proposal
 
     scale = chains.scale
     names, dims = list(scale.priors), len(scale.priors)

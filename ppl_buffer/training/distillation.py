@@ -27,7 +27,9 @@ from tqdm.auto import tqdm
 
 from ppl_buffer.checks import check_integer
 from ppl_buffer.files import read_arrays, to_numpy, write_atomic
-from ppl_buffer.inference.evidence import fit_proposal, from_scores, normalize
+from ppl_buffer.inference.chunks import map_chunks
+from ppl_buffer.inference.importance import fit_proposal, normalize
+from ppl_buffer.inference.normal_scores import NormalScores
 from ppl_buffer.network.checkpoint import digest
 from ppl_buffer.predictive import Predictive
 from ppl_buffer.schema import stack_value
@@ -218,23 +220,26 @@ def _prepare(net: Any, source: Simulator, trials: int, seed: int, first: int) ->
     groups = {group: {name: data[name] for name in getattr(schema, group)} for group in PAIR}
     value = stack_value(np, schema, groups["outcomes"])
     observed = net.observe(groups["inputs"], value, feedback=groups["feedback"])
-    priors = {name: net.record.priors[name] for name in schema.params}
+    scale = NormalScores({name: net.record.priors[name] for name in schema.params})
     evaluated: list[tuple[Arrays, np.ndarray]] = []
 
     def log_likelihood(scores: np.ndarray) -> np.ndarray:
-        params = from_scores(priors, scores, (_SETS_AT_ONCE,))
-        by_trial = []
-        for start in range(0, len(scores), _DRAWS_AT_ONCE):
-            piece = {name: x[start : start + _DRAWS_AT_ONCE] for name, x in params.items()}
-            predictive = Predictive(net, observed, params=piece, outside="ignore", check=False)
-            by_trial.append(to_numpy(predictive.conditionals(observed.value)))
+        params = scale.params(scores, (_SETS_AT_ONCE,))
+
+        def conditionals(draws: np.ndarray) -> np.ndarray:
+            part = {name: x[draws] for name, x in params.items()}
+            predictive = Predictive(net, observed, params=part, outside="ignore", check=False)
+            return to_numpy(predictive.conditionals(observed.value))
+
         # Half precision halves the files, and loses some hundredths of a nat in the sum of hundreds of trials.
-        evaluated.append((params, np.maximum(np.concatenate(by_trial), -1e4).astype(np.float16)))
+        evaluated.append(
+            (params, np.maximum(map_chunks(conditionals, len(scores), _DRAWS_AT_ONCE), -1e4).astype(np.float16))
+        )
         return evaluated[-1][1].sum(-1, dtype=float)
 
     rng = generator(seed, DISTILLATION, first)
-    proposal = fit_proposal(log_likelihood, _SETS_AT_ONCE, len(priors), rng, draws=_DRAWS, kept=None)
-    params = {name: np.concatenate([piece[name] for piece, _ in evaluated]) for name in priors}
+    proposal = fit_proposal(log_likelihood, _SETS_AT_ONCE, len(schema.params), rng, draws=_DRAWS, kept=None)
+    params = {name: np.concatenate([piece[name] for piece, _ in evaluated]) for name in schema.params}
     by_trial = np.concatenate([x for _, x in evaluated])
     weight = normalize(by_trial.sum(-1, dtype=float) + proposal.log_ratio)
     files = []

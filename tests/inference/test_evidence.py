@@ -6,7 +6,7 @@ import scipy.special
 import scipy.stats
 
 import ppl_buffer as pb
-from ppl_buffer.inference.evidence import Evidence, importance_weights
+from ppl_buffer.inference.evidence import Evidence
 from ppl_buffer.predictive import Predictive
 from ppl_buffer.prior import Prior
 from tests.networks import (
@@ -34,47 +34,6 @@ REPORT_RECORD = Record(
     simulator="none",
 )
 QUIET = {"progress": False}
-
-
-def test_importance_weights_find_the_evidence_of_a_normal_model():
-    rng = np.random.default_rng(0)
-    for std in (1.0, 0.1, 0.01):
-        seen = rng.standard_normal((3, 5)) * np.hypot(1, std)
-
-        def log_likelihood(scores, seen=seen, std=std):
-            return scipy.stats.norm(scores, std).logpdf(seen).sum(-1)
-
-        truth = scipy.stats.norm(0, np.hypot(1, std)).logpdf(seen).sum(-1)
-        weights = importance_weights(log_likelihood, 3, 5, 2000, np.random.default_rng(1))
-        estimate = scipy.special.logsumexp(weights, 0) - np.log(2000)
-        np.testing.assert_allclose(estimate, truth, atol=0.06)
-        # Far fewer draws than this would count under the prior itself at the smallest deviation: about 1 in 10^10.
-        assert (scipy.special.logsumexp(weights, 0) * 2 - scipy.special.logsumexp(2 * weights, 0) > np.log(500)).all()
-
-
-def test_importance_weights_find_the_evidence_of_a_bent_narrow_posterior():
-    size, dims, draws = 11, 7, 600
-    rng = np.random.default_rng(2)
-    centre = rng.normal(size=(size, dims))
-    spread = np.linalg.qr(rng.normal(size=(size, dims, dims)))[0] * np.exp(rng.uniform(-3, 0, (size, 1, dims)))
-    logarithm = rng.normal(0, 50, size)
-    evaluated = []
-
-    def log_likelihood(scores):
-        """A density with a bend, over that of the prior: its integral over the prior is known."""
-        evaluated.append(len(scores))
-        bent = np.einsum("bpq,nbq->nbp", np.linalg.inv(spread), scores - centre)
-        bent[..., 0] += 0.3 * bent[..., 1] ** 2
-        log_posterior = scipy.stats.norm.logpdf(bent).sum(-1) - np.log(np.abs(np.linalg.det(spread)))
-        return log_posterior - scipy.stats.norm.logpdf(scores).sum(-1) + logarithm
-
-    weights = importance_weights(log_likelihood, size, dims, draws, rng)
-    relative = np.exp(weights - weights.max(0))
-    error = relative.std(0) / relative.mean(0) / np.sqrt(draws)
-    assert (error < 0.07).all() and evaluated[-1] == draws
-    np.testing.assert_array_less(np.abs(weights.max(0) + np.log(relative.mean(0)) - logarithm), 4 * error)
-    # Rounds that forget the draws of the ones before need twice as many.
-    assert sum(evaluated[:-1]) < 2200
 
 
 @pytest.mark.parametrize("backend", ["torch", "jax"])
@@ -136,15 +95,14 @@ def test_a_parameter_below_all_outcomes_is_integrated_up_to_the_least_of_them(ba
     value[0, 3, 1] = 0.01  # no such trial
     exists = np.array([[True, True, True, False, True], [True] * 5])
     conditioned = {"drift": np.zeros(2, np.float32), "bound": np.full(2, 1.5, np.float32)}
-    found = pb.log_evidence(net, given.inputs, value, params=conditioned, trial_mask=exists, method="importance", draws=500,
-                            **QUIET)  # fmt: skip
+    found = pb.log_evidence(net, given.inputs, value, params=conditioned, trial_mask=exists, draws=500, **QUIET)
     assert np.isfinite(found.terms).all()
     for row in range(2):
         least = value[row, exists[row], 1].min()
         grid = least * (np.arange(4000) + 0.5) / 4000
         delay = np.stack([grid, grid], -1).astype(np.float32)
-        likelihood = Predictive(net, given.inputs, params={**{k: x[None] for k, x in conditioned.items()}, "delay": delay},
-                                trial_mask=exists, outside="ignore")  # fmt: skip
+        theta = {**{name: x[None] for name, x in conditioned.items()}, "delay": delay}
+        likelihood = Predictive(net, given.inputs, params=theta, trial_mask=exists, outside="ignore")
         terms = np.asarray(likelihood.joint_log_prob(array(backend, value)), dtype=float)[:, row]
         density = scipy.stats.gamma(2.0, scale=2.0).logpdf(grid)
         expected = scipy.special.logsumexp(terms + density) + np.log(least / 4000)
@@ -157,7 +115,7 @@ def test_autoregressive_method_averages_densities_over_orders(backend):
     pytest.importorskip(backend)
     net, given = network(FUNCTION, backend, FUNCTION_RECORD), data(FUNCTION, batch=2, trials=5, context=False)
     orders = 19
-    found = pb.log_evidence(net, given.inputs, given.value, orders=orders, seed=3, **QUIET)
+    found = pb.log_evidence(net, given.inputs, given.value, orders=orders, seed=3, method="autoregressive", **QUIET)
     rng = np.random.default_rng(3)
     by_order = []
     for order in [rng.permutation(5) for _ in range(orders)]:
@@ -174,7 +132,7 @@ def test_autoregressive_method_averages_densities_over_orders(backend):
 
 def test_blocks_reach_the_reencoding_autoregression():
     net, given = network(FUNCTION, "torch", FUNCTION_RECORD), data(FUNCTION, batch=2, trials=5, context=False)
-    found = pb.log_evidence(net, given.inputs, given.value, orders=1, block=1, seed=4, **QUIET)
+    found = pb.log_evidence(net, given.inputs, given.value, orders=1, block=1, seed=4, method="autoregressive", **QUIET)
     order = np.random.default_rng(4).permutation(5)
     x, y = given.inputs["x"][:, order], given.value[:, order]
     total = np.zeros(2)
@@ -186,10 +144,12 @@ def test_blocks_reach_the_reencoding_autoregression():
     assert found.standard_error.tolist() == [0, 0]
 
 
-def test_an_ordered_model_has_one_order_and_parameters_can_be_told():
+def test_an_ordered_model_has_one_order_and_parameters_can_be_given():
     net, given = network(LEARNING, "torch"), data(LEARNING, batch=3, trials=7)
     conditioned = {"alpha": given.params["alpha"]}
-    found = pb.log_evidence(net, given.inputs, given.value, feedback=given.feedback, params=conditioned, **QUIET)
+    found = pb.log_evidence(
+        net, given.inputs, given.value, feedback=given.feedback, params=conditioned, method="autoregressive", **QUIET
+    )
     expected = Predictive(net, given.inputs, params=conditioned, feedback=given.feedback)
     expected = expected.joint_log_prob(array("torch", given.value))
     np.testing.assert_allclose(found.log_evidence, expected, rtol=1e-6)
@@ -201,22 +161,27 @@ def test_trials_that_do_not_exist_change_nothing():
     mask = np.arange(7) < np.array([[7], [4]])
     other = np.where(mask[..., None], given.value, given.value[:, ::-1])
     found = [
-        pb.log_evidence(net, given.inputs, x, feedback=given.feedback, trial_mask=mask, orders=3, **QUIET)
+        pb.log_evidence(
+            net, given.inputs, x, feedback=given.feedback, trial_mask=mask, orders=3, method="autoregressive", **QUIET
+        )
         for x in (given.value, other)
     ]
     np.testing.assert_allclose(found[0].log_evidence, found[1].log_evidence, rtol=1e-6)
 
 
-def test_all_parameters_told_of_an_independent_model_is_its_likelihood():
+def test_all_parameters_given_of_an_independent_model_is_its_likelihood():
     net, given = network(DECISION, "torch"), data(DECISION, batch=3, trials=7, context=False)
-    found = pb.log_evidence(net, given.inputs, given.value, params=given.params, **QUIET)
+    found = pb.log_evidence(net, given.inputs, given.value, params=given.params, method="autoregressive", **QUIET)
     expected = Predictive(net, given.inputs, params=given.params).marginals(array("torch", given.value)).sum(-1)
     np.testing.assert_allclose(found.log_evidence, expected, rtol=1e-5)
 
 
 def test_standard_error_is_the_spread_of_repetitions():
     net, given = network(FUNCTION, "torch", FUNCTION_RECORD), data(FUNCTION, batch=1, trials=5, context=False)
-    found = [pb.log_evidence(net, given.inputs, given.value, orders=24, seed=seed, **QUIET) for seed in range(40)]
+    found = [
+        pb.log_evidence(net, given.inputs, given.value, orders=24, seed=seed, method="autoregressive", **QUIET)
+        for seed in range(40)
+    ]
     spread = np.std([x.log_evidence[0] for x in found], ddof=1)
     stated = np.mean([x.standard_error[0] for x in found])
     assert 0.6 < stated / spread < 1.6
@@ -225,44 +190,7 @@ def test_standard_error_is_the_spread_of_repetitions():
 def test_few_effective_draws_are_announced():
     net, given = network(REPORT, "torch", REPORT_RECORD), data(REPORT, batch=1, trials=7)
     with pytest.warns(UserWarning, match="worth only .* independent"):
-        pb.log_evidence(net, given.inputs, given.value, method="importance", draws=20, **QUIET)
-
-
-def test_comparison_is_bayes_rule(monkeypatch):
-    known = {"a": np.array([-10.0, -20.0]), "b": np.array([-12.0, -19.0]), "c": np.array([-10.5, -30.0])}
-
-    def stub(net, inputs, value, method, **arguments):
-        assert arguments == {"orders": 7}
-        return Evidence(known[net], np.full(2, 0.1), known[net][None], method)
-
-    monkeypatch.setattr("ppl_buffer.inference.evidence.log_evidence", stub)
-    weights = {"a": 0.2, "b": 0.3, "c": 0.5}
-    table = pb.compare(
-        {name: name for name in known}, {}, None, method="autoregressive", prior_probabilities=weights, orders=7
-    )
-    for index in range(2):
-        rows = table[table["data_set"] == index].set_index("model")
-        joint = {name: weights[name] * np.exp(known[name][index]) for name in known}
-        for name in known:
-            np.testing.assert_allclose(rows.loc[name, "probability"], joint[name] / sum(joint.values()), rtol=1e-9)
-            factor = known[name][index] - max(x[index] for x in known.values())
-            np.testing.assert_allclose(rows.loc[name, "log_bayes_factor"], factor)
-
-
-def test_comparison_says_where_the_estimators_disagree(monkeypatch):
-    gap = {"near": 0.5, "far": 9.0}
-
-    def stub(net, inputs, value, method):
-        estimate = np.array([-50.0 + gap[net] * (method == "autoregressive")])
-        return Evidence(estimate, np.array([0.2]), estimate[None], method)
-
-    monkeypatch.setattr("ppl_buffer.inference.evidence.log_evidence", stub)
-    with pytest.warns(UserWarning, match=r"1 of 2 pairs.*'far', by \+9.0 nats"):
-        table = pb.compare({name: name for name in gap}, {}, None).set_index("model")
-    np.testing.assert_allclose(table["disagreement"], [0.5, 9.0])
-    assert table["outside"].tolist() == [False, True]
-    # It decides by importance sampling, where both are equal.
-    np.testing.assert_allclose(table["probability"], 0.5)
+        pb.log_evidence(net, given.inputs, given.value, draws=20, **QUIET)
 
 
 def test_evidence_is_plotted_against_the_number_of_terms():
@@ -272,14 +200,42 @@ def test_evidence_is_plotted_against_the_number_of_terms():
     assert axes.lines[0].get_ydata()[-1] == 0
 
 
+@pytest.mark.parametrize("method", ["autoregressive", "importance"])
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_observed_trials_serve_as_inputs(backend, method):
+    pytest.importorskip(backend)
+    net, given = network(REPORT, backend, REPORT_RECORD), data(REPORT, batch=2, trials=5)
+    mask = np.arange(5) < np.array([[5], [3]])
+    observed = net.observe(given.inputs, given.value, trial_mask=mask)
+    options = {"method": method, "draws": 300, "orders": 7, **QUIET}
+    found = pb.log_evidence(net, observed, observed.value, **options)
+    expected = pb.log_evidence(net, given.inputs, given.value, trial_mask=mask, **options)
+    np.testing.assert_allclose(found.log_evidence, expected.log_evidence, rtol=1e-6)
+    with pytest.raises(ValueError, match="trial_mask: expected none beside observed data"):
+        pb.log_evidence(net, observed, observed.value, trial_mask=mask, **options)
+
+
+def test_a_context_is_for_the_autoregressive_method_alone():
+    net, given = network(FUNCTION, "torch", FUNCTION_RECORD), data(FUNCTION, batch=2, trials=5, points=4)
+    observed = net.observe(given.inputs, given.value, context=given.context)
+    found = pb.log_evidence(net, observed, observed.value, method="autoregressive", orders=3, seed=2, **QUIET)
+    rng = np.random.default_rng(2)
+    for term, order in zip(found.terms, [rng.permutation(5) for _ in range(3)], strict=True):
+        turned = Predictive(net, {"x": given.inputs["x"][:, order]}, context=given.context)
+        expected = turned.joint_log_prob(array("torch", given.value[:, order]))
+        np.testing.assert_allclose(term, expected, rtol=1e-4)
+    with pytest.raises(ValueError, match="inputs: expected trials observed without a context"):
+        pb.log_evidence(net, observed, observed.value, **QUIET)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"method": "bridge"}, r"method: expected one of \['autoregressive', 'importance'\], got 'bridge'"),
-        ({"orders": 0}, "orders: expected an integer of at least 1, got 0"),
+        ({"method": "autoregressive", "orders": 0}, "orders: expected an integer of at least 1, got 0"),
         ({"method": "importance", "draws": 2.5}, "draws: expected an integer of at least 1, got 2.5"),
         ({"method": "importance", "block": 2}, "block: expected None for the importance method"),
-        ({"prior": {}}, "prior: expected None for the autoregressive method"),
+        ({"method": "autoregressive", "prior": {}}, "prior: expected None for the autoregressive method"),
         ({"method": "importance"}, "prior: expected a prior of 'sigma'"),
         (
             {"method": "importance", "prior": {"tau": Prior.uniform(0, 1)}},
@@ -289,23 +245,10 @@ def test_evidence_is_plotted_against_the_number_of_terms():
             {"method": "importance", "params": {"mu": np.zeros(2, np.float32), "sigma": np.ones(2, np.float32)}},
             "params: expected at least one parameter to integrate over",
         ),
-        ({"params": {"nu": 1.0}}, "params: "),
+        ({"method": "autoregressive", "params": {"nu": 1.0}}, "params: "),
     ],
 )
 def test_bad_arguments_are_refused(arguments, message):
     net, given = network(FUNCTION, "torch", FUNCTION_RECORD), data(FUNCTION, batch=2, trials=5)
     with pytest.raises(ValueError, match=message):
         pb.log_evidence(net, given.inputs, given.value, **QUIET, **arguments)
-
-
-@pytest.mark.parametrize(
-    ("nets", "arguments", "message"),
-    [
-        ({"a": 1}, {}, "nets: expected a dict of at least two networks"),
-        ({"a": 1, "b": 2}, {"prior_probabilities": {"a": 1.0}}, r"prior_probabilities: expected one for each of"),
-        ({"a": 1, "b": 2}, {"prior_probabilities": {"a": -1, "b": 2}}, "prior_probabilities: expected numbers of at"),
-    ],
-)
-def test_bad_comparisons_are_refused(nets, arguments, message):
-    with pytest.raises(ValueError, match=message):
-        pb.compare(nets, {}, None, **arguments)

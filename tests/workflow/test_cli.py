@@ -236,7 +236,7 @@ def test_evidence_and_compare(checkpoint, tmp_path):
     trials = read_trials(table, net, columns=dict(x.split("=") for x in MAP.split(",")))
     direct = pb.log_evidence(
         net, trials.inputs, trials.outcomes["choice"].astype(np.float32), feedback=trials.feedback,
-        trial_mask=trials.trial_mask, progress=False,
+        trial_mask=trials.trial_mask, method="autoregressive", progress=False,
     )  # fmt: skip
     np.testing.assert_allclose(rows["log_evidence"], direct.log_evidence, rtol=1e-5)
     assert (tmp_path / "out" / "evidence.png").stat().st_size > 5000

@@ -1,0 +1,125 @@
+"""Comparison of models of the same data by their evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ppl_buffer.files import to_numpy
+from ppl_buffer.findings import Finding, warn_of
+from ppl_buffer.inference.evidence import METHODS, Evidence, TrialArguments, log_evidence
+from ppl_buffer.network.observed import ObservedTrials
+
+if TYPE_CHECKING:
+    import pandas
+
+# Nats by which the two estimators may differ beyond their Monte-Carlo errors: the networks have errors of their own.
+_DISAGREEMENT = 3.0
+
+
+def compare(
+    nets: Mapping[str, Any],
+    inputs: Mapping[str, Any] | ObservedTrials,
+    value: Any,
+    *,
+    method: str = "both",
+    prior_probabilities: Mapping[str, float] | None = None,
+    **arguments: Any,
+) -> pandas.DataFrame:
+    """Compare models of the same data by their evidence.
+
+    Args:
+        nets: model name -> trained network.
+        inputs: dict name -> (*B, K); or what one of the networks' ``observe(...)`` returned, without a context.
+        value: outcomes, (*B, K) or (*B, K, n_outcomes).
+        method: "autoregressive", "importance", or "both": the latter also warns where the two disagree, since the data
+            then lie outside what the model generates, and decides by importance sampling.
+        prior_probabilities: model name -> prior probability; equal by default.
+        **arguments: further arguments of `log_evidence`.
+
+    Returns:
+        one row for each data set and model, with ``log_evidence``, ``standard_error``, ``log_bayes_factor`` (against
+        the data set's best model, at most 0) and ``probability`` (of the model given the data set); with "both"
+        also ``autoregressive``, ``importance`` and ``disagreement`` (the first minus the second).
+
+    Raises:
+        ValueError: if fewer than two networks are given, prior probabilities do not fit, or as `log_evidence` says.
+    """
+    import pandas
+
+    if not isinstance(nets, Mapping) or len(nets) < 2:
+        raise ValueError(f"nets: expected a dict of at least two networks, got {nets!r}")
+    methods = METHODS if method == "both" else (method,)
+    prior = _prior_probabilities(nets, prior_probabilities)
+    if isinstance(inputs, ObservedTrials):
+        inputs, value, arguments = _unobserved(inputs, value, arguments)
+    rows: list[dict[str, Any]] = []
+    for name, net in nets.items():
+        rows += _rows(name, {each: log_evidence(net, inputs, value, method=each, **arguments) for each in methods})
+    table = pandas.DataFrame(rows)
+    if "outside" in table and table["outside"].any():
+        warn_of(_disagreement(table))
+    log_prior = table["model"].map(dict(zip(nets, np.log(np.maximum(prior, 1e-300)), strict=True)))
+    log_posterior = table["log_evidence"] + log_prior
+    best = table.groupby("data_set")["log_evidence"].transform("max")
+    table.insert(4, "log_bayes_factor", table["log_evidence"] - best)
+    shifted = np.exp(log_posterior - log_posterior.groupby(table["data_set"]).transform("max"))
+    table.insert(5, "probability", shifted / shifted.groupby(table["data_set"]).transform("sum"))
+    return table
+
+
+def _prior_probabilities(nets: Mapping[str, Any], given: Mapping[str, float] | None) -> np.ndarray:
+    """Prior probability of each model, which sum to 1."""
+    weights = np.ones(len(nets))
+    if given is not None:
+        if set(given) != set(nets):
+            raise ValueError(f"prior_probabilities: expected one for each of {list(nets)}, got {list(given)}")
+        weights = np.array([float(given[name]) for name in nets])
+        if not (weights >= 0).all() or not weights.sum() > 0:
+            raise ValueError(f"prior_probabilities: expected numbers of at least 0, got {dict(given)}")
+    return weights / weights.sum()
+
+
+def _unobserved(
+    observed: ObservedTrials, value: Any, arguments: Mapping[str, Any]
+) -> tuple[dict[str, Any], Any, dict[str, Any]]:
+    """Inputs, value and further arguments as NumPy arrays, which every network can read: it was one that observed."""
+    if observed.context is not None:
+        raise ValueError("inputs: expected trials observed without a context, which one network alone can read")
+    trials = TrialArguments.of(observed, value, arguments.get("feedback"), arguments.get("trial_mask"))
+    feedback = {name: to_numpy(x) for name, x in (trials.feedback or {}).items()}
+    more = {"feedback": feedback or None, "trial_mask": to_numpy(trials.trial_mask)}
+    return {name: to_numpy(x) for name, x in trials.inputs.items()}, to_numpy(value), {**arguments, **more}
+
+
+def _rows(model: str, results: Mapping[str, Evidence]) -> list[dict[str, Any]]:
+    """A row for each data set of one model, by the results of one method or of both."""
+    rows = []
+    decisive = list(results.values())[-1]
+    for index in np.ndindex(decisive.log_evidence.shape):
+        row: dict[str, Any] = {
+            "data_set": index if len(index) != 1 else index[0],
+            "model": model,
+            "log_evidence": float(decisive.log_evidence[index]),
+            "standard_error": float(decisive.standard_error[index]),
+        }
+        if len(results) > 1:
+            row.update({each: float(result.log_evidence[index]) for each, result in results.items()})
+            row["disagreement"] = row[METHODS[0]] - row[METHODS[1]]
+            error = float(np.hypot(*(result.standard_error[index] for result in results.values())))
+            row["outside"] = abs(row["disagreement"]) > _DISAGREEMENT + 2 * error
+        rows.append(row)
+    return rows
+
+
+def _disagreement(table: pandas.DataFrame) -> Finding:
+    """What to say where the two estimators disagree somewhere."""
+    worst = table.loc[table["disagreement"].abs().idxmax()]
+    text = (
+        f"compare: the two estimators of the evidence disagree for {int(table['outside'].sum())} of {len(table)} "
+        f"pairs of data set and model (most for {worst['model']!r}, by {worst['disagreement']:+.1f} nats): the "
+        "data lie outside what the model generates. The table decides by importance sampling; check the fit"
+    )
+    return Finding("data", text, share=float(table["outside"].mean()))
