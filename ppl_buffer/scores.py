@@ -27,8 +27,6 @@ models", without their refits: where k is high, a score of early trials needs a 
 
 from __future__ import annotations
 
-import importlib
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -37,8 +35,10 @@ import numpy as np
 from scipy.special import logsumexp
 from tqdm.auto import tqdm
 
-from ppl_buffer.arviz import arviz_version, container, groups_of, import_arviz
+from ppl_buffer.arviz.versions import container, groups_of, smooth_log_weights
+from ppl_buffer.checks import check_integer
 from ppl_buffer.files import to_numpy
+from ppl_buffer.findings import Finding, warn_of
 from ppl_buffer.network.backend import backend_of
 from ppl_buffer.network.observed import EncodedContext
 from ppl_buffer.predictive import Predictive
@@ -50,8 +50,14 @@ MEANING = {
     "leave_one_out": "each trial from all others of its set, over the network's training prior",
 }
 
-# A Pareto tail is fitted to a fifth of the draws, and to no fewer than five.
-_FEWEST_DRAWS = 25
+# What to do where the importance weights of a score are not to be trusted.
+_ADVICE = {
+    "loo": "single trials change the posterior much; look at those with high pareto_k",
+    "logo": "the posterior of a person's parameters differs much with and without that person's data; refit "
+    "without these people, or compare models by `loo` or `lfo`",
+    "lfo": "the posterior without the future differs much from the whole one; leave more trials unscored "
+    "(first=...), or refit to the first trials",
+}
 
 
 @dataclass(frozen=True)
@@ -175,34 +181,42 @@ def lfo(data: Any, *, first: int = 0, var_name: str | None = None, progress: boo
     """
     import xarray
 
-    if isinstance(first, bool) or not isinstance(first, (int, np.integer)) or first < 0:
-        raise ValueError(f"first: expected a number of trials, got {first!r}")
+    first = check_integer("first", first, least=0)
     table = _observations(_log_likelihood(data, var_name))
-    values = table.values  # (S, observations)
-    places = {name: coord for name, coord in table.coords.items() if coord.dims == ("observation",)}
-    trial = next((coord.values for name, coord in places.items() if name.endswith("trial")), np.arange(values.shape[1]))
-    sets = np.zeros(values.shape[1], dtype=int)
-    for name, coord in places.items():
+    log_likelihood = table.values  # (S, observations)
+    count = log_likelihood.shape[1]
+    coords = {name: coord for name, coord in table.coords.items() if coord.dims == ("observation",)}
+    trial = next((coord.values for name, coord in coords.items() if name.endswith("trial")), np.arange(count))
+    data_set = _data_sets(coords, count)
+    elpd, pareto_k = np.full(count, np.nan), np.full(count, np.nan)
+    for label in tqdm(np.unique(data_set), disable=not progress, desc="leave future out", unit="person"):
+        indices = np.flatnonzero(data_set == label)
+        indices = indices[np.argsort(trial[indices], kind="stable")]
+        scored = indices[first:]
+        if len(scored):
+            elpd[scored], pareto_k[scored] = _future_left_out(log_likelihood[:, indices].astype(float), first)
+    exists = ~np.isnan(elpd)
+    if not exists.any():
+        raise ValueError(f"first: expected fewer trials than people did, got {first}")
+    terms, shapes = (xarray.DataArray(x, dims="observation", coords=coords)[exists] for x in (elpd, pareto_k))
+    return _checked(Score("lfo", terms, shapes, len(log_likelihood)))
+
+
+def _data_sets(coords: Mapping[str, Any], count: int) -> np.ndarray:
+    """A number for the data set of each observation: what the coordinates but the trial's tell apart."""
+    data_set = np.zeros(count, dtype=int)
+    for name, coord in coords.items():
         if name != "observation" and not name.endswith("trial"):
             labels, code = np.unique(coord.values, return_inverse=True)
-            sets = sets * len(labels) + code
-    terms = np.full(values.shape[1], np.nan)
-    shapes = np.full(values.shape[1], np.nan)
-    for one in tqdm(np.unique(sets), disable=not progress, desc="leave future out", unit="person"):
-        mine = np.flatnonzero(sets == one)
-        mine = mine[np.argsort(trial[mine], kind="stable")]
-        own = values[:, mine].astype(float)
-        future = np.cumsum(own[:, ::-1], axis=1)[:, ::-1][:, first:]
-        if future.shape[1]:
-            weights, shapes[mine[first:]] = _smooth(-future.T)
-            terms[mine[first:]] = logsumexp(weights + own[:, first:].T, axis=1)
-    scored = ~np.isnan(terms)
-    if not scored.any():
-        raise ValueError(f"first: expected fewer trials than people did, got {first}")
-    whole = {name: xarray.DataArray(x, dims="observation", coords=places) for name, x in
-             (("elpd", terms), ("pareto_k", shapes))}  # fmt: skip
-    score = Score("lfo", whole["elpd"][scored], whole["pareto_k"][scored], len(values))
-    return _checked(score)
+            data_set = data_set * len(labels) + code
+    return data_set
+
+
+def _future_left_out(log_likelihood: np.ndarray, first: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of the trials from `first` on, and Pareto k, by the log likelihood (S, trials) of one data set."""
+    future = np.cumsum(log_likelihood[:, ::-1], axis=1)[:, ::-1][:, first:]
+    log_weights, pareto_k = smooth_log_weights(-future.T)
+    return logsumexp(log_weights + log_likelihood[:, first:].T, axis=1), pareto_k
 
 
 def leave_one_out(
@@ -214,7 +228,7 @@ def leave_one_out(
     trial_mask: Any = None,
     context: Mapping[str, Any] | EncodedContext | None = None,
 ) -> Score:
-    """Score of each trial from all others of its set, by an exchangeable network that is told nothing.
+    """Score of each trial from all others of its set, by an exchangeable network that is conditioned on no parameters.
 
     One conditioning, no posterior: log p(y_i | x, y without i), with every parameter integrated over the network's
     training prior (not over a prior that a model of yours has).
@@ -232,21 +246,20 @@ def leave_one_out(
     """
     import xarray
 
-    joint = backend_of(net)
-    value = joint.ops.floating(net, value)
+    value = backend_of(net).ops.floating(net, value)
     tail = len(net.schema.event_shape_tail)
-    distribution = Predictive(
+    query = Predictive(
         net, inputs, trials=value.shape[value.ndim - 1 - tail], feedback=feedback, trial_mask=trial_mask,
         context=context,
     )  # fmt: skip
-    found = to_numpy(distribution.leave_one_out(value)).astype(float)
-    exists = np.ones(found.shape, dtype=bool)
-    if distribution.trial_mask is not None:
-        exists = np.broadcast_to(to_numpy(distribution.trial_mask), found.shape)
-    index = np.nonzero(exists)
-    batch = ["subject"] if found.ndim == 2 else [f"batch_dim_{axis}" for axis in range(found.ndim - 1)]
-    coords = {name: ("observation", where) for name, where in zip([*batch, "trial"], index, strict=True)}
-    return Score("leave_one_out", xarray.DataArray(found[exists], dims="observation", coords=coords))
+    log_probs = to_numpy(query.leave_one_out(value)).astype(float)
+    exists = np.ones(log_probs.shape, dtype=bool)
+    if query.trial_mask is not None:
+        exists = np.broadcast_to(to_numpy(query.trial_mask), log_probs.shape)
+    batch = ["subject"] if log_probs.ndim == 2 else [f"batch_dim_{axis}" for axis in range(log_probs.ndim - 1)]
+    indices = zip([*batch, "trial"], np.nonzero(exists), strict=True)
+    coords = {name: ("observation", index) for name, index in indices}
+    return Score("leave_one_out", xarray.DataArray(log_probs[exists], dims="observation", coords=coords))
 
 
 def _log_likelihood(data: Any, var_name: str | None) -> Any:
@@ -281,21 +294,6 @@ def _by_subject(table: Any) -> Any:
     return table.groupby("subject").sum()
 
 
-def _smooth(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pareto smoothed, normalised log weights (n, S) and Pareto k (n,)."""
-    if arviz_version() >= 1:
-        if log_weights.shape[-1] < _FEWEST_DRAWS:
-            # ArviZ 0.2x smooths nothing there and says so by k; 1.x raises an error of its insides.
-            weights = log_weights - logsumexp(log_weights, axis=-1, keepdims=True)
-            return weights, np.full(weights.shape[:-1], np.inf)
-        arrays = importlib.import_module("arviz_stats.base").array_stats
-        # 1.x takes log likelihoods, the negative of what 0.2x takes.
-        weights, shapes = arrays.psislw(-log_weights, axis=-1)
-    else:
-        weights, shapes = import_arviz().psislw(log_weights)
-    return np.asarray(weights), np.asarray(shapes)
-
-
 def _loo(kind: str, table: Any) -> Score:
     """PSIS-LOO of the terms of a table (chain, draw, ...)."""
     import xarray
@@ -305,28 +303,21 @@ def _loo(kind: str, table: Any) -> Score:
     stacked = stacked.transpose(*others, "sample")
     values = stacked.values.astype(float)
     flat = values.reshape(-1, values.shape[-1])
-    weights, shapes = _smooth(-flat)
+    log_weights, pareto_k = smooth_log_weights(-flat)
     coords = {name: coord for name, coord in stacked.coords.items() if "sample" not in coord.dims}
 
     def labelled(x: np.ndarray) -> Any:
         return xarray.DataArray(x.reshape(values.shape[:-1]), dims=others, coords=coords)
 
-    return Score(kind, labelled(logsumexp(weights + flat, axis=1)), labelled(shapes), values.shape[-1])
+    return Score(kind, labelled(logsumexp(log_weights + flat, axis=1)), labelled(pareto_k), values.shape[-1])
 
 
 def _checked(score: Score) -> Score:
     """The score, with a warning where its importance weights are not to be trusted."""
     if score.doubtful:
-        advice = {
-            "loo": "single trials change the posterior much; look at those with high pareto_k",
-            "logo": "the posterior of a person's parameters differs much with and without that person's data; refit "
-            "without these people, or compare models by `loo` or `lfo`",
-            "lfo": "the posterior without the future differs much from the whole one; leave more trials unscored "
-            "(first=...), or refit to the first trials",
-        }[score.kind]
-        warnings.warn(
+        text = (
             f"{score.kind}: Pareto k is above {score.threshold:.2f} in {score.doubtful} of {score.pareto_k.size} "
-            f"terms, whose estimates are not to be trusted: {advice}",
-            stacklevel=3,
+            f"terms, whose estimates are not to be trusted: {_ADVICE[score.kind]}"
         )
+        warn_of(Finding("sampling", text, share=score.doubtful / score.pareto_k.size), stacklevel=3)
     return score
