@@ -12,6 +12,7 @@ the same parameters (sbi's "iid" dimension), never trials. Needs torch and sbi::
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,12 +21,14 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from ppl_buffer.checks import check_integer
 from ppl_buffer.network.arguments import check_names
-from ppl_buffer.network.backend import backend_of
 from ppl_buffer.network.observed import ObservedTrials
+from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.predictive import Predictive
 from ppl_buffer.pyro.priors import prior_distribution
 from ppl_buffer.schema import split_value, stack_value
+from ppl_buffer.simulator import Simulator, WithEnvironment
 from ppl_buffer.training.draws import check_simulator, draw_data
 
 _validates = Distribution._validate_args
@@ -59,11 +62,17 @@ class LikelihoodEstimator(ConditionalDensityEstimator):  # type: ignore[misc]
         ValueError: if the network is not of torch, or an argument does not fit its schema.
     """
 
-    def __init__(self, net: Any, trials: int, *, params: Sequence[str] | None = None, simulator: Any = None) -> None:
-        if getattr(net, "backend", None) != "torch":
+    def __init__(
+        self,
+        net: TorchNetwork,
+        trials: int,
+        *,
+        params: Sequence[str] | None = None,
+        simulator: Simulator | None = None,
+    ) -> None:
+        if not isinstance(net, TorchNetwork):
             raise ValueError(f"net: expected a network loaded with backend='torch', got {type(net).__name__}")
-        if isinstance(trials, bool) or not isinstance(trials, (int, np.integer)) or trials < 1:
-            raise ValueError(f"trials: expected at least 1 trial, got {trials!r}")
+        trials = check_integer("trials", trials)
         schema = net.schema
         names = list(schema.params) if params is None else list(params)
         if not names or len(set(names)) < len(names) or not set(names) <= set(schema.params):
@@ -74,7 +83,7 @@ class LikelihoodEstimator(ConditionalDensityEstimator):  # type: ignore[misc]
                 raise ValueError(f"simulator: expected the network's schema {schema}, got {simulator.schema}")
         variables = {**schema.inputs, **schema.outcomes, **schema.feedback}
         super().__init__(net, torch.Size([trials * len(variables)]), torch.Size([len(names)]))
-        self.trials = int(trials)
+        self.trials = trials
         self.params = tuple(names)
         self.simulator = simulator
         self._columns = tuple(variables)
@@ -102,16 +111,16 @@ class LikelihoodEstimator(ConditionalDensityEstimator):  # type: ignore[misc]
         # sbi expands one data set to many parameters, which would have it computed for each of them.
         x, theta = (value[:, :1] if value.stride(1) == 0 else value for value in (x, theta))
         observed = self._observe(x.detach())
-        legal: Any = True
-        conditioned = {}
+        legal = torch.ones((), dtype=torch.bool, device=theta.device)
+        params = {}
         for index, name in enumerate(self.params):
             variable, value = self.net.schema.params[name], theta[..., index]
-            fine = variable.contains(torch, value)
-            legal = fine & legal
-            conditioned[name] = torch.where(fine, value, variable.fill)
-        predictive = Predictive(self.net, observed, params=conditioned, outside="ignore", check=False)
-        result = predictive.joint_log_prob(observed.value)
-        return torch.where(legal, result, -torch.inf).expand(full)
+            inside = variable.contains(torch, value)
+            legal = legal & inside
+            # A gradient through an illegal value would be no number, whatever is masked later.
+            params[name] = torch.where(inside, value, variable.fill)
+        query = Predictive(self.net, observed, params=params, outside="ignore", check=False)
+        return torch.where(legal, query.joint_log_prob(observed.value), -torch.inf).expand(full)
 
     def loss(self, input: Tensor, condition: Tensor, **_: Any) -> Tensor:
         """Negative log density, (batch,), of data sets (batch, x) at parameters (batch, theta)."""
@@ -203,14 +212,11 @@ class LikelihoodEstimator(ConditionalDensityEstimator):  # type: ignore[misc]
     def _check_last(self, argument: str, value: Tensor, shape: torch.Size) -> None:
         # sbi's own alignment stretches a last dimension of 1.
         if value.ndim < 1 or value.shape[-1:] != shape:
+            contents = f"the parameters {list(self.params)}"
+            if shape == self.input_shape and argument != "theta":
+                contents = f"{self.trials} trials of {list(self._columns)} as `pack` makes them"
             raise ValueError(
-                f"{argument}: expected {shape[0]} numbers on the last axis, "
-                + (
-                    f"{self.trials} trials of {list(self._columns)} as `pack` makes them"
-                    if shape == self.input_shape and argument != "theta"
-                    else f"the parameters {list(self.params)}"
-                )
-                + f", got shape {tuple(value.shape)}"
+                f"{argument}: expected {shape[0]} numbers on the last axis, {contents}, got shape {tuple(value.shape)}"
             )
 
     def _check_shapes(self, input: Tensor, condition: Tensor) -> None:
@@ -239,13 +245,13 @@ class LikelihoodEstimator(ConditionalDensityEstimator):  # type: ignore[misc]
         # What was computed with weights that are being trained belongs to one step alone.
         training = any(weight.requires_grad for weight in self.net.weights.values())
         if not training and self._last is not None:
-            known, observed = self._last
-            if known.shape == x.shape and torch.equal(known, x):
+            last, observed = self._last
+            if last.shape == x.shape and torch.equal(last, x):
                 return observed
         schema, data = self.net.schema, self.unpack(x)
         observed = self.net.observe(
             {name: data[name] for name in schema.inputs},
-            stack_value(backend_of(self.net).ops.xp, schema, {name: data[name] for name in schema.outcomes}),
+            stack_value(self.net.ops.xp, schema, {name: data[name] for name in schema.outcomes}),
             feedback={name: data[name] for name in schema.feedback},
         )
         self._last = None if training else (x.clone(), observed)
@@ -257,28 +263,28 @@ class LikelihoodEstimator(ConditionalDensityEstimator):  # type: ignore[misc]
         if condition.ndim != 2:
             raise ValueError(f"condition: expected shape (batch, {len(self.params)}), got {tuple(condition.shape)}")
         shape = torch.Size(sample_shape)
-        size = shape.numel() * len(condition)
-        if schema.inputs and self.simulator is None:
-            raise ValueError("simulator: expected one when the estimator was made, which draws the inputs; got None")
-        inputs = {}
-        if schema.inputs:
-            rng = np.random.default_rng(int(torch.randint(2**31, ())))
-            drawn = self.simulator.inputs(rng, size, self.trials)
-            full = (*shape, len(condition), self.trials)
-            inputs = {
-                name: torch.as_tensor(np.asarray(x), dtype=torch.float32, device=self.net.device).reshape(full)
-                for name, x in drawn.items()
-            }
-        conditioned = {name: condition[:, index] for index, name in enumerate(self.params)}
-        predictive = Predictive(
-            self.net, inputs, trials=self.trials, params=conditioned, outside="ignore",
-            environment=getattr(self.simulator, "environment", None),
+        inputs = self._draw_inputs((*shape, len(condition)))
+        environment = self.simulator.environment if isinstance(self.simulator, WithEnvironment) else None
+        query = Predictive(
+            self.net, inputs, trials=self.trials, outside="ignore", environment=environment,
+            params={name: condition[:, index] for index, name in enumerate(self.params)},
         )  # fmt: skip
         with torch.no_grad():
-            lead = shape if not inputs else ()
-            noise = torch.rand(predictive.noise_shape(lead), device=self.net.device, dtype=self.net.dtype)
+            noise_shape = query.noise_shape(() if inputs else shape)
+            noise = torch.rand(noise_shape, device=self.net.device, dtype=self.net.dtype)
             # The normal quantile of 0 is infinite.
-            value, feedback, log_probs = predictive.rollout(noise.clamp(min=torch.finfo(noise.dtype).tiny))
+            value, feedback, log_probs = query.rollout(noise.clamp(min=torch.finfo(noise.dtype).tiny))
         data = {**inputs, **split_value(schema, value), **feedback}
         packed = torch.stack([data[name].float() for name in self._columns], -1).flatten(-2)
         return packed, log_probs.sum(-1)
+
+    def _draw_inputs(self, batch: tuple[int, ...]) -> dict[str, Tensor]:
+        """Inputs (*batch, K) from the simulator; {} where the schema has none."""
+        if not self.net.schema.inputs:
+            return {}
+        if self.simulator is None:
+            raise ValueError("simulator: expected one when the estimator was made, which draws the inputs; got None")
+        rng = np.random.default_rng(int(torch.randint(2**31, ())))
+        columns = self.simulator.inputs(rng, math.prod(batch), self.trials)
+        tensors = {name: torch.as_tensor(np.asarray(x), dtype=torch.float32) for name, x in columns.items()}
+        return {name: x.to(self.net.device).reshape(*batch, self.trials) for name, x in tensors.items()}

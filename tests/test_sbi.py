@@ -200,7 +200,7 @@ def test_an_estimator_says_what_does_not_fit(learning) -> None:
     net = learning[0].net
     with pytest.raises(ValueError, match="expected a network loaded with backend='torch'"):
         LikelihoodEstimator(torch.nn.Linear(2, 2), TRIALS)
-    with pytest.raises(ValueError, match="trials: expected at least 1"):
+    with pytest.raises(ValueError, match="trials: expected an integer of at least 1"):
         LikelihoodEstimator(net, 0)
     with pytest.raises(ValueError, match="params: expected some of"):
         LikelihoodEstimator(net, TRIALS, params=["gamma"])
