@@ -62,6 +62,51 @@ class ArrayOps(Protocol):
     def log_mean_exp(self, value: Array, axis: int) -> Array:
         """Logarithm of the mean of exponentials along an axis."""
 
+    def zeros(self, net: Own, shape: Sequence[int]) -> Array:
+        """Zeros in the network's number type, where its weights are."""
+
+    def ones(self, net: Own, shape: Sequence[int]) -> Array:
+        """Ones in the network's number type, where its weights are."""
+
+    def arange(self, net: Own, count: int) -> Array:
+        """Whole numbers (count,) from 0, where the network's weights are."""
+
+    def linear(self, x: Array, weight: Array, bias: Array) -> Array:
+        """Affine map (..., inputs) -> (..., outputs); the weight is (outputs, inputs)."""
+
+    def layer_norm(self, x: Array, weight: Array, bias: Array) -> Array:
+        """Layer normalisation over the last axis of (..., W)."""
+
+    def silu(self, x: Array) -> Array:
+        """x * sigmoid(x), elementwise."""
+
+    def softplus(self, x: Array) -> Array:
+        """log(1 + exp(x)), elementwise."""
+
+    def softmax(self, x: Array) -> Array:
+        """Probabilities (..., n) of logits (..., n)."""
+
+    def log_softmax(self, x: Array) -> Array:
+        """Log probabilities (..., n) of logits (..., n)."""
+
+    def logsumexp(self, x: Array) -> Array:
+        """Logarithm of the sum of exponentials over the last axis."""
+
+    def ndtr(self, x: Array) -> Array:
+        """Distribution function of the standard normal, elementwise."""
+
+    def ndtri(self, x: Array) -> Array:
+        """Quantile of the standard normal, elementwise."""
+
+    def stop_gradient(self, x: Array) -> Array:
+        """The same numbers, which no derivative goes through."""
+
+    def chunk(self, x: Array, count: int) -> Sequence[Array]:
+        """`count` equal pieces (..., n / count) of (..., n)."""
+
+    def take_last(self, x: Array, index: Array) -> Array:
+        """Elements (...) of (..., n), picked by whole numbers (...)."""
+
 
 class Backend(Protocol):
     """The network and joint prediction over one array library: a package whose functions are these methods.

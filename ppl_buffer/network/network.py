@@ -6,8 +6,10 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from ppl_buffer.network.backend import ArrayOps
+from ppl_buffer.network.backend import Array, ArrayOps
+from ppl_buffer.network.config import Config
 from ppl_buffer.network.observed import EncodedContext, ObservedTrials, encode_context, observe_trials
+from ppl_buffer.schema import Schema
 
 
 class Network:
@@ -15,8 +17,10 @@ class Network:
 
     backend: str
     ops: ArrayOps
-    schema: Any
-    config: Any
+    schema: Schema
+    config: Config
+    standardization: dict[str, tuple[float, float]]
+    weights: dict[str, Array]
     record: Any
 
     def encode(self, context: Mapping[str, Any]) -> EncodedContext:

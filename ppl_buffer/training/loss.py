@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ppl_buffer.network.torch import heads
+from ppl_buffer.network import heads
 from ppl_buffer.network.torch.network import Cache, encode, encode_params, extend, predict, prepare
 from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.training.batches import Tree

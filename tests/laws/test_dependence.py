@@ -21,12 +21,12 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 def dependence(case, backend, monkeypatch, valid):
     """Jacobians of what the network computes by every token: dict output -> dict role -> (n_output, n_tokens, W)."""
     if backend == "jax":
-        from ppl_buffer.network.jax import heads
+        from ppl_buffer.network import heads
         from ppl_buffer.network.jax import network as verbs
 
         xp, jacobian = jnp, lambda f, x: jax.jit(jax.jacrev(f))(x)
     else:
-        from ppl_buffer.network.torch import heads
+        from ppl_buffer.network import heads
         from ppl_buffer.network.torch import network as verbs
 
         xp, jacobian = torch, lambda f, x: torch.func.jacrev(f)(x)

@@ -18,7 +18,7 @@ from scipy import stats
 
 import ppl_buffer as pb
 from ppl_buffer.files import read_arrays
-from ppl_buffer.network.torch import heads
+from ppl_buffer.network import heads
 from ppl_buffer.network.torch.network import Cache, encode, encode_params, extend, predict, prepare
 from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.predictive import Predictive

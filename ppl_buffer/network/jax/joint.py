@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ppl_buffer.network.jax.heads import trial_cdf, trial_log_prob, trial_moments, trial_sample
+from ppl_buffer.network.heads import trial_cdf, trial_log_prob, trial_moments, trial_sample
 from ppl_buffer.network.jax.network import (
     Cache,
     EncodedParams,

@@ -9,18 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from ppl_buffer.network.masks import prefix_mask
-from ppl_buffer.schema import Categorical, Variable
-
-if TYPE_CHECKING:
-    pass
+from ppl_buffer.network.embeddings import embed_pairs, embed_params, embed_targets, linear, norm, perceptron
 from ppl_buffer.network.jax.ops import Array
 from ppl_buffer.network.jax.weights import JaxNetwork
+from ppl_buffer.network.masks import prefix_mask
 
 # Queries of a causal read that are computed together.
 _QUERIES_AT_ONCE = 64
@@ -82,74 +79,6 @@ class Cache:
     def size(self) -> int:
         """Number of buffer tokens."""
         return self.buffer[0].values.shape[3] if self.buffer else 0
-
-
-def linear(net: JaxNetwork, name: str, x: Array) -> Array:
-    """Affine map of the last axis."""
-    return x @ net.weights[f"{name}.weight"].T + net.weights[f"{name}.bias"]
-
-
-def perceptron(net: JaxNetwork, name: str, x: Array) -> Array:
-    """One hidden layer with the SiLU nonlinearity, smooth as a gradient sampler wants it."""
-    return linear(net, f"{name}.out", jax.nn.silu(linear(net, f"{name}.hidden", x)))
-
-
-def norm(net: JaxNetwork, name: str, x: Array) -> Array:
-    """Layer normalisation over the last axis."""
-    centered = x - x.mean(-1, keepdims=True)
-    scale = jax.lax.rsqrt((centered**2).mean(-1, keepdims=True) + 1e-5)
-    return centered * scale * net.weights[f"{name}.weight"] + net.weights[f"{name}.bias"]
-
-
-def standardize(net: JaxNetwork, name: str, variable: Any, value: Array) -> Array:
-    """A continuous variable on the standardised unconstrained scale."""
-    mean, std = net.standardization[name]
-    return (variable.unconstrain(jnp, value) - mean) / std
-
-
-def features(net: JaxNetwork, variables: Mapping[str, Variable], values: Mapping[str, Array]) -> list[Array]:
-    """Numbers that describe the variables, each (..., size).
-
-    One-hot categories and standardised values; behind all of them the values at finer scales, the coarsest first.
-    """
-    out, continuous = [], []
-    for name, variable in variables.items():
-        if isinstance(variable, Categorical):
-            categories = jnp.arange(variable.n)
-            out.append((values[name][..., None] == categories).astype(net.dtype))
-        else:
-            continuous.append(standardize(net, name, variable, values[name].astype(net.dtype))[..., None])
-            out.append(continuous[-1])
-    for scale in range(1, net.config.asinh_scales + 1):
-        out += [jnp.arcsinh(10**scale * x) / math.asinh(10**scale) for x in continuous]
-    return out
-
-
-def embed_targets(net: JaxNetwork, inputs: Mapping[str, Array], shape: Sequence[int]) -> Array:
-    """Target tokens (B, R, T, W) of inputs (B, R, T); `shape` (B, R, T) serves a schema without inputs."""
-    described = features(net, net.schema.inputs, inputs)
-    x = jnp.concatenate(described, -1) if described else jnp.ones((*shape, 1), net.dtype)
-    return perceptron(net, "embed.target", x) + net.weights["role.target"]
-
-
-def embed_pairs(net: JaxNetwork, trials: Mapping[str, Mapping[str, Array]], role: str) -> Array:
-    """Context or buffer tokens (B, R, T, W) of realised trials: inputs, outcomes and feedback, each (B, R, T)."""
-    schema = net.schema
-    variables = {**schema.inputs, **schema.outcomes, **schema.feedback}
-    values = {**trials["inputs"], **trials["outcomes"], **trials["feedback"]}
-    described = features(net, variables, values)
-    return perceptron(net, "embed.pair", jnp.concatenate(described, -1)) + net.weights[f"role.{role}"]
-
-
-def embed_params(net: JaxNetwork, params: Mapping[str, Array]) -> Array:
-    """Parameter tokens (B, R, P, W), one for each given parameter (B, R), in the schema's order."""
-    tokens = []
-    for name, variable in net.schema.params.items():
-        if name not in params:
-            continue
-        value = standardize(net, name, variable, params[name].astype(net.dtype))
-        tokens.append(perceptron(net, f"embed.param.{name}", value[..., None]))
-    return jnp.stack(tokens, -2) + net.weights["role.param"]
 
 
 def _heads(net: JaxNetwork, x: Array) -> Array:

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ppl_buffer.network.backend import Array as AnyArray
+from ppl_buffer.network.backend import Own
+
 Array = jax.Array
 
 xp = jnp
 
+Tree = TypeVar("Tree")
 
-def number(net: Any, value: Any) -> Array:
+
+def number(net: Own, value: AnyArray) -> Array:
     """The same array in the network's number type."""
     return jnp.asarray(value).astype(net.dtype)
 
 
-def floating(net: Any, value: Any) -> Array:
+def floating(net: Own, value: AnyArray) -> Array:
     """Any array-like as floating-point numbers: doubles stay doubles, integers take the network's type."""
     array = jnp.asarray(value)
     return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(net.dtype)
 
 
-def to_concrete(value: Any) -> np.ndarray | None:
+def to_concrete(value: AnyArray) -> np.ndarray | None:
     """The numbers as NumPy for a check that cannot be traced; None while they are being traced."""
     return None if isinstance(value, jax.core.Tracer) else np.asarray(value)
 
@@ -44,7 +50,7 @@ def cast(value: Array, like: Array) -> Array:
     return value.astype(like.dtype) if jnp.issubdtype(like.dtype, jnp.floating) else value
 
 
-def take_along(value: Array, indices: Any, axis: int) -> Array:
+def take_along(value: Array, indices: AnyArray, axis: int) -> Array:
     """Reorder along an axis; `indices` broadcast against `value`."""
     value, indices = jnp.broadcast_arrays(value, jnp.asarray(indices))
     return jnp.take_along_axis(value, indices, axis=axis)
@@ -60,7 +66,7 @@ def copy(value: Array) -> Array:
     return jnp.array(value, copy=True)
 
 
-def no_constant_folding(tree: Any) -> Any:
+def no_constant_folding(tree: Tree) -> Tree:
     """Hide numbers that are known while compiling: XLA would spend minutes on folding what depends on them alone."""
     return jax.lax.optimization_barrier(tree)
 
@@ -73,3 +79,80 @@ def pad_trials(value: Array, trials: int) -> Array:
 def log_mean_exp(value: Array, axis: int) -> Array:
     """Logarithm of the mean of exponentials along an axis."""
     return jax.nn.logsumexp(value, axis) - float(np.log(value.shape[axis]))
+
+
+def zeros(net: Own, shape: Sequence[int]) -> Array:
+    """Zeros in the network's number type, where its weights are."""
+    return jnp.zeros(shape, net.dtype)
+
+
+def ones(net: Own, shape: Sequence[int]) -> Array:
+    """Ones in the network's number type, where its weights are."""
+    return jnp.ones(shape, net.dtype)
+
+
+def arange(net: Own, count: int) -> Array:
+    """Whole numbers (count,) from 0, where the network's weights are."""
+    return jnp.arange(count)
+
+
+def linear(x: Array, weight: Array, bias: Array) -> Array:
+    """Affine map of the last axis; the weight is (outputs, inputs)."""
+    return x @ weight.T + bias
+
+
+def layer_norm(x: Array, weight: Array, bias: Array) -> Array:
+    """Layer normalisation over the last axis."""
+    centered = x - x.mean(-1, keepdims=True)
+    scale = jax.lax.rsqrt((centered**2).mean(-1, keepdims=True) + 1e-5)
+    return centered * scale * weight + bias
+
+
+def silu(x: Array) -> Array:
+    """x * sigmoid(x)."""
+    return jax.nn.silu(x)
+
+
+def softplus(x: Array) -> Array:
+    """log(1 + exp(x))."""
+    return jax.nn.softplus(x)
+
+
+def softmax(x: Array) -> Array:
+    """Probabilities of logits, along the last axis."""
+    return jax.nn.softmax(x, -1)
+
+
+def log_softmax(x: Array) -> Array:
+    """Log probabilities of logits, along the last axis."""
+    return jax.nn.log_softmax(x, -1)
+
+
+def logsumexp(x: Array) -> Array:
+    """Logarithm of the sum of exponentials over the last axis."""
+    return jax.nn.logsumexp(x, -1)
+
+
+def ndtr(x: Array) -> Array:
+    """Distribution function of the standard normal."""
+    return jax.scipy.special.ndtr(x)
+
+
+def ndtri(x: Array) -> Array:
+    """Quantile of the standard normal."""
+    return jax.scipy.special.ndtri(x)
+
+
+def stop_gradient(x: Array) -> Array:
+    """The same numbers, which no derivative goes through."""
+    return jax.lax.stop_gradient(x)
+
+
+def chunk(x: Array, count: int) -> Sequence[Array]:
+    """Equal pieces of the last axis."""
+    return jnp.split(x, count, -1)
+
+
+def take_last(x: Array, index: Array) -> Array:
+    """Elements of the last axis, picked by whole numbers."""
+    return jnp.take_along_axis(x, index[..., None], -1)[..., 0]

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import random
 
-from ppl_buffer.network.jax.heads import trial_log_prob, trial_sample
+from ppl_buffer.network.heads import trial_log_prob, trial_sample
 from ppl_buffer.network.jax.joint import Environment, prepare_marginal, respond
 from ppl_buffer.network.jax.network import Cache, EncodedParams, allocate, predict, step
 from ppl_buffer.network.jax.ops import Array
@@ -202,6 +202,7 @@ def _redraw_category(
 ) -> Drawn:
     """`_redraw` for a single categorical outcome: from the table of max(p - q, 0)."""
     ((name, variable),) = net.schema.outcomes.items()
+    assert isinstance(variable, Categorical)
     codes = jnp.arange(variable.n, dtype=net.dtype)
     rate = None if lapse is None else lapse[..., None]
     log_p, log_q = (trial_log_prob(net, x[..., None, :], {name: codes}, rate) for x in (target, drafted))

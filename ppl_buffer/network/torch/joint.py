@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl_buffer.network.torch.heads import trial_cdf, trial_log_prob, trial_moments, trial_sample
+from ppl_buffer.network.heads import trial_cdf, trial_log_prob, trial_moments, trial_sample
 from ppl_buffer.network.torch.network import (
     Cache,
     EncodedParams,

@@ -12,17 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ppl_buffer.network.embeddings import embed_pairs, embed_params, embed_targets, linear, norm, perceptron
 from ppl_buffer.network.masks import prefix_mask
-from ppl_buffer.schema import Categorical, Variable
-
-if TYPE_CHECKING:
-    pass
 from ppl_buffer.network.torch.weights import TorchNetwork
 
 # Queries of a causal read that are computed together.
@@ -96,72 +93,6 @@ class Cache:
     def size(self) -> int:
         """Number of buffer tokens."""
         return self.buffer[0].keys.shape[3] - self.buffer[0].front if self.buffer else 0
-
-
-def linear(net: TorchNetwork, name: str, x: Tensor) -> Tensor:
-    """Affine map of the last axis."""
-    return functional.linear(x, net.weights[f"{name}.weight"], net.weights[f"{name}.bias"])
-
-
-def perceptron(net: TorchNetwork, name: str, x: Tensor) -> Tensor:
-    """One hidden layer with the SiLU nonlinearity, smooth as a gradient sampler wants it."""
-    return linear(net, f"{name}.out", functional.silu(linear(net, f"{name}.hidden", x)))
-
-
-def norm(net: TorchNetwork, name: str, x: Tensor) -> Tensor:
-    """Layer normalisation over the last axis."""
-    return functional.layer_norm(x, x.shape[-1:], net.weights[f"{name}.weight"], net.weights[f"{name}.bias"], eps=1e-5)
-
-
-def standardize(net: TorchNetwork, name: str, variable: Any, value: Tensor) -> Tensor:
-    """A continuous variable on the standardised unconstrained scale."""
-    mean, std = net.standardization[name]
-    return (variable.unconstrain(torch, value) - mean) / std
-
-
-def features(net: TorchNetwork, variables: Mapping[str, Variable], values: Mapping[str, Tensor]) -> list[Tensor]:
-    """Numbers that describe the variables, each (..., size).
-
-    One-hot categories and standardised values; behind all of them the values at finer scales, the coarsest first.
-    """
-    out, continuous = [], []
-    for name, variable in variables.items():
-        if isinstance(variable, Categorical):
-            categories = torch.arange(variable.n, device=net.device)
-            out.append((values[name][..., None] == categories).to(net.dtype))
-        else:
-            continuous.append(standardize(net, name, variable, values[name].to(net.dtype))[..., None])
-            out.append(continuous[-1])
-    for scale in range(1, net.config.asinh_scales + 1):
-        out += [torch.asinh(10**scale * x) / math.asinh(10**scale) for x in continuous]
-    return out
-
-
-def embed_targets(net: TorchNetwork, inputs: Mapping[str, Tensor], shape: Sequence[int]) -> Tensor:
-    """Target tokens (B, R, T, W) of inputs (B, R, T); `shape` (B, R, T) serves a schema without inputs."""
-    described = features(net, net.schema.inputs, inputs)
-    x = torch.cat(described, -1) if described else torch.ones((*shape, 1), device=net.device, dtype=net.dtype)
-    return perceptron(net, "embed.target", x) + net.weights["role.target"]
-
-
-def embed_pairs(net: TorchNetwork, trials: Mapping[str, Mapping[str, Tensor]], role: str) -> Tensor:
-    """Context or buffer tokens (B, R, T, W) of realised trials: inputs, outcomes and feedback, each (B, R, T)."""
-    schema = net.schema
-    variables = {**schema.inputs, **schema.outcomes, **schema.feedback}
-    values = {**trials["inputs"], **trials["outcomes"], **trials["feedback"]}
-    described = features(net, variables, values)
-    return perceptron(net, "embed.pair", torch.cat(described, -1)) + net.weights[f"role.{role}"]
-
-
-def embed_params(net: TorchNetwork, params: Mapping[str, Tensor]) -> Tensor:
-    """Parameter tokens (B, R, P, W), one for each given parameter (B, R), in the schema's order."""
-    tokens = []
-    for name, variable in net.schema.params.items():
-        if name not in params:
-            continue
-        value = standardize(net, name, variable, params[name].to(net.dtype))
-        tokens.append(perceptron(net, f"embed.param.{name}", value[..., None]))
-    return torch.stack(tokens, -2) + net.weights["role.param"]
 
 
 def _heads(net: TorchNetwork, x: Tensor) -> Tensor:

@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
+
+from ppl_buffer.network.backend import Array, Own
 
 xp = torch
 
+Tree = TypeVar("Tree")
 
-def _tensor(net: Any, value: Any) -> Tensor:
+
+def _tensor(net: Own, value: Array) -> Tensor:
     # Torch warns of arrays of NumPy that nobody may write to, such as JAX's.
     readable = value.copy() if isinstance(value, np.ndarray) and not value.flags.writeable else value
     return torch.as_tensor(readable, device=net.device)
 
 
-def number(net: Any, value: Any) -> Tensor:
+def number(net: Own, value: Array) -> Tensor:
     """The same array in the network's number type."""
-    return _tensor(net, value).to(net.dtype)
+    # One call where the tensor is one already: this is half the work of most conversions.
+    return value.to(net.device, net.dtype) if isinstance(value, Tensor) else _tensor(net, value).to(net.dtype)
 
 
-def floating(net: Any, value: Any) -> Tensor:
+def floating(net: Own, value: Array) -> Tensor:
     """Any array-like as floating-point numbers: doubles stay doubles, integers take the network's type."""
     tensor = _tensor(net, value)
     return tensor if tensor.is_floating_point() else tensor.to(net.dtype)
 
 
-def to_concrete(value: Any) -> np.ndarray | None:
+def to_concrete(value: Array) -> np.ndarray | None:
     """The numbers as NumPy for a check that cannot be traced; None while they are being traced."""
     if not isinstance(value, Tensor):
         return np.asarray(value)
@@ -60,7 +67,7 @@ def cast(value: Tensor, like: Tensor) -> Tensor:
     return value.to(like.dtype) if like.dtype.is_floating_point else value
 
 
-def take_along(value: Tensor, indices: Any, axis: int) -> Tensor:
+def take_along(value: Tensor, indices: Array, axis: int) -> Tensor:
     """Reorder along an axis; `indices` broadcast against `value`."""
     value, indices = torch.broadcast_tensors(value, torch.as_tensor(indices, device=value.device))
     return torch.take_along_dim(value, indices, dim=axis)
@@ -76,16 +83,91 @@ def copy(value: Tensor) -> Tensor:
     return value.detach().clone()
 
 
-def no_constant_folding(tree: Any) -> Any:
+def no_constant_folding(tree: Tree) -> Tree:
     """What was computed before; JAX keeps a compiler from computing with it once more."""
     return tree
 
 
 def pad_trials(value: Tensor, trials: int) -> Tensor:
     """Fill (B, R, T) with zeros up to (B, R, trials)."""
-    return torch.nn.functional.pad(value, (0, trials - value.shape[-1]))
+    return functional.pad(value, (0, trials - value.shape[-1]))
 
 
 def log_mean_exp(value: Tensor, axis: int) -> Tensor:
     """Logarithm of the mean of exponentials along an axis."""
     return value.logsumexp(axis) - float(np.log(value.shape[axis]))
+
+
+def zeros(net: Own, shape: Sequence[int]) -> Tensor:
+    """Zeros in the network's number type, where its weights are."""
+    return torch.zeros(tuple(shape), device=net.device, dtype=net.dtype)
+
+
+def ones(net: Own, shape: Sequence[int]) -> Tensor:
+    """Ones in the network's number type, where its weights are."""
+    return torch.ones(tuple(shape), device=net.device, dtype=net.dtype)
+
+
+def arange(net: Own, count: int) -> Tensor:
+    """Whole numbers (count,) from 0, where the network's weights are."""
+    return torch.arange(count, device=net.device)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Affine map of the last axis; the weight is (outputs, inputs)."""
+    return functional.linear(x, weight, bias)
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Layer normalisation over the last axis."""
+    return functional.layer_norm(x, x.shape[-1:], weight, bias, eps=1e-5)
+
+
+def silu(x: Tensor) -> Tensor:
+    """x * sigmoid(x)."""
+    return functional.silu(x)
+
+
+def softplus(x: Tensor) -> Tensor:
+    """log(1 + exp(x))."""
+    return functional.softplus(x)
+
+
+def softmax(x: Tensor) -> Tensor:
+    """Probabilities of logits, along the last axis."""
+    return x.log_softmax(-1).exp()
+
+
+def log_softmax(x: Tensor) -> Tensor:
+    """Log probabilities of logits, along the last axis."""
+    return x.log_softmax(-1)
+
+
+def logsumexp(x: Tensor) -> Tensor:
+    """Logarithm of the sum of exponentials over the last axis."""
+    return x.logsumexp(-1)
+
+
+def ndtr(x: Tensor) -> Tensor:
+    """Distribution function of the standard normal."""
+    return torch.special.ndtr(x)
+
+
+def ndtri(x: Tensor) -> Tensor:
+    """Quantile of the standard normal."""
+    return torch.special.ndtri(x)
+
+
+def stop_gradient(x: Tensor) -> Tensor:
+    """The same numbers, which no derivative goes through."""
+    return x.detach()
+
+
+def chunk(x: Tensor, count: int) -> Sequence[Tensor]:
+    """Equal pieces of the last axis."""
+    return x.chunk(count, -1)
+
+
+def take_last(x: Tensor, index: Tensor) -> Tensor:
+    """Elements of the last axis, picked by whole numbers."""
+    return x.gather(-1, index[..., None])[..., 0]

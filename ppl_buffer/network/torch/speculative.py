@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ppl_buffer.network.torch.heads import trial_log_prob, trial_sample
+from ppl_buffer.network.heads import trial_log_prob, trial_sample
 from ppl_buffer.network.torch.joint import Environment, prepare_marginal, respond, trials_between
 from ppl_buffer.network.torch.network import Cache, EncodedParams, allocate, predict, step
 from ppl_buffer.network.torch.weights import TorchNetwork
@@ -213,6 +213,7 @@ def _redraw_category(
 ) -> Drawn:
     """`_redraw` for a single categorical outcome: from the table of max(p - q, 0)."""
     ((name, variable),) = net.schema.outcomes.items()
+    assert isinstance(variable, Categorical)
     codes = torch.arange(variable.n, device=net.device, dtype=net.dtype)
     rate = None if lapse is None else lapse[..., None]
     log_p, log_q = (trial_log_prob(net, x[..., None, :], {name: codes}, rate) for x in (target, drafted))

@@ -1,0 +1,85 @@
+"""From the numbers of a trial to tokens: written once, over the array operations of either backend.
+
+Arrays are (B, R, T): B data sets, R replicas of each, T trials. Tokens are (B, R, T, W), of width W.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from ppl_buffer.network.backend import Array, Trials
+from ppl_buffer.network.network import Network
+from ppl_buffer.schema import Categorical, Variable
+
+
+def linear(net: Network, name: str, x: Array) -> Array:
+    """Affine map of the last axis."""
+    return net.ops.linear(x, net.weights[f"{name}.weight"], net.weights[f"{name}.bias"])
+
+
+def perceptron(net: Network, name: str, x: Array) -> Array:
+    """One hidden layer with the SiLU nonlinearity, smooth as a gradient sampler wants it."""
+    return linear(net, f"{name}.out", net.ops.silu(linear(net, f"{name}.hidden", x)))
+
+
+def norm(net: Network, name: str, x: Array) -> Array:
+    """Layer normalisation over the last axis."""
+    return net.ops.layer_norm(x, net.weights[f"{name}.weight"], net.weights[f"{name}.bias"])
+
+
+def standardize(net: Network, name: str, variable: Variable, value: Array) -> Array:
+    """A continuous variable on the standardised unconstrained scale; any shape."""
+    assert not isinstance(variable, Categorical)
+    mean, std = net.standardization[name]
+    return (variable.unconstrain(net.ops.xp, value) - mean) / std
+
+
+def features(net: Network, variables: Mapping[str, Variable], values: Mapping[str, Array]) -> list[Array]:
+    """Numbers that describe the variables, each (..., size).
+
+    One-hot categories and standardised values; behind all of them the values at finer scales, the coarsest first.
+    """
+    ops = net.ops
+    described, continuous = [], []
+    for name, variable in variables.items():
+        if isinstance(variable, Categorical):
+            described.append(ops.number(net, values[name][..., None] == ops.arange(net, variable.n)))
+        else:
+            continuous.append(standardize(net, name, variable, ops.number(net, values[name]))[..., None])
+            described.append(continuous[-1])
+    for power in range(1, net.config.asinh_scales + 1):
+        described += [ops.xp.arcsinh(10**power * x) / math.asinh(10**power) for x in continuous]
+    return described
+
+
+def embed_targets(net: Network, inputs: Mapping[str, Array], shape: Sequence[int]) -> Array:
+    """Target tokens (B, R, T, W) of inputs (B, R, T); `shape` (B, R, T) serves a schema without inputs."""
+    described = features(net, net.schema.inputs, inputs)
+    x = net.ops.xp.concatenate(described, -1) if described else net.ops.ones(net, (*shape, 1))
+    return perceptron(net, "embed.target", x) + net.weights["role.target"]
+
+
+def embed_pairs(net: Network, trials: Trials, role: str) -> Array:
+    """Tokens (B, R, T, W) of realised trials: inputs, outcomes and feedback, each (B, R, T).
+
+    Args:
+        net: the network.
+        trials: the realised trials.
+        role: "context" or "buffer".
+    """
+    schema = net.schema
+    variables = {**schema.inputs, **schema.outcomes, **schema.feedback}
+    values = {**trials["inputs"], **trials["outcomes"], **trials["feedback"]}
+    described = features(net, variables, values)
+    return perceptron(net, "embed.pair", net.ops.xp.concatenate(described, -1)) + net.weights[f"role.{role}"]
+
+
+def embed_params(net: Network, params: Mapping[str, Array]) -> Array:
+    """Parameter tokens (B, R, P, W), one for each given parameter (B, R), in the schema's order."""
+    tokens = []
+    for name, variable in net.schema.params.items():
+        if name in params:
+            value = standardize(net, name, variable, net.ops.number(net, params[name]))
+            tokens.append(perceptron(net, f"embed.param.{name}", value[..., None]))
+    return net.ops.xp.stack(tokens, -2) + net.weights["role.param"]

@@ -1,0 +1,303 @@
+"""From a target's representation to the distribution of a trial's outcomes, in the user's units.
+
+A trial with several outcomes factorises by the chain rule in the schema's order: a later outcome's head also reads the
+earlier outcomes. Continuous outcomes are mixtures of Gaussians on the standardised unconstrained scale. Written once,
+over the array operations of either backend. Arrays are (B, R, T): B data sets, R replicas of each, T trials; a
+representation is what `predict` returned, (B, R, T, W) with the lower bounds of the trials behind, if there are any.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ppl_buffer.network.backend import Array, Named
+from ppl_buffer.network.embeddings import features, perceptron
+from ppl_buffer.network.lapses import (
+    lapse_cdf,
+    lapse_log_prob,
+    lapse_moments,
+    lapse_sample,
+    mix,
+    total_lapse_rate,
+)
+from ppl_buffer.network.network import Network
+from ppl_buffer.schema import Categorical, Interval, Positive, Variable
+
+# Smallest standard deviation of a Gaussian on the standardised scale: a density stays finite at repeated values.
+_LEAST_SCALE = 1e-3
+# Gauss-Hermite nodes for the moments of an outcome on an interval.
+_QUADRATURE_NODES = 32
+
+
+class Scale(NamedTuple):
+    """The scale of a continuous outcome's mixture: (unconstrain(value - lower_bound) - mean) / std.
+
+    Attributes:
+        lower_bound: (B, R, T) of an outcome that stays above a parameter, 0 where that is hidden; None of any other
+            outcome.
+        mean: (B, R, T), or a number.
+        std: (B, R, T), or a number.
+    """
+
+    lower_bound: Array | None
+    mean: Array | float
+    std: Array | float
+
+
+def head(net: Network, name: str, representation: Array, earlier: Mapping[str, Array]) -> Array:
+    """Raw numbers (B, R, T, n) of one outcome's head, given the trial's earlier outcomes (B, R, T)."""
+    representation = representation[..., : net.config.width]
+    if not earlier:
+        return perceptron(net, f"heads.{name}", representation)
+    xp = net.ops.xp
+    variables = {key: net.schema.outcomes[key] for key in earlier}
+    described = [representation, *features(net, variables, earlier)]
+    lead = xp.broadcast_shapes(*(x.shape[:-1] for x in described))
+    wide = [xp.broadcast_to(x, (*lead, x.shape[-1])) for x in described]
+    return perceptron(net, f"heads.{name}", xp.concatenate(wide, -1))
+
+
+def outcome_scale(net: Network, name: str, representation: Array) -> Scale:
+    """The scale of one continuous outcome, given a representation."""
+    mean, std = net.standardization[name]
+    lower_bounds = net.schema.lower_bounds
+    if name not in lower_bounds:
+        return Scale(None, mean, std)
+    column = net.config.width + 2 * list(lower_bounds).index(name)
+    lower_bound, given = representation[..., column], representation[..., column + 1]
+    mean_above, std_above = net.standardization[net.schema.scale_above(name)]
+    return Scale(lower_bound, mean + given * (mean_above - mean), std + given * (std_above - std))
+
+
+def _standardize(net: Network, variable: Variable, value: Array, scale: Scale) -> tuple[Array, Array, Array | None]:
+    """The value on the mixture's scale, the log-Jacobian, and whether it is above its lower bound (None = always)."""
+    assert not isinstance(variable, Categorical)
+    xp, above = net.ops.xp, None
+    if scale.lower_bound is not None:
+        above = value > scale.lower_bound
+        # Where it is not, any legal number: nothing is read there, and its gradient stays finite.
+        value = xp.where(above, value - scale.lower_bound, 1.0)
+    standardized = (variable.unconstrain(xp, value) - scale.mean) / scale.std
+    log_std = math.log(scale.std) if isinstance(scale.std, float) else xp.log(scale.std)
+    return standardized, variable.log_slope(xp, value) - log_std, above
+
+
+def mixture(net: Network, raw: Array) -> tuple[Array, Array, Array]:
+    """Log weights, means and standard deviations, each (..., components), of a raw head."""
+    logits, means, scales = net.ops.chunk(raw, 3)
+    return net.ops.log_softmax(logits), means, net.ops.softplus(scales) + _LEAST_SCALE
+
+
+def _pick(net: Network, probabilities: Array, uniform: Array) -> Array:
+    """Index of the category in whose share of [0, 1] the uniform number falls."""
+    below = net.ops.xp.cumsum(probabilities, -1)[..., :-1]
+    return (uniform[..., None] >= below).sum(-1)
+
+
+def outcome_log_prob(net: Network, name: str, representation: Array, raw: Array, value: Array) -> Array:
+    """Log density (or log probability) of one outcome at `value` (B, R, T), given the raw head."""
+    ops, variable = net.ops, net.schema.outcomes[name]
+    if isinstance(variable, Categorical):
+        is_value = value[..., None] == ops.arange(net, variable.n)
+        return ops.xp.where(is_value, ops.log_softmax(raw), 0.0).sum(-1)
+    log_weights, means, scales = mixture(net, raw)
+    scale = outcome_scale(net, name, representation)
+    standardized, jacobian, above = _standardize(net, variable, ops.number(net, value), scale)
+    residuals = (standardized[..., None] - means) / scales
+    log_normal = -0.5 * residuals**2 - ops.xp.log(scales) - 0.5 * math.log(2 * math.pi)
+    log_prob = ops.logsumexp(log_weights + log_normal) + jacobian
+    return log_prob if above is None else ops.xp.where(above, log_prob, -math.inf)
+
+
+def outcome_sample(net: Network, name: str, representation: Array, raw: Array, noise: Array) -> Array:
+    """Draw one outcome from two uniform numbers (B, R, T, 2): which category or Gaussian, and where in it."""
+    ops, variable = net.ops, net.schema.outcomes[name]
+    if isinstance(variable, Categorical):
+        return ops.number(net, _pick(net, ops.softmax(raw), noise[..., 0]))
+    log_weights, means, scales = mixture(net, raw)
+    component = _pick(net, ops.xp.exp(log_weights), noise[..., 0])
+    normal = ops.ndtri(noise[..., 1])
+    scale = outcome_scale(net, name, representation)
+    standardized = ops.take_last(means, component) + ops.take_last(scales, component) * normal
+    value = variable.constrain(ops.xp, standardized * scale.std + scale.mean)
+    return value if scale.lower_bound is None else scale.lower_bound + value
+
+
+def outcome_cdf(net: Network, name: str, representation: Array, raw: Array, value: Array, uniform: Array) -> Array:
+    """Distribution function of one outcome at `value`; a category gets a `uniform` place inside its step."""
+    ops, variable = net.ops, net.schema.outcomes[name]
+    if isinstance(variable, Categorical):
+        probabilities, categories = ops.softmax(raw), ops.arange(net, variable.n)
+        below = ops.xp.where(categories < value[..., None], probabilities, 0.0).sum(-1)
+        step = ops.xp.where(categories == value[..., None], probabilities, 0.0).sum(-1)
+        return below + uniform * step
+    log_weights, means, scales = mixture(net, raw)
+    scale = outcome_scale(net, name, representation)
+    standardized, _, above = _standardize(net, variable, ops.number(net, value), scale)
+    cdf = (ops.xp.exp(log_weights) * ops.ndtr((standardized[..., None] - means) / scales)).sum(-1)
+    return cdf if above is None else ops.xp.where(above, cdf, 0.0)
+
+
+def outcome_moments(net: Network, name: str, representation: Array, raw: Array) -> tuple[Array, Array]:
+    """First and second moment (B, R, T) of one outcome, in the user's units."""
+    ops, variable = net.ops, net.schema.outcomes[name]
+    if isinstance(variable, Categorical):
+        probabilities = ops.softmax(raw)
+        codes = ops.number(net, np.arange(variable.n))
+        return (probabilities * codes).sum(-1), (probabilities * codes**2).sum(-1)
+    log_weights, means, scales = mixture(net, raw)
+    scale = outcome_scale(net, name, representation)
+    mean, std = (x if isinstance(x, float) else x[..., None] for x in (scale.mean, scale.std))
+    means, scales = means * std + mean, scales * std
+    if isinstance(variable, Positive):
+        first, second = ops.xp.exp(means + 0.5 * scales**2), ops.xp.exp(2 * means + 2 * scales**2)
+    elif isinstance(variable, Interval):
+        nodes, weights = np.polynomial.hermite_e.hermegauss(_QUADRATURE_NODES)
+        values = variable.constrain(ops.xp, means[..., None] + scales[..., None] * ops.number(net, nodes))
+        share = ops.number(net, weights / weights.sum())
+        first, second = (values * share).sum(-1), (values**2 * share).sum(-1)
+    else:
+        first, second = means, means**2 + scales**2
+    if scale.lower_bound is not None:
+        lower_bound = scale.lower_bound[..., None]
+        first, second = lower_bound + first, lower_bound**2 + 2 * lower_bound * first + second
+    mixing = ops.xp.exp(log_weights)
+    return (mixing * first).sum(-1), (mixing * second).sum(-1)
+
+
+def trial_log_prob(
+    net: Network, representation: Array, outcomes: Mapping[str, Array], lapse: Array | None = None
+) -> Array:
+    """Log density (B, R, T) of each trial's outcomes (B, R, T), all of them together.
+
+    Args:
+        net: the network.
+        representation: (B, R, T, W).
+        outcomes: dict name -> (B, R, T).
+        lapse: probability that the whole trial is a lapse, broadcast against (B, R, T).
+    """
+    names = list(net.schema.outcomes)
+    log_probs = []
+    for index, name in enumerate(names):
+        raw = head(net, name, representation, {key: outcomes[key] for key in names[:index]})
+        log_probs.append(outcome_log_prob(net, name, representation, raw, outcomes[name]))
+    return _with_lapse(net, log_probs, outcomes, total_lapse_rate(net, lapse))
+
+
+def _with_lapse(
+    net: Network, log_probs: Sequence[Array], outcomes: Mapping[str, Array], rate: Array | float | None
+) -> Array:
+    """Log density of a trial from those of its outcomes."""
+    if rate is None:
+        return _total(log_probs)
+    ops, variables = net.ops, net.schema.outcomes
+    log_lapses = [lapse_log_prob(ops, variables[name], ops.number(net, outcomes[name])) for name in variables]
+    return mix(ops, _total(log_probs), _total(log_lapses), rate)
+
+
+def _total(terms: Sequence[Array]) -> Array:
+    # Not the built-in sum, whose 0 would be one more operation.
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total
+
+
+def trial_sample(net: Network, representation: Array, noise: Array, lapse: Array | None = None) -> tuple[Named, Array]:
+    """Draw each trial's outcomes, and the log density that they were drawn from.
+
+    Args:
+        net: the network.
+        representation: (B, R, T, W).
+        noise: uniform numbers (B, R, T, 2 * n_outcomes + 1): two an outcome, then one that decides about a lapse.
+        lapse: probability that the whole trial is a lapse, broadcast against (B, R, T).
+
+    Returns:
+        dict name -> (B, R, T), and (B, R, T).
+    """
+    rate = total_lapse_rate(net, lapse)
+    lapsed = None if rate is None else noise[..., 2 * len(net.schema.outcomes)] < rate
+    outcomes: Named = {}
+    log_probs = []
+    for index, (name, variable) in enumerate(net.schema.outcomes.items()):
+        uniform = noise[..., 2 * index : 2 * index + 2]
+        raw = head(net, name, representation, outcomes)
+        value = outcome_sample(net, name, representation, raw, uniform)
+        if lapsed is not None:
+            value = net.ops.xp.where(lapsed, lapse_sample(net.ops, variable, uniform[..., 0]), value)
+        outcomes[name] = value
+        log_probs.append(outcome_log_prob(net, name, representation, raw, value))
+    return outcomes, _with_lapse(net, log_probs, outcomes, rate)
+
+
+def trial_cdf(
+    net: Network, representation: Array, outcomes: Mapping[str, Array], uniform: Array, lapse: Array | None = None
+) -> Array:
+    """Distribution function of each outcome given the trial's earlier outcomes: (B, R, T, n_outcomes).
+
+    Args:
+        net: the network.
+        representation: (B, R, T, W).
+        outcomes: dict name -> (B, R, T).
+        uniform: (B, R, T, n_outcomes), the place inside the step of a category.
+        lapse: probability that the whole trial is a lapse, broadcast against (B, R, T).
+    """
+    ops, rate = net.ops, total_lapse_rate(net, lapse)
+    names = list(net.schema.outcomes)
+    columns = []
+    # Log densities of the trial's earlier outcomes, by the model and as a lapse.
+    log_prob = log_lapse = ops.zeros(net, ())
+    for index, name in enumerate(names):
+        variable, value = net.schema.outcomes[name], ops.number(net, outcomes[name])
+        raw = head(net, name, representation, {key: outcomes[key] for key in names[:index]})
+        cdf = outcome_cdf(net, name, representation, raw, value, uniform[..., index])
+        if rate is not None:
+            # What the trial's earlier outcomes say of whether it is a lapse.
+            share = rate * ops.xp.exp(log_lapse - mix(ops, log_prob, log_lapse, rate))
+            cdf = cdf + share * (lapse_cdf(ops, variable, value, uniform[..., index]) - cdf)
+            log_prob = log_prob + outcome_log_prob(net, name, representation, raw, value)
+            log_lapse = log_lapse + lapse_log_prob(ops, variable, value)
+        columns.append(cdf)
+    return ops.xp.stack(columns, -1)
+
+
+def trial_moments(net: Network, representation: Array, lapse: Array | None = None) -> tuple[Array, Array]:
+    """Mean and variance of each outcome, (B, R, T, n_outcomes) each; a category counts as its code.
+
+    Earlier outcomes of the trial are summed out.
+
+    Raises:
+        NotImplementedError: if an outcome follows a continuous one, whose integral has no closed form.
+    """
+    ops, schema = net.ops, net.schema
+    rate = total_lapse_rate(net, lapse)
+    # Every path through the earlier categories, with its probability.
+    paths: list[tuple[Named, Array]] = [({}, ops.ones(net, ()))]
+    means, variances = [], []
+    for name, variable in schema.outcomes.items():
+        first = second = ops.zeros(net, ())
+        longer: list[tuple[Named, Array]] = []
+        for earlier, probability in paths:
+            if any(not isinstance(schema.outcomes[key], Categorical) for key in earlier):
+                raise NotImplementedError(f"mean of {name!r}: it follows a continuous outcome; draw samples instead")
+            raw = head(net, name, representation, earlier)
+            moments = outcome_moments(net, name, representation, raw)
+            first, second = first + probability * moments[0], second + probability * moments[1]
+            if isinstance(variable, Categorical):
+                chances = ops.softmax(raw)
+                for code in range(variable.n):
+                    path = {**earlier, name: ops.xp.full_like(chances[..., 0], code)}
+                    longer.append((path, probability * chances[..., code]))
+            else:
+                longer.append(({**earlier, name: moments[0]}, probability))
+        paths = longer
+        if rate is not None:
+            lapse_first, lapse_second = lapse_moments(variable)
+            first, second = first + rate * (lapse_first - first), second + rate * (lapse_second - second)
+        means.append(first)
+        variances.append(second - first**2)
+    return ops.xp.stack(means, -1), ops.xp.stack(variances, -1)
