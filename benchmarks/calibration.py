@@ -19,7 +19,7 @@ from harness import bar, parse, print_bars, print_table, write_results
 
 import ppl_buffer as pb
 from ppl_buffer.diagnostics import LikelihoodCheck, PosteriorCheck, check_likelihood, check_posterior
-from ppl_buffer.workflow.cli import simulator_of
+from ppl_buffer.workflow.cli.simulators import simulator_of
 
 TRIALS = 120
 MINUTES, LEVEL = 30.0, 0.95

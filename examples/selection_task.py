@@ -31,7 +31,7 @@ import numpyro
 import ppl_buffer as pb
 from ppl_buffer import plots
 from ppl_buffer.datasets import selection_task, simulated_selection_task
-from ppl_buffer.workflow.fit import fit
+from ppl_buffer.workflow import fit
 
 
 def main() -> None:
@@ -43,9 +43,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for the results")
     parser.add_argument("--quick", action="store_true", help="4 people, few draws: only to see that it runs")
     options = parser.parse_args()
-    sampling = {"chains": 2, "warmup": 200, "draws": 500, "replicates": 150}
+    sampling = {"chains": 2, "warmup": 200, "draws": 500, "predictive_draws": 150}
     if options.quick:
-        options.subjects, sampling = 4, {"chains": 2, "warmup": 20, "draws": 20, "replicates": 20}
+        options.subjects, sampling = 4, {"chains": 2, "warmup": 20, "draws": 20, "predictive_draws": 20}
     # Chains run at the same time, each on a device of its own; JAX must hear of it first.
     numpyro.set_host_device_count(sampling["chains"])
 
@@ -59,7 +59,7 @@ def main() -> None:
 
     # The likelihood, and the rule that rewards drawn choices: without it no data sets could be drawn.
     net, task = pb.load("noisy_q", backend="jax"), pb.simulators.NoisyQ()
-    # People are draws from one population: `ppl_buffer.workflow.fit.model` is the NumPyro model.
+    # People are draws from one population: `ppl_buffer.workflow.hierarchical.model` is the NumPyro model.
     found = fit(net, trials, environment=task.environment, seed=options.seed, **sampling)
     print(found.summary[found.summary.index.str.endswith(("_group", "_spread"))].to_string())
     print(f"R-hat at most {found.r_hat:.3f}, effective sample size at least {found.effective:.0f}, "

@@ -1,0 +1,23 @@
+"""The commands, together."""
+
+from __future__ import annotations
+
+import typer
+
+from ppl_buffer.workflow.cli.check import check
+from ppl_buffer.workflow.cli.demo import demo
+from ppl_buffer.workflow.cli.evidence import compare, evidence
+from ppl_buffer.workflow.cli.fit import fit
+from ppl_buffer.workflow.cli.train import train
+from ppl_buffer.workflow.cli.zoo import zoo
+
+app = typer.Typer(
+    name="ppl-buffer",
+    help="Fit, compare and check models of dependent trials, with likelihoods learnt from simulators.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for command in (zoo, fit, demo, evidence, compare, check, train):
+    app.command()(command)

@@ -1,0 +1,48 @@
+"""``ppl-buffer check``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ppl_buffer.network.checkpoint import load
+from ppl_buffer.simulator import WithEnvironment
+from ppl_buffer.workflow.cli.options import Out, Progress, Seed, SimulatorOption, plain_errors
+from ppl_buffer.workflow.cli.simulators import simulator_of
+
+
+def check(
+    model: Annotated[str, typer.Argument(help="A name of the zoo, or a checkpoint file.")],
+    simulator: SimulatorOption = None,
+    sets: Annotated[int, typer.Option(min=10, help="Simulated data sets.")] = 200,
+    trials: Annotated[int | None, typer.Option(min=2, help="Trials of each; by default 100.")] = None,
+    posterior: Annotated[bool, typer.Option(help="Also calibrate posteriors, by NUTS fits; takes minutes.")] = False,
+    out: Out = Path("check"),
+    seed: Seed = 0,
+    progress: Progress = True,
+) -> None:
+    """Calibrate a network against fresh simulations; ends with an error where it is off."""
+    from ppl_buffer.diagnostics import check_likelihood, check_posterior
+
+    with plain_errors():
+        net = load(model)
+        task = simulator_of(net, simulator)
+        if task is None:
+            raise ValueError(
+                "simulator: expected the one that the network was trained on: --simulator my_module:MySimulator"
+            )
+        can_roll = not net.schema.feedback or isinstance(task, WithEnvironment)
+        common: dict[str, Any] = {"sets": sets, "trials": trials, "seed": seed, "progress": progress}
+        checks: dict[str, Any] = {"likelihood": check_likelihood(net, task, rollouts=can_roll, **common)}
+        out.mkdir(parents=True, exist_ok=True)
+        if posterior:
+            checks["posterior"] = check_posterior(net, task, out=out / "batches", **common)
+        for name, result in checks.items():
+            result.table.to_csv(out / f"{name}.csv", index=False)
+            result.plot().savefig(out / f"{name}.png", dpi=130)
+            typer.echo(result.table.to_string(index=False, float_format=lambda x: f"{x:.3f}"))
+            typer.echo(f"{name}: {'passed' if result.passed else 'FAILED'}; written to {out}/{name}.csv and .png")
+    if not all(result.passed for result in checks.values()):
+        raise typer.Exit(1)

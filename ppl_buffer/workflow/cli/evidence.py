@@ -1,0 +1,151 @@
+"""``ppl-buffer evidence`` and ``ppl-buffer compare``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from ppl_buffer.inference import comparison
+from ppl_buffer.inference.evidence import log_evidence
+from ppl_buffer.network.checkpoint import load
+from ppl_buffer.schema import stack_value
+from ppl_buffer.workflow.cli.options import (
+    Columns,
+    Model,
+    Orders,
+    Out,
+    ParameterDraws,
+    Progress,
+    Recode,
+    Scale,
+    Seed,
+    SimulatorOption,
+    Subject,
+    Table,
+    plain_errors,
+)
+from ppl_buffer.workflow.cli.simulators import simulator_of
+from ppl_buffer.workflow.cli.tables import read_table
+
+
+def evidence(
+    table: Table,
+    model: Model,
+    subject: Subject = "subject",
+    columns: Columns = "",
+    out: Out = Path("evidence"),
+    recode: Recode = None,
+    scale: Scale = None,
+    method: Annotated[str, typer.Option(help="importance or autoregressive.")] = "importance",
+    orders: Orders = 128,
+    draws: ParameterDraws = 2000,
+    simulator: SimulatorOption = None,
+    seed: Seed = 0,
+    progress: Progress = True,
+) -> None:
+    """Log evidence of each person's trials under a model."""
+    import pandas
+
+    with plain_errors():
+        net = load(model)
+        task = simulator_of(net, simulator)
+        trials = read_table(table, net, task, subject=subject, columns=columns, recode=recode, scale=scale)
+        result = log_evidence(
+            net,
+            trials.inputs,
+            stack_value(np, net.schema, trials.outcomes),
+            feedback=trials.feedback,
+            trial_mask=trials.trial_mask,
+            method=method,
+            orders=orders,
+            draws=draws,
+            seed=seed,
+            progress=progress,
+        )
+        rows = pandas.DataFrame(
+            {
+                "subject": trials.subjects,
+                "trials": trials.trial_counts,
+                "log_evidence": result.log_evidence,
+                "standard_error": result.standard_error,
+            }
+        )
+        out.mkdir(parents=True, exist_ok=True)
+        rows.to_csv(out / "evidence.csv", index=False)
+        result.plot().figure.savefig(out / "evidence.png", dpi=130)
+    error = float(np.sqrt((result.standard_error**2).sum()))
+    typer.echo(rows.to_string(index=False, float_format=lambda x: f"{x:.2f}"))
+    typer.echo(f"Sum over people: {result.log_evidence.sum():.2f} nats (Monte-Carlo standard error {error:.2f}).")
+    typer.echo(f"Written to {out}/: evidence.csv, evidence.png.")
+
+
+def compare(
+    table: Table,
+    model: Annotated[list[str], typer.Option("--model", help="Two models or more: give the option for each.")],
+    subject: Subject = "subject",
+    columns: Columns = "",
+    out: Out = Path("comparison"),
+    recode: Recode = None,
+    scale: Scale = None,
+    method: Annotated[str, typer.Option(help="both, importance or autoregressive.")] = "both",
+    draws: ParameterDraws = 2000,
+    orders: Orders = 128,
+    seed: Seed = 0,
+    progress: Progress = True,
+) -> None:
+    """Compare models of the same trials by their evidence, person by person."""
+    with plain_errors():
+        nets = _load_comparable(model)
+        # Each model checks the table by its own schema; what is read is the same.
+        trials = [
+            read_table(table, net, simulator_of(net), subject=subject, columns=columns, recode=recode, scale=scale)
+            for net in nets.values()
+        ][0]
+        rows = comparison.compare(
+            nets,
+            trials.inputs,
+            stack_value(np, nets[model[0]].schema, trials.outcomes),
+            feedback=trials.feedback,
+            trial_mask=trials.trial_mask,
+            method=method,
+            draws=draws,
+            orders=orders,
+            seed=seed,
+            progress=progress,
+        )
+        rows.insert(0, "subject", [trials.subjects[index] for index in rows.pop("data_set")])
+        out.mkdir(parents=True, exist_ok=True)
+        rows.to_csv(out / "comparison.csv", index=False)
+    totals = rows.groupby("model", sort=False)["log_evidence"].sum()
+    best = rows.loc[rows.groupby("subject", sort=False)["log_evidence"].idxmax(), "model"].value_counts()
+    typer.echo(rows.to_string(index=False, float_format=lambda x: f"{x:.3f}"))
+    for name, total in totals.sort_values(ascending=False).items():
+        winners = best.get(name, 0)
+        typer.echo(f"{name}: {total:.2f} nats in all ({total - totals.max():+.2f}), best for {winners} people")
+    typer.echo(f"Written to {out}/: comparison.csv.")
+
+
+def _load_comparable(models: list[str]) -> Mapping[str, Any]:
+    """The networks, all of the same data."""
+    if len(set(models)) < 2:
+        raise ValueError(f"model: expected two different ones or more, got {models}: --model FIRST --model SECOND")
+    nets = {name: load(name) for name in models}
+    first = nets[models[0]].schema
+    for name, net in nets.items():
+        schema = net.schema
+        groups = {
+            "inputs": (schema.inputs, first.inputs),
+            "outcomes": (schema.outcomes, first.outcomes),
+            "feedback": (schema.feedback, first.feedback),
+        }
+        different = [group for group, (one, other) in groups.items() if list(one) != list(other)]
+        if different:
+            raise ValueError(
+                f"model: {name!r} reads other {' and '.join(different)} than {models[0]!r}: only models of the same "
+                "data can be compared"
+            )
+    return nets

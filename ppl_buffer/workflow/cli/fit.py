@@ -1,0 +1,116 @@
+"""``ppl-buffer fit``: from a table to a report."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ppl_buffer.network.checkpoint import load
+from ppl_buffer.simulator import WithEnvironment
+from ppl_buffer.workflow.cli.options import (
+    Columns,
+    Draws,
+    Model,
+    Out,
+    PredictiveDraws,
+    Progress,
+    Recode,
+    Scale,
+    Seed,
+    SimulatorOption,
+    Subject,
+    Table,
+    Warmup,
+    plain_errors,
+)
+from ppl_buffer.workflow.cli.simulators import simulator_of
+from ppl_buffer.workflow.cli.tables import read_table
+
+if TYPE_CHECKING:
+    from ppl_buffer.workflow.fitting import Fit
+
+
+def fit(
+    table: Table,
+    model: Model,
+    subject: Subject = "subject",
+    columns: Columns = "",
+    out: Out = Path("fit"),
+    recode: Recode = None,
+    scale: Scale = None,
+    hierarchical: Annotated[bool, typer.Option(help="People as draws from one population, or each alone.")] = True,
+    lapse: Annotated[float, typer.Option(help="Probability that a trial is a lapse; 0.02 suits response times.")] = 0.0,
+    chains: Annotated[int, typer.Option(min=1, help="Chains, which run at the same time.")] = 2,
+    warmup: Warmup = 200,
+    draws: Draws = 350,
+    predictive_draws: PredictiveDraws = 200,
+    target_accept: Annotated[float, typer.Option(help="Of NUTS; nearer to 1 where transitions diverge.")] = 0.8,
+    tree_depth: Annotated[int, typer.Option(min=1, help="Of NUTS: at most 2 ** depth - 1 gradients a draw.")] = 4,
+    simulator: SimulatorOption = None,
+    seed: Seed = 0,
+    progress: Progress = True,
+) -> None:
+    """Fit people to a model, all together, and write a report: did it converge, does it fit, can it be trusted."""
+    with plain_errors():
+        import numpyro
+
+        # Before anything uses JAX, or chains wait for each other.
+        numpyro.set_host_device_count(chains)
+        from ppl_buffer.workflow import fitting
+        from ppl_buffer.workflow.report import write_report
+
+        net = load(model, backend="jax")
+        task = simulator_of(net, simulator)
+        trials = read_table(table, net, task, subject=subject, columns=columns, recode=recode, scale=scale)
+        counts = trials.trial_counts
+        typer.echo(f"{len(counts)} people, {counts.sum()} trials; {chains} chains of {warmup} + {draws} draws.")
+        out.mkdir(parents=True, exist_ok=True)
+        sampling: dict[str, Any] = {
+            "chains": chains, "warmup": warmup, "draws": draws, "predictive_draws": predictive_draws,
+            "target_accept": target_accept, "tree_depth": tree_depth, "seed": seed,
+        }  # fmt: skip
+        result = fitting.fit(
+            net, trials, environment=task.environment if isinstance(task, WithEnvironment) else None,
+            hierarchical=hierarchical, lapse=lapse or None, progress=progress, **sampling,
+        )  # fmt: skip
+        result.posterior.to_netcdf(str(out / "posterior.nc"))
+        result.summary.to_csv(out / "summary.csv", index_label="quantity")
+        options: dict[str, Any] = {"model": model, "subject": subject, "columns": columns or None, **sampling}
+        options |= {"recode": recode, "scale": scale, "lapse": lapse or None, "simulator": simulator}
+        title = f"{Path(model).stem}: a fit of {table.name}"
+        command = _command(table, options, hierarchical)
+        report = write_report(result, out, title=title, source=str(table), command=command)
+    _print(result)
+    typer.echo(f"Written: {report} (open it in a browser), posterior.nc, summary.csv and figures beside it.")
+
+
+def _command(table: Path, options: Mapping[str, Any], hierarchical: bool) -> str:
+    """The command line that does it again."""
+    words = ["ppl-buffer fit", shlex.quote(str(table))]
+    for name, given in options.items():
+        for value in given if isinstance(given, list) else [] if given is None else [given]:
+            words.append(f"--{name.replace('_', '-')} {shlex.quote(str(value))}")
+    return " ".join(words + ["--no-hierarchical"] * (not hierarchical))
+
+
+def _print(fit: Fit) -> None:
+    """The summary, and whether it can be read."""
+    shown = fit.summary
+    if fit.hierarchical:
+        typer.echo("The group: the median person in natural units, and the spread of people on the logistic scale")
+        shown = shown[shown.index.str.endswith(("_group", "_spread"))]
+    typer.echo(shown.to_string(float_format=lambda x: f"{x:.3g}"))
+    typer.echo(f"R-hat at most {fit.r_hat:.3f}, effective sample size at least {fit.effective:.0f}, "
+               f"divergences {fit.diverging:.1%}; {fit.seconds:.0f} s of sampling.")  # fmt: skip
+    if not fit.converged:
+        advice = "Means and spreads can be read, ends of intervals not yet: take more --draws before you publish."
+        if not fit.readable:
+            advice = "Do not read the posterior; the report says what is wrong, and what to do."
+        elif math.isnan(fit.r_hat):
+            advice = "One chain cannot tell whether it has settled: take --chains 2 or more."
+        typer.secho(advice, fg=typer.colors.YELLOW)

@@ -1,0 +1,93 @@
+"""``ppl-buffer train``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ppl_buffer.network.checkpoint import load, save
+from ppl_buffer.network.config import Config
+from ppl_buffer.workflow.cli.options import Seed, plain_errors, read_range
+from ppl_buffer.workflow.cli.simulators import named_simulator
+
+
+def train(
+    simulator: Annotated[str, typer.Argument(help="my_module:MySimulator; modules of the working folder are found.")],
+    steps: Annotated[int, typer.Option(min=1, help="Optimisation steps.")] = 20_000,
+    out: Annotated[Path | None, typer.Option(help="Run folder; by default runs/MySimulator.")] = None,
+    width: Annotated[int | None, typer.Option(help="Of a token's vector; by default 64.")] = None,
+    depth: Annotated[int | None, typer.Option(help="Layers; by default 4.")] = None,
+    heads: Annotated[int | None, typer.Option(help="Attention heads a layer; by default 4.")] = None,
+    mlp: Annotated[int | None, typer.Option(help="Hidden units of a layer; by default 128.")] = None,
+    asinh_scales: Annotated[
+        int | None, typer.Option(help="Finer scales at which continuous variables are read as well; by default 0.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Data sets in a batch.")] = 32,
+    trials: Annotated[str, typer.Option(help="Trials of a data set, LEAST-GREATEST.")] = "32-128",
+    context: Annotated[str, typer.Option(help="Size of the context, LEAST-GREATEST; exchangeable models.")] = "0-64",
+    optimizer: Annotated[str, typer.Option(help="adamw or muon.")] = "adamw",
+    outcome_samples: Annotated[
+        int, typer.Option(min=1, help="Draws of each target's outcomes: less noise, if the simulator can draw again.")
+    ] = 1,
+    likelihood_weight: Annotated[
+        float | None,
+        typer.Option(help="Weight of the data sets whose parameters are all given; 0.9: likelihood first."),
+    ] = None,
+    use_log_likelihood: Annotated[
+        bool,
+        typer.Option("--use-log-likelihood", help="Learn the simulator's own likelihood where it can be computed."),
+    ] = False,
+    start: Annotated[
+        str | None,
+        typer.Option(help="A checkpoint, or a name of the zoo, to start from; --depth and --asinh-scales grow it."),
+    ] = None,
+    distillation: Annotated[
+        Path | None, typer.Option(help="Folder that prepare_distillation wrote: data sets unlike the model's.")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="Stop after this time; the same call goes on.")] = None,
+    held_out: Annotated[int, typer.Option(min=1, help="Data sets for the held-out loss.")] = 256,
+    seed: Seed = 0,
+    progress: Annotated[bool, typer.Option(help="Show a progress bar.")] = True,
+) -> None:
+    """Train a network on a simulator of yours. Stop it and call it again: it goes on."""
+    with plain_errors():
+        task, name = named_simulator(simulator), simulator.partition(":")[2]
+        folder = Path("runs") / name if out is None else out
+        first = load(start, backend="torch") if start else None
+        sizes = {"width": width, "depth": depth, "heads": heads, "mlp": mlp, "asinh_scales": asinh_scales}
+        net = _train()(
+            task,
+            _config(first, {size: value for size, value in sizes.items() if value is not None}),
+            start=first, distillation=distillation, steps=steps, seed=seed, out=folder, batch_size=batch_size,
+            trials=read_range("trials", trials), context=read_range("context", context), optimizer=optimizer,
+            outcome_samples=outcome_samples, likelihood_weight=likelihood_weight,
+            use_log_likelihood=use_log_likelihood, held_out=held_out, minutes=minutes, progress=progress,
+        )  # fmt: skip
+        path = folder / f"{name}.safetensors"
+        save(net, path)
+    typer.echo(f"Written: {path}. Check it: ppl-buffer check {path} --simulator {simulator}")
+
+
+def _train() -> Callable[..., Any]:
+    """The library's `train`, which needs torch."""
+    try:
+        from ppl_buffer.training.loop import train
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise ImportError("training needs torch: pip install 'ppl-buffer[train]'") from error
+    return train
+
+
+def _config(first: Any, sizes: dict[str, int]) -> Config:
+    """The network's sizes: those given, else those of the network to start from, else the default ones."""
+    if first is not None:
+        return replace(first.config, **sizes)
+    config = Config()
+    if "depth" in sizes:
+        sizes["param_depth"] = min(config.param_depth, max(sizes["depth"], 1))
+    return replace(config, **sizes)

@@ -1,0 +1,219 @@
+"""A hierarchical fit, and all that is found out about it: what the command line and the demo share."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ppl_buffer.arviz import from_mcmc, groups_of, import_arviz
+from ppl_buffer.datasets.trials import TrialData
+from ppl_buffer.diagnostics import DataCheck, check_data, outside
+from ppl_buffer.findings import Finding, FindingWarning
+from ppl_buffer.schema import Interval, Positive
+from ppl_buffer.workflow.hierarchical import Box, Sampler, observe, sample
+
+if TYPE_CHECKING:
+    import pandas
+
+# Part of the trained range that counts as its edge.
+_EDGE = 0.02
+# What an effective sample size and R-hat should be (Vehtari et al. 2021, Bayesian Analysis 16, 667-718), by quantity.
+LEAST_EFFECTIVE, MOST_R_HAT, MOST_DIVERGING = 400, 1.01, 0.01
+# Above either of these a posterior is not to be read at all.
+_HOPELESS_R_HAT, _HOPELESS_DIVERGING = 1.05, 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A finished fit, and all that was found out about it. Made by `fit`.
+
+    Attributes:
+        net: the network.
+        trials: what was fitted.
+        box: the range that subjects' parameters were looked for in.
+        posterior: what `ppl_buffer.arviz.from_mcmc` returned.
+        replicated: data sets drawn from the posterior, dict outcome -> (draws, subjects, K), NaN where there is no
+            trial; empty where feedback is needed and no environment gives it.
+        check: posterior predictive checks, or None where there are no data sets to check against.
+        outside: parameter -> share of posterior draws outside the trained range.
+        summary: a row a quantity: mean, sd, interval, effective sample sizes, R-hat.
+        diverging: share of divergent transitions.
+        deepest: share of transitions that used as many gradients as they may.
+        findings: what the checks on the way found.
+        settings: of the fit, by name.
+        seconds: that sampling took.
+    """
+
+    net: Any
+    trials: TrialData
+    box: Box
+    posterior: Any
+    replicated: dict[str, np.ndarray]
+    check: DataCheck | None
+    outside: dict[str, float]
+    summary: pandas.DataFrame
+    diverging: float
+    deepest: float
+    findings: list[Finding]
+    settings: dict[str, Any]
+    seconds: float
+
+    @property
+    def hierarchical(self) -> bool:
+        """Whether subjects were taken as draws from one population."""
+        return bool(self.settings["hierarchical"])
+
+    def draws(self, name: str) -> np.ndarray:
+        """Posterior draws of a site: (chains, draws, ...)."""
+        return np.asarray(groups_of(self.posterior)["posterior"][name].values)
+
+    @property
+    def r_hat(self) -> float:
+        """The worst R-hat of any quantity; NaN with a single chain."""
+        return float(self.summary["r_hat"].astype(float).max())
+
+    @property
+    def effective(self) -> float:
+        """The least effective sample size, in the bulk or the tails, of any quantity."""
+        return float(self.summary[["ess_bulk", "ess_tail"]].astype(float).min().min())
+
+    @property
+    def converged(self) -> bool:
+        """Whether R-hat, effective sample size and divergences are all as they should be."""
+        return self.r_hat <= MOST_R_HAT and self.effective >= LEAST_EFFECTIVE and self.diverging < MOST_DIVERGING
+
+    @property
+    def readable(self) -> bool:
+        """Whether means and spreads can be read at least; of a single chain only the divergences tell."""
+        return not self.r_hat > _HOPELESS_R_HAT and self.diverging < _HOPELESS_DIVERGING
+
+    def edge(self, name: str) -> float:
+        """Share of a parameter's draws at an edge of the trained range beyond which other values would be legal.
+
+        Draws that pile up there say that the data ask for values that the network does not know.
+        """
+        value = self.draws(name)
+        if name in self.box.origins:
+            value = value - self.draws(self.box.origins[name])
+        low, high = self.box.bounds[name]
+        place = (value - low) / (high - low)
+        variable = self.net.schema.params[name]
+        natural = (-np.inf, np.inf)
+        if isinstance(variable, Interval):
+            natural = (variable.low, variable.high)
+        elif isinstance(variable, Positive):
+            natural = (0.0, np.inf)
+        beyond = np.zeros(place.shape, dtype=bool)
+        if low > natural[0]:
+            beyond |= place < _EDGE
+        if high < natural[1] and name not in self.box.ceilings:
+            beyond |= place > 1 - _EDGE
+        return float(beyond.mean())
+
+
+def fit(
+    net: Any,
+    trials: TrialData,
+    *,
+    environment: Callable[..., Any] | None = None,
+    hierarchical: bool = True,
+    lapse: float | None = None,
+    predictive_draws: int = 200,
+    seed: int = 0,
+    progress: bool = True,
+    **sampler: Any,
+) -> Fit:
+    """Fit subjects' trials, convert the posterior to ArviZ, and check the model against the data.
+
+    Args:
+        net: a trained network, loaded with backend "jax".
+        trials: what `ppl_buffer.datasets.read_trials` or a loader of `ppl_buffer.datasets` returned.
+        environment: gives the feedback on drawn outcomes, as `JointPredictive` asks for it; without one a model with
+            feedback is not compared with data sets of its own.
+        hierarchical: subjects come from one population; a single one never does.
+        lapse: probability that a trial is a lapse.
+        predictive_draws: data sets drawn from the posterior.
+        seed: of everything random.
+        progress: show progress bars.
+        **sampler: options of NUTS: `ppl_buffer.workflow.hierarchical.Sampler`.
+
+    Raises:
+        ValueError: if the trials do not fit the network.
+    """
+    hierarchical = hierarchical and len(trials.subjects) > 1
+    options = Sampler(**sampler)
+    box, data = Box.of(net, trials), observe(net, trials)
+    began = time.perf_counter()
+    mcmc = sample(net, data, box, options, hierarchical=hierarchical, lapse=lapse, seed=seed, progress=progress)
+    seconds = time.perf_counter() - began
+    can_generate = environment is not None or not net.schema.feedback
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        posterior = from_mcmc(
+            mcmc,
+            environment=environment,
+            predictive_draws=predictive_draws if can_generate else 0,
+            coords={"subject": trials.subjects, "trial": np.arange(1, trials.trial_mask.shape[1] + 1)},
+            seed=seed,
+            progress=progress,
+        )
+        replicated = _replicated(posterior, trials, net.schema.outcomes)
+        shares = outside(net, posterior)
+        check = None
+        if can_generate and lapse:
+            check = _check_outcomes(trials, replicated)
+        elif can_generate:
+            check = check_data(
+                net, data, mcmc.get_samples(), environment=environment, draws=predictive_draws, seed=seed,
+                progress=progress,
+            )  # fmt: skip
+        summary = _summarize(posterior, list(box.bounds), hierarchical)
+    fields = mcmc.get_extra_fields()
+    settings = {"hierarchical": hierarchical, "lapse": lapse, "seed": seed, "predictive_draws": predictive_draws}
+    return Fit(
+        net=net,
+        trials=trials,
+        box=box,
+        posterior=posterior,
+        replicated=replicated,
+        check=check,
+        outside=shares,
+        summary=summary,
+        diverging=float(np.mean(fields["diverging"])),
+        deepest=float(np.mean(np.asarray(fields["num_steps"]) >= 2**options.tree_depth - 1)),
+        # What other packages announce of their own is not about this fit.
+        findings=[warning.message.finding for warning in caught if isinstance(warning.message, FindingWarning)],
+        settings=settings | asdict(options),
+        seconds=seconds,
+    )
+
+
+def _replicated(posterior: Any, trials: TrialData, outcomes: Iterable[str]) -> dict[str, np.ndarray]:
+    """Outcomes of the posterior predictive, (draws, subjects, K) each."""
+    predictive = groups_of(posterior).get("posterior_predictive")
+    if predictive is None:
+        return {}
+    total = trials.trial_counts.sum()
+    return {name: trials.pad(predictive[name].values.reshape(-1, total)) for name in outcomes}
+
+
+def _summarize(posterior: Any, names: list[str], hierarchical: bool) -> pandas.DataFrame:
+    kinds = ("group", "mean", "spread") if hierarchical else ()
+    wanted = [f"{name}_{kind}" for kind in kinds for name in names] + names
+    return import_arviz().summary(posterior, var_names=wanted, round_to="none")
+
+
+def _check_outcomes(trials: TrialData, replicated: Mapping[str, np.ndarray], level: float = 0.95) -> DataCheck:
+    """Means and spreads of outcomes against drawn data sets: a check that holds with lapses too."""
+    observed, generated = {}, {}
+    for name, again in replicated.items():
+        seen = np.where(trials.trial_mask, trials.outcomes[name], np.nan)
+        for what, statistic in (("mean", np.nanmean), ("standard deviation", np.nanstd)):
+            generated[f"{what} of {name}"] = statistic(again, -1)
+            observed[f"{what} of {name}"] = np.broadcast_to(statistic(seen, -1), again.shape[:-1])
+    return DataCheck(observed, generated, level)

@@ -1,0 +1,292 @@
+"""A hierarchical model of subjects, by NumPyro's NUTS.
+
+Each subject has parameters of their own inside the box that the network was trained on, drawn from a population: normal
+on the logistic scale that the box is mapped from, with an unknown mean and spread, written non-centred. A parameter
+that an outcome always exceeds (a non-decision time) is also bounded by that subject's fastest response; one whose prior
+was relative to another one lies that far from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from jax import random
+from numpyro.infer import MCMC, NUTS, init_to_median
+from scipy.optimize import minimize
+
+from ppl_buffer.arviz import EXTRA_FIELDS
+from ppl_buffer.datasets.trials import TrialData
+from ppl_buffer.numpyro import JointPredictive
+from ppl_buffer.schema import stack_value
+
+# Priors of the population, on the scale that `Box` maps into the trained box. A mean of scale 1.5 covers the box nearly
+# evenly. People do differ: a spread of exactly 0 is not plausible, and would be a hard place for a sampler.
+MEAN_SCALE, SPREAD_MEDIAN, SPREAD_SCALE = 1.5, 0.5, 0.7
+# The mapping ends short of the very bounds, which may not be legal.
+_MARGIN = 1e-4
+
+
+@dataclass(frozen=True, eq=False)
+class Box:
+    """Maps the unconstrained scale into the range of parameters that a network was trained on.
+
+    Attributes:
+        bounds: parameter -> (low, high), in the order of the schema.
+        origins: parameter -> the earlier parameter that its bounds count from.
+        ceilings: parameter -> (subjects,), what it must stay below for each subject: the fastest response.
+    """
+
+    bounds: Mapping[str, tuple[float, float]]
+    origins: Mapping[str, str]
+    ceilings: Mapping[str, np.ndarray]
+
+    @classmethod
+    def of(cls, net: Any, trials: TrialData | None = None) -> Box:
+        """The box of a network, and the ceilings that subjects' responses set.
+
+        Raises:
+            ValueError: if the network was not trained, or a response is faster than any that the model allows.
+        """
+        if net.record is None:
+            raise ValueError("net: expected a trained network, which knows its range, got an untrained one")
+        bounds, origins, ceilings = {}, {}, {}
+        for name in net.schema.params:
+            prior = net.record.priors.get(name)
+            if prior is not None and prior.relative_to is not None:
+                bounds[name], origins[name] = prior.range(), prior.relative_to
+            else:
+                bounds[name] = net.box[name]
+        for outcome, name in net.schema.lower_bounds.items():
+            if trials is None:
+                continue
+            fastest = np.where(trials.trial_mask, trials.outcomes[outcome], np.inf).min(1)
+            low, high = bounds[name]
+            if (fastest <= low).any():
+                worst = int(fastest.argmin())
+                raise ValueError(
+                    f"{outcome}: the fastest response of subject {trials.subjects[worst]} is {fastest[worst]:g}, but "
+                    f"{name} is at least {low:g} in this model; delete responses that are too fast to be decisions"
+                )
+            ceilings[name] = np.minimum(fastest, high).astype(np.float32)
+        return cls(bounds, origins, ceilings)
+
+    def __call__(self, unconstrained: Mapping[str, Any], group: bool = False) -> dict[str, Any]:
+        """Parameters in natural units of numbers on the logistic scale, dict name -> array.
+
+        Args:
+            unconstrained: parameter -> (...), any real numbers; (..., subjects) where there are ceilings.
+            group: whether the numbers are the group's, whose ceiling is the median subject's.
+        """
+        values: dict[str, Any] = {}
+        for name, (low, high) in self.bounds.items():
+            share = _MARGIN + (1 - 2 * _MARGIN) * jax.nn.sigmoid(unconstrained[name])
+            ceiling: Any = self.ceilings.get(name)
+            top = high if ceiling is None else float(np.median(ceiling)) if group else ceiling
+            values[name] = low + (top - low) * share
+            if name in self.origins:
+                values[name] = values[name] + values[self.origins[name]]
+        return values
+
+
+def observe(net: Any, trials: TrialData) -> Any:
+    """What `net.observe` makes of the trials."""
+    outcomes = {name: np.asarray(x, np.float32) for name, x in trials.outcomes.items()}
+    return net.observe(
+        {name: trials.inputs[name] for name in net.schema.inputs},
+        stack_value(np, net.schema, outcomes),
+        feedback={name: trials.feedback[name] for name in net.schema.feedback},
+        trial_mask=trials.trial_mask,
+    )
+
+
+def model(net: Any, data: Any, box: Box, hierarchical: bool = True, lapse: float | None = None) -> None:
+    """The NumPyro model of subjects whose trials `net.observe` has prepared.
+
+    Args:
+        net: a trained network, loaded with backend "jax".
+        data: what `observe` returned: one batch dimension, the subjects.
+        box: maps into the trained range.
+        hierarchical: subjects come from one population. Otherwise each has a prior of their own, nearly even in the
+            box.
+        lapse: probability that a trial is a lapse.
+
+    Sites, for each parameter: ``{name}`` (subjects, natural units); hierarchical also ``{name}_group`` (the median
+    subject, natural units), ``{name}_mean`` and ``{name}_spread`` (logistic scale).
+    """
+    subjects = data.batch_shape[0]
+    means, unconstrained = {}, {}
+    for name in box.bounds:
+        spread: Any = MEAN_SCALE
+        means[name] = 0.0
+        if hierarchical:
+            means[name] = numpyro.sample(f"{name}_mean", dist.Normal(0.0, MEAN_SCALE))
+            spread = numpyro.sample(f"{name}_spread", dist.LogNormal(np.log(SPREAD_MEDIAN), SPREAD_SCALE))
+        with numpyro.plate("subject", subjects):
+            offset = numpyro.sample(f"{name}_offset", dist.Normal(0.0, 1.0))
+        unconstrained[name] = means[name] + spread * offset
+    if hierarchical:
+        for name, value in box(means, group=True).items():
+            numpyro.deterministic(f"{name}_group", value)
+    params = {name: numpyro.deterministic(name, value) for name, value in box(unconstrained).items()}
+    site = next(iter(net.schema.outcomes)) if len(net.schema.outcomes) == 1 else "trials"
+    with numpyro.plate("subject", subjects):
+        numpyro.sample(site, JointPredictive(net, data, params=params, lapse=lapse), obs=data.value)
+
+
+def start(net: Any, data: Any, box: Box, lapse: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Mode and covariance of the group means if all subjects were alike: where NUTS starts, and its scale of steps.
+
+    The group means are correlated and far better known than their prior says. A sampler finds that out from its own
+    warm-up, at several hundred gradients; a fit of a few numbers tells it for thirty.
+
+    Returns:
+        (P,) and (P, P), on the logistic scale.
+    """
+    names = list(box.bounds)
+
+    @jax.jit
+    @jax.value_and_grad
+    def loss(mean: Any) -> Any:
+        alike = jnp.broadcast_to(mean[:, None], (len(names), data.batch_shape[0]))
+        params = box(dict(zip(names, alike, strict=True)))
+        likelihood = JointPredictive(net, data, params=params, lapse=lapse).log_prob(data.value).sum()
+        return 0.5 * ((mean / MEAN_SCALE) ** 2).sum() - likelihood
+
+    def evaluate(mean: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient = loss(jnp.asarray(mean, jnp.float32))
+        return float(value), np.asarray(gradient, dtype=float)
+
+    mode = minimize(evaluate, np.zeros(len(names)), jac=True, method="BFGS", options={"gtol": 0.5}).x
+    step = 0.05 * np.eye(len(mode))
+    hessian = np.stack([(evaluate(mode + h)[1] - evaluate(mode - h)[1]) / 0.1 for h in step])
+    eigenvalues, vectors = np.linalg.eigh(0.5 * (hessian + hessian.T))
+    # Never wider than the prior, also where the curvature says nothing.
+    return mode, (vectors / np.maximum(eigenvalues, MEAN_SCALE**-2)) @ vectors.T
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Options of NUTS.
+
+    Chains run at once where JAX has a device for each: call ``numpyro.set_host_device_count(chains)`` before anything
+    else uses JAX.
+
+    Attributes:
+        chains: number of chains, which begin apart from each other.
+        warmup: warm-up draws of each chain.
+        draws: kept draws of each chain.
+        target_accept: nearer to 1 for smaller steps, where there are divergences.
+        tree_depth: at most 2 ** depth - 1 gradients a draw.
+    """
+
+    chains: int = 2
+    warmup: int = 200
+    draws: int = 350
+    target_accept: float = 0.8
+    tree_depth: int = 4
+
+
+def sample(
+    net: Any,
+    data: Any,
+    box: Box,
+    sampler: Sampler | None = None,
+    *,
+    hierarchical: bool = True,
+    lapse: float | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> MCMC:
+    """Draw from the posterior of `model` with NUTS.
+
+    Args:
+        net: a trained network, loaded with backend "jax".
+        data: what `observe` returned.
+        box: maps into the trained range.
+        sampler: options of NUTS.
+        hierarchical: see `model`.
+        lapse: see `model`.
+        seed: of everything random.
+        progress: show a progress bar.
+
+    Returns:
+        the finished run, as `ppl_buffer.arviz.from_mcmc` takes it.
+    """
+    sampler = sampler or Sampler()
+    subjects, names = data.batch_shape[0], list(box.bounds)
+    mode, covariance = start(net, data, box, lapse)
+    first = _first_values(names, mode, covariance, subjects, sampler.chains, seed, hierarchical)
+    kernel = NUTS(
+        partial(model, net, data, box, hierarchical, lapse),
+        init_strategy=init_to_median(num_samples=3),
+        step_size=0.3,
+        target_accept_prob=sampler.target_accept,
+        max_tree_depth=sampler.tree_depth,
+        **(_mass_matrix(names, covariance, subjects) if hierarchical else {}),
+    )
+    mcmc = MCMC(
+        kernel,
+        num_warmup=sampler.warmup,
+        num_samples=sampler.draws,
+        num_chains=sampler.chains,
+        progress_bar=progress,
+    )
+    mcmc.run(random.PRNGKey(seed), init_params=first, extra_fields=EXTRA_FIELDS)
+    jax.block_until_ready(mcmc.get_samples())
+    return mcmc
+
+
+def _sites(names: list[str], kind: str) -> tuple[str, ...]:
+    return tuple(f"{name}_{kind}" for name in names)
+
+
+def _first_values(
+    names: list[str],
+    mode: np.ndarray,
+    covariance: np.ndarray,
+    subjects: int,
+    chains: int,
+    seed: int,
+    hierarchical: bool,
+) -> dict[str, Any]:
+    """Where chains begin, apart from each other, or R-hat could not tell whether they have met: site -> (chains, ...).
+
+    Of a single chain without the first dimension.
+    """
+    rng = np.random.default_rng(seed)
+    offsets = _sites(names, "offset")
+    means = rng.multivariate_normal(mode, 4 * covariance, chains).T
+    first = {site: rng.standard_normal((chains, subjects)) for site in offsets}
+    if hierarchical:
+        first |= dict(zip(_sites(names, "mean"), means, strict=True))
+        first |= {
+            site: np.log(SPREAD_MEDIAN) + SPREAD_SCALE * rng.standard_normal(chains) for site in _sites(names, "spread")
+        }
+    else:
+        first = {
+            site: (mean[:, None] + 0.3 * first[site]) / MEAN_SCALE for site, mean in zip(offsets, means, strict=True)
+        }
+    return {site: jnp.asarray(value[0] if chains == 1 else value, jnp.float32) for site, value in first.items()}
+
+
+def _mass_matrix(names: list[str], covariance: np.ndarray, subjects: int) -> dict[str, Any]:
+    """How NUTS scales its steps, as its arguments: known from `start` alone, so that warm-up need not find out."""
+    means, spreads, offsets = (_sites(names, kind) for kind in ("mean", "spread", "offset"))
+    return {
+        "inverse_mass_matrix": {
+            # People differ, so the group means are known less well than for people who are all alike.
+            means: jnp.asarray(2 * covariance, jnp.float32),
+            spreads: jnp.full(len(names), 0.2),
+            offsets: jnp.full(len(names) * subjects, 0.8),
+        },
+        "dense_mass": [means],
+        "adapt_mass_matrix": False,
+    }

@@ -1,0 +1,51 @@
+"""Pieces of HTML: tables, shares, figures inside the file."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+# Name of a file -> figure and caption.
+Figures = dict[str, tuple[Any, str]]
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[Any]], bad: Sequence[bool] = ()) -> str:
+    """Rows as an HTML table; `bad` ones stand out."""
+
+    def cell(value: Any, tag: str, mark: bool) -> str:
+        if isinstance(value, (float, np.floating)):
+            value = "–" if math.isnan(value) else f"{value:.3g}"
+        return f"<{tag}{' class=bad' if mark else ''}>{html.escape(str(value))}</{tag}>"
+
+    marks = list(bad) or [False] * len(rows)
+    lines = ["".join(cell(name, "th", False) for name in head)]
+    lines += ["".join(cell(x, "td", mark) for x in row) for row, mark in zip(rows, marks, strict=True)]
+    return f'<div class="table"><table>{"".join(f"<tr>{line}</tr>" for line in lines)}</table></div>'
+
+
+def percent(share: float) -> str:
+    """A share from 0 to 1 as a percentage."""
+    return f"{share:.1%}" if 0 < share < 0.1 else f"{share:.0%}"
+
+
+def images(figures: Figures, names: Sequence[str]) -> str:
+    """Figures with their captions, inside the file."""
+    out = []
+    for name in names:
+        figure, caption = figures[name]
+        content = io.BytesIO()
+        figure.savefig(content, format="png", dpi=110)
+        code = base64.b64encode(content.getvalue()).decode()
+        width = int(figure.get_figwidth() * 72)
+        alternative = html.escape(caption, quote=True)
+        out.append(
+            f'<figure><img width="{width}" alt="{alternative}" src="data:image/png;base64,{code}">'
+            f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+        )
+    return "".join(out)

@@ -1,0 +1,100 @@
+"""The HTML file: what is written where.
+
+It answers four questions, each with a verdict, the figures behind it and what to do: did it converge, does the model
+fit, how do people differ, can I trust it.
+"""
+
+from __future__ import annotations
+
+import html
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from ppl_buffer.files import write_atomic
+from ppl_buffer.version import __version__
+from ppl_buffer.workflow.fitting import Fit
+from ppl_buffer.workflow.report.figures import draw_figures
+from ppl_buffer.workflow.report.sections import Section, converged, fits, subjects_differ, trusted
+from ppl_buffer.workflow.report.style import STYLE
+
+
+def write_report(fit: Fit, folder: Path, *, title: str, source: str = "", command: str = "") -> Path:
+    """Write ``report.html`` and its figures as PNG files into a folder.
+
+    Args:
+        fit: what `ppl_buffer.workflow.fit` returned.
+        folder: must exist.
+        title: of the report.
+        source: where the data come from.
+        command: how to do it again.
+
+    Returns:
+        the file.
+    """
+    figures = draw_figures(fit)
+    for name, (figure, _) in figures.items():
+        figure.savefig(folder / f"{name}.png", dpi=130)
+    sections = [converged(fit, figures), fits(fit, figures), subjects_differ(fit, figures), trusted(fit)]
+    path = folder / "report.html"
+    write_atomic(path, _page(fit, sections, title, source, command).encode())
+    return path
+
+
+def _page(fit: Fit, sections: list[Section], title: str, source: str, command: str) -> str:
+    """The whole text: what was fitted, the verdicts as cards, the sections, how to do it again."""
+    cards = "".join(_card(section) for section in sections)
+    bodies = "".join(_section(section) for section in sections)
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head><body>'
+        f'<h1>{html.escape(title)}</h1><p class="soft">{html.escape(source)}</p><p>{html.escape(_facts(fit))}</p>'
+        f'<div class="cards">{cards}</div>{bodies}{_reproduction(fit, command)}</body></html>'
+    )
+
+
+def _card(section: Section) -> str:
+    return f'<a class="card {section.mark}" href="#{section.key}"><b>{section.question}</b>{section.verdict}</a>'
+
+
+def _section(section: Section) -> str:
+    return (
+        f'<section id="{section.key}"><h2>{section.question} '
+        f'<span class="verdict {section.mark}">{section.verdict}</span></h2><p>{section.answer}</p>{section.body}'
+        "</section>"
+    )
+
+
+def _facts(fit: Fit) -> str:
+    """What was fitted, in a line."""
+    counts = fit.trials.trial_counts
+    subjects = f"{len(counts)} {'person' if len(counts) == 1 else 'people'}"
+    span = f"{counts.min()} to {counts.max()}" if counts.min() < counts.max() else str(counts[0])
+    kind = "people as draws from one population" if fit.hierarchical else "each person alone"
+    lapse = fit.settings.get("lapse")
+    model = f"Model: {fit.net.record.simulator}, {kind}{f', {lapse:.1%} lapses' if lapse else ''}."
+    return f"{subjects}, {span} trials each, {counts.sum():,} in all. {model}"
+
+
+def _reproduction(fit: Fit, command: str) -> str:
+    """How to do it again: the command, settings, versions, the files beside this one."""
+    versions = []
+    for package in ("ppl-buffer", "jax", "numpyro", "arviz", "numpy"):
+        try:
+            number = __version__ if package == "ppl-buffer" else version(package)
+        except PackageNotFoundError:
+            continue
+        versions.append(f"{package} {number}")
+    settings = ", ".join(f"{name} {value}" for name, value in fit.settings.items())
+    how = f"<p><code>{html.escape(command)}</code></p>" if command else ""
+    files = (
+        "posterior.nc holds all draws, log likelihoods and predictive data sets (<code>arviz.from_netcdf</code>), "
+        "summary.csv every quantity with its diagnostics, the PNG files these figures."
+    )
+    return (
+        f'<section><h2>To do it again</h2>{how}<p class="soft">{html.escape(settings)}. '
+        f"Sampling took {fit.seconds:.0f} s. {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, "
+        f"Python {platform.python_version()}, {html.escape(', '.join(versions))}.</p><p>Beside this file: {files}</p>"
+        "</section>"
+    )

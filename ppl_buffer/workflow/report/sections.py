@@ -1,0 +1,237 @@
+"""The four questions that a report answers, each with a verdict, what it rests on, and what to do."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ppl_buffer.network.checkpoint import load
+from ppl_buffer.network.zoo import zoo
+from ppl_buffer.workflow.fitting import LEAST_EFFECTIVE, MOST_DIVERGING, MOST_R_HAT, Fit
+from ppl_buffer.workflow.report.fragments import Figures, images, percent, table
+
+# Share of draws outside the trained range, or at its edge, from which on a report says so.
+_OUTSIDE, _AT_EDGE = 0.01, 0.05
+GOOD, LOOK, BAD = "good", "look", "bad"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A question and its answer.
+
+    Attributes:
+        key: of the section in the file.
+        question: its title.
+        mark: GOOD, LOOK (closer) or BAD.
+        answer: a sentence, HTML.
+        body: what it rests on, HTML.
+        verdicts: the mark in words.
+    """
+
+    key: str
+    question: str
+    mark: str
+    answer: str
+    body: str
+    verdicts: tuple[str, str, str] = ("yes", "look closer", "no")
+
+    @property
+    def verdict(self) -> str:
+        """The mark in a word."""
+        return dict(zip((GOOD, LOOK, BAD), self.verdicts, strict=True))[self.mark]
+
+
+def converged(fit: Fit, figures: Figures) -> Section:
+    """Did it converge?"""
+    chains, draws = fit.draws(next(iter(fit.box.bounds))).shape[:2]
+    several = not math.isnan(fit.r_hat)
+    rows = [
+        ("largest R-hat", f"{fit.r_hat:.3f}" if several else "unknown", f"at most {MOST_R_HAT}"),
+        ("least effective sample size", f"{fit.effective:.0f}", f"at least {LEAST_EFFECTIVE}"),
+        ("divergent transitions", percent(fit.diverging), f"below {MOST_DIVERGING:.0%}"),
+        ("transitions cut short (greatest tree depth)", percent(fit.deepest), "only costs time"),
+    ]
+    wrong = [
+        not (several and fit.r_hat <= MOST_R_HAT),
+        not fit.effective >= LEAST_EFFECTIVE,
+        not fit.diverging < MOST_DIVERGING,
+        False,
+    ]
+    if fit.converged:
+        mark, answer = GOOD, f"{chains} chains of {draws} draws agree, and hold enough independent draws."
+    elif not several:
+        mark, answer = LOOK, "One chain cannot tell whether it has settled. Take <code>--chains 2</code> or more."
+    elif not fit.readable:
+        mark = BAD
+        answer = "The chains have not met: do not read the posterior. Take more <code>--warmup</code> and draws" + (
+            "; divergences ask for <code>--target-accept 0.95</code>." if fit.diverging >= MOST_DIVERGING else "."
+        )
+    else:
+        mark = LOOK
+        answer = (
+            "Means and spreads can be read; ends of intervals are not exact yet. Take more <code>--draws</code> "
+            f"(at least {LEAST_EFFECTIVE} effective ones are wanted) before you publish."
+        )
+    body = table(("", "found", "wanted"), rows, wrong) + images(figures, ["traces"])
+    return Section("converged", "Did it converge?", mark, answer, body)
+
+
+def fits(fit: Fit, figures: Figures) -> Section:
+    """Does the model fit?"""
+    question = "Does the model fit?"
+    shown = images(figures, [name for name in figures if name not in ("traces", "people")])
+    if fit.check is None:
+        answer = (
+            "Not checked: the model's feedback on its own choices is not known here, so that it cannot generate data. "
+            "Give the simulator, which has a method <code>environment</code>: "
+            "<code>--simulator my_module:MySimulator</code>."
+        )
+        return Section("fit", question, LOOK, answer, shown)
+    rows = fit.check.rows
+    failed = [row["statistic"] for row in rows if not row["passed"]]
+    body = table(
+        ("statistic", "data", "model", "model, 95 % from", "to", "p", "people extreme"),
+        [(row["statistic"], row["observed"], row["generated"], row["low"], row["high"], row["p"],
+          f"{row['people_extreme']} of {row['people']}") for row in rows],
+        [not row["passed"] for row in rows],
+    )  # fmt: skip
+    note = (
+        '<p class="soft">p is the posterior predictive p-value of the mean over people: how often a drawn data set '
+        "has a larger value than the data. Near 0 or 1 the model does not generate such data; in between it proves "
+        "little, since the same data were fitted.</p>"
+    )
+    if not failed:
+        mark, answer = GOOD, f"Data sets drawn from the model look like the data in all {len(rows)} statistics."
+    else:
+        mark = BAD if len(failed) > len(rows) / 2 else LOOK
+        answer = (
+            f"The data differ from what the model generates in {html.escape(', '.join(failed))}. "
+            "Conclusions that rest on this may be wrong; look at the plots, and extend the model."
+        )
+    return Section("fit", question, mark, answer, body + note + shown)
+
+
+def subjects_differ(fit: Fit, figures: Figures) -> Section:
+    """How do people differ?"""
+    names, subjects = list(fit.box.bounds), len(fit.trials.subjects)
+    everybody = _everybody(fit, names)
+    pictures = images(figures, ["people"])
+    # That people differ is neither good nor bad.
+    about = ("people", "How do people differ?")
+    verdicts = ("measurably", "look closer", "unknown")
+    if subjects == 1:
+        return Section(*about, LOOK, "There is one person.", everybody + pictures, verdicts)
+    shares = {name: _between(fit.draws(name).reshape(-1, subjects)) for name in names}
+    best = html.escape(max(shares, key=shares.__getitem__))
+    if not fit.readable:
+        mark, answer = BAD, "The chains have not met, so that these figures say nothing yet."
+    elif max(shares.values()) < 0.3:
+        mark = LOOK
+        answer = "Little: for every parameter we know less about a person than people differ from each other."
+    else:
+        mark = GOOD
+        clear = [name for name, share in shares.items() if share >= 0.5]
+        answer = (
+            f"Most clearly in {best}. People can be told apart by {html.escape(', '.join(clear))}."
+            if clear
+            else f"Most in {best}, but each person's value is as uncertain as people are different."
+        )
+    note = (
+        '<p class="soft">"people from, to": the smallest and the largest posterior mean of a person. "told apart": the '
+        "share of a parameter's variance that lies between people rather than in our uncertainty about each; near 0 "
+        "the data cannot rank people, and correlations with other measures will be weak.</p>"
+    )
+    details = f"<details><summary>Everybody's values</summary>{everybody}</details>"
+    return Section(*about, mark, answer, _population(fit, shares) + note + pictures + details, verdicts)
+
+
+def _between(draws: np.ndarray) -> float:
+    """Of all that subjects' values (draws, subjects) vary in the posterior, the share that is between subjects."""
+    between, within = draws.mean(0).var(), draws.var(0).mean()
+    return float(between / max(between + within, 1e-30))
+
+
+def _population(fit: Fit, shares: dict[str, float]) -> str:
+    """A row a parameter: the group, the range of subjects' means, and how well subjects are told apart."""
+    rows: list[Sequence[Any]] = []
+    if fit.hierarchical:
+        head = ["parameter", "median person", "90 % from", "to", "people from", "to", "told apart"]
+    else:
+        head = ["parameter", "mean of people", "people from", "to", "told apart"]
+    for name, share in shares.items():
+        means = fit.draws(name).reshape(-1, len(fit.trials.subjects)).mean(0)
+        if fit.hierarchical:
+            low, middle, high = np.percentile(fit.draws(f"{name}_group"), [5, 50, 95])
+            rows.append((name, middle, low, high, means.min(), means.max(), f"{share:.0%}"))
+        else:
+            rows.append((name, means.mean(), means.min(), means.max(), f"{share:.0%}"))
+    return table(head, rows)
+
+
+def _everybody(fit: Fit, names: Sequence[str]) -> str:
+    """A row a subject: trials, median and interval of each parameter."""
+    rows = []
+    for index, label in enumerate(fit.trials.subjects):
+        row: list[Any] = [label, int(fit.trials.trial_counts[index])]
+        for name in names:
+            low, middle, high = np.percentile(fit.draws(name)[:, :, index], [5, 50, 95])
+            row.append(f"{middle:.3g} ({low:.3g} to {high:.3g})")
+        rows.append(row)
+    return table(["subject", "trials", *(f"{name}: median (90 %)" for name in names)], rows)
+
+
+def trusted(fit: Fit) -> Section:
+    """Can I trust it?"""
+    rows, marks, doubts = [], [], [html.escape(finding.text) for finding in fit.findings if finding.kind != "data"]
+    for name, (low, high) in fit.box.bounds.items():
+        beyond, edge = fit.outside.get(name, 0.0), fit.edge(name)
+        relative = f" - {fit.box.origins[name]}" if name in fit.box.origins else ""
+        rows.append((name + relative, low, high, percent(beyond), percent(edge)))
+        marks.append(beyond > _OUTSIDE or edge > _AT_EDGE)
+        if edge > _AT_EDGE:
+            doubts.append(
+                f"{percent(edge)} of the draws of <b>{html.escape(name)}</b> lie at the edge of the trained range: "
+                "the data ask for values beyond it. Train a network with a wider prior."
+            )
+    record, counts = fit.net.record, fit.trials.trial_counts
+    if fit.net.schema.ordered and counts.max() > record.trials:
+        doubts.append(
+            f"The longest person did {counts.max()} trials, the network was trained on up to {record.trials}: the "
+            "later ones are an extrapolation."
+        )
+    if fit.check is None:
+        doubts.append("Whether the model generates such data was not checked.")
+    elif not fit.check.passed:
+        doubts.append("The data differ from what the model generates, see above: parameters may mean something else.")
+    if not fit.converged:
+        doubts.append("The sampler has not converged as it should, see above.")
+    listed = f"<ul>{''.join(f'<li>{text}</li>' for text in doubts)}</ul>" if doubts else ""
+    mark = GOOD if not doubts else BAD if any(marks) and fit.check is not None and not fit.check.passed else LOOK
+    answer = (
+        "Nothing speaks against it: draws lie inside the range that the network knows, and the checks above passed."
+        if not doubts
+        else "Read these first:"
+    )
+    ranges = table(("parameter", "trained from", "to", "draws outside", "draws at the edge"), rows, marks)
+    note = (
+        '<p class="soft">The likelihood is a neural network\'s approximation. It is known inside the trained range '
+        "alone; at the edge counts where the model itself would allow more. "
+        f"It was trained on {html.escape(record.simulator)}, with up to {record.trials} trials.</p>"
+    )
+    return Section("trust", "Can I trust it?", mark, answer, listed + ranges + note + _measured(fit))
+
+
+def _measured(fit: Fit) -> str:
+    """The figures of the network's card, where it is a shipped one."""
+    record = fit.net.record
+    for entry in zoo():
+        # The same training run, not only the same simulator.
+        if entry.simulator == record.simulator and entry.measured and load(entry.name).record == record:
+            rows = [(name, value) for name, value in entry.measured.items() if isinstance(value, (int, float))]
+            return f"<details><summary>What was measured of this network</summary>{table(('', ''), rows)}</details>"
+    return ""

@@ -1,0 +1,79 @@
+"""The commands `fit` and `demo` on a tiny network."""
+
+import base64
+import re
+import warnings
+
+import numpy as np
+import pytest
+
+pytest.importorskip("typer")
+pandas = pytest.importorskip("pandas")
+
+from ppl_buffer.datasets import read_trials, simulated_selection_task  # noqa: E402
+from ppl_buffer.workflow.cli import demo  # noqa: E402
+from tests.datasets.tables import COUNTS, NOISY_Q, TASK, table_of_trials  # noqa: E402
+from tests.workflow.commands import COLUMNS, run  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+def test_fit_writes_everything_and_answers_four_questions(checkpoint, tmp_path):
+    for module in ("numpyro", "arviz", "matplotlib"):
+        pytest.importorskip(module)
+    table, out = tmp_path / "trials.csv", tmp_path / "fit"
+    table_of_trials().to_csv(table, index=False)
+    with warnings.catch_warnings():
+        # Draws this few leave other packages with nothing good to say.
+        warnings.simplefilter("ignore")
+        done = run("fit", table, "--model", checkpoint, "--columns", COLUMNS, "--out", out, "--chains", 1,
+                   "--warmup", 4, "--draws", 5, "--predictive-draws", 5, "--tree-depth", 1,
+                   "--no-progress")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "One chain cannot tell" in done.output or "Do not read the posterior" in done.output
+    report = (out / "report.html").read_text()
+    for question in ("Did it converge?", "Does the model fit?", "How do people differ?", "Can I trust it?"):
+        assert report.count(question) == 2
+    # Nothing is fetched from anywhere, and the figures are inside.
+    assert not re.search(r'(src|href)="(?!data:|#)', report)
+    images = re.findall(r'src="data:image/png;base64,([^"]+)"', report)
+    assert len(images) >= 4 and all(base64.b64decode(image).startswith(b"\x89PNG") for image in images)
+    assert {path.name for path in out.glob("*.png")} == {
+        "traces.png", "people.png", "learning_curves.png", "repetition.png"
+    }  # fmt: skip
+    # Five draws of one chain have not converged, and the report says so.
+    assert "One chain cannot tell" in report and "s1" in report
+    summary = pandas.read_csv(out / "summary.csv", index_col="quantity")
+    assert {"alpha_group", "beta_spread", "alpha[s0]", "zeta[s2]"} <= set(summary.index)
+    from ppl_buffer.arviz import import_arviz
+
+    posterior = import_arviz().from_netcdf(str(out / "posterior.nc"))
+    assert posterior.log_likelihood["choice"].shape == (1, 5, sum(COUNTS))
+    alpha = posterior.posterior["alpha"]
+    assert alpha.dims == ("chain", "draw", "subject") and list(alpha.subject.values) == ["s0", "s1", "s2"]
+    assert float(alpha.min()) > 0 and float(alpha.max()) < 1
+    assert summary.loc["alpha[s0]", "mean"] == pytest.approx(float(alpha.sel(subject="s0").mean()))
+
+
+def test_the_demo_fits_those_with_the_fewest_trials_of_a_table_it_writes(tmp_path, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(demo, "fit", lambda table, model, **options: asked.update(options, table=table, model=model))
+    out = tmp_path / "demo"
+    done = run("demo", "--simulated", "--subjects", 17, "--out", out, "--draws", 7, "--no-progress")
+    assert done.exit_code == 0 and "17 of 28 people" in done.output and "Simulated" in done.output
+    assert asked.pop("model") == "noisy_q" and asked.pop("out") == out and not asked.pop("progress")
+    everybody = simulated_selection_task()
+    few = everybody.trial_counts <= np.sort(everybody.trial_counts)[16]
+    again = read_trials(asked.pop("table"), NOISY_Q, simulator=TASK)
+    assert asked == {"warmup": 200, "draws": 7, "predictive_draws": 150, "seed": 0}
+    assert set(again.subjects) <= set(everybody.subjects[few]) and len(again.subjects) == 17
+    for row, subject in enumerate(again.subjects):
+        theirs, count = np.flatnonzero(everybody.subjects == subject)[0], again.trial_counts[row]
+        assert count == everybody.trial_counts[theirs] and again.trial_mask[row].sum() == count
+        for group in ("inputs", "outcomes", "feedback"):
+            for name, values in getattr(everybody, group).items():
+                np.testing.assert_array_equal(getattr(again, group)[name][row, :count], values[theirs, :count])
+    # Where there are no data, it says so and simulates; numbers of people that make no sense are refused.
+    monkeypatch.setenv("PPL_BUFFER_DATA", str(tmp_path))
+    assert "The selection task is not here" in run("demo", "--out", out).output
+    assert "--subjects: expected 'all'" in run("demo", "--subjects", 1, "--out", out).output

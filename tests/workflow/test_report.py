@@ -1,0 +1,106 @@
+"""The report of a fit whose draws need no sampling, and the box that parameters stay in."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+pandas = pytest.importorskip("pandas")
+
+import ppl_buffer as pb  # noqa: E402
+from tests.datasets.tables import LEARNER, RLDDM, SUBJECTS, read, table_of_trials  # noqa: E402
+
+
+def finished(boundary: float = 2.0):
+    """A fit of people who respond, of draws that need no sampling: normal about the middle of the box."""
+    for module in ("numpyro", "arviz", "matplotlib"):
+        pytest.importorskip(module)
+    import xarray
+
+    from ppl_buffer.arviz import container
+    from ppl_buffer.diagnostics import DataCheck
+    from ppl_buffer.workflow.fitting import Fit
+    from ppl_buffer.workflow.hierarchical import Box
+
+    rng = np.random.default_rng(1)
+    record = SimpleNamespace(
+        box={name: prior.range() for name, prior in LEARNER.priors.items()}, priors=LEARNER.priors, trials=150,
+        simulator="RLDriftDiffusion",
+    )  # fmt: skip
+    net = SimpleNamespace(schema=LEARNER.schema, standardization=RLDDM.standardization, record=record, box=record.box)
+    trials = read(table_of_trials(), net=net, simulator=None)
+    box = Box.of(net, trials)
+    place = {"alpha_positive": 0.3, "alpha_negative": 0.2, "scaling": 4.0, "boundary": boundary}
+    place["non_decision_time"] = 0.3
+    draws = {name: x + 0.02 * rng.standard_normal((2, 50, SUBJECTS)) for name, x in place.items()}
+    draws["alpha_positive"] += 0.1 * np.arange(SUBJECTS)
+    draws["boundary"] = np.minimum(draws["boundary"], 5.0)  # the edge of the trained range
+    sites = {name: (("chain", "draw", "subject"), x) for name, x in draws.items()}
+    sites |= {f"{name}_group": (("chain", "draw"), x.mean(-1)) for name, x in draws.items()}
+    replicated = {name: np.repeat(trials.outcomes[name][None].astype(float), 7, 0) for name in ("choice", "rt")}
+    replicated = {name: np.where(trials.trial_mask, x, np.nan) for name, x in replicated.items()}
+    rows = {"r_hat": [1.001, 1.003], "ess_bulk": [900, 1200], "ess_tail": [700, 800]}
+    settings = {"hierarchical": True, "lapse": 0.02}
+    flat = {"mean of rt": rng.standard_normal((70, SUBJECTS))}
+    return Fit(
+        net=net, trials=trials, box=box, posterior=container({"posterior": xarray.Dataset(sites)}),
+        replicated=replicated,
+        check=DataCheck(flat, {name: x[::-1] for name, x in flat.items()}, 0.95), outside={}, findings=[],
+        summary=pandas.DataFrame(rows), diverging=0.0, deepest=0.1, settings=settings, seconds=2.0,
+    )  # fmt: skip
+
+
+def test_a_report_of_response_times_has_the_fields_plots_and_verdicts(tmp_path):
+    from ppl_buffer.workflow.report import write_report
+
+    fit = finished()
+    assert fit.converged
+    text = write_report(fit, tmp_path, title="a <b> & c").read_text()
+    assert {path.stem for path in tmp_path.glob("*.png")} == {
+        "traces", "people", "learning_curves", "outcomes", "quantile_probability", "conditional_accuracy",
+        "post_error_slowing", "repetition", "autocorrelation",
+    }  # fmt: skip
+    assert "a &lt;b&gt; &amp; c" in text and "2.0% lapses" in text
+    assert "Nothing speaks replicatedst it" in text and "measurably" in text and "at the edge of the" not in text
+    assert "Most clearly in alpha_positive" in text
+
+
+def test_draws_that_pile_up_at_the_edge_of_the_range_are_told(tmp_path):
+    from ppl_buffer.workflow.report import write_report
+
+    fit = finished(boundary=6.0)
+    # A learning rate of 0 is no edge: the model knows nothing beyond it.
+    assert fit.edge("boundary") > 0.9 and fit.edge("alpha_positive") == 0
+    text = write_report(fit, tmp_path, title="edge").read_text()
+    assert "<b>boundary</b> lie at the edge of the trained range" in text and "Nothing speaks" not in text
+
+
+def test_parameters_stay_inside_the_box_and_below_the_fastest_response():
+    fit = finished()
+    fastest = np.where(fit.trials.trial_mask, fit.trials.outcomes["rt"], np.inf).min(1)
+    for extreme in (-40.0, 0.0, 40.0):
+        params = fit.box({name: np.full(SUBJECTS, extreme, np.float32) for name in fit.box.bounds})
+        for name, (low, high) in fit.net.box.items():
+            assert (np.asarray(params[name]) >= low).all() and (np.asarray(params[name]) <= high).all()
+        assert (np.asarray(params["non_decision_time"]) < fastest).all()
+    middle = fit.box({name: np.zeros(SUBJECTS, np.float32) for name in fit.box.bounds})
+    np.testing.assert_allclose(middle["non_decision_time"], fastest / 2, rtol=1e-5)
+    np.testing.assert_allclose(middle["boundary"], (0.6 + 5.0) / 2, rtol=1e-5)
+
+
+def test_a_parameter_relative_to_another_keeps_its_distance():
+    pytest.importorskip("numpyro")
+    from ppl_buffer.workflow.hierarchical import Box
+
+    observer = pb.simulators.MultisensoryCausalInference()
+    record = SimpleNamespace(priors=observer.priors)
+    net = SimpleNamespace(schema=observer.schema, record=record, box={name: (-9.0, 9.0) for name in observer.priors})
+    box = Box.of(net)
+    relative = {name: prior for name, prior in observer.priors.items() if prior.relative_to}
+    assert relative
+    rng = np.random.default_rng(2)
+    params = box({name: 3 * rng.standard_normal(101).astype(np.float32) for name in net.schema.params})
+    for name, prior in relative.items():
+        low, high = prior.range()
+        distance = np.asarray(params[name] - params[prior.relative_to])
+        assert (distance >= low).all() and (distance <= high).all() and distance.std() > 0.2 * (high - low)
