@@ -61,7 +61,7 @@ def test_a_report_of_response_times_has_the_fields_plots_and_verdicts(tmp_path):
         "post_error_slowing", "repetition", "autocorrelation",
     }  # fmt: skip
     assert "a &lt;b&gt; &amp; c" in text and "2.0% lapses" in text
-    assert "Nothing speaks replicatedst it" in text and "measurably" in text and "at the edge of the" not in text
+    assert "Nothing speaks against it" in text and "measurably" in text and "at the edge of the" not in text
     assert "Most clearly in alpha_positive" in text
 
 
