@@ -1,0 +1,84 @@
+"""Sites of several kinds: their dimensions and names, and what is left out of their groups."""
+
+import numpy as np
+import pytest
+
+from ppl_buffer.arviz import from_mcmc, groups_of, one_step_ahead
+from ppl_buffer.schema import Categorical, Real, Schema
+from tests.arviz.models import PEOPLE, QUIET, draws, finished, learners, ppl_of, simple
+from tests.networks import FUNCTION, TINY, Case, array, data, network
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+def test_equal_lengths_keep_both_dimensions_and_other_observations_their_own():
+    given = data(FUNCTION, batch=2, trials=5, points=3)
+    model = simple("torch", given, context=given.context)
+    samples = draws(("mu", ()))
+    found = groups_of(
+        from_mcmc(finished("pyro", model, samples), predictive_draws=6, dims={"extra": ["item"]}, **QUIET)
+    )
+    assert found["log_likelihood"]["y"].dims == ("chain", "draw", "subject", "trial")
+    assert found["observed_data"]["y"].dims == ("subject", "trial")
+    assert found["observed_data"]["extra"].dims == ("item",)
+    expected = -0.5 * ((np.arange(4) - samples["mu"][..., None]) ** 2).sum(-1) - 2 * np.log(2 * np.pi)
+    np.testing.assert_allclose(found["log_likelihood"]["extra"], expected, rtol=1e-4)
+    # Rollouts of some of the draws, evenly spaced, say which ones they are.
+    assert found["posterior_predictive"].draw.values.tolist() == [0, 6, 12]
+    assert found["posterior_predictive"]["y"].dims == ("chain", "draw", "subject", "trial")
+
+
+def test_two_sites_have_names_of_their_own():
+    ppl, dist, joint = ppl_of("torch")
+    net, given = network(FUNCTION, "torch"), data(FUNCTION, batch=2, trials=5)
+    other, value = {"x": given.inputs["x"][0, :3]}, array("torch", given.value)
+
+    def model():
+        mu = ppl.sample("mu", dist.Normal(0.0, 1.0))
+        with ppl.plate("set", 2):
+            ppl.sample("far", joint(net, given.inputs, params={"mu": mu}), obs=value)
+        ppl.sample("near", joint(net, other, params={"mu": mu}), obs=value[1, :3])
+
+    found = groups_of(from_mcmc(finished("pyro", model, draws(("mu", ()))), predictive_draws=0, **QUIET))
+    assert {name: x.dims[2:] for name, x in found["log_likelihood"].data_vars.items()} == {
+        "far_y": ("subject", "far_trial"), "near_y": ("near_trial",)
+    }  # fmt: skip
+    assert set(found["constant_data"].data_vars) == {"far_x", "near_x"}
+
+
+def test_feedback_without_an_environment_leaves_new_data_out_and_says_so():
+    pytest.importorskip("pyro")
+    model, seen = learners("torch")
+    run = finished(
+        "pyro", model, {k: x[:1, :2] for k, x in draws(("mean", ()), ("offset", (PEOPLE,))).items()}, (seen,)
+    )
+    with pytest.warns(UserWarning, match=r"posterior_predictive: left out, since site 'y' needs an environment"):
+        found = groups_of(from_mcmc(run, **QUIET))
+    assert "posterior_predictive" not in found and "one_step_ahead" in found
+    with pytest.raises(ValueError, match="group one_step_ahead"):
+        one_step_ahead(from_mcmc(run, log_likelihood=False, predictive_draws=0, **QUIET))
+
+
+def test_nothing_conditioned_and_a_lapse_rate_that_is_sampled():
+    ppl, dist, joint = ppl_of("torch")
+    schema = Schema(inputs={"cue": Real()}, outcomes={"button": Categorical(3)}, ordered=True)
+    net = network(Case("buttons", schema, config=TINY), "torch")
+    rng = np.random.default_rng(0)
+    inputs = {"cue": rng.normal(size=(2, 3)).astype(np.float32)}
+    value = array("torch", rng.integers(0, 3, (2, 3)).astype(np.float32))
+
+    def model(with_lapse):
+        rate = ppl.sample("rate", dist.Beta(1.0, 9.0))
+        lapse = rate if with_lapse else None
+        ppl.sample("y", joint(net, inputs, lapse=lapse).to_event(1), obs=value)
+
+    rates = {"rate": np.full((1, 4), [[0.0, 0.25, 0.5, 1.0]], np.float32)}
+    found = groups_of(from_mcmc(finished("pyro", model, rates, (True,)), **QUIET))
+    assert found["log_likelihood"]["button"].dims == ("chain", "draw", "subject", "trial")
+    probability = np.exp(found["log_likelihood"]["button"].values[0])
+    np.testing.assert_allclose(probability[3], 1 / 3, rtol=1e-5)
+    np.testing.assert_allclose(probability[1], 0.75 * probability[0] + 0.25 / 3, rtol=1e-4)
+    plain = groups_of(from_mcmc(finished("pyro", model, rates, (False,)), **QUIET))
+    for draw in range(4):
+        np.testing.assert_allclose(np.exp(plain["log_likelihood"]["button"][0, draw]), probability[0], rtol=1e-4)
+    assert plain["posterior_predictive"]["button"].values.max() <= 2

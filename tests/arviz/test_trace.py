@@ -1,0 +1,84 @@
+"""The trace of a model at posterior draws: the same of both languages, and what it finds inside wrappers."""
+
+import inspect
+from importlib import import_module
+
+import numpy as np
+import pytest
+
+from ppl_buffer.ppl.trace import Language, observed_site, unwrap_joint
+from ppl_buffer.schema import Real, Schema
+from tests.networks import FUNCTION, TINY, Case, array, data, joint_predictive, network
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+@pytest.mark.parametrize("language", ["numpyro", "pyro"])
+def test_both_languages_offer_the_same_functions(language):
+    pytest.importorskip(language)
+    module = import_module(f"ppl_buffer.{language}.trace")
+    offered = {
+        name: function
+        for name, function in inspect.getmembers(module, inspect.isfunction)
+        if function.__module__ == module.__name__ and not name.startswith("_")
+    }
+    asked = dict(inspect.getmembers(Language, inspect.isfunction))
+    asked = {name: function for name, function in asked.items() if not name.startswith("_")}
+    assert set(offered) == set(asked)
+    for name, function in asked.items():
+        wanted = list(inspect.signature(function).parameters.values())[1:]
+        assert list(inspect.signature(offered[name]).parameters.values()) == wanted
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_the_distribution_is_found_inside_wrappers(backend):
+    language = pytest.importorskip({"jax": "numpyro", "torch": "pyro"}[backend])
+    assert language
+    given = data(FUNCTION, batch=3, trials=5)
+    mask = np.arange(5) < np.array([[5], [1], [4]])
+    made = joint_predictive(FUNCTION, backend, given.inputs, params=given.params, trial_mask=mask)
+    people = np.array([True, False, True])
+    kept = array(backend, people) if backend == "jax" else array(backend, people.astype(np.float32)) > 0
+    value = array(backend, np.broadcast_to(given.value, (2, 3, 5)).copy())
+    for wrapped in (
+        made.mask(kept).expand((2, 3)),
+        made.expand((2, 3)).mask(kept).to_event(1),
+        made.expand((2, 3)).mask(kept).to_event(2),
+    ):
+        site = observed_site(wrapped, value)
+        assert site.batch_shape == (2, 3) and tuple(unwrap_joint(wrapped).batch_shape) == (2, 3)
+        assert site.exists.tolist() == [(mask & people[:, None]).tolist()] * 2
+    rows = made.expand((2, 3)).to_event(1).mask(array(backend, np.array([1.0, 0.0], np.float32)) > 0)
+    assert observed_site(rows, value).exists.tolist() == [mask.tolist(), np.zeros_like(mask).tolist()]
+    if backend == "jax":
+        import numpyro.distributions as dist
+    else:
+        import pyro.distributions as dist
+    assert observed_site(dist.Normal(0.0, 1.0).expand((3,)).to_event(1), value) is None
+
+
+def test_draws_one_step_ahead_follow_the_observed_past():
+    """Their probability integral transforms are uniform; those of whole rollouts would not be."""
+    pytest.importorskip("torch")
+    from scipy.stats import kstest
+
+    from ppl_buffer.predictive import Predictive
+
+    case = Case("drift", Schema(params={"mu": Real()}, outcomes={"y": Real()}, ordered=True), config=TINY)
+    net, rng = network(case, "torch"), np.random.default_rng(2)
+    value, count = np.array([[2.0, -1.0, 3.0]], np.float32), 2000
+    conditioned = {"mu": np.full((count, 1), 0.3, np.float32)}
+    seen = net.observe({}, value)
+    log_probs, drawn = Predictive(net, seen, params=conditioned).one_step_ahead(
+        seen.value, rng.random((count, 1, 3, 3))
+    )
+    one = Predictive(net, seen, params={"mu": np.full(1, 0.3, np.float32)})
+    np.testing.assert_allclose(log_probs[5], one.conditionals(seen.value), rtol=1e-5)
+    for trial in range(3):
+        past = np.repeat(value, count, 0)
+        past[:, trial] = drawn[:, 0, trial]
+        # Later trials do not matter to this one's distribution function.
+        places = Predictive(net, {}, trials=3, params={"mu": conditioned["mu"][:, 0]}).cdf_values(
+            array("torch", past), array("torch", np.zeros((count, 3, 1), np.float32))
+        )
+        assert kstest(np.asarray(places)[:, trial], "uniform").pvalue > 1e-3
