@@ -1,0 +1,56 @@
+"""Learning curves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ppl_buffer.plots.drawing import DATA, GRID, bands, both, label_names, make_panels, pick
+from ppl_buffer.plots.statistics import learning_curve
+
+
+def plot_learning_curves(
+    data: Any,
+    replicated: Any = None,
+    *,
+    correct: str = "choice",
+    cue: str | None = None,
+    cue_labels: Sequence[str] | None = None,
+    width: int = 5,
+    axes: Any = None,
+) -> Any:
+    """Learning curves: share of correct responses by how often the cue was seen, a panel a cue.
+
+    Args:
+        data: see `ppl_buffer.plots`.
+        replicated: what the model generates; None = data alone.
+        correct: name of a column of 0 and 1.
+        cue: name of what was shown, integers from 0; None = always the same.
+        cue_labels: names of the cues.
+        width: presentations in a bin.
+        axes: matplotlib axes, one a cue; by default those of a new figure.
+
+    Returns:
+        the axes, an array.
+    """
+    data, replicated = both(data, replicated)
+    right, generated_right = pick(data, replicated, correct)
+    shown = None if cue is None else data[cue]
+    observed = learning_curve(right, shown, width)
+    generated = None if generated_right is None else learning_curve(generated_right, shown, width)
+    panels = make_panels(axes, len(observed))
+    titles = label_names(cue_labels, len(observed), cue or "")
+    centers = width * (np.arange(observed.shape[-1]) + 0.5)
+    for index, panel in enumerate(panels):
+        if generated is not None:
+            bands(panel, centers, generated[:, index])
+        panel.plot(centers, observed[index], "o-", color=DATA, ms=4, lw=1.1, label="data")
+        panel.axhline(0.5, color=GRID, lw=0.8, ls=":", zorder=0)
+        panel.set(xlabel="times seen" if cue is None else f"times this {cue} was seen")
+        if cue is not None:
+            panel.set_title(titles[index])
+    panels[0].set_ylabel(f"share of {correct} = 1")
+    panels[0].legend(frameon=False, loc="lower right", fontsize="small")
+    return panels

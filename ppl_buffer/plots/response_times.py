@@ -1,0 +1,181 @@
+"""Response times: by choice, as quantiles, and how accuracy depends on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ppl_buffer.plots.drawing import CHOICES, DATA, MODEL, bands, both, categories, label_names, make_panels, pick
+from ppl_buffer.plots.statistics import QUANTILES, conditional_accuracy, defective_density, median, quantile_probability
+
+
+def plot_response_times(
+    data: Any,
+    replicated: Any = None,
+    *,
+    rt: str = "rt",
+    choice: str | None = "choice",
+    condition: str | None = None,
+    choice_labels: Sequence[str] | None = None,
+    condition_labels: Sequence[str] | None = None,
+    bins: int = 40,
+    axes: Any = None,
+) -> Any:
+    """Densities of response times (or another outcome) by choice and condition, a panel a condition.
+
+    Areas are the shares of the choices. Of two choices the first, 0, hangs below the axis.
+
+    Args:
+        data: see `ppl_buffer.plots`.
+        replicated: what the model generates; None = data alone.
+        rt: name of the outcome.
+        choice: name of the choices, integers from 0; None = no choice.
+        condition: name of a condition, integers from 0; None = one panel.
+        choice_labels: names of the choices.
+        condition_labels: names of the conditions.
+        bins: number of bins, up to the 99th percentile of the data.
+        axes: matplotlib axes, one a panel; by default those of a new figure.
+
+    Returns:
+        the axes, an array.
+    """
+    data, replicated = both(data, replicated)
+    times, generated_times = pick(data, replicated, rt)
+    choices, generated_choices = (None, None) if choice is None else pick(data, replicated, choice)
+    groups = np.zeros_like(times) if condition is None else data[condition]
+    conditions = categories(groups)
+    n = 1 if choices is None else max(2, int(np.nanmax(choices)) + 1)
+    low, high = np.nanpercentile(times, [0 if np.nanmin(times) >= 0 else 1, 99])
+    edges = np.linspace(0.0 if 0 <= low < 0.35 * high else low, high, bins + 1)
+    panels = make_panels(axes, len(conditions))
+    titles = label_names(condition_labels, max(conditions) + 1, condition or "")
+    labels = label_names(choice_labels, n, choice or rt)
+
+    def density(group: int, times: np.ndarray, choices: np.ndarray | None) -> np.ndarray:
+        return defective_density(np.where(groups == group, times, np.nan), edges, choices, n)
+
+    for panel, group in zip(panels, conditions, strict=True):
+        observed = density(group, times, choices)
+        generated = None if generated_times is None else density(group, generated_times, generated_choices)
+        for index in range(n):
+            sign = -1 if n == 2 and index == 0 else 1
+            color = MODEL if n == 1 else CHOICES[index % len(CHOICES)]
+            if generated is not None:
+                curves = sign * generated[:, index]
+                curves = np.concatenate([curves, curves[:, -1:]], -1)
+                bands(panel, edges, curves, color=color, label="", step="post")
+                panel.fill_between([], [], color=color, alpha=0.5, lw=0, label=f"model, {labels[index]}")
+            panel.stairs(sign * observed[index], edges, color=DATA, lw=1.1, label="data" if index == n - 1 else None)
+        if n == 2:
+            panel.axhline(0.0, color=DATA, lw=0.7)
+            panel.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
+        panel.set(xlabel=_time_label(rt), xlim=(edges[0], edges[-1]))
+        if condition is not None:
+            panel.set_title(titles[group])
+    panels[0].set_ylabel("density (area = share of the choice)" if n > 1 else "density")
+    panels[0].legend(frameon=False, fontsize="small")
+    return panels
+
+
+def _time_label(name: str) -> str:
+    return "response time (s)" if name == "rt" else name
+
+
+def plot_quantile_probability(
+    data: Any,
+    replicated: Any = None,
+    *,
+    rt: str = "rt",
+    choice: str = "choice",
+    condition: str | None = None,
+    levels: Sequence[float] = QUANTILES,
+    least: int = 5,
+    axes: Any = None,
+) -> Any:
+    """Quantile-probability plot: quantiles of response times against the share of the response, by condition.
+
+    Each condition has a column for each choice at its share of the responses; quantiles of one level are joined. The
+    model's are clouds, a dot a drawn data set, joined at their medians.
+
+    Args:
+        data: see `ppl_buffer.plots`.
+        replicated: what the model generates; None = data alone.
+        rt: name of the response times.
+        choice: name of the choices, integers from 0.
+        condition: name of a condition, integers from 0; None = there is one.
+        levels: of the quantiles.
+        least: subjects with fewer responses of a kind have no part in its quantiles.
+        axes: matplotlib axes; by default those of a new figure.
+
+    Returns:
+        the axes.
+    """
+    data, replicated = both(data, replicated)
+    times, generated_times = pick(data, replicated, rt)
+    choices, generated_choices = pick(data, replicated, choice)
+    groups = np.zeros_like(times) if condition is None else data[condition]
+    n = max(2, int(np.nanmax(choices)) + 1)
+    panel = make_panels(axes, 1, (5.0, 4.2))[0]
+
+    def points(times: np.ndarray, choices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Shares (*S, conditions * n) and quantiles (*S, conditions * n, levels)."""
+        columns = [
+            quantile_probability(np.where(groups == group, times, np.nan), choices, n, levels, least)
+            for group in categories(groups)
+        ]
+        return np.concatenate([x for x, _ in columns], -1), np.concatenate([y for _, y in columns], -2)
+
+    shares, observed = points(times, choices)
+    if generated_times is not None and generated_choices is not None:
+        x, y = points(generated_times, generated_choices)
+        middle = median(x, 0)
+        order = np.argsort(middle)
+        for level in range(len(levels)):
+            panel.scatter(x, y[..., level], s=7, color=MODEL, alpha=0.3, lw=0)
+            panel.plot(middle[order], median(y[..., level], 0)[order], color=MODEL, lw=1, alpha=0.8)
+        panel.scatter([], [], s=14, color=MODEL, alpha=0.6, lw=0, label="model")
+    order = np.argsort(shares)
+    for level in range(len(levels)):
+        panel.plot(shares[order], observed[order, level], "o", color=DATA, ms=4.5, mfc="white", mew=1.2)
+    panel.plot([], [], "o", color=DATA, ms=4.5, mfc="white", mew=1.2, label="data")
+    last = int(order[-1])
+    for level, probability in enumerate(levels):
+        if np.isfinite(observed[last, level]):
+            panel.annotate(
+                f"{probability:.0%}", (shares[last], observed[last, level]), xytext=(14, 0), textcoords="offset points",
+                va="center", fontsize="small", color="0.35",
+            )  # fmt: skip
+    panel.set(xlabel="share of the response", ylabel="response time (s), quantiles", xlim=(-0.03, 1.12))
+    panel.legend(frameon=False, loc="upper left", fontsize="small")
+    return panel
+
+
+def plot_conditional_accuracy(
+    data: Any, replicated: Any = None, *, rt: str = "rt", correct: str = "choice", bins: int = 5, axes: Any = None
+) -> Any:
+    """Conditional accuracy function: accuracy of fast and of slow responses.
+
+    Args:
+        data: see `ppl_buffer.plots`.
+        replicated: what the model generates; None = data alone.
+        rt: name of the response times.
+        correct: name of a column of 0 and 1.
+        bins: number of bins, of equal size for each person.
+        axes: matplotlib axes; by default those of a new figure.
+
+    Returns:
+        the axes.
+    """
+    data, replicated = both(data, replicated)
+    times, generated_times = pick(data, replicated, rt)
+    right, generated_right = pick(data, replicated, correct)
+    panel = make_panels(axes, 1, (4.2, 3.4))[0]
+    if generated_times is not None and generated_right is not None:
+        x, y = conditional_accuracy(generated_times, generated_right, bins)
+        bands(panel, median(x, 0), y)
+    panel.plot(*conditional_accuracy(times, right, bins), "o-", color=DATA, ms=4.5, lw=1.1, label="data")
+    panel.set(xlabel="response time (s), from fast to slow", ylabel=f"share of {correct} = 1")
+    panel.legend(frameon=False, fontsize="small")
+    return panel

@@ -1,0 +1,50 @@
+"""Posteriors of all subjects side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ppl_buffer.plots.drawing import DATA, MODEL, make_panels
+
+
+def plot_subjects(
+    draws: np.ndarray,
+    *,
+    group: np.ndarray | None = None,
+    labels: Sequence[Any] | None = None,
+    name: str = "",
+    axes: Any = None,
+) -> Any:
+    """Everybody's posterior of one parameter, sorted: median, 50 % and 90 % interval.
+
+    Args:
+        draws: (draws, subjects).
+        group: draws of the group's value, any shape: its median and 90 % interval are drawn across.
+        labels: of the subjects, shown where there are at most 30.
+        name: of the parameter.
+        axes: matplotlib axes; by default those of a new figure.
+
+    Returns:
+        the axes.
+    """
+    low, lower, middle, upper, high = np.percentile(draws, [5, 25, 50, 75, 95], axis=0)
+    order = np.argsort(middle)
+    row = np.arange(len(order))
+    panel = make_panels(axes, 1, (3.4, max(2.6, 0.16 * len(order) + 1.0)))[0]
+    if group is not None:
+        start, center, end = np.percentile(group, [5, 50, 95])
+        panel.axvspan(start, end, color=MODEL, alpha=0.15, lw=0, label="group, 90 %")
+        panel.axvline(center, color=MODEL, lw=1.2)
+    panel.hlines(row, low[order], high[order], color="0.6", lw=1.2)
+    panel.hlines(row, lower[order], upper[order], color="0.25", lw=3)
+    panel.plot(middle[order], row, "o", color="white", mec=DATA, ms=4, mew=1.0)
+    panel.set(xlabel=name, ylabel="person, sorted", ylim=(-0.8, len(order) - 0.2))
+    if labels is not None and len(order) <= 30:
+        panel.set_yticks(row, [str(labels[index]) for index in order], fontsize="x-small")
+        panel.set_ylabel("person")
+    else:
+        panel.set_yticks([])
+    return panel

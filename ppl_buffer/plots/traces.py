@@ -1,0 +1,42 @@
+"""Chains of a sampler."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ppl_buffer.plots.drawing import CHOICES
+
+
+def plot_traces(draws: Mapping[str, np.ndarray], *, axes: Any = None) -> Any:
+    """Chains of each quantity, and their histograms: they should look alike.
+
+    Args:
+        draws: name -> (chains, draws).
+        axes: matplotlib axes, two a quantity; by default those of a new figure.
+
+    Returns:
+        the axes, (quantities, 2).
+    """
+    if axes is None:
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(9, 1.55 * len(draws) + 0.5), layout="constrained")
+        axes = figure.subplots(len(draws), 2, squeeze=False, width_ratios=(3, 1))
+    grid = np.asarray(axes, dtype=object).reshape(len(draws), 2)
+    for (name, chains), (left, right) in zip(draws.items(), grid, strict=True):
+        edges = np.histogram_bin_edges(chains, bins=30)
+        for index, values in enumerate(chains):
+            color = CHOICES[(index + 1) % len(CHOICES)]
+            left.plot(values, lw=0.6, color=color, alpha=0.85, label=f"chain {index + 1}")
+            right.hist(values, edges, density=True, histtype="step", lw=1.3, color=color)
+        left.set_ylabel(name)
+        right.set_yticks([])
+        for panel in (left, right):
+            panel.spines[["top", "right"]].set_visible(False)
+    grid[-1, 0].set_xlabel("draw after warm-up")
+    grid[-1, 1].set_xlabel("value")
+    grid[0, 0].legend(frameon=False, ncols=len(next(iter(draws.values()))), fontsize="small", loc="upper right")
+    return grid
