@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ppl_buffer.arviz.layout import Labelled, TrialLayout, trial_variables
+from ppl_buffer.arviz.layout import Coordinate, Labelled, TrialLayout, trial_variables
 from ppl_buffer.ppl.trace import PosteriorTrace
 
 
@@ -113,7 +113,7 @@ class DimensionNames:
             shape = value.shape[len(sample) :]
             dims = self._variable_dims(name, shape, batch_only)
             kept = [(dim, size) for dim, size in zip(dims, shape, strict=True) if dim is not None]
-            coords = {}
+            coords: dict[str, Coordinate] = {}
             for dim, size in kept:
                 coords[dim] = self._labels.get(dim, np.arange(size))
                 if len(coords[dim]) != size:
@@ -128,7 +128,7 @@ def dataset(variables: Mapping[str, Labelled]) -> Any:
     """An `xarray.Dataset` of labelled arrays; dimensions without labels are numbered."""
     import xarray
 
-    coords: dict[str, Any] = {}
+    coords: dict[str, Coordinate] = {}
     for variable in variables.values():
         coords |= variable.coords
     for variable in variables.values():

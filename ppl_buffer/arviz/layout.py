@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from ppl_buffer.files import to_numpy
 from ppl_buffer.ppl.trace import ObservedSite
 from ppl_buffer.schema import Categorical, Variable
+
+# Labels of the dimension of the same name, or (dimension, labels).
+Coordinate: TypeAlias = np.ndarray | tuple[str, np.ndarray]
 
 
 class Labelled(NamedTuple):
@@ -18,13 +21,13 @@ class Labelled(NamedTuple):
     Attributes:
         dims: name of each dimension.
         values: the array.
-        coords: coordinate name -> labels, or (dimension, labels).
+        coords: coordinate name -> its labels.
         attrs: what else is said of the variable.
     """
 
     dims: tuple[str, ...]
     values: np.ndarray
-    coords: dict[str, Any]
+    coords: dict[str, Coordinate]
     attrs: dict[str, str]
 
 
@@ -78,7 +81,7 @@ class TrialLayout:
                 raise ValueError(f"coords[{dim!r}]: expected {size} labels, got shape {np.shape(places[dim])}")
         rows = site.exists.reshape(-1, site.trials)
         self._columns: np.ndarray | None = None
-        self._coords: dict[str, Any]
+        self._coords: dict[str, Coordinate]
         if (rows == rows[0]).all():
             trial = f"{prefix}trial"
             self._columns = np.flatnonzero(rows[0])
@@ -109,10 +112,9 @@ class TrialLayout:
         """Variables of the schema under their names in the groups; categories as integers."""
         variables = {}
         for name, column in columns.items():
-            column = np.asarray(column)
-            # Before the cast, padding may hold what is no category.
-            variable = self.variable(column, **attrs)
+            variable = self.variable(np.asarray(column), **attrs)
             if name in self._integers:
+                # After the selection: padding may hold what is no category.
                 variable = variable._replace(values=variable.values.astype(np.int8))
             variables[self.names[name]] = variable
         return variables

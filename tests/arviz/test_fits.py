@@ -21,10 +21,10 @@ def test_svi_of_numpyro():
     params = svi.get_params(svi.init(jax.random.PRNGKey(0)))
     with pytest.raises(ValueError, match="params: expected what the guide was fitted to"):
         from_svi(svi)
-    found = groups_of(from_svi(svi, params, draws=13, predictive_draws=0, **QUIET))
-    assert set(found["posterior"].data_vars) == {"mu"} and dict(found["posterior"].sizes) == {"chain": 1, "draw": 13}
-    assert "posterior_predictive" not in found and "sample_stats" not in found
-    spread = found["posterior"]["mu"].values.std()
+    groups = groups_of(from_svi(svi, params, draws=13, predictive_draws=0, **QUIET))
+    assert set(groups["posterior"].data_vars) == {"mu"} and dict(groups["posterior"].sizes) == {"chain": 1, "draw": 13}
+    assert "posterior_predictive" not in groups and "sample_stats" not in groups
+    spread = groups["posterior"]["mu"].values.std()
     assert 0.02 < spread < 0.3  # AutoNormal begins at a standard deviation of 0.1
 
 
@@ -37,11 +37,11 @@ def test_svi_of_pyro():
         guide = AutoNormal(model)
         svi = pyro.infer.SVI(model, guide, pyro.optim.Adam({"lr": 0.01}), pyro.infer.Trace_ELBO())
         svi.step(seen)
-        found = groups_of(from_svi(svi, args=(seen,), draws=3, environment=LEARNING.environment, **QUIET))
-    assert set(found["posterior"].data_vars) == {"mean", "offset", "alpha", "beta"}
-    alpha = found["posterior"]["alpha"].values[0]
+        groups = groups_of(from_svi(svi, args=(seen,), draws=3, environment=LEARNING.environment, **QUIET))
+    assert set(groups["posterior"].data_vars) == {"mean", "offset", "alpha", "beta"}
+    alpha = groups["posterior"]["alpha"].values[0]
     expected = reference("torch", alpha)[:, PERSON, TRIAL]
-    np.testing.assert_allclose(found["log_likelihood"]["y"].values[0], expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(groups["log_likelihood"]["y"].values[0], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_what_nuts_recorded():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ppl_buffer.arviz import from_mcmc, groups_of, one_step_ahead
+from ppl_buffer.findings import FindingWarning
 from ppl_buffer.schema import Categorical, Real, Schema
 from tests.arviz.models import PEOPLE, QUIET, draws, finished, learners, ppl_of, simple
 from tests.networks import FUNCTION, TINY, Case, array, data, network
@@ -15,17 +16,17 @@ def test_equal_lengths_keep_both_dimensions_and_other_observations_their_own():
     given = data(FUNCTION, batch=2, trials=5, points=3)
     model = simple("torch", given, context=given.context)
     samples = draws(("mu", ()))
-    found = groups_of(
+    groups = groups_of(
         from_mcmc(finished("pyro", model, samples), predictive_draws=6, dims={"extra": ["item"]}, **QUIET)
     )
-    assert found["log_likelihood"]["y"].dims == ("chain", "draw", "subject", "trial")
-    assert found["observed_data"]["y"].dims == ("subject", "trial")
-    assert found["observed_data"]["extra"].dims == ("item",)
+    assert groups["log_likelihood"]["y"].dims == ("chain", "draw", "subject", "trial")
+    assert groups["observed_data"]["y"].dims == ("subject", "trial")
+    assert groups["observed_data"]["extra"].dims == ("item",)
     expected = -0.5 * ((np.arange(4) - samples["mu"][..., None]) ** 2).sum(-1) - 2 * np.log(2 * np.pi)
-    np.testing.assert_allclose(found["log_likelihood"]["extra"], expected, rtol=1e-4)
+    np.testing.assert_allclose(groups["log_likelihood"]["extra"], expected, rtol=1e-4)
     # Rollouts of some of the draws, evenly spaced, say which ones they are.
-    assert found["posterior_predictive"].draw.values.tolist() == [0, 6, 12]
-    assert found["posterior_predictive"]["y"].dims == ("chain", "draw", "subject", "trial")
+    assert groups["posterior_predictive"].draw.values.tolist() == [0, 6, 12]
+    assert groups["posterior_predictive"]["y"].dims == ("chain", "draw", "subject", "trial")
 
 
 def test_two_sites_have_names_of_their_own():
@@ -39,11 +40,11 @@ def test_two_sites_have_names_of_their_own():
             ppl.sample("far", joint(net, given.inputs, params={"mu": mu}), obs=value)
         ppl.sample("near", joint(net, other, params={"mu": mu}), obs=value[1, :3])
 
-    found = groups_of(from_mcmc(finished("pyro", model, draws(("mu", ()))), predictive_draws=0, **QUIET))
-    assert {name: x.dims[2:] for name, x in found["log_likelihood"].data_vars.items()} == {
+    groups = groups_of(from_mcmc(finished("pyro", model, draws(("mu", ()))), predictive_draws=0, **QUIET))
+    assert {name: x.dims[2:] for name, x in groups["log_likelihood"].data_vars.items()} == {
         "far_y": ("subject", "far_trial"), "near_y": ("near_trial",)
     }  # fmt: skip
-    assert set(found["constant_data"].data_vars) == {"far_x", "near_x"}
+    assert set(groups["constant_data"].data_vars) == {"far_x", "near_x"}
 
 
 def test_feedback_without_an_environment_leaves_new_data_out_and_says_so():
@@ -52,9 +53,12 @@ def test_feedback_without_an_environment_leaves_new_data_out_and_says_so():
     run = finished(
         "pyro", model, {k: x[:1, :2] for k, x in draws(("mean", ()), ("offset", (PEOPLE,))).items()}, (seen,)
     )
-    with pytest.warns(UserWarning, match=r"posterior_predictive: left out, since site 'y' needs an environment"):
-        found = groups_of(from_mcmc(run, **QUIET))
-    assert "posterior_predictive" not in found and "one_step_ahead" in found
+    with pytest.warns(
+        FindingWarning, match=r"posterior_predictive: left out, since site 'y' needs an environment"
+    ) as warned:
+        groups = groups_of(from_mcmc(run, **QUIET))
+    assert [warning.message.finding.kind for warning in warned] == ["left_out"]
+    assert "posterior_predictive" not in groups and "one_step_ahead" in groups
     with pytest.raises(ValueError, match="group one_step_ahead"):
         one_step_ahead(from_mcmc(run, log_likelihood=False, predictive_draws=0, **QUIET))
 
@@ -73,9 +77,9 @@ def test_nothing_conditioned_and_a_lapse_rate_that_is_sampled():
         ppl.sample("y", joint(net, inputs, lapse=lapse).to_event(1), obs=value)
 
     rates = {"rate": np.full((1, 4), [[0.0, 0.25, 0.5, 1.0]], np.float32)}
-    found = groups_of(from_mcmc(finished("pyro", model, rates, (True,)), **QUIET))
-    assert found["log_likelihood"]["button"].dims == ("chain", "draw", "subject", "trial")
-    probability = np.exp(found["log_likelihood"]["button"].values[0])
+    groups = groups_of(from_mcmc(finished("pyro", model, rates, (True,)), **QUIET))
+    assert groups["log_likelihood"]["button"].dims == ("chain", "draw", "subject", "trial")
+    probability = np.exp(groups["log_likelihood"]["button"].values[0])
     np.testing.assert_allclose(probability[3], 1 / 3, rtol=1e-5)
     np.testing.assert_allclose(probability[1], 0.75 * probability[0] + 0.25 / 3, rtol=1e-4)
     plain = groups_of(from_mcmc(finished("pyro", model, rates, (False,)), **QUIET))
