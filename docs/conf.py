@@ -31,7 +31,6 @@ myst_heading_anchors = 3
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 napoleon_use_ivar = True
-napoleon_custom_sections = [("Optional members", "params_style")]
 # Not installed for every reader of the documentation, and not needed to describe the interface.
 autodoc_mock_imports = ["sbi"]
 default_role = "code"
