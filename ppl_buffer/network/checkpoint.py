@@ -1,6 +1,7 @@
 """Trained networks as files: safetensors with the schema, the sizes and the training record beside the arrays.
 
-The same file serves both backends. Importing this module needs neither torch nor JAX.
+The same file serves both backends. Importing this module needs neither torch nor JAX. Format 2 differs from 1 in the
+words of the description, and in the record's stages; files of format 1 are still read (`ppl_buffer.network.format_1`).
 """
 
 from __future__ import annotations
@@ -19,22 +20,22 @@ import numpy as np
 from safetensors.numpy import save as to_safetensors
 
 from ppl_buffer.files import read_arrays, to_numpy, write_atomic
+from ppl_buffer.network import format_1
 from ppl_buffer.network.config import Config, weight_shapes
 from ppl_buffer.network.record import TrainingRecord
 from ppl_buffer.schema import Schema
 
-KEY = "ppl_buffer"
-FORMAT = 1
+KEY, FORMAT = "ppl_buffer", 2
 
 BACKENDS = ("torch", "jax")
 
 
 def digest(net: Any) -> str:
-    """Tells networks of either backend apart by their weights."""
-    found = hashlib.sha256()
+    """SHA-256 of the weights, which tells networks of either backend apart."""
+    sha = hashlib.sha256()
     for name in sorted(net.weights):
-        found.update(to_numpy(net.weights[name]).tobytes())
-    return found.hexdigest()
+        sha.update(to_numpy(net.weights[name]).tobytes())
+    return sha.hexdigest()
 
 
 def save(net: Any, path: str | os.PathLike[str]) -> None:
@@ -47,14 +48,17 @@ def save(net: Any, path: str | os.PathLike[str]) -> None:
     Raises:
         ValueError: if the folder does not exist, or a weight is not finite.
     """
-    path = Path(path)
+    write(net, net.record, Path(path))
+
+
+def write(net: Any, record: TrainingRecord | None, path: Path) -> None:
+    """`save`, with another record than the network's own."""
     if not path.parent.is_dir():
         raise ValueError(f"path: expected a file in an existing folder, got {str(path)!r}")
     arrays = {name: to_numpy(weight).astype(np.float32) for name, weight in net.weights.items()}
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise ValueError(f"net: expected finite weights, got non-finite numbers in {name!r}")
-    record = getattr(net, "record", None)
     description = {
         "format": FORMAT,
         "schema": net.schema.to_dict(),
@@ -96,8 +100,8 @@ def load(name_or_path: str | os.PathLike[str], backend: str | None = None) -> An
         backend: ``"jax"`` (for NumPyro) or ``"torch"`` (for Pyro). By default JAX where it is installed, else torch.
 
     Returns:
-        `ppl_buffer.network.jax.network.Network` or `ppl_buffer.network.torch.network.Network`. The torch network is in eval mode
-        and its weights take no gradient.
+        a `JaxNetwork` or a `TorchNetwork` (`ppl_buffer.network.jax.weights`, `.torch.weights`). The torch network
+        is in eval mode and its weights take no gradient.
 
     Raises:
         ValueError: if the name or the backend is unknown, or the file is missing, damaged, of another format, or
@@ -107,20 +111,34 @@ def load(name_or_path: str | os.PathLike[str], backend: str | None = None) -> An
         backend = "jax" if importlib.util.find_spec("jax") is not None else "torch"
     if backend not in BACKENDS:
         raise ValueError(f"backend: expected one of {list(BACKENDS)}, got {backend!r}")
-    known = shipped()
-    if isinstance(name_or_path, str) and name_or_path in known:
-        with resources.as_file(known[name_or_path]) as path:
+    files = shipped()
+    if isinstance(name_or_path, str) and name_or_path in files:
+        with resources.as_file(files[name_or_path]) as path:
             return _load(path, backend)
     path = Path(name_or_path)
     if isinstance(name_or_path, str) and not path.exists() and path.name == name_or_path and not path.suffix:
-        raise ValueError(f"name_or_path: expected one of {sorted(known)} or a path to a file, got {name_or_path!r}")
+        raise ValueError(f"name_or_path: expected one of {sorted(files)} or a path to a file, got {name_or_path!r}")
     return _load(path, backend)
 
 
+def read_description(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The description of a checkpoint as format 2 has it, and its arrays.
+
+    Raises:
+        ValueError: if the file is missing, damaged or of another format.
+    """
+    description, arrays = read_arrays(path, KEY, 1, FORMAT)
+    if description["format"] == 1:
+        try:
+            description = format_1.translate(description)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"path: the {KEY!r} metadata of {str(path)!r} is damaged ({error})") from error
+    return description, arrays
+
+
 def _load(path: Path, backend: str) -> Any:
-    description, arrays = read_arrays(path, KEY, FORMAT)
+    description, arrays = read_description(path)
     try:
-        description = from_format_1(description)
         schema = Schema.from_dict(description["schema"])
         config = Config.from_dict(description["config"])
         standardization = {
@@ -139,11 +157,10 @@ def _load(path: Path, backend: str) -> Any:
 
     from ppl_buffer.network.torch.weights import TorchNetwork
 
-    net = TorchNetwork(schema, config, standardization)
+    net = TorchNetwork(schema, config, standardization, record=record)
     with torch.no_grad():
         for name, array in arrays.items():
             net.weights[name].copy_(torch.from_numpy(array))
-    net.record = record
     return net.eval().requires_grad_(False)
 
 
@@ -154,21 +171,3 @@ def shipped() -> dict[str, Any]:
         return {}
     suffix = ".safetensors"
     return {file.name.removesuffix(suffix): file for file in folder.iterdir() if file.name.endswith(suffix)}
-
-
-# What files of format 1 call by another name.
-_OLD_NAMES = {"counters": "contextual_positions", "fine_scales": "asinh_scales"}
-
-
-def from_format_1(description: Mapping[str, Any]) -> dict[str, Any]:
-    """The description of a file of format 1 in today's words."""
-    schema = dict(description["schema"])
-    if "contamination" in schema:
-        schema["lapse_rate"] = schema.pop("contamination")
-    for group in ("params", "inputs", "outcomes", "feedback"):
-        entries = []
-        for name, entry in schema[group]:
-            entries.append([name, {"lapse_range" if key == "lapse" else key: x for key, x in entry.items()}])
-        schema[group] = entries
-    config = {_OLD_NAMES.get(name, name): size for name, size in description["config"].items()}
-    return {**description, "schema": schema, "config": config}

@@ -3,15 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ppl_buffer.prior import Prior
 
 
 @dataclass(frozen=True)
+class StageRecord:
+    """One stage of a network's training, one call of `train`: what it began with, what it did, where it came to.
+
+    Args:
+        date: when the weights were written, as ISO 8601 says.
+        versions: of this package, of Python and of the libraries that computed.
+        start: digest of the weights that the stage began with (`ppl_buffer.network.checkpoint.digest`); None where
+            they were random.
+        seed: of the initial weights and of all data.
+        steps: that the stage was planned for.
+        step: after which these weights were taken: those of the least held-out loss.
+        learning_rate: its peak.
+        held_out_loss: in nats a trial; None where it was no number.
+        data_sets: drawn up to then.
+        dropped_data_sets: of these, with values that were no numbers or not legal.
+        skipped_updates: steps whose gradient was no number.
+        options: JSON-ready, what else decides the batches and the updates, by the names of the arguments of `train`.
+    """
+
+    date: str
+    versions: Mapping[str, str]
+    start: str | None
+    seed: int
+    steps: int
+    step: int
+    learning_rate: float
+    held_out_loss: float | None
+    data_sets: int
+    dropped_data_sets: int
+    skipped_updates: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready description."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, description: Mapping[str, Any]) -> StageRecord:
+        """Read what `to_dict` wrote."""
+        return cls(**description)
+
+
+@dataclass(frozen=True)
 class TrainingRecord:
-    """What a network was trained on: where its numbers can be trusted.
+    """What a network was trained on: where its numbers can be trusted, and how they came about.
 
     Args:
         box: parameter -> (low, high), the range that training covered, in the parameter's units.
@@ -19,7 +62,7 @@ class TrainingRecord:
         trials: longest sequence (ordered) or buffer (exchangeable) trained on.
         context: largest context trained on; 0 for an ordered model.
         simulator: the simulator's name.
-        provenance: JSON-ready facts about the run: steps, seed, versions, date, held-out loss, dropped data sets.
+        stages: the stages of the training in turn, the last one last.
     """
 
     box: Mapping[str, tuple[float, float]]
@@ -27,7 +70,16 @@ class TrainingRecord:
     trials: int
     context: int
     simulator: str
-    provenance: Mapping[str, Any] = field(default_factory=dict)
+    stages: tuple[StageRecord, ...] = ()
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """The facts of the last stage in one dict, its options among them; empty where no stage is known."""
+        if not self.stages:
+            return {}
+        facts = self.stages[-1].to_dict()
+        options = facts.pop("options")
+        return {**facts, **options}
 
     def prior(self, name: str) -> Prior:
         """The prior of a parameter that training covered: the stated one, or else the uniform one over its range."""
@@ -41,7 +93,7 @@ class TrainingRecord:
             "trials": self.trials,
             "context": self.context,
             "simulator": self.simulator,
-            "provenance": dict(self.provenance),
+            "stages": [stage.to_dict() for stage in self.stages],
         }
 
     @classmethod
@@ -55,5 +107,5 @@ class TrainingRecord:
             trials=int(description["trials"]),
             context=int(description["context"]),
             simulator=str(description["simulator"]),
-            provenance=dict(description["provenance"]),
+            stages=tuple(StageRecord.from_dict(stage) for stage in description["stages"]),
         )

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from ppl_buffer.files import read_arrays
-from ppl_buffer.network.checkpoint import FORMAT, KEY, shipped
+from ppl_buffer.network.checkpoint import read_description, shipped
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def zoo() -> Zoo:
     entries = []
     for name, file in sorted(shipped().items()):
         with resources.as_file(file) as path:
-            description, arrays = read_arrays(path, KEY, FORMAT)
+            description, arrays = read_description(path)
             size = path.stat().st_size
         figures = resources.files("ppl_buffer") / "pretrained" / f"{name}.json"
         measured = json.loads(figures.read_text(encoding="utf-8")) if figures.is_file() else {}

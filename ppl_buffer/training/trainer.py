@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,96 +15,30 @@ import numpy as np
 import torch
 from safetensors.numpy import save as to_safetensors
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from ppl_buffer import files
-from ppl_buffer import simulator as protocol
 from ppl_buffer.files import write_atomic
 from ppl_buffer.network import checkpoint
-from ppl_buffer.network.config import Config
-from ppl_buffer.network.record import TrainingRecord
+from ppl_buffer.network.record import StageRecord, TrainingRecord
 from ppl_buffer.network.torch.weights import TorchNetwork
-from ppl_buffer.simulator import Simulator
-from ppl_buffer.training import draws
-from ppl_buffer.training.batches import HELD_OUT, SOURCE, TRAINING, Batch, BatchOptions, Tree, generator, make_batch
-from ppl_buffer.training.distillation import DistillationSets, make_distillation_batch
+from ppl_buffer.training.batches import Tree
 from ppl_buffer.training.draws import RejectionCounts
+from ppl_buffer.training.log import loss_curve, loss_table
 from ppl_buffer.training.loss import Loss
+from ppl_buffer.training.optimizers import average_weights, learning_rate_at, make_optimizers, set_learning_rate
+from ppl_buffer.training.options import TrainingPlan
 from ppl_buffer.training.standardization import standardize, trained_box
+from ppl_buffer.training.start import grow
+from ppl_buffer.version import __version__
 
 STATE, BEST, LOG, CURVE = "state.safetensors", "best.safetensors", "log.csv", "loss.png"
-_KEY, _FORMAT = "ppl_buffer_run", 1
-# Share of the peak learning rate at which the cosine ends.
-_LAST_RATE = 0.02
+# Version 2 differs from 1 in the words of the settings alone, which a run is compared by.
+_KEY, _FORMAT = "ppl_buffer_run", 2
 _LARGEST_NORM = 1.0
-# Muon's learning rate over AdamW's: its updates are orthogonal matrices, whose entries are small.
-_MUON_RATE = 5.0
-_EMA_DECAY = 0.999
 _LOG_ROWS = 1000
 # Updates whose gradient was no number are left out; more of them than this end the run.
 _MOST_SKIPPED = 10
-
-
-@dataclass(frozen=True)
-class TrainingPlan:
-    """What `train` was asked for, checked; what every process of a run needs."""
-
-    simulator: Simulator
-    config: Config
-    settings: BatchOptions
-    steps: int
-    seed: int
-    out: Path
-    learning_rate: float
-    warmup: int
-    weight_decay: float
-    optimizer: str
-    held_out: int
-    evaluate_every: int
-    workers: int
-    progress: bool
-    minutes: float | None
-    likelihood_weight: float | None = None
-    start: TorchNetwork | None = None
-    distillation: DistillationSets | None = None
-    distillation_share: float = 0.5
-
-    @property
-    def name(self) -> str:
-        """The simulator's name."""
-        return protocol.name_of(self.simulator)
-
-    def batch(self, step: int, stream: int = TRAINING) -> Batch:
-        """The batch of a step: of simulated data sets, or of lessons. The held-out ones are the same for all seeds."""
-        seed = 0 if stream == HELD_OUT else self.seed
-        if self.distillation is not None and generator(seed, stream, step, SOURCE).random() < self.distillation_share:
-            return make_distillation_batch(self.simulator, self.distillation, self.settings, seed, step, stream)
-        return make_batch(self.simulator, self.settings, seed, step, stream)
-
-    def fingerprint(self) -> dict[str, Any]:
-        """What must be the same for a run to go on."""
-        plain = (
-            "steps", "seed", "learning_rate", "warmup", "weight_decay", "optimizer", "held_out", "evaluate_every",
-            "likelihood_weight",
-        )  # fmt: skip
-        described = {
-            "simulator": self.name,
-            "schema": self.simulator.schema.to_dict(),
-            "atoms": dict(draws.atoms_of(self.simulator)),
-            "config": self.config.to_dict(),
-            **asdict(self.settings),
-            **{name: getattr(self, name) for name in plain},
-            "start": None if self.start is None else checkpoint.digest(self.start),
-        }
-        if draws.has_proposal(self.simulator):
-            described["proposal"] = True
-        if self.distillation is not None:
-            described["distillation"] = {
-                **self.distillation.description,
-                "sets": len(self.distillation),
-                "share": self.distillation_share,
-            }
-        return json.loads(json.dumps(described))
 
 
 @dataclass
@@ -123,45 +55,62 @@ class Progress:
 
 
 class Trainer:
-    """The network, its optimiser, its averaged copy and how far they are: made anew, or read from the run folder."""
+    """The network, its optimisers, its averaged copy and how far they are: made anew, or read from the run folder.
+
+    Args:
+        plan: what was asked for.
+        device: where to train.
+
+    Raises:
+        ValueError: if the folder holds a run of other settings or of another version, or a damaged one, or the
+            simulator draws too much that is not legal.
+    """
 
     def __init__(self, plan: TrainingPlan, device: torch.device) -> None:
-        self.plan = plan
-        path = plan.out / STATE
-        description, arrays = files.read_arrays(path, _KEY, _FORMAT) if path.exists() else ({}, {})
-        if description:
-            _refuse_other(plan, description["settings"])
-        standardization, counts = standardize(plan.simulator, plan.settings)
+        self.plan, self.folder = plan, plan.run.out
+        description, arrays = _read_state(plan)
+        standardization, counts = standardize(plan.simulator, plan.batches)
         if plan.start is not None:
             # Its weights mean something on its own scales alone.
             standardization = plan.start.standardization
         if description:
             _refuse_changed(plan, description["standardization"], standardization)
             # As it was, to the last bit, should this machine round differently.
-            standardization = {name: (mean, spread) for name, (mean, spread) in description["standardization"].items()}
+            standardization = {name: (mean, std) for name, (mean, std) in description["standardization"].items()}
         counts.check()
         self.at = Progress(counts=counts)
-        box, priors = trained_box(plan.simulator)
-        self.box, self.priors = box, priors
+        self.box, self.priors = trained_box(plan.simulator)
         self.net = TorchNetwork(plan.simulator.schema, plan.config, standardization, seed=plan.seed).to(device)
         if plan.start is not None:
-            _grow(plan.start, self.net)
-        self.loss = Loss(self.net, plan.likelihood_weight)
-        self.averaged = AveragedModel(self.net, multi_avg_fn=_average)
+            grow(plan.start, self.net)
+        likelihood_weight = plan.optimization.likelihood_weight
+        self.loss = Loss(self.net, likelihood_weight)
+        self.averaged = AveragedModel(self.net, multi_avg_fn=average_weights)
         self.averaged_net: TorchNetwork = self.averaged.module  # type: ignore[assignment]
-        self.averaged_loss = Loss(self.averaged_net, plan.likelihood_weight)
-        self.optimizers = make_optimizers(plan, self.net)
+        self.averaged_loss = Loss(self.averaged_net, likelihood_weight)
+        self.optimizers = make_optimizers(plan.optimization, self.net)
         self.resumed = bool(description)
         if self.resumed:
             self._restore(description, arrays)
 
     def update(self, model: Any, optimizers: list[Any], batch: Tree, weight: float, fabric: Any) -> float:
-        """One step; returns its loss."""
+        """One step; returns its loss.
+
+        Args:
+            model: the loss as a module, as Fabric wraps it where there are several processes.
+            optimizers: likewise.
+            batch: this process's data sets.
+            weight: of their mean loss.
+            fabric: Lightning's, or None.
+
+        Raises:
+            FloatingPointError: if too many gradients were no numbers.
+        """
         plan, at = self.plan, self.at
-        rate = learning_rate_at(at.step, plan.steps, plan.warmup, plan.learning_rate)
+        optimization = plan.optimization
+        rate = learning_rate_at(at.step, plan.steps, optimization.warmup_steps, float(optimization.learning_rate))
+        set_learning_rate(optimizers, rate)
         for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = rate * (_MUON_RATE if "momentum" in group else 1)
             optimizer.zero_grad()
         loss = model(batch) * weight
         if fabric is None:
@@ -182,14 +131,18 @@ class Trainer:
                     "for extreme values in what the simulator returns"
                 )
         at.step += 1
-        if math.isfinite(value):
-            at.window[0] += value
+        self._log(value)
+        return value
+
+    def _log(self, loss: float) -> None:
+        at, steps = self.at, self.plan.steps
+        if math.isfinite(loss):
+            at.window[0] += loss
             at.window[1] += 1
-        if at.step % max(1, plan.steps // _LOG_ROWS) == 0 or at.step == plan.steps:
+        if at.step % max(1, steps // _LOG_ROWS) == 0 or at.step == steps:
             if at.window[1]:
                 at.losses.append([at.step, at.window[0] / at.window[1]])
             at.window = [0.0, 0]
-        return value
 
     def evaluate(self, batches: list[tuple[Tree, int]]) -> None:
         """Held-out loss of the averaged weights; they are written to the run folder if they are the best so far."""
@@ -200,38 +153,40 @@ class Trainer:
         loss = total / sum(terms for _, terms in batches)
         if math.isfinite(loss):
             self.at.held_out.append([self.at.step, loss])
-        if loss < self.at.best or not (self.plan.out / BEST).exists():
+        if loss < self.at.best or not (self.folder / BEST).exists():
             self.at.best = loss if math.isfinite(loss) else math.inf
-            net = self.averaged_net
-            net.record = self._record(loss)
-            checkpoint.save(net, self.plan.out / BEST)
+            checkpoint.write(self.averaged_net, self._record(loss), self.folder / BEST)
 
     def _record(self, loss: float) -> TrainingRecord:
+        """What these weights were trained on: the stages of the network that they started from, and this one."""
         plan, at = self.plan, self.at
-        from ppl_buffer import __version__
-
-        ordered = plan.simulator.schema.ordered
+        options = plan.fingerprint()
+        for name in ("simulator", "schema", "config"):
+            options.pop(name)
+        stage = StageRecord(
+            date=datetime.now(UTC).isoformat(timespec="seconds"),
+            versions={
+                "ppl_buffer": __version__,
+                "python": platform.python_version(),
+                "numpy": np.__version__,
+                "torch": str(torch.__version__),
+            },
+            **{name: options.pop(name) for name in ("start", "seed", "steps", "learning_rate")},
+            step=at.step,
+            held_out_loss=loss if math.isfinite(loss) else None,
+            data_sets=at.counts.drawn,
+            dropped_data_sets=at.counts.dropped,
+            skipped_updates=at.skipped,
+            options=options,
+        )
+        before = () if plan.start is None or plan.start.record is None else plan.start.record.stages
         return TrainingRecord(
             box=self.box,
             priors=self.priors,
-            trials=plan.settings.trials[1],
-            context=0 if ordered else plan.settings.context[1],
+            trials=plan.batches.trials[1],
+            context=0 if plan.simulator.schema.ordered else plan.batches.context[1],
             simulator=plan.name,
-            provenance={
-                "date": datetime.now(UTC).isoformat(timespec="seconds"),
-                "versions": {
-                    "ppl_buffer": __version__,
-                    "python": platform.python_version(),
-                    "numpy": np.__version__,
-                    "torch": str(torch.__version__),
-                },
-                "step": at.step,
-                "held_out_loss": loss if math.isfinite(loss) else None,
-                "data_sets": at.counts.drawn,
-                "dropped_data_sets": at.counts.dropped,
-                "skipped_updates": at.skipped,
-                **{k: x for k, x in plan.fingerprint().items() if k not in ("schema", "config", "simulator")},
-            },
+            stages=(*before, stage),
         )
 
     def save(self) -> None:
@@ -251,16 +206,19 @@ class Trainer:
             "progress": at,
         }
         content = to_safetensors(arrays, metadata={_KEY: json.dumps(description, allow_nan=False)})
-        write_atomic(self.plan.out / STATE, content)
-        write_atomic(self.plan.out / LOG, self._table().encode())
+        write_atomic(self.folder / STATE, content)
+        write_atomic(self.folder / LOG, loss_table(self.at.losses, self.at.held_out).encode())
+
+    def draw(self) -> None:
+        """Write the loss curve."""
+        write_atomic(self.folder / CURVE, loss_curve(self.at.losses, self.at.held_out, self.plan.name))
 
     def _moments(self, weight: Tensor) -> dict[str, Any]:
         """What the weight's optimiser remembers of it."""
-        mine = next(o for o in self.optimizers if any(w is weight for g in o.param_groups for w in g["params"]))
-        return mine.state[weight]
+        by_weight = {id(w): o.state for o in self.optimizers for group in o.param_groups for w in group["params"]}
+        return by_weight[id(weight)][weight]
 
     def _restore(self, description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-        path = self.plan.out / STATE
         try:
             with torch.no_grad():
                 for name, weight in self.net.weights.items():
@@ -276,113 +234,54 @@ class Trainer:
             at["best"] = math.inf if at["best"] is None else at["best"]
             self.at = Progress(**{**at, "counts": RejectionCounts(**at["counts"])})
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            path = self.folder / STATE
             raise ValueError(
                 f"out: the run state {str(path)!r} is damaged ({error!r}); resume=False starts anew"
             ) from error
 
-    def _table(self) -> str:
-        rows: dict[int, dict[str, float]] = {}
-        for column, pairs in (("loss", self.at.losses), ("held_out", self.at.held_out)):
-            for step, value in pairs:
-                rows.setdefault(int(step), {})[column] = value
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["step", "loss", "held_out"])
-        for step in sorted(rows):
-            writer.writerow([step, rows[step].get("loss", ""), rows[step].get("held_out", "")])
-        return text.getvalue()
 
-    def draw(self) -> None:
-        """Write the loss curve."""
-        # No pyplot: its figures belong to the user.
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(6, 4), layout="constrained")
-        axes = figure.add_subplot()
-        for label, pairs, style in (("training", self.at.losses, "-"), ("held out, averaged", self.at.held_out, "o-")):
-            axes.plot([step for step, _ in pairs], [x for _, x in pairs], style, label=label, linewidth=1, markersize=3)
-        axes.set(xlabel="step", ylabel="negative log density of a trial (nats)", title=self.plan.name)
-        axes.legend()
-        image = io.BytesIO()
-        figure.savefig(image, format="png", dpi=120)
-        write_atomic(self.plan.out / CURVE, image.getvalue())
+def forget_run(folder: Path) -> None:
+    """Delete the files of a run."""
+    # The state goes first: without it the other files are only results.
+    for name in (STATE, BEST, LOG, CURVE):
+        (folder / name).unlink(missing_ok=True)
 
 
-def make_optimizers(plan: TrainingPlan, net: TorchNetwork) -> list[torch.optim.Optimizer]:
-    """AdamW for all weights, or beside Muon (Jordan et al. 2024) for the matrices inside the layers."""
-    names = list(net.weights)
-    inner = [
-        name
-        for name in names
-        if plan.optimizer == "muon" and name.startswith("layers.") and name.endswith("weight")
-        and net.weights[name].ndim == 2 and not name.endswith(("counter.weight", "slope.weight"))
-    ]  # fmt: skip
-    rest = [name for name in names if name not in inner]
-    decayed = [name for name in rest if name.endswith("weight") and net.weights[name].ndim == 2]
-    groups = [
-        {"params": [net.weights[name] for name in decayed], "weight_decay": plan.weight_decay},
-        {"params": [net.weights[name] for name in rest if name not in decayed], "weight_decay": 0.0},
-    ]
-    optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(groups, plan.learning_rate, betas=(0.9, 0.98), fused=True)
-    ]
-    if inner:
-        matrices = [net.weights[name] for name in inner]
-        optimizers.append(torch.optim.Muon(matrices, plan.learning_rate, weight_decay=plan.weight_decay))
-    return optimizers
+def _read_state(plan: TrainingPlan) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What the run folder holds of a run of this plan; two empty dicts if it holds none.
 
-
-def _grow(start: TorchNetwork, net: TorchNetwork) -> None:
-    """Give a network the weights of one that has fewer layers or scales, so that it predicts the same."""
-    # New layers stand below those that read the parameters, which costs the likelihood nothing (R5).
-    first, added = start.config.depth - start.config.param_depth, net.config.depth - start.config.depth
-    with torch.no_grad():
-        for index in range(first, first + added):
-            for leaf in ("merge", "mlp.out"):
-                net.weights[f"layers.{index}.{leaf}.weight"].zero_()
-        for name, trained in start.weights.items():
-            path = name.split(".")
-            if path[0] == "layers" and int(path[1]) >= first:
-                path[1] = str(int(path[1]) + added)
-            weight = net.weights[".".join(path)]
-            weight.zero_()  # the columns that read new scales
-            weight[..., : trained.shape[-1]] = trained
-
-
-def _average(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
-    """Exponential moving average that forgets the first weights quickly: its decay grows with the updates made."""
-    decay = min(_EMA_DECAY, (1 + int(count)) / (10 + int(count)))
-    get_ema_multi_avg_fn(decay)(averaged, current, count)
-
-
-def learning_rate_at(step: int, steps: int, warmup: int, peak: float) -> float:
-    """Linear warm-up, then a cosine down to 2 % of the peak."""
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    fraction = (step - warmup) / max(1, steps - warmup)
-    return peak * (_LAST_RATE + (1 - _LAST_RATE) * 0.5 * (1 + math.cos(math.pi * fraction)))
-
-
-def _refuse_other(plan: TrainingPlan, settings: Mapping[str, Any]) -> None:
-    mine = plan.fingerprint()
+    Raises:
+        ValueError: if it holds another run, or a damaged one.
+    """
+    path = plan.run.out / STATE
+    if not path.exists():
+        return {}, {}
+    description, arrays = files.read_arrays(path, _KEY, 1, _FORMAT)
+    if description["format"] == 1:
+        raise ValueError(
+            f"out: {str(plan.run.out)!r} holds a run that version 0.1 of ppl_buffer began and only that version can go "
+            "on with. Finish it there, choose another folder, or resume=False to start anew"
+        )
+    now, before = plan.fingerprint(), description["settings"]
     different = [
-        f"{name} was {settings.get(name)!r}, is {mine.get(name)!r}"
-        for name in sorted({*mine, *settings})
-        if mine.get(name) != settings.get(name)
+        f"{name} was {before.get(name)!r}, is {now.get(name)!r}"
+        for name in sorted({*now, *before})
+        if now.get(name) != before.get(name)
     ]
     if different:
         raise ValueError(
-            f"out: expected a folder without a run, or with one of the same settings, but in {str(plan.out)!r} "
+            f"out: expected a folder without a run, or with one of the same settings, but in {str(plan.run.out)!r} "
             f"{'; '.join(different)}. Choose another folder, or resume=False to start anew"
         )
+    return description, arrays
 
 
 def _refuse_changed(plan: TrainingPlan, before: Mapping[str, Any], now: Mapping[str, tuple[float, float]]) -> None:
-    """A simulator whose name and schema are the same may still draw other data: its pilot simulation tells."""
+    """A simulator whose name and schema are the same may still draw other data: their mean and spread tell."""
     for name, (mean, std) in now.items():
         was = before[name]
         if abs(was[0] - mean) > 0.01 * was[1] or abs(was[1] - std) > 0.01 * was[1]:
             raise ValueError(
-                f"out: the simulator draws other data than when the run in {str(plan.out)!r} began: mean and standard "
-                f"deviation of {name!r} were {was}, are {[mean, std]}. Choose another folder, or resume=False"
+                f"out: the simulator draws other data than when the run in {str(plan.run.out)!r} began: mean and "
+                f"standard deviation of {name!r} were {was}, are {[mean, std]}. Choose another folder, or resume=False"
             )

@@ -13,7 +13,7 @@ import ppl_buffer as pb
 from ppl_buffer.files import write_atomic
 from ppl_buffer.network import checkpoint
 from ppl_buffer.network.config import weight_shapes
-from ppl_buffer.network.record import TrainingRecord
+from ppl_buffer.network.record import StageRecord, TrainingRecord
 from ppl_buffer.network.zoo import Zoo, ZooEntry
 
 SCHEMA = pb.Schema(
@@ -31,7 +31,10 @@ RECORD = TrainingRecord(
     trials=17,
     context=0,
     simulator="Made",
-    provenance={"seed": 3, "held_out_loss": 0.1 + 0.2, "trials": [3, 17]},
+    stages=(
+        StageRecord("2026-01-02", {"torch": "2.9"}, None, 3, 70, 60, 2e-3, None, 190, 1, 0, {"trials": [3, 9]}),
+        StageRecord("2026-01-03", {"torch": "2.9"}, "5e", 4, 50, 40, 1e-3, 0.1 + 0.2, 90, 2, 1, {"trials": [3, 17]}),
+    ),
 )
 
 
@@ -95,6 +98,13 @@ def test_record_survives_json():
     assert TrainingRecord.from_dict(json.loads(json.dumps(RECORD.to_dict()))) == RECORD
 
 
+def test_provenance_is_that_of_the_last_stage():
+    facts = RECORD.provenance
+    assert (facts["seed"], facts["start"], facts["trials"], facts["held_out_loss"]) == (4, "5e", [3, 17], 0.1 + 0.2)
+    assert "options" not in facts
+    assert TrainingRecord(box={}, priors={}, trials=1, context=0, simulator="none").provenance == {}
+
+
 def parts(content):
     size = int.from_bytes(content[:8], "little")
     return json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["ppl_buffer"]), from_safetensors(content)
@@ -125,7 +135,7 @@ def set_weight(arrays, name, index, value):
         (lambda content: to_safetensors(parts(content)[1]), "no 'ppl_buffer' metadata"),
         (lambda content: to_safetensors({}, metadata={"ppl_buffer": "{"}), "metadata .* is damaged"),
         (lambda content: to_safetensors({}, metadata={"ppl_buffer": "[1]"}), "metadata .* is damaged"),
-        (rewritten(lambda d, a: d.update(format=2)), "expected format 1, got 2"),
+        (rewritten(lambda d, a: d.update(format=3)), "expected format 2, got 3"),
         (rewritten(lambda d, a: d.pop("format")), "metadata .* is damaged .*format"),
         (rewritten(lambda d, a: d.pop("schema")), "metadata .* is damaged .*schema"),
         (

@@ -327,17 +327,16 @@ def test_training_uses_distillation_sets_for_their_share_and_goes_on(tmp_path):
 
 def test_simulated_batches_are_those_of_a_run_without_distillation(tmp_path):
     pytest.importorskip("torch")
-    from ppl_buffer.training.trainer import TrainingPlan
+    from ppl_buffer.training.options import OptimizationOptions, RunOptions, TrainingPlan
 
-    settings = BatchOptions(batch_size=5, trials=(3, 7), context=(0, 3))
+    options = BatchOptions(batch_size=5, trials=(3, 7), context=(0, 3))
     plan = TrainingPlan(
-        simulator=Shift(), config=CASE.config, settings=settings, steps=9, seed=4, out=tmp_path, learning_rate=1e-3,
-        warmup=0, weight_decay=0.0, optimizer="adamw", held_out=1, evaluate_every=1, workers=0, progress=False,
-        minutes=None, distillation=Taught(13), distillation_share=0.4,
+        simulator=Shift(), config=CASE.config, seed=4, batches=options, optimization=OptimizationOptions(steps=9),
+        run=RunOptions(tmp_path), distillation=Taught(13), distillation_share=0.4,
     )  # fmt: skip
     simulated = 0
     for step in range(200):
-        batch, plain = plan.batch(step).data, make_batch(Shift(), settings, 4, step).data
+        batch, plain = plan.batch(step).data, make_batch(Shift(), options, 4, step).data
         if batch["conditioned"].any():
             simulated += 1
             np.testing.assert_array_equal(batch["targets"]["outcomes"]["y"], plain["targets"]["outcomes"]["y"])

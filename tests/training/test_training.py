@@ -14,20 +14,24 @@ import pytest
 pytest.importorskip("torch", reason="training needs torch")
 
 import torch
+from safetensors.numpy import save as to_safetensors
 from scipy import stats
 
 import ppl_buffer as pb
 from ppl_buffer.files import read_arrays
 from ppl_buffer.network import heads
+from ppl_buffer.network.checkpoint import digest
 from ppl_buffer.network.torch.network import Cache, encode, encode_params, extend, predict, prepare
 from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.predictive import Predictive
 from ppl_buffer.training import batches, standardization
 from ppl_buffer.training.batches import HELD_OUT, BatchOptions, make_batch, map_arrays
 from ppl_buffer.training.draws import RejectionCounts
-from ppl_buffer.training.loop import _loader, _start, train
+from ppl_buffer.training.loading import make_loader, start_workers
+from ppl_buffer.training.loop import train
 from ppl_buffer.training.loss import Loss
-from ppl_buffer.training.trainer import TrainingPlan, learning_rate_at
+from ppl_buffer.training.optimizers import learning_rate_at
+from ppl_buffer.training.options import OptimizationOptions, RunOptions, TrainingPlan
 
 TINY = pb.Config(width=12, depth=2, heads=3, mlp=14, components=5, param_depth=1, contextual_positions=2)
 
@@ -133,7 +137,7 @@ def same_arrays(first, second):
 def same_run(first, second):
     """Two run folders hold the same run, to the last bit."""
     same_arrays(arrays_of(first / "best.safetensors"), arrays_of(second / "best.safetensors"))
-    states = [read_arrays(folder / "state.safetensors", "ppl_buffer_run", 1) for folder in (first, second)]
+    states = [read_arrays(folder / "state.safetensors", "ppl_buffer_run", 2) for folder in (first, second)]
     same_arrays(states[0][1], states[1][1])
     assert states[0][0] == states[1][0]
     assert (first / "log.csv").read_text() == (second / "log.csv").read_text()
@@ -184,8 +188,9 @@ def test_batch_depends_on_seed_and_step_alone(simulator):
 @pytest.mark.parametrize("processes", [1, 2])
 def test_workers_and_processes_make_the_same_batches(workers, processes, tmp_path):
     settings = BatchOptions(batch_size=5, trials=(2, 11))
-    plan = TrainingPlan(ChoiceTime(), TINY, settings, 5, 1, tmp_path, 1e-3, 0, 0.0, "adamw", 1, 1, workers, False, None)
-    shares = [list(_start(_loader(plan, 2, rank, processes))) for rank in range(processes)]
+    run = RunOptions(tmp_path, workers=workers)
+    plan = TrainingPlan(ChoiceTime(), TINY, 1, settings, OptimizationOptions(steps=5), run)
+    shares = [list(start_workers(make_loader(plan, 2, rank, processes))) for rank in range(processes)]
     for index, step in enumerate(range(2, 5)):
         expected = make_batch(ChoiceTime(), settings, 1, step)
         parts = [dict(flat(share[index][0])) for share in shares]
@@ -501,7 +506,7 @@ def test_wrong_members_are_refused(members, message, tmp_path):
         ({"context_free_fraction": 1.5}, "context_free_fraction: expected a share from 0 to 1, got 1.5"),
         ({"learning_rate": 0.0}, "learning_rate: expected a number above 0, got 0.0"),
         ({"weight_decay": -1.0}, "weight_decay: expected a number of at least 0, got -1.0"),
-        ({"accelerator": "tpu"}, "accelerator: expected 'auto', 'cpu' or 'cuda', got 'tpu'"),
+        ({"accelerator": "tpu"}, "accelerator: expected one of .*'cuda'.*, got 'tpu'"),
         ({"minutes": 0}, "minutes: expected a number above 0, got 0"),
         ({"devices": 4}, "devices: expected at most 3, the data sets in a batch of the longest"),
     ],
@@ -906,6 +911,38 @@ def test_start_from_a_trained_network(tmp_path):
         train(Shift(), steps=2, out=tmp_path / "wrong", start=3, **SMALL)
 
 
+def test_the_record_goes_on_from_that_of_the_start(tmp_path):
+    first = train(Shift(), TINY, steps=3, seed=1, out=tmp_path / "first", **SMALL)
+    settings = {**SMALL, "trials": (2, 5), "learning_rate": 1e-3}
+    second = train(Shift(), steps=2, seed=2, out=tmp_path / "second", start=first, **settings)
+    third = train(Shift(), steps=4, seed=3, out=tmp_path / "third", start=second, outcome_samples=2, **settings)
+    assert len(first.record.stages) == 1 and second.record.stages[:1] == first.record.stages
+    stages = third.record.stages
+    assert stages[:2] == second.record.stages and len(stages) == 3
+    assert [stage.start for stage in stages] == [None, digest(first), digest(second)]
+    assert [(stage.seed, stage.steps, stage.learning_rate) for stage in stages] == [
+        (1, 3, 2e-3),
+        (2, 2, 1e-3),
+        (3, 4, 1e-3),
+    ]
+    assert [stage.options["trials"] for stage in stages] == [[3, 7], [2, 5], [2, 5]]
+    assert [stage.options["outcome_samples"] for stage in stages] == [1, 1, 2]
+    assert third.record.provenance["seed"] == 3 and third.record.provenance["outcome_samples"] == 2
+    assert all(stage.versions["torch"] == str(torch.__version__) and stage.date for stage in stages)
+    assert pb.load(tmp_path / "third" / "best.safetensors", backend="torch").record == third.record
+
+
+def test_a_run_of_the_first_version_is_refused(tmp_path):
+    train(ChoiceTime(), TINY, steps=2, out=tmp_path, **SMALL)
+    path = tmp_path / "state.safetensors"
+    description, arrays = read_arrays(path, "ppl_buffer_run", 2)
+    content = {"ppl_buffer_run": json.dumps({**description, "format": 1})}
+    path.write_bytes(to_safetensors(arrays, metadata=content))
+    with pytest.raises(ValueError, match="out: .* holds a run that version 0.1 of ppl_buffer began .* resume=False"):
+        train(ChoiceTime(), TINY, steps=2, out=tmp_path, **SMALL)
+    train(ChoiceTime(), TINY, steps=2, out=tmp_path, resume=False, **SMALL)
+
+
 def test_seeds_differ_and_repeat(tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         train(ChoiceTime(), TINY, steps=4, seed=seed, out=tmp_path / name, **{**SMALL, "workers": int(name == "b")})
@@ -939,7 +976,7 @@ def test_interrupted_run_ends_where_the_other_does(how, optimizer, tmp_path):
         with pytest.raises(KeyboardInterrupt, match="the same call goes on"):
             train(Interrupted(after, how), TINY, steps=11, out=tmp_path / "parts", **settings)
         pb.load(tmp_path / "parts" / "best.safetensors", backend="torch")
-    step = read_arrays(tmp_path / "parts" / "state.safetensors", "ppl_buffer_run", 1)[0]["progress"]["step"]
+    step = read_arrays(tmp_path / "parts" / "state.safetensors", "ppl_buffer_run", 2)[0]["progress"]["step"]
     assert step == (6 if how is raise_interrupt else 8)
     assert signal.getsignal(signal.SIGINT) is before
     train(Threshold(), TINY, steps=11, out=tmp_path / "parts", **settings)
@@ -955,7 +992,7 @@ def test_optimizers_differ_and_others_are_refused(tmp_path):
     assert f"optimizer/exp_avg_sq/{name}" in one and f"optimizer/exp_avg_sq/{name}" not in other
     assert f"optimizer/momentum_buffer/{name}" in other
     assert "optimizer/exp_avg_sq/embed.pair.hidden.weight" in other
-    with pytest.raises(ValueError, match="optimizer: expected 'adamw' or 'muon', got 'sgd'"):
+    with pytest.raises(ValueError, match=r"optimizer: expected one of \['adamw', 'muon'\], got 'sgd'"):
         train(ChoiceTime(), TINY, steps=2, out=tmp_path / "sgd", **{**SMALL, "optimizer": "sgd"})
 
 
@@ -1073,7 +1110,7 @@ def test_killed_run_leaves_files_that_load_and_go_on(tmp_path):
         process.kill()
         process.wait()
         pb.load(folder / "best.safetensors", backend="torch")
-        json.dumps(read_arrays(folder / "state.safetensors", "ppl_buffer_run", 1)[0])
+        json.dumps(read_arrays(folder / "state.safetensors", "ppl_buffer_run", 2)[0])
     subprocess.run([sys.executable, "-c", script, str(folder)], check=True)
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "whole")], check=True)
     same_run(folder, tmp_path / "whole")

@@ -1,0 +1,95 @@
+"""The batches of a run as tensors: made by background workers, shared between processes, held out."""
+
+from __future__ import annotations
+
+import signal
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from ppl_buffer.training.batches import HELD_OUT, Batch, Tree, map_arrays
+from ppl_buffer.training.draws import RejectionCounts
+from ppl_buffer.training.options import TrainingPlan
+
+# A process's data sets, the count of the whole batch, and the weight of the mean loss over these data sets.
+Share = tuple[Tree | None, RejectionCounts, float]
+
+
+class BatchShares(Dataset):
+    """The batches of a run, or one process's share of them; the index is the step."""
+
+    def __init__(self, plan: TrainingPlan, rank: int, processes: int) -> None:
+        self.plan, self.rank, self.processes = plan, rank, processes
+
+    def __getitem__(self, step: int) -> Share:
+        """This process's data sets as tensors, the count of the whole batch, and the weight of its mean loss."""
+        batch = self.plan.batch(step)
+        if batch.data is None:
+            return None, batch.counts, 1.0
+        size = _size(batch)
+        edges = [round(size * k / self.processes) for k in range(self.processes + 1)]
+        rows = slice(edges[self.rank], edges[self.rank + 1])
+        # Processes average their gradients: the weight makes that the mean over all data sets.
+        weight = (rows.stop - rows.start) * self.processes / size
+        return map_arrays(lambda x: torch.as_tensor(x[rows]), batch.data), batch.counts, weight
+
+
+def _size(batch: Batch) -> int:
+    assert batch.data is not None
+    return len(next(iter(batch.data["targets"]["outcomes"].values())))
+
+
+def _untouched(item: Any) -> Any:
+    return item
+
+
+def _ignore_interrupts(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the training process decides what follows from it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def make_loader(plan: TrainingPlan, start: int, rank: int, processes: int) -> DataLoader:
+    """What makes the batches from step `start` on, each whole one in one of the workers."""
+    return DataLoader(
+        BatchShares(plan, rank, processes),
+        batch_size=None,
+        sampler=range(start, plan.steps),
+        num_workers=plan.run.workers,
+        prefetch_factor=4 if plan.run.workers else None,
+        collate_fn=_untouched,
+        worker_init_fn=_ignore_interrupts,
+        generator=torch.Generator(),  # else it would draw from the user's
+    )
+
+
+def start_workers(loader: DataLoader) -> Iterator[Share]:
+    """Start the workers; their batches come in the order of the steps."""
+    with warnings.catch_warnings():
+        # JAX and Python warn of any fork in a program with threads. A worker runs the simulator alone, and one that
+        # cannot live with a fork says so by `in_process`.
+        warnings.filterwarnings("ignore", message=r".*fork\(\)")
+        return iter(loader)
+
+
+def to_device(batch: Tree, device: torch.device) -> Tree:
+    """The same batch where the network is."""
+    return batch if device.type == "cpu" else map_arrays(lambda x: x.to(device, non_blocking=True), batch)
+
+
+def held_out_batches(plan: TrainingPlan, device: torch.device) -> list[tuple[Tree, int]]:
+    """Fixed batches and their numbers of loss terms; they do not depend on the run's seed."""
+    batches: list[tuple[Tree, int]] = []
+    wanted, data_sets = int(plan.run.held_out), 0
+    for step in range(wanted):
+        if data_sets >= wanted:
+            break
+        batch = plan.batch(step, HELD_OUT)
+        if batch.data is None:
+            raise batch.counts.exhausted("the held-out loss")
+        data_sets += _size(batch)
+        terms = next(iter(batch.data["targets"]["outcomes"].values())).size
+        batches.append((to_device(map_arrays(torch.as_tensor, batch.data), device), terms))
+    return batches

@@ -1,0 +1,68 @@
+"""What moves the weights: AdamW, Muon, the learning rate over the steps, and the average of the weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from ppl_buffer.network.torch.weights import TorchNetwork
+from ppl_buffer.training.options import OptimizationOptions
+
+# Share of the peak learning rate at which the cosine ends.
+_LAST_RATE = 0.02
+# Muon's learning rate over AdamW's: its updates are orthogonal matrices, whose entries are small.
+_MUON_RATE = 5.0
+_EMA_DECAY = 0.999
+
+
+def make_optimizers(options: OptimizationOptions, net: TorchNetwork) -> list[torch.optim.Optimizer]:
+    """AdamW for all weights; or Muon for the matrices inside the layers and AdamW for the others.
+
+    AdamW is that of Loshchilov & Hutter (2019, arXiv 1711.05101), Muon that of Jordan et al. (2024,
+    https://kellerjordan.github.io/posts/muon).
+    """
+    names = list(net.weights)
+    inner = [
+        name
+        for name in names
+        if options.optimizer == "muon" and name.startswith("layers.") and name.endswith("weight")
+        and net.weights[name].ndim == 2 and not name.endswith(("counter.weight", "slope.weight"))
+    ]  # fmt: skip
+    rest = [name for name in names if name not in inner]
+    decayed = [name for name in rest if name.endswith("weight") and net.weights[name].ndim == 2]
+    groups = [
+        {"params": [net.weights[name] for name in decayed], "weight_decay": options.weight_decay},
+        {"params": [net.weights[name] for name in rest if name not in decayed], "weight_decay": 0.0},
+    ]
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(groups, options.learning_rate, betas=(0.9, 0.98), fused=True)
+    ]
+    if inner:
+        matrices = [net.weights[name] for name in inner]
+        optimizers.append(torch.optim.Muon(matrices, options.learning_rate, weight_decay=options.weight_decay))
+    return optimizers
+
+
+def set_learning_rate(optimizers: Sequence[torch.optim.Optimizer], rate: float) -> None:
+    """Give all optimisers AdamW's learning rate; Muon's is five times as large."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate * (_MUON_RATE if "momentum" in group else 1)
+
+
+def learning_rate_at(step: int, steps: int, warmup: int, peak: float) -> float:
+    """Linear warm-up, then a cosine down to 2 % of the peak."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    fraction = (step - warmup) / max(1, steps - warmup)
+    return peak * (_LAST_RATE + (1 - _LAST_RATE) * 0.5 * (1 + math.cos(math.pi * fraction)))
+
+
+def average_weights(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
+    """Exponential moving average that forgets the first weights quickly: its decay grows with the updates made."""
+    decay = min(_EMA_DECAY, (1 + int(count)) / (10 + int(count)))
+    get_ema_multi_avg_fn(decay)(averaged, current, count)

@@ -1,0 +1,65 @@
+"""Training that starts from a trained network, which may grow."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from ppl_buffer.network import checkpoint
+from ppl_buffer.network.config import Config
+from ppl_buffer.network.torch.weights import TorchNetwork
+from ppl_buffer.simulator import Simulator
+
+# Sizes that may be larger than those of the network to start from.
+_GROWING = ("depth", "asinh_scales")
+
+
+def load_start(start: Any, simulator: Simulator, config: Config | None) -> TorchNetwork:
+    """The network to start from, checked.
+
+    Args:
+        start: a torch network, or what `load` takes.
+        simulator: what draws the data sets.
+        config: sizes of the network to train; None = those of the start.
+
+    Raises:
+        ValueError: if it is no torch network, has another schema, or cannot grow to these sizes.
+    """
+    net = checkpoint.load(start, backend="torch") if isinstance(start, (str, os.PathLike)) else start
+    if not isinstance(net, TorchNetwork):
+        raise ValueError(f"start: expected a torch network or the name of a checkpoint, got {type(net).__name__}")
+    if net.schema != simulator.schema:
+        raise ValueError(
+            f"start: expected a network with the simulator's schema {simulator.schema.to_dict()}, "
+            f"got {net.schema.to_dict()}"
+        )
+    if config is not None:
+        grown = {name: getattr(config, name) for name in _GROWING}
+        less = [name for name, size in grown.items() if size < getattr(net.config, name)]
+        if less or replace(net.config, **grown) != config:
+            raise ValueError(
+                f"config: expected none, or that of start, {net.config}, with depth or asinh_scales as large or "
+                f"larger, got {config}"
+            )
+    return net
+
+
+def grow(start: TorchNetwork, net: TorchNetwork) -> None:
+    """Give a network the weights of one that has fewer layers or scales, so that it predicts the same."""
+    # New layers stand below those that read the parameters, which costs the likelihood nothing: these alone run again
+    # when the parameters change.
+    first, added = start.config.depth - start.config.param_depth, net.config.depth - start.config.depth
+    with torch.no_grad():
+        for index in range(first, first + added):
+            for leaf in ("merge", "mlp.out"):
+                net.weights[f"layers.{index}.{leaf}.weight"].zero_()
+        for name, trained in start.weights.items():
+            path = name.split(".")
+            if path[0] == "layers" and int(path[1]) >= first:
+                path[1] = str(int(path[1]) + added)
+            weight = net.weights[".".join(path)]
+            weight.zero_()  # the columns that read new scales
+            weight[..., : trained.shape[-1]] = trained

@@ -1,0 +1,42 @@
+"""The shipped files: the weights that were measured, in the format of today."""
+
+import json
+
+import pytest
+from safetensors import safe_open
+
+import ppl_buffer as pb
+from ppl_buffer.network import checkpoint
+
+# Of the weights as version 0.1 shipped them, in files of format 1.
+DIGESTS = {
+    "collapsing_ddm": "744a875c45bb737fc5d2534124ed08c5233d524fbe15649940e40594064df06f",
+    "ddm": "2a46fd8551876b35e8fa395bd050fa6e1af23c6168731cb6927a1b425ceb39b8",
+    "gp": "7a62531e1dd64a92d2b8afe2bcd6160bed5b67fc0bde1635d11e3c8f4905c36b",
+    "multisensory_rho1": "3efea7d487264215599ed308ec8aeff8afb5e673484b35db07d2d61f18208b74",
+    "multisensory_rho43": "6dcec5c5a17816d92351c78d4f61b6df343ee472d67f67f71255644eaf1376e7",
+    "noisy_q": "f032596493ac9f3b7a9c680c4971ff3e7ebff229db056ee6993a4d877681861b",
+    "rlddm": "97c2ed70c792c818decd04c2dd85a78c892eaf5ae291f451404e1d870d7194a0",
+}
+
+
+def test_every_shipped_file_is_in_the_table():
+    assert set(checkpoint.shipped()) == set(DIGESTS)
+
+
+@pytest.mark.parametrize("name", DIGESTS)
+def test_weights_are_those_that_were_measured(name):
+    pytest.importorskip("torch")
+    assert checkpoint.digest(pb.load(name, backend="torch")) == DIGESTS[name]
+
+
+@pytest.mark.parametrize("name", DIGESTS)
+def test_files_are_of_format_2_and_their_record_has_a_stage(name):
+    with safe_open(checkpoint.shipped()[name], framework="numpy") as file:
+        description = json.loads(file.metadata()["ppl_buffer"])
+    assert description["format"] == 2
+    (stage,) = description["record"]["stages"]
+    assert 0 < stage["step"] <= stage["steps"] and stage["data_sets"] > 5000
+    former = {"told_sets", "told_weight", "no_context", "redraws", "known_density", "lessons", "special_values"}
+    assert not former & set(stage["options"]) and stage["options"]["condition_masks"] == 2
+    assert "lapse_rate" in description["schema"] and "contextual_positions" in description["config"]
