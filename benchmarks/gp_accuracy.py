@@ -25,7 +25,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for `tests.references`, wh
 import harness  # noqa: E402
 
 import ppl_buffer as pb  # noqa: E402
-from ppl_buffer.predictive import Predictive  # noqa: E402
+from ppl_buffer.predictive import density  # noqa: E402
+from ppl_buffer.predictive.query import Query  # noqa: E402
 from tests.references import gaussian_process as reference  # noqa: E402
 
 # Numbers in the attention scores of data sets that are scored together.
@@ -86,15 +87,15 @@ def network(net: Any, data: DataSets, conditioned: bool) -> tuple[np.ndarray, np
     for start in range(0, len(data.x), chunk):
         part = slice(start, start + chunk)
         before, after = (part, slice(None, data.context)), (part, slice(data.context, None))
-        distribution = Predictive(
+        query = Query.build(
             net,
             {"x": _native(net, data.x[after])},
             params={name: _native(net, value[part]) for name, value in data.params.items()} if conditioned else None,
             context={"x": _native(net, data.x[before]), "y": _native(net, data.y[before])} if data.context else None,
         )
         value = _native(net, data.y[after])
-        joint.append(_numpy(distribution.conditionals(value)).sum(-1))
-        apart.append(_numpy(distribution.marginals(value)).sum(-1))
+        joint.append(_numpy(density.conditionals(query, value)).sum(-1))
+        apart.append(_numpy(density.marginals(query, value)).sum(-1))
     return np.concatenate(joint), np.concatenate(apart)
 
 

@@ -29,6 +29,7 @@ import numpy as np
 
 import ppl_buffer
 from ppl_buffer.network.config import Config, weight_shapes
+from ppl_buffer.predictive import sampling
 from ppl_buffer.schema import Real, Schema
 
 RESULTS = Path(__file__).parent / "results"
@@ -270,7 +271,8 @@ def draws_of(net: Any) -> Callable[..., Any]:
 
     def rollout(context: Any, x: Any, noise: Any) -> tuple[Any, Any]:
         named = {"x": context[:, 0], "y": context[:, 1]} if hasattr(context, "shape") else context
-        value, _, log_probs = distribution(net, {"x": x}, context=named, validate_args=False).rollout(noise)
+        query = distribution(net, {"x": x}, context=named, validate_args=False).query
+        value, _, log_probs = sampling.rollout(query, noise)
         return value, log_probs
 
     if net.backend == "torch":

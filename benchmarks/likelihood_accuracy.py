@@ -25,7 +25,8 @@ import harness  # noqa: E402
 import ppl_buffer as pb  # noqa: E402
 from ppl_buffer.inference.evidence import METHODS  # noqa: E402
 from ppl_buffer.inference.importance import importance_weights  # noqa: E402
-from ppl_buffer.predictive import Predictive  # noqa: E402
+from ppl_buffer.predictive import density  # noqa: E402
+from ppl_buffer.predictive.query import Query  # noqa: E402
 from ppl_buffer.schema import stack_value  # noqa: E402
 from tests.references import (  # noqa: E402
     collapsing_drift_diffusion,
@@ -112,7 +113,7 @@ def conditionals(net: Any, params: Mapping[str, np.ndarray], data: Named) -> np.
     schema, rows = net.schema, []
     for start in range(0, len(next(iter(data.values()))), _CHUNK):
         part = {name: x[start : start + _CHUNK] for name, x in data.items()}
-        predictive = Predictive(
+        query = Query.build(
             net,
             {name: part[name] for name in schema.inputs},
             trials=next(iter(part.values())).shape[1],
@@ -120,7 +121,7 @@ def conditionals(net: Any, params: Mapping[str, np.ndarray], data: Named) -> np.
             feedback={name: part[name] for name in schema.feedback} or None,
         )
         value = harness.to_backend(net, stack_value(np, schema, part))
-        rows.append(np.asarray(predictive.conditionals(value)))
+        rows.append(np.asarray(density.conditionals(query, value)))
     return np.concatenate(rows)
 
 

@@ -26,7 +26,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for `tests.references`, wh
 import harness  # noqa: E402
 
 import ppl_buffer as pb  # noqa: E402
-from ppl_buffer.predictive import Predictive  # noqa: E402
+from ppl_buffer.predictive import density  # noqa: E402
+from ppl_buffer.predictive.query import Query  # noqa: E402
 from tests.references import noisy_q as reference  # noqa: E402
 
 CACHE = harness.RESULTS / "noisy_q_references.npz"
@@ -171,13 +172,13 @@ def network_conditionals(
     pieces = []
     for start in range(0, len(outcomes["choice"]), _CHUNK):
         part = slice(start, start + _CHUNK)
-        distribution = Predictive(
+        query = Query.build(
             net,
             {name: value[part] for name, value in inputs.items()},
             params={name: value[part].astype(np.float32) for name, value in (params or {}).items()},
             feedback={name: value[part].astype(np.float32) for name, value in feedback.items()},
         )
-        value = distribution.conditionals(_native(net, outcomes["choice"][part]))
+        value = density.conditionals(query, _native(net, outcomes["choice"][part]))
         pieces.append(np.asarray(value.detach() if net.backend == "torch" else value, dtype=float))
     return np.concatenate(pieces)
 

@@ -29,6 +29,7 @@ from harness import (
 )
 
 import ppl_buffer as pb
+from ppl_buffer.predictive import sampling
 
 LENGTHS = np.repeat([120, 180, 240, 360], [13, 6, 4, 5])
 BAR = 1.5
@@ -43,7 +44,8 @@ def rollouts(net: Any, task: Any, inputs: dict[str, np.ndarray], params: dict[st
         joint = joint_predictive(net.backend)(
             net, given, params=conditioned, environment=task.environment, outside="ignore"
         )
-        value, *_ = joint.rollout(to_backend(net, rng.random(joint.noise_shape(), dtype=np.float32) * 0.998 + 0.001))
+        noise = rng.random(sampling.noise_shape(joint.query), dtype=np.float32) * 0.998 + 0.001
+        value, *_ = sampling.rollout(joint.query, to_backend(net, noise))
         np.asarray(value)
 
 

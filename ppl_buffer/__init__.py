@@ -5,8 +5,9 @@ torch, a Pyro user no JAX, and neither waits for plots or tables.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ppl_buffer.network.priors import register_priors
 from ppl_buffer.version import __version__
 
 if TYPE_CHECKING:
@@ -93,6 +94,22 @@ _HOME = {
     "train": "training.loop",
     "zoo": "network.zoo",
 }
+
+
+def _numpyro_priors(record: "TrainingRecord") -> dict[str, Any]:
+    from ppl_buffer.numpyro.priors import prior_distributions
+
+    return prior_distributions(record)
+
+
+def _pyro_priors(record: "TrainingRecord") -> dict[str, Any]:
+    from ppl_buffer.pyro.priors import prior_distributions
+
+    return prior_distributions(record)
+
+
+register_priors("jax", _numpyro_priors)
+register_priors("torch", _pyro_priors)
 
 if not TYPE_CHECKING:  # a type checker that saw this function would believe in every name
 

@@ -25,7 +25,8 @@ from ppl_buffer.checks import check_integer
 from ppl_buffer.network.arguments import check_names
 from ppl_buffer.network.observed import ObservedTrials
 from ppl_buffer.network.torch.weights import TorchNetwork
-from ppl_buffer.predictive import Predictive
+from ppl_buffer.predictive import density, sampling
+from ppl_buffer.predictive.query import Query
 from ppl_buffer.pyro.priors import prior_distribution
 from ppl_buffer.schema import split_value, stack_value
 from ppl_buffer.simulator import Simulator, WithEnvironment
@@ -119,8 +120,8 @@ class LikelihoodEstimator(ConditionalDensityEstimator):  # type: ignore[misc]
             legal = legal & inside
             # A gradient through an illegal value would be no number, whatever is masked later.
             params[name] = torch.where(inside, value, variable.fill)
-        query = Predictive(self.net, observed, params=params, outside="ignore", check=False)
-        return torch.where(legal, query.joint_log_prob(observed.value), -torch.inf).expand(full)
+        query = Query.build(self.net, observed, params=params, outside="ignore", check=False)
+        return torch.where(legal, density.log_prob(query, observed.value), -torch.inf).expand(full)
 
     def loss(self, input: Tensor, condition: Tensor, **_: Any) -> Tensor:
         """Negative log density, (batch,), of data sets (batch, x) at parameters (batch, theta)."""
@@ -265,15 +266,15 @@ class LikelihoodEstimator(ConditionalDensityEstimator):  # type: ignore[misc]
         shape = torch.Size(sample_shape)
         inputs = self._draw_inputs((*shape, len(condition)))
         environment = self.simulator.environment if isinstance(self.simulator, WithEnvironment) else None
-        query = Predictive(
+        query = Query.build(
             self.net, inputs, trials=self.trials, outside="ignore", environment=environment,
             params={name: condition[:, index] for index, name in enumerate(self.params)},
         )  # fmt: skip
         with torch.no_grad():
-            noise_shape = query.noise_shape(() if inputs else shape)
+            noise_shape = sampling.noise_shape(query, () if inputs else shape)
             noise = torch.rand(noise_shape, device=self.net.device, dtype=self.net.dtype)
             # The normal quantile of 0 is infinite.
-            value, feedback, log_probs = query.rollout(noise.clamp(min=torch.finfo(noise.dtype).tiny))
+            value, feedback, log_probs = sampling.rollout(query, noise.clamp(min=torch.finfo(noise.dtype).tiny))
         data = {**inputs, **split_value(schema, value), **feedback}
         packed = torch.stack([data[name].float() for name in self._columns], -1).flatten(-2)
         return packed, log_probs.sum(-1)

@@ -41,7 +41,8 @@ from ppl_buffer.files import to_numpy
 from ppl_buffer.findings import Finding, warn_of
 from ppl_buffer.network.backend import backend_of
 from ppl_buffer.network.observed import EncodedContext
-from ppl_buffer.predictive import Predictive
+from ppl_buffer.predictive import density
+from ppl_buffer.predictive.query import Query
 
 MEANING = {
     "loo": "each trial one step ahead, in sample: later trials have informed the parameters",
@@ -248,11 +249,11 @@ def leave_one_out(
 
     value = backend_of(net).ops.floating(net, value)
     tail = len(net.schema.event_shape_tail)
-    query = Predictive(
+    query = Query.build(
         net, inputs, trials=value.shape[value.ndim - 1 - tail], feedback=feedback, trial_mask=trial_mask,
         context=context,
     )  # fmt: skip
-    log_probs = to_numpy(query.leave_one_out(value)).astype(float)
+    log_probs = to_numpy(density.leave_one_out(query, value)).astype(float)
     exists = np.ones(log_probs.shape, dtype=bool)
     if query.trial_mask is not None:
         exists = np.broadcast_to(to_numpy(query.trial_mask), log_probs.shape)

@@ -16,6 +16,7 @@ import pytest
 
 from ppl_buffer.network.config import Config, weight_shapes
 from ppl_buffer.network.record import TrainingRecord
+from ppl_buffer.predictive import sampling
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Categorical, Interval, Positive, Real, Schema
 
@@ -248,12 +249,12 @@ def joint_predictive(case: Case, backend: str, inputs: Any, net: Any = None, **a
 def _jitted_rollout() -> Any:
     import jax
 
-    return jax.jit(lambda distribution, noise: distribution.rollout(noise))
+    return jax.jit(lambda distribution, noise: sampling.rollout(distribution.query, noise))
 
 
 def rollout(backend: str, distribution: Any, noise: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
     """Value, feedback and log densities drawn from given uniform numbers."""
-    run = _jitted_rollout() if backend == "jax" else lambda d, noise: d.rollout(noise)
+    run = _jitted_rollout() if backend == "jax" else lambda d, noise: sampling.rollout(d.query, noise)
     value, feedback, log_probs = run(distribution, array(backend, noise.astype(np.float32)))
     return np.asarray(value), {name: np.asarray(x) for name, x in feedback.items()}, np.asarray(log_probs)
 

@@ -42,7 +42,7 @@ class Settings:
     def environment_of(self, name: str, site: ObservedSite) -> Callable[..., Any] | None:
         """What gives the feedback on a site's drawn outcomes."""
         environment = self.environment.get(name) if isinstance(self.environment, Mapping) else self.environment
-        return environment or site.distribution.environment
+        return environment or site.query.environment
 
 
 class GroupBuilder:
@@ -112,7 +112,7 @@ class GroupBuilder:
     def _trial_groups(self, name: str, site: ObservedSite) -> dict[str, Group]:
         """What the groups hold of one joint site."""
         layout, settings = self._names.layouts[name], self._settings
-        outcomes = split_value(site.distribution.net.schema, site.value)
+        outcomes = split_value(site.query.net.schema, site.value)
         groups = {"observed_data": layout.variables(outcomes), "constant_data": layout.constant(site)}
         if settings.log_likelihood:
             log_probs, steps = score_trials(site, self._chains * self._draws, settings.seed, settings.progress)

@@ -33,7 +33,7 @@ class Labelled(NamedTuple):
 
 def trial_variables(site: ObservedSite) -> dict[str, Variable]:
     """The schema's variables that a site has on each trial."""
-    schema = site.distribution.net.schema
+    schema = site.query.net.schema
     return {**schema.inputs, **schema.outcomes, **schema.feedback}
 
 
@@ -65,7 +65,7 @@ class TrialLayout:
         shared: set[str],
         labels: Mapping[str, np.ndarray],
     ) -> None:
-        schema = site.distribution.net.schema
+        schema = site.query.net.schema
         prefix = f"{name}_" if several else ""
         self.names = {key: f"{name}_{key}" if key in shared else key for key in trial_variables(site)}
         self.score = name if schema.event_shape_tail else self.names[next(iter(schema.outcomes))]
@@ -121,5 +121,5 @@ class TrialLayout:
 
     def constant(self, site: ObservedSite) -> dict[str, Labelled]:
         """Inputs and feedback."""
-        given = {**site.distribution.inputs, **(site.distribution.feedback or {})}
+        given = {**site.query.inputs, **(site.query.feedback or {})}
         return self.variables({name: np.broadcast_to(to_numpy(x), site.exists.shape) for name, x in given.items()})

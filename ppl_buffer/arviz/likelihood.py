@@ -18,7 +18,8 @@ from ppl_buffer.inference.streams import uniform_streams
 from ppl_buffer.inference.subjects import last_trials, rows_of_similar_length
 from ppl_buffer.network.backend import backend_of, execution_of
 from ppl_buffer.ppl.trace import ObservedSite
-from ppl_buffer.predictive import Predictive
+from ppl_buffer.predictive import density, sampling
+from ppl_buffer.predictive.query import Query
 
 # Trials whose densities are computed together: few enough for the memory, enough that calls cost little.
 _TRIALS_ON_PROCESSOR, _TRIALS_ON_ACCELERATOR = 1 << 15, 1 << 20
@@ -26,7 +27,7 @@ _TRIALS_ON_PROCESSOR, _TRIALS_ON_ACCELERATOR = 1 << 15, 1 << 20
 
 def order_finding(site: ObservedSite) -> Finding | None:
     """That the terms of a site do not sum to the model's log density, where they do not."""
-    if site.distribution.orders is None:
+    if site.query.orders is None:
         return None
     return Finding(
         "left_out",
@@ -49,7 +50,7 @@ def score_trials(
         progress: show a progress bar.
     """
     scoring = _Scoring(site, draws, seed)
-    workers = execution_of(site.distribution.net).workers()
+    workers = execution_of(site.query.net).workers()
     count = scoring.subjects.count
     with tqdm(total=draws * count, disable=not progress, unit="data set", desc="log likelihood") as bar:
         groups = [scoring.work(indices) for indices in rows_of_similar_length(scoring.subjects.mask)]
@@ -57,7 +58,7 @@ def score_trials(
     shape = (draws, *site.exists.shape)
     steps = None
     if scoring.steps is not None:
-        outcomes = site.distribution.net.schema.outcomes
+        outcomes = site.query.net.schema.outcomes
         steps = {name: scoring.steps[..., index].reshape(shape) for index, name in enumerate(outcomes)}
     return scoring.log_probs.reshape(shape), steps
 
@@ -77,7 +78,7 @@ class _Scoring:
     """
 
     def __init__(self, site: ObservedSite, draws: int, seed: int) -> None:
-        self.net, self.block = site.distribution.net, site.distribution.block
+        self.net, self.block = site.query.net, site.query.block
         self.subjects = FlatSubjects.of(site)
         self.draws, self.seed = draws, seed
         shape = (draws, self.subjects.count, self.subjects.trials)
@@ -100,7 +101,7 @@ class _Scoring:
         def piece(draws: np.ndarray, added: int) -> int:
             params = {name: x[draws] for name, x in part.params.items()}
             lapse = None if part.lapse is None else part.lapse[draws]
-            query = Predictive(
+            query = Query.build(
                 self.net, data, params=params, lapse=lapse, outside="ignore", block=self.block, **arguments
             )
             self._score(query, value, indices, draws)
@@ -125,16 +126,16 @@ class _Scoring:
         # The data sets are alike in length already.
         return replace(observed, groups=None), {}, ops.floating(self.net, observed.value)
 
-    def _score(self, query: Predictive, value: Any, indices: np.ndarray, draws: np.ndarray) -> None:
+    def _score(self, query: Query, value: Any, indices: np.ndarray, draws: np.ndarray) -> None:
         """Write the scores of some data sets at some draws into the results."""
         rows = np.ix_(draws, indices, np.arange(query.trials))
         if self.steps is None:
-            self.log_probs[rows] = to_numpy(query.conditionals(value))
+            self.log_probs[rows] = to_numpy(density.conditionals(query, value))
             return
-        shape = (len(indices), query.trials, query.noise_shape()[-1])
+        shape = (len(indices), query.trials, sampling.noise_shape(query)[-1])
         # The leading 1 keeps these streams apart from those of other draws of the same seed.
         seeds = ([1, self.seed, int(indices[0]), int(draw)] for draw in draws)
-        log_probs, steps = query.one_step_ahead(value, uniform_streams(seeds, shape))
+        log_probs, steps = density.one_step_ahead(query, value, uniform_streams(seeds, shape))
         self.log_probs[rows] = to_numpy(log_probs)
         self.steps[rows] = to_numpy(steps).reshape(len(draws), *shape[:2], self.steps.shape[-1])
 

@@ -16,11 +16,11 @@ from ppl_buffer.schema import split_value
 
 def rollout_finding(name: str, site: ObservedSite, environment: Callable[..., Any] | None) -> Finding | None:
     """Why no new data sets of a site can be drawn; None where they can."""
-    joint = site.distribution
-    feedback = list(joint.net.schema.feedback)
-    if feedback and environment is None and not joint.independent:
+    query = site.query
+    feedback = list(query.net.schema.feedback)
+    if feedback and environment is None and not query.independent:
         reason = f"needs an environment that gives {feedback} on a drawn outcome"
-    elif joint.history is not None or joint.block is not None:
+    elif query.history is not None or query.block is not None:
         reason = "has a history or a block, which only its own method `sample` knows"
     else:
         return None
@@ -43,7 +43,7 @@ def roll_out(
     progress: bool,
 ) -> dict[str, np.ndarray]:
     """New data sets at some of the posterior draws, by outcome (*draws.shape, *B, K)."""
-    subjects, net, rows = FlatSubjects.of(site), site.distribution.net, draws.reshape(-1)
+    subjects, net, rows = FlatSubjects.of(site), site.query.net, draws.reshape(-1)
     simulated = posterior_predictive(
         net,
         subjects.inputs,

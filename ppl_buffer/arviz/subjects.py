@@ -13,6 +13,7 @@ from ppl_buffer.network.backend import backend_of
 from ppl_buffer.network.layout import map_leaves
 from ppl_buffer.network.observed import EncodedContext
 from ppl_buffer.ppl.trace import ObservedSite
+from ppl_buffer.predictive.query import History
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,13 @@ class FlatSubjects:
     params: dict[str, np.ndarray]
     lapse: np.ndarray | None
     context: EncodedContext | None
-    history: dict[str, Any] | None
+    history: History | None
 
     @classmethod
     def of(cls, site: ObservedSite) -> FlatSubjects:
         """The data sets of a site."""
-        joint, batch, trials = site.distribution, site.batch_shape, site.trials
-        ops = backend_of(joint.net).ops
+        query, batch, trials = site.query, site.batch_shape, site.trials
+        ops = backend_of(query.net).ops
 
         def flatten(columns: dict[str, Any] | None) -> dict[str, np.ndarray]:
             return {name: flatten_trials(x, batch, trials) for name, x in (columns or {}).items()}
@@ -53,13 +54,13 @@ class FlatSubjects:
 
         return cls(
             mask=flatten_trials(site.exists, batch, trials),
-            inputs=flatten(joint.inputs),
-            feedback=flatten(joint.feedback),
+            inputs=flatten(query.inputs),
+            feedback=flatten(query.feedback),
             value=site.value.reshape(math.prod(batch), *site.value.shape[len(batch) :]),
             params={name: at_draws(x) for name, x in site.params.items()},
             lapse=None if site.lapse is None else at_draws(site.lapse),
-            context=flatten_leaves(ops, joint.context, len(batch), batch),
-            history=flatten_leaves(ops, joint.history, len(batch), batch),
+            context=flatten_leaves(ops, query.context, len(batch), batch),
+            history=flatten_leaves(ops, query.history, len(batch), batch),
         )
 
     @property

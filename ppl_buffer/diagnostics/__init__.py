@@ -34,7 +34,8 @@ from ppl_buffer.files import to_numpy, write_atomic
 from ppl_buffer.inference.simulation import posterior_predictive
 from ppl_buffer.network.backend import backend_of
 from ppl_buffer.network.observed import ObservedTrials
-from ppl_buffer.predictive import Predictive
+from ppl_buffer.predictive import density
+from ppl_buffer.predictive.query import Query
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Categorical, Schema, split_value
 from ppl_buffer.simulator import name_of
@@ -357,9 +358,9 @@ def check_likelihood(
         for members in parts:
             mine = {name: x[members] for name, x in params.items()}
             observed = _observe(net, data, known, members)
-            predictive = Predictive(net, observed, params=mine, outside="ignore")
+            query = Query.build(net, observed, params=mine, outside="ignore")
             place = backend_of(net).ops.number(net, uniform[members])
-            values = to_numpy(predictive.cdf_values(observed.value, place))
+            values = to_numpy(density.cdf_values(query, observed.value, place))
             pit[members] = values.reshape(len(members), trials, -1)
             scores[0][:, members] = _moved_scores(net, observed, mine)
             bar.update()
@@ -456,8 +457,8 @@ def _moved_scores(net: Any, observed: ObservedTrials, params: Arrays) -> np.ndar
         edge = (low + 1e-3 * (high - low), high - 1e-3 * (high - low))
         for row, direction in ((1 + 2 * index, 1), (2 + 2 * index, -1)):
             moved[name][row] = np.clip(base[name] + direction * step, *edge)
-    predictive = Predictive(net, observed, params=moved, outside="ignore")
-    return to_numpy(predictive.joint_log_prob(observed.value))
+    query = Query.build(net, observed, params=moved, outside="ignore")
+    return to_numpy(density.log_prob(query, observed.value))
 
 
 def _range(net: Any, name: str, values: np.ndarray) -> tuple[float, float]:
@@ -1261,7 +1262,8 @@ def check_data(
         # The last part reaches back, so that one compiled program serves all of them.
         begin = max(0, min(first, len(index) - at_once))
         part = {name: x[begin : begin + at_once] for name, x in theta.items()}
-        result = to_numpy(Predictive(net, data, params=part, outside="ignore").joint_log_prob(data.value))
+        query = Query.build(net, data, params=part, outside="ignore")
+        result = to_numpy(density.log_prob(query, data.value))
         densities.append(result[first - begin :])
     repeated = {name: np.broadcast_to(x, shape[:2]) for name, x in _statistics(schema, seen, statistics).items()}
     check = DataCheck(

@@ -27,9 +27,9 @@ from ppl_buffer.inference.chunks import map_chunks
 from ppl_buffer.inference.importance import draws_a_round, importance_weights
 from ppl_buffer.inference.normal_scores import NormalScores
 from ppl_buffer.network.arguments import as_floating
-from ppl_buffer.network.backend import backend_of
 from ppl_buffer.network.observed import EncodedContext, ObservedTrials
-from ppl_buffer.predictive import Predictive
+from ppl_buffer.predictive import density
+from ppl_buffer.predictive.query import Query
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import split_value
 
@@ -223,24 +223,24 @@ def _densities_by_order(
     progress: bool,
 ) -> np.ndarray:
     """Joint log density of the trials under each of some random orders: (orders, *B)."""
-    value = as_floating(backend_of(net), net, "value", data.value)
+    value = as_floating(net, "value", data.value)
     trials = value.shape[-1 - len(net.schema.event_shape_tail)]
 
-    def predictive(**more: Any) -> Predictive:
-        return Predictive(
+    def query(**more: Any) -> Query:
+        return Query.build(
             net, data.inputs, trials=trials, params=conditioned, context=data.context, feedback=data.feedback,
             trial_mask=data.trial_mask, block=block, **more,
         )  # fmt: skip
 
     if net.schema.ordered or (net.schema.independent and len(conditioned) == len(net.schema.params)):
-        return _numpy(predictive().joint_log_prob(value))[None]
+        return _numpy(density.log_prob(query(), value))[None]
     rng = np.random.default_rng(seed)
     permutations = np.stack([rng.permutation(trials) for _ in range(orders)])
     parts = []
     with tqdm(total=orders, disable=not progress, unit="order", desc="log evidence") as bar:
         for start in range(0, orders, _ORDERS_AT_ONCE):
             part = permutations[start : start + _ORDERS_AT_ONCE]
-            parts.append(_numpy(predictive(orders=part).log_prob_by_order(value)))
+            parts.append(_numpy(density.log_prob_by_order(query(orders=part), value)))
             bar.update(len(part))
     return np.concatenate(parts)
 
@@ -281,8 +281,8 @@ def _weights_by_draw(
 
         def of_chunk(indices: np.ndarray) -> np.ndarray:
             params = {**conditioned, **scale.params(scores[indices], batch, known, below)}
-            predictive = Predictive(net, observed, params=params, outside="ignore", check=False)
-            total = _numpy(predictive.joint_log_prob(observed.value)).reshape(at_once, size)
+            query = Query.build(net, observed, params=params, outside="ignore", check=False)
+            total = _numpy(density.log_prob(query, observed.value)).reshape(at_once, size)
             return np.where(np.isnan(total), -np.inf, total)
 
         return map_chunks(of_chunk, len(scores), at_once, bar.update)

@@ -18,7 +18,8 @@ from ppl_buffer.inference.streams import uniform_streams
 from ppl_buffer.inference.subjects import flatten_leaves, flatten_trials, last_trials, rows_of_similar_length
 from ppl_buffer.network.backend import backend_of, execution_of
 from ppl_buffer.network.observed import EncodedContext, ObservedTrials
-from ppl_buffer.predictive import Predictive
+from ppl_buffer.predictive import sampling
+from ppl_buffer.predictive.query import Query
 from ppl_buffer.schema import Schema
 
 _FLOAT_BYTES = 4
@@ -91,7 +92,7 @@ def posterior_predictive(
     if memory is not None and not memory > 0:
         raise ValueError(f"memory: expected gigabytes above 0, got {memory!r}")
     # Checks the arguments and broadcasts the data; parameters come chunk by chunk.
-    whole = Predictive(net, inputs, trials=trials, trial_mask=trial_mask, context=context, environment=environment)
+    whole = Query.build(net, inputs, trials=trials, trial_mask=trial_mask, context=context, environment=environment)
     batch, size = whole.batch_shape, math.prod(whole.batch_shape)
     conditioned = {name: np.asarray(to_numpy(value), np.float32) for name, value in (params or {}).items()}
     lead = _sample_shape(conditioned, batch, draws)
@@ -143,7 +144,7 @@ class _Rollouts:
 
     def __init__(
         self,
-        whole: Predictive,
+        whole: Query,
         conditioned: Mapping[str, np.ndarray],
         environment: Callable[..., Any] | None,
         seed: int,
@@ -159,7 +160,7 @@ class _Rollouts:
         if whole.context is not None:
             depth = len(whole.context.batch_shape)
             self.context = flatten_leaves(backend_of(self.net).ops, whole.context, depth, batch)
-        self.noise_shape = whole.noise_shape()[-2:]
+        self.noise_shape = sampling.noise_shape(whole)[-2:]
 
     def work(self, results: Simulated, subjects: np.ndarray, count: int, memory: float) -> Iterator[Callable[[], int]]:
         """Pieces of work that write all draws of some subjects into the results, and return how many data sets."""
@@ -182,10 +183,11 @@ class _Rollouts:
 
         def rollout(net: Any, conditioned: Mapping[str, Any], noise: Any) -> Any:
             params = {name: x for name, x in conditioned.items() if name != _LAPSE}
-            return Predictive(
+            query = Query.build(
                 net, inputs, trials=length, params=params, trial_mask=exists, context=context,
                 lapse=conditioned.get(_LAPSE), environment=self.environment, outside="ignore",
-            ).rollout(noise)  # fmt: skip
+            )  # fmt: skip
+            return sampling.rollout(query, noise)
 
         conditioned = {name: x[draws][:, subjects] for name, x in self.conditioned.items()}
         noise = _noise(self.seed, draws, self.size, self.noise_shape)[:, subjects, :length]

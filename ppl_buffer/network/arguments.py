@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from types import ModuleType
+from typing import Any, Protocol
 
 import numpy as np
 
-from ppl_buffer.network.backend import Array, Backend, Named
-from ppl_buffer.schema import Categorical, Variable
+from ppl_buffer.network.backend import Array, ArrayOps, Named
+from ppl_buffer.network.layout import pad_dims
+from ppl_buffer.network.record import TrainingRecord
+from ppl_buffer.schema import Categorical, Schema, Variable, split_value
+
+
+class NetworkLike(Protocol):
+    """What checks and layouts need of a network; `ppl_buffer.network.network.Network` is one."""
+
+    backend: str
+    ops: ArrayOps
+    schema: Schema
+    record: TrainingRecord | None
 
 
 def check_names(argument: str, given: Mapping[str, Any], expected: Iterable[str], subset: bool = False) -> None:
@@ -24,10 +36,10 @@ def check_names(argument: str, given: Mapping[str, Any], expected: Iterable[str]
         raise ValueError(f"{argument}: expected {some}{expected}, got {list(given)} ({', '.join(problems)})")
 
 
-def check_legal(joint: Backend, argument: str, variable: Variable, value: Array, mask: Array | None = None) -> None:
+def check_legal(net: NetworkLike, argument: str, variable: Variable, value: Array, mask: Array | None = None) -> None:
     """Refuse values that the variable cannot take, where they can be looked at and stand for a trial."""
-    numbers = joint.ops.to_concrete(value)
-    exists = None if mask is None else joint.ops.to_concrete(mask)
+    numbers = net.ops.to_concrete(value)
+    exists = None if mask is None else net.ops.to_concrete(mask)
     if numbers is None or (mask is not None and exists is None):
         return
     with np.errstate(invalid="ignore"):
@@ -44,8 +56,7 @@ def check_legal(joint: Backend, argument: str, variable: Variable, value: Array,
 
 
 def check_trial_arrays(
-    joint: Backend,
-    net: Any,
+    net: NetworkLike,
     argument: str,
     given: Mapping[str, Any],
     variables: Mapping[str, Variable],
@@ -56,7 +67,7 @@ def check_trial_arrays(
     check_names(argument, given, variables)
     arrays: Named = {}
     for name, variable in variables.items():
-        value = _as_number(joint.ops.number, net, f"{argument}[{name!r}]", given[name])
+        value = _as_number(net.ops.number, net, f"{argument}[{name!r}]", given[name])
         if value.ndim == 0:
             raise ValueError(f"{argument}[{name!r}]: expected shape (*batch, trials), got a scalar")
         if trials is None:
@@ -65,14 +76,14 @@ def check_trial_arrays(
             raise ValueError(
                 f"{argument}[{name!r}]: expected {trials} trials on the last axis, got shape {tuple(value.shape)}"
             )
-        check_legal(joint, f"{argument}[{name!r}]", variable, value, mask)
+        check_legal(net, f"{argument}[{name!r}]", variable, value, mask)
         if mask is not None:
-            value = joint.ops.xp.where(mask, value, variable.fill)
+            value = net.ops.xp.where(mask, value, variable.fill)
         arrays[name] = value
     return arrays
 
 
-def _as_number(convert: Callable[[Any, Any], Array], net: Any, argument: str, value: Any) -> Array:
+def _as_number(convert: Callable[[Any, Any], Array], net: NetworkLike, argument: str, value: Any) -> Array:
     if "complex" in str(getattr(value, "dtype", type(value))):
         raise ValueError(f"{argument}: expected an array of real numbers, got complex ones")
     try:
@@ -81,17 +92,98 @@ def _as_number(convert: Callable[[Any, Any], Array], net: Any, argument: str, va
         raise ValueError(f"{argument}: expected an array of numbers, got {type(value).__name__} ({error})") from None
 
 
-def as_floating(joint: Backend, net: Any, argument: str, value: Any) -> Array:
+def as_floating(net: NetworkLike, argument: str, value: Any) -> Array:
     """A floating-point array of the backend; doubles stay doubles."""
-    return _as_number(joint.ops.floating, net, argument, value)
+    return _as_number(net.ops.floating, net, argument, value)
 
 
-def as_mask(joint: Backend, net: Any, argument: str, value: Any, trials: int) -> Array:
+def as_mask(net: NetworkLike, argument: str, value: Any, trials: int) -> Array:
     """A boolean (*B, K) array of the backend."""
     given = value if hasattr(value, "dtype") else np.asarray(value)
     if "bool" not in str(given.dtype):
         raise ValueError(f"{argument}: expected booleans, True where there is a trial, got {given.dtype}")
-    mask = _as_number(joint.ops.number, net, argument, given) > 0
+    mask = _as_number(net.ops.number, net, argument, given) > 0
     if mask.ndim == 0 or mask.shape[-1] != trials:
         raise ValueError(f"{argument}: expected shape (*batch, {trials}), got {tuple(mask.shape)}")
     return mask
+
+
+def check_params(
+    net: NetworkLike, params: Mapping[str, Any], check: bool
+) -> tuple[Named, dict[str, np.ndarray | None]]:
+    """Any subset of the parameters as floating-point arrays in the schema's order, and their numbers where known.
+
+    Without `check` nobody looks at the numbers.
+    """
+    ops, schema = net.ops, net.schema
+    check_names("params", params, schema.params, subset=True)
+    given = {name: params[name] for name in schema.params if name in params}
+    try:
+        arrays = ops.floating_each(net, given)
+    except (TypeError, ValueError, RuntimeError):
+        # Once more, one by one, to say which of them is no array of real numbers.
+        arrays = {name: as_floating(net, f"params[{name!r}]", value) for name, value in given.items()}
+    if not check:
+        return arrays, dict.fromkeys(arrays)
+    numbers = ops.to_concrete_each(arrays)
+    for name, known in numbers.items():
+        if known is not None and not schema.params[name].contains(np, known).all():
+            check_legal(net, f"params[{name!r}]", schema.params[name], arrays[name])
+    return arrays, numbers
+
+
+def count_trials(net: NetworkLike, inputs: Mapping[str, Any], trials: int | None) -> int:
+    """Number of trials K: as given, or else the size of the inputs' last axis."""
+    check_names("inputs", inputs, net.schema.inputs)
+    if trials is None:
+        if not inputs:
+            raise ValueError("trials: expected a number, since the schema has no inputs to tell it; got None")
+        first = next(iter(inputs.values()))
+        shape = np.shape(first) if not hasattr(first, "shape") else tuple(first.shape)
+        trials = shape[-1] if shape else None
+    if trials is None or isinstance(trials, bool) or not isinstance(trials, (int, np.integer)) or trials < 1:
+        raise ValueError(f"trials: expected at least 1 trial, got {trials!r}")
+    return int(trials)
+
+
+def check_value_shape(net: NetworkLike, value: Array, trials: int) -> None:
+    """Refuse a value whose trailing dimensions are not the event shape."""
+    event = (trials, *net.schema.event_shape_tail)
+    if tuple(value.shape[value.ndim - len(event) :]) != event or value.ndim < len(event):
+        raise ValueError(f"value: expected shape (*sample, *batch, *{event}), got {tuple(value.shape)}")
+
+
+def arrange_outcomes(net: NetworkLike, value: Array, trial_mask: Array | None) -> Named:
+    """Outcomes (..., K) of a value in the network's number type, with legal numbers wherever nothing can be scored."""
+    ops, schema = net.ops, net.schema
+    outcomes = ops.number_each(net, split_value(schema, value))
+    for name, number in outcomes.items():
+        variable = schema.outcomes[name]
+        usable = variable.contains(ops.xp, number)
+        if trial_mask is not None:
+            # What stands where there is no trial may be legal and still too large: 0 times infinity is no number.
+            usable = usable & trial_mask
+        outcomes[name] = ops.xp.where(usable, number, variable.fill)
+    return outcomes
+
+
+def all_exist(net: NetworkLike, trials: int, ndim: int) -> Array:
+    """A trial mask of `ndim` batch dimensions of size 1 in which all trials exist."""
+    return pad_dims(net.ops.number(net, np.ones(trials)) > 0, ndim, 1)
+
+
+def legal_trials(xp: ModuleType, schema: Schema, value: Array, trial_mask: Array | None) -> Array:
+    """Which trials (..., K) of a value hold legal outcomes, or do not exist."""
+    legal: Array = None
+    for name, column in split_value(schema, value).items():
+        contains = schema.outcomes[name].contains(xp, column)
+        legal = contains if legal is None else legal & contains
+    return legal if trial_mask is None else legal | ~trial_mask
+
+
+def require_feedback(net: NetworkLike, given: Mapping[str, Any] | None, purpose: str) -> None:
+    """Refuse to go on without the feedback that a schema has."""
+    if net.schema.feedback and given is None:
+        raise ValueError(
+            f"feedback: expected {list(net.schema.feedback)} to {purpose}, since later trials depend on it; got none"
+        )

@@ -35,8 +35,17 @@ class ArrayOps(Protocol):
     def floating(self, net: Own, value: Array) -> Array:
         """Any array-like in floating point, the shape kept: doubles stay doubles, integers take the network's type."""
 
+    def number_each(self, net: Own, named: Mapping[str, Array]) -> Named:
+        """`number` of each of some named arrays."""
+
+    def floating_each(self, net: Own, named: Mapping[str, Array]) -> Named:
+        """`floating` of each of some named arrays; TypeError where one is complex."""
+
     def to_concrete(self, value: Array) -> np.ndarray | None:
         """The numbers as NumPy for a check that cannot be traced; None while they are being traced."""
+
+    def to_concrete_each(self, named: Mapping[str, Array]) -> dict[str, np.ndarray | None]:
+        """`to_concrete` of each of some named arrays."""
 
     def same(self, value: Array, known: Array, snapshot: Array) -> bool:
         """Whether `value` is known to hold the numbers of `snapshot`, a copy of what `known` held."""

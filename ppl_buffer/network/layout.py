@@ -1,4 +1,4 @@
-"""Batch dimensions as data sets (B) and replicas (R), and what moves arrays between the two. Nothing here imports torch or jax."""
+"""Batch dimensions as data sets (B) and replicas (R), and what moves arrays between the two, for both backends."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ppl_buffer.network.backend import Array, Backend, Named
+from ppl_buffer.network.backend import Array, Named
 
 
 def map_leaves(function: Callable[[Array], Array], tree: Any) -> Any:
@@ -38,6 +38,41 @@ def pad_last(xp: ModuleType, value: Array, missing: int, fill: float | bool) -> 
     return xp.concatenate([value, xp.broadcast_to(more, (*value.shape[:-1], missing))], -1)
 
 
+def common_batch_shape(shapes: Mapping[str, Sequence[int]]) -> tuple[int, ...]:
+    """Broadcast the batch shapes of several arguments.
+
+    Raises:
+        ValueError: if they do not broadcast; it says which argument has which.
+    """
+    try:
+        return tuple(np.broadcast_shapes(*shapes.values()))
+    except ValueError:
+        given = ", ".join(f"{name} has {tuple(shape)}" for name, shape in shapes.items())
+        raise ValueError(f"arguments: expected batch dimensions that broadcast, but {given}") from None
+
+
+def broadcast_shape(shapes: Sequence[Sequence[int]], argument: str) -> tuple[int, ...]:
+    """Broadcast the batch shapes that one argument brings together.
+
+    Raises:
+        ValueError: if they do not broadcast.
+    """
+    try:
+        return tuple(np.broadcast_shapes(*shapes))
+    except ValueError:
+        raise ValueError(
+            f"{argument}: expected batch dimensions that broadcast, got {[tuple(shape) for shape in shapes]}"
+        ) from None
+
+
+def broadcasts_to(shape: Sequence[int], target: Sequence[int]) -> bool:
+    """Whether an array of one shape can be expanded to another."""
+    try:
+        return tuple(np.broadcast_shapes(tuple(shape), tuple(target))) == tuple(target)
+    except ValueError:
+        return False
+
+
 class BatchLayout:
     """Sorts batch dimensions into data sets (B) and replicas (R), and moves arrays to (B, R, ...) and back.
 
@@ -45,60 +80,80 @@ class BatchLayout:
     the others whatever is shared is stored once, and read by all replicas.
 
     Args:
-        joint: the backend.
+        xp: array namespace of the backend.
         lead: sizes of the leading dimensions.
-        shared: leading shapes of the shared arrays, each as long as `lead`.
+        shared: leading shapes of the shared arrays, none longer than `lead`.
     """
 
-    def __init__(self, joint: Backend, lead: Sequence[int], shared: Iterable[Sequence[int]]) -> None:
-        self.joint = joint
+    def __init__(self, xp: ModuleType, lead: Sequence[int], shared: Iterable[Sequence[int]]) -> None:
+        self.xp = xp
         self.lead = tuple(lead)
-        varies = np.zeros(len(self.lead), dtype=bool)
+        depth = len(self.lead)
+        varies = [False] * depth
         for shape in shared:
-            varies |= np.asarray(shape, dtype=int).reshape(-1) > 1
-        self.order = [*np.flatnonzero(varies).tolist(), *np.flatnonzero(~varies).tolist()]
-        self.sets = int(varies.sum())
-        self.batch = math.prod(self.lead[axis] for axis in self.order[: self.sets])
-        self.replicas = math.prod(self.lead[axis] for axis in self.order[self.sets :])
+            for axis, size in enumerate(shape, depth - len(shape)):
+                varies[axis] = varies[axis] or size > 1
+        axes = range(depth)
+        self.order = [axis for axis in axes if varies[axis]] + [axis for axis in axes if not varies[axis]]
+        self.sizes = tuple([self.lead[axis] for axis in self.order])
+        self.sets = sum(varies)
+        self.batch = math.prod(self.sizes[: self.sets])
+        self.replicas = math.prod(self.sizes[self.sets :])
+        self._in_order = self.order == list(axes)
 
     def _move(self, value: Array) -> Array:
-        return self.joint.ops.xp.moveaxis(value, self.order, list(range(len(self.order)))) if self.order else value
+        return value if self._in_order else self.xp.moveaxis(value, self.order, list(range(len(self.order))))
 
     def fold(self, values: Mapping[str, Array], trailing: int, replicate: bool = False) -> Named:
         """Arrange arrays (*lead, *trailing) to (B, r, *trailing); r is 1 for all of them where none varies over R."""
-        padded = {name: pad_dims(value, len(self.lead), trailing) for name, value in values.items()}
-        moved = {name: self._move(value) for name, value in padded.items()}
         depth = len(self.lead)
-        single = not replicate and all(
-            math.prod(tuple(value.shape[self.sets : depth])) == 1 for value in moved.values()
-        )
-        sizes = [self.lead[axis] for axis in self.order]
-        if single:
-            sizes[self.sets :] = [1] * (depth - self.sets)
-        replicas = 1 if single else self.replicas
-        out = {}
+        moved: Named = {}
+        alike = not replicate
+        for name, value in values.items():
+            missing = depth + trailing - value.ndim
+            if missing > 0:
+                value = value.reshape((1,) * missing + tuple(value.shape))
+            moved[name] = value if self._in_order else self._move(value)
+            alike = alike and math.prod(tuple(moved[name].shape[self.sets : depth])) == 1
+        replicas = 1 if alike else self.replicas
+        sizes = self.sizes[: self.sets] + (1,) * (depth - self.sets) if alike else self.sizes
         for name, value in moved.items():
             tail = tuple(value.shape[depth:])
-            out[name] = self.joint.ops.xp.broadcast_to(value, (*sizes, *tail)).reshape((self.batch, replicas, *tail))
-        return out
+            moved[name] = self.xp.broadcast_to(value, (*sizes, *tail)).reshape((self.batch, replicas, *tail))
+        return moved
 
-    def fold_shared(self, tree: Any, ndim: int) -> Any:
-        """Arrange arrays (*batch, ...) with `ndim` batch dimensions, alike along R, to (B, ...)."""
-        depth = len(self.lead)
+    def fold_trials(
+        self, groups: Mapping[str, Named], mask: Array, replicate: bool = False
+    ) -> tuple[dict[str, Named], Array]:
+        """Groups of trials and which of them exist as (B, r, K), r the same for all."""
+        flat: Named = {"mask": mask}
+        for group, values in groups.items():
+            for name, value in values.items():
+                flat[f"{group}.{name}"] = value
+        folded = self.fold(flat, 1, replicate)
+        trials: dict[str, Named] = {}
+        for group, values in groups.items():
+            trials[group] = {}
+            for name in values:
+                trials[group][name] = folded[f"{group}.{name}"]
+        return trials, folded["mask"]
+
+    def fold_shared(self, tree: Any, batch_shape: Sequence[int]) -> Any:
+        """Arrange arrays (*batch_shape, ...), alike along R, to (B, ...)."""
+        depth, ndim = len(self.lead), len(batch_shape)
+        if tuple(batch_shape) == (self.batch,) and (self.sets == 0 or self.order[: self.sets] == [depth - 1]):
+            return tree
 
         def put(value: Array) -> Array:
             tail = tuple(value.shape[ndim:])
             value = self._move(value.reshape((1,) * (depth - ndim) + tuple(value.shape)))
             value = value.reshape(tuple(value.shape[: self.sets]) + tail)
-            sizes = [self.lead[axis] for axis in self.order[: self.sets]]
-            return self.joint.ops.xp.broadcast_to(value, (*sizes, *tail)).reshape((self.batch, *tail))
+            return self.xp.broadcast_to(value, (*self.sizes[: self.sets], *tail)).reshape((self.batch, *tail))
 
         return map_leaves(put, tree)
 
     def unfold(self, value: Array) -> Array:
         """Bring a result (B, R or 1, *trailing) back to (*lead, *trailing)."""
         tail = tuple(value.shape[2:])
-        xp = self.joint.ops.xp
-        value = xp.broadcast_to(value, (self.batch, self.replicas, *tail))
-        value = value.reshape((*(self.lead[axis] for axis in self.order), *tail))
-        return xp.moveaxis(value, list(range(len(self.order))), self.order) if self.order else value
+        value = self.xp.broadcast_to(value, (self.batch, self.replicas, *tail)).reshape((*self.sizes, *tail))
+        return value if self._in_order else self.xp.moveaxis(value, list(range(len(self.order))), self.order)

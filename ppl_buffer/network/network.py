@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-import importlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
 from ppl_buffer.network.backend import Array, ArrayOps
 from ppl_buffer.network.config import Config
 from ppl_buffer.network.observed import EncodedContext, ObservedTrials, encode_context, observe_trials
+from ppl_buffer.network.priors import priors_of
+from ppl_buffer.network.record import TrainingRecord
 from ppl_buffer.schema import Schema
 
 
-class Network:
-    """What a user does with a trained network, alike in both backends."""
+class Network(ABC):
+    """A buffered transformer: its weights, what a data set of it holds, and what it was trained on.
+
+    Attributes:
+        backend: name of the backend that computes with it, "torch" or "jax".
+        ops: what that backend does to arrays.
+        schema: what a data set holds.
+        config: sizes.
+        standardization: name -> (mean, standard deviation) of each continuous variable on its unconstrained scale.
+        weights: name -> array.
+        record: what the training covered; None for a network that was not trained.
+    """
 
     backend: str
     ops: ArrayOps
@@ -21,7 +33,12 @@ class Network:
     config: Config
     standardization: dict[str, tuple[float, float]]
     weights: dict[str, Array]
-    record: Any
+    record: TrainingRecord | None
+
+    @property
+    @abstractmethod
+    def dtype(self) -> Any:
+        """Number type of the weights: data are cast to it."""
 
     def encode(self, context: Mapping[str, Any]) -> EncodedContext:
         """Encode a context once, to share it between distributions.
@@ -80,5 +97,4 @@ class Network:
         """
         if self.record is None:
             raise ValueError("net: expected a trained network, which knows its prior, got an untrained one")
-        language = {"jax": "numpyro", "torch": "pyro"}[self.backend]
-        return importlib.import_module(f"ppl_buffer.{language}").prior_distributions(self.record)
+        return priors_of(self.record, self.backend)

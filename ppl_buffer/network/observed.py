@@ -1,17 +1,34 @@
-"""Contexts that are encoded and trials that are observed once: all of a joint density that the parameters do not change."""
+"""Contexts that are encoded and trials that are observed once, before the parameters are known."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from ppl_buffer.network.arguments import as_floating, check_legal, check_names, check_trial_arrays
-from ppl_buffer.network.backend import backend_of
-from ppl_buffer.network.layout import Array, BatchLayout, Named, map_leaves
+from ppl_buffer.network.arguments import (
+    NetworkLike,
+    all_exist,
+    arrange_outcomes,
+    as_floating,
+    as_mask,
+    check_legal,
+    check_names,
+    check_trial_arrays,
+    check_value_shape,
+    count_trials,
+    require_feedback,
+)
+from ppl_buffer.network.backend import Array, Named, backend_of
+from ppl_buffer.network.layout import (
+    BatchLayout,
+    broadcast_shape,
+    common_batch_shape,
+    map_leaves,
+)
 from ppl_buffer.schema import split_value
 
 
@@ -43,17 +60,22 @@ class EncodedContext:
         """The same of some data sets: indexes the batch dimensions."""
         return map_leaves(lambda x: x[index], self)
 
+    def expanded(self, ndim: int) -> EncodedContext:
+        """The same with `ndim` batch dimensions, those that it lacks of size 1 and in front."""
+        missing = ndim - len(self.batch_shape)
+        return self if missing <= 0 else map_leaves(lambda x: x.reshape((1,) * missing + tuple(x.shape)), self)
+
 
 @dataclass
 class LengthGroup:
-    """People with about as many trials, without the padding that the longest of all needs.
+    """Data sets with about as many trials, without the padding that the longest of all needs.
 
     Attributes:
-        members: (g,), which of the data sets, counted over all batch dimensions.
+        indices: (g,), which of the data sets, counted over all batch dimensions.
         prepared: their targets as far as they do not depend on the parameters, arrays (g, ...), T trials each.
     """
 
-    members: Array
+    indices: Array
     prepared: Any
 
 
@@ -61,8 +83,9 @@ class LengthGroup:
 class ObservedTrials:
     """Observed trials, and all that a network computes of them before it knows the parameters. Made by `net.observe`.
 
-    Index it over its batch dimensions to take a part of the people: ``data[idx]`` inside a subsampling plate. That also
-    drops `groups`, which `jax.vmap` and `scan` over the people cannot take apart: give them ``data[jnp.arange(n)]``.
+    Index it over its batch dimensions to take some of the data sets: ``data[idx]`` inside a subsampling plate. That
+    also drops `groups`, which `jax.vmap` and `scan` over data sets cannot take apart: give them
+    ``data[jnp.arange(n)]``.
 
     Attributes:
         inputs: dict name -> (*B, K).
@@ -100,74 +123,65 @@ class ObservedTrials:
         """The same of some data sets: indexes the batch dimensions."""
         return map_leaves(lambda x: x[index], replace(self, groups=None))
 
+    def expanded(self, ndim: int) -> ObservedTrials:
+        """The same with `ndim` batch dimensions, those that it lacks of size 1 and in front.
 
-def broadcast_shape(shapes: Sequence[Sequence[int]], argument: str) -> tuple[int, ...]:
-    try:
-        return tuple(np.broadcast_shapes(*map(tuple, shapes)))
-    except ValueError:
-        raise ValueError(
-            f"{argument}: expected batch dimensions that broadcast, got {[tuple(shape) for shape in shapes]}"
-        ) from None
-
-
-def broadcasts_to(shape: Sequence[int], target: Sequence[int]) -> bool:
-    """Whether an array of one shape can be expanded to another."""
-    try:
-        return tuple(np.broadcast_shapes(tuple(shape), tuple(target))) == tuple(target)
-    except ValueError:
-        return False
+        `value` stays the array that it is, since a model passes it as `obs=`.
+        """
+        missing = ndim - len(self.batch_shape)
+        if missing <= 0:
+            return self
+        padded = map_leaves(lambda x: x.reshape((1,) * missing + tuple(x.shape)), replace(self, groups=None))
+        return replace(padded, value=self.value, groups=self.groups)
 
 
-def require_feedback(net: Any, given: Mapping[str, Any] | None, purpose: str) -> None:
-    if net.schema.feedback and given is None:
-        raise ValueError(
-            f"feedback: expected {list(net.schema.feedback)} to {purpose}, since later trials depend on it; got none"
-        )
-
-
-def encode_context(net: Any, context: Mapping[str, Any] | EncodedContext, mask: Array | None = None) -> EncodedContext:
-    """See `NetworkVerbs.encode`."""
+def encode_context(
+    net: NetworkLike, context: Mapping[str, Any] | EncodedContext, mask: Array | None = None
+) -> EncodedContext:
+    """Encode a context of which the points in `mask` exist (None = all); see `Network.encode`."""
     if isinstance(context, EncodedContext):
         return context
-    joint, schema = backend_of(net), net.schema
+    backend, xp, schema = backend_of(net), net.ops.xp, net.schema
     if schema.ordered:
         raise ValueError(
             "context: expected none for an ordered model, whose past belongs in the buffer; use "
             "JointPredictive(...).condition(value) to predict from a history"
         )
-    variables = {**schema.inputs, **schema.outcomes, **schema.feedback}
-    check_names("context", context, variables)
-    count: Any = None
-    trials = {}
-    for group in ("inputs", "outcomes", "feedback"):
-        part = {name: context[name] for name in getattr(schema, group)}
-        trials[group] = check_trial_arrays(joint, net, "context", part, getattr(schema, group), count, mask)
+    groups = {"inputs": schema.inputs, "outcomes": schema.outcomes, "feedback": schema.feedback}
+    check_names("context", context, [name for variables in groups.values() for name in variables])
+    count: int | None = None
+    trials: dict[str, Named] = {}
+    for group, variables in groups.items():
+        part = {name: context[name] for name in variables}
+        trials[group] = check_trial_arrays(net, "context", part, variables, count, mask)
         for value in trials[group].values():
             count = value.shape[-1]
     if count == 0:
         raise ValueError("context: expected at least one point, got 0; leave the argument out to predict without one")
+    assert count is not None
     warn_longer(net, "context", count, "context")
     shapes = [value.shape[:-1] for group in trials.values() for value in group.values()]
     batch = broadcast_shape(shapes if mask is None else [*shapes, mask.shape[:-1]], "context")
     # Where all points exist nobody needs a mask, and reading the context takes less time.
     whole = mask is None
     if mask is None:
-        mask = joint.ops.xp.ones_like(next(iter(trials["outcomes"].values()))) > 0
+        mask = xp.ones_like(next(iter(trials["outcomes"].values()))) > 0
     trials = {
-        group: {name: joint.ops.xp.broadcast_to(value, (*batch, count)) for name, value in values.items()}
+        group: {name: xp.broadcast_to(value, (*batch, count)) for name, value in values.items()}
         for group, values in trials.items()
     }
-    mask = joint.ops.xp.broadcast_to(mask, (*batch, count))
-    layout = BatchLayout(joint, batch, [batch])
-    arranged = {group: layout.fold(values, 1) for group, values in trials.items()}
-    cache = joint.start_cache(net, arranged, None if whole else layout.fold({"mask": mask}, 1)["mask"])
+    mask = xp.broadcast_to(mask, (*batch, count))
+    layout = BatchLayout(xp, batch, [batch])
+    folded = {group: layout.fold(values, 1) for group, values in trials.items()}
+    cache = backend.start_cache(net, folded, None if whole else layout.fold({"mask": mask}, 1)["mask"])
     return EncodedContext(trials, mask, map_leaves(lambda x: x.reshape((*batch, *x.shape[1:])), cache))
 
 
-def warn_longer(net: Any, argument: str, count: int, field: str) -> None:
+def warn_longer(net: NetworkLike, argument: str, count: int, field: str) -> None:
+    """Say that there are more trials or points than the network was trained with."""
     if net.record is None:
         return
-    trained = getattr(net.record, field)
+    trained = net.record.context if field == "context" else net.record.trials
     if count > trained:
         what = "points" if field == "context" else "trials"
         warnings.warn(
@@ -178,7 +192,7 @@ def warn_longer(net: Any, argument: str, count: int, field: str) -> None:
 
 
 def observe_trials(
-    net: Any,
+    net: NetworkLike,
     inputs: Mapping[str, Any],
     value: Any,
     *,
@@ -186,65 +200,78 @@ def observe_trials(
     trial_mask: Any,
     context: Mapping[str, Any] | EncodedContext | None,
 ) -> ObservedTrials:
-    """See `NetworkVerbs.observe`."""
-    from ppl_buffer.predictive import Predictive
-
-    joint, schema = backend_of(net), net.schema
+    """See `Network.observe`."""
+    backend, xp, schema = backend_of(net), net.ops.xp, net.schema
     tail = len(schema.event_shape_tail)
-    value = as_floating(joint, net, "value", value)
+    value = as_floating(net, "value", value)
     if value.ndim < 1 + tail:
         raise ValueError(f"value: expected shape (*batch, trials{', n_outcomes' * tail}), got {tuple(value.shape)}")
-    trials = value.shape[-1 - tail]
     require_feedback(net, feedback, "observe data")
-    predictive = Predictive(net, inputs, trials=trials, context=context, feedback=feedback or {}, trial_mask=trial_mask)
-    predictive.check_value_shape(value)
-    mask = predictive.trial_mask
-    if mask is None:
-        mask = joint.ops.xp.ones_like(split_value(schema, value)[next(iter(schema.outcomes))]) > 0
+    trials = count_trials(net, inputs, value.shape[-1 - tail])
+    mask = None if trial_mask is None else as_mask(net, "trial_mask", trial_mask, trials)
+    given = {
+        "inputs": check_trial_arrays(net, "inputs", inputs, schema.inputs, trials, mask),
+        "feedback": check_trial_arrays(net, "feedback", feedback or {}, schema.feedback, trials, mask),
+    }
+    encoded = None if context is None else encode_context(net, context)
+    warn_longer(net, "trials", trials, "trials")
+    shapes = {f"{group}[{k!r}]": x.shape[:-1] for group, values in given.items() for k, x in values.items()}
+    if mask is not None:
+        shapes["trial_mask"] = mask.shape[:-1]
+    if encoded is not None:
+        shapes["context"] = encoded.batch_shape
+    beside = common_batch_shape(shapes)
+    check_value_shape(net, value, trials)
+    exists = xp.ones_like(split_value(schema, value)[next(iter(schema.outcomes))]) > 0 if mask is None else mask
     for name, column in split_value(schema, value).items():
-        check_legal(joint, f"value[{name!r}]" if tail else "value", schema.outcomes[name], column, mask)
-    batch = broadcast_shape([value.shape[: value.ndim - 1 - tail], predictive.batch_shape], "value")
-    shape = (*batch, trials)
-    mask = joint.ops.xp.broadcast_to(mask, shape)
-    layout = BatchLayout(joint, batch, [batch])
-    arranged, valid = predictive.arrange_trials(layout, value)
-    cache = joint.Cache() if predictive.context is None else predictive.arrange_context(layout)
-    prepared = joint.prepare_joint(net, cache, arranged, valid)
-    alone = joint.prepare_marginal(net, cache, arranged["inputs"], valid) if schema.independent else None
+        check_legal(net, f"value[{name!r}]" if tail else "value", schema.outcomes[name], column, exists)
+    batch = broadcast_shape([value.shape[: value.ndim - 1 - tail], beside], "value")
+    layout = BatchLayout(xp, batch, [batch])
+    outcomes = arrange_outcomes(net, value, mask)
+    folded, valid = layout.fold_trials(
+        {"inputs": given["inputs"], "outcomes": outcomes, "feedback": given["feedback"]},
+        all_exist(net, trials, len(batch)) if mask is None else mask,
+    )
+    cache = backend.Cache() if encoded is None else layout.fold_shared(encoded.cache, encoded.batch_shape)
+    prepared = backend.prepare_joint(net, cache, folded, valid)
+    alone = backend.prepare_marginal(net, cache, folded["inputs"], valid) if schema.independent else None
 
-    def spread(tree: Any) -> Any:
+    def unfold_sets(tree: Any) -> Any:
         return map_leaves(lambda x: x.reshape((*batch, *x.shape[1:])), tree)
 
-    value = joint.ops.copy(joint.ops.xp.broadcast_to(value, (*shape, *schema.event_shape_tail)))
+    def broadcast(values: Named) -> Named:
+        return {name: xp.broadcast_to(x, (*batch, trials)) for name, x in values.items()}
+
+    value = net.ops.copy(xp.broadcast_to(value, (*batch, trials, *schema.event_shape_tail)))
     return ObservedTrials(
-        inputs={name: joint.ops.xp.broadcast_to(x, shape) for name, x in predictive.inputs.items()},
+        inputs=broadcast(given["inputs"]),
         value=value,
-        feedback={name: joint.ops.xp.broadcast_to(x, shape) for name, x in (predictive.feedback or {}).items()},
-        trial_mask=mask,
-        context=predictive.context,
-        prepared=spread(prepared),
-        alone=spread(alone),
-        snapshot=joint.ops.copy(value),
-        groups=_group_by_length(net, arranged, valid) if predictive.context is None else None,
+        feedback=broadcast(given["feedback"]),
+        trial_mask=xp.broadcast_to(exists, (*batch, trials)),
+        context=None if encoded is None else encoded.expanded(len(beside)),
+        prepared=unfold_sets(prepared),
+        alone=unfold_sets(alone),
+        snapshot=net.ops.copy(value),
+        groups=_group_by_length(net, folded, valid) if encoded is None else None,
     )
 
 
-def _group_by_length(net: Any, trials: dict[str, Named], valid: Array) -> list[LengthGroup] | None:
-    """Prepare data sets of similar length together, each group only as long as its longest member."""
-    joint = backend_of(net)
-    exists = joint.ops.to_concrete(valid)
+def _group_by_length(net: NetworkLike, trials: dict[str, Named], valid: Array) -> list[LengthGroup] | None:
+    """Prepare data sets of similar length together, each group only as long as its longest sequence."""
+    backend = backend_of(net)
+    exists = net.ops.to_concrete(valid)
     if exists is None:
         return None
     lengths = np.where(exists, np.arange(1, exists.shape[-1] + 1), 1).max(-1)[:, 0]
     groups = []
-    for members in length_groups(lengths):
-        length = int(lengths[members].max())
+    for indices in length_groups(lengths):
+        length = int(lengths[indices].max())
 
-        def part(x: Array, members: np.ndarray = members, length: int = length) -> Array:
-            return x[members][..., :length]
+        def part(x: Array, indices: np.ndarray = indices, length: int = length) -> Array:
+            return x[indices][..., :length]
 
-        prepared = joint.prepare_joint(net, joint.Cache(), map_leaves(part, trials), part(valid))
-        groups.append(LengthGroup(joint.ops.xp.asarray(members), prepared))
+        prepared = backend.prepare_joint(net, backend.Cache(), map_leaves(part, trials), part(valid))
+        groups.append(LengthGroup(net.ops.xp.asarray(indices), prepared))
     return groups or None
 
 
@@ -255,7 +282,7 @@ def length_groups(lengths: np.ndarray, most: int = 4) -> list[np.ndarray]:
     the length. Each group costs a compiled copy of the network, so that a small saving is not worth any.
 
     Returns:
-        the members of each group, or nothing where one group is about as good.
+        the indices of each group's sequences, or nothing where one group is about as good.
     """
     order = np.argsort(lengths, kind="stable")
     ends = np.unique(lengths[order], return_index=False)

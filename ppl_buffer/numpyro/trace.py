@@ -109,9 +109,9 @@ def _run_at_draw(
     for name in sites.joint_sites:
         joint = unwrap_joint(trace[name]["fn"])
         assert joint is not None
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in fixed_leaves(joint)):
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in fixed_leaves(joint.query)):
             raise varying_data_error(name)
-        by_site[name] = varying(joint)
+        by_site[name] = varying(joint.query)
     values = {name: trace[name]["value"] for name in [*sites.latent, *sites.deterministic]}
     log_probs = {name: trace[name]["fn"].log_prob(trace[name]["value"]) for name in [*sites.latent, *sites.observed]}
     return values, log_probs, by_site

@@ -5,10 +5,11 @@ from __future__ import annotations
 ARGUMENTS = """Args:
         net: a network from `ppl_buffer.load` or `ppl_buffer.train`, of the matching backend.
         inputs: what is known of each trial before the response, dict name -> (*B, K); {} where the schema has no
-            inputs; or what ``net.observe(...)`` returned.
+            inputs; or what ``net.observe(...)`` returned; or a `ppl_buffer.predictive.query.Query` of this network,
+            which holds all other arguments.
         trials: number of trials K; needed only where there are no inputs.
-        params: the parameters that are told, dict name -> (*B,) in natural units. Any subset of the schema's: with
-            all of them the distribution is the likelihood, with none the marginal likelihood.
+        params: the parameters that are conditioned on, dict name -> (*B,) in natural units. Any subset of the schema's:
+            with all of them the distribution is the likelihood, with none the marginal likelihood.
         context: points to predict from, dict of inputs, outcomes and feedback, each (*B, N), or what
             ``net.encode(...)`` returned. Exchangeable models only.
         feedback: observed feedback, dict name -> (*B, K); needed to score values of a model that has feedback.

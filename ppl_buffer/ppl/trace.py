@@ -13,7 +13,8 @@ import numpy as np
 
 from ppl_buffer.files import to_numpy
 from ppl_buffer.network.layout import map_leaves
-from ppl_buffer.predictive import Predictive
+from ppl_buffer.ppl.joint import JointPredictiveBase
+from ppl_buffer.predictive.query import Query
 
 
 @dataclass(frozen=True)
@@ -21,14 +22,14 @@ class ObservedSite:
     """A site whose distribution is a `JointPredictive`, under whatever wrappers.
 
     Attributes:
-        distribution: the distribution at the first draw, expanded to all batch dimensions *B of the site.
+        query: what the distribution at the first draw holds, with all batch dimensions *B of the site.
         value: observed outcomes, (*B, K) or (*B, K, n_outcomes).
         exists: (*B, K) bool, which trials count: those that exist, of data sets that no mask leaves out.
         params: dict name -> (S, *b), conditioned parameters at each draw; b broadcasts to B and has as many dimensions.
         lapse: (S, *b), or None.
     """
 
-    distribution: Predictive
+    query: Query
     value: np.ndarray
     exists: np.ndarray
     params: dict[str, np.ndarray] = field(default_factory=dict)
@@ -160,7 +161,7 @@ class ModelSites:
         )
 
 
-def unwrap_joint(distribution: Any) -> Predictive | None:
+def unwrap_joint(distribution: Any) -> JointPredictiveBase | None:
     """The joint predictive inside a site's distribution, expanded to all of its batch dimensions; None if it is none.
 
     Looks through `expand`, `to_event` and `mask`, in any order and of both languages.
@@ -177,7 +178,7 @@ def unwrap_joint(distribution: Any) -> Predictive | None:
 def _layers(distribution: Any) -> list[Any]:
     """A distribution, what it wraps, and so on down to a joint predictive; empty if there is none below."""
     layers = [distribution]
-    while not isinstance(layers[-1], Predictive):
+    while not isinstance(layers[-1], JointPredictiveBase):
         if hasattr(layers[-1], "transforms") or not hasattr(layers[-1], "base_dist"):
             return []
         layers.append(layers[-1].base_dist)
@@ -190,9 +191,9 @@ def observed_site(distribution: Any, value: Any) -> ObservedSite | None:
     if joint is None:
         return None
     lead, event = tuple(joint.batch_shape), _event_dim(joint)
-    exists = np.ones((*lead, joint.trials), dtype=bool)
-    if joint.trial_mask is not None:
-        exists = exists & to_numpy(joint.trial_mask)
+    exists = np.ones((*lead, joint.query.trials), dtype=bool)
+    if joint.query.trial_mask is not None:
+        exists = exists & to_numpy(joint.query.trial_mask)
     for wrapper in _layers(distribution)[:-1]:
         mask = getattr(wrapper, "_mask", None)
         if mask is not None:
@@ -202,24 +203,23 @@ def observed_site(distribution: Any, value: Any) -> ObservedSite | None:
             exists = exists & mask.reshape((*mask.shape, *(1,) * missing, 1))
     numbers = to_numpy(value)
     shape = (*lead, *numbers.shape[numbers.ndim - event :])
-    return ObservedSite(joint, np.broadcast_to(numbers, shape), exists)
+    return ObservedSite(joint.query, np.broadcast_to(numbers, shape), exists)
 
 
-def _event_dim(joint: Predictive) -> int:
-    return 1 + len(joint.net.schema.event_shape_tail)
+def _event_dim(joint: JointPredictiveBase) -> int:
+    return len(joint.query.event_shape)
 
 
-def varying(joint: Predictive) -> dict[str, Any]:
-    """What of a joint predictive may differ between draws: its conditioned parameters, and its lapse rate or None."""
-    return {"params": joint.params, "lapse": joint.lapse}
+def varying(query: Query) -> dict[str, Any]:
+    """What of a query may differ between draws: its conditioned parameters, and its lapse rate or None."""
+    return {"params": query.params, "lapse": query.lapse}
 
 
-def fixed_leaves(joint: Predictive) -> list[Any]:
-    """Arrays of a joint predictive that must be alike at all draws."""
+def fixed_leaves(query: Query) -> list[Any]:
+    """Arrays of a query that must be alike at all draws."""
     leaves: list[Any] = []
-    for name in joint.data_fields:
-        if name not in ("params", "lapse", "observed"):
-            map_leaves(leaves.append, getattr(joint, name))
+    for data in (query.inputs, query.context, query.feedback, query.trial_mask, query.history):
+        map_leaves(leaves.append, data)
     return leaves
 
 

@@ -113,10 +113,10 @@ def _run_at_draw(
     for name, site in sites.joint_sites.items():
         joint = unwrap_joint(trace[name]["fn"])
         assert joint is not None
-        pairs = zip(fixed_leaves(joint), fixed_leaves(site.distribution), strict=True)
+        pairs = zip(fixed_leaves(joint.query), fixed_leaves(site.query), strict=True)
         if not all(a is b or torch.equal(a, b) for a, b in pairs):
             raise varying_data_error(name)
-        by_site[name] = map_leaves(to_numpy, varying(joint))
+        by_site[name] = map_leaves(to_numpy, varying(joint.query))
     values = {name: to_numpy(trace[name]["value"]) for name in [*sites.latent, *sites.deterministic]}
     log_probs = {
         name: to_numpy(trace[name]["fn"].log_prob(trace[name]["value"])) for name in [*sites.latent, *sites.observed]

@@ -31,7 +31,8 @@ from ppl_buffer.inference.chunks import map_chunks
 from ppl_buffer.inference.importance import fit_proposal, normalize
 from ppl_buffer.inference.normal_scores import NormalScores
 from ppl_buffer.network.checkpoint import digest
-from ppl_buffer.predictive import Predictive
+from ppl_buffer.predictive import density
+from ppl_buffer.predictive.query import Query
 from ppl_buffer.schema import stack_value
 from ppl_buffer.simulator import Arrays, Simulator, name_of
 from ppl_buffer.training.batches import (
@@ -228,8 +229,8 @@ def _prepare(net: Any, source: Simulator, trials: int, seed: int, first: int) ->
 
         def conditionals(draws: np.ndarray) -> np.ndarray:
             part = {name: x[draws] for name, x in params.items()}
-            predictive = Predictive(net, observed, params=part, outside="ignore", check=False)
-            return to_numpy(predictive.conditionals(observed.value))
+            query = Query.build(net, observed, params=part, outside="ignore", check=False)
+            return to_numpy(density.conditionals(query, observed.value))
 
         # Half precision halves the files, and loses some hundredths of a nat in the sum of hundreds of trials.
         evaluated.append(

@@ -62,23 +62,23 @@ def test_draws_one_step_ahead_follow_the_observed_past():
     pytest.importorskip("torch")
     from scipy.stats import kstest
 
-    from ppl_buffer.predictive import Predictive
+    from ppl_buffer.predictive import density
+    from ppl_buffer.predictive.query import Query
 
     case = Case("drift", Schema(params={"mu": Real()}, outcomes={"y": Real()}, ordered=True), config=TINY)
     net, rng = network(case, "torch"), np.random.default_rng(2)
     value, count = np.array([[2.0, -1.0, 3.0]], np.float32), 2000
     conditioned = {"mu": np.full((count, 1), 0.3, np.float32)}
     seen = net.observe({}, value)
-    log_probs, drawn = Predictive(net, seen, params=conditioned).one_step_ahead(
-        seen.value, rng.random((count, 1, 3, 3))
+    log_probs, drawn = density.one_step_ahead(
+        Query.build(net, seen, params=conditioned), seen.value, rng.random((count, 1, 3, 3))
     )
-    one = Predictive(net, seen, params={"mu": np.full(1, 0.3, np.float32)})
-    np.testing.assert_allclose(log_probs[5], one.conditionals(seen.value), rtol=1e-5)
+    one = Query.build(net, seen, params={"mu": np.full(1, 0.3, np.float32)})
+    np.testing.assert_allclose(log_probs[5], density.conditionals(one, seen.value), rtol=1e-5)
     for trial in range(3):
         past = np.repeat(value, count, 0)
         past[:, trial] = drawn[:, 0, trial]
         # Later trials do not matter to this one's distribution function.
-        places = Predictive(net, {}, trials=3, params={"mu": conditioned["mu"][:, 0]}).cdf_values(
-            array("torch", past), array("torch", np.zeros((count, 3, 1), np.float32))
-        )
+        alone = Query.build(net, {}, trials=3, params={"mu": conditioned["mu"][:, 0]})
+        places = density.cdf_values(alone, array("torch", past), array("torch", np.zeros((count, 3, 1), np.float32)))
         assert kstest(np.asarray(places)[:, trial], "uniform").pvalue > 1e-3

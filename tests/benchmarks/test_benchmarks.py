@@ -15,6 +15,7 @@ import scipy.stats
 from scipy.special import logsumexp
 
 from ppl_buffer.network.config import Config
+from ppl_buffer.predictive import sampling
 from tests.networks import quick_compilation  # noqa: F401
 
 for _library in ("jax", "torch"):
@@ -51,7 +52,7 @@ def test_reencoding_gives_the_numbers_of_block_1(backend: str) -> None:
     distribution = harness.joint_predictive(backend)(
         net, {"x": x}, context={"x": known[:, 0], "y": known[:, 1]}, block=1
     )
-    value, _, log_probs = distribution.rollout(noise)
+    value, _, log_probs = sampling.rollout(distribution.query, noise)
     drawn = reencoding.rollout(net, at_once=2)(known, x, noise[..., :2])
     np.testing.assert_allclose(np.asarray(drawn[0]), np.asarray(value), atol=1e-5)
     np.testing.assert_allclose(np.asarray(drawn[1]), np.asarray(log_probs), atol=1e-5)

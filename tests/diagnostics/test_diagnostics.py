@@ -12,6 +12,8 @@ import pytest
 import ppl_buffer as pb
 from ppl_buffer import diagnostics
 from ppl_buffer.network.config import weight_shapes
+from ppl_buffer.predictive import density
+from ppl_buffer.predictive.query import Query
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import split_value
 from tests.networks import (
@@ -397,7 +399,7 @@ def test_data_of_the_model_pass_and_others_are_named(tmp_path: Path) -> None:
     np.testing.assert_allclose(right.p_values("low"), (more + 0.5 * tied).mean(0))
     # The log density of each draw at the observed trials is the distribution's own.
     first = {"mu": np.asarray(draws["mu"][:1], np.float32)}
-    expected = diagnostics.Predictive(net, seen, params=first).joint_log_prob(seen.value)
+    expected = density.log_prob(Query.build(net, seen, params=first), seen.value)
     np.testing.assert_allclose(right.observed["log density"][:1], expected.numpy(), atol=1e-4)
     wrong = net.observe({}, np.clip(-value, -1.9, 2.9).astype(np.float32), trial_mask=mask)
     with pytest.warns(UserWarning) as caught:

@@ -7,7 +7,8 @@ import scipy.stats
 
 import ppl_buffer as pb
 from ppl_buffer.inference.evidence import Evidence
-from ppl_buffer.predictive import Predictive
+from ppl_buffer.predictive import density
+from ppl_buffer.predictive.query import Query
 from ppl_buffer.prior import Prior
 from tests.networks import (
     CONTAMINATED,
@@ -43,8 +44,8 @@ def test_importance_method_is_the_integral_over_the_prior(backend):
     found = pb.log_evidence(net, given.inputs, given.value, method="importance", draws=1500, **QUIET)
     prior = scipy.stats.norm(0.3, 0.8)
     grid = np.linspace(*prior.interval(1 - 1e-9), 801)[:, None]
-    likelihood = Predictive(net, given.inputs, params={"mu": grid.astype(np.float32)}, outside="ignore")
-    terms = np.asarray(likelihood.joint_log_prob(array(backend, given.value)), dtype=float) + prior.logpdf(grid)
+    likelihood = Query.build(net, given.inputs, params={"mu": grid.astype(np.float32)}, outside="ignore")
+    terms = np.asarray(density.log_prob(likelihood, array(backend, given.value)), dtype=float) + prior.logpdf(grid)
     expected = np.log(np.trapezoid(np.exp(terms), grid, axis=0))
     assert found.log_evidence.shape == (3,) and found.terms.shape == (1500, 3)
     assert (found.standard_error < 0.05).all()
@@ -56,8 +57,8 @@ def test_a_prior_of_ones_own_replaces_the_trained_one():
     net, given = network(REPORT, "torch", REPORT_RECORD), data(REPORT, batch=2, trials=7)
     narrow = {"mu": Prior("Normal", {"loc": -0.9, "scale": 1e-4})}
     found = pb.log_evidence(net, given.inputs, given.value, method="importance", prior=narrow, draws=300, **QUIET)
-    there = Predictive(net, given.inputs, params={"mu": np.full(2, -0.9, np.float32)})
-    expected = np.asarray(there.joint_log_prob(array("torch", given.value)))
+    there = Query.build(net, given.inputs, params={"mu": np.full(2, -0.9, np.float32)})
+    expected = np.asarray(density.log_prob(there, array("torch", given.value)))
     assert (np.abs(found.log_evidence - expected) < 5 * found.standard_error).all()
     assert (found.standard_error < 0.05).all()
 
@@ -75,8 +76,8 @@ def test_a_prior_can_be_relative_to_another_parameter():
     # The density of a uniform prior is constant: the evidence is the mean likelihood over a grid of midpoints.
     mu, above = np.meshgrid(0.4 + 1.3 * (np.arange(60) + 0.5) / 60, 0.2 + 0.7 * (np.arange(60) + 0.5) / 60)
     grid = {"mu": mu.reshape(-1, 1).astype(np.float32), "sigma": (mu + above).reshape(-1, 1).astype(np.float32)}
-    likelihood = Predictive(net, given.inputs, params=grid, outside="ignore")
-    terms = np.asarray(likelihood.joint_log_prob(array("torch", given.value)), dtype=float)
+    likelihood = Query.build(net, given.inputs, params=grid, outside="ignore")
+    terms = np.asarray(density.log_prob(likelihood, array("torch", given.value)), dtype=float)
     expected = scipy.special.logsumexp(terms, 0) - np.log(len(terms))
     assert (np.abs(found.log_evidence - expected) < 5 * found.standard_error + 1e-3).all()
     assert (found.standard_error < 0.05).all()
@@ -102,10 +103,10 @@ def test_a_parameter_below_all_outcomes_is_integrated_up_to_the_least_of_them(ba
         grid = least * (np.arange(4000) + 0.5) / 4000
         delay = np.stack([grid, grid], -1).astype(np.float32)
         theta = {**{name: x[None] for name, x in conditioned.items()}, "delay": delay}
-        likelihood = Predictive(net, given.inputs, params=theta, trial_mask=exists, outside="ignore")
-        terms = np.asarray(likelihood.joint_log_prob(array(backend, value)), dtype=float)[:, row]
-        density = scipy.stats.gamma(2.0, scale=2.0).logpdf(grid)
-        expected = scipy.special.logsumexp(terms + density) + np.log(least / 4000)
+        likelihood = Query.build(net, given.inputs, params=theta, trial_mask=exists, outside="ignore")
+        terms = np.asarray(density.log_prob(likelihood, array(backend, value)), dtype=float)[:, row]
+        prior = scipy.stats.gamma(2.0, scale=2.0).logpdf(grid)
+        expected = scipy.special.logsumexp(terms + prior) + np.log(least / 4000)
         assert abs(found.log_evidence[row] - expected) < 5 * found.standard_error[row] + 1e-3
     assert (found.standard_error < 0.1).all()
 
@@ -119,15 +120,16 @@ def test_autoregressive_method_averages_densities_over_orders(backend):
     rng = np.random.default_rng(3)
     by_order = []
     for order in [rng.permutation(5) for _ in range(orders)]:
-        turned = Predictive(net, {"x": given.inputs["x"][:, order]})
-        by_order.append(np.asarray(turned.conditionals(array(backend, given.value[:, order])), dtype=float).sum(-1))
+        turned = Query.build(net, {"x": given.inputs["x"][:, order]})
+        terms = density.conditionals(turned, array(backend, given.value[:, order]))
+        by_order.append(np.asarray(terms, dtype=float).sum(-1))
     np.testing.assert_allclose(found.terms, by_order, rtol=1e-4, atol=1e-4)
-    density = np.exp(by_order)
-    np.testing.assert_allclose(found.log_evidence, np.log(density.mean(0)), rtol=1e-4)
-    relative = density.std(0, ddof=1) / density.mean(0) / np.sqrt(orders)
+    by_density = np.exp(by_order)
+    np.testing.assert_allclose(found.log_evidence, np.log(by_density.mean(0)), rtol=1e-4)
+    relative = by_density.std(0, ddof=1) / by_density.mean(0) / np.sqrt(orders)
     np.testing.assert_allclose(found.standard_error, relative, rtol=1e-3)
     np.testing.assert_allclose(found.running()[-1], found.log_evidence)
-    np.testing.assert_allclose(found.running()[:2], [by_order[0], np.log(density[:2].mean(0))], rtol=1e-4)
+    np.testing.assert_allclose(found.running()[:2], [by_order[0], np.log(by_density[:2].mean(0))], rtol=1e-4)
 
 
 def test_blocks_reach_the_reencoding_autoregression():
@@ -138,8 +140,8 @@ def test_blocks_reach_the_reencoding_autoregression():
     total = np.zeros(2)
     for k in range(5):
         past = {"x": x[:, :k], "y": y[:, :k]} if k else None
-        one = Predictive(net, {"x": x[:, k : k + 1]}, context=past)
-        total += np.asarray(one.joint_log_prob(array("torch", y[:, k : k + 1])))
+        one = Query.build(net, {"x": x[:, k : k + 1]}, context=past)
+        total += np.asarray(density.log_prob(one, array("torch", y[:, k : k + 1])))
     np.testing.assert_allclose(found.log_evidence, total, rtol=1e-4)
     assert found.standard_error.tolist() == [0, 0]
 
@@ -150,8 +152,8 @@ def test_an_ordered_model_has_one_order_and_parameters_can_be_given():
     found = pb.log_evidence(
         net, given.inputs, given.value, feedback=given.feedback, params=conditioned, method="autoregressive", **QUIET
     )
-    expected = Predictive(net, given.inputs, params=conditioned, feedback=given.feedback)
-    expected = expected.joint_log_prob(array("torch", given.value))
+    expected = Query.build(net, given.inputs, params=conditioned, feedback=given.feedback)
+    expected = density.log_prob(expected, array("torch", given.value))
     np.testing.assert_allclose(found.log_evidence, expected, rtol=1e-6)
     assert found.terms.shape == (1, 3) and found.standard_error.tolist() == [0, 0, 0]
 
@@ -172,7 +174,8 @@ def test_trials_that_do_not_exist_change_nothing():
 def test_all_parameters_given_of_an_independent_model_is_its_likelihood():
     net, given = network(DECISION, "torch"), data(DECISION, batch=3, trials=7, context=False)
     found = pb.log_evidence(net, given.inputs, given.value, params=given.params, method="autoregressive", **QUIET)
-    expected = Predictive(net, given.inputs, params=given.params).marginals(array("torch", given.value)).sum(-1)
+    query = Query.build(net, given.inputs, params=given.params)
+    expected = density.marginals(query, array("torch", given.value)).sum(-1)
     np.testing.assert_allclose(found.log_evidence, expected, rtol=1e-5)
 
 
@@ -221,8 +224,8 @@ def test_a_context_is_for_the_autoregressive_method_alone():
     found = pb.log_evidence(net, observed, observed.value, method="autoregressive", orders=3, seed=2, **QUIET)
     rng = np.random.default_rng(2)
     for term, order in zip(found.terms, [rng.permutation(5) for _ in range(3)], strict=True):
-        turned = Predictive(net, {"x": given.inputs["x"][:, order]}, context=given.context)
-        expected = turned.joint_log_prob(array("torch", given.value[:, order]))
+        turned = Query.build(net, {"x": given.inputs["x"][:, order]}, context=given.context)
+        expected = density.log_prob(turned, array("torch", given.value[:, order]))
         np.testing.assert_allclose(term, expected, rtol=1e-4)
     with pytest.raises(ValueError, match="inputs: expected trials observed without a context"):
         pb.log_evidence(net, observed, observed.value, **QUIET)

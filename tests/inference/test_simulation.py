@@ -11,7 +11,8 @@ import pytest
 
 import ppl_buffer as pb
 from ppl_buffer.inference.simulation import _noise
-from ppl_buffer.predictive import Predictive
+from ppl_buffer.predictive import density, sampling
+from ppl_buffer.predictive.query import Query
 from tests.networks import (
     CONTAMINATED,
     FUNCTION,
@@ -43,17 +44,17 @@ def test_simulation_is_a_rollout_for_each_draw_and_data_set(backend):
         net, given.inputs, params, trial_mask=mask, environment=LEARNING.environment, seed=4, **QUIET
     )
     assert found.value.shape == (5, 3, 7, 2) and found.log_prob.shape == found.feedback["reward"].shape == (5, 3, 7)
-    shape = Predictive(net, given.inputs).noise_shape()
+    shape = sampling.noise_shape(Query.build(net, given.inputs))
     noise = _noise(4, np.arange(5), 3, shape[-2:])
     for draw, person in [(0, 0), (4, 1), (2, 2)]:
         length = int(mask[person].sum())
-        one = Predictive(
+        one = Query.build(
             net,
             {name: x[person, :length] for name, x in given.inputs.items()},
             params={name: x[draw, person] for name, x in params.items()},
             environment=LEARNING.environment,
         )
-        value, feedback, log_prob = one.rollout(noise[draw, person, :length])
+        value, feedback, log_prob = sampling.rollout(one, noise[draw, person, :length])
         np.testing.assert_allclose(found.value[draw, person, :length], np.asarray(value), rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(found.log_prob[draw, person, :length], np.asarray(log_prob), rtol=1e-3, atol=1e-4)
         reward = np.asarray(feedback["reward"])
@@ -104,8 +105,9 @@ def test_prior_predictive_needs_the_number_of_draws_alone():
     net, given = network(FUNCTION, "torch", FUNCTION_RECORD), data(FUNCTION, batch=2, trials=5)
     found = pb.posterior_predictive(net, given.inputs, draws=17, **QUIET)
     assert found.value.shape == (17, 2, 5)
-    density = Predictive(net, given.inputs).conditionals(net.weights["role.param"].new_tensor(found.value))
-    np.testing.assert_allclose(found.log_prob, density, rtol=1e-3, atol=1e-4)
+    query = Query.build(net, given.inputs)
+    expected = density.conditionals(query, net.weights["role.param"].new_tensor(found.value))
+    np.testing.assert_allclose(found.log_prob, expected, rtol=1e-3, atol=1e-4)
     lapsed = pb.posterior_predictive(net, given.inputs, draws=17, lapse=1.0, **QUIET)
     # A lapse is uniform on [-9, 9].
     np.testing.assert_allclose(lapsed.log_prob, -np.log(18), rtol=1e-5)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from ppl_buffer.predictive import sampling
 from tests.networks import CASES, EXCHANGEABLE, FUNCTION, LEARNING, array, joint_predictive, network
 
 BACKENDS = ["torch", "jax"]
@@ -44,7 +45,7 @@ def conditionals(case, backend, given, **more):
 
 
 def uniform(distribution, sample_shape=(), seed=3):
-    return np.random.default_rng(seed).uniform(0.001, 0.999, distribution.noise_shape(sample_shape))
+    return np.random.default_rng(seed).uniform(0.001, 0.999, sampling.noise_shape(distribution.query, sample_shape))
 
 
 def first_told(given, count=1):

@@ -8,6 +8,7 @@ pytest.importorskip("pyro", reason="the laws are checked on distributions")
 pytest.importorskip("jax", reason="both backends are compared")
 pytest.importorskip("numpyro", reason="both backends are compared")
 
+from ppl_buffer.predictive import density
 from tests.laws.cases import BACKENDS, numbers, observed, scored
 from tests.networks import FUNCTION, LAPSELESS, LEARNING, SLIDER, array, data, joint_predictive, network, rollout
 
@@ -143,7 +144,10 @@ BAD_INPUT = {
     ),
     "conditionals of orders": (function(lambda d, v: d.conditionals(v), orders=3), "orders: expected None"),
     "pit of orders": (function(lambda d, v: d.pit(v), orders=3), "orders, block: expected None"),
-    "orders of none": (function(lambda d, v: d.log_prob_by_order(v)), "orders: expected a number or permutations"),
+    "orders of none": (
+        function(lambda d, v: density.log_prob_by_order(d.query, v)),
+        "orders: expected a number or permutations",
+    ),
     "leave_one_out": (
         lambda b: learner()(b).leave_one_out(array(b, data(LEARNING).value)),
         "leave_one_out: expected an exchangeable model",

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import torch
 
+from ppl_buffer.predictive import density
 from tests.laws.cases import HOLES, conditionals, numbers, on_both, per_trial, replaced, scored, select, uniform
 from tests.networks import CASES, EXCHANGEABLE, FUNCTION, LEARNING, array, data, network, rollout
 
@@ -213,7 +214,8 @@ def test_masked_trials_are_inert_in_every_method(case):
         (source.marginals(value)[..., HOLES], kept.marginals(short)),
     ]
     places = torch.rand((3, 7, len(case.schema.outcomes)))
-    cdf, short_cdf = source.cdf_values(value, places), kept.cdf_values(short, places[:, HOLES])
+    cdf = density.cdf_values(source.query, value, places)
+    short_cdf = density.cdf_values(kept.query, short, places[:, HOLES])
     pairs.append((per_trial(case, cdf, HOLES), short_cdf))
     if not case.schema.ordered:
         pairs.append((source.leave_one_out(value)[..., HOLES], kept.leave_one_out(short)))

@@ -14,6 +14,7 @@ pytest.importorskip("numpyro", reason="both backends are compared")
 import jax
 import torch
 
+from ppl_buffer.predictive import density, sampling
 from ppl_buffer.schema import Categorical
 from tests.laws.cases import HOLES, close, conditionals, first_told, numbers, replaced, scored, uniform
 from tests.networks import CASES, CONTAMINATED, LEARNING, array, data, rollout
@@ -55,7 +56,7 @@ def check_one_pass(case, backend, options):
     if "orders" in options:
         # Each draw follows one of the orders: which one is read off the first number of the last row of noise.
         noise = uniform(source, (2,))
-        orders = np.array(source.orders)[np.floor(noise[..., -1, 0] * 5).astype(int)]
+        orders = np.array(source.query.orders)[np.floor(noise[..., -1, 0] * 5).astype(int)]
         flat = [(s, b) for s in range(2) for b in range(3)]
         for s, b in flat:
             order = orders[s, b]
@@ -100,7 +101,9 @@ def test_pit_of_draws_is_uniform(case, lapse):
         pytest.skip("no lapse density")
     given = data(case, batch=1, trials=5)
     source = scored(case, "torch", given, environment=case.environment, feedback=None, lapse=lapse)
-    value, feedback, _ = rollout("torch", source, np.random.default_rng(8).random(source.noise_shape((1500,))))
+    value, feedback, _ = rollout(
+        "torch", source, np.random.default_rng(8).random(sampling.noise_shape(source.query, (1500,)))
+    )
     known = scored(case, "torch", replaced(given, feedback=feedback), lapse=lapse, trials=5)
     pit = numbers(known.pit(array("torch", value)))
     assert pit.shape == (1500, 1, 5, *case.schema.event_shape_tail)
@@ -124,7 +127,8 @@ def test_pit_brackets_the_noise_that_drew_a_category(case):
     known = scored(case, "torch", replaced(given, feedback=feedback), trials=7)
     shape = (*noise.shape[:-1], len(case.schema.outcomes))
     low, high = (
-        numbers(known.cdf_values(array("torch", value), place)) for place in (torch.zeros(shape), torch.ones(shape))
+        numbers(density.cdf_values(known.query, array("torch", value), place))
+        for place in (torch.zeros(shape), torch.ones(shape))
     )
     if case.schema.event_shape_tail:
         low, high = low[..., 0], high[..., 0]

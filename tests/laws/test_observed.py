@@ -90,7 +90,7 @@ def test_observe_in_groups_of_similar_length_changes_no_number(case, backend):
     mask = np.arange(7) < np.array([2, 7, 2])[:, None]
     mask[1, 3] = False
     seen = observed(case, backend, given, trial_mask=mask)
-    assert [len(group.members) for group in seen.groups] == [2, 1]
+    assert [len(group.indices) for group in seen.groups] == [2, 1]
     value = array(backend, given.value)
     params = first_told(given)["params"]
     draws = {name: np.stack([x, x[::-1]])[:, None] for name, x in params.items()}

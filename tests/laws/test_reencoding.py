@@ -11,6 +11,7 @@ pytest.importorskip("pyro", reason="the laws are checked on distributions")
 pytest.importorskip("jax", reason="both backends are compared")
 pytest.importorskip("numpyro", reason="both backends are compared")
 
+from ppl_buffer.predictive import density
 from tests.laws.cases import DEPENDENT, close, conditionals, first_told, grow, numbers, per_trial, scored, select
 from tests.networks import CASES, DECISION, EXCHANGEABLE, FUNCTION, SLIDER, array, data
 
@@ -94,11 +95,11 @@ def test_orders_average_explicit_permutations(case):
     distribution = scored(case, "torch", given, orders=orders)
     value = array("torch", given.value)
     by_hand = [conditionals(case, "torch", select(case, given, order)).sum(-1) for order in orders]
-    np.testing.assert_allclose(numbers(distribution.log_prob_by_order(value)), by_hand, rtol=1e-4)
+    np.testing.assert_allclose(numbers(density.log_prob_by_order(distribution.query, value)), by_hand, rtol=1e-4)
     np.testing.assert_allclose(numbers(distribution.log_prob(value)), logsumexp(by_hand, 0) - math.log(4), rtol=1e-4)
     one = scored(case, "torch", given, orders=1)
     close(one.log_prob(value), scored(case, "torch", given).log_prob(value), atol=1e-5)
     # More orders than are evaluated at once.
     many = scored(case, "torch", given, orders=19)
-    assert many.log_prob_by_order(value).shape == (19, 3)
-    close(many.log_prob_by_order(value)[0], one.log_prob(value), atol=1e-4)
+    assert density.log_prob_by_order(many.query, value).shape == (19, 3)
+    close(density.log_prob_by_order(many.query, value)[0], one.log_prob(value), atol=1e-4)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from ppl_buffer.predictive import density, sampling
 from ppl_buffer.schema import Categorical, Real, Schema
 from tests import networks as nw
 
@@ -103,7 +104,7 @@ def test_frequencies_of_all_sequences_are_the_exact_probabilities(case, trials, 
 def test_draws_are_like_those_of_the_rollout(case, backend):
     draws = 5_000 if backend == "torch" else 2_000
     joint = distribution(case, backend, trials=5)
-    noise = np.random.default_rng(1).uniform(1e-7, 1, joint.noise_shape((draws,)))
+    noise = np.random.default_rng(1).uniform(1e-7, 1, sampling.noise_shape(joint.query, (draws,)))
     value, feedback, log_probs = nw.rollout(backend, joint, noise)
     drawn = speculate(backend, joint, draws)
     assert 0.5 < drawn.acceptance_rate < 0.95
@@ -167,7 +168,7 @@ def check_log_densities(case: nw.Case, backend: str, lookahead: int) -> None:
     )
     settled, exists = np.asarray(drawn.settled), np.broadcast_to(mask, (5, 3, 7))
     assert not np.asarray(drawn.log_probs)[~exists].any()
-    if joint.independent:
+    if joint.query.independent:
         assert drawn.passes == 0
         assert drawn.acceptance_rate == 1
     else:
@@ -182,7 +183,7 @@ def check_log_densities(case: nw.Case, backend: str, lookahead: int) -> None:
 def test_each_draw_follows_one_of_the_orders():
     joint = distribution(nw.FUNCTION, "torch", 3, orders=np.array([[0, 1, 2], [2, 0, 1]]))
     drawn = speculate("torch", joint, 50)
-    by_order = joint.log_prob_by_order(drawn.value).numpy()
+    by_order = density.log_prob_by_order(joint.query, drawn.value).numpy()
     follows = np.abs(by_order - drawn.log_probs.numpy().sum(-1)) < 1e-4
     assert follows.any(0).all()
     assert 5 < follows[0].sum() < 45

@@ -12,7 +12,8 @@ from numpyro.infer import MCMC, NUTS  # noqa: E402
 
 import ppl_buffer.numpyro as numpyro_backend  # noqa: E402
 from ppl_buffer.numpyro import JointPredictive  # noqa: E402
-from ppl_buffer.predictive import Predictive  # noqa: E402
+from ppl_buffer.predictive import density  # noqa: E402
+from ppl_buffer.predictive.query import Query  # noqa: E402
 from tests.networks import FUNCTION, REPORT, array, data, network, quick_compilation  # noqa: E402, F401
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -65,8 +66,8 @@ def test_few_programs_serve_sequences_of_many_lengths(compilations):
         total, conditionals = score(trials)
         assert conditionals.shape == (2, trials)
         np.testing.assert_allclose(conditionals.sum(-1), total, rtol=1e-5)
-        exact = Predictive(network(FUNCTION, "torch"), {"x": given.inputs["x"][:, :trials]})
+        exact = Query.build(network(FUNCTION, "torch"), {"x": given.inputs["x"][:, :trials]})
         value = array("torch", given.value[:, :trials])
-        np.testing.assert_allclose(conditionals, exact.conditionals(value), rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(conditionals, density.conditionals(exact, value), rtol=1e-3, atol=1e-4)
     # One program of each method for 9 to 16 trials.
     assert programs() - before == 2

@@ -102,7 +102,7 @@ def test_pytree_round_trip():
     assert sum(leaf.size for leaf in leaves) < 200
     again = jax.tree.unflatten(structure, leaves)
     assert (again.batch_shape, again.event_shape) == (distribution.batch_shape, distribution.event_shape)
-    assert again.net is distribution.net and again.environment is distribution.environment
+    assert again.net is distribution.net and again.query.environment is distribution.query.environment
     value = jnp.asarray(given.value)
     np.testing.assert_array_equal(again.log_prob(value), distribution.log_prob(value))
     _ = distribution.support

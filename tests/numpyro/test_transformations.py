@@ -55,8 +55,10 @@ def test_distribution_made_inside_vmap(reports):
     np.testing.assert_allclose(promoted.log_prob(value), known, rtol=1e-5)
     found = jax.vmap(lambda d, v: d.log_prob(v))(made, value)
     np.testing.assert_allclose(found, known, rtol=1e-5)
-    axes = vmap_over(made, params={"mu": 0}, inputs={"cue": 0})
-    assert jax.tree.structure(axes) is not None
+    # The query is all of a distribution's data.
+    axes = vmap_over(made, query=0)
+    found = jax.vmap(lambda d, v: d.log_prob(v), in_axes=(axes, 0))(made, value)
+    np.testing.assert_allclose(found, known, rtol=1e-5)
 
 
 def test_lax_map_and_scan_carry(reports):

@@ -7,7 +7,8 @@ import pytest
 from scipy import stats
 
 import ppl_buffer as pb
-from ppl_buffer.predictive import Predictive
+from ppl_buffer.predictive import density
+from ppl_buffer.predictive.query import Query
 from ppl_buffer.simulators import GaussianProcess, gaussian_process
 from ppl_buffer.training.batches import TRAINING, BatchOptions, draw, make_batch
 from ppl_buffer.training.draws import check_simulator
@@ -269,14 +270,14 @@ def scored(request):
     exact = prefixes[:, -1] - (prefixes[:, context - 1] if context else 0.0)
     tensors = {name: torch.tensor(value, dtype=torch.float32) for name, value in params.items()}
     points = {name: torch.tensor(value, dtype=torch.float32) for name, value in (("x", x), ("y", y))}
-    distribution = Predictive(
+    query = Query.build(
         pb.load("gp", backend="torch"),
         {"x": points["x"][:, context:]},
         params=tensors,
         context={name: value[:, :context] for name, value in points.items()} if context else None,
     )
     value = points["y"][:, context:]
-    joint, apart = distribution.conditionals(value), distribution.marginals(value)
+    joint, apart = density.conditionals(query, value), density.marginals(query, value)
     return context, exact, joint.sum(-1).numpy(), apart.sum(-1).numpy()
 
 

@@ -7,7 +7,8 @@ import pytest
 import scipy.stats
 
 import ppl_buffer as pb
-from ppl_buffer.predictive import Predictive
+from ppl_buffer.predictive import density
+from ppl_buffer.predictive.query import Query
 from ppl_buffer.training.batches import HELD_OUT, TRAINING, BatchOptions, make_batch
 from ppl_buffer.training.distillation import (
     DistillationSet,
@@ -199,8 +200,8 @@ def test_prepared_posteriors_are_those_of_the_networks_likelihood(backend, tmp_p
     assert len(distillation) == 4 and distillation.description["source"] == "Elsewhere"
     grid = np.linspace(*PRIOR.interval(1 - 1e-9), 801).astype(np.float32)[:, None]
     for one in distillation:
-        conditioned = Predictive(net, {"x": one.data["x"][None]}, params={"mu": grid}, outside="ignore")
-        by_trial = np.asarray(conditioned.conditionals(array(backend, one.data["y"][None])), float)[:, 0]
+        conditioned = Query.build(net, {"x": one.data["x"][None]}, params={"mu": grid}, outside="ignore")
+        by_trial = np.asarray(density.conditionals(conditioned, array(backend, one.data["y"][None])), float)[:, 0]
         rows = {count: by_trial[:, :count].sum(1) + PRIOR.logpdf(grid[:, 0]) for count in (0, 2, 5)}
         rng = np.random.default_rng(0)
         # A lesson weighs the draws before each trial: one more trial, that none of these sees.
@@ -214,10 +215,10 @@ def test_prepared_posteriors_are_those_of_the_networks_likelihood(backend, tmp_p
             # Hundreds of the lesson's own draws count.
             assert abs(row.mean() - mean) < 0.25 * std
             assert abs(row.std() / std - 1) < 0.2
-        conditioned = Predictive(
+        conditioned = Query.build(
             net, {"x": one.data["x"][None]}, params={"mu": one.params["mu"][:, None]}, outside="ignore"
         )
-        exact = np.asarray(conditioned.conditionals(array(backend, one.data["y"][None])), float)[:, 0]
+        exact = np.asarray(density.conditionals(conditioned, array(backend, one.data["y"][None])), float)[:, 0]
         np.testing.assert_allclose(one.log_likelihood, exact, rtol=1e-3, atol=1e-3)
 
 
@@ -235,8 +236,8 @@ def test_the_distillation_loss_is_that_of_the_outcome_samples_and_the_error_of_j
     known = {name: value[:, 0] for arrays in known.values() for name, value in arrays.items()} or None
 
     def log_density(y):
-        predictive = Predictive(net, {"x": x[:, : y.shape[1]]}, context=known)
-        return np.asarray(predictive.conditionals(torch.as_tensor(y)), float)
+        query = Query.build(net, {"x": x[:, : y.shape[1]]}, context=known)
+        return np.asarray(density.conditionals(query, torch.as_tensor(y)), float)
 
     error = log_density(y) - batch["log_predictive"][:, 0]
     joint = [error[:, :n].sum(1) / np.sqrt(n) for n in range(1, 8)]

@@ -23,7 +23,8 @@ from ppl_buffer.network import heads
 from ppl_buffer.network.checkpoint import digest
 from ppl_buffer.network.torch.network import Cache, encode, encode_params, extend, predict, prepare
 from ppl_buffer.network.torch.weights import TorchNetwork
-from ppl_buffer.predictive import Predictive
+from ppl_buffer.predictive import density
+from ppl_buffer.predictive.query import Query
 from ppl_buffer.training import batches, standardization
 from ppl_buffer.training.batches import HELD_OUT, BatchOptions, make_batch, map_arrays
 from ppl_buffer.training.draws import RejectionCounts
@@ -786,7 +787,8 @@ def test_a_known_density_is_learnt_faster_than_draws(tmp_path):
     for known in (False, True):
         net = train(Known(), TINY, out=tmp_path / f"known {known}", use_log_likelihood=known, **settings)
         with torch.no_grad():
-            conditioned = Predictive(net, {}, trials=7, params={"mu": mu[:, 0]}).conditionals(torch.as_tensor(y))
+            query = Query.build(net, {}, trials=7, params={"mu": mu[:, 0]})
+            conditioned = density.conditionals(query, torch.as_tensor(y))
         errors.append(np.sqrt(np.mean((conditioned.numpy() - stats.norm.logpdf(y, mu)) ** 2)))
         assert net.record.provenance["use_log_likelihood"] is known
     assert errors[1] < 0.8 * errors[0]

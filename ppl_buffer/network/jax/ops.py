@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import jax
@@ -30,9 +30,32 @@ def floating(net: Own, value: AnyArray) -> Array:
     return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(net.dtype)
 
 
+def number_each(net: Own, named: Mapping[str, AnyArray]) -> dict[str, Array]:
+    """`number` of each of some named arrays."""
+    return {name: number(net, value) for name, value in named.items()}
+
+
+def floating_each(net: Own, named: Mapping[str, AnyArray]) -> dict[str, Array]:
+    """`floating` of each of some named arrays.
+
+    Raises:
+        TypeError: if one is complex.
+    """
+    arrays = {name: jnp.asarray(value) for name, value in named.items()}
+    for name, array in arrays.items():
+        if jnp.issubdtype(array.dtype, jnp.complexfloating):
+            raise TypeError(f"{name}: expected real numbers, got complex ones")
+    return {name: floating(net, array) for name, array in arrays.items()}
+
+
 def to_concrete(value: AnyArray) -> np.ndarray | None:
     """The numbers as NumPy for a check that cannot be traced; None while they are being traced."""
     return None if isinstance(value, jax.core.Tracer) else np.asarray(value)
+
+
+def to_concrete_each(named: Mapping[str, Array]) -> dict[str, np.ndarray | None]:
+    """`to_concrete` of each of some named arrays."""
+    return {name: to_concrete(value) for name, value in named.items()}
 
 
 def same(value: Array, known: Array, snapshot: Array) -> bool:

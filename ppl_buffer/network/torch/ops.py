@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -35,6 +35,31 @@ def floating(net: Own, value: Array) -> Tensor:
     return tensor if tensor.is_floating_point() else tensor.to(net.dtype)
 
 
+def number_each(net: Own, named: Mapping[str, Array]) -> dict[str, Tensor]:
+    """`number` of each of some named arrays."""
+    device, dtype = net.device, net.dtype
+    return {
+        name: (value if isinstance(value, Tensor) else _tensor(net, value)).to(device, dtype)
+        for name, value in named.items()
+    }
+
+
+def floating_each(net: Own, named: Mapping[str, Array]) -> dict[str, Tensor]:
+    """`floating` of each of some named arrays.
+
+    Raises:
+        TypeError: if one is complex.
+    """
+    device = net.device
+    tensors = {}
+    for name, value in named.items():
+        tensor = value.to(device) if isinstance(value, Tensor) else _tensor(net, value)
+        if tensor.is_complex():
+            raise TypeError(f"{name}: expected real numbers, got complex ones")
+        tensors[name] = tensor if tensor.is_floating_point() else tensor.to(net.dtype)
+    return tensors
+
+
 def to_concrete(value: Array) -> np.ndarray | None:
     """The numbers as NumPy for a check that cannot be traced; None while they are being traced."""
     if not isinstance(value, Tensor):
@@ -45,6 +70,16 @@ def to_concrete(value: Array) -> np.ndarray | None:
         return value.detach().cpu().numpy()
     except RuntimeError:  # the transforms of torch.func hide the numbers
         return None
+
+
+def to_concrete_each(named: Mapping[str, Tensor]) -> dict[str, np.ndarray | None]:
+    """`to_concrete` of each of some named tensors."""
+    if torch.jit.is_tracing():
+        return dict.fromkeys(named)
+    try:
+        return {name: value.detach().cpu().numpy() for name, value in named.items()}
+    except RuntimeError:  # the transforms of torch.func hide the numbers, of some of them perhaps
+        return {name: to_concrete(value) for name, value in named.items()}
 
 
 def same(value: Tensor, known: Tensor, snapshot: Tensor) -> bool:

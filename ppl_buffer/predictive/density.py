@@ -1,0 +1,224 @@
+"""Densities of a query: joint, trial by trial, alone, left out; distribution functions and moments.
+
+Shapes: a value is (*sample, *batch, *event), event (K,) or (K, n_outcomes). Results have all dimensions of the value and
+of the query's data; a language broadcasts them to those that it has beyond.
+
+Where a value is known to be the observed one, what was computed of that is read again. Functions that can do so take
+`reuse`: None asks `query.matches(value)`; a language that compiles asks before, since compilation hides the answer.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from ppl_buffer.network.arguments import check_value_shape, legal_trials, require_feedback
+from ppl_buffer.network.backend import Array
+from ppl_buffer.network.layout import broadcast_shape, map_leaves, pad_dims
+from ppl_buffer.network.observed import LengthGroup
+from ppl_buffer.predictive.folding import FoldedQuery, fold, fold_context, joint_targets, marginal_targets
+from ppl_buffer.predictive.query import Query, trained_ranges
+
+# Orders that are evaluated at once: enough to keep a processor busy, few enough to fit its memory.
+_ORDERS_AT_ONCE = 16
+
+
+def log_prob(query: Query, value: Array, reuse: bool | None = None) -> Array:
+    """Log density of all trials together, averaged over `orders` where given: (*sample, *batch)."""
+    ops = query.net.ops
+    if query.orders is None:
+        total = conditionals(query, value, reuse).sum(-1)
+    else:
+        total = ops.log_mean_exp(log_prob_by_order(query, value), 0)
+    if query.outside == "-inf" and query.net.record is not None:
+        for _, param, low, high in trained_ranges(query.net.record, query.params):
+            total = ops.xp.where((param >= low) & (param <= high), total, -float("inf"))
+    return total
+
+
+def log_prob_by_order(query: Query, value: Array) -> Array:
+    """Log density of all trials together under each of the query's orders: (orders, *sample, *batch)."""
+    if query.orders is None:
+        raise ValueError("orders: expected a number or permutations when the distribution was made, got None")
+    ops = query.net.ops
+    check_value_shape(query.net, value, query.trials)
+    tail = len(query.event_shape) - 1
+    lead = _lead(query, value)
+    orders = np.asarray(query.orders).reshape((-1, *(1,) * len(lead), query.trials))
+    chunks = []
+    for start in range(0, len(orders), _ORDERS_AT_ONCE):
+        chunk = orders[start : start + _ORDERS_AT_ONCE]
+        permuted = query.permuted(chunk, len(lead) + 1)
+        padded = pad_dims(value, len(lead) + 1, 1 + tail)
+        reordered = ops.take_along(padded, chunk[..., None] if tail else chunk, -1 - tail)
+        chunks.append(_conditionals(permuted, reordered, False, order_dims=1).sum(-1))
+    return ops.xp.concatenate(chunks, 0)
+
+
+def conditionals(query: Query, value: Array, reuse: bool | None = None) -> Array:
+    """Log density of each trial given the trials before it: (*sample, *batch, K).
+
+    They sum to `log_prob`; a trial that does not exist contributes 0 (Hassan et al. 2026, equation 5).
+
+    Raises:
+        ValueError: if the query averages over `orders`, or feedback is missing.
+    """
+    if query.orders is not None:
+        raise ValueError("orders: expected None for conditionals, which follow one order of the trials")
+    check_value_shape(query.net, value, query.trials)
+    return _conditionals(query, value, query.matches(value) if reuse is None else reuse)
+
+
+def _conditionals(query: Query, value: Array, reuse: bool, order_dims: int = 0) -> Array:
+    """`conditionals`, where the first `order_dims` dimensions of the value number orders of the trials."""
+    net = query.net
+    folded = fold(query, _lead(query, value), value, reuse, order_dims)
+    if query.block is not None and not query.independent:
+        require_feedback(net, query.feedback, "compute a density")
+        context, exists = fold_context(query, folded)
+        block = min(query.block, query.trials)
+        result = folded.backend.block_conditionals(
+            net, context, exists, folded.trials, folded.valid, folded.params, folded.lapse, block
+        )
+    elif reuse and not query.independent and _is_grouped(query, folded):
+        result = _group_conditionals(query, folded)
+    else:
+        targets = joint_targets(query, folded, reuse)
+        result = folded.backend.conditionals(net, targets, folded.params, folded.outcomes, folded.valid, folded.lapse)
+    return _finish(query, value, folded.layout.unfold(result))
+
+
+def marginals(query: Query, value: Array) -> Array:
+    """Log density of each trial alone, with an empty buffer: (*sample, *batch, K)."""
+    check_value_shape(query.net, value, query.trials)
+    folded = fold(query, _lead(query, value), value)
+    targets = marginal_targets(query, folded)
+    result = folded.backend.conditionals(query.net, targets, folded.params, folded.outcomes, folded.valid, folded.lapse)
+    return _finish(query, value, folded.layout.unfold(result))
+
+
+def leave_one_out(query: Query, value: Array) -> Array:
+    """Log density of each trial given the context and all other trials: (*sample, *batch, K).
+
+    Raises:
+        ValueError: if the model is ordered: a trial's future is no context.
+    """
+    if query.net.schema.ordered:
+        raise ValueError("leave_one_out: expected an exchangeable model; an ordered one has no set of other trials")
+    check_value_shape(query.net, value, query.trials)
+    if query.independent:
+        return marginals(query, value)
+    require_feedback(query.net, query.feedback, "compute a density")
+    folded = fold(query, _lead(query, value), value)
+    context, exists = fold_context(query, folded)
+    result = folded.backend.leave_one_out(
+        query.net, context, exists, folded.trials, folded.valid, folded.params, folded.lapse
+    )
+    return _finish(query, value, folded.layout.unfold(result))
+
+
+def cdf_values(query: Query, value: Array, uniform: Array, reuse: bool | None = None) -> Array:
+    """Distribution function of each outcome given all that came before it: (*sample, *batch, K[, n_outcomes]).
+
+    `uniform` (*sample, *batch, K, n_outcomes) places a category inside its step.
+    """
+    if query.orders is not None or query.block is not None:
+        raise ValueError("orders, block: expected None for pit, which follows one order of the trials")
+    check_value_shape(query.net, value, query.trials)
+    reuse = query.matches(value) if reuse is None else reuse
+    folded = fold(query, _lead(query, value), value, reuse)
+    targets = joint_targets(query, folded, reuse)
+    places = folded.layout.fold({"uniform": uniform}, 2, replicate=True)["uniform"]
+    values = folded.backend.cdf(query.net, targets, folded.params, folded.outcomes, places, folded.lapse)
+    result = folded.layout.unfold(values)
+    return result if len(query.event_shape) > 1 else result[..., 0]
+
+
+def one_step_ahead(query: Query, value: Array, noise: Array, reuse: bool | None = None) -> tuple[Array, Array]:
+    """`conditionals`, and a draw of each trial given the trials before it as they are in `value`, in one pass.
+
+    Args:
+        query: the query.
+        value: (*sample, *batch, *event).
+        noise: uniform numbers in (0, 1), (*sample, *batch, K, schema.noise_size).
+        reuse: see above.
+
+    Returns:
+        log densities (*sample, *batch, K) and draws (*sample, *batch, *event).
+
+    Raises:
+        ValueError: if the query has `orders` or a `block`, or feedback is missing.
+    """
+    net = query.net
+    if query.orders is not None or query.block is not None:
+        raise ValueError("orders, block: expected None for one_step_ahead, which follows one order of the trials")
+    check_value_shape(net, value, query.trials)
+    noise = net.ops.number(net, noise)
+    reuse = query.matches(value) if reuse is None else reuse
+    folded = fold(query, _lead(query, value), value, reuse)
+    targets = joint_targets(query, folded, reuse)
+    places = folded.layout.fold({"noise": noise}, 2, replicate=True)["noise"]
+    both = folded.backend.one_step(net, targets, folded.params, folded.outcomes, folded.valid, folded.lapse, places)
+    result = folded.layout.unfold(both)
+    legal = legal_trials(net.ops.xp, net.schema, value, query.trial_mask)
+    log_probs = net.ops.xp.where(legal, result[..., 0], -float("inf"))
+    return log_probs, result[..., 1:] if len(query.event_shape) > 1 else result[..., 1]
+
+
+def marginal_moments(query: Query) -> tuple[Array, Array]:
+    """Mean and variance of each outcome alone, with an empty buffer: (*batch, *event) each."""
+    folded = fold(query, query.batch_shape)
+    targets = marginal_targets(query, folded)
+    moments = folded.backend.moments(query.net, targets, folded.params, folded.lapse)
+    mean, variance = (folded.layout.unfold(x) for x in moments)
+    return (mean, variance) if len(query.event_shape) > 1 else (mean[..., 0], variance[..., 0])
+
+
+def _lead(query: Query, value: Array) -> tuple[int, ...]:
+    """Leading dimensions (*sample, *batch) that a value and a query have together."""
+    return broadcast_shape([value.shape[: value.ndim - len(query.event_shape)], query.batch_shape], "value")
+
+
+def _finish(query: Query, value: Array, result: Array) -> Array:
+    """Log densities in the user's precision, -inf where an outcome cannot be."""
+    ops = query.net.ops
+    for like in (*query.params.values(), query.lapse, value):
+        if like is not None and str(like.dtype).endswith("64"):
+            result = ops.cast(result, like)
+            break
+    return ops.xp.where(legal_trials(ops.xp, query.net.schema, value, query.trial_mask), result, -float("inf"))
+
+
+def _is_grouped(query: Query, folded: FoldedQuery) -> bool:
+    """Whether the data sets that were observed in groups are the ones that are now folded."""
+    if query.observed is None or not query.observed.groups:
+        return False
+    groups = query.observed.groups
+    # A transformation of the language may have stacked the arrays, or batch dimensions been added.
+    return all([group.indices.ndim == 1 for group in groups]) and folded.layout.batch == sum(
+        [group.indices.shape[0] for group in groups]
+    )
+
+
+def _group_conditionals(query: Query, folded: FoldedQuery) -> Array:
+    """Log densities (B, R, K) of observed data sets, group by group of similar length."""
+    assert query.observed is not None and query.observed.groups is not None
+    backend, results = folded.backend, []
+    for group in query.observed.groups:
+        length = group.prepared.tokens.shape[2]
+        outcomes, valid, params, lapse = map_leaves(
+            partial(_take, group), (folded.outcomes, folded.valid, folded.params, folded.lapse)
+        )
+        outcomes = {name: x[..., :length] for name, x in outcomes.items()}
+        prepared = backend.ops.no_constant_folding(group.prepared)
+        part = backend.conditionals(query.net, prepared, params, outcomes, valid[..., :length], lapse)
+        results.append(backend.ops.pad_trials(part, query.trials))
+    xp = backend.ops.xp
+    indices = xp.concatenate([group.indices for group in query.observed.groups], 0)
+    return xp.concatenate(results, 0)[xp.argsort(indices)]
+
+
+def _take(group: LengthGroup, x: Array) -> Array:
+    """The rows of a group's data sets; what all data sets have in common has one row."""
+    return x if x.shape[0] == 1 else x[group.indices]

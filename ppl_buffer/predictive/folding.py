@@ -1,0 +1,120 @@
+"""A query as the backend takes it: its arrays brought to (B, R, ...), data sets and replicas of each.
+
+What replicas share (a context, an observed buffer) has no R; `ppl_buffer.network.layout` says which dimension is which.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ppl_buffer.network.arguments import all_exist, arrange_outcomes, require_feedback
+from ppl_buffer.network.backend import Array, Backend, Named, Own, Trials, backend_of
+from ppl_buffer.network.layout import BatchLayout
+from ppl_buffer.predictive.query import Query
+
+
+@dataclass(frozen=True)
+class FoldedQuery:
+    """The arrays of a query, sorted into data sets and replicas.
+
+    Attributes:
+        backend: the backend of its network.
+        layout: which batch dimension is which.
+        trials: inputs, outcomes (of the value that is scored; none for draws) and feedback, each dict name ->
+            (B, r, K).
+        valid: (B, r, K) bool, which trials exist.
+        params: the encoded parameters.
+        lapse: (B, r, 1), or None.
+    """
+
+    backend: Backend
+    layout: BatchLayout
+    trials: dict[str, Named]
+    valid: Array
+    params: Own
+    lapse: Array | None
+
+    @property
+    def outcomes(self) -> Named:
+        """Outcomes of the value that is scored, dict name -> (B, r, K)."""
+        return self.trials["outcomes"]
+
+
+def fold(
+    query: Query, lead: tuple[int, ...], value: Array | None = None, reuse: bool = False, order_dims: int = 0
+) -> FoldedQuery:
+    """Fold a query, and a value to score.
+
+    Args:
+        query: the query.
+        lead: leading dimensions (*sample, *batch) of the result.
+        value: (*sample, *batch, *event), or None for draws.
+        reuse: what was observed is read again, so that it decides what a data set is.
+        order_dims: so many of the leading dimensions number orders of the trials: replicas, although data differ.
+    """
+    net, backend = query.net, backend_of(query.net)
+    layout = BatchLayout(net.ops.xp, lead, _shared_shapes(query, lead, reuse, order_dims))
+    outcomes = {} if value is None else arrange_outcomes(net, value, query.trial_mask)
+    mask = query.trial_mask
+    if mask is None:
+        mask = all_exist(net, query.trials, len(lead))
+    trials, valid = layout.fold_trials(
+        {"inputs": query.inputs, "outcomes": outcomes, "feedback": query.feedback or {}}, mask
+    )
+    params = backend.encode_params(net, layout.fold(net.ops.number_each(net, query.params), 0))
+    lapse = None
+    if query.lapse is not None:
+        lapse = layout.fold({"lapse": net.ops.number(net, query.lapse)}, 0)["lapse"][..., None]
+    return FoldedQuery(backend, layout, trials, valid, params, lapse)
+
+
+def _shared_shapes(query: Query, lead: tuple[int, ...], reuse: bool, order_dims: int) -> list[tuple[int, ...]]:
+    """Batch shapes of what the replicas of a data set share."""
+    if reuse and query.observed is not None:
+        return [query.observed.batch_shape]
+    if query.context is not None:
+        return [query.context.batch_shape]
+    if query.history is not None:
+        return [tuple(query.history.mask.shape[:-1])]
+    arrays = [*query.inputs.values(), *(query.feedback or {}).values()]
+    if query.trial_mask is not None:
+        arrays.append(query.trial_mask)
+    shapes = [tuple(x.shape[:-1]) for x in arrays]
+    return [shape[order_dims:] if len(shape) == len(lead) else shape for shape in shapes]
+
+
+def fold_cache(query: Query, folded: FoldedQuery) -> Own:
+    """What the encoded context and the history let predictions read."""
+    if query.context is not None:
+        return folded.layout.fold_shared(query.context.cache, query.context.batch_shape)
+    if query.history is not None:
+        trials, valid = folded.layout.fold_trials(query.history.trials, query.history.mask)
+        return folded.backend.start_cache(query.net, None, None, trials, valid)
+    return folded.backend.Cache()
+
+
+def fold_context(query: Query, folded: FoldedQuery) -> tuple[Trials | None, Array | None]:
+    """The context's trials as (B, r, N) and which of them exist, for whoever encodes them anew."""
+    if query.context is None:
+        return None, None
+    return folded.layout.fold_trials(query.context.trials, query.context.mask)
+
+
+def joint_targets(query: Query, folded: FoldedQuery, reuse: bool) -> Own:
+    """Targets that see the trials before them, prepared as far as they do not depend on the parameters."""
+    if query.independent:
+        return marginal_targets(query, folded, reuse)
+    if reuse and query.observed is not None:
+        prepared = folded.layout.fold_shared(query.observed.prepared, query.observed.batch_shape)
+        return folded.backend.ops.no_constant_folding(prepared)
+    require_feedback(query.net, query.feedback, "compute a density")
+    return folded.backend.prepare_joint(query.net, fold_cache(query, folded), folded.trials, folded.valid)
+
+
+def marginal_targets(query: Query, folded: FoldedQuery, reuse: bool = False) -> Own:
+    """Targets that see the context and the history, and none of each other."""
+    if reuse and query.observed is not None and query.observed.alone is not None:
+        prepared = folded.layout.fold_shared(query.observed.alone, query.observed.batch_shape)
+        return folded.backend.ops.no_constant_folding(prepared)
+    cache = fold_cache(query, folded)
+    return folded.backend.prepare_marginal(query.net, cache, folded.trials["inputs"], folded.valid)

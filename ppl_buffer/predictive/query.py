@@ -1,0 +1,343 @@
+"""All that a joint predictive distribution is asked: the network and its arguments, checked once and then frozen."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ppl_buffer.checks import check_choice, is_integer
+from ppl_buffer.network.arguments import all_exist, as_floating, as_mask, check_params, check_trial_arrays, count_trials
+from ppl_buffer.network.backend import Array, Environment, Named, backend_of
+from ppl_buffer.network.layout import common_batch_shape, map_leaves, pad_dims, pad_last
+from ppl_buffer.network.network import Network
+from ppl_buffer.network.observed import EncodedContext, ObservedTrials, encode_context, warn_longer
+from ppl_buffer.network.record import TrainingRecord
+
+_OUTSIDE = ("warn", "error", "-inf", "ignore")
+
+# Arguments that hold arrays, and the number of dimensions behind their batch dimensions.
+_TRAILING = {"inputs": 1, "params": 0, "feedback": 1, "trial_mask": 1, "lapse": 0}
+
+
+@dataclass
+class History:
+    """Trials of an ordered model that were realised before those that are predicted.
+
+    Attributes:
+        trials: inputs, outcomes and feedback, each dict name -> (*B, N).
+        mask: (*B, N) bool, which of them exist.
+    """
+
+    trials: dict[str, Named]
+    mask: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """The network, and everything that its joint predictive distribution of K trials depends on.
+
+    `build` makes one from a user's arguments. All data have the same number of batch dimensions, of size 1 where an
+    argument has no such dimension.
+
+    Attributes:
+        net: the network.
+        trials: number of trials K.
+        inputs: dict name -> (*B, K).
+        params: the parameters that are conditioned on, dict name -> (*B,).
+        context: the encoded context, or None.
+        feedback: dict name -> (*B, K), or None where none was given.
+        trial_mask: (*B, K) bool, which trials exist; None = all.
+        lapse: (*B,), probability of a lapse, or None.
+        observed: what `net.observe` returned, where it was given in place of inputs.
+        history: trials before these, of an ordered model.
+        orders: permutations of the trials to average over, or None.
+        block: number of trials that are merged into the context together, or None.
+        environment: gives the feedback on a drawn outcome, or None.
+        outside: what happens where parameters leave the trained range.
+    """
+
+    net: Network
+    trials: int
+    inputs: Named
+    params: Named
+    context: EncodedContext | None = None
+    feedback: Named | None = None
+    trial_mask: Array | None = None
+    lapse: Array | None = None
+    observed: ObservedTrials | None = None
+    history: History | None = None
+    orders: tuple[tuple[int, ...], ...] | None = None
+    block: int | None = None
+    environment: Environment | None = None
+    outside: str = "warn"
+
+    @classmethod
+    def build(
+        cls,
+        net: Network,
+        inputs: Mapping[str, Array] | ObservedTrials,
+        *,
+        trials: int | None = None,
+        params: Mapping[str, Array] | None = None,
+        context: Mapping[str, Array] | EncodedContext | None = None,
+        feedback: Mapping[str, Array] | None = None,
+        trial_mask: Array | None = None,
+        orders: int | Array | None = None,
+        block: int | None = None,
+        environment: Environment | None = None,
+        lapse: Array | None = None,
+        outside: str = "warn",
+        history: History | None = None,
+        check: bool = True,
+    ) -> Query:
+        """Check the arguments, which are those of `JointPredictive`.
+
+        Args:
+            net: the network.
+            inputs: dict name -> (*B, K), or what ``net.observe(...)`` returned.
+            trials: number of trials; needed only where there are no inputs.
+            params: dict name -> (*B,), any subset of the schema's.
+            context: dict name -> (*B, N), or what ``net.encode(...)`` returned.
+            feedback: dict name -> (*B, K).
+            trial_mask: (*B, K) bool.
+            orders: number of permutations to average over, or the permutations (R, K).
+            block: number of trials to merge into the context together.
+            environment: function (trial, inputs, outcomes, uniform) -> feedback.
+            lapse: (*B,) probability.
+            outside: "warn", "error", "-inf" or "ignore".
+            history: trials before these, from `ppl_buffer.predictive.sampling.condition`.
+            check: whether to look at the values of the parameters.
+
+        Raises:
+            ValueError: if an argument's names, shapes or values do not fit the schema.
+        """
+        ops, schema = backend_of(net).ops, net.schema
+        if isinstance(inputs, ObservedTrials):
+            _refuse_beside(inputs, trials=trials, feedback=feedback, trial_mask=trial_mask, context=context)
+            data = _observed_data(inputs)
+        else:
+            data = _checked_data(net, inputs, trials, feedback, trial_mask, context)
+        past = 0 if history is None else history.mask.shape[-1]
+        warn_longer(net, "trials", data["trials"] + past, "trials")
+        arrays, numbers = check_params(net, {} if params is None else params, check)
+        if lapse is not None:
+            schema.require_lapse("lapse")
+            lapse = as_floating(net, "lapse", lapse)
+            known = ops.to_concrete(lapse)
+            if known is not None and not ((known >= 0) & (known <= 1)).all():
+                raise ValueError(f"lapse: expected a probability, got {known!s}")
+        if orders is not None:
+            if schema.ordered:
+                raise ValueError("orders: expected none for an ordered model, whose trials have one order")
+            orders = tuple(map(tuple, permutations(orders, data["trials"]).tolist()))
+        if block is not None:
+            if schema.ordered:
+                raise ValueError("block: expected none for an ordered model, whose past belongs in the buffer")
+            if not is_integer(block):
+                raise ValueError(f"block: expected a number of trials of at least 1, got {block!r}")
+            block = int(block)
+        if environment is not None and not callable(environment):
+            raise ValueError(f"environment: expected a function, got {type(environment).__name__}")
+        if outside not in _OUTSIDE:
+            check_choice("outside", outside, _OUTSIDE)
+        if check and net.record is not None and outside in ("warn", "error"):
+            _check_range(net.record, numbers, outside)
+        query = cls(
+            net, params=arrays, lapse=lapse, history=history, orders=orders, block=block, environment=environment,
+            outside=outside, **data,
+        )  # fmt: skip
+        return query.expanded(len(query.batch_shape))
+
+    # What it says ---------------------------------------------------------------------------------------------
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """(K,) for one outcome, (K, n_outcomes) for several."""
+        count = len(self.net.schema.outcomes)
+        return (self.trials,) if count == 1 else (self.trials, count)
+
+    @cached_property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Batch dimensions *B of the data as they are now: a language may have stacked or sliced them."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        for argument, trailing in _TRAILING.items():
+            data = getattr(self, argument)
+            if isinstance(data, dict):
+                for name, x in data.items():
+                    shapes[f"{argument}[{name!r}]"] = tuple(x.shape[: x.ndim - trailing])
+            elif data is not None:
+                shapes[argument] = tuple(data.shape[: data.ndim - trailing])
+        if self.context is not None:
+            shapes["context"] = tuple(self.context.mask.shape[:-1])
+        if self.observed is not None:
+            shapes["observed"] = tuple(self.observed.trial_mask.shape[:-1])
+        if self.history is not None:
+            shapes["history"] = tuple(self.history.mask.shape[:-1])
+        return common_batch_shape(shapes)
+
+    @property
+    def independent(self) -> bool:
+        """Whether all parameters are given of a model whose trials are then independent: no buffer is needed."""
+        return self.net.schema.independent and len(self.params) == len(self.net.schema.params)
+
+    def matches(self, value: Array) -> bool:
+        """Whether a value is known to be the observed one, so that what was computed of that can be reused.
+
+        Compiled programs hide it: ask before.
+        """
+        if self.observed is None or self.block is not None or self.orders is not None:
+            return False
+        return self.net.ops.same(value, self.observed.value, self.observed.snapshot)
+
+    # Other queries --------------------------------------------------------------------------------------------
+
+    def expanded(self, ndim: int) -> Query:
+        """The same with `ndim` batch dimensions in all data: those that are missing get size 1, in front."""
+        changes: dict[str, Array] = {}
+        for argument, trailing in _TRAILING.items():
+            data = getattr(self, argument)
+            if isinstance(data, dict):
+                if any([x.ndim < ndim + trailing for x in data.values()]):
+                    changes[argument] = {name: pad_dims(x, ndim, trailing) for name, x in data.items()}
+            elif data is not None and data.ndim < ndim + trailing:
+                changes[argument] = pad_dims(data, ndim, trailing)
+        if self.context is not None and self.context.mask.ndim <= ndim:
+            changes["context"] = self.context.expanded(ndim)
+        if self.observed is not None and self.observed.trial_mask.ndim <= ndim:
+            changes["observed"] = self.observed.expanded(ndim)
+        if self.history is not None and self.history.mask.ndim <= ndim:
+            changes["history"] = map_leaves(lambda x: pad_dims(x, ndim, 1), self.history)
+        return replace(self, **changes) if changes else self
+
+    def permuted(self, orders: Array, ndim: int) -> Query:
+        """The same with its trials reordered, as indices `orders` that broadcast against `ndim` batch dimensions say.
+
+        What was observed has another order, and is left out.
+        """
+
+        def permute(x: Array) -> Array:
+            return self.net.ops.take_along(pad_dims(x, ndim, 1), orders, -1)
+
+        return replace(
+            self,
+            inputs={name: permute(x) for name, x in self.inputs.items()},
+            feedback=None if self.feedback is None else {name: permute(x) for name, x in self.feedback.items()},
+            trial_mask=None if self.trial_mask is None else permute(self.trial_mask),
+            observed=None,
+            orders=None,
+        )
+
+    def padded(self, trials: int) -> Query:
+        """The same with more trials, which do not exist. What was observed is left out."""
+        xp, schema, missing = self.net.ops.xp, self.net.schema, trials - self.trials
+        mask = self.trial_mask
+        if mask is None:
+            mask = all_exist(self.net, self.trials, len(self.batch_shape))
+        orders = self.orders
+        if orders is not None:
+            orders = tuple((*order, *range(self.trials, trials)) for order in orders)
+        feedback = self.feedback
+        if feedback is not None:
+            feedback = {name: pad_last(xp, x, missing, schema.feedback[name].fill) for name, x in feedback.items()}
+        return replace(
+            self,
+            trials=trials,
+            inputs={name: pad_last(xp, x, missing, schema.inputs[name].fill) for name, x in self.inputs.items()},
+            feedback=feedback,
+            trial_mask=pad_last(xp, mask, missing, False),
+            orders=orders,
+            observed=None,
+        )
+
+
+def permutations(orders: int | Array, trials: int) -> np.ndarray:
+    """Orders of the trials: (R, K). A number gives the natural order and R - 1 fixed random ones.
+
+    Raises:
+        ValueError: if a number is below 1, or an array does not hold permutations of the trials.
+    """
+    if isinstance(orders, (int, np.integer)) and not isinstance(orders, bool):
+        if orders < 1:
+            raise ValueError(f"orders: expected at least 1, got {orders}")
+        rng = np.random.default_rng(0)
+        return np.stack([np.arange(trials), *(rng.permutation(trials) for _ in range(orders - 1))])
+    array = np.asarray(orders)
+    if array.ndim != 2 or array.shape[1] != trials or not (np.sort(array, 1) == np.arange(trials)).all():
+        raise ValueError(f"orders: expected a number, or permutations of 0..{trials - 1} in rows, got {orders!r}")
+    return array.astype(int)
+
+
+def trained_ranges(record: TrainingRecord, params: Mapping[str, Array]) -> list[tuple[str, Array, float, float]]:
+    """Name, value and trained range of each parameter, and of the differences whose range the priors state."""
+    ranges = []
+    for name, value in params.items():
+        if name in record.box:
+            ranges.append((name, value, *record.box[name]))
+        prior = record.priors.get(name)
+        origin = None if prior is None else prior.relative_to
+        if prior is not None and origin is not None and origin in params and "low" in prior.arguments:
+            ranges.append((f"{name} - {origin}", value - params[origin], *prior.range()))
+    return ranges
+
+
+def _refuse_beside(observed: ObservedTrials, trials: int | None, **others: Array) -> None:
+    """Refuse arguments that were already given to `observe`."""
+    for argument, given in others.items():
+        if given is not None:
+            raise ValueError(f"{argument}: expected none beside observed data; give it to observe instead")
+    if trials is not None and trials != observed.trials:
+        raise ValueError(f"trials: expected {observed.trials}, as many as were observed, got {trials}")
+
+
+def _observed_data(observed: ObservedTrials) -> dict[str, Any]:
+    """The fields of a query that observed trials fill."""
+    return {
+        "trials": observed.trials,
+        "inputs": observed.inputs,
+        "feedback": observed.feedback,
+        "trial_mask": observed.trial_mask,
+        "context": observed.context,
+        "observed": observed,
+    }
+
+
+def _checked_data(
+    net: Network,
+    inputs: Mapping[str, Array],
+    trials: int | None,
+    feedback: Mapping[str, Array] | None,
+    trial_mask: Array | None,
+    context: Mapping[str, Array] | EncodedContext | None,
+) -> dict[str, Any]:
+    """The same fields of trials that were not observed before."""
+    schema = net.schema
+    trials = count_trials(net, inputs, trials)
+    mask = None if trial_mask is None else as_mask(net, "trial_mask", trial_mask, trials)
+    data: dict[str, Any] = {"trials": trials, "trial_mask": mask}
+    data["inputs"] = check_trial_arrays(net, "inputs", inputs, schema.inputs, trials, mask)
+    if feedback is not None:
+        data["feedback"] = check_trial_arrays(net, "feedback", feedback, schema.feedback, trials, mask)
+    if context is not None:
+        data["context"] = encode_context(net, context)
+    return data
+
+
+def _check_range(record: TrainingRecord, numbers: Mapping[str, np.ndarray | None], outside: str) -> None:
+    """Warn of parameters that the network was not trained on, or refuse them; what is not known yet passes."""
+    known = {name: value for name, value in numbers.items() if value is not None}
+    for name, value, low, high in trained_ranges(record, known):
+        share = float(((value < low) | (value > high)).mean())
+        if share:
+            message = (
+                f"params[{name!r}]: {share:.0%} of the values lie outside [{low:g}, {high:g}], where the network "
+                f"was trained; its likelihood there is an extrapolation. Use a prior inside the range "
+                f"(net.prior()), or train on a wider one"
+            )
+            if outside == "error":
+                raise ValueError(message)
+            warnings.warn(message, stacklevel=4)

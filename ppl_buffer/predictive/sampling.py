@@ -1,0 +1,242 @@
+"""Draws from a query, and the query of the trials that follow realised ones.
+
+Randomness is an argument: the same uniform numbers give the same draw in both backends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from ppl_buffer.checks import check_choice, is_integer
+from ppl_buffer.network.arguments import check_legal, require_feedback
+from ppl_buffer.network.backend import Array, Named, Own, backend_of
+from ppl_buffer.network.layout import broadcast_shape
+from ppl_buffer.network.network import Network
+from ppl_buffer.network.observed import encode_context
+from ppl_buffer.predictive.folding import fold, fold_cache, fold_context
+from ppl_buffer.predictive.query import History, Query, permutations
+from ppl_buffer.schema import split_value, stack_value
+
+# Trials that a speculative rollout tests in one pass.
+LOOKAHEAD = 64
+
+_METHODS = ("rollout", "speculative")
+
+
+@dataclass
+class Speculation:
+    """Draws of a speculative rollout, and how many drafts it could keep. Made by `JointPredictive.speculate`.
+
+    Attributes:
+        value: (*sample, *batch, *event).
+        feedback: dict name -> (*sample, *batch, K), what the environment gave.
+        log_probs: (*sample, *batch, K), log densities that the trials were drawn from; they sum to `log_prob`.
+        accepted: (*sample, *batch, K) bool, whether a trial's draft stayed in the test that settled it.
+        settled: (*sample, *batch, K), which test that was, counted from 1; 0 where there is no trial, or the first
+            draft needed no test.
+    """
+
+    value: Array
+    feedback: Named
+    log_probs: Array
+    accepted: Array
+    settled: Array
+
+    @property
+    def acceptance_rate(self) -> float:
+        """Share of the tested trials whose draft stayed; 1 where nothing had to be tested."""
+        tested = np.asarray(self.settled) > 0
+        return float(np.asarray(self.accepted)[tested].mean()) if tested.any() else 1.0
+
+    @property
+    def passes(self) -> int:
+        """Passes that tested drafts, for all draws together; one more made the first drafts."""
+        return int(np.asarray(self.settled).max(initial=0))
+
+
+def check_method(method: str) -> None:
+    """Refuse an unknown way of drawing values."""
+    check_choice("method", method, _METHODS)
+
+
+def noise_shape(query: Query, sample_shape: Sequence[int] = (), batch_shape: Sequence[int] = ()) -> tuple[int, ...]:
+    """Shape of the uniform numbers that `rollout` takes.
+
+    A language whose batch shape is wider than that of the data gives it as `batch_shape`: each of its elements is
+    drawn by itself.
+    """
+    # Where each draw follows a random order, one more row of numbers picks it.
+    rows = query.trials + (query.orders is not None)
+    batch = broadcast_shape([batch_shape, query.batch_shape], "batch")
+    return (*sample_shape, *batch, rows, query.net.schema.noise_size)
+
+
+def rollout(query: Query, noise: Array) -> tuple[Array, Named, Array]:
+    """Draw the trials one after another from uniform numbers in (0, 1) of shape `noise_shape(query, sample_shape)`.
+
+    This is the cached autoregressive rollout (Hassan et al. 2026, equation 3).
+
+    Returns:
+        the value (*sample, *batch, *event), feedback name -> (*sample, *batch, K), and the log densities
+        (*sample, *batch, K) that the trials were drawn from.
+
+    Raises:
+        ValueError: if the schema has feedback and no environment supplies it.
+    """
+    return _draw(query, noise, backend_of(query.net).rollout)
+
+
+def speculative_rollout(
+    query: Query, noise: Array, source: Own, lookahead: int = LOOKAHEAD
+) -> tuple[Array, Named, Array, Array, Array]:
+    """Draw values of the same distribution as `rollout` does, many trials in one pass.
+
+    Later trials are drafted before earlier ones are known, then tested and redrawn where the test says so; the
+    backend's module `speculative` says how, and why the distribution is the rollout's. It gains where a pass over
+    many trials costs little more than one over a single trial: few draws, in torch above all. Compiled by JAX for a
+    CPU it gains for one draw from a large context alone. An environment is asked about drafts too, so that it must
+    answer from its arguments and from nothing else.
+
+    Args:
+        query: the query.
+        noise: uniform numbers in (0, 1) of shape `noise_shape(query, sample_shape)`.
+        source: a key (JAX) or a generator or None (torch) of the random numbers of tests and redraws.
+        lookahead: number of trials that are tested in one pass.
+
+    Returns:
+        the fields of `Speculation`, in order.
+
+    Raises:
+        ValueError: if the query has a `block`: there, trials enter the context and nothing can be tested without
+            encoding it anew; if `lookahead` is below 1; and as for `rollout`.
+    """
+    if query.block is not None:
+        raise ValueError(
+            f"block: expected None for a speculative rollout, got {query.block}: trials that enter the context "
+            f"have to be encoded anew with all of it, which a test in one pass cannot do"
+        )
+    if not is_integer(lookahead):
+        raise ValueError(f"lookahead: expected a number of trials of at least 1, got {lookahead!r}")
+    return _draw(
+        query, noise, partial(backend_of(query.net).speculative_rollout, source=source, lookahead=int(lookahead))
+    )
+
+
+def _draw(query: Query, noise: Array, roll: Callable[..., tuple[Array, ...]]) -> tuple[Array, ...]:
+    """Fold everything for the backend's function `roll`, and bring back what it draws."""
+    net, schema = query.net, query.net.schema
+    if schema.feedback and query.environment is None and not query.independent:
+        raise ValueError(
+            f"environment: expected a function that gives {list(schema.feedback)} on a drawn outcome, since later "
+            f"trials depend on it; got None"
+        )
+    noise = net.ops.number(net, noise)
+    if query.orders is not None:
+        return _draw_in_random_order(query, noise, roll)
+    folded = fold(query, tuple(noise.shape[:-2]))
+    layout, inputs = folded.layout, folded.trials["inputs"]
+    uniform = layout.fold({"noise": noise}, 2, replicate=True)["noise"]
+    if query.block is not None and not query.independent:
+        context, exists = fold_context(query, folded)
+        drawn = folded.backend.block_rollout(
+            net, context, exists, inputs, folded.valid, folded.params, uniform, folded.lapse, query.environment,
+            min(query.block, query.trials),
+        )  # fmt: skip
+    else:
+        drawn = roll(
+            net, fold_cache(query, folded), inputs, folded.valid, folded.params, uniform, folded.lapse,
+            query.environment, query.independent,
+        )  # fmt: skip
+    outcomes, feedback = ({name: layout.unfold(x) for name, x in group.items()} for group in drawn[:2])
+    return stack_value(net.ops.xp, schema, outcomes), feedback, *(layout.unfold(x) for x in drawn[2:])
+
+
+def _draw_in_random_order(query: Query, noise: Array, roll: Callable[..., tuple[Array, ...]]) -> tuple[Array, ...]:
+    """Each draw follows one of the query's orders, so that draws have the order-averaged density."""
+    ops, tail = query.net.ops, len(query.event_shape) - 1
+    orders = np.asarray(query.orders)
+    index = ops.xp.floor(noise[..., query.trials, 0] * len(orders))
+    order = ops.pick_rows(orders, index)
+    permuted = query.permuted(order, noise.ndim - 2)
+    value, feedback, *by_trial = _draw(permuted, noise[..., : query.trials, :], roll)
+    back = ops.xp.argsort(order, -1)
+    value = ops.take_along(value, back[..., None] if tail else back, -1 - tail)
+    feedback = {name: ops.take_along(x, back, -1) for name, x in feedback.items()}
+    return value, feedback, *(ops.take_along(x, back, -1) for x in by_trial)
+
+
+def condition(query: Query, value: Array) -> Query:
+    """The query of the trials that follow the first ones, whose outcomes are `value` (*sample, *batch, first, ...).
+
+    In an ordered model the first trials enter the buffer; in an exchangeable one they join the context.
+
+    Raises:
+        ValueError: if `value` does not hold some of the trials, its values cannot be, or feedback is missing.
+    """
+    net, schema, tail = query.net, query.net.schema, len(query.event_shape) - 1
+    value = net.ops.floating(net, value)
+    first = value.shape[-1 - tail] if value.ndim > tail else 0
+    if not 1 <= first < query.trials or (tail and value.shape[-1] != len(schema.outcomes)):
+        raise ValueError(
+            f"value: expected outcomes of the first 1 to {query.trials - 1} trials, shape (*batch, trials"
+            f"{f', {len(schema.outcomes)}' * tail}), got {tuple(value.shape)}"
+        )
+    require_feedback(net, query.feedback, "condition on trials")
+    mask = None if query.trial_mask is None else query.trial_mask[..., :first]
+    outcomes = {}
+    for name, column in split_value(schema, value).items():
+        check_legal(net, f"value[{name!r}]" if tail else "value", schema.outcomes[name], column, mask)
+        number = net.ops.number(net, column)
+        outcomes[name] = number if mask is None else net.ops.xp.where(mask, number, schema.outcomes[name].fill)
+    past = {
+        "inputs": {name: x[..., :first] for name, x in query.inputs.items()},
+        "outcomes": outcomes,
+        "feedback": {name: x[..., :first] for name, x in (query.feedback or {}).items()},
+    }
+    if mask is None:
+        mask = net.ops.xp.ones_like(next(iter(outcomes.values()))) > 0
+    context, history = query.context, query.history
+    if schema.ordered:
+        history = _append(net, history, past, mask)
+    else:
+        before = None if context is None else History(context.trials, context.mask)
+        joined = _append(net, before, past, mask)
+        context = encode_context(
+            net, {name: x for group in joined.trials.values() for name, x in group.items()}, joined.mask
+        )
+    rest = query.trials - first
+    following = replace(
+        query,
+        trials=rest,
+        inputs={name: x[..., first:] for name, x in query.inputs.items()},
+        feedback=None if query.feedback is None else {name: x[..., first:] for name, x in query.feedback.items()},
+        trial_mask=None if query.trial_mask is None else query.trial_mask[..., first:],
+        context=context,
+        history=history,
+        observed=None,
+        orders=None if query.orders is None else tuple(map(tuple, permutations(len(query.orders), rest).tolist())),
+    )
+    return following.expanded(len(following.batch_shape))
+
+
+def _append(net: Network, before: History | None, more: dict[str, Named], more_mask: Array) -> History:
+    """Trials (*batch, N), and those that follow, with batch dimensions broadcast."""
+    xp = net.ops.xp
+    shapes = [x.shape[:-1] for group in more.values() for x in group.values()] + [more_mask.shape[:-1]]
+    if before is not None:
+        shapes.append(before.mask.shape[:-1])
+    batch = broadcast_shape(shapes, "value")
+
+    def append(first: Array | None, second: Array) -> Array:
+        parts = [second] if first is None else [first, second]
+        return xp.concatenate([xp.broadcast_to(x, (*batch, x.shape[-1])) for x in parts], -1)
+
+    joined = {
+        group: {name: append(None if before is None else before.trials[group][name], x) for name, x in values.items()}
+        for group, values in more.items()
+    }
+    return History(joined, append(None if before is None else before.mask, more_mask))
