@@ -28,7 +28,7 @@ from sbi.utils import BoxUniform, MultipleIndependent  # noqa: E402
 from ppl_buffer.prior import Prior  # noqa: E402
 from ppl_buffer.pyro import JointPredictive  # noqa: E402
 from ppl_buffer.sbi import LikelihoodEstimator  # noqa: E402
-from tests.diagnostics.test_diagnostics import PRIORS, Own, telling  # noqa: E402
+from tests.diagnostics.own import PRIORS, Own, telling  # noqa: E402
 from tests.networks import LEARNING, Record, draw_group, network, reward  # noqa: E402
 
 TRIALS, THETAS = 7, 5

@@ -97,7 +97,7 @@ def fits(fit: Fit, figures: Figures) -> Section:
     body = table(
         ("statistic", "data", "model", "model, 95 % from", "to", "p", "people extreme"),
         [(row["statistic"], row["observed"], row["generated"], row["low"], row["high"], row["p"],
-          f"{row['people_extreme']} of {row['people']}") for row in rows],
+          f"{row['subjects_extreme']} of {row['subjects']}") for row in rows],
         [not row["passed"] for row in rows],
     )  # fmt: skip
     note = (

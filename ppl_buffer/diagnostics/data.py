@@ -1,0 +1,236 @@
+"""Observed data against data sets that the fitted model generates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ppl_buffer.checks import check_integer
+from ppl_buffer.diagnostics.bands import check_level
+from ppl_buffer.diagnostics.output import data_frame, panels
+from ppl_buffer.diagnostics.ranges import draws_of_params
+from ppl_buffer.diagnostics.statistics import Arrays, Statistic, outcome_statistics
+from ppl_buffer.files import to_numpy
+from ppl_buffer.findings import Finding, warn_of
+from ppl_buffer.inference.chunks import map_chunks
+from ppl_buffer.inference.simulation import Simulated, posterior_predictive
+from ppl_buffer.network.observed import ObservedTrials
+from ppl_buffer.predictive import density
+from ppl_buffer.predictive.query import Query
+from ppl_buffer.schema import Schema, split_value
+
+if TYPE_CHECKING:
+    import pandas
+
+# Trials that are scored at once.
+_TRIALS_AT_ONCE = 200_000
+
+
+@dataclass(frozen=True)
+class DataCheck:
+    """Observed data among data sets that the fitted model generates. Made by `check_data`.
+
+    Attributes:
+        observed: dict statistic -> (draws, subjects), of the observed data at each draw.
+        replicated: dict statistic -> (draws, subjects), of data sets generated at each draw.
+        level: probability below which a posterior predictive p-value is called extreme is one minus this.
+    """
+
+    observed: Arrays
+    replicated: Arrays
+    level: float
+
+    def p_values(self, name: str) -> np.ndarray:
+        """(subjects,), share of draws at which the generated data sets have at least the observed value of a statistic.
+
+        Ties count half.
+        """
+        return _exceeds(self.observed[name], self.replicated[name])
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of `table`, as dicts."""
+        from scipy.stats import binom
+
+        rows = []
+        tail = (1 - self.level) / 2
+        for name, observed in self.observed.items():
+            replicated = self.replicated[name]
+            known = np.isfinite(observed).all(0) & np.isfinite(replicated).all(0)
+            every = (observed[:, known].mean(1), replicated[:, known].mean(1))
+            p = float(_exceeds(*(x[:, None] for x in every))[0])
+            single = self.p_values(name)[known]
+            beyond = int(((single < tail) | (single > 1 - tail)).sum())
+            # Everybody together by the statistic's mean, and subjects one by one by how many are extreme.
+            most = int(binom.ppf(0.99, known.sum(), 1 - self.level)) if known.sum() > 1 else int(known.sum())
+            rows.append(
+                {
+                    "statistic": name,
+                    "observed": float(every[0].mean()),
+                    "generated": float(every[1].mean()),
+                    "low": float(np.quantile(every[1], tail)),
+                    "high": float(np.quantile(every[1], 1 - tail)),
+                    "p": p,
+                    "subjects": int(known.sum()),
+                    "subjects_extreme": beyond,
+                    "passed": bool(tail <= p <= 1 - tail and beyond <= most),
+                }
+            )
+        return rows
+
+    @property
+    def table(self) -> pandas.DataFrame:
+        """One row for each statistic.
+
+        Columns: ``observed`` and ``generated`` (mean over subjects and draws), ``low`` and ``high`` (central interval
+        of what is generated), ``p`` (posterior predictive p-value of the mean over subjects), ``subjects``,
+        ``subjects_extreme`` (how many have an extreme p-value of their own), ``passed``.
+        """
+        return data_frame(self.rows)
+
+    @property
+    def passed(self) -> bool:
+        """Whether the data look like the model's by every statistic."""
+        return all(row["passed"] for row in self.rows)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What the fitted model does not generate: a record for each statistic that fails."""
+        return [_finding(row) for row in self.rows if not row["passed"]]
+
+    def plot(self) -> Any:
+        """Draw each subject's observed value of a statistic against what the model generates; a matplotlib figure."""
+        columns = min(3, len(self.observed))
+        figure, axes = panels(columns, math.ceil(len(self.observed) / columns))
+        for panel in axes.flat[len(self.observed) :]:
+            panel.set_axis_off()
+        tail = (1 - self.level) / 2
+        for panel, row in zip(axes.flat, self.rows, strict=False):
+            name = row["statistic"]
+            middle = np.median(self.replicated[name], 0)
+            low, high = np.quantile(self.replicated[name], [tail, 1 - tail], axis=0)
+            observed = self.observed[name].mean(0)
+            panel.errorbar(
+                observed, middle, yerr=np.maximum([middle - low, high - middle], 0), fmt=".", color="C0", lw=0.8
+            )
+            panel.axline((float(np.mean(observed)),) * 2, slope=1, color="0.5", linewidth=0.8)
+            panel.set(title=f"{name} (p = {row['p']:.2f})", xlabel="observed", ylabel="generated")
+        return figure
+
+
+def _exceeds(observed: np.ndarray, replicated: np.ndarray) -> np.ndarray:
+    return ((replicated > observed) + 0.5 * (replicated == observed)).mean(0)
+
+
+def check_data(
+    net: Any,
+    data: ObservedTrials,
+    posterior: Any,
+    *,
+    statistics: Mapping[str, Statistic] | None = None,
+    environment: Callable[..., Any] | None = None,
+    draws: int = 200,
+    level: float = 0.95,
+    seed: int = 0,
+    progress: bool = True,
+) -> DataCheck:
+    """Compare observed data with data sets that the network generates at posterior draws: posterior predictive checks.
+
+    The statistics are the log density (a discrepancy: of observed and generated data at the same draw), simple ones of
+    the outcomes, and the user's. A posterior predictive p-value near 0 or 1 says that the model does not generate such
+    data. The data were used to fit, so that the values lie nearer to 1/2 than uniform ones: a pass proves little, an
+    extreme one much.
+
+    Args:
+        net: a trained network of either backend.
+        data: what ``net.observe(...)`` returned; one batch dimension, the subjects.
+        posterior: draws of all parameters of each subject, in natural units: dict name -> (draws, subjects), or what
+            ArviZ holds.
+        statistics: name -> function of data sets, dict name -> (*draws, subjects, K) of inputs, outcomes and feedback,
+            NaN where there is no trial, that returns (*draws, subjects).
+        environment: gives feedback on generated outcomes, as for `JointPredictive`.
+        draws: number of draws that are used, evenly spaced.
+        level: of the central intervals and of what is called extreme.
+        seed: of the generated data.
+        progress: show a progress bar.
+
+    Returns:
+        the check: `passed`, `table`, `plot()`, `p_values(name)`. A statistic that fails is also warned of.
+
+    Raises:
+        ValueError: if the posterior lacks a parameter or has other shapes, or feedback is needed and no environment
+            supplies it.
+    """
+    if not isinstance(data, ObservedTrials) or len(data.batch_shape) != 1:
+        raise ValueError("data: expected what net.observe(...) returned of trials (people, K)")
+    check_level(level)
+    params = _posterior_params(net, data, posterior, check_integer("draws", draws))
+    generated = posterior_predictive(net, data, params, environment=environment, seed=seed, progress=progress)
+    observed, replicated = _outcomes(net.schema, data, generated)
+    shape = generated.log_prob.shape[:2]
+    repeated = {
+        name: np.broadcast_to(x, shape) for name, x in outcome_statistics(net.schema, observed, statistics).items()
+    }
+    check = DataCheck(
+        {"log density": _log_densities(net, data, params), **repeated},
+        {"log density": np.nansum(generated.log_prob, -1), **outcome_statistics(net.schema, replicated, statistics)},
+        level,
+    )
+    for finding in check.findings:
+        warn_of(finding)
+    return check
+
+
+def _posterior_params(net: Any, data: ObservedTrials, posterior: Any, most: int) -> Arrays:
+    """At most so many draws of every parameter, evenly spaced: name -> (draws, subjects)."""
+    subjects = data.batch_shape[0]
+    draws = draws_of_params(net, posterior)
+    missing = [name for name in net.schema.params if name not in draws]
+    if missing:
+        raise ValueError(f"posterior: expected draws of {list(net.schema.params)}, but {missing} are missing")
+    total = len(next(iter(draws.values())))
+    wrong = {name: x.shape for name, x in draws.items() if x.shape != (total, subjects)}
+    if wrong:
+        raise ValueError(f"posterior: expected shapes ({total}, {subjects}), draws and people, got {wrong}")
+    index = np.linspace(0, total - 1, min(most, total)).astype(int)
+    return {name: x[index].astype(np.float32) for name, x in draws.items()}
+
+
+def _outcomes(schema: Schema, data: ObservedTrials, generated: Simulated) -> tuple[Arrays, Arrays]:
+    """Observed (subjects, K) and generated (draws, subjects, K) trials by name, NaN where there is no trial."""
+    exists = to_numpy(data.trial_mask)
+
+    def blank(values: Mapping[str, Any]) -> Arrays:
+        return {name: np.where(exists, np.asarray(to_numpy(x), dtype=float), np.nan) for name, x in values.items()}
+
+    inputs = blank(data.inputs)
+    observed = {**inputs, **blank(split_value(schema, data.value)), **blank(data.feedback)}
+    repeated = {name: np.broadcast_to(x, generated.log_prob.shape) for name, x in inputs.items()}
+    return observed, {**repeated, **split_value(schema, generated.value), **generated.feedback}
+
+
+def _log_densities(net: Any, data: ObservedTrials, params: Arrays) -> np.ndarray:
+    """Log density of the observed trials at each draw: (draws, subjects)."""
+    count, subjects = next(iter(params.values())).shape
+
+    def of_chunk(indices: np.ndarray) -> np.ndarray:
+        part = {name: x[indices] for name, x in params.items()}
+        return to_numpy(density.log_prob(Query.build(net, data, params=part, outside="ignore"), data.value))
+
+    return map_chunks(of_chunk, count, min(count, max(1, _TRIALS_AT_ONCE // (subjects * data.trials))))
+
+
+def _finding(row: Mapping[str, Any]) -> Finding:
+    """What to say of a statistic that fails, by its row of the table."""
+    text = (
+        f"check_data: {row['statistic']!r} is {row['observed']:.4g} in the data, and {row['low']:.4g} to "
+        f"{row['high']:.4g} in what the fitted model generates (p = {row['p']:.3f}; extreme for "
+        f"{row['subjects_extreme']} of {row['subjects']} people): the data lie outside what the model can do. Look "
+        "at plot(), and at the data for mistakes of coding; then extend the model (a lapse, another parameter)"
+    )
+    share = row["subjects_extreme"] / row["subjects"] if row["subjects"] else None
+    return Finding("data", text, parameter=row["statistic"], share=share)

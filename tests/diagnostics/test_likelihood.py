@@ -1,0 +1,98 @@
+"""Calibration of likelihoods: what is right passes, what is wrong fails and is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ppl_buffer as pb
+from ppl_buffer import diagnostics
+from ppl_buffer.prior import Prior
+from tests.diagnostics.own import PRIORS, Own, telling
+from tests.networks import CONTAMINATED, network, quick_compilation  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+class ShiftedQ(pb.simulators.NoisyQ):
+    """People a little more repetitive than their parameter says."""
+
+    def simulate(self, rng, params, inputs, trials=None):
+        return super().simulate(rng, {**params, "kappa": params["kappa"] + 0.8}, inputs, trials)
+
+
+def test_the_shipped_network_passes_and_a_shifted_parameter_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("pandas")
+    net = pb.load("noisy_q", backend="torch")
+
+    def stays(trials):
+        return (trials["choice"][..., 1:] == trials["choice"][..., :-1])[..., ::2].mean(-1)
+
+    right, wrong = (
+        diagnostics.check_likelihood(
+            net, simulator, sets=50, trials=37, statistics={"stays": stays}, seed=3, progress=False
+        )
+        for simulator in (pb.simulators.NoisyQ(), ShiftedQ())
+    )
+    assert right.passed and right.table["passed"].all()
+    assert not wrong.passed
+    failed = list(wrong.table.loc[~wrong.table["passed"], "what"])
+    assert "preference for larger kappa" in failed and "preference for larger beta" not in failed
+    # What the simulator did more often than the network, by hand.
+    effect = wrong.table.set_index("what").loc["stays", "effect"]
+    difference = wrong.simulated["stays"] - wrong.rollouts["stays"]
+    assert effect == pytest.approx(difference.mean() / wrong.simulated["stays"].std()) and effect > 0.2
+    assert right.pit["choice"].shape == (50, 37)
+    figure = wrong.plot()
+    assert [axes.get_title() for axes in figure.axes] == ["PIT of choice", "coverage", "simulator minus rollouts"]
+    # One label a parameter: one for each of its parts would not fit.
+    assert [label.get_text() for label in figure.axes[1].get_xticklabels()] == list(net.schema.params)
+    figure.savefig(tmp_path / "check.png")
+
+
+def test_distribution_functions_see_a_wrong_continuous_outcome() -> None:
+    pytest.importorskip("torch")
+    net = telling("torch")
+    right, wrong = (
+        diagnostics.check_likelihood(net, Own(net, PRIORS, shift), sets=60, progress=False)
+        for shift in (None, {"mu": 1.0})
+    )
+    assert right.passed
+    # As many trials as the training covered.
+    assert right.pit["position"].shape == (60, 23)
+    assert not [row for row in wrong.rows if row["comparison"] == "PIT"][0]["passed"]
+    # The coverage that the table states, counted by hand.
+    assert right.rows[0]["coverage_50"] == pytest.approx(np.mean(np.abs(right.pit["position"] - 0.5) <= 0.25))
+
+
+def test_a_context_is_told_beside_the_trials() -> None:
+    pytest.importorskip("torch")
+    net = pb.load("gp", backend="torch")
+    simulator = pb.simulators.GaussianProcess()
+    check = diagnostics.check_likelihood(net, simulator, sets=40, trials=7, context=5, progress=False)
+    assert check.passed
+    assert check.pit["y"].shape == (40, 7)
+    # Told points make the rest predictable: their log density is higher than without.
+    alone = diagnostics.check_likelihood(net, simulator, sets=40, trials=7, rollouts=False, progress=False)
+    assert check.simulated["log density"].mean() > alone.simulated["log density"].mean() + 1
+    assert not alone.rollouts and {row["comparison"] for row in alone.rows} == {"PIT", "coverage"}
+
+
+def test_a_likelihood_check_says_what_does_not_fit() -> None:
+    pytest.importorskip("torch")
+    net = network(CONTAMINATED, "torch")
+    own = Own(net, {"speed": Prior("Gamma", {"concentration": 2.0, "rate": 1.0})})
+    with pytest.raises(ValueError, match=r"environment: expected a function that gives \['points'\]"):
+        diagnostics.check_likelihood(net, own, progress=False)
+    with pytest.raises(ValueError, match="simulator: expected the network's schema"):
+        diagnostics.check_likelihood(net, pb.simulators.NoisyQ(), progress=False)
+    slider = telling("torch")
+    with pytest.raises(ValueError, match="level: expected a probability"):
+        diagnostics.check_likelihood(slider, Own(slider, PRIORS), level=95, progress=False)
+    with pytest.raises(ValueError, match=r"statistics\['odd'\]: expected an array of shape \(10,\)"):
+        diagnostics.check_likelihood(
+            slider, Own(slider, PRIORS), sets=10, statistics={"odd": lambda trials: 1.0}, progress=False
+        )
