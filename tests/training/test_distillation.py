@@ -74,7 +74,7 @@ def distillation_set(rng, trials):
     return DistillationSet({"x": x, "y": y}, {"mu": grid}, log_likelihood, PRIOR.logpdf(grid))
 
 
-class Taught(DistillationSets):
+class Prepared(DistillationSets):
     """Sets that no file holds; the first two are for training."""
 
     def __init__(self, trials):
@@ -114,7 +114,7 @@ def test_targets_are_the_buffer_and_the_model_predicts_them_from_what_they_see(s
     settings = BatchOptions(batch_size=31, trials=(7, 7), context=context, outcome_samples=5)
     scores = []
     for step in range(20):
-        batch = make_distillation_batch(simulator, Taught(13), settings, 0, step, TRAINING).data
+        batch = make_distillation_batch(simulator, Prepared(13), settings, 0, step, TRAINING).data
         assert not batch["conditioned"].any() and batch["conditioned"].shape[1] == 1
         assert "visible" not in batch
         groups = [batch[name] for name in ("context", "buffer") if name in batch]
@@ -138,7 +138,7 @@ def test_targets_are_the_buffer_and_the_model_predicts_them_from_what_they_see(s
 
 def test_distillation_batches_depend_on_seed_and_step_and_hold_out_some_sets():
     settings = BatchOptions(batch_size=11, trials=(2, 7), context=(0, 5))
-    distillation = Taught(13)
+    distillation = Prepared(13)
     first, again, other = (
         make_distillation_batch(Shift(), distillation, settings, seed, 3, TRAINING).data["resampled"]["y"]
         for seed in (2, 2, 5)
@@ -153,7 +153,7 @@ def test_distillation_batches_depend_on_seed_and_step_and_hold_out_some_sets():
 
 
 def test_a_symmetry_of_the_model_makes_other_sets_of_each():
-    settings, distillation = BatchOptions(batch_size=11, trials=(7, 7), context=(0, 0)), Taught(13)
+    settings, distillation = BatchOptions(batch_size=11, trials=(7, 7), context=(0, 0)), Prepared(13)
     known, moved = (
         make_distillation_batch(simulator, distillation, settings, 0, 0, TRAINING).data["buffer"]
         for simulator in (Shift(), Moved())
@@ -175,13 +175,13 @@ def test_a_symmetry_that_returns_something_else_is_refused(returned, message):
     simulator, settings = Shift(), BatchOptions(batch_size=3, trials=(5, 5), context=(0, 0))
     simulator.augment = lambda rng, data: returned(data)
     with pytest.raises(ValueError, match=message):
-        make_distillation_batch(simulator, Taught(7), settings, 0, 0, TRAINING)
+        make_distillation_batch(simulator, Prepared(7), settings, 0, 0, TRAINING)
 
 
-def test_a_past_is_no_longer_than_a_lesson():
+def test_a_past_is_no_longer_than_its_set():
     settings = BatchOptions(batch_size=3, trials=(5, 50), context=(0, 50), context_free_fraction=0.0)
     for step in range(11):
-        batch = make_distillation_batch(Shift(), Taught(7), settings, 0, step, TRAINING).data
+        batch = make_distillation_batch(Shift(), Prepared(7), settings, 0, step, TRAINING).data
         context = batch["context"]["outcomes"]["y"].shape[-1] if "context" in batch else 0
         assert context + batch["buffer"]["outcomes"]["y"].shape[-1] <= 7
 
@@ -204,7 +204,7 @@ def test_prepared_posteriors_are_those_of_the_networks_likelihood(backend, tmp_p
         by_trial = np.asarray(density.conditionals(conditioned, array(backend, one.data["y"][None])), float)[:, 0]
         rows = {count: by_trial[:, :count].sum(1) + PRIOR.logpdf(grid[:, 0]) for count in (0, 2, 5)}
         rng = np.random.default_rng(0)
-        # A lesson weighs the draws before each trial: one more trial, that none of these sees.
+        # A set weighs the draws before each trial: one more trial, that none of these sees.
         cumulative, _ = one.weigh(np.append(np.arange(5), 0))
         drawn = one.params["mu"][draw_systematically(rng, cumulative[list(rows)], 2000)]
         for row, log_density in zip(drawn, rows.values(), strict=True):
@@ -212,7 +212,7 @@ def test_prepared_posteriors_are_those_of_the_networks_likelihood(backend, tmp_p
             weight /= weight.sum()
             mean = weight @ grid[:, 0]
             std = np.sqrt(weight @ (grid[:, 0] - mean) ** 2)
-            # Hundreds of the lesson's own draws count.
+            # Hundreds of the set's own draws count.
             assert abs(row.mean() - mean) < 0.25 * std
             assert abs(row.std() / std - 1) < 0.2
         conditioned = Query.build(
@@ -230,7 +230,7 @@ def test_the_distillation_loss_is_that_of_the_outcome_samples_and_the_error_of_j
 
     net = network(CASE, "torch")
     settings = BatchOptions(batch_size=3, trials=(7, 7), context=(context, context), outcome_samples=2)
-    batch = make_distillation_batch(Shift(), Taught(13), settings, 0, 0, TRAINING).data
+    batch = make_distillation_batch(Shift(), Prepared(13), settings, 0, 0, TRAINING).data
     x, y = batch["buffer"]["inputs"]["x"][:, 0], batch["buffer"]["outcomes"]["y"][:, 0]
     known = {kind: batch["context"][kind] for kind in ("inputs", "outcomes")} if context else {}
     known = {name: value[:, 0] for arrays in known.values() for name, value in arrays.items()} or None
@@ -276,7 +276,7 @@ def test_preparing_goes_on_after_a_stop_and_refuses_other_sets(tmp_path):
         pb.prepare_distillation(net, Elsewhere(), out=tmp_path / "parts", **{**arguments, "trials": 5})
 
 
-def test_preparing_refuses_what_cannot_be_taught(tmp_path):
+def test_preparing_refuses_what_cannot_be_distilled(tmp_path):
     pytest.importorskip("torch")
     net = network(CASE, "torch", RECORD)
     ordered = Case("dependent", pb.Schema(params={"mu": pb.Real()}, outcomes={"y": pb.Real()}, ordered=True))
@@ -333,7 +333,7 @@ def test_simulated_batches_are_those_of_a_run_without_distillation(tmp_path):
     options = BatchOptions(batch_size=5, trials=(3, 7), context=(0, 3))
     plan = TrainingPlan(
         simulator=Shift(), config=CASE.config, seed=4, batches=options, optimization=OptimizationOptions(steps=9),
-        run=RunOptions(tmp_path), distillation=Taught(13), distillation_share=0.4,
+        run=RunOptions(tmp_path), distillation=Prepared(13), distillation_share=0.4,
     )  # fmt: skip
     simulated = 0
     for step in range(200):

@@ -1,0 +1,55 @@
+"""Arguments of `train` that do not fit, and what the optimisers do."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="training needs torch")
+
+from ppl_buffer.training.loop import train
+from ppl_buffer.training.optimizers import learning_rate_at
+from tests.training.cases import SMALL, TINY, ChoiceTime, arrays_of
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"steps": 0}, "steps: expected an integer of at least 1, got 0"),
+        ({"seed": -1}, "seed: expected an integer of at least 0, got -1"),
+        ({"batch_size": 2.5}, "batch_size: expected an integer of at least 1, got 2.5"),
+        ({"trials": (7, 3)}, r"trials: expected \(least, greatest\), integers of at least 1, got \(7, 3\)"),
+        ({"trials": 7}, r"trials: expected \(least, greatest\)"),
+        ({"context": (-1, 3)}, r"context: expected \(least, greatest\), integers of at least 0"),
+        ({"condition_masks": 0}, "condition_masks: expected an integer of at least 1, got 0"),
+        ({"outcome_samples": 0}, "outcome_samples: expected an integer of at least 1, got 0"),
+        ({"likelihood_weight": 1.0}, r"likelihood_weight: expected a number in \(0, 1\) or None, got 1.0"),
+        ({"context_free_fraction": 1.5}, "context_free_fraction: expected a share from 0 to 1, got 1.5"),
+        ({"learning_rate": 0.0}, "learning_rate: expected a number above 0, got 0.0"),
+        ({"weight_decay": -1.0}, "weight_decay: expected a number of at least 0, got -1.0"),
+        ({"accelerator": "tpu"}, "accelerator: expected one of .*'cuda'.*, got 'tpu'"),
+        ({"minutes": 0}, "minutes: expected a number above 0, got 0"),
+        ({"devices": 4}, "devices: expected at most 3, the data sets in a batch of the longest"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        train(ChoiceTime(), TINY, out=tmp_path, **{"steps": 2, **SMALL, **arguments})
+
+
+def test_learning_rate():
+    rates = [learning_rate_at(step, 107, 7, 0.5) for step in range(108)]
+    np.testing.assert_allclose(rates[:8], [0.5 * k / 7 for k in range(1, 8)] + [0.5])
+    assert rates[57] == pytest.approx(0.5 * 0.51) and rates[107] == pytest.approx(0.01)
+    assert np.all(np.diff(rates[7:]) < 0)
+
+
+def test_optimizers_differ_and_others_are_refused(tmp_path):
+    for optimizer in ("adamw", "muon"):
+        train(ChoiceTime(), TINY, steps=4, out=tmp_path / optimizer, **{**SMALL, "optimizer": optimizer})
+    one, other = (arrays_of(tmp_path / name / "state.safetensors", "ppl_buffer_run") for name in ("adamw", "muon"))
+    # Muon remembers one moment of a matrix inside a layer, AdamW two; elsewhere both are AdamW.
+    name = "layers.0.mlp.hidden.weight"
+    assert f"optimizer/exp_avg_sq/{name}" in one and f"optimizer/exp_avg_sq/{name}" not in other
+    assert f"optimizer/momentum_buffer/{name}" in other
+    assert "optimizer/exp_avg_sq/embed.pair.hidden.weight" in other
+    with pytest.raises(ValueError, match=r"optimizer: expected one of \['adamw', 'muon'\], got 'sgd'"):
+        train(ChoiceTime(), TINY, steps=2, out=tmp_path / "sgd", **{**SMALL, "optimizer": "sgd"})
