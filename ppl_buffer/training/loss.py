@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from ppl_buffer.network import heads
-from ppl_buffer.network.torch.network import Cache, encode, encode_params, extend, predict, prepare
+from ppl_buffer.network.torch.cache import Cache
+from ppl_buffer.network.torch.network import encode, encode_params, extend, predict, prepare
 from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.training.batches import Tree
 
@@ -53,7 +54,7 @@ class Loss(torch.nn.Module):
         else:
             visible, shape = batch["visible"], tuple(batch["visible"].shape)
             inputs = {name: x.expand(shape) for name, x in inputs.items()}
-        prepared = prepare(net, cache, inputs, visible, shape, stairs=0 if in_turn else None)
+        prepared = prepare(net, cache, inputs, visible, shape, causal_offset=0 if in_turn else None)
         conditioned = batch.get("conditioned")  # absent without parameters
         params = (
             {}

@@ -75,7 +75,7 @@ def dependence(case, backend, monkeypatch, valid):
             "log_probs": heads.trial_log_prob(net, verbs.predict(net, prepared, conditioned), trials["outcomes"])[0, 0],
             "buffer": project(tokens_first(full.buffer[-1].keys)) + project(full.buffer[-1].values),
             "param": project(tokens_first(conditioned.segments[-1].keys)) + project(conditioned.segments[-1].values),
-            "prepared": project(prepared.tokens[:, None]) + project(prepared.reading.weighted / prepared.reading.total),
+            "prepared": project(prepared.tokens[:, None]) + project(prepared.partial.output / prepared.partial.sum),
         }
         if given.context is not None:
             outputs["context"] = project(tokens_first(full.context[-1].keys)) + project(full.context[-1].values)

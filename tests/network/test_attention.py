@@ -7,8 +7,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from ppl_buffer.network.torch import network  # noqa: E402
-from ppl_buffer.network.torch.network import KVSegment, attention, read  # noqa: E402
+from ppl_buffer.network.torch import attention as module  # noqa: E402
+from ppl_buffer.network.torch.attention import KVSegment, attention, partial_attention  # noqa: E402
 
 HEADS, SIZE = 3, 7
 
@@ -27,8 +27,8 @@ def dense(query, segments):
         score = np.einsum("bhrtd,bhrnd->bhrtn", query.numpy().astype(float), keys)
         if segment.mask is not None:
             score = np.where(segment.mask.numpy(), score, -np.inf)
-        if segment.stairs is not None:
-            score = np.where(np.arange(tokens) < segment.stairs + np.arange(count)[:, None], score, -np.inf)
+        if segment.causal_offset is not None:
+            score = np.where(np.arange(tokens) < segment.causal_offset + np.arange(count)[:, None], score, -np.inf)
         scores.append(score)
         values.append(np.broadcast_to(segment.values.numpy(), (batch, HEADS, replicas, tokens, SIZE)))
     scores, values = np.concatenate(scores, -1), np.concatenate(values, 3)
@@ -38,9 +38,9 @@ def dense(query, segments):
     return np.einsum("bhrtn,bhrnd->bhrtd", weight / total, values), top + np.log(total)
 
 
-def segment(rng, batch, replicas, tokens, mask=None, stairs=None):
+def segment(rng, batch, replicas, tokens, mask=None, causal_offset=None):
     shape = (batch, HEADS, replicas, tokens, SIZE)
-    return KVSegment(tensor(rng, *shape), tensor(rng, *shape), mask, None, stairs)
+    return KVSegment(tensor(rng, *shape), tensor(rng, *shape), mask, None, causal_offset)
 
 
 def cases():
@@ -59,8 +59,8 @@ def cases():
         "masked for each query": (2, 41, lambda rng: [segment(rng, 5, 1, 11, mask(5, 1, 2, 41, 11))]),
         "keys of each replica": (2, 41, lambda rng: [segment(rng, 5, 2, 11, mask(5, 1, 2, 1, 11))]),
         "both": (13, 41, lambda rng: [segment(rng, 5, 1, 17), segment(rng, 5, 13, 11, mask(5, 1, 13, 1, 11))]),
-        "stairs in strips": (1, 137, lambda rng: [segment(rng, 5, 1, 137, mask(5, 1, 1, 1, 137), stairs=0)]),
-        "stairs after a context": (1, 70, lambda rng: [segment(rng, 5, 1, 17), segment(rng, 5, 1, 73, stairs=3)]),
+        "causal, in strips": (1, 137, lambda rng: [segment(rng, 5, 1, 137, mask(5, 1, 1, 1, 137), causal_offset=0)]),
+        "causal after a context": (1, 70, lambda rng: [segment(rng, 5, 1, 17), segment(rng, 5, 1, 73, causal_offset=3)]),
     }
 
 
@@ -68,25 +68,25 @@ def cases():
 @pytest.mark.parametrize("gradient", [False, True], ids=["kernel", "gradient"])
 @pytest.mark.parametrize("name", list(cases()))
 def test_attention_is_one_softmax(name, gradient, budget, monkeypatch):
-    monkeypatch.setattr(network, "_SCORES_AT_ONCE", budget)
+    monkeypatch.setattr(module, "_SCORES_AT_ONCE", budget)
     replicas, queries, make = cases()[name]
     rng = np.random.default_rng(0)
     null = segment(rng, 1, 1, 1)
     query = tensor(rng, 5, HEADS, replicas, queries, SIZE).requires_grad_(gradient)
     segments = [null, *make(rng)]
     mean, log_total = dense(query.detach(), segments)
-    reading = read(query, segments)
+    part = partial_attention(query, segments)
     np.testing.assert_allclose(attention(query, segments).detach(), mean, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose((reading.weighted / reading.total).detach(), mean, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose((reading.top + reading.total.log()).detach(), log_total, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose((part.output / part.sum).detach(), mean, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose((part.max + part.sum.log()).detach(), log_total, rtol=1e-4, atol=1e-5)
 
 
 def test_the_kernel_is_used_where_nothing_is_differentiated(monkeypatch):
-    if network._FLASH is None:
+    if module._FLASH is None:
         pytest.skip("this torch has no fused attention for processors")
     calls = []
-    kernel = network._FLASH
-    monkeypatch.setattr(network, "_FLASH", lambda *x, **more: calls.append(1) or kernel(*x, **more))
+    kernel = module._FLASH
+    monkeypatch.setattr(module, "_FLASH", lambda *x, **more: calls.append(1) or kernel(*x, **more))
     rng = np.random.default_rng(0)
     query, shared = tensor(rng, 5, HEADS, 13, 4, SIZE), segment(rng, 5, 1, 11)
     attention(query, [shared])

@@ -10,7 +10,8 @@ pytest.importorskip("torch", reason="training needs torch")
 import torch
 
 from ppl_buffer.network import heads
-from ppl_buffer.network.torch.network import Cache, encode, encode_params, extend, predict, prepare
+from ppl_buffer.network.torch.cache import Cache
+from ppl_buffer.network.torch.network import encode, encode_params, extend, predict, prepare
 from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.training import standardization
 from ppl_buffer.training.batches import BatchOptions, make_batch, map_arrays

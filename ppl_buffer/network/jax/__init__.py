@@ -3,6 +3,7 @@
 from ppl_buffer.network import jax as this_package
 from ppl_buffer.network.backend import register_backend
 from ppl_buffer.network.jax import ops
+from ppl_buffer.network.jax.cache import Cache
 from ppl_buffer.network.jax.execution import bucket, on_devices, on_processor, rollout_memory, workers
 from ppl_buffer.network.jax.joint import (
     block_conditionals,
@@ -20,7 +21,6 @@ from ppl_buffer.network.jax.joint import (
     rollout,
     start_cache,
 )
-from ppl_buffer.network.jax.network import Cache
 from ppl_buffer.network.jax.speculative import speculative_rollout
 
 __all__ = [

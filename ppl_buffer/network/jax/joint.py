@@ -16,11 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ppl_buffer.network.heads import trial_cdf, trial_log_prob, trial_moments, trial_sample
+from ppl_buffer.network.jax.cache import Cache, allocate
 from ppl_buffer.network.jax.network import (
-    Cache,
     EncodedParams,
     PreparedTargets,
-    allocate,
     encode,
     extend,
     predict,
@@ -89,7 +88,7 @@ def prepare_joint(net: JaxNetwork, cache: Cache, trials: Trials, valid: Array) -
     def some(cache: Cache, trials: Trials, valid: Array) -> PreparedTargets:
         full = extend(net, cache, trials, valid)
         visible = cache.size + jnp.arange(valid.shape[-1])
-        return prepare(net, full, trials["inputs"], visible, valid.shape, stairs=cache.size)
+        return prepare(net, full, trials["inputs"], visible, valid.shape, causal_offset=cache.size)
 
     return _in_chunks(some, valid.shape, cache, trials, valid)
 

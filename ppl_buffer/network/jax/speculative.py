@@ -16,8 +16,9 @@ import jax.numpy as jnp
 from jax import random
 
 from ppl_buffer.network.heads import trial_log_prob, trial_sample
+from ppl_buffer.network.jax.cache import Cache, allocate
 from ppl_buffer.network.jax.joint import Environment, prepare_marginal, respond
-from ppl_buffer.network.jax.network import Cache, EncodedParams, allocate, predict, step
+from ppl_buffer.network.jax.network import EncodedParams, predict, step
 from ppl_buffer.network.jax.ops import Array
 from ppl_buffer.network.jax.weights import JaxNetwork
 from ppl_buffer.schema import Categorical

@@ -3,6 +3,7 @@
 from ppl_buffer.network import torch as this_package
 from ppl_buffer.network.backend import register_backend
 from ppl_buffer.network.torch import ops
+from ppl_buffer.network.torch.cache import Cache
 from ppl_buffer.network.torch.execution import bucket, on_devices, on_processor, rollout_memory, workers
 from ppl_buffer.network.torch.joint import (
     block_conditionals,
@@ -19,7 +20,7 @@ from ppl_buffer.network.torch.joint import (
     rollout,
     start_cache,
 )
-from ppl_buffer.network.torch.network import Cache, encode_params
+from ppl_buffer.network.torch.network import encode_params
 from ppl_buffer.network.torch.speculative import speculative_rollout
 
 __all__ = [

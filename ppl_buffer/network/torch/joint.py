@@ -14,11 +14,10 @@ import torch
 from torch import Tensor
 
 from ppl_buffer.network.heads import trial_cdf, trial_log_prob, trial_moments, trial_sample
+from ppl_buffer.network.torch.cache import Cache, allocate
 from ppl_buffer.network.torch.network import (
-    Cache,
     EncodedParams,
     PreparedTargets,
-    allocate,
     encode,
     extend,
     predict,
@@ -50,7 +49,7 @@ def prepare_joint(net: TorchNetwork, cache: Cache, trials: Trials, valid: Tensor
     """Everything about a joint density that the parameters do not change: target k sees the trials before it."""
     full = extend(net, cache, trials, valid)
     visible = cache.size + torch.arange(valid.shape[-1], device=valid.device)
-    return prepare(net, full, trials["inputs"], visible, valid.shape, stairs=cache.size)
+    return prepare(net, full, trials["inputs"], visible, valid.shape, causal_offset=cache.size)
 
 
 def prepare_marginal(net: TorchNetwork, cache: Cache, inputs: Mapping[str, Tensor], valid: Tensor) -> PreparedTargets:

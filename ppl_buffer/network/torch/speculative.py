@@ -24,8 +24,9 @@ import torch
 from torch import Tensor
 
 from ppl_buffer.network.heads import trial_log_prob, trial_sample
+from ppl_buffer.network.torch.cache import Cache, allocate
 from ppl_buffer.network.torch.joint import Environment, prepare_marginal, respond, trials_between
-from ppl_buffer.network.torch.network import Cache, EncodedParams, allocate, predict, step
+from ppl_buffer.network.torch.network import EncodedParams, predict, step
 from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.schema import Categorical
 

@@ -11,7 +11,8 @@ jax = pytest.importorskip("jax")
 jnp = pytest.importorskip("jax.numpy")
 
 from ppl_buffer.network.jax import joint  # noqa: E402
-from ppl_buffer.network.jax.network import allocate, encode_params, extend, predict, prepare, step  # noqa: E402
+from ppl_buffer.network.jax.cache import Cache, allocate  # noqa: E402
+from ppl_buffer.network.jax.network import encode_params, extend, predict, prepare, step  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -38,7 +39,7 @@ def test_data_sets_observed_in_chunks(case: Case, monkeypatch: pytest.MonkeyPatc
     valid = jnp.asarray(np.random.default_rng(1).uniform(size=(7, 1, 5)) < 0.8)
 
     def score(trials: dict) -> jax.Array:
-        prepared = joint.prepare_joint.__wrapped__(net, joint.Cache(), trials, valid)
+        prepared = joint.prepare_joint.__wrapped__(net, Cache(), trials, valid)
         return joint.conditionals.__wrapped__(net, prepared, encode_params(net, {}), trials["outcomes"], valid, None)
 
     def both(trials: dict) -> tuple[jax.Array, dict]:
@@ -61,7 +62,7 @@ def test_draws_one_step_ahead_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None
     _, params = arranged(LEARNING, 7, 1, replicas=3)
     valid = jnp.asarray(np.random.default_rng(1).uniform(size=(7, 1, 5)) < 0.8)
     noise = jnp.asarray(np.random.default_rng(2).uniform(size=(7, 3, 5, net.schema.noise_size)), jnp.float32)
-    prepared, conditioned = joint.prepare_joint(net, joint.Cache(), trials, valid), encode_params(net, params)
+    prepared, conditioned = joint.prepare_joint(net, Cache(), trials, valid), encode_params(net, params)
     shared = (net, prepared, conditioned, trials["outcomes"], valid, None)
     whole = joint.one_step(*shared, noise)
     monkeypatch.setattr(joint, "_TOKENS_AT_ONCE", 40)
@@ -83,7 +84,7 @@ def test_fused_step_is_extend_and_predict(case: Case) -> None:
 
     @jax.jit
     def apart() -> jax.Array:
-        cache = extend(net, joint.Cache(), part(trials, 0, 5), valid[..., :5])
+        cache = extend(net, Cache(), part(trials, 0, 5), valid[..., :5])
         found = []
         for k in range(5, 11):
             cache = extend(net, cache, part(trials, k, k + 1), valid[..., k : k + 1])
@@ -93,7 +94,7 @@ def test_fused_step_is_extend_and_predict(case: Case) -> None:
 
     @jax.jit
     def fused() -> jax.Array:
-        cache = extend(net, joint.Cache(), part(trials, 0, 5), valid[..., :5])
+        cache = extend(net, Cache(), part(trials, 0, 5), valid[..., :5])
         cache, found = allocate(net, cache, (2, 3, 11)), []
         for k in (5, 8):
             targets = part(trials["inputs"], k + 1, k + 4)
