@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 
@@ -36,3 +38,11 @@ class FindingWarning(UserWarning):
 def warn_of(finding: Finding, stacklevel: int = 2) -> None:
     """Say a finding as a warning, as if the caller's caller (`stacklevel` 2) had said it."""
     warnings.warn(FindingWarning(finding), stacklevel=stacklevel + 1)
+
+
+@contextmanager
+def ignore_findings() -> Iterator[None]:
+    """Say no findings meanwhile: where a part is looked at of which, alone, nothing should be concluded."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FindingWarning)
+        yield

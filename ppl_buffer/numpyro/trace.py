@@ -13,6 +13,7 @@ from jax import random
 from numpyro import handlers
 from numpyro.infer import Predictive as GuidePredictive
 
+from ppl_buffer.findings import ignore_findings
 from ppl_buffer.ppl.trace import (
     ModelSites,
     PosteriorTrace,
@@ -69,7 +70,9 @@ def trace_posterior(
         ValueError: if draws of a latent site are missing, a plate subsamples, or data depend on latent variables.
     """
     first = {name: jnp.asarray(value)[0] for name, value in samples.items()}
-    sites = _sort_sites(_run(model, args, kwargs, first, random.PRNGKey(0)), samples)
+    # A single draw outside the trained range says little of the posterior.
+    with ignore_findings():
+        sites = _sort_sites(_run(model, args, kwargs, first, random.PRNGKey(0)), samples)
     run = partial(_run_at_draw, model, args, kwargs, sites)
     draws = {name: jnp.asarray(samples[name]) for name in sites.latent}
     # Not compiled: what does not depend on the draws stays concrete, and is computed once.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ppl_buffer.checks import check_choice, is_integer
+from ppl_buffer.findings import Finding, warn_of
 from ppl_buffer.network.arguments import all_exist, as_floating, as_mask, check_params, check_trial_arrays, count_trials
 from ppl_buffer.network.backend import Array, Environment, Named, backend_of
 from ppl_buffer.network.layout import common_batch_shape, map_leaves, pad_dims, pad_last
@@ -340,4 +340,5 @@ def _check_range(record: TrainingRecord, numbers: Mapping[str, np.ndarray | None
             )
             if outside == "error":
                 raise ValueError(message)
-            warnings.warn(message, stacklevel=4)
+            # Between a user's line and `Query.build` are a distribution's constructor and its metaclass.
+            warn_of(Finding("outside_box", message, parameter=name, share=share), stacklevel=5)

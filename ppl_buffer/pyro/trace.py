@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ from pyro.poutine.util import prune_subsample_sites
 from tqdm.auto import tqdm
 
 from ppl_buffer.files import to_numpy
+from ppl_buffer.findings import ignore_findings
 from ppl_buffer.network.layout import map_leaves
 from ppl_buffer.ppl.trace import (
     ModelSites,
@@ -47,14 +46,6 @@ def _is_deterministic(site: Mapping[str, Any]) -> bool:
     return bool(site["infer"].get("_deterministic", False))
 
 
-@contextmanager
-def _quiet_box() -> Iterator[None]:
-    """Silences what a joint predictive says of single draws outside the trained box."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"params\[", UserWarning)
-        yield
-
-
 def trace_posterior(
     model: Callable[..., Any],
     args: Sequence[Any],
@@ -76,7 +67,8 @@ def trace_posterior(
     """
     draws = {name: torch.as_tensor(value).detach() for name, value in samples.items()}
     count = len(next(iter(draws.values()))) if draws else 1
-    with seeded(0), _quiet_box():
+    # A single draw outside the trained range says little of the posterior.
+    with seeded(0), ignore_findings():
         sites = _sort_sites(_run(model, args, kwargs, {}), samples)
         results = []
         for draw in tqdm(range(count), disable=not progress, desc="posterior trace", unit="draw"):
@@ -137,7 +129,7 @@ def prior_samples(
 ) -> dict[str, np.ndarray]:
     """Draws (draws, *shape) of a model's latent and deterministic sites from the prior."""
     results = []
-    with seeded(seed), _quiet_box():
+    with seeded(seed), ignore_findings():
         for _ in range(draws):
             kept = _run(model, args, kwargs, {}).items()
             results.append(

@@ -1,14 +1,18 @@
 """The trace of a model at posterior draws: the same of both languages, and what it finds inside wrappers."""
 
 import inspect
+import warnings
 from importlib import import_module
 
 import numpy as np
 import pytest
 
+from ppl_buffer.arviz.language import language_of
+from ppl_buffer.findings import FindingWarning
 from ppl_buffer.ppl.trace import Language, observed_site, unwrap_joint
 from ppl_buffer.schema import Real, Schema
-from tests.networks import FUNCTION, TINY, Case, array, data, joint_predictive, network
+from tests.arviz.models import ppl_of
+from tests.networks import FUNCTION, FUNCTION_RECORD, TINY, Case, array, data, joint_predictive, network
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -28,6 +32,29 @@ def test_both_languages_offer_the_same_functions(language):
     for name, function in asked.items():
         wanted = list(inspect.signature(function).parameters.values())[1:]
         assert list(inspect.signature(offered[name]).parameters.values()) == wanted
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_single_draws_outside_the_trained_range_are_no_news(backend):
+    ppl, dist, joint = ppl_of(backend)
+    net, given = network(FUNCTION, backend, FUNCTION_RECORD), data(FUNCTION, batch=2, trials=5)
+    value = array(backend, given.value)
+
+    def model():
+        mu = ppl.sample("mu", dist.Normal(0.0, 1.0))
+        with ppl.plate("set", 2):
+            ppl.sample("y", joint(net, given.inputs, params={"mu": mu}), obs=value)
+
+    language = language_of({"jax": "numpyro", "torch": "pyro"}[backend])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        traced = language.trace_posterior(model, (), {}, {"mu": np.array([2.5, 0.5, -3.0], np.float32)})
+    assert traced.joint_sites["y"].params["mu"].reshape(-1).tolist() == [2.5, 0.5, -3.0]
+    with pytest.warns(FindingWarning) as warned:
+        joint(net, given.inputs, params={"mu": array(backend, np.array([2.5, 0.5], np.float32))})
+    assert [warning.filename for warning in warned] == [__file__]
+    (finding,) = [warning.message.finding for warning in warned]
+    assert (finding.kind, finding.parameter, finding.share) == ("outside_box", "mu", 0.5)
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
