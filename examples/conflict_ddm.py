@@ -54,43 +54,43 @@ EFFECTS = {
 }
 
 
-def simulate_people(people: int, trials: int, seed: int) -> dict[str, np.ndarray]:
-    """Trials (people * trials,) of people who do what the original study reports."""
+def simulate_subjects(subjects: int, trials: int, seed: int) -> dict[str, np.ndarray]:
+    """Trials (subjects * trials,) of people who do what the original study reports."""
     rng = np.random.default_rng(seed)
-    person = np.repeat(np.arange(people), trials)
-    conflict, theta = rng.integers(0, 2, person.size), rng.standard_normal(person.size)
+    subject = np.repeat(np.arange(subjects), trials)
+    conflict, theta = rng.integers(0, 2, subject.size), rng.standard_normal(subject.size)
     params = {
-        "drift": 0.9 + 0.2 * rng.standard_normal(people)[person] - 0.4 * conflict,
-        "boundary": np.exp(0.7 + 0.1 * rng.standard_normal(people)[person] + 0.05 * theta * conflict),
-        "starting_point": np.full(person.size, 0.5),
-        "non_decision_time": rng.uniform(0.3, 0.5, people)[person],
-        "drift_variability": np.full(person.size, 0.2),
+        "drift": 0.9 + 0.2 * rng.standard_normal(subjects)[subject] - 0.4 * conflict,
+        "boundary": np.exp(0.7 + 0.1 * rng.standard_normal(subjects)[subject] + 0.05 * theta * conflict),
+        "starting_point": np.full(subject.size, 0.5),
+        "non_decision_time": rng.uniform(0.3, 0.5, subjects)[subject],
+        "drift_variability": np.full(subject.size, 0.2),
     }
     data = pb.simulators.DriftDiffusion().simulate(rng, params, {}, trials=1)
-    return {"person": person, "conflict": conflict, "theta": theta, "choice": data["choice"][:, 0],
+    return {"subject": subject, "conflict": conflict, "theta": theta, "choice": data["choice"][:, 0],
             "rt": data["rt"][:, 0]}  # fmt: skip
 
 
-def load(path: str | None, people: int, most: int, seed: int) -> tuple[dict[str, np.ndarray], str]:
-    """One row a trial, of the first `people` people, at most `most` trials each, or of simulated ones."""
+def load(path: str | None, subjects: int, most: int, seed: int) -> tuple[dict[str, np.ndarray], str]:
+    """One row a trial, of the first `subjects` people, at most `most` trials each, or of simulated ones."""
     try:
         data = conflict_task(path)
     except (FileNotFoundError, ImportError) as error:
         print(f"The conflict task is not here ({error}).")
         print("Simulated people are fitted: the results say nothing of real ones.")
-        return simulate_people(min(people, 3), min(most, 120), seed), "simulated people"
-    mask = data.trial_mask[:people, :most]
-    columns = {name: x[:people, :most][mask] for name, x in {**data.inputs, **data.outcomes}.items()}
-    person = np.broadcast_to(np.arange(len(mask))[:, None], mask.shape)[mask]
-    return {"person": person, **columns}, f"{len(mask)} people, conflict task"
+        return simulate_subjects(min(subjects, 3), min(most, 120), seed), "simulated people"
+    mask = data.trial_mask[:subjects, :most]
+    columns = {name: x[:subjects, :most][mask] for name, x in {**data.inputs, **data.outcomes}.items()}
+    subject = np.broadcast_to(np.arange(len(mask))[:, None], mask.shape)[mask]
+    return {"subject": subject, **columns}, f"{len(mask)} people, conflict task"
 
 
 def model(net: Any, trials: dict[str, np.ndarray], value: Any = None) -> None:
     """Trial i of person p: drift v_p + conflict effect, log boundary a_p + theta effect, all else by person."""
-    person, conflict, theta = trials["person"], trials["conflict"], trials["theta"]
-    people = int(person.max()) + 1
+    subject, conflict, theta = trials["subject"], trials["conflict"], trials["theta"]
+    subjects = int(subject.max()) + 1
     # No response is faster than the non-decision time, whose prior ends there.
-    fastest = jnp.asarray([trials["rt"][person == p].min() for p in range(people)])
+    fastest = jnp.asarray([trials["rt"][subject == p].min() for p in range(subjects)])
     effects = {name: numpyro.sample(name, dist.Normal(0.0, scale))
                for name, scale in (("drift_conflict", 1.0), ("theta_low", 0.2), ("theta_high", 0.2))}  # fmt: skip
     group = {
@@ -98,23 +98,23 @@ def model(net: Any, trials: dict[str, np.ndarray], value: Any = None) -> None:
         "log_boundary": numpyro.sample("log_boundary_mean", dist.Normal(0.7, 0.3)),
     }
     spread = {name: numpyro.sample(f"{name}_spread", dist.HalfNormal(0.3)) for name in group}
-    with numpyro.plate("people", people):
+    with numpyro.plate("subjects", subjects):
         offset = {name: numpyro.sample(f"{name}_offset", dist.Normal()) for name in group}
         share = numpyro.sample("non_decision_share", dist.Beta(4.0, 2.0))
         variability = numpyro.sample("drift_variability", dist.HalfNormal(0.5))
         start = numpyro.sample("starting_point", dist.TruncatedNormal(0.5, 0.07, low=0.1, high=0.9))
-    by_person = {name: group[name] + spread[name] * offset[name] for name in group}
-    log_boundary = by_person["log_boundary"][person]
+    by_subject = {name: group[name] + spread[name] * offset[name] for name in group}
+    log_boundary = by_subject["log_boundary"][subject]
     log_boundary += theta * jnp.where(conflict == 1, effects["theta_high"], effects["theta_low"])
     params = {
-        "drift": by_person["drift"][person] + effects["drift_conflict"] * conflict,
+        "drift": by_subject["drift"][subject] + effects["drift_conflict"] * conflict,
         "boundary": jnp.exp(log_boundary),
-        "starting_point": start[person],
-        "non_decision_time": (share * fastest)[person],
-        "drift_variability": variability[person],
+        "starting_point": start[subject],
+        "non_decision_time": (share * fastest)[subject],
+        "drift_variability": variability[subject],
     }
     # A batch element a trial, each with parameters of its own and a sequence of one trial.
-    with numpyro.plate("trials", len(person)):
+    with numpyro.plate("trials", len(subject)):
         numpyro.sample("y", JointPredictive(net, {}, trials=1, params=params, lapse=LAPSE, outside="ignore"), obs=value)
 
 
@@ -142,8 +142,8 @@ def plot_response_times(file: Path, trials: dict[str, np.ndarray], again: np.nda
         rows = trials["conflict"] == conflict
         signed = np.where(trials["choice"] == 1, 1, -1) * trials["rt"]
         axis.hist(signed[rows], bins, density=True, histtype="step", color="k", label="data")
-        drawn = np.where(again[..., 0] == 1, 1, -1) * again[..., 1]
-        curves = np.stack([np.histogram(x[rows], bins, density=True)[0] for x in drawn])
+        signed_again = np.where(again[..., 0] == 1, 1, -1) * again[..., 1]
+        curves = np.stack([np.histogram(x[rows], bins, density=True)[0] for x in signed_again])
         low, high = np.percentile(curves, [5, 95], axis=0)
         axis.fill_between(centers, low, high, step="mid", color="C0", alpha=0.4, lw=0, label="model, 90 %")
         axis.set(title=f"{'high' if conflict else 'low'} conflict", xlabel="response time (s), worse choice negative")
@@ -173,12 +173,12 @@ def main() -> None:
     net = pb.load(options.checkpoint, backend="jax")
     trials, source = load(options.data, options.subjects, options.trials, options.seed)
     value = jnp.asarray(np.stack([trials["choice"], trials["rt"]], -1), jnp.float32)[:, None]
-    people = int(trials["person"].max()) + 1
+    subjects = int(trials["subject"].max()) + 1
     print(f"{source}: {len(value)} trials; {options.chains} chains of {options.warmup} + {options.draws} draws.")
     # NUTS starts where people could be: at the middle of the box no response could be as fast as the fastest is.
     first = {"drift_mean": 0.8, "log_boundary_mean": 0.7, "drift_spread": 0.3, "log_boundary_spread": 0.2}
     alike = {"drift_variability": 0.3, "non_decision_share": 0.7, "starting_point": 0.5}
-    first |= {name: jnp.full(people, value) for name, value in alike.items()}
+    first |= {name: jnp.full(subjects, value) for name, value in alike.items()}
     depth = 5 if options.quick else 7
     kernel = NUTS(partial(model, net, trials), init_strategy=init_to_value(values=first), max_tree_depth=depth)
     mcmc = MCMC(kernel, num_warmup=options.warmup, num_samples=options.draws, num_chains=options.chains)
@@ -192,8 +192,8 @@ def main() -> None:
     posterior.to_netcdf(str(options.out / "posterior.nc"))
     plot_posterior(options.out / "posterior.png", draws, f"What conflict and theta power change: {source}")
     some = np.linspace(0, len(draws["drift_mean"]) - 1, 40).astype(int)
-    chosen = {name: jnp.asarray(x[some]) for name, x in draws.items()}
-    predictive = numpyro.infer.Predictive(partial(model, net, trials), chosen, batch_ndims=1)
+    selected = {name: jnp.asarray(x[some]) for name, x in draws.items()}
+    predictive = numpyro.infer.Predictive(partial(model, net, trials), selected, batch_ndims=1)
     again = np.asarray(jax.device_get(predictive(random.PRNGKey(options.seed + 1))["y"]))[:, :, 0]
     plot_response_times(options.out / "response_times.png", trials, again, f"Response times: {source}")
     print(f"Written to {options.out}/: posterior.nc, posterior.png, response_times.png")

@@ -49,36 +49,36 @@ LAPSE = 0.02
 Arrays = dict[str, np.ndarray]
 
 
-def simulate_people(task: pb.simulators.RLDriftDiffusion, people: int, trials: int, seed: int) -> Arrays:
-    """People (people, trials) of the same design."""
+def simulate_subjects(task: pb.simulators.RLDriftDiffusion, subjects: int, trials: int, seed: int) -> Arrays:
+    """People (subjects, trials) of the same design."""
     rng = np.random.default_rng(seed)
     params = {
-        "alpha_positive": rng.uniform(0.05, 0.3, people),
-        "alpha_negative": rng.uniform(0.02, 0.2, people),
-        "scaling": rng.uniform(2.0, 5.0, people),
-        "boundary": rng.uniform(1.3, 2.2, people),
-        "non_decision_time": rng.uniform(0.25, 0.4, people),
+        "alpha_positive": rng.uniform(0.05, 0.3, subjects),
+        "alpha_negative": rng.uniform(0.02, 0.2, subjects),
+        "scaling": rng.uniform(2.0, 5.0, subjects),
+        "boundary": rng.uniform(1.3, 2.2, subjects),
+        "non_decision_time": rng.uniform(0.25, 0.4, subjects),
     }
-    inputs = task.inputs(rng, people, trials)
-    return {**inputs, **task.simulate(rng, params, inputs), "mask": np.ones((people, trials), bool)}
+    inputs = task.inputs(rng, subjects, trials)
+    return {**inputs, **task.simulate(rng, params, inputs), "mask": np.ones((subjects, trials), bool)}
 
 
-def load(path: str | None, task: Any, people: int, trials: int, seed: int) -> tuple[Arrays, str]:
+def load(path: str | None, task: Any, subjects: int, trials: int, seed: int) -> tuple[Arrays, str]:
     """The first trials of the people who did fewest, or of simulated ones."""
     try:
         data = selection_task(path)
     except (FileNotFoundError, ImportError) as error:
         print(f"The selection task is not here ({error}).")
         print("Simulated people are fitted: the results say nothing of real ones.")
-        return simulate_people(task, people, trials, seed), f"{people} simulated people"
-    data = data.select(np.sort(np.argsort(data.trial_counts, kind="stable")[:people]))
+        return simulate_subjects(task, subjects, trials, seed), f"{subjects} simulated people"
+    data = data.select(np.sort(np.argsort(data.trial_counts, kind="stable")[:subjects]))
     columns = {**data.inputs, **data.outcomes, **data.feedback, "mask": data.trial_mask}
     return {name: x[:, :trials] for name, x in columns.items()}, f"{len(data.subjects)} people, selection task"
 
 
 def model(net: Any, data: Any, fastest: Any) -> None:
     """Every person alone, with weak priors inside the trained box."""
-    with numpyro.plate("person", len(fastest)):
+    with numpyro.plate("subject", len(fastest)):
         params = {
             "alpha_positive": numpyro.sample("alpha_positive", dist.Beta(1.2, 4.0)),
             "alpha_negative": numpyro.sample("alpha_negative", dist.Beta(1.2, 4.0)),
@@ -96,14 +96,14 @@ def curves(pair: np.ndarray, choice: np.ndarray, rt: np.ndarray, width: int) -> 
     return np.stack([plots.learning_curve(values, pair, width) for values in (choice, rt)], -3)
 
 
-def plot(file: Path, observed: np.ndarray, drawn: np.ndarray, chances: Any, width: int, title: str) -> None:
+def plot(file: Path, observed: np.ndarray, generated: np.ndarray, chances: Any, width: int, title: str) -> None:
     """Choices (top) and response times (bottom), a column a pair: data over the 50 % and 90 % bands of the model."""
     figure, axes = plt.subplots(2, 3, figsize=(10.5, 5.6), sharex=True, sharey="row", layout="constrained")
     centers = width * (np.arange(observed.shape[-1]) + 0.5)
     for row in range(2):
         for index, chance in enumerate(chances):
             axis = axes[row, index]
-            plots.bands(axis, centers, drawn[:, row, index])
+            plots.bands(axis, centers, generated[:, row, index])
             axis.plot(centers, observed[row, index], "o-", color="k", ms=4, lw=1, label="data")
             if row == 0:
                 axis.set(title=f"rewarded {chance:.0%} against {1 - chance:.0%}", ylim=(0, 1))
@@ -145,10 +145,10 @@ def main() -> None:
         trial_mask=mask,
     )
     fastest = jnp.asarray(np.where(mask, trials["rt"], np.inf).min(1), jnp.float32)
-    people = len(fastest)
+    subjects = len(fastest)
     # NUTS starts where people could be: at the middle of the box no response could be as fast as the fastest is.
     first = {"alpha_positive": 0.15, "alpha_negative": 0.1, "scaling": 3.0, "boundary": 1.8, "non_decision_share": 0.7}
-    values = {name: jnp.full(people, value) for name, value in first.items()}
+    values = {name: jnp.full(subjects, value) for name, value in first.items()}
     kernel = NUTS(partial(model, net, data, fastest), init_strategy=init_to_value(values=values), max_tree_depth=6)
     mcmc = MCMC(kernel, num_warmup=options.warmup, num_samples=options.draws, num_chains=options.chains)
     mcmc.run(random.PRNGKey(options.seed))
@@ -167,13 +167,13 @@ def main() -> None:
         seed=options.seed,
     )
     width = 4
-    drawn = curves(trials["pair"], simulated.value[..., 0], simulated.value[..., 1], width)
+    generated = curves(trials["pair"], simulated.value[..., 0], simulated.value[..., 1], width)
     # No number where there is no trial.
     seen = (np.where(mask, trials[name], np.nan) for name in ("choice", "rt"))
     observed = curves(trials["pair"], *seen, width)
     options.out.mkdir(parents=True, exist_ok=True)
     posterior.to_netcdf(str(options.out / "posterior.nc"))
-    plot(options.out / "learning.png", observed, drawn, task.reward_probabilities, width, f"Learning: {source}")
+    plot(options.out / "learning.png", observed, generated, task.reward_probabilities, width, f"Learning: {source}")
     print(f"Written to {options.out}/: posterior.nc, learning.png")
 
 

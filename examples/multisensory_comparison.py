@@ -38,7 +38,7 @@ TASKS = ("flash", "sound")
 Arrays = dict[str, np.ndarray]
 
 
-def one_person(path: str | None, subject: int, trials: int) -> tuple[Arrays, np.ndarray, str]:
+def one_subject(path: str | None, subject: int, trials: int) -> tuple[Arrays, np.ndarray, str]:
     """Inputs and reports (trials,) of one person, or of a simulated one where the data are not here."""
     try:
         data = audiovisual_localization(path)
@@ -49,9 +49,9 @@ def one_person(path: str | None, subject: int, trials: int) -> tuple[Arrays, np.
         theory = pb.simulators.MultisensoryCausalInference(rho=4 / 3)
         inputs = theory.inputs(rng, 1, trials)
         # A person like many: noise of 2, 4 and 8 degrees for the flash, 6 for the sound.
-        person = {"log_sigma_V_low": np.log(2), "log_sigma_V_med": np.log(4), "log_sigma_V_high": np.log(8)}
-        person |= {"log_sigma_A": np.log(6), "log_sigma_S": 2.5, "log_sigma_M": 0.0, "logit_p_same": 1.0}
-        report = theory.simulate(rng, {name: np.array([x]) for name, x in person.items()}, inputs)["response"]
+        params = {"log_sigma_V_low": np.log(2), "log_sigma_V_med": np.log(4), "log_sigma_V_high": np.log(8)}
+        params |= {"log_sigma_A": np.log(6), "log_sigma_S": 2.5, "log_sigma_M": 0.0, "logit_p_same": 1.0}
+        report = theory.simulate(rng, {name: np.array([x]) for name, x in params.items()}, inputs)["response"]
         return {name: x[0] for name, x in inputs.items()}, report[0], "a simulated person"
     rows = np.flatnonzero(data.subjects == subject)
     if not len(rows):
@@ -112,7 +112,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.trials, options.orders, options.draws = 60, 8, 400
-    inputs, response, who = one_person(options.data, options.subject, options.trials)
+    inputs, response, who = one_subject(options.data, options.subject, options.trials)
     nets = {name: pb.load(path, backend="torch") for name, path in zip(THEORIES, options.checkpoints, strict=True)}
     table = pb.compare(nets, inputs, response, orders=options.orders, draws=options.draws)
     print(f"\n{who}, {len(response)} trials")

@@ -60,17 +60,17 @@ def main() -> None:
     # The likelihood, and the rule that rewards drawn choices: without it no data sets could be drawn.
     net, task = pb.load("noisy_q", backend="jax"), pb.simulators.NoisyQ()
     # People are draws from one population: `ppl_buffer.workflow.hierarchical.model` is the NumPyro model.
-    found = fit(net, trials, environment=task.environment, seed=options.seed, **sampling)
-    print(found.summary[found.summary.index.str.endswith(("_group", "_spread"))].to_string())
-    print(f"R-hat at most {found.r_hat:.3f}, effective sample size at least {found.effective:.0f}, "
-          f"divergences {found.diverging:.1%}; {found.seconds:.0f} s of sampling.")  # fmt: skip
+    result = fit(net, trials, environment=task.environment, seed=options.seed, **sampling)
+    print(result.summary[result.summary.index.str.endswith(("_group", "_spread"))].to_string())
+    print(f"R-hat at most {result.r_hat:.3f}, effective sample size at least {result.effective:.0f}, "
+          f"divergences {result.diverging:.1%}; {result.seconds:.0f} s of sampling.")  # fmt: skip
 
     options.out.mkdir(parents=True, exist_ok=True)
-    found.posterior.to_netcdf(str(options.out / "posterior.nc"))
-    axes = plots.plot_traces({name: found.draws(f"{name}_group") for name in net.box})
+    result.posterior.to_netcdf(str(options.out / "posterior.nc"))
+    axes = plots.plot_traces({name: result.draws(f"{name}_group") for name in net.box})
     axes[0, 0].figure.savefig(options.out / "posterior.png", dpi=110)
     labels = [f"rewarded {chance:.0%} against {1 - chance:.0%}" for chance in task.reward_probabilities]
-    axes = plots.plot_learning_curves(trials, found.replicated, cue="pair", cue_labels=labels)
+    axes = plots.plot_learning_curves(trials, result.replicated, cue="pair", cue_labels=labels)
     axes[0].figure.savefig(options.out / "learning_curves.png", dpi=110)
     print(f"Written to {options.out}/: posterior.nc, posterior.png, learning_curves.png.")
 

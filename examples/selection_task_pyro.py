@@ -7,7 +7,7 @@ People who learn from rewards, fitted in Pyro: MCMC for one of them, variational
 Q-learning with learning noise, whose likelihood nobody can write down; the network ``noisy_q`` has learned it, and
 stands in the model as any other distribution would. What one learns here:
 
-- `person_model` and `group_model` are ordinary Pyro models: priors, plates, ``pyro.sample(..., obs=...)``.
+- `subject_model` and `group_model` are ordinary Pyro models: priors, plates, ``pyro.sample(..., obs=...)``.
 - ``net.observe`` computes once what the parameters do not change; every gradient step is then several times faster.
 - NUTS samples one person's posterior, with R-hat and effective sample sizes from ArviZ.
 - SVI fits the same person, and everybody at once with a group distribution for each parameter. Parameters are
@@ -52,7 +52,7 @@ from ppl_buffer.pyro import JointPredictive  # noqa: E402
 Draws = dict[str, torch.Tensor]
 
 
-def load_people(count: int | None, trials: int | None, seed: int) -> tuple[TrialData, dict[str, np.ndarray] | None]:
+def load_subjects(count: int | None, trials: int | None, seed: int) -> tuple[TrialData, dict[str, np.ndarray] | None]:
     """Data of the first people, cut to `trials` where given; where there are none, simulated people and the truth."""
     try:
         data, truth = selection_task(), None
@@ -63,26 +63,28 @@ def load_people(count: int | None, trials: int | None, seed: int) -> tuple[Trial
         truth = {name: rng.normal(mean, sd, size) for name, (mean, sd) in spread.items()}
         truth = {name: np.clip(x, *simulator.priors[name].range()) for name, x in truth.items()}
         inputs = simulator.inputs(rng, size, length)
-        drawn = simulator.simulate(rng, truth, inputs)
+        simulated = simulator.simulate(rng, truth, inputs)
         data = TrialData(
             subjects=np.arange(size),
             trial_counts=np.full(size, length),
             inputs=inputs,
-            outcomes={"choice": drawn["choice"]},
-            feedback={"reward": drawn["reward"]},
+            outcomes={"choice": simulated["choice"]},
+            feedback={"reward": simulated["reward"]},
             trial_mask=np.ones((size, length), dtype=bool),
         )
-    people = slice(count)
+    subjects = slice(count)
 
     def cut(group: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return {name: values[people, :trials] for name, values in group.items()}
+        return {name: values[subjects, :trials] for name, values in group.items()}
 
-    mask = data.trial_mask[people, :trials]
-    part = TrialData(data.subjects[people], mask.sum(1), cut(data.inputs), cut(data.outcomes), cut(data.feedback), mask)
+    mask = data.trial_mask[subjects, :trials]
+    part = TrialData(
+        data.subjects[subjects], mask.sum(1), cut(data.inputs), cut(data.outcomes), cut(data.feedback), mask
+    )
     return part, truth
 
 
-def person_model(net: Any, data: Any) -> None:
+def subject_model(net: Any, data: Any) -> None:
     """One person: the prior is that of the network's training."""
     params = {name: pyro.sample(name, prior) for name, prior in net.prior().items()}
     pyro.sample("choices", JointPredictive(net, data, params=params), obs=data.value)
@@ -90,16 +92,16 @@ def person_model(net: Any, data: Any) -> None:
 
 def group_model(net: Any, data: Any, batch: int | None) -> None:
     """All people: each parameter has a group distribution on the unconstrained scale of the trained range."""
-    people = data.batch_shape[0]
+    subjects = data.batch_shape[0]
     # Normal(0, 1.5) before the logistic function is close to uniform after it.
     centres = {name: pyro.sample(f"{name}_centre", dist.Normal(0.0, 1.5)) for name in net.box}
     spreads = {name: pyro.sample(f"{name}_spread", dist.HalfNormal(1.0)) for name in net.box}
-    with pyro.plate("people", people, subsample_size=batch) as index:
+    with pyro.plate("subjects", subjects, subsample_size=batch) as index:
         # Non-centred: what is sampled is standard normal, whatever the group's spread.
         offsets = {name: pyro.sample(f"{name}_offset", dist.Normal(0.0, 1.0)) for name in net.box}
         params = to_params(net, centres, spreads, offsets)
-        here = data if batch is None else data[index]
-        pyro.sample("choices", JointPredictive(net, here, params=params), obs=here.value)
+        batch_data = data if batch is None else data[index]
+        pyro.sample("choices", JointPredictive(net, batch_data, params=params), obs=batch_data.value)
 
 
 def to_params(net: Any, centres: Draws, spreads: Draws, offsets: Draws) -> Draws:
@@ -116,7 +118,7 @@ def run_nuts(net: Any, data: Any, draws: int, warmup: int, chains: int, seed: in
     samples = []
     for chain in range(chains):
         pyro.set_rng_seed(seed + chain)
-        mcmc = MCMC(NUTS(person_model, max_tree_depth=6), num_samples=draws, warmup_steps=warmup)
+        mcmc = MCMC(NUTS(subject_model, max_tree_depth=6), num_samples=draws, warmup_steps=warmup)
         mcmc.run(net, data)
         samples.append(mcmc.get_samples())
     return {name: np.stack([one[name].numpy() for one in samples]) for name in net.box}
@@ -140,27 +142,27 @@ def draw_guide(guide: Any, arguments: tuple, draws: int) -> Draws:
         return guide(*arguments)
 
 
-def fit_person(net: Any, data: Any, steps: int, draws: int, seed: int) -> Draws:
+def fit_subject(net: Any, data: Any, steps: int, draws: int, seed: int) -> Draws:
     """One person by SVI with a correlated normal guide: dict name -> (draws,)."""
     pyro.set_rng_seed(seed)
     pyro.clear_param_store()
-    guide = AutoLowRankMultivariateNormal(person_model, init_scale=0.1)
-    run_svi(person_model, guide, (net, data), steps, 0.03, "SVI, one person")
+    guide = AutoLowRankMultivariateNormal(subject_model, init_scale=0.1)
+    run_svi(subject_model, guide, (net, data), steps, 0.03, "SVI, one person")
     with torch.no_grad():
         samples = [guide(net, data) for _ in range(draws)]
     return {name: torch.stack([sample[name] for sample in samples]) for name in net.box}
 
 
 def fit_group(net: Any, data: Any, batch: int | None, steps: int, draws: int, seed: int) -> tuple[Draws, Draws]:
-    """Everybody by SVI: people's parameters, dict name -> (draws, people), and a typical person's, (draws,)."""
+    """Everybody by SVI: people's parameters, dict name -> (draws, subjects), and a typical person's, (draws,)."""
     pyro.set_rng_seed(seed)
     pyro.clear_param_store()
-    people = data.batch_shape[0]
-    batch = batch if batch is not None and batch < people else None
+    subjects = data.batch_shape[0]
+    batch = batch if batch is not None and batch < subjects else None
 
     def plates(net: Any, data: Any, batch: int | None) -> Any:
         # Guide and model take the same people at each step.
-        return pyro.plate("people", people, subsample_size=batch)
+        return pyro.plate("subjects", subjects, subsample_size=batch)
 
     guide = AutoNormal(group_model, init_scale=0.1, create_plates=plates)
     run_svi(group_model, guide, (net, data, batch), steps, 0.03, "SVI, everybody")
@@ -173,12 +175,12 @@ def fit_group(net: Any, data: Any, batch: int | None, steps: int, draws: int, se
     return to_params(net, centres, spreads, offsets), group
 
 
-def print_group(people: Draws, group: Draws, data: TrialData) -> None:
+def print_group(subjects: Draws, group: Draws, data: TrialData) -> None:
     """Posterior means of everybody and of the group."""
     print("\nPosterior means (SVI with everybody); the last line is a person at the centre of the group, +- its sd\n")
-    print(f"{'person':>8} {'trials':>6}" + "".join(f"{name:>8}" for name in people))
+    print(f"{'subject':>8} {'trials':>6}" + "".join(f"{name:>8}" for name in subjects))
     for index, (subject, trials) in enumerate(zip(data.subjects, data.trial_counts, strict=True)):
-        numbers = "".join(f"{float(x[:, index].mean()):8.2f}" for x in people.values())
+        numbers = "".join(f"{float(x[:, index].mean()):8.2f}" for x in subjects.values())
         print(f"{subject:>8} {trials:>6}{numbers}")
     print(f"{'group':>8} {'':>6}" + "".join(f"{float(x.mean()):8.2f}" for x in group.values()))
     print(f"{'+-':>8} {'':>6}" + "".join(f"{float(x.std()):8.2f}" for x in group.values()) + "\n")
@@ -216,8 +218,8 @@ def plot(
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="The same model in Pyro: NUTS and SVI.")
     parser.add_argument("--checkpoint", default="noisy_q", help="name in the zoo, or path, of the network")
-    parser.add_argument("--person", type=int, default=0, help="whom to fit with NUTS: position in the data")
-    parser.add_argument("--people", type=int, help="fit the first so many people; default: all")
+    parser.add_argument("--subject", type=int, default=0, help="whom to fit with NUTS: position in the data")
+    parser.add_argument("--subjects", type=int, help="fit the first so many people; default: all")
     parser.add_argument("--batch", type=int, help="people a step of SVI; default: everybody")
     parser.add_argument("--draws", type=int, default=200, help="draws of NUTS a chain")
     parser.add_argument("--warmup", type=int, default=100, help="warm-up steps of NUTS")
@@ -229,7 +231,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     options.trials = None
     if options.quick:
-        options.people, options.trials = min(options.people or 5, 5), 30
+        options.subjects, options.trials = min(options.subjects or 5, 5), 30
         options.draws, options.warmup, options.steps = 15, 15, 40
     return options
 
@@ -237,28 +239,28 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     net = pb.load(options.checkpoint, backend="torch")
-    trials, truth = load_people(options.people, options.trials, options.seed)
-    if not 0 <= options.person < len(trials.subjects):
-        raise SystemExit(f"--person: expected a number from 0 to {len(trials.subjects) - 1}, got {options.person}")
+    trials, truth = load_subjects(options.subjects, options.trials, options.seed)
+    if not 0 <= options.subject < len(trials.subjects):
+        raise SystemExit(f"--subject: expected a number from 0 to {len(trials.subjects) - 1}, got {options.subject}")
     data = net.observe(trials.inputs, trials.outcomes["choice"], feedback=trials.feedback, trial_mask=trials.trial_mask)
     # A person's own trials, without the padding that the others made necessary.
-    count, one = trials.trial_counts[options.person], options.person
-    person = net.observe(
+    count, one = trials.trial_counts[options.subject], options.subject
+    subject = net.observe(
         {name: values[one, :count] for name, values in trials.inputs.items()},
         trials.outcomes["choice"][one, :count],
         feedback={name: values[one, :count] for name, values in trials.feedback.items()},
     )
 
     print(f"Person {trials.subjects[one]}, {count} trials")
-    nuts = run_nuts(net, person, options.draws, options.warmup, options.chains, options.seed)
+    nuts = run_nuts(net, subject, options.draws, options.warmup, options.chains, options.seed)
     print(az.summary(az.convert_to_dataset(nuts), kind="all").to_string(), "\n")
-    alone = fit_person(net, person, options.steps, 1000, options.seed)
-    people, group = fit_group(net, data, options.batch, options.steps, 1000, options.seed)
-    print_group(people, group, trials)
+    alone = fit_subject(net, subject, options.steps, 1000, options.seed)
+    subjects, group = fit_group(net, data, options.batch, options.steps, 1000, options.seed)
+    print_group(subjects, group, trials)
 
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "selection_task_pyro.png"
-    together = {name: draws[:, one] for name, draws in people.items()}
+    together = {name: draws[:, one] for name, draws in subjects.items()}
     plot(net, nuts, alone, together, None if truth is None else {name: x[one] for name, x in truth.items()}, path)
     print(f"Figure: {path}")
 
