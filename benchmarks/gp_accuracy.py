@@ -3,8 +3,8 @@
     python benchmarks/gp_accuracy.py [--checkpoint gp] [--backend torch] [--quick]
 
 After contexts of several sizes, the outcomes at 64 further points are scored in one pass, with all hyperparameters
-told (the exact density is a mixture over the kernels) and with none told (the exact density integrates over their prior
-by quadrature). Data sets are drawn from the prior, so that the mean difference of the log densities is the
+given (the exact density is a mixture over the kernels) and with none given (the exact density integrates over their
+prior by quadrature). Data sets are drawn from the prior, so that the mean difference of the log densities is the
 Kullback-Leibler divergence KL(exact || network) of the joint densities. "Apart" are the targets' own densities given
 the context, multiplied: what a set predictor without a buffer gives.
 """
@@ -69,7 +69,7 @@ def draw(simulator: pb.simulators.GaussianProcess, settings: BatchOptions, conte
 
 
 def exact(simulator: pb.simulators.GaussianProcess, data: DataSets, conditioned: bool) -> np.ndarray:
-    """Exact log density of the targets given the context (and all parameters, if told): (datasets,)."""
+    """Exact log density of the targets given the context (and all parameters, if conditioned): (datasets,)."""
     if conditioned:
         prefixes = reference.prefix_log_density(data.params, data.x, data.y, simulator.kernels)
         return prefixes[:, -1] - (prefixes[:, data.context - 1] if data.context else 0.0)
@@ -129,13 +129,13 @@ def figures(net: Any, data: DataSets, log_density: np.ndarray, conditioned: bool
 
 
 def measure(net: Any, settings: BatchOptions) -> dict[str, dict[str, float]]:
-    """All figures, by what is told and the size of the context."""
+    """All figures, by what is given and the size of the context."""
     simulator = pb.simulators.GaussianProcess()
     out: dict[str, dict[str, float]] = {}
     for conditioned in (True, False):
         for context in settings.contexts:
             data = draw(simulator, settings, context, shared=not conditioned)
-            name = f"{'all' if conditioned else 'nothing'} told, context of {context}"
+            name = f"{'all parameters' if conditioned else 'no parameter'} given, context of {context}"
             out[name] = figures(net, data, exact(simulator, data, conditioned), conditioned)
     return out
 

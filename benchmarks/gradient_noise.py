@@ -1,8 +1,9 @@
 """Noise of the training gradient: what drawing each target's outcomes again takes away, and what hidden parameters add.
 
 For the zoo's trained networks, whose mean gradient is near zero: the variance of the gradient over batches, summed over
-all weights, and the time of a step's loss and gradient. "all told" and "some hidden" are the two told-sets of each data
-set in training; "redraws" is the option of that name of `train`. Ratios are those to one draw, in the same batches.
+all weights, and the time of a step's loss and gradient. "all parameters given" and "some hidden" are the two condition
+masks of each data set in training; "outcome_samples" is the option of that name of `train`. Ratios are those to one
+draw, in the same batches.
 
     python benchmarks/gradient_noise.py [--quick] [--out DIR] [--batches 60]
 """
@@ -30,22 +31,22 @@ REDRAWS = (1, 4, 16)
 
 
 def one_set(batch: Tree, index: int) -> Tree:
-    """The batch with one of its told-sets alone."""
+    """The batch with one of its condition masks alone."""
     kept = slice(index, index + 1)
     chosen = {name: batch[name][:, kept] for name in ("conditioned", "visible") if name in batch}
     return {**batch, **chosen}
 
 
 def measure(name: str, batches: int, outcome_samples: Sequence[int]) -> list[dict[str, Any]]:
-    """Rows of one network: told-set, redraws, variance, seconds."""
+    """Rows of one network: condition mask, outcome samples, variance, seconds."""
     simulator, settings = CASES[name]
     net = pb.load(name, backend="torch").requires_grad_(True)
     loss, rows = Loss(net), []
-    for index, conditioned in enumerate(("all told", "some hidden")):
+    for index, conditioned in enumerate(("all parameters given", "some hidden")):
         for count in outcome_samples:
             gradients, taken = [], 0.0
             for step in range(batches):
-                # Of the held-out batches, since each has both told-sets.
+                # Of the held-out batches, since each has both condition masks.
                 batch = make_batch(simulator, replace(settings, outcome_samples=count), 11, step, HELD_OUT)
                 assert batch.data is not None
                 data = one_set(map_arrays(torch.as_tensor, batch.data), index)

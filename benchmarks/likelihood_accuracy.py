@@ -1,7 +1,7 @@
-"""How well a network knows its model's likelihood, where that is exact: all parameters told, data from the prior.
+"""How well a network knows its model's likelihood, where that is exact: all parameters given, data from the prior.
 
 The mean difference of the log densities is KL(exact || network) a trial. `collapsing_ddm` has no formula: there the
-reference is a numerical solution, within 3e-5 nats. For `rlddm` also the model evidence, nothing told, against
+reference is a numerical solution, within 3e-5 nats. For `rlddm` also the model evidence, no parameter given, against
 importance sampling with the exact likelihood over the prior.
 
     python benchmarks/likelihood_accuracy.py ddm [--checkpoint PATH] [--backend torch] [--quick]
@@ -142,7 +142,7 @@ def likelihood(net: Any, case: Case, size: int, trials: int, special: bool) -> d
 
 
 def evidence(net: Any, case: Case, size: int) -> dict[str, dict[str, float]]:
-    """Log evidence, nothing told, by both methods, against importance sampling with the exact likelihood."""
+    """Log evidence, no parameter given, by both methods, against importance sampling with the exact likelihood."""
     _, data = simulate(case, size, _EVIDENCE["trials"], 2)
     priors = case.simulator.priors
     # No response is faster than the non-decision time: its prior is cut at the fastest, and what is cut away counts.
@@ -199,7 +199,7 @@ def main() -> None:
                 name += "".join(f", {param} = {value:g}" for param, value in case.simulator.atoms.items())
             figures[name] = likelihood(net, case, size, trials, special)
     harness.print_table(
-        f"{options.name}: KL(exact || network), all told, {size} data sets from the prior (nats; bar {case.bar})",
+        f"{options.name}: KL(exact || network) given all parameters, {size} data sets (nats; bar {case.bar})",
         ["", *next(iter(figures.values()))],
         [[name, *row.values()] for name, row in figures.items()],
     )
@@ -214,7 +214,7 @@ def main() -> None:
         found = evidence(net, case, 5 if options.quick else _EVIDENCE["datasets"])
         results["evidence"] = {"methods": found, **_EVIDENCE}
         harness.print_table(
-            f"{options.name}: log evidence, nothing told (nats; bar {case.evidence_bar})",
+            f"{options.name}: log evidence, no parameter given (nats; bar {case.evidence_bar})",
             ["method", *next(iter(found.values()))],
             [[method, *row.values()] for method, row in found.items()],
         )

@@ -142,7 +142,7 @@ def compute_references(groups: Mapping[str, DataSets], settings: BatchOptions) -
         seed=settings.seed,
     )
     arrays.update(evidence_noisy=estimate, evidence_noisy_error=error)
-    report("evidence, nothing told")
+    report("evidence, no parameter given")
     return arrays
 
 
@@ -168,7 +168,7 @@ def network_conditionals(
     outcomes: Mapping[str, np.ndarray],
     feedback: Mapping[str, np.ndarray],
 ) -> np.ndarray:
-    """Log probability that the network gives each choice given its past, (datasets, K); `params` are those told."""
+    """Log probability that the network gives each choice given its past, (datasets, K); `params` are those given."""
     pieces = []
     for start in range(0, len(outcomes["choice"]), _CHUNK):
         part = slice(start, start + _CHUNK)
@@ -195,7 +195,7 @@ def _native(net: Any, choice: np.ndarray) -> Any:
 
 
 def score(net: Any, data: DataSets, conditioned: tuple[str, ...]) -> np.ndarray:
-    """`network_conditionals` of data sets with the parameters named in `told`."""
+    """`network_conditionals` of data sets with the parameters named in `conditioned`."""
     params = {name: data.params[name] for name in conditioned}
     return network_conditionals(net, params, {"pair": data.pair}, {"choice": data.choice}, {"reward": data.reward})
 
@@ -266,8 +266,8 @@ def bars(figures: Mapping[str, Mapping[str, float]], settings: BatchOptions) -> 
         add(f"{label}: KL per trial, {more} over {trials}", ratio, 1.0)
         add(f"{label}: RMSE of the total, {more}", longer["rmse_total"], None, longer.get("reference_sd_total"))
     exact, noisy = figures["evidence_exact"], figures["evidence_noisy"]
-    add("zeta = 0 told: RMSE of the log evidence", exact["rmse"], 0.8, exact["reference_standard_error"])
-    add("nothing told: RMSE of the log evidence", noisy["rmse"], 1.0, noisy["reference_standard_error"])
+    add("zeta = 0 given: RMSE of the log evidence", exact["rmse"], 0.8, exact["reference_standard_error"])
+    add("no parameter given: RMSE of the log evidence", noisy["rmse"], 1.0, noisy["reference_standard_error"])
     return rows
 
 

@@ -60,7 +60,7 @@ class Model:
         simulator: draws the data sets.
         trials: of each data set.
         exact: log likelihood of one data set from its parameters and its inputs, outcomes and feedback, each (K,).
-        fixed: parameters that are told and not sampled.
+        fixed: parameters that are given and not sampled.
     """
 
     simulator: Any

@@ -220,7 +220,7 @@ def test_noise_of_the_gradient_is_measured(tmp_path: Path, capsys: pytest.Captur
     assert "some hidden" in capsys.readouterr().out
 
 
-def test_one_of_the_told_sets_is_kept() -> None:
+def test_one_of_the_condition_masks_is_kept() -> None:
     simulator, settings = gradient_noise.CASES["ddm"]
     batch = make_batch(simulator, settings, 0, 0).data
     for index in (0, 1):

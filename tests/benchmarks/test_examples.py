@@ -15,12 +15,11 @@ NEEDS = {
     "pyro": ("pyro", "arviz"),
     "train_zoo": ("torch",),
 }
-# The training script's recipes, each a run of its own.
-RECIPES = ["noisy_q", "gp", "ddm", "rlddm", "multisensory_rho1"]
+# The training script's recipes, each a run of its own: of one stage; then of two, the second of which learns a known
+# likelihood (rlddm) or from distillation sets (multisensory).
+RECIPES = ["noisy_q", "gp", "ddm", "collapsing_ddm", "rlddm", "multisensory_rho1", "multisensory_rho43"]
 RUNS = [(script, []) for script in SCRIPTS if script.stem != "train_zoo"]
 RUNS += [(EXAMPLES / "train_zoo.py", [name]) for name in RECIPES]
-RUNS += [(EXAMPLES / "train_zoo.py", ["multisensory_rho1", "--start=multisensory_rho1", "--distillation=out/lessons"])]
-RUNS += [(EXAMPLES / "train_zoo.py", ["rlddm", "--start=rlddm", "--refine"])]
 
 
 def test_there_are_examples():

@@ -301,4 +301,4 @@ def test_the_card_holds_on_new_functions(scored):
     entry = next(entry for entry in pb.zoo() if entry.name == "gp")
     gap = (exact - joint) / TARGETS
     error = gap.std(ddof=1) * math.sqrt(1 / FUNCTIONS + 1 / 128)
-    assert abs(gap.mean() - entry.measured[f"all told, context of {context}: KL per target"]) < 4 * error
+    assert abs(gap.mean() - entry.measured[f"all parameters given, context of {context}: KL per target"]) < 4 * error
