@@ -15,8 +15,11 @@ from ppl_buffer.diagnostics.statistics import Arrays
 from ppl_buffer.inference.chunks import map_chunks
 from ppl_buffer.inference.importance import draws_a_round, fit_proposal
 from ppl_buffer.inference.normal_scores import REACH, NormalScores
+from ppl_buffer.network.backend import Array
+from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import ObservedTrials
 from ppl_buffer.prior import Prior
+from ppl_buffer.simulator import Simulator
 
 # Trials that are scored at once.
 _TRIALS_AT_ONCE = 200_000
@@ -47,7 +50,7 @@ class Chains:
 
 
 @lru_cache(maxsize=4)
-def compile_chains(net: Any, priors: tuple[tuple[str, str], ...], thin: int, warm: int) -> Chains:
+def compile_chains(net: Network, priors: tuple[tuple[str, str], ...], thin: int, warm: int) -> Chains:
     """The programs of a network and priors (names, and descriptions as JSON): kept, since compiling takes long."""
     import jax
     import jax.numpy as jnp
@@ -57,7 +60,7 @@ def compile_chains(net: Any, priors: tuple[tuple[str, str], ...], thin: int, war
 
     scale = NormalScores({name: Prior.from_dict(json.loads(text)) for name, text in priors})
 
-    def log_likelihood(params: Mapping[str, Any], data: ObservedTrials) -> Any:
+    def log_likelihood(params: Mapping[str, Array], data: ObservedTrials) -> Any:
         return JointPredictive(net, data, params=params, outside="ignore", validate_args=False).log_prob(data.value)
 
     def sampler(key: Any, first: Any, data: ObservedTrials, location: Any, factor: Any) -> Any:
@@ -92,8 +95,8 @@ def compile_chains(net: Any, priors: tuple[tuple[str, str], ...], thin: int, war
 
 
 def fit_batch(
-    net: Any,
-    simulator: Any,
+    net: Network,
+    simulator: Simulator,
     chains: Chains,
     rng: np.random.Generator,
     batch: int,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,8 @@ from ppl_buffer.files import to_numpy
 from ppl_buffer.findings import Finding, warn_of
 from ppl_buffer.inference.chunks import map_chunks
 from ppl_buffer.inference.simulation import Simulated, posterior_predictive
+from ppl_buffer.network.backend import Array, Environment
+from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import ObservedTrials
 from ppl_buffer.predictive import density
 from ppl_buffer.predictive.query import Query
@@ -127,12 +129,12 @@ def _exceeds(observed: np.ndarray, replicated: np.ndarray) -> np.ndarray:
 
 
 def check_data(
-    net: Any,
+    net: Network,
     data: ObservedTrials,
     posterior: Any,
     *,
     statistics: Mapping[str, Statistic] | None = None,
-    environment: Callable[..., Any] | None = None,
+    environment: Environment | None = None,
     draws: int = 200,
     level: float = 0.95,
     seed: int = 0,
@@ -166,7 +168,7 @@ def check_data(
             supplies it.
     """
     if not isinstance(data, ObservedTrials) or len(data.batch_shape) != 1:
-        raise ValueError("data: expected what net.observe(...) returned of trials (people, K)")
+        raise ValueError("data: expected what net.observe(...) returned of trials (subjects, K)")
     check_level(level)
     params = _posterior_params(net, data, posterior, check_integer("draws", draws))
     generated = posterior_predictive(net, data, params, environment=environment, seed=seed, progress=progress)
@@ -185,7 +187,7 @@ def check_data(
     return check
 
 
-def _posterior_params(net: Any, data: ObservedTrials, posterior: Any, most: int) -> Arrays:
+def _posterior_params(net: Network, data: ObservedTrials, posterior: Any, most: int) -> Arrays:
     """At most so many draws of every parameter, evenly spaced: name -> (draws, subjects)."""
     subjects = data.batch_shape[0]
     draws = draws_of_params(net, posterior)
@@ -195,7 +197,7 @@ def _posterior_params(net: Any, data: ObservedTrials, posterior: Any, most: int)
     total = len(next(iter(draws.values())))
     wrong = {name: x.shape for name, x in draws.items() if x.shape != (total, subjects)}
     if wrong:
-        raise ValueError(f"posterior: expected shapes ({total}, {subjects}), draws and people, got {wrong}")
+        raise ValueError(f"posterior: expected shapes ({total}, {subjects}), draws and subjects, got {wrong}")
     index = np.linspace(0, total - 1, min(most, total)).astype(int)
     return {name: x[index].astype(np.float32) for name, x in draws.items()}
 
@@ -204,7 +206,7 @@ def _outcomes(schema: Schema, data: ObservedTrials, generated: Simulated) -> tup
     """Observed (subjects, K) and generated (draws, subjects, K) trials by name, NaN where there is no trial."""
     exists = to_numpy(data.trial_mask)
 
-    def blank(values: Mapping[str, Any]) -> Arrays:
+    def blank(values: Mapping[str, Array]) -> Arrays:
         return {name: np.where(exists, np.asarray(to_numpy(x), dtype=float), np.nan) for name, x in values.items()}
 
     inputs = blank(data.inputs)
@@ -213,7 +215,7 @@ def _outcomes(schema: Schema, data: ObservedTrials, generated: Simulated) -> tup
     return observed, {**repeated, **split_value(schema, generated.value), **generated.feedback}
 
 
-def _log_densities(net: Any, data: ObservedTrials, params: Arrays) -> np.ndarray:
+def _log_densities(net: Network, data: ObservedTrials, params: Arrays) -> np.ndarray:
     """Log density of the observed trials at each draw: (draws, subjects)."""
     count, subjects = next(iter(params.values())).shape
 

@@ -19,12 +19,13 @@ from ppl_buffer.diagnostics.statistics import Arrays, Statistic, outcome_statist
 from ppl_buffer.files import to_numpy
 from ppl_buffer.inference.chunks import chunks
 from ppl_buffer.inference.simulation import posterior_predictive
-from ppl_buffer.network.backend import backend_of
+from ppl_buffer.network.backend import Environment, backend_of
+from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import ObservedTrials
 from ppl_buffer.predictive import density
 from ppl_buffer.predictive.query import Query
 from ppl_buffer.schema import Schema, split_value
-from ppl_buffer.simulator import WithEnvironment
+from ppl_buffer.simulator import Simulator, WithEnvironment
 from ppl_buffer.training.draws import draw_params
 
 if TYPE_CHECKING:
@@ -123,15 +124,15 @@ def _plot_effects(panel: Any, rows: list[dict[str, Any]]) -> None:
 
 
 def check_likelihood(
-    net: Any,
-    simulator: Any,
+    net: Network,
+    simulator: Simulator,
     *,
     sets: int = 200,
     trials: int | None = None,
     context: int = 0,
     statistics: Mapping[str, Statistic] | None = None,
     rollouts: bool = True,
-    environment: Callable[..., Any] | None = None,
+    environment: Environment | None = None,
     level: float = 0.95,
     seed: int = 0,
     progress: bool = True,
@@ -209,7 +210,7 @@ def check_likelihood(
 class _DataSets:
     """Data sets (sets, K) at parameters (sets,), as the network sees them; in chunks, since they may be many."""
 
-    net: Any
+    net: Network
     params: Arrays
     data: Arrays
     context: Arrays | None
@@ -253,7 +254,7 @@ class _DataSets:
             by_outcome = {name: np.clip(pit[..., i], 0.0, 1.0) for i, name in enumerate(schema.outcomes)}
         return by_outcome, {**_score_statistics(schema, scores), **outcome_statistics(schema, self.data, statistics)}
 
-    def generate(self, environment: Callable[..., Any] | None, seed: int) -> _DataSets:
+    def generate(self, environment: Environment | None, seed: int) -> _DataSets:
         """The network's own rollouts at the same parameters, inputs and contexts."""
         schema = self.net.schema
         trials = next(iter(self.data.values())).shape[1]
@@ -266,7 +267,7 @@ class _DataSets:
         return replace(self, data={**inputs, **split_value(schema, generated.value[0]), **feedback})
 
 
-def _moved_scores(net: Any, observed: ObservedTrials, params: Arrays) -> np.ndarray:
+def _moved_scores(net: Network, observed: ObservedTrials, params: Arrays) -> np.ndarray:
     """Log densities (1 + 2 P, sets) at the parameters, and with each parameter in turn moved up and down."""
     base = {name: np.asarray(x, np.float32) for name, x in params.items()}
     moved = {name: np.repeat(x[None], 1 + 2 * len(base), 0) for name, x in base.items()}
@@ -281,7 +282,7 @@ def _moved_scores(net: Any, observed: ObservedTrials, params: Arrays) -> np.ndar
     return to_numpy(density.log_prob(query, observed.value))
 
 
-def _range(net: Any, name: str, values: np.ndarray) -> tuple[float, float]:
+def _range(net: Network, name: str, values: np.ndarray) -> tuple[float, float]:
     box = net.box.get(name)
     return box if box is not None else (float(values.min()), float(values.max()) + 1e-6)
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def data_frame(rows: list[dict[str, Any]]) -> pandas.DataFrame:
-    """Rows as a table; pandas is needed here alone."""
+    """Rows as a table; pandas is imported when it is asked for."""
     import pandas
 
     return pandas.DataFrame(rows)

@@ -29,8 +29,9 @@ from ppl_buffer.diagnostics.statistics import Arrays
 from ppl_buffer.files import to_numpy, write_atomic
 from ppl_buffer.findings import Finding, warn_of
 from ppl_buffer.network.checkpoint import digest
+from ppl_buffer.network.network import Network
 from ppl_buffer.prior import Prior
-from ppl_buffer.simulator import name_of
+from ppl_buffer.simulator import Simulator, name_of
 
 if TYPE_CHECKING:
     import pandas
@@ -191,8 +192,8 @@ class _Settings:
 
 
 def check_posterior(
-    net: Any,
-    simulator: Any,
+    net: Network,
+    simulator: Simulator,
     *,
     sets: int = 200,
     trials: int | None = None,
@@ -267,7 +268,7 @@ def check_posterior(
 
 
 def _fit(
-    net: Any, simulator: Any, settings: _Settings, batches: int, folder: Path | None, progress: bool
+    net: Network, simulator: Simulator, settings: _Settings, batches: int, folder: Path | None, progress: bool
 ) -> list[Arrays]:
     """The results of all batches, those in the folder among them."""
     if folder is not None:
@@ -297,7 +298,7 @@ def _fit(
     return results
 
 
-def _as_jax(net: Any) -> Any:
+def _as_jax(net: Network) -> Any:
     if net.backend == "jax":
         return net
     from ppl_buffer.network.jax.weights import JaxNetwork
@@ -306,7 +307,7 @@ def _as_jax(net: Any) -> Any:
     return JaxNetwork(net.schema, net.config, net.standardization, weights, net.record)
 
 
-def _all_priors(net: Any, given: Mapping[str, Prior] | None) -> dict[str, Prior]:
+def _all_priors(net: Network, given: Mapping[str, Prior] | None) -> dict[str, Prior]:
     """The prior of every parameter, in the schema's order: the given one, or that of the training."""
     given = given or {}
     unknown = [name for name in given if name not in net.schema.params]
@@ -314,10 +315,15 @@ def _all_priors(net: Any, given: Mapping[str, Prior] | None) -> dict[str, Prior]
         raise ValueError(f"priors: expected parameters among {list(net.schema.params)}, got {unknown}")
     if not net.schema.params:
         raise ValueError("net: expected a network with parameters, got one that has none")
+    priors: dict[str, Prior] = {}
     for name in net.schema.params:
-        if name not in given and name not in net.box:
+        if name in given:
+            priors[name] = given[name]
+        elif net.record is not None and name in net.box:
+            priors[name] = net.record.prior(name)
+        else:
             raise ValueError(f"priors: expected a prior of {name!r}, of which the network's record knows none")
-    return {name: given.get(name) or net.record.prior(name) for name in net.schema.params}
+    return priors
 
 
 def _load(path: Path) -> Arrays | None:

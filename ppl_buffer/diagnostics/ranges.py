@@ -10,9 +10,10 @@ import numpy as np
 from ppl_buffer.diagnostics.statistics import Arrays
 from ppl_buffer.files import to_numpy
 from ppl_buffer.findings import Finding, warn_of
+from ppl_buffer.network.network import Network
 
 
-def outside(net: Any, posterior: Any, *, warn: float = 0.01) -> dict[str, float]:
+def outside(net: Network, posterior: Any, *, warn: float = 0.01) -> dict[str, float]:
     """Share of posterior draws outside the range that the network was trained on, by parameter.
 
     There the likelihood is an extrapolation, and no diagnostic of the sampler can tell.
@@ -38,7 +39,7 @@ def outside(net: Any, posterior: Any, *, warn: float = 0.01) -> dict[str, float]
     return shares
 
 
-def outside_findings(net: Any, posterior: Any, *, warn: float = 0.01) -> list[Finding]:
+def outside_findings(net: Network, posterior: Any, *, warn: float = 0.01) -> list[Finding]:
     """What `outside` warns of, as records: one for each parameter with a larger share than `warn` outside its range.
 
     Args:
@@ -53,8 +54,8 @@ def outside_findings(net: Any, posterior: Any, *, warn: float = 0.01) -> list[Fi
     return [finding for finding in findings if finding.share is not None and finding.share > warn]
 
 
-def _trained_ranges(net: Any, posterior: Any) -> Iterator[tuple[str, np.ndarray, tuple[float, float]]]:
-    """Name, draws (draws, ...) and trained range of each parameter and of each difference whose range a prior states."""
+def _trained_ranges(net: Network, posterior: Any) -> Iterator[tuple[str, np.ndarray, tuple[float, float]]]:
+    """Name, draws (draws, ...) and range of each parameter, and of each difference whose range a prior states."""
     if net.record is None:
         raise ValueError("net: expected a trained network, which knows its range, got an untrained one")
     draws = draws_of_params(net, posterior)
@@ -89,7 +90,7 @@ def _finding(name: str, value: np.ndarray, bounds: tuple[float, float]) -> Findi
     return Finding("outside_box", text, parameter=name, share=share)
 
 
-def draws_of_params(net: Any, posterior: Any) -> Arrays:
+def draws_of_params(net: Network, posterior: Any) -> Arrays:
     """The network's parameters in a posterior: dict name -> (draws, ...).
 
     Args:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from ppl_buffer.checks import check_integer
 from ppl_buffer.diagnostics.statistics import Arrays
 from ppl_buffer.network.backend import backend_of
+from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import ObservedTrials
+from ppl_buffer.simulator import Simulator
 from ppl_buffer.training.draws import RejectionCounts, check_simulator, draw_data, find_legal
 
 
-def check_pair(net: Any, simulator: Any) -> None:
+def check_pair(net: Network, simulator: Simulator) -> None:
     """Refuse what is no network, no simulator, or a simulator of another schema."""
     backend_of(net)
     check_simulator(simulator)
@@ -25,7 +26,7 @@ def check_pair(net: Any, simulator: Any) -> None:
         )
 
 
-def trials_to_simulate(net: Any, trials: int | None, most: int = 100) -> int:
+def trials_to_simulate(net: Network, trials: int | None, most: int = 100) -> int:
     """The number of trials asked for; by default `most`, or as many as the training covered."""
     if trials is None:
         return most if net.record is None else min(most, net.record.trials)
@@ -33,7 +34,7 @@ def trials_to_simulate(net: Any, trials: int | None, most: int = 100) -> int:
 
 
 def simulate_legal(
-    simulator: Any,
+    simulator: Simulator,
     rng: np.random.Generator,
     sets: int,
     trials: int,
@@ -69,7 +70,7 @@ def simulate_legal(
     return joined[0], joined[1], counts.dropped
 
 
-def observe_sets(net: Any, data: Arrays, context: Arrays | None, indices: np.ndarray) -> ObservedTrials:
+def observe_sets(net: Network, data: Arrays, context: Arrays | None, indices: np.ndarray) -> ObservedTrials:
     """Some of the data sets, prepared by the network.
 
     Args:

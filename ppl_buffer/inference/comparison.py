@@ -10,6 +10,8 @@ import numpy as np
 from ppl_buffer.files import to_numpy
 from ppl_buffer.findings import Finding, warn_of
 from ppl_buffer.inference.evidence import METHODS, Evidence, TrialArguments, log_evidence
+from ppl_buffer.network.backend import Array
+from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import ObservedTrials
 
 if TYPE_CHECKING:
@@ -20,9 +22,9 @@ _DISAGREEMENT = 3.0
 
 
 def compare(
-    nets: Mapping[str, Any],
-    inputs: Mapping[str, Any] | ObservedTrials,
-    value: Any,
+    nets: Mapping[str, Network],
+    inputs: Mapping[str, Array] | ObservedTrials,
+    value: Array,
     *,
     method: str = "both",
     prior_probabilities: Mapping[str, float] | None = None,
@@ -70,7 +72,7 @@ def compare(
     return table
 
 
-def _prior_probabilities(nets: Mapping[str, Any], given: Mapping[str, float] | None) -> np.ndarray:
+def _prior_probabilities(nets: Mapping[str, Network], given: Mapping[str, float] | None) -> np.ndarray:
     """Prior probability of each model, which sum to 1."""
     weights = np.ones(len(nets))
     if given is not None:
@@ -83,7 +85,7 @@ def _prior_probabilities(nets: Mapping[str, Any], given: Mapping[str, float] | N
 
 
 def _unobserved(
-    observed: ObservedTrials, value: Any, arguments: Mapping[str, Any]
+    observed: ObservedTrials, value: Array, arguments: Mapping[str, Any]
 ) -> tuple[dict[str, Any], Any, dict[str, Any]]:
     """Inputs, value and further arguments as NumPy arrays, which every network can read: it was one that observed."""
     if observed.context is not None:

@@ -27,6 +27,8 @@ from ppl_buffer.inference.chunks import map_chunks
 from ppl_buffer.inference.importance import draws_a_round, importance_weights
 from ppl_buffer.inference.normal_scores import NormalScores
 from ppl_buffer.network.arguments import as_floating
+from ppl_buffer.network.backend import Array
+from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import EncodedContext, ObservedTrials
 from ppl_buffer.predictive import density
 from ppl_buffer.predictive.query import Query
@@ -121,13 +123,13 @@ class Evidence:
 
 
 def log_evidence(
-    net: Any,
-    inputs: Mapping[str, Any] | ObservedTrials,
-    value: Any,
+    net: Network,
+    inputs: Mapping[str, Array] | ObservedTrials,
+    value: Array,
     *,
-    params: Mapping[str, Any] | None = None,
-    feedback: Mapping[str, Any] | None = None,
-    trial_mask: Any = None,
+    params: Mapping[str, Array] | None = None,
+    feedback: Mapping[str, Array] | None = None,
+    trial_mask: Array | None = None,
     method: str = "importance",
     orders: int = 128,
     block: int | None = None,
@@ -190,15 +192,19 @@ def log_evidence(
 class TrialArguments:
     """Trials as a user gives them: inputs, value, feedback, trial mask and context, of whatever backend."""
 
-    inputs: Mapping[str, Any]
-    value: Any
-    feedback: Mapping[str, Any] | None
-    trial_mask: Any
+    inputs: Mapping[str, Array]
+    value: Array
+    feedback: Mapping[str, Array] | None
+    trial_mask: Array | None
     context: EncodedContext | None = None
 
     @classmethod
     def of(
-        cls, inputs: Mapping[str, Any] | ObservedTrials, value: Any, feedback: Mapping[str, Any] | None, trial_mask: Any
+        cls,
+        inputs: Mapping[str, Array] | ObservedTrials,
+        value: Array,
+        feedback: Mapping[str, Array] | None,
+        trial_mask: Array | None,
     ) -> TrialArguments:
         """The same, taken out of observed trials where these are given in place of inputs.
 
@@ -214,9 +220,9 @@ class TrialArguments:
 
 
 def _densities_by_order(
-    net: Any,
+    net: Network,
     data: TrialArguments,
-    conditioned: Mapping[str, Any],
+    conditioned: Mapping[str, Array],
     orders: int,
     block: int | None,
     seed: int,
@@ -246,9 +252,9 @@ def _densities_by_order(
 
 
 def _weights_by_draw(
-    net: Any,
+    net: Network,
     data: TrialArguments,
-    conditioned: Mapping[str, Any],
+    conditioned: Mapping[str, Array],
     prior: Mapping[str, Prior] | None,
     draws: int,
     seed: int,
@@ -295,7 +301,7 @@ def _weights_by_draw(
 
 
 def _below_outcomes(
-    net: Any, priors: Mapping[str, Prior], data: TrialArguments, batch: tuple[int, ...]
+    net: Network, priors: Mapping[str, Prior], data: TrialArguments, batch: tuple[int, ...]
 ) -> dict[str, np.ndarray]:
     """Prior probability (size,) that a parameter lies below all the outcomes that must exceed it, by parameter.
 
@@ -316,17 +322,19 @@ def _below_outcomes(
     return probabilities
 
 
-def _priors(net: Any, given: Mapping[str, Prior] | None, names: Sequence[str]) -> dict[str, Prior]:
+def _priors(net: Network, given: Mapping[str, Prior] | None, names: Sequence[str]) -> dict[str, Prior]:
     """The prior of each parameter that is integrated over."""
-    known = {} if net.record is None else dict(net.record.priors)
     unknown = [name for name in given or {} if name not in names]
     if unknown:
         raise ValueError(f"prior: expected parameters that are integrated over, {list(names)}, got {unknown}")
-    known.update(given or {})
-    missing = [name for name in names if known.get(name) is None]
-    if missing:
-        raise ValueError(f"prior: expected a prior of {missing[0]!r}, of which the network's record knows none")
-    return {name: known[name] for name in names}
+    stated = {} if net.record is None else net.record.priors
+    priors: dict[str, Prior] = {}
+    for name in names:
+        prior = (given or {}).get(name) or stated.get(name)
+        if prior is None:
+            raise ValueError(f"prior: expected a prior of {name!r}, of which the network's record knows none")
+        priors[name] = prior
+    return priors
 
 
 def _numpy(array: Any) -> np.ndarray:

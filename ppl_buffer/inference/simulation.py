@@ -16,7 +16,8 @@ from ppl_buffer.files import to_numpy
 from ppl_buffer.inference.chunks import chunks, new_in_chunks, run_groups
 from ppl_buffer.inference.streams import uniform_streams
 from ppl_buffer.inference.subjects import flatten_leaves, flatten_trials, last_trials, rows_of_similar_length
-from ppl_buffer.network.backend import backend_of, execution_of
+from ppl_buffer.network.backend import Array, Environment, backend_of, execution_of
+from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import EncodedContext, ObservedTrials
 from ppl_buffer.predictive import sampling
 from ppl_buffer.predictive.query import Query
@@ -43,16 +44,16 @@ class Simulated:
 
 
 def posterior_predictive(
-    net: Any,
-    inputs: Mapping[str, Any] | ObservedTrials,
-    params: Mapping[str, Any] | None = None,
+    net: Network,
+    inputs: Mapping[str, Array] | ObservedTrials,
+    params: Mapping[str, Array] | None = None,
     *,
     draws: int | None = None,
     trials: int | None = None,
-    trial_mask: Any = None,
-    context: Mapping[str, Any] | EncodedContext | None = None,
-    environment: Callable[..., Any] | None = None,
-    lapse: Any = None,
+    trial_mask: Array | None = None,
+    context: Mapping[str, Array] | EncodedContext | None = None,
+    environment: Environment | None = None,
+    lapse: Array | None = None,
     seed: int = 0,
     memory: float | None = None,
     devices: Sequence[Any] | None = None,
@@ -146,7 +147,7 @@ class _Rollouts:
         self,
         whole: Query,
         conditioned: Mapping[str, np.ndarray],
-        environment: Callable[..., Any] | None,
+        environment: Environment | None,
         seed: int,
         devices: Sequence[Any],
     ) -> None:
@@ -181,7 +182,7 @@ class _Rollouts:
         inputs = {name: x[subjects, :length] for name, x in self.inputs.items()}
         context = None if self.context is None else self.context[subjects]
 
-        def rollout(net: Any, conditioned: Mapping[str, Any], noise: Any) -> Any:
+        def rollout(net: Network, conditioned: Mapping[str, Array], noise: Any) -> Any:
             params = {name: x for name, x in conditioned.items() if name != _LAPSE}
             query = Query.build(
                 net, inputs, trials=length, params=params, trial_mask=exists, context=context,
@@ -221,7 +222,7 @@ def _sample_shape(conditioned: Mapping[str, np.ndarray], batch: tuple[int, ...],
     return lead
 
 
-def _draws_at_once(net: Any, subjects: int, length: int, memory: float, count: int) -> int:
+def _draws_at_once(net: Network, subjects: int, length: int, memory: float, count: int) -> int:
     """Draws whose buffers fit the memory, in chunks of equal size."""
     config = net.config
     numbers = 2 * config.width + (config.heads * (config.contextual_positions + 2) if net.schema.ordered else 0)

@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 
 from ppl_buffer.files import to_numpy
+from ppl_buffer.network.backend import Array, ArrayOps
 from ppl_buffer.network.layout import map_leaves
 from ppl_buffer.network.observed import length_groups
 
 
-def flatten_trials(value: Any, batch: Sequence[int], trials: int) -> np.ndarray:
+def flatten_trials(value: Array, batch: Sequence[int], trials: int) -> np.ndarray:
     """Values of each trial, which broadcast to (*batch, trials), as (P, trials)."""
     return np.broadcast_to(to_numpy(value), (*batch, trials)).reshape(math.prod(batch), trials)
 
 
-def flatten_leaves(ops: Any, tree: Any, ndim: int, batch: Sequence[int]) -> Any:
+def flatten_leaves(ops: ArrayOps, tree: Any, ndim: int, batch: Sequence[int]) -> Any:
     """A tree of arrays whose first `ndim` dimensions broadcast to `batch`, with these made one: (P, ...).
 
     Args:
@@ -28,7 +29,7 @@ def flatten_leaves(ops: Any, tree: Any, ndim: int, batch: Sequence[int]) -> Any:
         batch: what they broadcast to.
     """
 
-    def flatten(leaf: Any) -> Any:
+    def flatten(leaf: Array) -> Array:
         tail = tuple(leaf.shape[ndim:])
         return ops.xp.broadcast_to(leaf, (*batch, *tail)).reshape((-1, *tail))
 

@@ -60,7 +60,7 @@ def test_a_data_check_wants_every_parameter_of_everybody() -> None:
     pytest.importorskip("torch")
     net = telling("torch")
     seen = net.observe({}, np.zeros((3, 5), np.float32))
-    with pytest.raises(ValueError, match=r"posterior: expected shapes \(4, 3\), draws and people"):
+    with pytest.raises(ValueError, match=r"posterior: expected shapes \(4, 3\), draws and subjects"):
         diagnostics.check_data(net, seen, {"mu": np.zeros((4, 2))}, progress=False)
     with pytest.raises(ValueError, match="data: expected what net.observe"):
         diagnostics.check_data(net, {}, {"mu": np.zeros((4, 3))}, progress=False)
