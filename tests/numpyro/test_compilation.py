@@ -10,7 +10,7 @@ import jax.numpy as jnp  # noqa: E402
 import numpyro.distributions as dist  # noqa: E402
 from numpyro.infer import MCMC, NUTS  # noqa: E402
 
-import ppl_buffer.numpyro as numpyro_backend  # noqa: E402
+import ppl_buffer.numpyro.distribution as numpyro_backend  # noqa: E402
 from ppl_buffer.numpyro import JointPredictive  # noqa: E402
 from ppl_buffer.predictive import density  # noqa: E402
 from ppl_buffer.predictive.query import Query  # noqa: E402
