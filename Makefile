@@ -7,6 +7,9 @@ TORCH ?= torch==2.13.0
 PPL_BUFFER_DATA ?= $(abspath $(wildcard ../shared/data))
 export PPL_BUFFER_DATA
 
+# Processes that run tests side by side, each on one core.
+WORKERS ?= auto
+
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
@@ -23,11 +26,11 @@ $(INSTALLED): pyproject.toml
 	$(BIN)/python -m pip install -e '.[all,dev]'
 	touch $@
 
-test: $(INSTALLED) ## run the tests that take seconds
-	$(BIN)/python -m pytest
+test: $(INSTALLED) ## run the tests that take seconds; WORKERS=2 for two processes
+	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal
 
 test-slow: $(INSTALLED) ## run the tests that take minutes
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal -m slow
 
 demo: $(INSTALLED) ## fit people who learn from rewards, with NUTS; results in demo/
 	$(BIN)/ppl-buffer demo
