@@ -39,7 +39,8 @@ from ppl_buffer.arviz.versions import container, groups_of, smooth_log_weights
 from ppl_buffer.checks import check_integer
 from ppl_buffer.files import to_numpy
 from ppl_buffer.findings import Finding, warn_of
-from ppl_buffer.network.backend import backend_of
+from ppl_buffer.network.backend import Array, backend_of
+from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import EncodedContext
 from ppl_buffer.predictive import density
 from ppl_buffer.predictive.query import Query
@@ -221,13 +222,13 @@ def _future_left_out(log_likelihood: np.ndarray, first: int) -> tuple[np.ndarray
 
 
 def leave_one_out(
-    net: Any,
-    inputs: Mapping[str, Any],
-    value: Any,
+    net: Network,
+    inputs: Mapping[str, Array],
+    value: Array,
     *,
-    feedback: Mapping[str, Any] | None = None,
-    trial_mask: Any = None,
-    context: Mapping[str, Any] | EncodedContext | None = None,
+    feedback: Mapping[str, Array] | None = None,
+    trial_mask: Array | None = None,
+    context: Mapping[str, Array] | EncodedContext | None = None,
 ) -> Score:
     """Score of each trial from all others of its set, by an exchangeable network that is conditioned on no parameters.
 

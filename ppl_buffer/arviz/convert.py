@@ -13,6 +13,7 @@ from ppl_buffer.arviz.language import language_name, language_of
 from ppl_buffer.arviz.versions import arviz_version, container
 from ppl_buffer.files import to_numpy
 from ppl_buffer.findings import warn_of
+from ppl_buffer.network.backend import Environment
 from ppl_buffer.version import __version__
 
 # Give these to NumPyro's ``mcmc.run(..., extra_fields=EXTRA_FIELDS)``: it keeps nothing that was not asked for.
@@ -36,7 +37,7 @@ class Options(TypedDict, total=False):
         progress: show progress bars (by default True).
     """
 
-    environment: Callable[..., Any] | Mapping[str, Callable[..., Any]] | None
+    environment: Environment | Mapping[str, Environment] | None
     predictive_draws: int | None
     prior_draws: int
     log_likelihood: bool

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from ppl_buffer.arviz.likelihood import order_finding, score_trials
 from ppl_buffer.arviz.rollouts import evenly_spaced, roll_out, rollout_finding
 from ppl_buffer.checks import check_integer
 from ppl_buffer.findings import Finding
+from ppl_buffer.network.backend import Environment
 from ppl_buffer.ppl.trace import ObservedSite, PosteriorTrace
 from ppl_buffer.schema import split_value
 
@@ -24,7 +25,7 @@ Group = dict[str, Labelled]
 class Settings:
     """`Options`, checked, with their defaults."""
 
-    environment: Callable[..., Any] | Mapping[str, Callable[..., Any]] | None = None
+    environment: Environment | Mapping[str, Environment] | None = None
     predictive_draws: int | None = None
     prior_draws: int = 500
     log_likelihood: bool = True
@@ -39,7 +40,7 @@ class Settings:
             check_integer("predictive_draws", self.predictive_draws, least=0)
         check_integer("prior_draws", self.prior_draws, least=0)
 
-    def environment_of(self, name: str, site: ObservedSite) -> Callable[..., Any] | None:
+    def environment_of(self, name: str, site: ObservedSite) -> Environment | None:
         """What gives the feedback on a site's drawn outcomes."""
         environment = self.environment.get(name) if isinstance(self.environment, Mapping) else self.environment
         return environment or site.query.environment

@@ -16,7 +16,9 @@ from ppl_buffer.findings import Finding
 from ppl_buffer.inference.chunks import chunks, new_in_chunks, run_groups
 from ppl_buffer.inference.streams import uniform_streams
 from ppl_buffer.inference.subjects import last_trials, rows_of_similar_length
-from ppl_buffer.network.backend import backend_of, execution_of
+from ppl_buffer.network.backend import Array, execution_of
+from ppl_buffer.network.network import Network
+from ppl_buffer.network.observed import ObservedTrials
 from ppl_buffer.ppl.trace import ObservedSite
 from ppl_buffer.predictive import density, sampling
 from ppl_buffer.predictive.query import Query
@@ -96,7 +98,7 @@ class _Scoring:
         at_once = min(self.draws, max(1, _trials_at_once(self.net) // (part.count * length)))
         if not part.params and part.lapse is None:
             # Nothing else says how many draws there are to be.
-            value = backend_of(self.net).ops.xp.broadcast_to(value, (at_once, *value.shape))
+            value = self.net.ops.xp.broadcast_to(value, (at_once, *value.shape))
 
         def piece(draws: np.ndarray, added: int) -> int:
             params = {name: x[draws] for name, x in part.params.items()}
@@ -110,9 +112,9 @@ class _Scoring:
         for draws, added in zip(chunks(self.draws, at_once), new_in_chunks(self.draws, at_once), strict=True):
             yield partial(piece, draws, added)
 
-    def _prepare(self, part: FlatSubjects) -> tuple[Any, dict[str, Any], Any]:
+    def _prepare(self, part: FlatSubjects) -> tuple[dict[str, np.ndarray] | ObservedTrials, dict[str, Any], Array]:
         """Inputs or observed trials, the arguments beside them, and the value: what all draws have in common."""
-        ops = backend_of(self.net).ops
+        ops = self.net.ops
         arguments: dict[str, Any] = {
             "trials": part.trials, "feedback": part.feedback, "trial_mask": part.mask, "context": part.context
         }  # fmt: skip
@@ -126,7 +128,7 @@ class _Scoring:
         # The data sets are alike in length already.
         return replace(observed, groups=None), {}, ops.floating(self.net, observed.value)
 
-    def _score(self, query: Query, value: Any, indices: np.ndarray, draws: np.ndarray) -> None:
+    def _score(self, query: Query, value: Array, indices: np.ndarray, draws: np.ndarray) -> None:
         """Write the scores of some data sets at some draws into the results."""
         rows = np.ix_(draws, indices, np.arange(query.trials))
         if self.steps is None:
@@ -140,5 +142,5 @@ class _Scoring:
         self.steps[rows] = to_numpy(steps).reshape(len(draws), *shape[:2], self.steps.shape[-1])
 
 
-def _trials_at_once(net: Any) -> int:
+def _trials_at_once(net: Network) -> int:
     return _TRIALS_ON_PROCESSOR if execution_of(net).on_processor(net) else _TRIALS_ON_ACCELERATOR

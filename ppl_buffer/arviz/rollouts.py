@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 
 from ppl_buffer.arviz.subjects import FlatSubjects
 from ppl_buffer.findings import Finding
 from ppl_buffer.inference.simulation import posterior_predictive
+from ppl_buffer.network.backend import Environment
 from ppl_buffer.ppl.trace import ObservedSite
 from ppl_buffer.schema import split_value
 
 
-def rollout_finding(name: str, site: ObservedSite, environment: Callable[..., Any] | None) -> Finding | None:
+def rollout_finding(name: str, site: ObservedSite, environment: Environment | None) -> Finding | None:
     """Why no new data sets of a site can be drawn; None where they can."""
     query = site.query
     feedback = list(query.net.schema.feedback)
@@ -36,7 +34,7 @@ def evenly_spaced(chains: int, draws: int, wanted: int | None) -> np.ndarray:
 
 def roll_out(
     site: ObservedSite,
-    environment: Callable[..., Any] | None,
+    environment: Environment | None,
     draws: np.ndarray,
     seed: int,
     memory: float | None,

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from ppl_buffer.inference.subjects import flatten_leaves, flatten_trials
-from ppl_buffer.network.backend import backend_of
+from ppl_buffer.network.backend import Array
 from ppl_buffer.network.layout import map_leaves
 from ppl_buffer.network.observed import EncodedContext
 from ppl_buffer.ppl.trace import ObservedSite
@@ -44,9 +43,9 @@ class FlatSubjects:
     def of(cls, site: ObservedSite) -> FlatSubjects:
         """The data sets of a site."""
         query, batch, trials = site.query, site.batch_shape, site.trials
-        ops = backend_of(query.net).ops
+        ops = query.net.ops
 
-        def flatten(columns: dict[str, Any] | None) -> dict[str, np.ndarray]:
+        def flatten(columns: dict[str, Array] | None) -> dict[str, np.ndarray]:
             return {name: flatten_trials(x, batch, trials) for name, x in (columns or {}).items()}
 
         def at_draws(varying: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ppl_buffer.files import to_numpy
+from ppl_buffer.network.backend import Array
 from ppl_buffer.network.layout import map_leaves
 from ppl_buffer.ppl.joint import JointPredictiveBase
 from ppl_buffer.predictive.query import Query
@@ -215,9 +216,9 @@ def varying(query: Query) -> dict[str, Any]:
     return {"params": query.params, "lapse": query.lapse}
 
 
-def fixed_leaves(query: Query) -> list[Any]:
+def fixed_leaves(query: Query) -> list[Array]:
     """Arrays of a query that must be alike at all draws."""
-    leaves: list[Any] = []
+    leaves: list[Array] = []
     for data in (query.inputs, query.context, query.feedback, query.trial_mask, query.history):
         map_leaves(leaves.append, data)
     return leaves
