@@ -42,12 +42,12 @@ def simulator_from_model(
             name -> variable, to state more than the site's support does (the range of a lapse); None = the support.
         inputs: dict name -> (variable, function (rng, size, trials) -> array (size, trials)).
         ordered: trial k depends on the trials before it.
-        independent: exchangeable trials are independent once all parameters are told.
+        independent: exchangeable trials are independent given all parameters.
         name: stored in the checkpoint; by default the name of the function.
 
     Returns:
         the simulator. Its parameters are the continuous scalar latent sites. Other latent sites are drawn with the
-        data and never told: the network integrates over them.
+        data and are no parameters: the network integrates over them.
 
     Raises:
         ValueError: if an outcome is no site of the program, is observed in it or has another shape, a support fits
@@ -55,19 +55,15 @@ def simulator_from_model(
     """
     shown = probe_inputs(inputs)
 
-    def run(key: Array, params: Mapping[str, Array], given: Mapping[str, Array], trials: int) -> dict[str, Any]:
-        seeded = handlers.seed(handlers.substitute(model, data=dict(params)), key)
-        trace = handlers.trace(seeded).get_trace(dict(given), trials)
-        return {key: site for key, site in trace.items() if site["type"] == "sample"}
-
     def probe(seed: int) -> dict[str, Site]:
-        sites = run(random.PRNGKey(seed), {}, {key: jnp.asarray(x) for key, x in shown.items()}, PROBE_TRIALS)
+        given = {key: jnp.asarray(x) for key, x in shown.items()}
+        sites = _sites(model, random.PRNGKey(seed), {}, given, PROBE_TRIALS)
         return {key: Site(x["fn"], tuple(jnp.shape(x["value"])), x["is_observed"]) for key, x in sites.items()}
 
     @partial(jax.jit, static_argnames=("names", "trials"))
     def values(keys: Array, names: tuple[str, ...], params: Any, given: Any, trials: int) -> dict[str, Array]:
         def one(key: Array, params: Any, given: Any) -> dict[str, Array]:
-            sites = run(key, params, given, trials)
+            sites = _sites(model, key, params, given, trials)
             return {name: sites[name]["value"] for name in names}
 
         return jax.vmap(one)(keys, params, given)
@@ -82,14 +78,14 @@ def simulator_from_model(
             return np.pad(array, [(0, to - now) for now, to in zip(array.shape, lengths, strict=True)], mode="edge")
 
         seed = random.wrap_key_data(jnp.asarray(rng.integers(0, 2**32, 2, dtype=np.uint32)), impl="threefry2x32")
-        drawn = values(
+        batch = values(
             random.split(seed, sets),
             tuple(names),
             {key: pad(x, sets) for key, x in params.items()},
             {key: pad(x, sets, count) for key, x in given.items()},
             count,
         )
-        return {key: np.asarray(x)[(slice(size), slice(trials))[: x.ndim]] for key, x in drawn.items()}
+        return {key: np.asarray(x)[(slice(size), slice(trials))[: x.ndim]] for key, x in batch.items()}
 
     return ModelSimulator(
         [probe(0), probe(1)],
@@ -100,3 +96,12 @@ def simulator_from_model(
         independent=independent,
         name=name or str(getattr(model, "__name__", type(model).__name__)),
     )
+
+
+def _sites(
+    model: Callable[..., Any], key: Array, params: Mapping[str, Array], given: Mapping[str, Array], trials: int
+) -> dict[str, Any]:
+    """Sample sites by name of one run of a model, with the sites in `params` fixed."""
+    seeded = handlers.seed(handlers.substitute(model, data=dict(params)), key)
+    trace = handlers.trace(seeded).get_trace(dict(given), trials)
+    return {key: site for key, site in trace.items() if site["type"] == "sample"}

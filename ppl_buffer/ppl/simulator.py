@@ -1,7 +1,7 @@
 """A probabilistic program as a simulator: what `simulator_from_model` shares between NumPyro and Pyro. NumPy alone.
 
 A language hands over what one run of the program looks like (`Site`s) and a function that runs it for many data sets
-at once; which site is a parameter, what kind of variable it is and whether its prior has a name is decided here.
+at once; this module decides which site is a parameter, what kind of variable it is and whether its prior has a name.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Site:
 
     @property
     def is_parameter(self) -> bool:
-        """Whether the site can be told to a network: a continuous scalar that the program draws."""
+        """Whether a network can be conditioned on the site: a continuous scalar that the program draws."""
         return self.shape == () and not self.observed and not self.distribution.support.is_discrete
 
 
@@ -62,7 +62,7 @@ class ModelSimulator:
         outcomes: names of the outcome sites, or a dict name -> variable (None: what the support says).
         inputs: dict name -> (variable, function (rng, size, trials) -> array (size, trials)).
         ordered: trial k depends on the trials before it.
-        independent: exchangeable trials are independent once all parameters are told.
+        independent: exchangeable trials are independent given all parameters.
         name: stored in the checkpoint.
 
     Raises:
@@ -166,17 +166,17 @@ def check_inputs(inputs: Mapping[str, InputSource] | None) -> dict[str, InputSou
 
 def probe_inputs(inputs: Mapping[str, InputSource] | None) -> Arrays:
     """Inputs of one data set for a run that looks at the program: dict name -> (PROBE_TRIALS,)."""
-    drawn = draw_inputs(check_inputs(inputs), np.random.default_rng(0), 1, PROBE_TRIALS)
-    return {name: values[0] for name, values in drawn.items()}
+    batch = draw_inputs(check_inputs(inputs), np.random.default_rng(0), 1, PROBE_TRIALS)
+    return {name: values[0] for name, values in batch.items()}
 
 
 def draw_inputs(sources: Mapping[str, InputSource], rng: np.random.Generator, size: int, trials: int) -> Arrays:
     """Inputs of many data sets: dict name -> (size, trials)."""
-    drawn = {name: np.asarray(source(rng, size, trials)) for name, (_, source) in sources.items()}
-    for name, values in drawn.items():
+    inputs = {name: np.asarray(source(rng, size, trials)) for name, (_, source) in sources.items()}
+    for name, values in inputs.items():
         if values.shape != (size, trials):
             raise ValueError(f"inputs[{name!r}]: expected its function to give {(size, trials)}, got {values.shape}")
-    return _as_codes(sources, drawn)
+    return _as_codes(sources, inputs)
 
 
 def _as_codes(sources: Mapping[str, InputSource], inputs: Arrays) -> Arrays:

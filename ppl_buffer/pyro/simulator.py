@@ -52,12 +52,12 @@ def simulator_from_model(
             name -> variable, to state more than the site's support does (the range of a lapse); None = the support.
         inputs: dict name -> (variable, function (rng, size, trials) -> array (size, trials)).
         ordered: trial k depends on the trials before it.
-        independent: exchangeable trials are independent once all parameters are told.
+        independent: exchangeable trials are independent given all parameters.
         name: stored in the checkpoint; by default the name of the function.
 
     Returns:
         the simulator. Its parameters are the continuous scalar latent sites. Other latent sites are drawn with the
-        data and never told: the network integrates over them.
+        data and are no parameters: the network integrates over them.
 
     Raises:
         ValueError: if an outcome is no site of the program, is observed in it or has another shape, a support fits
@@ -152,12 +152,12 @@ def _draws_many(model: Callable[..., Any], given: Mapping[str, Any], probe: Mapp
         with seeded(0):
             many = _sites_of_many(model, {}, given, _PROBE_SETS, PROBE_TRIALS, layout)
             for index in range(_PROBE_SETS):
-                drawn = {
+                latent = {
                     key: site["value"][index].reshape(probe[key]["value"].shape)
                     for key, site in many.items()
                     if not site["is_observed"]
                 }
-                single = _sites(model, drawn, _take(given, index), PROBE_TRIALS)
+                single = _sites(model, latent, _take(given, index), PROBE_TRIALS)
                 if single.keys() != many.keys():
                     return False
                 for key, site in single.items():
@@ -165,6 +165,7 @@ def _draws_many(model: Callable[..., Any], given: Mapping[str, Any], probe: Mapp
                     if not torch.allclose(each(many[key])[index], alone, rtol=1e-4, atol=1e-4):
                         return False
     except Exception:
-        # A model that was written for one data set may raise anything here; what it raises there, the probes did.
+        # A model that was written for one data set may raise anything; what it raises with a single one, the probes
+        # did.
         return False
     return True

@@ -8,6 +8,7 @@ Journal of Mathematical Psychology 53, 222-230, and of HDDM (Wiecki, Sofer & Fra
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import Any
 
@@ -15,8 +16,7 @@ import numpy as np
 
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Categorical, Interval, Positive, Real, Schema
-
-Arrays = dict[str, np.ndarray]
+from ppl_buffer.simulator import Arrays
 
 # Scaled time at which the acceptance probability changes from images of the start to sines. There, two pairs of images
 # and three sines leave errors of 1e-13.
@@ -165,7 +165,7 @@ def check_params(schema: Schema, params: Arrays) -> Arrays:
     return checked
 
 
-class Diffusion:
+class Diffusion(ABC):
     """Base of simulators of independent decisions by a diffusion between two boundaries.
 
     A subclass states `priors` and `schema`, whose parameters and outcomes begin with those below, and says in `decide`
@@ -216,11 +216,11 @@ class Diffusion:
         choice, time = self.decide(rng, (len(non_decision_time), trials), **checked)
         return {"choice": choice, "rt": non_decision_time + time}
 
+    @abstractmethod
     def decide(
         self, rng: np.random.Generator, shape: tuple[int, int], **params: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Choices and decision times in seconds, both of `shape` (size, trials); each parameter is (size, 1)."""
-        raise NotImplementedError
 
 
 class DriftDiffusion(Diffusion):

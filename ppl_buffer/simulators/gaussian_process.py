@@ -13,8 +13,7 @@ import numpy as np
 
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Positive, Real, Schema
-
-Arrays = dict[str, np.ndarray]
+from ppl_buffer.simulator import Arrays
 
 # Correlation of two function values as a function of their distance in lengthscales.
 _CORRELATIONS = {
@@ -35,10 +34,10 @@ class GaussianProcess:
 
         C_ij = variance * k(|x_i - x_j| / lengthscale) + noise**2 * (i == j).
 
-    Inputs are uniform on [-2, 2]. The points are exchangeable, but depend on each other whatever is told.
+    Inputs are uniform on [-2, 2]. The points are exchangeable, but depend on each other given all parameters.
 
     Parameters: ``lengthscale``, uniform on [0.1, 1] in units of x; ``variance`` of the function, uniform on
-    [0.5, 1.5]; ``noise``, the standard deviation of the observation noise. The kernel is never told, so that the
+    [0.5, 1.5]; ``noise``, the standard deviation of the observation noise. The kernel is no parameter, so that the
     density given all parameters is the mixture over the kernels.
 
     Args:
@@ -109,9 +108,9 @@ class GaussianProcess:
         diagonal = np.arange(trials)
         chunk = max(1, _AT_ONCE // max(trials, 1) ** 2)
         for index, name in enumerate(self.kernels):
-            chosen = np.flatnonzero(kernel == index)
-            for start in range(0, len(chosen), chunk):
-                rows = chosen[start : start + chunk]
+            sets = np.flatnonzero(kernel == index)
+            for start in range(0, len(sets), chunk):
+                rows = sets[start : start + chunk]
                 distance = np.abs(x[rows, :, None] - x[rows, None, :]) / lengthscale[rows, None, None]
                 covariance = variance[rows, None, None] * _CORRELATIONS[name](distance)
                 covariance[:, diagonal, diagonal] += noise[rows, None] ** 2

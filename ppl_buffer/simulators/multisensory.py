@@ -8,14 +8,14 @@ Liu, Holland, Ma & Acerbi (2026), PLOS Computational Biology 22, e1014251.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 import numpy as np
 
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Categorical, Real, Schema
-
-Arrays = dict[str, np.ndarray]
+from ppl_buffer.simulator import Arrays
 
 LAPSE = 0.02
 LAPSE_RANGE = (-45.0, 45.0)
@@ -44,7 +44,69 @@ _SPREAD = {
 }
 
 
-class MultisensoryCausalInference:
+class AudioVisualTask(ABC):
+    """The experiment, and parameters of observers in it: the base of simulators of their reports.
+
+    Args:
+        rho: stretch of the auditory percept. 1 = none; 4/3 maps the range of the sounds, 30 degrees, to that of the
+            flashes, 40 degrees.
+
+    Raises:
+        ValueError: if rho is not a finite number above 0.
+    """
+
+    priors = _PRIORS
+    schema = Schema(
+        params={name: Real() for name in priors},
+        inputs={"r_type": Categorical(2), "s_A": Real(), "s_V": Real(), "V_level": Categorical(3)},
+        outcomes={"response": Real(lapse_range=LAPSE_RANGE)},
+        ordered=False,
+        independent=True,
+        lapse_rate=LAPSE,
+    )
+
+    def __init__(self, rho: float = 1.0) -> None:
+        if isinstance(rho, bool) or not isinstance(rho, (int, float)) or not (math.isfinite(rho) and rho > 0):
+            raise ValueError(f"rho: expected a finite number above 0, got {rho!r}")
+        self.rho = float(rho)
+
+    @abstractmethod
+    def prior(self, rng: np.random.Generator, size: int) -> Arrays:
+        """Draw parameters: dict name -> (size,)."""
+
+    @abstractmethod
+    def simulate(self, rng: np.random.Generator, params: Arrays, inputs: Arrays) -> Arrays:
+        """Draw reports: {"response": (size, trials)}."""
+
+    def proposal(self, rng: np.random.Generator, size: int) -> Arrays:
+        """Draw parameters, half of the sets from the prior, half uniform over its range: dict name -> (size,)."""
+        uniform = rng.random(size) < 0.5
+        usual, spread = (draw_in_turn(priors, rng, size) for priors in (self.priors, _SPREAD))
+        return {name: np.where(uniform, spread[name], usual[name]) for name in usual}
+
+    def inputs(self, rng: np.random.Generator, size: int, trials: int) -> Arrays:
+        """Draw trials as in the experiment: dict of ``r_type``, ``s_A``, ``s_V``, ``V_level``, each (size, trials).
+
+        The sound is at -15, -10, ..., 15 degrees; the flash is there too in half of the trials, and else uniform on
+        [-20, 20]. Report and noise level are drawn independently, each value equally often on average.
+        """
+        shape = (size, trials)
+        sound = 5.0 * rng.integers(-3, 4, shape)
+        flash = np.where(rng.random(shape) < 0.5, sound, rng.uniform(-20.0, 20.0, shape))
+        return {"r_type": rng.integers(0, 2, shape), "s_A": sound, "s_V": flash, "V_level": rng.integers(0, 3, shape)}
+
+    def augment(self, rng: np.random.Generator, data: Arrays) -> Arrays:
+        """Mirror half of the data sets: left and right are alike to the model.
+
+        Args:
+            rng: the only source of randomness.
+            data: inputs and reports, dict name -> (size, trials).
+        """
+        sign = np.where(rng.random((len(data["response"]), 1)) < 0.5, -1.0, 1.0)
+        return {name: sign * x if name in ("s_A", "s_V", "response") else x for name, x in data.items()}
+
+
+class MultisensoryCausalInference(AudioVisualTask):
     """Where a sound or a flash seems to be, to an observer who asks whether both have the same source.
 
     On each trial a sound at ``s_A`` and a flash at ``s_V`` (degrees) are perceived at
@@ -76,42 +138,13 @@ class MultisensoryCausalInference:
         ValueError: if rho is not a finite number above 0.
     """
 
-    priors = _PRIORS
-    schema = Schema(
-        params={name: Real() for name in priors},
-        inputs={"r_type": Categorical(2), "s_A": Real(), "s_V": Real(), "V_level": Categorical(3)},
-        outcomes={"response": Real(lapse_range=LAPSE_RANGE)},
-        ordered=False,
-        independent=True,
-        lapse_rate=LAPSE,
-    )
-
     def __init__(self, rho: float = 1.0) -> None:
-        if isinstance(rho, bool) or not isinstance(rho, (int, float)) or not (math.isfinite(rho) and rho > 0):
-            raise ValueError(f"rho: expected a finite number above 0, got {rho!r}")
-        self.rho = float(rho)
+        super().__init__(rho)
         self.name = f"MultisensoryCausalInference(rho={self.rho:.4g})"
 
     def prior(self, rng: np.random.Generator, size: int) -> Arrays:
         """Draw parameters: dict name -> (size,)."""
         return draw_in_turn(self.priors, rng, size)
-
-    def proposal(self, rng: np.random.Generator, size: int) -> Arrays:
-        """Draw parameters, half of the sets from the prior, half uniform over its range: dict name -> (size,)."""
-        uniform = rng.random(size) < 0.5
-        usual, spread = (draw_in_turn(priors, rng, size) for priors in (self.priors, _SPREAD))
-        return {name: np.where(uniform, spread[name], usual[name]) for name in usual}
-
-    def inputs(self, rng: np.random.Generator, size: int, trials: int) -> Arrays:
-        """Draw trials as in the experiment: dict of ``r_type``, ``s_A``, ``s_V``, ``V_level``, each (size, trials).
-
-        The sound is at -15, -10, ..., 15 degrees; the flash is there too in half of the trials, and else uniform on
-        [-20, 20]. Report and noise level are drawn independently, each value equally often on average.
-        """
-        shape = (size, trials)
-        sound = 5.0 * rng.integers(-3, 4, shape)
-        flash = np.where(rng.random(shape) < 0.5, sound, rng.uniform(-20.0, 20.0, shape))
-        return {"r_type": rng.integers(0, 2, shape), "s_A": sound, "s_V": flash, "V_level": rng.integers(0, 3, shape)}
 
     def simulate(self, rng: np.random.Generator, params: Arrays, inputs: Arrays) -> Arrays:
         """Draw reports: {"response": (size, trials)}.
@@ -138,24 +171,14 @@ class MultisensoryCausalInference:
         response = estimate + motor * rng.standard_normal(shape)
         return {"response": np.where(rng.random(shape) < LAPSE, rng.uniform(*LAPSE_RANGE, shape), response)}
 
-    def augment(self, rng: np.random.Generator, data: Arrays) -> Arrays:
-        """Mirror half of the data sets: left and right are alike to the model.
-
-        Args:
-            rng: the only source of randomness.
-            data: inputs and reports, dict name -> (size, trials).
-        """
-        sign = np.where(rng.random((len(data["response"]), 1)) < 0.5, -1.0, 1.0)
-        return {name: sign * x if name in ("s_A", "s_V", "response") else x for name, x in data.items()}
-
 
 def draw_in_turn(priors: Mapping[str, Prior], rng: np.random.Generator, size: int) -> Arrays:
     """Draws (size,) of parameters, each from its prior, which may be relative to an earlier one."""
-    drawn: Arrays = {}
+    params: Arrays = {}
     for name, prior in priors.items():
-        start = 0.0 if prior.relative_to is None else drawn[prior.relative_to]
-        drawn[name] = start + prior.sample(rng, size)
-    return drawn
+        start = 0.0 if prior.relative_to is None else params[prior.relative_to]
+        params[name] = start + prior.sample(rng, size)
+    return params
 
 
 def causal_inference(

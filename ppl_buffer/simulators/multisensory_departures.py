@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from ppl_buffer.simulator import Arrays
 from ppl_buffer.simulators.multisensory import (
     LAPSE,
     LAPSE_RANGE,
     VISUAL,
-    Arrays,
-    MultisensoryCausalInference,
+    AudioVisualTask,
     causal_inference,
 )
 
@@ -19,7 +19,7 @@ _WIDEST = 44.9
 _NEAR, _PRECISE = np.log(3.0), np.log(0.8)
 
 
-class MultisensoryDepartures(MultisensoryCausalInference):
+class MultisensoryDepartures(AudioVisualTask):
     """Data that look like those of `MultisensoryCausalInference`, and are not.
 
     A share of the observers follow the model to the letter. Each of the others departs from it in some of these ways,
@@ -36,7 +36,7 @@ class MultisensoryDepartures(MultisensoryCausalInference):
     draws them, and their reports, all within a degree or two, are hard to tell apart. Some more hardly err when they
     report: each of their trials says much, and the smallest departure shows.
 
-    For lessons: see `ppl_buffer.prepare_distillation`. The parameters of such a data set mean little.
+    For distillation sets: see `ppl_buffer.prepare_distillation`. The parameters of such a data set mean little.
 
     Args:
         rho: as of the model.
@@ -65,78 +65,124 @@ class MultisensoryDepartures(MultisensoryCausalInference):
 
     def prior(self, rng: np.random.Generator, size: int) -> Arrays:
         """Draw parameters: dict name -> (size,)."""
-        drawn = self.proposal(rng, size)
+        params = self.proposal(rng, size)
         for name, share, most in (("log_sigma_S", self.near, _NEAR), ("log_sigma_M", self.precise, _PRECISE)):
             lowest = rng.uniform(self.priors[name].arguments["low"], most, size)
-            drawn[name] = np.where(rng.random(size) < share, lowest, drawn[name])
-        return drawn
+            params[name] = np.where(rng.random(size) < share, lowest, params[name])
+        return params
 
     def simulate(self, rng: np.random.Generator, params: Arrays, inputs: Arrays) -> Arrays:
         """Draw reports: {"response": (size, trials)}; arguments as of the model's."""
         auditory = np.asarray(inputs["r_type"]) == 1
-        shape = auditory.shape
-        column = (shape[0], 1)
-        departs = rng.random(column) < self.share
-
-        def normal(scale: float) -> np.ndarray:
-            return self.extent * scale * rng.standard_normal(column)
-
-        def some(probability: float, value: np.ndarray | float, otherwise: np.ndarray | float = 0.0) -> np.ndarray:
-            """The value for this share of those who depart."""
-            return np.where(departs & (rng.random(column) < probability), value, otherwise)
-
-        beyond = some(0.2, 1.0)
-        own = {
-            name: np.asarray(params[name], dtype=float)[:, None] + beyond * normal(0.5) for name in self.schema.params
-        }
-        varying = some(0.4, np.abs(normal(0.4)))
-
-        def by_trial(value: np.ndarray) -> np.ndarray:
-            return value + varying * rng.standard_normal(shape)
-
-        # Percepts.
         level = np.asarray(inputs["V_level"], dtype=int)
+        draw = _Departures(rng, auditory.shape, self.share, self.extent)
+        beyond = draw.some(0.2, 1.0)
+        own = {
+            name: np.asarray(params[name], dtype=float)[:, None] + beyond * draw.normal(0.5)
+            for name in self.schema.params
+        }
+        draw.start_varying()
         log_visual = np.take_along_axis(np.concatenate([own[name] for name in VISUAL], 1), level, 1)
-        log_auditory = own["log_sigma_A"]
-        growth = some(0.5, np.abs(normal(0.06)))
-        hearing = np.exp(by_trial(log_auditory)) * (1 + growth * np.abs(inputs["s_A"]))
-        visual = np.exp(by_trial(log_visual)) * (1 + growth * np.abs(inputs["s_V"]))
-        stretch = some(0.6, np.exp(normal(0.2)) * np.where(rng.random(column) < 0.5, 1.0, 4 / 3), self.rho)
-        x_auditory = stretch * (inputs["s_A"] + hearing * rng.standard_normal(shape)) + some(0.4, normal(2.0))
+        percepts = self._perceive(draw, own["log_sigma_A"], log_visual, inputs)
+        estimate = _estimate(draw, own, log_visual, *percepts, auditory)
+        response = _report(draw, own["log_sigma_M"], estimate, auditory, level)
+        return {"response": np.where(draw.departs, np.clip(response, -_WIDEST, _WIDEST), response)}
+
+    def _perceive(
+        self, draw: _Departures, log_auditory: np.ndarray, log_visual: np.ndarray, inputs: Arrays
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Where the sound and the flash are perceived, (size, trials)."""
+        rng, shape = draw.rng, draw.shape
+        growth = draw.some(0.5, np.abs(draw.normal(0.06)))
+        hearing = np.exp(draw.by_trial(log_auditory)) * (1 + growth * np.abs(inputs["s_A"]))
+        visual = np.exp(draw.by_trial(log_visual)) * (1 + growth * np.abs(inputs["s_V"]))
+        stretched = np.exp(draw.normal(0.2)) * np.where(rng.random(draw.column) < 0.5, 1.0, 4 / 3)
+        stretch = draw.some(0.6, stretched, self.rho)
+        x_auditory = stretch * (inputs["s_A"] + hearing * rng.standard_normal(shape)) + draw.some(0.4, draw.normal(2.0))
         x_visual = inputs["s_V"] + visual * rng.standard_normal(shape)
-        x_visual = some(0.4, np.exp(normal(0.1)), 1.0) * x_visual + some(0.3, normal(1.0))
-        # What the observer makes of them.
-        expected = some(0.4, normal(4.0))
-        asked = auditory ^ (rng.random(shape) < some(0.3, 0.3 * rng.random(column)))
-        same, together, apart = causal_inference(
-            x_auditory - expected,
-            x_visual - expected,
-            variance_auditory=np.exp(2 * (log_auditory + some(0.3, normal(0.4)))),
-            variance_visual=np.exp(2 * (log_visual + some(0.3, normal(0.4)))),
-            variance_source=np.exp(2 * own["log_sigma_S"]),
-            logit_same=by_trial(own["logit_p_same"]) + some(0.4, normal(1.5)) * (2 * asked - 1),
-            auditory=asked,
-        )
-        strategy = np.where(departs, rng.random(column), 0.0)
-        choices = [same, same > 0.5, rng.random(shape) < same, np.ones(shape), np.zeros(shape)]
-        same = np.select([strategy < edge for edge in (0.5, 0.65, 0.8, 0.9, 1.0)], choices)
-        estimate = expected + same * together + (1 - same) * apart
-        # What is reported.
-        # Expanded to the sides where the exponent is above 0, compressed where it is below.
-        bent = estimate * (0.1 + np.abs(estimate) / 15.0) ** some(0.4, normal(0.15))
-        by_question = np.exp(some(0.8, np.abs(normal(0.2))) * rng.standard_normal((len(departs), 6)))
-        stretched = np.take_along_axis(by_question, 3 * auditory + level, 1)
-        estimate = some(0.5, np.exp(normal(0.15)), 1.0) * stretched * bent + some(0.5, normal(1.0))
-        motor = np.exp(by_trial(own["log_sigma_M"]) + some(0.5, normal(0.4)) * (2 * auditory - 1))
-        motor = motor * (1 + some(0.4, np.abs(normal(0.05))) * np.abs(estimate))
-        freedom = some(0.3, np.exp(rng.uniform(0.7, 3.0, column)), np.inf)
-        # A normal draw over the root of a chi-squared one, which tends to 1 as the degrees of freedom grow.
-        finite = np.broadcast_to(np.where(np.isfinite(freedom), freedom, 1.0), shape)
-        spread = np.where(np.isfinite(freedom), np.sqrt(finite / rng.chisquare(finite)), 1.0)
-        response = estimate + motor * spread * rng.standard_normal(shape)
-        lapse = some(0.6, 0.1 * rng.random(column) * rng.random(column), LAPSE)
-        uniform = rng.uniform(*LAPSE_RANGE, shape)
-        elsewhere = normal(5.0) + np.exp(rng.uniform(1.0, 3.0, column)) * rng.standard_normal(shape)
-        lapsed = np.where(some(0.5, 1.0) > 0, np.clip(elsewhere, -_WIDEST, _WIDEST), uniform)
-        response = np.where(rng.random(shape) < lapse, lapsed, response)
-        return {"response": np.where(departs, np.clip(response, -_WIDEST, _WIDEST), response)}
+        x_visual = draw.some(0.4, np.exp(draw.normal(0.1)), 1.0) * x_visual + draw.some(0.3, draw.normal(1.0))
+        return x_auditory, x_visual
+
+
+class _Departures:
+    """Draws of how observers depart from the model, each in ways of their own: columns (size, 1).
+
+    Args:
+        rng: the only source of randomness.
+        shape: (size, trials).
+        share: of the observers that depart.
+        extent: factor of the sizes of departures.
+    """
+
+    def __init__(self, rng: np.random.Generator, shape: tuple[int, int], share: float, extent: float) -> None:
+        self.rng, self.shape, self.extent = rng, shape, extent
+        self.column = (shape[0], 1)
+        self.departs = rng.random(self.column) < share
+        self._varying = np.zeros(self.column)
+
+    def normal(self, scale: float) -> np.ndarray:
+        """The size of a departure of each observer."""
+        return self.extent * scale * self.rng.standard_normal(self.column)
+
+    def some(self, probability: float, value: np.ndarray | float, otherwise: np.ndarray | float = 0.0) -> np.ndarray:
+        """The value for this share of those who depart."""
+        return np.where(self.departs & (self.rng.random(self.column) < probability), value, otherwise)
+
+    def start_varying(self) -> None:
+        """Draw by how much each observer's parameters vary from trial to trial."""
+        self._varying = self.some(0.4, np.abs(self.normal(0.4)))
+
+    def by_trial(self, value: np.ndarray) -> np.ndarray:
+        """A parameter (size, 1) as it is on each trial, (size, trials)."""
+        return value + self._varying * self.rng.standard_normal(self.shape)
+
+
+def _estimate(
+    draw: _Departures,
+    own: Arrays,
+    log_visual: np.ndarray,
+    x_auditory: np.ndarray,
+    x_visual: np.ndarray,
+    auditory: np.ndarray,
+) -> np.ndarray:
+    """What the observer makes of the percepts: where that which is asked for seems to be, (size, trials)."""
+    rng, shape = draw.rng, draw.shape
+    expected = draw.some(0.4, draw.normal(4.0))
+    asked = auditory ^ (rng.random(shape) < draw.some(0.3, 0.3 * rng.random(draw.column)))
+    same, together, apart = causal_inference(
+        x_auditory - expected,
+        x_visual - expected,
+        variance_auditory=np.exp(2 * (own["log_sigma_A"] + draw.some(0.3, draw.normal(0.4)))),
+        variance_visual=np.exp(2 * (log_visual + draw.some(0.3, draw.normal(0.4)))),
+        variance_source=np.exp(2 * own["log_sigma_S"]),
+        logit_same=draw.by_trial(own["logit_p_same"]) + draw.some(0.4, draw.normal(1.5)) * (2 * asked - 1),
+        auditory=asked,
+    )
+    strategy = np.where(draw.departs, rng.random(draw.column), 0.0)
+    choices = [same, same > 0.5, rng.random(shape) < same, np.ones(shape), np.zeros(shape)]
+    same = np.select([strategy < edge for edge in (0.5, 0.65, 0.8, 0.9, 1.0)], choices)
+    return expected + same * together + (1 - same) * apart
+
+
+def _report(
+    draw: _Departures, log_motor: np.ndarray, estimate: np.ndarray, auditory: np.ndarray, level: np.ndarray
+) -> np.ndarray:
+    """What is reported, lapses included, (size, trials)."""
+    rng, shape, column = draw.rng, draw.shape, draw.column
+    # Expanded to the sides where the exponent is above 0, compressed where it is below.
+    bent = estimate * (0.1 + np.abs(estimate) / 15.0) ** draw.some(0.4, draw.normal(0.15))
+    by_question = np.exp(draw.some(0.8, np.abs(draw.normal(0.2))) * rng.standard_normal((shape[0], 6)))
+    stretched = np.take_along_axis(by_question, 3 * auditory + level, 1)
+    estimate = draw.some(0.5, np.exp(draw.normal(0.15)), 1.0) * stretched * bent + draw.some(0.5, draw.normal(1.0))
+    motor = np.exp(draw.by_trial(log_motor) + draw.some(0.5, draw.normal(0.4)) * (2 * auditory - 1))
+    motor = motor * (1 + draw.some(0.4, np.abs(draw.normal(0.05))) * np.abs(estimate))
+    freedom = draw.some(0.3, np.exp(rng.uniform(0.7, 3.0, column)), np.inf)
+    # A normal draw over the root of a chi-squared one, which tends to 1 as the degrees of freedom grow.
+    finite = np.broadcast_to(np.where(np.isfinite(freedom), freedom, 1.0), shape)
+    spread = np.where(np.isfinite(freedom), np.sqrt(finite / rng.chisquare(finite)), 1.0)
+    response = estimate + motor * spread * rng.standard_normal(shape)
+    lapse = draw.some(0.6, 0.1 * rng.random(column) * rng.random(column), LAPSE)
+    uniform = rng.uniform(*LAPSE_RANGE, shape)
+    elsewhere = draw.normal(5.0) + np.exp(rng.uniform(1.0, 3.0, column)) * rng.standard_normal(shape)
+    lapsed = np.where(draw.some(0.5, 1.0) > 0, np.clip(elsewhere, -_WIDEST, _WIDEST), uniform)
+    return np.where(rng.random(shape) < lapse, lapsed, response)

@@ -13,9 +13,8 @@ import numpy as np
 
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Categorical, Interval, Positive, Real, Schema
+from ppl_buffer.simulator import Arrays
 from ppl_buffer.simulators.selection_task import SelectionTask
-
-Arrays = dict[str, np.ndarray]
 
 # Of the filter behind the training targets: its mean KL divergence from the exact probabilities is 0.001 nats.
 _PARTICLES = 256
@@ -55,7 +54,7 @@ class NoisyQ(SelectionTask):
         "kappa": Prior.uniform(-2.0, 2.0),
         "zeta": Prior.uniform(0.0, 1.0),
     }
-    # Plain Q-learning has no mass under the prior, but is what many people will compare with.
+    # Plain Q-learning has no mass under the prior, but is what many will compare with.
     atoms = {"zeta": 0.0}
 
     def __init__(self, pairs: int = 3, reward_probabilities: Sequence[float] | None = None) -> None:
@@ -98,9 +97,9 @@ class NoisyQ(SelectionTask):
         data, probability = self._simulate(rng, params, inputs, trials)
         noisy = params["zeta"] > 0
         if noisy.any():
-            chosen = {name: np.asarray(params[name], dtype=float)[noisy] for name in self.schema.params}
+            rows = {name: np.asarray(params[name], dtype=float)[noisy] for name in self.schema.params}
             pair = self.shown(inputs, *data["choice"].shape)
-            probability[noisy] = self._filter(rng, chosen, pair[noisy], data["choice"][noisy], data["reward"][noisy])
+            probability[noisy] = self._filter(rng, rows, pair[noisy], data["choice"][noisy], data["reward"][noisy])
         return data, {"choice": np.stack([1 - probability, probability], axis=-1)}
 
     def _filter(
@@ -119,29 +118,29 @@ class NoisyQ(SelectionTask):
         previous = np.zeros((size, 1))
         offset = rng.random((trials, size, 1))
         for k in range(trials):
-            shown, chosen = pair[:, k], choice[:, k]
+            shown, option = pair[:, k], choice[:, k]
             options, weight = values[rows, shown], weights[rows, shown]
             # Far-off values would make a choice impossible in floating point, and a filter of no weight.
             logit = np.clip(beta * (options[:, 1] - options[:, 0]) + kappa * previous, -_STEEPEST, _STEEPEST)
             chance = 0.5 * (1 + np.tanh(0.5 * logit))
             probability[:, k] = (weight * chance).sum(1)
-            weight *= np.where(chosen[:, None] == 1, chance, 1 - chance)
+            weight *= np.where(option[:, None] == 1, chance, 1 - chance)
             weight /= weight.sum(1, keepdims=True)
             poor = np.flatnonzero((weight**2).sum(1) * _PARTICLES > 2)
             if len(poor):
                 # Systematic resampling of all these filters in one search: each has an interval of its own.
                 lane = np.arange(len(poor))[:, None]
                 wanted = (np.arange(_PARTICLES) + offset[k, poor]) / _PARTICLES
-                found = np.searchsorted((weight[poor].cumsum(1) + lane).ravel(), (wanted + lane).ravel())
-                parent = np.clip(found.reshape(wanted.shape) - lane * _PARTICLES, 0, _PARTICLES - 1)
+                index = np.searchsorted((weight[poor].cumsum(1) + lane).ravel(), (wanted + lane).ravel())
+                parent = np.clip(index.reshape(wanted.shape) - lane * _PARTICLES, 0, _PARTICLES - 1)
                 options[poor] = np.take_along_axis(options[poor], parent[:, None], -1)
                 weight[poor] = 1.0 / _PARTICLES
-            old = options[rows, chosen]
+            old = options[rows, option]
             error = reward[:, k, None] - old
             noise = rng.standard_normal((size, _PARTICLES))
-            options[rows, chosen] = old + alpha * error + zeta * np.abs(error) * noise
+            options[rows, option] = old + alpha * error + zeta * np.abs(error) * noise
             values[rows, shown], weights[rows, shown] = options, weight
-            previous = 2.0 * chosen[:, None] - 1
+            previous = 2.0 * option[:, None] - 1
         return probability
 
     def _simulate(

@@ -12,6 +12,7 @@ import numpy as np
 
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Categorical, Interval, Positive, Real, Schema
+from ppl_buffer.simulator import Arrays
 from ppl_buffer.simulators.drift_diffusion import (
     check_params,
     choice_probability,
@@ -20,11 +21,9 @@ from ppl_buffer.simulators.drift_diffusion import (
 )
 from ppl_buffer.simulators.selection_task import SelectionTask
 
-Arrays = dict[str, np.ndarray]
-
-# Beta distributions of the prior's quantiles, for told parameters: the network is least accurate at the ends of the
+# Beta distributions of the prior's quantiles, for the proposal: the network is least accurate at the ends of the
 # box, and errors weigh most where a trial tells most, at large scaling and boundary.
-_TOLD_QUANTILES = {
+_PROPOSAL_QUANTILES = {
     "alpha_positive": (0.5, 0.5),
     "alpha_negative": (0.5, 0.5),
     "scaling": (1.0, 0.5),
@@ -93,12 +92,12 @@ class RLDriftDiffusion(SelectionTask):
     def proposal(self, rng: np.random.Generator, size: int) -> Arrays:
         """Draw parameters, half of the sets from the prior, half nearer the ends of its box: dict name -> (size,)."""
         near_ends = rng.random(size) < 0.5
-        drawn = self.prior(rng, size)
-        for name, (low, high) in _TOLD_QUANTILES.items():
+        params = self.prior(rng, size)
+        for name, (low, high) in _PROPOSAL_QUANTILES.items():
             # A learning rate of 1 to machine precision is not legal.
             quantile = np.clip(rng.beta(low, high, size), 1e-6, 1 - 1e-6)
-            drawn[name] = np.where(near_ends, self.priors[name].quantile(quantile), drawn[name])
-        return drawn
+            params[name] = np.where(near_ends, self.priors[name].quantile(quantile), params[name])
+        return params
 
     def simulate(self, rng: np.random.Generator, params: Arrays, inputs: Arrays, trials: int | None = None) -> Arrays:
         """Draw ``choice`` in {0, 1}, ``rt`` in seconds and ``reward`` in {0, 1}, each (size, trials).
@@ -132,10 +131,10 @@ class RLDriftDiffusion(SelectionTask):
 
         def respond(k: int, drift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             upper[:, k] = choice_probability(drift, checked["boundary"], 0.5)
-            choice[:, k] = chosen = (choice_uniform[k] < upper[:, k]).astype(int)
+            choice[:, k] = option = (choice_uniform[k] < upper[:, k]).astype(int)
             shown = {"pair": pair[:, k]}
-            reward[:, k] = self.environment(k, shown, {"choice": chosen}, reward_uniform[k])["reward"]
-            return chosen, reward[:, k]
+            reward[:, k] = self.environment(k, shown, {"choice": option}, reward_uniform[k])["reward"]
+            return option, reward[:, k]
 
         drift = self._drifts(checked, pair, respond)
         # Nothing is learnt from the time that a choice took: all of them at once.
@@ -195,8 +194,8 @@ class RLDriftDiffusion(SelectionTask):
         for k in range(trials):
             shown = pair[:, k]
             drift[:, k] = params["scaling"] * (values[rows, shown, 1] - values[rows, shown, 0])
-            chosen, reward = respond(k, drift[:, k])
-            error = reward - values[rows, shown, chosen]
+            option, reward = respond(k, drift[:, k])
+            error = reward - values[rows, shown, option]
             rate = np.where(error > 0, params["alpha_positive"], params["alpha_negative"])
-            values[rows, shown, chosen] += rate * error
+            values[rows, shown, option] += rate * error
         return drift

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ppl_buffer.schema import Categorical, Variable
+from ppl_buffer.simulator import Arrays
 
-Arrays = dict[str, np.ndarray]
 
-
-class SelectionTask:
+class SelectionTask(ABC):
     """Pairs of symbols, one pair a trial, with rewards in {0, 1}: the base of simulators of learners in this task.
 
     Args:
@@ -49,6 +49,10 @@ class SelectionTask:
         balanced = np.broadcast_to(np.arange(trials) % self.pairs, (size, trials))
         return {"pair": rng.permuted(balanced, axis=1)}
 
+    @abstractmethod
+    def simulate(self, rng: np.random.Generator, params: Arrays, inputs: Arrays, trials: int | None = None) -> Arrays:
+        """Draw choices and rewards, each (size, trials)."""
+
     def shown(self, inputs: Arrays, size: int, trials: int | None) -> np.ndarray:
         """Which pair is shown, (size, trials), whether there are inputs or not.
 
@@ -62,7 +66,7 @@ class SelectionTask:
         return np.zeros((size, trials), dtype=int)
 
     def environment(self, trial: Any, inputs: dict[str, Any], outcomes: dict[str, Any], uniform: Any) -> dict[str, Any]:
-        """Reward drawn choices, as `JointPredictive(environment=...)` asks for it; any backend's arrays.
+        """Reward choices, as `JointPredictive(environment=...)` asks for it; any backend's arrays.
 
         Args:
             trial: index of the trial; not used, the reward probabilities are constant.
