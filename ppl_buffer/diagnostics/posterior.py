@@ -135,7 +135,7 @@ class PosteriorCheck:
         try:
             import torch
 
-            import ppl_buffer.sbi  # noqa: F401  # first: it imports sbi with torch's checks left as they are
+            from ppl_buffer.sbi import LikelihoodEstimator  # noqa: F401  # first: it keeps torch's checks as they are
             from sbi.diagnostics import check_tarp, run_tarp  # isort: skip
         except ImportError as error:
             raise ImportError("PosteriorCheck.tarp needs sbi: pip install 'ppl-buffer[sbi]'") from error
