@@ -13,6 +13,7 @@ import math
 import os
 from collections.abc import Mapping
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from safetensors.numpy import save as to_safetensors
 from ppl_buffer.files import read_arrays, to_numpy, write_atomic
 from ppl_buffer.network import format_1
 from ppl_buffer.network.config import Config, weight_shapes
+from ppl_buffer.network.network import Network
 from ppl_buffer.network.record import TrainingRecord
 from ppl_buffer.schema import Schema
 
@@ -30,7 +32,7 @@ KEY, FORMAT = "ppl_buffer", 2
 BACKENDS = ("torch", "jax")
 
 
-def digest(net: Any) -> str:
+def digest(net: Network) -> str:
     """SHA-256 of the weights, which tells networks of either backend apart."""
     sha = hashlib.sha256()
     for name in sorted(net.weights):
@@ -38,7 +40,7 @@ def digest(net: Any) -> str:
     return sha.hexdigest()
 
 
-def save(net: Any, path: str | os.PathLike[str]) -> None:
+def save(net: Network, path: str | os.PathLike[str]) -> None:
     """Write a network of either backend to a file that both can load. A kill leaves the old file or the new one.
 
     Args:
@@ -51,7 +53,7 @@ def save(net: Any, path: str | os.PathLike[str]) -> None:
     write(net, net.record, Path(path))
 
 
-def write(net: Any, record: TrainingRecord | None, path: Path) -> None:
+def write(net: Network, record: TrainingRecord | None, path: Path) -> None:
     """`save`, with another record than the network's own."""
     if not path.parent.is_dir():
         raise ValueError(f"path: expected a file in an existing folder, got {str(path)!r}")
@@ -92,7 +94,7 @@ def _check_standardization(schema: Schema, standardization: Mapping[str, tuple[f
             raise ValueError(f"standardization of {name!r} is {(mean, std)}")
 
 
-def load(name_or_path: str | os.PathLike[str], backend: str | None = None) -> Any:
+def load(name_or_path: str | os.PathLike[str], backend: str | None = None) -> Network:
     """Load a trained network, frozen.
 
     Args:
@@ -136,7 +138,7 @@ def read_description(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]
     return description, arrays
 
 
-def _load(path: Path, backend: str) -> Any:
+def _load(path: Path, backend: str) -> Network:
     description, arrays = read_description(path)
     try:
         schema = Schema.from_dict(description["schema"])
@@ -164,7 +166,7 @@ def _load(path: Path, backend: str) -> Any:
     return net.eval().requires_grad_(False)
 
 
-def shipped() -> dict[str, Any]:
+def shipped() -> dict[str, Traversable]:
     """Zoo name -> its file."""
     folder = resources.files("ppl_buffer") / "pretrained"
     if not folder.is_dir():

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import overload
 
 from ppl_buffer.network.checkpoint import read_description, shipped
 
@@ -27,7 +27,7 @@ class ZooEntry:
     simulator: str
     weights: int
     bytes: int
-    measured: Mapping[str, Any]
+    measured: Mapping[str, float]
 
 
 class Zoo(Sequence[ZooEntry]):
@@ -36,8 +36,14 @@ class Zoo(Sequence[ZooEntry]):
     def __init__(self, entries: Sequence[ZooEntry]) -> None:
         self._entries = tuple(entries)
 
-    def __getitem__(self, index: Any) -> Any:
-        """The entry at an index."""
+    @overload
+    def __getitem__(self, index: int) -> ZooEntry: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[ZooEntry]: ...
+
+    def __getitem__(self, index: int | slice) -> ZooEntry | Sequence[ZooEntry]:
+        """The entry at an index, or those of a slice."""
         return self._entries[index]
 
     def __len__(self) -> int:
@@ -58,7 +64,7 @@ class Zoo(Sequence[ZooEntry]):
         return "\n".join(line.rstrip() for line in lines)
 
 
-def _figure(value: Any) -> str:
+def _figure(value: float) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from safetensors import safe_open
@@ -31,6 +31,7 @@ from ppl_buffer.inference.chunks import map_chunks
 from ppl_buffer.inference.importance import fit_proposal, normalize
 from ppl_buffer.inference.normal_scores import NormalScores
 from ppl_buffer.network.checkpoint import digest
+from ppl_buffer.network.network import Network
 from ppl_buffer.predictive import density
 from ppl_buffer.predictive.query import Query
 from ppl_buffer.schema import stack_value
@@ -124,8 +125,16 @@ class DistillationSets(Sequence[DistillationSet]):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: Any) -> Any:
-        """One of them."""
+    @overload
+    def __getitem__(self, index: int) -> DistillationSet: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[DistillationSet]: ...
+
+    def __getitem__(self, index: int | slice) -> DistillationSet | list[DistillationSet]:
+        """One of them, or those of a slice."""
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
         _, arrays = read_arrays(self.paths[index], _KEY, _FORMAT)
         groups: dict[str, Arrays] = {}
         for name, array in arrays.items():
@@ -142,7 +151,7 @@ class DistillationSets(Sequence[DistillationSet]):
 
 
 def prepare_distillation(
-    net: Any,
+    net: Network,
     source: Simulator,
     *,
     sets: int,
@@ -183,15 +192,17 @@ def prepare_distillation(
     check_simulator(source)
     if source.schema != schema:
         raise ValueError(f"source: expected the network's schema {schema.to_dict()}, got {source.schema.to_dict()}")
+    simulator = "" if net.record is None else net.record.simulator
     known = {} if net.record is None else net.record.priors
-    missing = [name for name in schema.params if known.get(name) is None]
+    priors = {name: prior for name in schema.params if (prior := known.get(name)) is not None}
+    missing = [name for name in schema.params if name not in priors]
     if missing:
         raise ValueError(f"net: expected a record that knows the prior of every parameter, but not of {missing[0]!r}")
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     described = {
         "format": _FORMAT,
-        "network": net.record.simulator,
+        "network": simulator,
         "weights": digest(net),
         "source": name_of(source),
         "trials": int(trials),
@@ -201,17 +212,18 @@ def prepare_distillation(
     if path.exists() and json.loads(path.read_text()) != described:
         raise ValueError(f"out: expected an empty folder or one of the same sets, got {str(out)!r}; choose another")
     write_atomic(path, json.dumps(described, indent=1).encode())
+    scale = NormalScores(priors)
     with tqdm(total=sets, disable=not progress, unit="set", desc="distillation") as bar:
         for first in range(0, sets, _SETS_AT_ONCE):
             paths = [out / f"{index:06d}.safetensors" for index in range(first, first + _SETS_AT_ONCE)]
             if not all(path.exists() for path in paths):
-                for path, content in zip(paths, _prepare(net, source, trials, seed, first), strict=True):
+                for path, content in zip(paths, _prepare(net, scale, source, trials, seed, first), strict=True):
                     write_atomic(path, content)
             bar.update(min(_SETS_AT_ONCE, sets - first))
     return DistillationSets(out)
 
 
-def _prepare(net: Any, source: Simulator, trials: int, seed: int, first: int) -> list[bytes]:
+def _prepare(net: Network, scale: NormalScores, source: Simulator, trials: int, seed: int, first: int) -> list[bytes]:
     """Some sets as files. They depend on the seed and the number of the first one alone."""
     schema = net.schema
     drawn, counts = draw(source, seed, first, DISTILLATION, _SETS_AT_ONCE, trials)
@@ -221,7 +233,6 @@ def _prepare(net: Any, source: Simulator, trials: int, seed: int, first: int) ->
     groups = {group: {name: data[name] for name in getattr(schema, group)} for group in PAIR}
     value = stack_value(np, schema, groups["outcomes"])
     observed = net.observe(groups["inputs"], value, feedback=groups["feedback"])
-    scale = NormalScores({name: net.record.priors[name] for name in schema.params})
     evaluated: list[tuple[Arrays, np.ndarray]] = []
 
     def log_likelihood(scores: np.ndarray) -> np.ndarray:

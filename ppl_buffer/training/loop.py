@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 
 from ppl_buffer.network import checkpoint
 from ppl_buffer.network.config import Config
+from ppl_buffer.network.network import Network
 from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.simulator import Simulator
 from ppl_buffer.training.batches import BatchOptions
@@ -57,7 +58,7 @@ def train(
     context_free_fraction: float = 0.25,
     outcome_samples: int = 1,
     use_log_likelihood: bool = False,
-    start: Any = None,
+    start: Network | str | os.PathLike[str] | None = None,
     distillation: DistillationSets | str | os.PathLike[str] | None = None,
     distillation_share: float = 0.5,
     held_out: int = 256,

@@ -12,6 +12,7 @@ from typing import Any
 from ppl_buffer.checks import check_choice, check_integer
 from ppl_buffer.network import checkpoint
 from ppl_buffer.network.config import Config
+from ppl_buffer.network.network import Network
 from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.simulator import Simulator, WithInProcess, name_of
 from ppl_buffer.training.batches import HELD_OUT, SOURCE, TRAINING, Batch, BatchOptions, generator, make_batch
@@ -164,7 +165,7 @@ def make_plan(
     batches: BatchOptions,
     optimization: OptimizationOptions,
     run: RunOptions,
-    start: Any,
+    start: Network | str | os.PathLike[str] | None,
     distillation: DistillationSets | str | os.PathLike[str] | None,
     distillation_share: float,
 ) -> TrainingPlan:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from typing import Any
 
 import torch
 
 from ppl_buffer.network import checkpoint
 from ppl_buffer.network.config import Config
+from ppl_buffer.network.network import Network
 from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.simulator import Simulator
 
@@ -17,7 +17,7 @@ from ppl_buffer.simulator import Simulator
 _GROWING = ("depth", "asinh_scales")
 
 
-def load_start(start: Any, simulator: Simulator, config: Config | None) -> TorchNetwork:
+def load_start(start: Network | str | os.PathLike[str], simulator: Simulator, config: Config | None) -> TorchNetwork:
     """The network to start from, checked.
 
     Args:

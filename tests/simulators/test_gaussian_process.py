@@ -157,7 +157,7 @@ def test_values_are_legal_and_batches_are_made():
     assert counts.dropped == 0 and drawn is not None
     batch = make_batch(simulator, BatchOptions(batch_size=7, trials=(5, 5), context=(3, 11)), 0, 0).data
     assert batch["context"]["inputs"]["x"].shape[-1] >= 3 and batch["buffer"]["outcomes"]["y"].shape[-1] == 5
-    # All told, points of a function still depend on each other: the buffer is used.
+    # Given all parameters, points of a function still depend on each other: the buffer is used.
     assert (batch["visible"] > 0).any()
 
 

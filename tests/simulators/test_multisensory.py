@@ -341,6 +341,6 @@ def test_differences_beyond_the_prior_count_as_outside_of_what_was_trained(train
     density = networks.joint_predictive(case, backend, given.inputs, net, params=params, outside="-inf")
     finite = np.isfinite(np.asarray(density.log_prob(networks.array(backend, given.value))))
     assert finite.tolist() == [True, False]
-    # Where the other parameter is not told there is nothing to compare with.
+    # Where the other parameter is not given there is nothing to compare with.
     del params["log_sigma_V_low"]
     networks.joint_predictive(case, backend, given.inputs, net, params=params, outside="error")

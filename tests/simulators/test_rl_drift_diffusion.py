@@ -203,7 +203,7 @@ def test_prior_fills_the_published_box():
         assert np.abs(share - np.linspace(0, 1, 20_000)).max() < 2.2 / np.sqrt(20_000)
 
 
-def test_told_parameters_are_of_the_prior_in_half_of_the_sets_and_nearer_to_the_ends_of_its_box_in_the_others():
+def test_the_proposal_is_the_prior_in_half_of_the_sets_and_nearer_to_the_ends_of_its_box_in_the_others():
     simulator, size = RLDriftDiffusion(), 20_011
     drawn = simulator.proposal(np.random.default_rng(2), size)
     assert list(drawn) == NAMES

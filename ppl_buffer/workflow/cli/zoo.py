@@ -23,4 +23,5 @@ def zoo() -> None:
             if variables:
                 described = [f"{name} ({x.description})" for name, x in variables.items()]
                 typer.echo(f"  {group:10} {', '.join(described)}")
-        typer.echo(f"  trials     {'in order' if schema.ordered else 'in any order'}, up to {net.record.trials}")
+        reach = "" if net.record is None else f", up to {net.record.trials}"
+        typer.echo(f"  trials     {'in order' if schema.ordered else 'in any order'}{reach}")
