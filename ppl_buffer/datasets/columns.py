@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ppl_buffer.schema import Categorical, Positive, Variable
 
@@ -98,7 +99,7 @@ def listed(names: Iterable[Any]) -> str:
     return ", ".join(repr(str(name)) for name in names)
 
 
-def lines(bad: Any, offset: int = 2) -> str:
+def lines(bad: ArrayLike, offset: int = 2) -> str:
     """Where a column is bad, as line numbers of the file (the first line holds the names)."""
     where = np.flatnonzero(np.asarray(bad))
     more = f" and {len(where) - 3} more" if len(where) > 3 else ""

@@ -11,7 +11,9 @@ import numpy as np
 
 from ppl_buffer.datasets.columns import TableColumn, lines, listed, missing_column, read_column
 from ppl_buffer.datasets.trials import TrialData
+from ppl_buffer.network.network import Network
 from ppl_buffer.schema import Categorical, Variable
+from ppl_buffer.simulator import Simulator
 from ppl_buffer.training.draws import draw_data, draw_params
 
 if TYPE_CHECKING:
@@ -20,13 +22,13 @@ if TYPE_CHECKING:
 
 def read_trials(
     table: Any,
-    net: Any,
+    net: Network,
     *,
     subject: str = "subject",
     columns: Mapping[str, str] | None = None,
     recode: Mapping[str, Mapping[str, float]] | None = None,
     scale: Mapping[str, float] | None = None,
-    simulator: Any = None,
+    simulator: Simulator | None = None,
 ) -> TrialData:
     """Read and check a table with a row a trial, in the order in which each person did them.
 
@@ -144,7 +146,7 @@ def _check_subjects(labels: pandas.Series, source: str) -> None:
         )
 
 
-def _examples(simulator: Any) -> dict[str, np.ndarray]:
+def _examples(simulator: Simulator) -> dict[str, np.ndarray]:
     """What the simulator gives, all data sets together, by name."""
     rng = np.random.default_rng(0)
     size, trials = 50, 20

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 Arrays = dict[str, np.ndarray]
 
@@ -36,7 +36,7 @@ class TrialData:
     @classmethod
     def from_rows(
         cls,
-        subject: Any,
+        subject: ArrayLike,
         *,
         inputs: Mapping[str, np.ndarray],
         outcomes: Mapping[str, np.ndarray],

@@ -14,6 +14,8 @@ from ppl_buffer.arviz import from_mcmc, groups_of, import_arviz
 from ppl_buffer.datasets.trials import TrialData
 from ppl_buffer.diagnostics import DataCheck, check_data, outside
 from ppl_buffer.findings import Finding, FindingWarning
+from ppl_buffer.network.network import Network
+from ppl_buffer.network.record import TrainingRecord
 from ppl_buffer.schema import Interval, Positive
 from ppl_buffer.workflow.hierarchical import Box, Sampler, observe, sample
 
@@ -49,7 +51,7 @@ class Fit:
         seconds: that sampling took.
     """
 
-    net: Any
+    net: Network
     trials: TrialData
     box: Box
     posterior: Any
@@ -62,6 +64,12 @@ class Fit:
     findings: list[Finding]
     settings: dict[str, Any]
     seconds: float
+
+    @property
+    def record(self) -> TrainingRecord:
+        """What the network was trained on."""
+        assert self.net.record is not None  # or there would be no box
+        return self.net.record
 
     @property
     def hierarchical(self) -> bool:
@@ -117,7 +125,7 @@ class Fit:
 
 
 def fit(
-    net: Any,
+    net: Network,
     trials: TrialData,
     *,
     environment: Callable[..., Any] | None = None,

@@ -19,11 +19,14 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jax import random
+from jax.typing import ArrayLike
 from numpyro.infer import MCMC, NUTS, init_to_median
 from scipy.optimize import minimize
 
 from ppl_buffer.arviz import EXTRA_FIELDS
 from ppl_buffer.datasets.trials import TrialData
+from ppl_buffer.network.network import Network
+from ppl_buffer.network.observed import ObservedTrials
 from ppl_buffer.numpyro import JointPredictive
 from ppl_buffer.schema import stack_value
 
@@ -49,7 +52,7 @@ class Box:
     ceilings: Mapping[str, np.ndarray]
 
     @classmethod
-    def of(cls, net: Any, trials: TrialData | None = None) -> Box:
+    def of(cls, net: Network, trials: TrialData | None = None) -> Box:
         """The box of a network, and the ceilings that subjects' responses set.
 
         Raises:
@@ -78,25 +81,25 @@ class Box:
             ceilings[name] = np.minimum(fastest, high).astype(np.float32)
         return cls(bounds, origins, ceilings)
 
-    def __call__(self, unconstrained: Mapping[str, Any], group: bool = False) -> dict[str, Any]:
+    def __call__(self, unconstrained: Mapping[str, ArrayLike], group: bool = False) -> dict[str, jax.Array]:
         """Parameters in natural units of numbers on the logistic scale, dict name -> array.
 
         Args:
             unconstrained: parameter -> (...), any real numbers; (..., subjects) where there are ceilings.
             group: whether the numbers are the group's, whose ceiling is the median subject's.
         """
-        values: dict[str, Any] = {}
+        values: dict[str, jax.Array] = {}
         for name, (low, high) in self.bounds.items():
             share = _MARGIN + (1 - 2 * _MARGIN) * jax.nn.sigmoid(unconstrained[name])
-            ceiling: Any = self.ceilings.get(name)
+            ceiling = self.ceilings.get(name)
             top = high if ceiling is None else float(np.median(ceiling)) if group else ceiling
-            values[name] = low + (top - low) * share
+            values[name] = low + jnp.asarray(top - low, share.dtype) * share
             if name in self.origins:
                 values[name] = values[name] + values[self.origins[name]]
         return values
 
 
-def observe(net: Any, trials: TrialData) -> Any:
+def observe(net: Network, trials: TrialData) -> ObservedTrials:
     """What `net.observe` makes of the trials."""
     outcomes = {name: np.asarray(x, np.float32) for name, x in trials.outcomes.items()}
     return net.observe(
@@ -107,7 +110,7 @@ def observe(net: Any, trials: TrialData) -> Any:
     )
 
 
-def model(net: Any, data: Any, box: Box, hierarchical: bool = True, lapse: float | None = None) -> None:
+def model(net: Network, data: ObservedTrials, box: Box, hierarchical: bool = True, lapse: float | None = None) -> None:
     """The NumPyro model of subjects whose trials `net.observe` has prepared.
 
     Args:
@@ -122,16 +125,17 @@ def model(net: Any, data: Any, box: Box, hierarchical: bool = True, lapse: float
     subject, natural units), ``{name}_mean`` and ``{name}_spread`` (logistic scale).
     """
     subjects = data.batch_shape[0]
-    means, unconstrained = {}, {}
+    means: dict[str, ArrayLike] = {}
+    unconstrained: dict[str, ArrayLike] = {}
     for name in box.bounds:
-        spread: Any = MEAN_SCALE
-        means[name] = 0.0
+        mean: ArrayLike = 0.0
+        spread: ArrayLike = MEAN_SCALE
         if hierarchical:
-            means[name] = numpyro.sample(f"{name}_mean", dist.Normal(0.0, MEAN_SCALE))
+            mean = numpyro.sample(f"{name}_mean", dist.Normal(0.0, MEAN_SCALE))
             spread = numpyro.sample(f"{name}_spread", dist.LogNormal(np.log(SPREAD_MEDIAN), SPREAD_SCALE))
         with numpyro.plate("subject", subjects):
             offset = numpyro.sample(f"{name}_offset", dist.Normal(0.0, 1.0))
-        unconstrained[name] = means[name] + spread * offset
+        means[name], unconstrained[name] = mean, mean + spread * offset
     if hierarchical:
         for name, value in box(means, group=True).items():
             numpyro.deterministic(f"{name}_group", value)
@@ -141,7 +145,7 @@ def model(net: Any, data: Any, box: Box, hierarchical: bool = True, lapse: float
         numpyro.sample(site, JointPredictive(net, data, params=params, lapse=lapse), obs=data.value)
 
 
-def start(net: Any, data: Any, box: Box, lapse: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+def start(net: Network, data: ObservedTrials, box: Box, lapse: float | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Mode and covariance of the group means if all subjects were alike: where NUTS starts, and its scale of steps.
 
     The group means are correlated and far better known than their prior says. A sampler finds that out from its own
@@ -154,7 +158,7 @@ def start(net: Any, data: Any, box: Box, lapse: float | None = None) -> tuple[np
 
     @jax.jit
     @jax.value_and_grad
-    def loss(mean: Any) -> Any:
+    def loss(mean: jax.Array) -> jax.Array:
         alike = jnp.broadcast_to(mean[:, None], (len(names), data.batch_shape[0]))
         params = box(dict(zip(names, alike, strict=True)))
         likelihood = JointPredictive(net, data, params=params, lapse=lapse).log_prob(data.value).sum()
@@ -195,8 +199,8 @@ class Sampler:
 
 
 def sample(
-    net: Any,
-    data: Any,
+    net: Network,
+    data: ObservedTrials,
     box: Box,
     sampler: Sampler | None = None,
     *,
@@ -256,7 +260,7 @@ def _first_values(
     chains: int,
     seed: int,
     hierarchical: bool,
-) -> dict[str, Any]:
+) -> dict[str, jax.Array]:
     """Where chains begin, apart from each other, or R-hat could not tell whether they have met: site -> (chains, ...).
 
     Of a single chain without the first dimension.

@@ -2,7 +2,10 @@
 
 import base64
 import re
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ pandas = pytest.importorskip("pandas")
 
 from ppl_buffer.datasets import read_trials, simulated_selection_task  # noqa: E402
 from ppl_buffer.workflow.cli import demo  # noqa: E402
+from ppl_buffer.workflow.cli.fit import command_again  # noqa: E402
 from tests.datasets.tables import COUNTS, NOISY_Q, TASK, table_of_trials  # noqa: E402
 from tests.workflow.commands import COLUMNS, run  # noqa: E402
 
@@ -77,3 +81,27 @@ def test_the_demo_fits_those_with_the_fewest_trials_of_a_table_it_writes(tmp_pat
     monkeypatch.setenv("PPL_BUFFER_DATA", str(tmp_path))
     assert "The selection task is not here" in run("demo", "--out", out).output
     assert "--subjects: expected 'all'" in run("demo", "--subjects", 1, "--out", out).output
+
+
+def test_a_report_says_how_to_do_it_again():
+    options = {"model": "noisy_q", "recode": ["choice:a=0", "pair:x y=1"], "scale": None, "predictive_draws": 5}
+    assert command_again(Path("my table.csv"), options, hierarchical=False) == (
+        "ppl-buffer fit 'my table.csv' --model noisy_q --recode choice:a=0 --recode 'pair:x y=1' --predictive-draws 5 "
+        "--no-hierarchical"
+    )
+
+
+def test_the_command_line_starts_without_jax_and_torch():
+    code = "import sys, ppl_buffer.workflow.cli.app; print(*{'jax', 'torch', 'numpyro', 'pyro'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_fit_is_the_function_however_it_is_imported():
+    pytest.importorskip("numpyro")
+    import ppl_buffer.workflow as workflow
+    from ppl_buffer.workflow.fitting import Fit, fit
+
+    assert workflow.fit is fit and workflow.Fit is Fit and "write_report" in dir(workflow)
+    with pytest.raises(AttributeError, match="no attribute 'fits'"):
+        _ = workflow.fits

@@ -1,5 +1,6 @@
 """The report of a fit whose draws need no sampling, and the box that parameters stay in."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -63,6 +64,15 @@ def test_a_report_of_response_times_has_the_fields_plots_and_verdicts(tmp_path):
     assert "a &lt;b&gt; &amp; c" in text and "2.0% lapses" in text
     assert "Nothing speaks against it" in text and "measurably" in text and "at the edge of the" not in text
     assert "Most clearly in alpha_positive" in text
+
+
+def test_doubts_of_the_checks_are_listed_and_those_of_the_data_are_not_said_twice(tmp_path):
+    from ppl_buffer.findings import Finding
+    from ppl_buffer.workflow import write_report
+
+    findings = [Finding("outside_box", "far <out>", "alpha_positive", 0.2), Finding("data", "odd data", "mean of rt")]
+    text = write_report(replace(finished(), findings=findings), tmp_path, title="doubts").read_text()
+    assert "<li>far &lt;out&gt;</li>" in text and "odd data" not in text and "Nothing speaks" not in text
 
 
 def test_draws_that_pile_up_at_the_edge_of_the_range_are_told(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import typer
@@ -12,6 +12,7 @@ import typer
 from ppl_buffer.inference import comparison
 from ppl_buffer.inference.evidence import log_evidence
 from ppl_buffer.network.checkpoint import load
+from ppl_buffer.network.network import Network
 from ppl_buffer.schema import stack_value
 from ppl_buffer.workflow.cli.options import (
     Columns,
@@ -129,7 +130,7 @@ def compare(
     typer.echo(f"Written to {out}/: comparison.csv.")
 
 
-def _load_comparable(models: list[str]) -> Mapping[str, Any]:
+def _load_comparable(models: list[str]) -> Mapping[str, Network]:
     """The networks, all of the same data."""
     if len(set(models)) < 2:
         raise ValueError(f"model: expected two different ones or more, got {models}: --model FIRST --model SECOND")

@@ -83,13 +83,13 @@ def fit(
         options: dict[str, Any] = {"model": model, "subject": subject, "columns": columns or None, **sampling}
         options |= {"recode": recode, "scale": scale, "lapse": lapse or None, "simulator": simulator}
         title = f"{Path(model).stem}: a fit of {table.name}"
-        command = _command(table, options, hierarchical)
+        command = command_again(table, options, hierarchical)
         report = write_report(result, out, title=title, source=str(table), command=command)
     _print(result)
     typer.echo(f"Written: {report} (open it in a browser), posterior.nc, summary.csv and figures beside it.")
 
 
-def _command(table: Path, options: Mapping[str, Any], hierarchical: bool) -> str:
+def command_again(table: Path, options: Mapping[str, Any], hierarchical: bool) -> str:
     """The command line that does it again."""
     words = ["ppl-buffer fit", shlex.quote(str(table))]
     for name, given in options.items():

@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import Any
 
-from ppl_buffer.simulator import name_of
+from ppl_buffer.network.network import Network
+from ppl_buffer.simulator import Simulator, name_of
 from ppl_buffer.simulators import (
     CollapsingDriftDiffusion,
     DriftDiffusion,
@@ -18,7 +18,7 @@ from ppl_buffer.simulators import (
 )
 
 
-def named_simulator(spec: str) -> Any:
+def named_simulator(spec: str) -> Simulator:
     """The simulator ``module:Class`` or ``module:object``; the working folder is searched too.
 
     Raises:
@@ -41,7 +41,7 @@ def named_simulator(spec: str) -> Any:
     return simulator() if isinstance(simulator, type) else simulator
 
 
-def simulator_of(net: Any, spec: str | None = None) -> Any:
+def simulator_of(net: Network, spec: str | None = None) -> Simulator | None:
     """The simulator that a network was trained on: the one named, or a shipped one of the stored name; else None.
 
     Raises:
@@ -52,7 +52,7 @@ def simulator_of(net: Any, spec: str | None = None) -> Any:
         if simulator.schema != net.schema:
             raise ValueError(f"simulator: expected the network's schema {net.schema}, got {simulator.schema}")
         return simulator
-    shipped: list[Any] = [
+    shipped: list[Simulator] = [
         NoisyQ(),
         DriftDiffusion(),
         CollapsingDriftDiffusion(),

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any
 
 import typer
 
 from ppl_buffer.datasets import TrialData, read_trials
+from ppl_buffer.network.network import Network
+from ppl_buffer.simulator import Simulator
 from ppl_buffer.workflow.cli.options import read_numbers, read_pairs
 
 
 def read_table(
     path: Path,
-    net: Any,
-    simulator: Any,
+    net: Network,
+    simulator: Simulator | None,
     *,
     subject: str,
     columns: str,

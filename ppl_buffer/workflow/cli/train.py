@@ -11,6 +11,7 @@ import typer
 
 from ppl_buffer.network.checkpoint import load, save
 from ppl_buffer.network.config import Config
+from ppl_buffer.network.network import Network
 from ppl_buffer.workflow.cli.options import Seed, plain_errors, read_range
 from ppl_buffer.workflow.cli.simulators import named_simulator
 
@@ -83,7 +84,7 @@ def _train() -> Callable[..., Any]:
     return train
 
 
-def _config(first: Any, sizes: dict[str, int]) -> Config:
+def _config(first: Network | None, sizes: dict[str, int]) -> Config:
     """The network's sizes: those given, else those of the network to start from, else the default ones."""
     if first is not None:
         return replace(first.config, **sizes)

@@ -73,7 +73,7 @@ def _facts(fit: Fit) -> str:
     span = f"{counts.min()} to {counts.max()}" if counts.min() < counts.max() else str(counts[0])
     kind = "people as draws from one population" if fit.hierarchical else "each person alone"
     lapse = fit.settings.get("lapse")
-    model = f"Model: {fit.net.record.simulator}, {kind}{f', {lapse:.1%} lapses' if lapse else ''}."
+    model = f"Model: {fit.record.simulator}, {kind}{f', {lapse:.1%} lapses' if lapse else ''}."
     return f"{subjects}, {span} trials each, {counts.sum():,} in all. {model}"
 
 

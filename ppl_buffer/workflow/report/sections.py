@@ -198,7 +198,7 @@ def trusted(fit: Fit) -> Section:
                 f"{percent(edge)} of the draws of <b>{html.escape(name)}</b> lie at the edge of the trained range: "
                 "the data ask for values beyond it. Train a network with a wider prior."
             )
-    record, counts = fit.net.record, fit.trials.trial_counts
+    record, counts = fit.record, fit.trials.trial_counts
     if fit.net.schema.ordered and counts.max() > record.trials:
         doubts.append(
             f"The longest person did {counts.max()} trials, the network was trained on up to {record.trials}: the "
@@ -228,7 +228,7 @@ def trusted(fit: Fit) -> Section:
 
 def _measured(fit: Fit) -> str:
     """The figures of the network's card, where it is a shipped one."""
-    record = fit.net.record
+    record = fit.record
     for entry in zoo():
         # The same training run, not only the same simulator.
         if entry.simulator == record.simulator and entry.measured and load(entry.name).record == record:
