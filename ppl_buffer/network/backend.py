@@ -17,7 +17,7 @@ Named: TypeAlias = dict[str, Array]
 # Inputs, outcomes and feedback, each dict name -> (B, r, K).
 Trials: TypeAlias = Mapping[str, Mapping[str, Array]]
 # (trial, inputs, outcomes, uniform) -> feedback, each dict name -> (B, R, 1), but for uniform (B, R, 1, n).
-Environment: TypeAlias = Callable[[Any, Named, Named, Array], Mapping[str, Array]]
+Environment: TypeAlias = Callable[[Array, Named, Named, Array], Mapping[str, Array]]
 # What only the backend looks into: its own network, cache, prepared targets and encoded parameters.
 Own: TypeAlias = Any
 
@@ -33,7 +33,7 @@ class ArrayOps(Protocol):
         """The same array, of any shape, in the network's number type."""
 
     def floating(self, net: Own, value: Array) -> Array:
-        """Any array-like in floating point, the shape kept: doubles stay doubles, integers take the network's type."""
+        """An array-like in floating point, the shape kept: doubles stay doubles, integers take the network's type."""
 
     def number_each(self, net: Own, named: Mapping[str, Array]) -> Named:
         """`number` of each of some named arrays."""
@@ -200,9 +200,8 @@ class Backend(Protocol):
         noise: Array,
         lapse: Array | None,
         environment: Environment | None,
-        independent: bool,
         source: Own,
-        lookahead: int,
+        lookahead: int | None,
     ) -> tuple[Named, Named, Array, Array, Array]:
         """`rollout`, many trials in one pass; also which drafts (B, R, K) stayed, and the sweep that settled each."""
 
@@ -246,12 +245,6 @@ class Backend(Protocol):
     ) -> Array:
         """Log density (B, R, K) of each trial given the context and all other trials, as a set."""
 
-    def join_trials(self, first: Trials | None, second: Trials) -> Trials:
-        """Trials of `first`, then of `second`; their replicas are brought to the same number."""
-
-    def join_arrays(self, first: Array, second: Array) -> Array:
-        """Concatenate (B, r, N) and (B, R, K) along the trials."""
-
     def bucket(self, trials: int) -> int:
         """The number of trials to pad sequences of so many trials to, so that few programs serve all lengths."""
 
@@ -268,7 +261,7 @@ class Backend(Protocol):
         self,
         run: Callable[[Own, Mapping[str, Array], Array], Own],
         net: Own,
-        devices: Sequence[Any],
+        devices: Sequence[Own],
         params: Mapping[str, Array],
         noise: Array,
     ) -> Own:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from ppl_buffer.schema import Categorical, Schema, Variable
 
@@ -20,11 +19,12 @@ class Config:
         mlp: hidden units of each layer's two-layer perceptron, and of the heads and embeddings.
         components: Gaussians in the mixture of a continuous outcome.
         param_depth: number of top layers in which targets read the parameters.
-        contextual_positions: learned counts an attention layer keeps over an ordered buffer, beside the count of trials. A key
-            loses weight with what has been counted since; see `docs/design.md`, "Distances that count".
+        contextual_positions: learned counts an attention layer keeps over an ordered buffer, beside the count of trials.
+            A key loses weight with what has been counted since (contextual position encoding, Golovneva et al. 2024,
+            arXiv 2405.18719), at slopes as in ALiBi (Press et al. 2022).
         asinh_scales: finer scales at which a trial's continuous variables are read as well: beside the standardised
             value z also asinh(10 z), asinh(100 z) and so on, each divided by its value at z = 1. For data whose
-            structure may be far smaller than their spread; see `docs/design.md`, "Networks that grow".
+            structure may be far smaller than their spread.
 
     Raises:
         ValueError: if a size is not a positive integer, `heads` does not divide `width`, or `param_depth` exceeds
@@ -55,7 +55,7 @@ class Config:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, description: Mapping[str, Any]) -> Config:
+    def from_dict(cls, description: Mapping[str, int]) -> Config:
         """Read what `to_dict` wrote."""
         return cls(**description)
 

@@ -7,10 +7,11 @@ What is left for a mask is the prefix of the buffer, and trials that do not exis
 from __future__ import annotations
 
 from types import ModuleType
-from typing import Any
+
+from ppl_buffer.network.backend import Array
 
 
-def prefix_mask(xp: ModuleType, visible: Any, valid: Any) -> Any:
+def prefix_mask(xp: ModuleType, visible: Array, valid: Array) -> Array:
     """Mask of tokens that see the first `visible` tokens of a buffer, of which `valid` stand for a trial.
 
     Buffer token j itself sees the first j + 1 (R2); target k of a one-pass density sees the first k (R4).

@@ -87,7 +87,7 @@ def rollout(query: Query, noise: Array) -> tuple[Array, Named, Array]:
     Raises:
         ValueError: if the schema has feedback and no environment supplies it.
     """
-    return _draw(query, noise, backend_of(query.net).rollout)
+    return _draw(query, noise, partial(backend_of(query.net).rollout, independent=query.independent))
 
 
 def speculative_rollout(
@@ -121,9 +121,8 @@ def speculative_rollout(
         )
     if not is_integer(lookahead):
         raise ValueError(f"lookahead: expected a number of trials of at least 1, got {lookahead!r}")
-    return _draw(
-        query, noise, partial(backend_of(query.net).speculative_rollout, source=source, lookahead=int(lookahead))
-    )
+    swept = None if query.independent else int(lookahead)
+    return _draw(query, noise, partial(backend_of(query.net).speculative_rollout, source=source, lookahead=swept))
 
 
 def _draw(query: Query, noise: Array, roll: Callable[..., tuple[Array, ...]]) -> tuple[Array, ...]:
@@ -149,7 +148,7 @@ def _draw(query: Query, noise: Array, roll: Callable[..., tuple[Array, ...]]) ->
     else:
         drawn = roll(
             net, fold_cache(query, folded), inputs, folded.valid, folded.params, uniform, folded.lapse,
-            query.environment, query.independent,
+            query.environment,
         )  # fmt: skip
     outcomes, feedback = ({name: layout.unfold(x) for name, x in group.items()} for group in drawn[:2])
     return stack_value(net.ops.xp, schema, outcomes), feedback, *(layout.unfold(x) for x in drawn[2:])

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TypeVar, cast
 
 import jax
 import numpy as np
 
+from ppl_buffer.network.backend import Array, Own
 from ppl_buffer.network.jax.weights import JaxNetwork
 
 # Lengths of sequences that programs are compiled for: a third apart, so that padding costs at most about that.
 _BUCKETS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
+
+
+Function = TypeVar("Function", bound=Callable[..., object])
+
+
+def compiled(*static: str) -> Callable[[Function], Function]:
+    """Compile a function of `net` once for each network, set of shapes, and value of the `static` arguments."""
+
+    def decorate(function: Function) -> Function:
+        # The type of the function, which a checker would lose: jit keeps its signature.
+        return cast(Function, jax.jit(function, static_argnames=("net", *static)))
+
+    return decorate
 
 
 def bucket(trials: int) -> int:
@@ -38,12 +52,12 @@ def rollout_memory() -> float:
 
 
 def on_devices(
-    run: Callable[[JaxNetwork, Mapping[str, Any], Any], Any],
+    run: Callable[[JaxNetwork, Mapping[str, Array], Array], Own],
     net: JaxNetwork,
-    devices: Sequence[Any],
-    params: Mapping[str, Any],
-    noise: Any,
-) -> Any:
+    devices: Sequence[jax.Device],
+    params: Mapping[str, Array],
+    noise: Array,
+) -> Own:
     """Run one program with the draws, the first axis of parameters and noise, sharded over devices.
 
     Args:
@@ -69,5 +83,5 @@ def on_devices(
     return jax.tree.map(lambda x: x[:draws], run(net, params, jax.device_put(noise, sharding)))
 
 
-def _fill(value: Any, missing: int) -> Any:
+def _fill(value: Array, missing: int) -> np.ndarray:
     return np.concatenate([value, np.repeat(value[-1:], missing, 0)])

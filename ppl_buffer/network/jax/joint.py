@@ -1,50 +1,43 @@
 """Joint prediction in JAX: one-pass density, rollout, blocks, leave-one-out.
 
-`ppl_buffer/torch/joint.py` says what the shapes are; this file mirrors it function by function. Loops over trials are
-scans, so that the compiled program does not grow with their number. Functions that do the work are compiled once for
-each network and set of shapes; inside somebody else's jit they are inlined.
+All arrays are (B, R, K): B data sets, R replicas of each, K trials; an array that replicas share has R = 1. Trials
+are dicts ``{"inputs": ..., "outcomes": ..., "feedback": ...}`` of dicts name -> (B, R, K). Loops over trials are scans,
+so that the compiled program does not grow with their number. Functions that do the work are compiled once for each
+network and set of shapes; inside somebody else's jit they are inlined.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Any
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ppl_buffer.network.backend import Environment, Own, Trials
 from ppl_buffer.network.heads import trial_cdf, trial_log_prob, trial_moments, trial_sample
 from ppl_buffer.network.jax.cache import Cache, allocate
-from ppl_buffer.network.jax.network import (
-    EncodedParams,
-    PreparedTargets,
-    encode,
-    extend,
-    predict,
-    prepare,
-    step,
-)
+from ppl_buffer.network.jax.execution import compiled
+from ppl_buffer.network.jax.network import EncodedParams, PreparedTargets, encode, extend, predict, prepare, step
 from ppl_buffer.network.jax.network import encode_params as _encode_params
 from ppl_buffer.network.jax.ops import Array
 from ppl_buffer.network.jax.weights import JaxNetwork
 from ppl_buffer.network.observed import EncodedContext, LengthGroup, ObservedTrials
+from ppl_buffer.network.trials import join_arrays, join_trials, respond, split_noise
 
-Trials = Mapping[str, Mapping[str, Array]]
-
-Environment = Callable[[Any, dict[str, Any], dict[str, Any], Any], Mapping[str, Any]]
+Tree = TypeVar("Tree")
 
 # Trials of several data sets that are observed together on a processor with a cache of a megabyte or so a core.
 _TOKENS_AT_ONCE = 2048
 
-encode_params = jax.jit(_encode_params, static_argnums=0)
+encode_params = compiled()(_encode_params)
 
 for _holder in (EncodedContext, LengthGroup, ObservedTrials):
     jax.tree_util.register_dataclass(_holder)
 
 
-@partial(jax.jit, static_argnums=0)
+@compiled()
 def start_cache(
     net: JaxNetwork,
     context: Trials | None,
@@ -59,29 +52,7 @@ def start_cache(
     return cache
 
 
-def _in_chunks(function: Callable[..., Any], shape: Sequence[int], *arguments: Any) -> Any:
-    """`function` of some data sets at a time, so that what it computes in between stays in the processor's cache.
-
-    `shape` is that of the trials, data sets first, as in every array of the arguments.
-    """
-    sets, tokens = shape[0], int(np.prod(shape))
-    if jax.default_backend() != "cpu" or sets == 1 or tokens < 2 * _TOKENS_AT_ONCE:
-        return function(*arguments)
-    chunks = min(sets, -(-tokens // _TOKENS_AT_ONCE))
-    size = -(-sets // chunks)
-    chunks = -(-sets // size)
-
-    def split(x: Array) -> Array:
-        # The last chunk is filled up with copies of the last data set.
-        x = jnp.broadcast_to(x, (sets, *x.shape[1:]))
-        x = jnp.pad(x, ((0, chunks * size - sets), *((0, 0),) * (x.ndim - 1)), mode="edge")
-        return x.reshape(chunks, size, *x.shape[1:])
-
-    out = jax.lax.map(lambda chunk: function(*chunk), jax.tree.map(split, arguments))
-    return jax.tree.map(lambda x: x.reshape(chunks * size, *x.shape[2:])[:sets], out)
-
-
-@partial(jax.jit, static_argnums=0)
+@compiled()
 def prepare_joint(net: JaxNetwork, cache: Cache, trials: Trials, valid: Array) -> PreparedTargets:
     """Everything about a joint density that the parameters do not change: target k sees the trials before it."""
 
@@ -93,14 +64,13 @@ def prepare_joint(net: JaxNetwork, cache: Cache, trials: Trials, valid: Array) -
     return _in_chunks(some, valid.shape, cache, trials, valid)
 
 
-@partial(jax.jit, static_argnums=0)
+@compiled()
 def prepare_marginal(net: JaxNetwork, cache: Cache, inputs: Mapping[str, Array], valid: Array) -> PreparedTargets:
     """Targets that see what the cache holds and none of each other: the set predictor."""
-    visible = jnp.full((valid.shape[-1],), cache.size)
-    return prepare(net, cache, inputs, visible, valid.shape)
+    return prepare(net, cache, inputs, None, valid.shape)
 
 
-@partial(jax.jit, static_argnums=0)
+@compiled()
 def conditionals(
     net: JaxNetwork,
     prepared: PreparedTargets,
@@ -114,7 +84,7 @@ def conditionals(
     return jnp.where(valid, log_probs, 0.0)
 
 
-@partial(jax.jit, static_argnums=0)
+@compiled()
 def one_step(
     net: JaxNetwork,
     prepared: PreparedTargets,
@@ -129,17 +99,23 @@ def one_step(
     `noise` (B, R, K, schema.noise_size) are uniform numbers.
     """
 
-    def some(*sets: Any) -> Array:
-        prepared, params, outcomes, valid, lapse, noise = sets
+    def some(
+        prepared: PreparedTargets,
+        params: EncodedParams,
+        outcomes: Mapping[str, Array],
+        valid: Array,
+        lapse: Array | None,
+        noise: Array,
+    ) -> Array:
         representation = predict(net, prepared, params)
         log_probs = jnp.where(valid, trial_log_prob(net, representation, outcomes, lapse), 0.0)
-        drawn, _ = trial_sample(net, representation, noise[..., : 2 * len(net.schema.outcomes) + 1], lapse)
-        return jnp.stack(jnp.broadcast_arrays(log_probs, *drawn.values()), -1)
+        outcomes, _ = trial_sample(net, representation, split_noise(net, noise)[0], lapse)
+        return jnp.stack(jnp.broadcast_arrays(log_probs, *outcomes.values()), -1)
 
     return _in_chunks(some, noise.shape[:-1], prepared, params, outcomes, valid, lapse, noise)
 
 
-@partial(jax.jit, static_argnums=0)
+@compiled()
 def cdf(
     net: JaxNetwork,
     prepared: PreparedTargets,
@@ -152,7 +128,7 @@ def cdf(
     return trial_cdf(net, predict(net, prepared, params), outcomes, uniform, lapse)
 
 
-@partial(jax.jit, static_argnums=0)
+@compiled()
 def moments(
     net: JaxNetwork, prepared: PreparedTargets, params: EncodedParams, lapse: Array | None
 ) -> tuple[Array, Array]:
@@ -160,11 +136,12 @@ def moments(
     return trial_moments(net, predict(net, prepared, params), lapse)
 
 
-def _trial(values: Mapping[str, Array], start: Any, count: int) -> dict[str, Array]:
-    return {name: jax.lax.dynamic_slice_in_dim(value, start, count, axis=-1) for name, value in values.items()}
+def part(tree: Tree, start: int | Array, count: int) -> Tree:
+    """`count` trials from `start` on of every array (B, R, K, ...) of a pytree."""
+    return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, count, axis=2), tree)
 
 
-@partial(jax.jit, static_argnames=("net", "environment", "independent"))
+@compiled("environment", "independent")
 def rollout(
     net: JaxNetwork,
     cache: Cache,
@@ -193,100 +170,37 @@ def rollout(
         outcomes and feedback, each dict name -> (B, R, K), and the log densities (B, R, K) they were drawn from.
     """
     shape = noise.shape[:3]
-    schema = net.schema
-    split = 2 * len(schema.outcomes) + 1
+    noise, chance = split_noise(net, noise)
     valid = jnp.broadcast_to(valid, shape)
     inputs = {name: jnp.broadcast_to(value, shape) for name, value in inputs.items()}
     if independent:
         representation = predict(net, prepare_marginal(net, cache, inputs, valid), params)
-        outcomes, log_probs = trial_sample(net, representation, noise[..., :split], lapse)
-        feedback = respond(net, environment, 0, inputs, outcomes, noise[..., split:])
+        outcomes, log_probs = trial_sample(net, representation, noise, lapse)
+        feedback = respond(net, environment, 0, inputs, outcomes, chance)
         return outcomes, feedback, jnp.where(valid, log_probs, 0.0)
     start = cache.size
     # One trial enters the buffer while the next one is predicted. Nothing enters before the first: an empty place.
     entering = jnp.pad(valid, ((0, 0), (0, 0), (1, 0)))
 
-    def one(state: Any, k: Array) -> tuple[Any, Any]:
-        realised, last = state
-        here = _trial(inputs, k, 1)
-        uniform = jax.lax.dynamic_slice_in_dim(noise, k, 1, axis=2)
-        exists = jax.lax.dynamic_slice_in_dim(entering, k, 1, axis=-1)
+    def draw(state: Own, k: Array) -> tuple[Own, Own]:
+        realised, pairs = state
+        shown, exists = part(inputs, k, 1), part(entering, k, 1)
         # The context stays out of the carry: the loop reads it and never copies it.
-        representation, cache = step(net, Cache(context, *realised), last, exists, here, params, start + k)
-        drawn, log_prob = trial_sample(net, representation, uniform[..., :split], lapse)
-        learned = respond(net, environment, k, here, drawn, uniform[..., split:])
-        last = {"inputs": here, "outcomes": drawn, "feedback": learned}
-        return ((cache.buffer, cache.valid), last), jax.tree.map(lambda x: x[..., 0], (drawn, learned, log_prob))
+        filled = Cache(allocated.context, *realised)
+        representation, filled = step(net, filled, pairs, exists, shown, params, start + k)
+        outcomes, log_prob = trial_sample(net, representation, part(noise, k, 1), lapse)
+        feedback = respond(net, environment, k, shown, outcomes, part(chance, k, 1))
+        pairs = {"inputs": shown, "outcomes": outcomes, "feedback": feedback}
+        return ((filled.buffer, filled.valid), pairs), jax.tree.map(lambda x: x[..., 0], (outcomes, feedback, log_prob))
 
-    room = allocate(net, cache, shape)
-    context = room.context
-    nobody = _unrealised(net, _trial(inputs, 0, 1), (*shape[:2], 1))
-    _, steps = jax.lax.scan(one, ((room.buffer, room.valid), nobody), jnp.arange(shape[2]))
+    allocated = allocate(net, cache, shape)
+    nobody = _unrealised(net, part(inputs, 0, 1), (*shape[:2], 1))
+    _, steps = jax.lax.scan(draw, ((allocated.buffer, allocated.valid), nobody), jnp.arange(shape[2]))
     outcomes, feedback, log_probs = jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), steps)
     return outcomes, feedback, jnp.where(valid, log_probs, 0.0)
 
 
-def _unrealised(net: JaxNetwork, inputs: Mapping[str, Array], shape: Sequence[int]) -> dict[str, dict[str, Array]]:
-    """Trials (B, R, K) that are still to be drawn: they hold any legal value, behind a mask."""
-    legal = {"outcomes": net.schema.outcomes, "feedback": net.schema.feedback}
-    return {
-        "inputs": dict(inputs),
-        **{
-            group: {name: jnp.full(shape, variable.fill, net.dtype) for name, variable in variables.items()}
-            for group, variables in legal.items()
-        },
-    }
-
-
-def respond(
-    net: JaxNetwork,
-    environment: Environment | None,
-    trial: Any,
-    inputs: dict[str, Array],
-    outcomes: dict[str, Array],
-    uniform: Array,
-) -> dict[str, Array]:
-    """Feedback on a trial's outcomes; empty where there is none to give."""
-    if environment is None or not net.schema.feedback:
-        return {}
-    given = environment(trial, inputs, outcomes, uniform)
-    return {name: jnp.asarray(given[name]).astype(net.dtype) for name in net.schema.feedback}
-
-
-def join_trials(first: Trials | None, second: Trials) -> Trials:
-    """Trials of `first`, then of `second`; their replicas are brought to the same number."""
-    if first is None:
-        return second
-    return jax.tree.map(join_arrays, {group: dict(first[group]) for group in second}, dict(second))
-
-
-def join_arrays(first: Array, second: Array) -> Array:
-    """Concatenate (B, r, N) and (B, R, K) along the trials."""
-    replicas = max(first.shape[1], second.shape[1])
-    parts = [jnp.broadcast_to(part, (part.shape[0], replicas, part.shape[2])) for part in (first, second)]
-    return jnp.concatenate(parts, -1)
-
-
-def _pad_to_blocks(values: Any, block: int) -> Any:
-    """Fill up the last block by repeating the last trial; its mask says that it does not exist."""
-
-    def pad(x: Array) -> Array:
-        missing = -x.shape[2] % block
-        return jnp.pad(x, ((0, 0), (0, 0), (0, missing), *((0, 0),) * (x.ndim - 3)), mode="edge")
-
-    return jax.tree.map(pad, values)
-
-
-def _merged(
-    net: JaxNetwork, context: Trials | None, context_valid: Array | None, merged: Trials, merged_valid: Array
-) -> Cache:
-    # Trials that do not exist, or not yet, are masked: one shape serves every block.
-    if context is None or context_valid is None:
-        return start_cache(net, merged, merged_valid)
-    return start_cache(net, join_trials(context, merged), join_arrays(context_valid, merged_valid))
-
-
-@partial(jax.jit, static_argnames=("net", "block"))
+@compiled("block")
 def block_conditionals(
     net: JaxNetwork,
     context: Trials | None,
@@ -306,19 +220,17 @@ def block_conditionals(
     index = jnp.arange(count + -count % block)
     exists = _pad_to_blocks(valid, block) & (index < count)
 
-    def one(start: Array) -> Array:
+    def score(start: Array) -> Array:
         cache = _merged(net, context, context_valid, trials, exists & (index < start))
-        here = {group: _trial(values, start, block) for group, values in trials.items()}
-        valid_here = jax.lax.dynamic_slice_in_dim(exists, start, block, axis=-1)
-        return conditionals(
-            net, prepare_joint(net, cache, here, valid_here), params, here["outcomes"], valid_here, lapse
-        )
+        scored, valid = part(trials, start, block), part(exists, start, block)
+        prepared = prepare_joint(net, cache, scored, valid)
+        return conditionals(net, prepared, params, scored["outcomes"], valid, lapse)
 
-    blocks = jax.lax.map(one, jnp.arange(0, index.size, block))
+    blocks = jax.lax.map(score, jnp.arange(0, index.size, block))
     return jnp.moveaxis(blocks, 0, -2).reshape(*blocks.shape[1:-1], -1)[..., :count]
 
 
-@partial(jax.jit, static_argnames=("net", "environment", "block"))
+@compiled("environment", "block")
 def block_rollout(
     net: JaxNetwork,
     context: Trials | None,
@@ -338,27 +250,21 @@ def block_rollout(
     inputs = _pad_to_blocks({name: jnp.broadcast_to(value, shape) for name, value in inputs.items()}, block)
     index = jnp.arange(noise.shape[2])
     exists = _pad_to_blocks(jnp.broadcast_to(valid, shape), block) & (index < count)
-    done: Any = _unrealised(net, inputs, noise.shape[:3])
+    done = _unrealised(net, inputs, noise.shape[:3])
 
-    def step(done: Any, start: Array) -> tuple[Any, Array]:
+    def draw(done: Own, start: Array) -> tuple[Own, Array]:
         cache = _merged(net, context, context_valid, done, exists & (index < start))
-        here = _trial(inputs, start, block)
-        valid_here = jax.lax.dynamic_slice_in_dim(exists, start, block, axis=-1)
-        noise_here = jax.lax.dynamic_slice_in_dim(noise, start, block, axis=2)
-        outcomes, feedback, log_prob = rollout(
-            net, cache, here, valid_here, params, noise_here, lapse, environment, False
+        shown, valid, uniform = part((inputs, exists, noise), start, block)
+        outcomes, feedback, log_prob = rollout(net, cache, shown, valid, params, uniform, lapse, environment, False)
+        new = {"outcomes": outcomes, "feedback": feedback}
+        written = jax.tree.map(
+            lambda old, drawn: jax.lax.dynamic_update_slice_in_dim(old, drawn, start, 2),
+            {group: {name: done[group][name] for name in values} for group, values in new.items()},
+            new,
         )
-        drawn = {"outcomes": outcomes, "feedback": feedback}
-        new = {
-            group: {
-                name: jax.lax.dynamic_update_slice_in_dim(done[group][name], value, start, 2)
-                for name, value in values.items()
-            }
-            for group, values in drawn.items()
-        }
-        return {"inputs": inputs, **new}, log_prob
+        return {"inputs": inputs, **written}, log_prob
 
-    done, log_probs = jax.lax.scan(step, done, jnp.arange(0, index.size, block))
+    done, log_probs = jax.lax.scan(draw, done, jnp.arange(0, index.size, block))
     log_probs = jnp.moveaxis(log_probs, 0, -2).reshape(*noise.shape[:3])
     outcomes, feedback = (
         {name: value[..., :count] for name, value in done[group].items()} for group in ("outcomes", "feedback")
@@ -366,7 +272,7 @@ def block_rollout(
     return outcomes, feedback, log_probs[..., :count]
 
 
-@partial(jax.jit, static_argnums=0)
+@compiled()
 def leave_one_out(
     net: JaxNetwork,
     context: Trials | None,
@@ -379,11 +285,64 @@ def leave_one_out(
     """Log density (B, R, K) of each trial given the context and all other trials, as a set; 0 where there is none."""
     index = jnp.arange(valid.shape[-1])
 
-    def one(k: Array) -> Array:
+    def score(k: Array) -> Array:
         cache = _merged(net, context, context_valid, trials, valid & (index != k))
-        here = {group: _trial(values, k, 1) for group, values in trials.items()}
-        valid_here = jax.lax.dynamic_slice_in_dim(valid, k, 1, axis=-1)
-        prepared = prepare_marginal(net, cache, here["inputs"], valid_here)
-        return conditionals(net, prepared, params, here["outcomes"], valid_here, lapse)[..., 0]
+        scored, exists = part(trials, k, 1), part(valid, k, 1)
+        prepared = prepare_marginal(net, cache, scored["inputs"], exists)
+        return conditionals(net, prepared, params, scored["outcomes"], exists, lapse)[..., 0]
 
-    return jnp.moveaxis(jax.lax.map(one, index), 0, -1)
+    return jnp.moveaxis(jax.lax.map(score, index), 0, -1)
+
+
+def _merged(
+    net: JaxNetwork, context: Trials | None, context_valid: Array | None, merged: Trials, merged_valid: Array
+) -> Cache:
+    """A cache of the context and trials that are merged into it; those that are not, or not yet, are masked."""
+    if context is None or context_valid is None:
+        return start_cache(net, merged, merged_valid)
+    joined = join_trials(net.ops, context, merged)
+    return start_cache(net, joined, join_arrays(net.ops, context_valid, merged_valid))
+
+
+def _unrealised(net: JaxNetwork, inputs: Mapping[str, Array], shape: Sequence[int]) -> dict[str, dict[str, Array]]:
+    """Trials (B, R, K) that are still to be drawn: they hold any legal value, behind a mask."""
+    legal = {"outcomes": net.schema.outcomes, "feedback": net.schema.feedback}
+    return {
+        "inputs": dict(inputs),
+        **{
+            group: {name: jnp.full(shape, variable.fill, net.dtype) for name, variable in variables.items()}
+            for group, variables in legal.items()
+        },
+    }
+
+
+def _pad_to_blocks(values: Tree, block: int) -> Tree:
+    """Fill up the last block by repeating the last trial; its mask says that it does not exist."""
+
+    def pad(x: Array) -> Array:
+        missing = -x.shape[2] % block
+        return jnp.pad(x, ((0, 0), (0, 0), (0, missing), *((0, 0),) * (x.ndim - 3)), mode="edge")
+
+    return jax.tree.map(pad, values)
+
+
+def _in_chunks(function: Callable[..., Tree], shape: Sequence[int], *arguments: Own) -> Tree:
+    """`function` of some data sets at a time, so that what it computes in between stays in the processor's cache.
+
+    `shape` is that of the trials, data sets first, as in every array of the arguments.
+    """
+    sets, tokens = shape[0], int(np.prod(shape))
+    if jax.default_backend() != "cpu" or sets == 1 or tokens < 2 * _TOKENS_AT_ONCE:
+        return function(*arguments)
+    chunks = min(sets, -(-tokens // _TOKENS_AT_ONCE))
+    size = -(-sets // chunks)
+    chunks = -(-sets // size)
+
+    def split(x: Array) -> Array:
+        # The last chunk is filled up with copies of the last data set.
+        x = jnp.broadcast_to(x, (sets, *x.shape[1:]))
+        x = jnp.pad(x, ((0, chunks * size - sets), *((0, 0),) * (x.ndim - 1)), mode="edge")
+        return x.reshape(chunks, size, *x.shape[1:])
+
+    out = jax.lax.map(lambda chunk: function(*chunk), jax.tree.map(split, arguments))
+    return jax.tree.map(lambda x: x.reshape(chunks * size, *x.shape[2:])[:sets], out)

@@ -25,7 +25,7 @@ def number(net: Own, value: AnyArray) -> Array:
 
 
 def floating(net: Own, value: AnyArray) -> Array:
-    """Any array-like as floating-point numbers: doubles stay doubles, integers take the network's type."""
+    """An array-like as floating-point numbers: doubles stay doubles, integers take the network's type."""
     array = jnp.asarray(value)
     return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(net.dtype)
 

@@ -1,26 +1,27 @@
 """Lossless speculative rollout in JAX: draws with exactly the rollout's distribution, many trials in one pass.
 
-`ppl_buffer/torch/speculative.py` says how and proves it; this file mirrors it function by function. The loop over
-sweeps is one `while_loop`, whose sweeps take the same number of trials each: one compilation serves every draw.
+`ppl_buffer.network.torch.speculative` says how and proves it. The loop over sweeps is one `while_loop`, whose sweeps
+take the same number of trials each: one compilation serves every draw.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import random
 
+from ppl_buffer.network.backend import Environment, Own
 from ppl_buffer.network.heads import trial_log_prob, trial_sample
 from ppl_buffer.network.jax.cache import Cache, allocate
-from ppl_buffer.network.jax.joint import Environment, prepare_marginal, respond
+from ppl_buffer.network.jax.execution import compiled
+from ppl_buffer.network.jax.joint import part, prepare_marginal
 from ppl_buffer.network.jax.network import EncodedParams, predict, step
 from ppl_buffer.network.jax.ops import Array
 from ppl_buffer.network.jax.weights import JaxNetwork
+from ppl_buffer.network.trials import respond, split_noise
 from ppl_buffer.schema import Categorical
 
 # Proposals at once for a trial that is redrawn, and the most of them. All n are refused with probability
@@ -54,7 +55,7 @@ class Drafts:
     kept: Array
 
 
-@partial(jax.jit, static_argnames=("net", "environment", "independent", "lookahead"))
+@compiled("environment", "lookahead")
 def speculative_rollout(
     net: JaxNetwork,
     cache: Cache,
@@ -64,9 +65,8 @@ def speculative_rollout(
     noise: Array,
     lapse: Array | None,
     environment: Environment | None,
-    independent: bool,
     source: Array,
-    lookahead: int,
+    lookahead: int | None,
 ) -> tuple[dict[str, Array], dict[str, Array], Array, Array, Array]:
     """Draw all trials with the distribution of `ppl_buffer.network.jax.joint.rollout`, in fewer passes.
 
@@ -79,9 +79,8 @@ def speculative_rollout(
         noise: uniform numbers (B, R, K, schema.noise_size), for the first drafts and for the environment.
         lapse: (B, R or 1, 1), or None.
         environment: gives the feedback on a drawn outcome.
-        independent: trials do not depend on each other: the first drafts are final.
         source: key of the random numbers that test drafts and redraw them.
-        lookahead: how many trials a sweep takes.
+        lookahead: how many trials a sweep takes; None = trials do not depend on each other, first drafts are final.
 
     Returns:
         outcomes and feedback, each dict name -> (B, R, K); the log densities (B, R, K) they were drawn from; whether
@@ -89,64 +88,58 @@ def speculative_rollout(
     """
     shape = noise.shape[:3]
     count = shape[2]
-    split = 2 * len(net.schema.outcomes) + 1
+    noise, chance = split_noise(net, noise)
     target = predict(net, prepare_marginal(net, cache, inputs, valid), params)
     target = jnp.broadcast_to(target, (*shape, target.shape[-1]))
     valid = jnp.broadcast_to(valid, shape)
     inputs = {name: jnp.broadcast_to(value, shape) for name, value in inputs.items()}
-    outcomes, log_probs = trial_sample(net, target, noise[..., :split], lapse)
-    feedback = _respond(net, environment, 0, inputs, outcomes, noise[..., split:])
+    outcomes, log_probs = trial_sample(net, target, noise, lapse)
+    feedback = _respond(net, environment, 0, inputs, outcomes, chance)
     drafts = Drafts(target, outcomes, feedback, log_probs, jnp.ones(shape, bool))
     # How many trials are final. Nothing comes before the first: its marginal is its conditional.
-    done = jnp.full(shape[:2], count if independent else 1)
+    done = jnp.full(shape[:2], count if lookahead is None else 1)
     settled = jnp.zeros(shape, done.dtype)
     trial = jnp.arange(count)
     begun = cache.size
-    size = min(lookahead, count - 1)
 
-    def sweep(state: Any) -> Any:
+    def sweep(state: Own) -> Own:
         realised, drafts, done, settled, turn = state
         # All sweeps are of one size: the last may begin among trials that are final.
         first = jnp.minimum(done.min(), count - size)
         # The last final trial may have been redrawn: it enters the buffer anew, and those after it as their drafts.
         pairs = {"inputs": inputs, "outcomes": drafts.outcomes, "feedback": drafts.feedback}
-        pairs, exists = _part((pairs, valid), first - 1, size)
-        here, index = _part(inputs, first, size), first + jnp.arange(size)
+        pairs, exists = part((pairs, valid), first - 1, size)
+        shown, index = part(inputs, first, size), first + jnp.arange(size)
         # The context stays out of the carry: the loop reads it and never copies it.
-        cache = Cache(context, *realised)
-        target, cache = step(net, cache, pairs, exists, here, params, begun + first - 1)
-        tested = (index >= done[..., None]) & _part(valid, first, size)
-        part = _update(net, _part(drafts, first, size), target, tested, lapse, random.fold_in(source, turn))
-        uniform = _part(noise, first, size)[..., split:]
-        part.feedback = _respond(net, environment, first, here, part.outcomes, uniform)
-        drafts = _replace(drafts, part, first)
-        final = jnp.maximum(done, jnp.where(tested & ~part.kept, index + 1, first + size).min(-1))
+        filled = Cache(allocated.context, *realised)
+        target, filled = step(net, filled, pairs, exists, shown, params, begun + first - 1)
+        tested = (index >= done[..., None]) & part(valid, first, size)
+        swept = _update(net, part(drafts, first, size), target, tested, lapse, random.fold_in(source, turn))
+        swept.feedback = _respond(net, environment, first, shown, swept.outcomes, part(chance, first, size))
+        drafts = _replace(drafts, swept, first)
+        final = jnp.maximum(done, jnp.where(tested & ~swept.kept, index + 1, first + size).min(-1))
         turn = turn + 1
         settled = jnp.where((trial >= done[..., None]) & (trial < final[..., None]), turn, settled)
-        return (cache.buffer, cache.valid), drafts, final, settled, turn
+        return (filled.buffer, filled.valid), drafts, final, settled, turn
 
-    if not independent and count > 1:
-        room = allocate(net, cache, (*shape[:2], count - 1))
-        context = room.context
-        state = ((room.buffer, room.valid), drafts, done, settled, 0)
+    if lookahead is not None and count > 1:
+        size = min(lookahead, count - 1)
+        allocated = allocate(net, cache, (*shape[:2], count - 1))
+        state = ((allocated.buffer, allocated.valid), drafts, done, settled, 0)
         _, drafts, _, settled, _ = jax.lax.while_loop(lambda state: state[2].min() < count, sweep, state)
     log_probs = jnp.where(valid, drafts.log_probs, 0.0)
     return drafts.outcomes, drafts.feedback, log_probs, drafts.kept, jnp.where(valid, settled, 0)
 
 
-def _part(tree: Any, start: Any, count: int) -> Any:
-    """`count` trials of arrays (B, R, K, ...) from `start` on."""
-    return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, count, axis=2), tree)
-
-
-def _replace(drafts: Drafts, part: Drafts, start: Any) -> Drafts:
-    return jax.tree.map(lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, start, axis=2), drafts, part)
+def _replace(drafts: Drafts, swept: Drafts, start: Array) -> Drafts:
+    """`drafts` with those from `start` on replaced by what a sweep made of them."""
+    return jax.tree.map(lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new, start, axis=2), drafts, swept)
 
 
 def _respond(
     net: JaxNetwork,
     environment: Environment | None,
-    first: Any,
+    first: int | Array,
     inputs: dict[str, Array],
     outcomes: dict[str, Array],
     uniform: Array,
@@ -155,15 +148,15 @@ def _respond(
     if environment is None or not net.schema.feedback:
         return {}
 
-    def one(step: tuple[Any, ...]) -> dict[str, Array]:
-        trial, here, drawn, places = step
-        here, drawn = jax.tree.map(lambda x: x[..., None], (here, drawn))
-        given = respond(net, environment, trial, here, drawn, places[:, :, None])
+    def answer(step: Own) -> dict[str, Array]:
+        trial, inputs, outcomes, uniform = step
+        inputs, outcomes = jax.tree.map(lambda x: x[..., None], (inputs, outcomes))
+        given = respond(net, environment, trial, inputs, outcomes, uniform[:, :, None])
         return {name: value[..., 0] for name, value in given.items()}
 
     trials = first + jnp.arange(uniform.shape[2])
     steps = jax.tree.map(lambda x: jnp.moveaxis(x, 2, 0), (inputs, outcomes, uniform))
-    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), jax.lax.map(one, (trials, *steps)))
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), jax.lax.map(answer, (trials, *steps)))
 
 
 def _update(
@@ -174,10 +167,10 @@ def _update(
     log_probs = trial_log_prob(net, target, drafts.outcomes, lapse)
     kept = _uniform(net, tested.shape, test) < jnp.exp(log_probs - drafts.log_probs)
     variables = list(net.schema.outcomes.values())
-    resample_outcomes = _redraw_category if len(variables) == 1 and isinstance(variables[0], Categorical) else _redraw
+    redraw = _redraw_category if len(variables) == 1 and isinstance(variables[0], Categorical) else _redraw
     log_probs = jnp.where(tested, log_probs, drafts.log_probs)
     drawn = (drafts.outcomes, log_probs)
-    outcomes, log_probs = resample_outcomes(net, drawn, target, drafts.target, tested & ~kept, lapse, redrawing)
+    outcomes, log_probs = redraw(net, drawn, target, drafts.target, tested & ~kept, lapse, redrawing)
     return Drafts(
         jnp.where(tested[..., None], target, drafts.target),
         outcomes,
@@ -213,8 +206,8 @@ def _redraw_category(
     below = jnp.cumsum(surplus, -1)
     place = _uniform(net, resampled.shape, source)[..., None] * below[..., -1:]
     category = (place >= below[..., :-1]).sum(-1, keepdims=True)
-    found = {name: category[..., 0].astype(net.dtype)}, jnp.take_along_axis(log_p, category, -1)[..., 0]
-    return jax.tree.map(lambda new, old: jnp.where(resampled, new, old), found, drawn)
+    redrawn = {name: category[..., 0].astype(net.dtype)}, jnp.take_along_axis(log_p, category, -1)[..., 0]
+    return jax.tree.map(lambda new, old: jnp.where(resampled, new, old), redrawn, drawn)
 
 
 def _redraw(
@@ -233,7 +226,7 @@ def _redraw(
     # Few trials wait for their outcomes: a turn takes some of them, wherever they are.
     rows = min(count, max(_ROWS, count // 16))
 
-    def propose(state: Any) -> Any:
+    def propose(state: Own) -> Own:
         drawn, left, turn = state
         places = jnp.nonzero(left, size=rows, fill_value=count)[0]
         index = jnp.minimum(places, count - 1)
@@ -243,8 +236,8 @@ def _redraw(
         log_q = trial_log_prob(net, q[index], proposed, lapsed)
         taken = noise[..., -1] < 1 - jnp.exp(log_q - log_p)
         which = jnp.argmax(taken, -1, keepdims=True)
-        found = jax.tree.map(lambda x: jnp.take_along_axis(x, which, -1)[:, 0], (proposed, log_p))
-        drawn = jax.tree.map(lambda old, new: old.at[places].set(new, mode="drop"), drawn, found)
+        accepted = jax.tree.map(lambda x: jnp.take_along_axis(x, which, -1)[:, 0], (proposed, log_p))
+        drawn = jax.tree.map(lambda old, new: old.at[places].set(new, mode="drop"), drawn, accepted)
         still = jnp.where(taken.any(-1), 0, left[index] - _PROPOSALS)
         return drawn, left.at[places].set(still, mode="drop"), turn + 1
 

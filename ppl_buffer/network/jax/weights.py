@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
+import numpy as np
 
+from ppl_buffer.network.backend import Array as AnyArray
 from ppl_buffer.network.config import Config, weight_shapes
 from ppl_buffer.network.jax import ops
 from ppl_buffer.network.jax.ops import Array
@@ -38,7 +40,7 @@ class JaxNetwork(Network):
         schema: Schema,
         config: Config,
         standardization: Mapping[str, tuple[float, float]],
-        weights: Mapping[str, Any],
+        weights: Mapping[str, AnyArray],
         record: TrainingRecord | None = None,
     ) -> None:
         self.schema = schema
@@ -50,6 +52,6 @@ class JaxNetwork(Network):
         }
 
     @property
-    def dtype(self) -> Any:
+    def dtype(self) -> np.dtype:
         """Number type of the weights: data are cast to it."""
         return self.weights["norm_out.weight"].dtype

@@ -1,15 +1,15 @@
-"""On which devices torch runs. The mirror of `ppl_buffer/jax/execution.py`; torch does not compile."""
+"""How much torch does at a time, and on which devices it runs; nothing is compiled."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 import torch
 
+from ppl_buffer.network.backend import Array, Own
 from ppl_buffer.network.torch.weights import TorchNetwork
 
 
@@ -34,12 +34,12 @@ def rollout_memory() -> float:
 
 
 def on_devices(
-    run: Callable[[TorchNetwork, Mapping[str, Any], Any], Any],
+    run: Callable[[TorchNetwork, Mapping[str, Array], Array], Own],
     net: TorchNetwork,
-    devices: Sequence[Any],
-    params: Mapping[str, Any],
-    noise: Any,
-) -> Any:
+    devices: Sequence[torch.device],
+    params: Mapping[str, Array],
+    noise: Array,
+) -> Own:
     """Run a copy of the network on each device with a share of the draws, the first axis of parameters and noise.
 
     Args:
@@ -56,7 +56,7 @@ def on_devices(
         return run(net, params, noise)
     edges = np.linspace(0, len(noise), min(len(devices), len(noise)) + 1).round().astype(int)
 
-    def share(place: tuple[Any, int, int]) -> Any:
+    def share(place: tuple[torch.device, int, int]) -> Own:
         device, start, stop = place
         theta = {name: x[start:stop] for name, x in params.items()}
         # Threads are enough: torch lets go of the interpreter while it computes.

@@ -2,33 +2,25 @@
 
 All arrays are (B, R, K): B data sets, R replicas of each, K trials; an array that replicas share has R = 1. Trials
 are dicts ``{"inputs": ..., "outcomes": ..., "feedback": ...}`` of dicts name -> (B, R, K).
-`ppl_buffer/jax/joint.py` mirrors this file function by function.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from ppl_buffer.network.backend import Environment, Trials
 from ppl_buffer.network.heads import trial_cdf, trial_log_prob, trial_moments, trial_sample
+from ppl_buffer.network.layout import map_leaves
 from ppl_buffer.network.torch.cache import Cache, allocate
-from ppl_buffer.network.torch.network import (
-    EncodedParams,
-    PreparedTargets,
-    encode,
-    extend,
-    predict,
-    prepare,
-    step,
-)
+from ppl_buffer.network.torch.network import EncodedParams, PreparedTargets, encode, extend, predict, prepare, step
 from ppl_buffer.network.torch.weights import TorchNetwork
+from ppl_buffer.network.trials import join_arrays, join_trials, respond, split_noise
 
-Trials = Mapping[str, Mapping[str, Tensor]]
-
-Environment = Callable[[Any, dict[str, Any], dict[str, Any], Any], Mapping[str, Any]]
+Tree = TypeVar("Tree")
 
 
 def start_cache(
@@ -85,8 +77,8 @@ def one_step(
     """
     representation = predict(net, prepared, params)
     log_probs = torch.where(valid, trial_log_prob(net, representation, outcomes, lapse), 0.0)
-    drawn, _ = trial_sample(net, representation, noise[..., : 2 * len(net.schema.outcomes) + 1], lapse)
-    return torch.stack(torch.broadcast_tensors(log_probs, *drawn.values()), -1)
+    outcomes, _ = trial_sample(net, representation, split_noise(net, noise)[0], lapse)
+    return torch.stack(torch.broadcast_tensors(log_probs, *outcomes.values()), -1)
 
 
 def cdf(
@@ -108,9 +100,9 @@ def moments(
     return trial_moments(net, predict(net, prepared, params), lapse)
 
 
-def trials_between(values: Mapping[str, Tensor], start: int, stop: int) -> dict[str, Tensor]:
-    """Some trials of arrays (..., K)."""
-    return {name: value[..., start:stop] for name, value in values.items()}
+def part(tree: Tree, start: int, count: int) -> Tree:
+    """`count` trials from `start` on of every array (B, R, K, ...) of dicts or dataclasses."""
+    return map_leaves(lambda x: x.narrow(2, start, count), tree)
 
 
 @torch.no_grad()
@@ -142,66 +134,34 @@ def rollout(
         outcomes and feedback, each dict name -> (B, R, K), and the log densities (B, R, K) they were drawn from.
     """
     shape = noise.shape[:3]
-    schema = net.schema
-    split = 2 * len(schema.outcomes) + 1
+    noise, chance = split_noise(net, noise)
     valid = valid.expand(shape)
     inputs = {name: value.expand(shape) for name, value in inputs.items()}
     if independent:
         representation = predict(net, prepare_marginal(net, cache, inputs, valid), params)
-        outcomes, log_probs = trial_sample(net, representation, noise[..., :split], lapse)
-        feedback = respond(net, environment, 0, inputs, outcomes, noise[..., split:])
+        outcomes, log_probs = trial_sample(net, representation, noise, lapse)
+        feedback = respond(net, environment, 0, inputs, outcomes, chance)
         return outcomes, feedback, torch.where(valid, log_probs, 0.0)
     start = cache.size
-    room = allocate(net, cache, (*shape[:2], shape[2] - 1))
+    allocated = allocate(net, cache, (*shape[:2], shape[2] - 1))
     pairs: dict[str, dict[str, Tensor]] = {}
     steps = []
     for k in range(shape[2]):
-        here = trials_between(inputs, k, k + 1)
+        shown = part(inputs, k, 1)
         if k == 0:
-            representation = predict(net, prepare_marginal(net, cache, here, valid[..., :1]), params)
+            representation = predict(net, prepare_marginal(net, cache, shown, valid[..., :1]), params)
         else:
             # One trial enters the buffer while the next one is predicted.
-            representation, room = step(net, room, pairs, valid[..., k - 1 : k], here, params, start + k - 1)
-        drawn, log_prob = trial_sample(net, representation, noise[:, :, k : k + 1, :split], lapse)
-        learned = respond(net, environment, k, here, drawn, noise[:, :, k : k + 1, split:])
-        pairs = {"inputs": here, "outcomes": drawn, "feedback": learned}
-        steps.append((drawn, learned, log_prob))
-    outcomes = {name: torch.cat([done[0][name] for done in steps], -1) for name in schema.outcomes}
-    feedback = {name: torch.cat([done[1][name] for done in steps], -1) for name in schema.feedback}
-    log_probs = torch.cat([done[2] for done in steps], -1)
+            exists = valid[..., k - 1 : k]
+            representation, allocated = step(net, allocated, pairs, exists, shown, params, start + k - 1)
+        outcomes, log_prob = trial_sample(net, representation, part(noise, k, 1), lapse)
+        feedback = respond(net, environment, k, shown, outcomes, part(chance, k, 1))
+        pairs = {"inputs": shown, "outcomes": outcomes, "feedback": feedback}
+        steps.append((outcomes, feedback, log_prob))
+    outcomes = {name: torch.cat([each[0][name] for each in steps], -1) for name in net.schema.outcomes}
+    feedback = {name: torch.cat([each[1][name] for each in steps], -1) for name in net.schema.feedback}
+    log_probs = torch.cat([each[2] for each in steps], -1)
     return outcomes, feedback, torch.where(valid, log_probs, 0.0)
-
-
-def respond(
-    net: TorchNetwork,
-    environment: Environment | None,
-    trial: int,
-    inputs: dict[str, Tensor],
-    outcomes: dict[str, Tensor],
-    uniform: Tensor,
-) -> dict[str, Tensor]:
-    """Feedback on a trial's outcomes; empty where there is none to give."""
-    if environment is None or not net.schema.feedback:
-        return {}
-    given = environment(trial, inputs, outcomes, uniform)
-    return {name: torch.as_tensor(given[name], device=net.device).to(net.dtype) for name in net.schema.feedback}
-
-
-def join_trials(first: Trials | None, second: Trials) -> Trials:
-    """Trials of `first`, then of `second`; their replicas are brought to the same number."""
-    if first is None:
-        return second
-    joined: dict[str, dict[str, Tensor]] = {}
-    for group, values in second.items():
-        joined[group] = {name: join_arrays(first[group][name], value) for name, value in values.items()}
-    return joined
-
-
-def join_arrays(first: Tensor, second: Tensor) -> Tensor:
-    """Concatenate (B, r, N) and (B, R, K) along the trials."""
-    replicas = max(first.shape[1], second.shape[1])
-    parts = [part.expand(-1, replicas, -1) for part in (first, second)]
-    return torch.cat(torch.broadcast_tensors(*parts) if parts[0].shape == parts[1].shape else parts, -1)
 
 
 def block_conditionals(
@@ -219,31 +179,14 @@ def block_conditionals(
     With `block` = 1 this is the exact autoregression that re-encodes everything at each step (paper, equation 2).
     """
     parts = []
-    count = valid.shape[-1]
-    for start in range(0, count, block):
-        stop = min(start + block, count)
-        merged = _part(trials, 0, start) if start else None
+    for start in range(0, valid.shape[-1], block):
+        count = min(block, valid.shape[-1] - start)
+        merged = part(trials, 0, start) if start else None
         cache = _merged(net, context, context_valid, merged, valid[..., :start])
-        here = _part(trials, start, stop)
-        prepared = prepare_joint(net, cache, here, valid[..., start:stop])
-        parts.append(conditionals(net, prepared, params, here["outcomes"], valid[..., start:stop], lapse))
+        scored, exists = part(trials, start, count), part(valid, start, count)
+        prepared = prepare_joint(net, cache, scored, exists)
+        parts.append(conditionals(net, prepared, params, scored["outcomes"], exists, lapse))
     return torch.cat(parts, -1)
-
-
-def _part(trials: Trials, start: int, stop: int) -> dict[str, dict[str, Tensor]]:
-    return {group: trials_between(values, start, stop) for group, values in trials.items()}
-
-
-def _merged(
-    net: TorchNetwork, context: Trials | None, context_valid: Tensor | None, merged: Trials | None, merged_valid: Tensor
-) -> Cache:
-    if merged is None:
-        return start_cache(net, context, context_valid)
-    if context is None:
-        return start_cache(net, merged, merged_valid)
-    if context_valid is None:
-        context_valid = torch.ones_like(next(iter(context["outcomes"].values())), dtype=torch.bool)
-    return start_cache(net, join_trials(context, merged), join_arrays(context_valid, merged_valid))
 
 
 @torch.no_grad()
@@ -266,13 +209,11 @@ def block_rollout(
     done: Trials | None = None
     log_probs = []
     for start in range(0, shape[2], block):
-        stop = min(start + block, shape[2])
+        count = min(block, shape[2] - start)
         cache = _merged(net, context, context_valid, done, valid[..., :start])
-        here = trials_between(inputs, start, stop)
-        outcomes, feedback, log_prob = rollout(
-            net, cache, here, valid[..., start:stop], params, noise[:, :, start:stop], lapse, environment, False
-        )
-        done = join_trials(done, {"inputs": here, "outcomes": outcomes, "feedback": feedback})
+        shown, exists, uniform = part((inputs, valid, noise), start, count)
+        outcomes, feedback, log_prob = rollout(net, cache, shown, exists, params, uniform, lapse, environment, False)
+        done = join_trials(net.ops, done, {"inputs": shown, "outcomes": outcomes, "feedback": feedback})
         log_probs.append(log_prob)
     assert done is not None
     return dict(done["outcomes"]), dict(done["feedback"]), torch.cat(log_probs, -1)
@@ -293,7 +234,21 @@ def leave_one_out(
         others = valid.clone()
         others[..., k] = False
         cache = _merged(net, context, context_valid, trials, others)
-        here = _part(trials, k, k + 1)
-        prepared = prepare_marginal(net, cache, here["inputs"], valid[..., k : k + 1])
-        parts.append(conditionals(net, prepared, params, here["outcomes"], valid[..., k : k + 1], lapse))
+        scored, exists = part(trials, k, 1), part(valid, k, 1)
+        prepared = prepare_marginal(net, cache, scored["inputs"], exists)
+        parts.append(conditionals(net, prepared, params, scored["outcomes"], exists, lapse))
     return torch.cat(parts, -1)
+
+
+def _merged(
+    net: TorchNetwork, context: Trials | None, context_valid: Tensor | None, merged: Trials | None, merged_valid: Tensor
+) -> Cache:
+    """A cache of the context and trials that are merged into it."""
+    if merged is None:
+        return start_cache(net, context, context_valid)
+    if context is None:
+        return start_cache(net, merged, merged_valid)
+    if context_valid is None:
+        context_valid = torch.ones_like(next(iter(context["outcomes"].values())), dtype=torch.bool)
+    joined = join_trials(net.ops, context, merged)
+    return start_cache(net, joined, join_arrays(net.ops, context_valid, merged_valid))

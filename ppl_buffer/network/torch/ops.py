@@ -30,7 +30,7 @@ def number(net: Own, value: Array) -> Tensor:
 
 
 def floating(net: Own, value: Array) -> Tensor:
-    """Any array-like as floating-point numbers: doubles stay doubles, integers take the network's type."""
+    """An array-like as floating-point numbers: doubles stay doubles, integers take the network's type."""
     tensor = _tensor(net, value)
     return tensor if tensor.is_floating_point() else tensor.to(net.dtype)
 

@@ -11,8 +11,6 @@ Proof that draws are the rollout's. Let F be all random numbers spent on the tri
 determines q, p and which sweeps test trial k. Given F its draft is distributed as q: at first by construction, and
 after a test since min(p, q) + max(p - q, 0) = p, where the second part weighs as much as the drafts that are redrawn.
 The last test is made against the conditional given the final trials before k, which is what the rollout draws from.
-
-`ppl_buffer/jax/speculative.py` mirrors this file function by function.
 """
 
 from __future__ import annotations
@@ -23,11 +21,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ppl_buffer.network.backend import Environment
 from ppl_buffer.network.heads import trial_log_prob, trial_sample
 from ppl_buffer.network.torch.cache import Cache, allocate
-from ppl_buffer.network.torch.joint import Environment, prepare_marginal, respond, trials_between
+from ppl_buffer.network.torch.joint import part, prepare_marginal
 from ppl_buffer.network.torch.network import EncodedParams, predict, step
 from ppl_buffer.network.torch.weights import TorchNetwork
+from ppl_buffer.network.trials import respond, split_noise
 from ppl_buffer.schema import Categorical
 
 # Proposals at once for a trial that is redrawn, and the most of them. All n are refused with probability
@@ -68,9 +68,8 @@ def speculative_rollout(
     noise: Tensor,
     lapse: Tensor | None,
     environment: Environment | None,
-    independent: bool,
     source: torch.Generator | None,
-    lookahead: int,
+    lookahead: int | None,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor, Tensor, Tensor]:
     """Draw all trials with the distribution of `ppl_buffer.network.torch.joint.rollout`, in fewer passes.
 
@@ -83,9 +82,8 @@ def speculative_rollout(
         noise: uniform numbers (B, R, K, schema.noise_size), for the first drafts and for the environment.
         lapse: (B, R or 1, 1), or None.
         environment: gives the feedback on a drawn outcome.
-        independent: trials do not depend on each other: the first drafts are final.
         source: of the random numbers that test drafts and redraw them; None = torch's global one.
-        lookahead: how many trials a sweep takes.
+        lookahead: how many trials a sweep takes; None = trials do not depend on each other, first drafts are final.
 
     Returns:
         outcomes and feedback, each dict name -> (B, R, K); the log densities (B, R, K) they were drawn from; whether
@@ -93,34 +91,34 @@ def speculative_rollout(
     """
     shape = noise.shape[:3]
     count = shape[2]
-    split = 2 * len(net.schema.outcomes) + 1
+    noise, chance = split_noise(net, noise)
     target = predict(net, prepare_marginal(net, cache, inputs, valid), params)
     target = target.expand(*shape, target.shape[-1])
     valid = valid.expand(shape)
     inputs = {name: value.expand(shape) for name, value in inputs.items()}
-    outcomes, log_probs = trial_sample(net, target, noise[..., :split], lapse)
-    feedback = _respond(net, environment, 0, inputs, outcomes, noise[..., split:])
+    outcomes, log_probs = trial_sample(net, target, noise, lapse)
+    feedback = _respond(net, environment, 0, inputs, outcomes, chance)
     drafts = Drafts(target, outcomes, feedback, log_probs, torch.ones_like(log_probs, dtype=torch.bool))
     # How many trials are final. Nothing comes before the first: its marginal is its conditional.
-    done = torch.full(shape[:2], count if independent else 1, device=noise.device)
+    done = torch.full(shape[:2], count if lookahead is None else 1, device=noise.device)
     settled = torch.zeros(shape, dtype=done.dtype, device=noise.device)
     trial = torch.arange(count, device=noise.device)
     begun, turn = cache.size, 0
-    if not independent and count > 1:
+    if lookahead is not None and count > 1:
         cache = allocate(net, cache, (*shape[:2], count - 1))
     while (first := int(done.min())) < count:
-        stop = min(first + lookahead, count)
+        assert lookahead is not None
+        size = min(lookahead, count - first)
         # The last final trial may have been redrawn: it enters the buffer anew, and those after it as their drafts.
         pairs = {"inputs": inputs, "outcomes": drafts.outcomes, "feedback": drafts.feedback}
-        pairs = {group: trials_between(values, first - 1, stop - 1) for group, values in pairs.items()}
-        exists = valid[..., first - 1 : stop - 1]
-        here, index = trials_between(inputs, first, stop), trial[first:stop]
-        target, cache = step(net, cache, pairs, exists, here, params, begun + first - 1)
-        tested = (index >= done[..., None]) & valid[..., first:stop]
-        part = _update(net, _part(drafts, first, stop), target, tested, lapse, source)
-        part.feedback = _respond(net, environment, first, here, part.outcomes, noise[:, :, first:stop, split:])
-        drafts = _replace(drafts, part, first, stop)
-        final = torch.maximum(done, torch.where(tested & ~part.kept, index + 1, stop).amin(-1))
+        pairs, exists = part((pairs, valid), first - 1, size)
+        shown, index = part(inputs, first, size), trial[first : first + size]
+        target, cache = step(net, cache, pairs, exists, shown, params, begun + first - 1)
+        tested = (index >= done[..., None]) & part(valid, first, size)
+        swept = _update(net, part(drafts, first, size), target, tested, lapse, source)
+        swept.feedback = _respond(net, environment, first, shown, swept.outcomes, part(chance, first, size))
+        drafts = _replace(drafts, swept, first)
+        final = torch.maximum(done, torch.where(tested & ~swept.kept, index + 1, first + size).amin(-1))
         turn += 1
         settled = torch.where((trial >= done[..., None]) & (trial < final[..., None]), turn, settled)
         done = final
@@ -128,26 +126,19 @@ def speculative_rollout(
     return drafts.outcomes, drafts.feedback, log_probs, drafts.kept, torch.where(valid, settled, 0)
 
 
-def _part(drafts: Drafts, start: int, stop: int) -> Drafts:
-    return Drafts(
-        drafts.target[:, :, start:stop],
-        trials_between(drafts.outcomes, start, stop),
-        trials_between(drafts.feedback, start, stop),
-        drafts.log_probs[..., start:stop],
-        drafts.kept[..., start:stop],
-    )
+def _replace(drafts: Drafts, swept: Drafts, start: int) -> Drafts:
+    """`drafts` with those from `start` on replaced by what a sweep made of them."""
+    stop = start + swept.log_probs.shape[2]
 
-
-def _replace(drafts: Drafts, part: Drafts, start: int, stop: int) -> Drafts:
     def put(old: Tensor, new: Tensor) -> Tensor:
         return torch.cat([old[:, :, :start], new, old[:, :, stop:]], 2)
 
     return Drafts(
-        put(drafts.target, part.target),
-        {name: put(value, part.outcomes[name]) for name, value in drafts.outcomes.items()},
-        {name: put(value, part.feedback[name]) for name, value in drafts.feedback.items()},
-        put(drafts.log_probs, part.log_probs),
-        put(drafts.kept, part.kept),
+        put(drafts.target, swept.target),
+        {name: put(value, swept.outcomes[name]) for name, value in drafts.outcomes.items()},
+        {name: put(value, swept.feedback[name]) for name, value in drafts.feedback.items()},
+        put(drafts.log_probs, swept.log_probs),
+        put(drafts.kept, swept.kept),
     )
 
 
@@ -164,8 +155,7 @@ def _respond(
         return {}
     steps = []
     for t in range(uniform.shape[2]):
-        here, drawn = trials_between(inputs, t, t + 1), trials_between(outcomes, t, t + 1)
-        steps.append(respond(net, environment, first + t, here, drawn, uniform[:, :, t : t + 1]))
+        steps.append(respond(net, environment, first + t, *part((inputs, outcomes, uniform), t, 1)))
     return {name: torch.cat([step[name] for step in steps], -1) for name in net.schema.feedback}
 
 
@@ -181,13 +171,11 @@ def _update(
     log_probs = trial_log_prob(net, target, drafts.outcomes, lapse)
     kept = _uniform(net, tested.shape, source) < (log_probs - drafts.log_probs).exp()
     variables = list(net.schema.outcomes.values())
-    resample_outcomes = _redraw_category if len(variables) == 1 and isinstance(variables[0], Categorical) else _redraw
+    redraw = _redraw_category if len(variables) == 1 and isinstance(variables[0], Categorical) else _redraw
     log_probs = torch.where(tested, log_probs, drafts.log_probs)
     outcomes, resampled = drafts.outcomes, tested & ~kept
     if resampled.any():
-        outcomes, log_probs = resample_outcomes(
-            net, (outcomes, log_probs), target, drafts.target, resampled, lapse, source
-        )
+        outcomes, log_probs = redraw(net, (outcomes, log_probs), target, drafts.target, resampled, lapse, source)
     return Drafts(
         torch.where(tested[..., None], target, drafts.target),
         outcomes,
@@ -242,8 +230,8 @@ def _redraw(
     p, q = target[resampled], drafted[resampled]
     rate = None if lapse is None else lapse.expand(resampled.shape)[resampled]
     columns = [*drawn[0].values(), drawn[1]]
-    found = [column[resampled] for column in columns]
-    waiting = torch.ones_like(found[0], dtype=torch.bool)
+    redrawn = [column[resampled] for column in columns]
+    waiting = torch.ones_like(redrawn[0], dtype=torch.bool)
     lead = (_PROPOSALS, *p.shape)
     for _ in range(0, _MOST_PROPOSALS, _PROPOSALS):
         noise = _uniform(net, (*lead[:2], 2 * len(drawn[0]) + 2), source)
@@ -252,9 +240,9 @@ def _redraw(
         taken = noise[..., -1] < 1 - (log_q - log_p).exp()
         which = taken.to(torch.int8).argmax(0)[None]
         new = [column.gather(0, which)[0] for column in (*proposed.values(), log_p)]
-        found = [torch.where(waiting, x, old) for x, old in zip(new, found, strict=True)]
+        redrawn = [torch.where(waiting, x, old) for x, old in zip(new, redrawn, strict=True)]
         waiting = waiting & ~taken.any(0)
         if not waiting.any():
             break
-    *outcomes, log_probs = (x.masked_scatter(resampled, y) for x, y in zip(columns, found, strict=True))
+    *outcomes, log_probs = (x.masked_scatter(resampled, y) for x, y in zip(columns, redrawn, strict=True))
     return dict(zip(drawn[0], outcomes, strict=True)), log_probs
