@@ -13,6 +13,7 @@ SCRIPTS = sorted(EXAMPLES.glob("*.py"))
 NEEDS = {
     "selection_task": ("numpyro", "arviz"),
     "pyro": ("pyro", "arviz"),
+    "speculative_rollout": ("pyro",),
     "train_zoo": ("torch",),
 }
 # The training script's recipes, each a run of its own: of one stage; then of two, the second of which learns a known

@@ -60,7 +60,11 @@ def cases():
         "keys of each replica": (2, 41, lambda rng: [segment(rng, 5, 2, 11, mask(5, 1, 2, 1, 11))]),
         "both": (13, 41, lambda rng: [segment(rng, 5, 1, 17), segment(rng, 5, 13, 11, mask(5, 1, 13, 1, 11))]),
         "causal, in strips": (1, 137, lambda rng: [segment(rng, 5, 1, 137, mask(5, 1, 1, 1, 137), causal_offset=0)]),
-        "causal after a context": (1, 70, lambda rng: [segment(rng, 5, 1, 17), segment(rng, 5, 1, 73, causal_offset=3)]),
+        "causal after a context": (
+            1,
+            70,
+            lambda rng: [segment(rng, 5, 1, 17), segment(rng, 5, 1, 73, causal_offset=3)],
+        ),
     }
 
 
