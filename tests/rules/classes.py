@@ -28,6 +28,10 @@ class Class:
         return any(ast.unparse(base).split("[")[0].split(".")[-1] == "Protocol" for base in self.node.bases)
 
     @property
+    def is_abstract(self) -> bool:
+        return self.is_protocol or any(ast.unparse(base) in ("ABC", "abc.ABC") for base in self.node.bases)
+
+    @property
     def methods(self) -> dict[str, bool]:
         """Name of each method, and whether it is concrete."""
         found = {}

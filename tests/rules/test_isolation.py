@@ -1,96 +1,23 @@
-"""How the package hangs together: what imports what, and that importing changes nothing."""
+"""A user of one language needs no other installed, and importing changes nothing."""
 
-import ast
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[2] / "ppl_buffer"
-SOURCES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
+from tests.rules.source import ROOT
+
 FRAMEWORKS = ("torch", "jax", "numpyro", "pyro")
-# The workflow stands on top: it runs NumPyro's samplers, and nothing below imports it.
-WORKFLOW = {"cli.py", "diagnostics.py", "fitting.py", "report.py"}
-
-
-def imports(name):
-    """Full names of the modules that a file imports, anywhere in it."""
-    found = set()
-    package = ["ppl_buffer", *Path(name).parts[:-1]]
-    for node in ast.walk(ast.parse(SOURCES[name].read_text())):
-        if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else []
-            module = ".".join([*base, *([node.module] if node.module else [])])
-            found.add(module)
-            found.update(f"{module}.{alias.name}" for alias in node.names)
-    return found
-
-
-def reaches(found, module):
-    return sorted(name for name in found if name == module or name.startswith(f"{module}."))
 
 
 def run(code):
     """What a fresh interpreter prints, read as JSON."""
     result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent, timeout=300, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=300, check=False
     )
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout.splitlines()[-1])
-
-
-@pytest.mark.parametrize("name", SOURCES)
-def test_imports_point_one_way(name):
-    forbidden = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib"}
-    if name not in {"numpyro.py", *WORKFLOW}:
-        forbidden.add("numpyro")
-    if name not in {"__init__.py", *WORKFLOW}:
-        forbidden |= {f"ppl_buffer.{Path(other).stem}" for other in WORKFLOW}
-    if name != "pyro.py":
-        forbidden.add("pyro")
-    if name.startswith(("torch/", "training/")) or name == "pyro.py":
-        forbidden |= {"jax", "ppl_buffer.network.jax", "ppl_buffer.numpyro"}
-    if name.startswith("jax/") or name == "numpyro.py":
-        # What of training needs torch; the simulator protocol is NumPy alone.
-        needs_torch = {f"ppl_buffer.training.{part}" for part in ("loop", "loss", "pilot", "run")}
-        forbidden |= {"torch", "ppl_buffer.network.torch", "ppl_buffer.pyro"} | needs_torch
-    if name.startswith("simulators/"):
-        forbidden |= {"torch", "jax", "ppl_buffer.network.torch", "ppl_buffer.network.jax"}
-    if name.startswith(("torch/", "jax/", "training/")):
-        forbidden |= {"ppl_buffer.pyro", "ppl_buffer.numpyro"}
-    found = imports(name)
-    assert {module: reaches(found, module) for module in sorted(forbidden) if reaches(found, module)} == {}
-
-
-@pytest.mark.parametrize("name", SOURCES)
-def test_nothing_reads_or_writes_pickles(name):
-    tree = ast.parse(SOURCES[name].read_text())
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "torch":
-            assert node.attr not in ("load", "save"), f"torch.{node.attr} in line {node.lineno}"
-        if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
-            assert isinstance(node.value, ast.Constant), f"allow_pickle in line {node.value.lineno}"
-            assert node.value.value is False, f"allow_pickle in line {node.value.lineno}"
-
-
-def test_no_module_is_named_utils():
-    assert [name for name in SOURCES if Path(name).stem in ("utils", "util", "helpers", "misc")] == []
-
-
-def test_the_rules_are_checked_on_the_files_they_are_about():
-    expected = {"__init__.py", "schema.py", "numpyro.py", "pyro.py", "torch/network.py", "jax/network.py"}
-    assert expected - set(SOURCES) == set()
-    assert "ppl_buffer.schema.Schema" in imports("torch/network.py")
-
-
-def test_importing_the_package_imports_no_framework():
-    code = "import json, sys, ppl_buffer; print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
-    heavy = {*FRAMEWORKS, "jaxlib", "arviz", "lightning_fabric", "matplotlib", "pandas", "scipy"}
-    assert set(run(code)) & heavy == set()
 
 
 # How each language runs a sampler; all else that a user of it writes is the same.
