@@ -42,8 +42,8 @@ def test_audiovisual_sets_are_disjoint_and_stratified(audiovisual):
     assert {name: x.shape for name, x in {**data.inputs, **data.outcomes}.items()} == dict.fromkeys(
         ("r_type", "s_A", "s_V", "V_level", "response"), (4, 400)
     )
-    for person in (3, 8):
-        first, second = data.outcomes["response"][data.subjects == person]
+    for subject in (3, 8):
+        first, second = data.outcomes["response"][data.subjects == subject]
         assert len(set(first) | set(second)) == 800
     counts = strata_counts(data)
     plenty = data.subjects.tolist().index(3)
@@ -87,15 +87,15 @@ def test_audiovisual_reads_the_authors_file(tmp_path, audiovisual):
     scipy_io = pytest.importorskip("scipy.io")
     pandas = pytest.importorskip("pandas")
     table = pandas.read_csv(audiovisual / "av.csv")
-    people = np.empty((1, 2), dtype=object)
+    cells = np.empty((1, 2), dtype=object)
     for index, subject in enumerate(table["subject"].drop_duplicates()):
         rows = table[table["subject"] == subject]
         matrices = {
             key: rows.loc[rows["task"] == task, ["reliability", "s_A", "s_V", "response"]].to_numpy()
             for key, task in (("dataV", "BV"), ("dataA", "BA"), ("dataA_uni", "UA"))
         }
-        people[0, index] = matrices
-    scipy_io.savemat(tmp_path / "alldata.mat", {"data": people})
+        cells[0, index] = matrices
+    scipy_io.savemat(tmp_path / "alldata.mat", {"data": cells})
     data = audiovisual_localization(tmp_path / "alldata.mat")
     assert data.subjects.tolist() == [1, 1, 2, 2]
     for index in range(4):

@@ -161,6 +161,6 @@ def test_the_real_data_are_what_their_description_says():
     # The better symbol of each pair is rewarded with 0.8, 0.7 and 0.6, the other with the complement.
     for pair, probability in enumerate((0.8, 0.7, 0.6)):
         for choice, expected in ((1, probability), (0, 1 - probability)):
-            chosen = data.trial_mask & (data.inputs["pair"] == pair) & (data.outcomes["choice"] == choice)
-            error = 4 * np.sqrt(expected * (1 - expected) / chosen.sum())
-            assert abs(data.feedback["reward"][chosen].mean() - expected) < error
+            rows = data.trial_mask & (data.inputs["pair"] == pair) & (data.outcomes["choice"] == choice)
+            error = 4 * np.sqrt(expected * (1 - expected) / rows.sum())
+            assert abs(data.feedback["reward"][rows].mean() - expected) < error

@@ -19,11 +19,11 @@ def test_quantiles_are_numpys_and_leave_out_missing_trials():
     values[0, 1, 4:] = NAN
     values[2, 3] = NAN
     levels = (0.0, 0.13, 0.5, 1.0)
-    found = plots.quantiles(values, levels)
-    assert found.shape == (3, 5, 4)
-    np.testing.assert_allclose(found[1], np.quantile(values[1], levels, axis=-1).T)
-    np.testing.assert_allclose(found[0, 1], np.quantile(values[0, 1, :4], levels))
-    assert np.isnan(found[2, 3]).all()
+    result = plots.quantiles(values, levels)
+    assert result.shape == (3, 5, 4)
+    np.testing.assert_allclose(result[1], np.quantile(values[1], levels, axis=-1).T)
+    np.testing.assert_allclose(result[0, 1], np.quantile(values[0, 1, :4], levels))
+    assert np.isnan(result[2, 3]).all()
 
 
 def test_areas_of_a_defective_density_are_the_shares_of_the_choices():
@@ -63,9 +63,9 @@ def test_a_learning_curve_counts_presentations_of_the_cue():
     correct = np.array([[0, 1, 0, 1, 1, 1, 0, 0], [1, 0, 0, 0, 0, 1, 1, 1]], dtype=float)
     curve = plots.learning_curve(correct, cue, width=2)
     np.testing.assert_allclose(curve, [[(0 + 0 + 0 + 1) / 4, 1.0], [(1 + 1 + 1 + 0) / 4, 0.0]])
-    drawn = plots.learning_curve(np.stack([correct, 1 - correct, correct]), cue, width=2)
-    assert drawn.shape == (3, 2, 2)
-    np.testing.assert_allclose(drawn[1], 1 - curve)
+    replicated = plots.learning_curve(np.stack([correct, 1 - correct, correct]), cue, width=2)
+    assert replicated.shape == (3, 2, 2)
+    np.testing.assert_allclose(replicated[1], 1 - curve)
     with pytest.raises(ValueError, match="width"):
         plots.learning_curve(correct, cue, width=9)
 
@@ -83,9 +83,9 @@ def test_post_error_slowing_of_known_size():
     correct = rng.integers(0, 2, (5, 401)).astype(float)
     rt = np.full(correct.shape, 0.6)
     rt[:, 1:] += 0.07 * (correct[:, :-1] == 0)
-    found = plots.post_error_slowing(rt, correct, 2)
-    np.testing.assert_allclose(found[0], 0.07)
-    assert abs(found[1]) < 0.01
+    result = plots.post_error_slowing(rt, correct, 2)
+    np.testing.assert_allclose(result[0], 0.07)
+    assert abs(result[1]) < 0.01
 
 
 def test_autocorrelation_of_an_autoregression():
@@ -102,11 +102,11 @@ def test_recovery_of_a_conjugate_posterior():
     truth = rng.standard_normal(4001)
     seen = truth + rng.standard_normal(truth.size) / np.sqrt(3)
     draws = 0.75 * seen + 0.5 * rng.standard_normal((211, truth.size))
-    found = plots.recovery(truth, draws)
-    assert abs(found.contraction - 0.75) < 0.02
-    assert abs(found.coverage - 0.9) < 0.02
-    assert abs(found.correlation - np.sqrt(0.75)) < 0.02
-    assert abs(found.error - 0.5) < 0.02
+    result = plots.recovery(truth, draws)
+    assert abs(result.contraction - 0.75) < 0.02
+    assert abs(result.coverage - 0.9) < 0.02
+    assert abs(result.correlation - np.sqrt(0.75)) < 0.02
+    assert abs(result.error - 0.5) < 0.02
     with pytest.raises(ValueError, match="draws"):
         plots.recovery(truth, draws.T)
 
@@ -140,8 +140,8 @@ def trials():
 
 @pytest.mark.parametrize("generated", [True, False])
 def test_plots_show_the_statistics(trials, generated):
-    data, drawn = trials
-    again = drawn if generated else None
+    data, replicated = trials
+    again = replicated if generated else None
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert len(plots.plot_response_times(data, again, condition="cue")) == 3
