@@ -6,8 +6,8 @@ Draw many dependent outcomes at once by speculative rollout, where it wins, and 
 A rollout draws one outcome a pass: each enters the buffer before the next one is predicted. Where outcomes hardly
 depend on each other once a large context is known, most of these passes tell nothing new. Speculative rollout drafts
 all outcomes from their marginals, tests them in one pass against the conditionals given the drafts before them, and
-redraws those that fail, until none does. The draws have exactly the rollout's distribution, as in the speculative decoding of
-language models (Leviathan, Kalman & Matias 2023; Chen et al. 2023). What one learns: how to ask for it
+redraws those that fail, until none does. The draws have exactly the distribution of the rollout, as in the speculative
+decoding of language models (Leviathan, Kalman & Matias 2023; Chen et al. 2023). What one learns: how to ask for it
 (``method="speculative"``), how to read from the share of accepted drafts whether it pays, and when to leave it.
 
 Use it in torch, for one draw or a few, after a large context. Leave it

@@ -16,7 +16,7 @@ from ppl_buffer.findings import Finding
 from ppl_buffer.inference.chunks import chunks, new_in_chunks, run_groups
 from ppl_buffer.inference.streams import uniform_streams
 from ppl_buffer.inference.subjects import last_trials, rows_of_similar_length
-from ppl_buffer.network.backend import Array, execution_of
+from ppl_buffer.network.backend import Array, backend_of
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import ObservedTrials
 from ppl_buffer.ppl.trace import ObservedSite
@@ -52,7 +52,7 @@ def score_trials(
         progress: show a progress bar.
     """
     scoring = _Scoring(site, draws, seed)
-    workers = execution_of(site.query.net).workers()
+    workers = backend_of(site.query.net).workers()
     count = scoring.subjects.count
     with tqdm(total=draws * count, disable=not progress, unit="data set", desc="log likelihood") as bar:
         groups = [scoring.work(indices) for indices in rows_of_similar_length(scoring.subjects.mask)]
@@ -92,7 +92,7 @@ class _Scoring:
     def work(self, indices: np.ndarray) -> Iterator[Callable[[], int]]:
         """Pieces of work on data sets of similar length, a chunk of draws each; they return how many were done."""
         longest = int(last_trials(self.subjects.mask[indices]).max())
-        length = min(execution_of(self.net).bucket(longest), self.subjects.trials)
+        length = min(backend_of(self.net).bucket(longest), self.subjects.trials)
         part = self.subjects.select(indices, length)
         data, arguments, value = self._prepare(part)
         at_once = min(self.draws, max(1, _trials_at_once(self.net) // (part.count * length)))
@@ -143,4 +143,4 @@ class _Scoring:
 
 
 def _trials_at_once(net: Network) -> int:
-    return _TRIALS_ON_PROCESSOR if execution_of(net).on_processor(net) else _TRIALS_ON_ACCELERATOR
+    return _TRIALS_ON_PROCESSOR if backend_of(net).on_processor(net) else _TRIALS_ON_ACCELERATOR

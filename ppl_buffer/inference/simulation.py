@@ -16,7 +16,7 @@ from ppl_buffer.files import to_numpy
 from ppl_buffer.inference.chunks import chunks, new_in_chunks, run_groups
 from ppl_buffer.inference.streams import uniform_streams
 from ppl_buffer.inference.subjects import flatten_leaves, flatten_trials, last_trials, rows_of_similar_length
-from ppl_buffer.network.backend import Array, Environment, backend_of, execution_of
+from ppl_buffer.network.backend import Array, Environment, backend_of
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import EncodedContext, ObservedTrials
 from ppl_buffer.predictive import sampling
@@ -104,10 +104,10 @@ def posterior_predictive(
         name: np.broadcast_to(value, (*lead, *batch)).reshape(count, size) for name, value in conditioned.items()
     }
     rollouts = _Rollouts(whole, conditioned, environment, seed, list(devices or []))
-    memory = execution_of(net).rollout_memory() if memory is None else memory
+    memory = backend_of(net).rollout_memory() if memory is None else memory
     results = _empty_results(net.schema, (count, size, whole.trials))
     # Devices that are named share each chunk.
-    workers = 1 if devices else execution_of(net).workers()
+    workers = 1 if devices else backend_of(net).workers()
     with tqdm(total=count * size, disable=not progress, unit="data set", desc="simulation") as bar:
         groups = [rollouts.work(results, subjects, count, memory) for subjects in rows_of_similar_length(rollouts.mask)]
         run_groups(groups, workers, bar.update)
@@ -166,7 +166,7 @@ class _Rollouts:
     def work(self, results: Simulated, subjects: np.ndarray, count: int, memory: float) -> Iterator[Callable[[], int]]:
         """Pieces of work that write all draws of some subjects into the results, and return how many data sets."""
         longest = int(last_trials(self.mask[subjects]).max())
-        length = min(execution_of(self.net).bucket(longest), self.trials)
+        length = min(backend_of(self.net).bucket(longest), self.trials)
         at_once = _draws_at_once(self.net, len(subjects), length, memory, count)
 
         def piece(draws: np.ndarray, added: int) -> int:
@@ -192,7 +192,7 @@ class _Rollouts:
 
         conditioned = {name: x[draws][:, subjects] for name, x in self.conditioned.items()}
         noise = _noise(self.seed, draws, self.size, self.noise_shape)[:, subjects, :length]
-        value, feedback, log_prob = execution_of(self.net).on_devices(
+        value, feedback, log_prob = backend_of(self.net).on_devices(
             rollout, self.net, self.devices, conditioned, noise
         )
         rows = np.ix_(draws, subjects, np.arange(length))

@@ -87,10 +87,10 @@ class ArrayOps(Protocol):
         """Layer normalisation over the last axis of (..., W)."""
 
     def silu(self, x: Array) -> Array:
-        """x * sigmoid(x), elementwise."""
+        """Sigmoid linear unit: x * sigmoid(x), elementwise."""
 
     def softplus(self, x: Array) -> Array:
-        """log(1 + exp(x)), elementwise."""
+        """Softplus: log(1 + exp(x)), elementwise."""
 
     def softmax(self, x: Array) -> Array:
         """Probabilities (..., n) of logits (..., n)."""
@@ -297,8 +297,3 @@ def backend_of(net: Own) -> Backend:
     if backend is None:
         raise ValueError(f"net: expected a network from ppl_buffer.load or ppl_buffer.train, got {type(net).__name__}")
     return backend
-
-
-def execution_of(net: Own) -> Backend:
-    """How a network's backend compiles, and on which devices it runs."""
-    return backend_of(net)

@@ -19,9 +19,9 @@ class Config:
         mlp: hidden units of each layer's two-layer perceptron, and of the heads and embeddings.
         components: Gaussians in the mixture of a continuous outcome.
         param_depth: number of top layers in which targets read the parameters.
-        contextual_positions: learned counts an attention layer keeps over an ordered buffer, beside the count of trials.
-            A key loses weight with what has been counted since (contextual position encoding, Golovneva et al. 2024,
-            arXiv 2405.18719), at slopes as in ALiBi (Press et al. 2022).
+        contextual_positions: learned counts an attention layer keeps over an ordered buffer, beside the count of
+            trials. A key loses weight with what has been counted since (contextual position encoding, Golovneva et al.
+            2024, arXiv 2405.18719), at slopes as in ALiBi (Press et al. 2022).
         asinh_scales: finer scales at which a trial's continuous variables are read as well: beside the standardised
             value z also asinh(10 z), asinh(100 z) and so on, each divided by its value at z = 1. For data whose
             structure may be far smaller than their spread.

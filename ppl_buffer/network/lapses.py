@@ -29,7 +29,7 @@ def total_lapse_rate(net: Network, lapse: Array | None) -> Array | float | None:
 
 
 def mix(ops: ArrayOps, log_prob: Array, log_lapse: Array, rate: Array | float) -> Array:
-    """log((1 - rate) exp(log_prob) + rate exp(log_lapse)), with a finite gradient at rate = 0."""
+    """Mixture log((1 - rate) exp(log_prob) + rate exp(log_lapse)), with a finite gradient at rate = 0."""
     xp = ops.xp
     top = ops.stop_gradient(xp.maximum(log_prob, log_lapse))
     return top + xp.log((1 - rate) * xp.exp(log_prob - top) + rate * xp.exp(log_lapse - top))

@@ -258,7 +258,7 @@ def block_rollout(
         outcomes, feedback, log_prob = rollout(net, cache, shown, valid, params, uniform, lapse, environment, False)
         new = {"outcomes": outcomes, "feedback": feedback}
         written = jax.tree.map(
-            lambda old, drawn: jax.lax.dynamic_update_slice_in_dim(old, drawn, start, 2),
+            lambda old, block: jax.lax.dynamic_update_slice_in_dim(old, block, start, 2),
             {group: {name: done[group][name] for name in values} for group, values in new.items()},
             new,
         )

@@ -132,12 +132,12 @@ def layer_norm(x: Array, weight: Array, bias: Array) -> Array:
 
 
 def silu(x: Array) -> Array:
-    """x * sigmoid(x)."""
+    """Sigmoid linear unit: x * sigmoid(x)."""
     return jax.nn.silu(x)
 
 
 def softplus(x: Array) -> Array:
-    """log(1 + exp(x))."""
+    """Softplus: log(1 + exp(x))."""
     return jax.nn.softplus(x)
 
 

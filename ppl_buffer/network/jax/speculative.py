@@ -32,7 +32,7 @@ _MOST_PROPOSALS = 2**17
 _ROWS = 8
 
 # Outcomes, dict name -> (B, R, T), and their log densities (B, R, T).
-Drawn = tuple[dict[str, Array], Array]
+Draws = tuple[dict[str, Array], Array]
 
 
 @jax.tree_util.register_dataclass
@@ -169,8 +169,8 @@ def _update(
     variables = list(net.schema.outcomes.values())
     redraw = _redraw_category if len(variables) == 1 and isinstance(variables[0], Categorical) else _redraw
     log_probs = jnp.where(tested, log_probs, drafts.log_probs)
-    drawn = (drafts.outcomes, log_probs)
-    outcomes, log_probs = redraw(net, drawn, target, drafts.target, tested & ~kept, lapse, redrawing)
+    draws = (drafts.outcomes, log_probs)
+    outcomes, log_probs = redraw(net, draws, target, drafts.target, tested & ~kept, lapse, redrawing)
     return Drafts(
         jnp.where(tested[..., None], target, drafts.target),
         outcomes,
@@ -187,13 +187,13 @@ def _uniform(net: JaxNetwork, shape: Sequence[int], source: Array) -> Array:
 
 def _redraw_category(
     net: JaxNetwork,
-    drawn: Drawn,
+    draws: Draws,
     target: Array,
     drafted: Array,
     resampled: Array,
     lapse: Array | None,
     source: Array,
-) -> Drawn:
+) -> Draws:
     """`_redraw` for a single categorical outcome: from the table of max(p - q, 0)."""
     ((name, variable),) = net.schema.outcomes.items()
     assert isinstance(variable, Categorical)
@@ -207,18 +207,18 @@ def _redraw_category(
     place = _uniform(net, resampled.shape, source)[..., None] * below[..., -1:]
     category = (place >= below[..., :-1]).sum(-1, keepdims=True)
     redrawn = {name: category[..., 0].astype(net.dtype)}, jnp.take_along_axis(log_p, category, -1)[..., 0]
-    return jax.tree.map(lambda new, old: jnp.where(resampled, new, old), redrawn, drawn)
+    return jax.tree.map(lambda new, old: jnp.where(resampled, new, old), redrawn, draws)
 
 
 def _redraw(
     net: JaxNetwork,
-    drawn: Drawn,
+    draws: Draws,
     target: Array,
     drafted: Array,
     resampled: Array,
     lapse: Array | None,
     source: Array,
-) -> Drawn:
+) -> Draws:
     """Redraw outcomes from the normalised positive part of p - q: propose from p, take with probability 1 - q / p."""
     shape, count = resampled.shape, resampled.size
     p, q = (x.reshape(count, 1, x.shape[-1]) for x in (target, drafted))
@@ -227,7 +227,7 @@ def _redraw(
     rows = min(count, max(_ROWS, count // 16))
 
     def propose(state: Own) -> Own:
-        drawn, left, turn = state
+        draws, left, turn = state
         places = jnp.nonzero(left, size=rows, fill_value=count)[0]
         index = jnp.minimum(places, count - 1)
         noise = _uniform(net, (rows, _PROPOSALS, 2 * len(net.schema.outcomes) + 2), random.fold_in(source, turn))
@@ -237,11 +237,11 @@ def _redraw(
         taken = noise[..., -1] < 1 - jnp.exp(log_q - log_p)
         which = jnp.argmax(taken, -1, keepdims=True)
         accepted = jax.tree.map(lambda x: jnp.take_along_axis(x, which, -1)[:, 0], (proposed, log_p))
-        drawn = jax.tree.map(lambda old, new: old.at[places].set(new, mode="drop"), drawn, accepted)
+        draws = jax.tree.map(lambda old, new: old.at[places].set(new, mode="drop"), draws, accepted)
         still = jnp.where(taken.any(-1), 0, left[index] - _PROPOSALS)
-        return drawn, left.at[places].set(still, mode="drop"), turn + 1
+        return draws, left.at[places].set(still, mode="drop"), turn + 1
 
-    drawn = jax.tree.map(lambda x: x.reshape(count), drawn)
+    draws = jax.tree.map(lambda x: x.reshape(count), draws)
     left = jnp.where(resampled, _MOST_PROPOSALS, 0).reshape(count)
-    drawn, _, _ = jax.lax.while_loop(lambda state: state[1].any(), propose, (drawn, left, 0))
-    return jax.tree.map(lambda x: x.reshape(shape), drawn)
+    draws, _, _ = jax.lax.while_loop(lambda state: state[1].any(), propose, (draws, left, 0))
+    return jax.tree.map(lambda x: x.reshape(shape), draws)

@@ -265,13 +265,13 @@ def _concatenate_alike(group: list[KVSegment]) -> list[KVSegment]:
     if len(group) < 2:
         return group
     # What all queries see stands before a causal segment.
-    *front, last = sorted(group, key=lambda x: x.causal_offset is not None)
+    *others, last = sorted(group, key=lambda x: x.causal_offset is not None)
     batch = max([x.keys.shape[0] for x in group])
     size = max([x.keys.shape[-1] for x in group])
-    keys = torch.cat([replicate(_widen(x.keys, size), batch, 0) for x in (*front, last)], 3)
-    values = torch.cat([replicate(x.values, batch, 0) for x in (*front, last)], 3)
+    keys = torch.cat([replicate(_widen(x.keys, size), batch, 0) for x in (*others, last)], 3)
+    values = torch.cat([replicate(x.values, batch, 0) for x in (*others, last)], 3)
     offset = None if last.causal_offset is None else last.causal_offset + keys.shape[3] - last.keys.shape[3]
-    return [KVSegment(keys, values, _concatenate_masks((*front, last)), None, offset)]
+    return [KVSegment(keys, values, _concatenate_masks((*others, last)), None, offset)]
 
 
 def _widen(keys: Tensor, size: int) -> Tensor:

@@ -159,12 +159,12 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def silu(x: Tensor) -> Tensor:
-    """x * sigmoid(x)."""
+    """Sigmoid linear unit: x * sigmoid(x)."""
     return functional.silu(x)
 
 
 def softplus(x: Tensor) -> Tensor:
-    """log(1 + exp(x))."""
+    """Softplus: log(1 + exp(x))."""
     return functional.softplus(x)
 
 

@@ -36,7 +36,7 @@ _PROPOSALS = 32
 _MOST_PROPOSALS = 2**17
 
 # Outcomes, dict name -> (B, R, T), and their log densities (B, R, T).
-Drawn = tuple[dict[str, Tensor], Tensor]
+Draws = tuple[dict[str, Tensor], Tensor]
 
 
 @dataclass
@@ -193,13 +193,13 @@ def _uniform(net: TorchNetwork, shape: Sequence[int], source: torch.Generator | 
 
 def _redraw_category(
     net: TorchNetwork,
-    drawn: Drawn,
+    draws: Draws,
     target: Tensor,
     drafted: Tensor,
     resampled: Tensor,
     lapse: Tensor | None,
     source: torch.Generator | None,
-) -> Drawn:
+) -> Draws:
     """`_redraw` for a single categorical outcome: from the table of max(p - q, 0)."""
     ((name, variable),) = net.schema.outcomes.items()
     assert isinstance(variable, Categorical)
@@ -212,29 +212,29 @@ def _redraw_category(
     below = surplus.cumsum(-1)
     place = _uniform(net, resampled.shape, source)[..., None] * below[..., -1:]
     category = (place >= below[..., :-1]).sum(-1, keepdim=True)
-    outcomes, log_probs = drawn
+    outcomes, log_probs = draws
     outcome = torch.where(resampled, category[..., 0].to(net.dtype), outcomes[name])
     return {name: outcome}, torch.where(resampled, log_p.gather(-1, category)[..., 0], log_probs)
 
 
 def _redraw(
     net: TorchNetwork,
-    drawn: Drawn,
+    draws: Draws,
     target: Tensor,
     drafted: Tensor,
     resampled: Tensor,
     lapse: Tensor | None,
     source: torch.Generator | None,
-) -> Drawn:
+) -> Draws:
     """Redraw outcomes from the normalised positive part of p - q: propose from p, take with probability 1 - q / p."""
     p, q = target[resampled], drafted[resampled]
     rate = None if lapse is None else lapse.expand(resampled.shape)[resampled]
-    columns = [*drawn[0].values(), drawn[1]]
+    columns = [*draws[0].values(), draws[1]]
     redrawn = [column[resampled] for column in columns]
     waiting = torch.ones_like(redrawn[0], dtype=torch.bool)
     lead = (_PROPOSALS, *p.shape)
     for _ in range(0, _MOST_PROPOSALS, _PROPOSALS):
-        noise = _uniform(net, (*lead[:2], 2 * len(drawn[0]) + 2), source)
+        noise = _uniform(net, (*lead[:2], 2 * len(draws[0]) + 2), source)
         proposed, log_p = trial_sample(net, p.expand(lead), noise[..., :-1], rate)
         log_q = trial_log_prob(net, q.expand(lead), proposed, rate)
         taken = noise[..., -1] < 1 - (log_q - log_p).exp()
@@ -245,4 +245,4 @@ def _redraw(
         if not waiting.any():
             break
     *outcomes, log_probs = (x.masked_scatter(resampled, y) for x, y in zip(columns, redrawn, strict=True))
-    return dict(zip(drawn[0], outcomes, strict=True)), log_probs
+    return dict(zip(draws[0], outcomes, strict=True)), log_probs
