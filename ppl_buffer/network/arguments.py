@@ -146,11 +146,10 @@ def count_trials(net: NetworkLike, inputs: Mapping[str, Any], trials: int | None
     return int(trials)
 
 
-def check_value_shape(net: NetworkLike, value: Array, trials: int) -> None:
+def check_value_shape(value: Array, event_shape: tuple[int, ...]) -> None:
     """Refuse a value whose trailing dimensions are not the event shape."""
-    event = (trials, *net.schema.event_shape_tail)
-    if tuple(value.shape[value.ndim - len(event) :]) != event or value.ndim < len(event):
-        raise ValueError(f"value: expected shape (*sample, *batch, *{event}), got {tuple(value.shape)}")
+    if value.ndim < len(event_shape) or tuple(value.shape[value.ndim - len(event_shape) :]) != event_shape:
+        raise ValueError(f"value: expected shape (*sample, *batch, *{event_shape}), got {tuple(value.shape)}")
 
 
 def arrange_outcomes(net: NetworkLike, value: Array, trial_mask: Array | None) -> Named:

@@ -20,6 +20,7 @@ from ppl_buffer.network.arguments import (
     check_trial_arrays,
     check_value_shape,
     count_trials,
+    legal_trials,
     require_feedback,
 )
 from ppl_buffer.network.backend import Array, Named, backend_of
@@ -93,6 +94,8 @@ class ObservedTrials:
         feedback: dict name -> (*B, K).
         trial_mask: (*B, K) bool, which trials exist.
         context: the encoded context, or None.
+        outcomes: dict name -> (*B, K), columns of `value` in the network's number type, legal where no trial is.
+        legal: (*B, K) bool, which trials hold legal outcomes or do not exist; None where all were seen to do so.
         prepared: targets as far as they do not depend on the parameters, arrays (*B, ...).
         alone: the same with an empty buffer, where the schema's trials are independent given all parameters.
         snapshot: a copy of `value` that nobody else can change.
@@ -104,6 +107,8 @@ class ObservedTrials:
     feedback: Named
     trial_mask: Array
     context: EncodedContext | None
+    outcomes: Named
+    legal: Array | None
     prepared: Any
     alone: Any
     snapshot: Array
@@ -221,10 +226,9 @@ def observe_trials(
     if encoded is not None:
         shapes["context"] = encoded.batch_shape
     beside = common_batch_shape(shapes)
-    check_value_shape(net, value, trials)
+    check_value_shape(value, (trials, *schema.event_shape_tail))
     exists = xp.ones_like(split_value(schema, value)[next(iter(schema.outcomes))]) > 0 if mask is None else mask
-    for name, column in split_value(schema, value).items():
-        check_legal(net, f"value[{name!r}]" if tail else "value", schema.outcomes[name], column, exists)
+    legal = _checked_legal(net, value, exists)
     batch = broadcast_shape([value.shape[: value.ndim - 1 - tail], beside], "value")
     layout = BatchLayout(xp, batch, [batch])
     outcomes = arrange_outcomes(net, value, mask)
@@ -249,11 +253,24 @@ def observe_trials(
         feedback=broadcast(given["feedback"]),
         trial_mask=xp.broadcast_to(exists, (*batch, trials)),
         context=None if encoded is None else encoded.expanded(len(beside)),
+        outcomes=broadcast(outcomes),
+        legal=None if legal is None else xp.broadcast_to(legal, (*batch, trials)),
         prepared=unfold_sets(prepared),
         alone=unfold_sets(alone),
         snapshot=net.ops.copy(value),
         groups=_group_by_length(net, folded, valid) if encoded is None else None,
     )
+
+
+def _checked_legal(net: NetworkLike, value: Array, exists: Array) -> Array | None:
+    """Which trials (..., K) hold legal outcomes or do not exist; None where the numbers could be checked at once."""
+    schema = net.schema
+    for name, column in split_value(schema, value).items():
+        argument = f"value[{name!r}]" if schema.event_shape_tail else "value"
+        check_legal(net, argument, schema.outcomes[name], column, exists)
+    if net.ops.to_concrete(value) is not None and net.ops.to_concrete(exists) is not None:
+        return None
+    return legal_trials(net.ops.xp, schema, value, exists)
 
 
 def _group_by_length(net: NetworkLike, trials: dict[str, Named], valid: Array) -> list[LengthGroup] | None:

@@ -15,7 +15,7 @@ from numpyro.distributions import constraints
 from numpyro.distributions.batch_util import promote_batch_shape
 from numpyro.distributions.util import is_prng_key, validate_sample
 
-from ppl_buffer.network.arguments import check_value_shape, legal_trials
+from ppl_buffer.network.arguments import legal_trials
 from ppl_buffer.network.jax.execution import bucket
 from ppl_buffer.network.jax.weights import JaxNetwork
 from ppl_buffer.network.layout import pad_last
@@ -148,7 +148,6 @@ class JointPredictive(JointPredictiveBase, dist.Distribution):  # type: ignore[m
         if query.observed is not None or size == query.trials or _is_traced(query, value):
             return self._compute(function, value, **static)
         # Sequences of many lengths go through few programs: what is added does not exist, and is cut off again.
-        check_value_shape(query.net, value, query.trials)
         columns = split_value(query.net.schema, value)
         for name, x in columns.items():
             columns[name] = pad_last(jnp, x, size - query.trials, query.net.schema.outcomes[name].fill)
@@ -160,9 +159,8 @@ class JointPredictive(JointPredictiveBase, dist.Distribution):  # type: ignore[m
     def log_prob(self, value: Any, intermediates: Any = None) -> Array:
         """Joint log density of all trials, averaged over `orders` where given: (*sample, *batch)."""
         value = jnp.asarray(value)
-        check_value_shape(self.net, value, self.query.trials)
-        result = self._score(density.log_prob, value, reuse=self.query.matches(value))
-        return jnp.broadcast_to(result, self._full_shape(value))
+        shape = self._full_shape(value)
+        return jnp.broadcast_to(self._score(density.log_prob, value, reuse=self.query.matches(value)), shape)
 
     def pit(self, value: Any, rng_key: Any = None) -> Array:
         """Conditional distribution function at each outcome, uniform under the model: (*sample, *batch, K).

@@ -55,14 +55,13 @@ class JointPredictiveBase:
     # Densities ------------------------------------------------------------------------------------------------
 
     def _full_shape(self, value: Array) -> tuple[int, ...]:
-        """(*sample, *batch) of a value."""
-        lead = tuple(value.shape)[: value.ndim - len(self.query.event_shape)]
-        return np.broadcast_shapes(lead, tuple(self.batch_shape), self.query.batch_shape)
+        """(*sample, *batch) of a value, whose shape is checked."""
+        return np.broadcast_shapes(self.query.leading_shape(value), tuple(self.batch_shape))
 
     def _by_trial(self, function: Callable[..., Array], value: Any, **static: Any) -> Array:
         value = self._as_array(value)
-        result = self._score(function, value, **static)
-        return self.net.ops.xp.broadcast_to(result, (*self._full_shape(value), self.query.trials))
+        shape = (*self._full_shape(value), self.query.trials)
+        return self.net.ops.xp.broadcast_to(self._score(function, value, **static), shape)
 
     def conditionals(self, value: Any) -> Array:
         """Log density of each trial given the trials before it: (*sample, *batch, K). They sum to `log_prob`.

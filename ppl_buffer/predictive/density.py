@@ -13,9 +13,9 @@ from functools import partial
 
 import numpy as np
 
-from ppl_buffer.network.arguments import check_value_shape, legal_trials, require_feedback
+from ppl_buffer.network.arguments import legal_trials, require_feedback
 from ppl_buffer.network.backend import Array
-from ppl_buffer.network.layout import broadcast_shape, map_leaves, pad_dims
+from ppl_buffer.network.layout import map_leaves, pad_dims
 from ppl_buffer.network.observed import LengthGroup
 from ppl_buffer.predictive.folding import FoldedQuery, fold, fold_context, joint_targets, marginal_targets
 from ppl_buffer.predictive.query import Query, trained_ranges
@@ -42,9 +42,8 @@ def log_prob_by_order(query: Query, value: Array) -> Array:
     if query.orders is None:
         raise ValueError("orders: expected a number or permutations when the distribution was made, got None")
     ops = query.net.ops
-    check_value_shape(query.net, value, query.trials)
     tail = len(query.event_shape) - 1
-    lead = _lead(query, value)
+    lead = query.leading_shape(value)
     orders = np.asarray(query.orders).reshape((-1, *(1,) * len(lead), query.trials))
     chunks = []
     for start in range(0, len(orders), _ORDERS_AT_ONCE):
@@ -66,14 +65,13 @@ def conditionals(query: Query, value: Array, reuse: bool | None = None) -> Array
     """
     if query.orders is not None:
         raise ValueError("orders: expected None for conditionals, which follow one order of the trials")
-    check_value_shape(query.net, value, query.trials)
     return _conditionals(query, value, query.matches(value) if reuse is None else reuse)
 
 
 def _conditionals(query: Query, value: Array, reuse: bool, order_dims: int = 0) -> Array:
     """`conditionals`, where the first `order_dims` dimensions of the value number orders of the trials."""
     net = query.net
-    folded = fold(query, _lead(query, value), value, reuse, order_dims)
+    folded = fold(query, query.leading_shape(value), value, reuse, order_dims)
     if query.block is not None and not query.independent:
         require_feedback(net, query.feedback, "compute a density")
         context, exists = fold_context(query, folded)
@@ -85,16 +83,19 @@ def _conditionals(query: Query, value: Array, reuse: bool, order_dims: int = 0) 
         result = _group_conditionals(query, folded)
     else:
         targets = joint_targets(query, folded, reuse)
-        result = folded.backend.conditionals(net, targets, folded.params, folded.outcomes, folded.valid, folded.lapse)
-    return _finish(query, value, folded.layout.unfold(result))
+        result = folded.backend.conditionals(
+            net, targets, folded.params, folded.trials["outcomes"], folded.valid, folded.lapse
+        )
+    return _finish(query, value, folded.layout.unfold(result), reuse)
 
 
 def marginals(query: Query, value: Array) -> Array:
     """Log density of each trial alone, with an empty buffer: (*sample, *batch, K)."""
-    check_value_shape(query.net, value, query.trials)
-    folded = fold(query, _lead(query, value), value)
+    folded = fold(query, query.leading_shape(value), value)
     targets = marginal_targets(query, folded)
-    result = folded.backend.conditionals(query.net, targets, folded.params, folded.outcomes, folded.valid, folded.lapse)
+    result = folded.backend.conditionals(
+        query.net, targets, folded.params, folded.trials["outcomes"], folded.valid, folded.lapse
+    )
     return _finish(query, value, folded.layout.unfold(result))
 
 
@@ -106,11 +107,11 @@ def leave_one_out(query: Query, value: Array) -> Array:
     """
     if query.net.schema.ordered:
         raise ValueError("leave_one_out: expected an exchangeable model; an ordered one has no set of other trials")
-    check_value_shape(query.net, value, query.trials)
+    lead = query.leading_shape(value)
     if query.independent:
         return marginals(query, value)
     require_feedback(query.net, query.feedback, "compute a density")
-    folded = fold(query, _lead(query, value), value)
+    folded = fold(query, lead, value)
     context, exists = fold_context(query, folded)
     result = folded.backend.leave_one_out(
         query.net, context, exists, folded.trials, folded.valid, folded.params, folded.lapse
@@ -125,12 +126,11 @@ def cdf_values(query: Query, value: Array, uniform: Array, reuse: bool | None = 
     """
     if query.orders is not None or query.block is not None:
         raise ValueError("orders, block: expected None for pit, which follows one order of the trials")
-    check_value_shape(query.net, value, query.trials)
     reuse = query.matches(value) if reuse is None else reuse
-    folded = fold(query, _lead(query, value), value, reuse)
+    folded = fold(query, query.leading_shape(value), value, reuse)
     targets = joint_targets(query, folded, reuse)
     places = folded.layout.fold({"uniform": uniform}, 2, replicate=True)["uniform"]
-    values = folded.backend.cdf(query.net, targets, folded.params, folded.outcomes, places, folded.lapse)
+    values = folded.backend.cdf(query.net, targets, folded.params, folded.trials["outcomes"], places, folded.lapse)
     result = folded.layout.unfold(values)
     return result if len(query.event_shape) > 1 else result[..., 0]
 
@@ -153,13 +153,14 @@ def one_step_ahead(query: Query, value: Array, noise: Array, reuse: bool | None 
     net = query.net
     if query.orders is not None or query.block is not None:
         raise ValueError("orders, block: expected None for one_step_ahead, which follows one order of the trials")
-    check_value_shape(net, value, query.trials)
     noise = net.ops.number(net, noise)
     reuse = query.matches(value) if reuse is None else reuse
-    folded = fold(query, _lead(query, value), value, reuse)
+    folded = fold(query, query.leading_shape(value), value, reuse)
     targets = joint_targets(query, folded, reuse)
     places = folded.layout.fold({"noise": noise}, 2, replicate=True)["noise"]
-    both = folded.backend.one_step(net, targets, folded.params, folded.outcomes, folded.valid, folded.lapse, places)
+    both = folded.backend.one_step(
+        net, targets, folded.params, folded.trials["outcomes"], folded.valid, folded.lapse, places
+    )
     result = folded.layout.unfold(both)
     legal = legal_trials(net.ops.xp, net.schema, value, query.trial_mask)
     log_probs = net.ops.xp.where(legal, result[..., 0], -float("inf"))
@@ -175,19 +176,18 @@ def marginal_moments(query: Query) -> tuple[Array, Array]:
     return (mean, variance) if len(query.event_shape) > 1 else (mean[..., 0], variance[..., 0])
 
 
-def _lead(query: Query, value: Array) -> tuple[int, ...]:
-    """Leading dimensions (*sample, *batch) that a value and a query have together."""
-    return broadcast_shape([value.shape[: value.ndim - len(query.event_shape)], query.batch_shape], "value")
-
-
-def _finish(query: Query, value: Array, result: Array) -> Array:
+def _finish(query: Query, value: Array, result: Array, reuse: bool = False) -> Array:
     """Log densities in the user's precision, -inf where an outcome cannot be."""
     ops = query.net.ops
     for like in (*query.params.values(), query.lapse, value):
         if like is not None and str(like.dtype).endswith("64"):
             result = ops.cast(result, like)
             break
-    return ops.xp.where(legal_trials(ops.xp, query.net.schema, value, query.trial_mask), result, -float("inf"))
+    if reuse and query.observed is not None:
+        legal = query.observed.legal
+    else:
+        legal = legal_trials(ops.xp, query.net.schema, value, query.trial_mask)
+    return result if legal is None else ops.xp.where(legal, result, -float("inf"))
 
 
 def _is_grouped(query: Query, folded: FoldedQuery) -> bool:
@@ -208,7 +208,7 @@ def _group_conditionals(query: Query, folded: FoldedQuery) -> Array:
     for group in query.observed.groups:
         length = group.prepared.tokens.shape[2]
         outcomes, valid, params, lapse = map_leaves(
-            partial(_take, group), (folded.outcomes, folded.valid, folded.params, folded.lapse)
+            partial(_take, group), (folded.trials["outcomes"], folded.valid, folded.params, folded.lapse)
         )
         outcomes = {name: x[..., :length] for name, x in outcomes.items()}
         prepared = backend.ops.no_constant_folding(group.prepared)

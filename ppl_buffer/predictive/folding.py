@@ -34,11 +34,6 @@ class FoldedQuery:
     params: Own
     lapse: Array | None
 
-    @property
-    def outcomes(self) -> Named:
-        """Outcomes of the value that is scored, dict name -> (B, r, K)."""
-        return self.trials["outcomes"]
-
 
 def fold(
     query: Query, lead: tuple[int, ...], value: Array | None = None, reuse: bool = False, order_dims: int = 0
@@ -49,12 +44,16 @@ def fold(
         query: the query.
         lead: leading dimensions (*sample, *batch) of the result.
         value: (*sample, *batch, *event), or None for draws.
-        reuse: what was observed is read again, so that it decides what a data set is.
+        reuse: the value is the observed one; what was computed of it is read again, and decides what a data set is.
         order_dims: so many of the leading dimensions number orders of the trials: replicas, although data differ.
     """
     net, backend = query.net, backend_of(query.net)
     layout = BatchLayout(net.ops.xp, lead, _shared_shapes(query, lead, reuse, order_dims))
-    outcomes = {} if value is None else arrange_outcomes(net, value, query.trial_mask)
+    outcomes: Named = {}
+    if reuse and query.observed is not None:
+        outcomes = query.observed.outcomes
+    elif value is not None:
+        outcomes = arrange_outcomes(net, value, query.trial_mask)
     mask = query.trial_mask
     if mask is None:
         mask = all_exist(net, query.trials, len(lead))
@@ -71,9 +70,9 @@ def fold(
 def _shared_shapes(query: Query, lead: tuple[int, ...], reuse: bool, order_dims: int) -> list[tuple[int, ...]]:
     """Batch shapes of what the replicas of a data set share."""
     if reuse and query.observed is not None:
-        return [query.observed.batch_shape]
+        return [tuple(query.observed.trial_mask.shape[:-1])]
     if query.context is not None:
-        return [query.context.batch_shape]
+        return [tuple(query.context.mask.shape[:-1])]
     if query.history is not None:
         return [tuple(query.history.mask.shape[:-1])]
     arrays = [*query.inputs.values(), *(query.feedback or {}).values()]

@@ -11,9 +11,17 @@ import numpy as np
 
 from ppl_buffer.checks import check_choice, is_integer
 from ppl_buffer.findings import Finding, warn_of
-from ppl_buffer.network.arguments import all_exist, as_floating, as_mask, check_params, check_trial_arrays, count_trials
+from ppl_buffer.network.arguments import (
+    all_exist,
+    as_floating,
+    as_mask,
+    check_params,
+    check_trial_arrays,
+    check_value_shape,
+    count_trials,
+)
 from ppl_buffer.network.backend import Array, Environment, Named, backend_of
-from ppl_buffer.network.layout import common_batch_shape, map_leaves, pad_dims, pad_last
+from ppl_buffer.network.layout import broadcast_shape, common_batch_shape, map_leaves, pad_dims, pad_last
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import EncodedContext, ObservedTrials, encode_context, warn_longer
 from ppl_buffer.network.record import TrainingRecord
@@ -118,8 +126,7 @@ class Query:
         """
         ops, schema = backend_of(net).ops, net.schema
         if isinstance(inputs, ObservedTrials):
-            _refuse_beside(inputs, trials=trials, feedback=feedback, trial_mask=trial_mask, context=context)
-            data = _observed_data(inputs)
+            data = _observed_data(inputs, trials, feedback=feedback, trial_mask=trial_mask, context=context)
         else:
             data = _checked_data(net, inputs, trials, feedback, trial_mask, context)
         past = 0 if history is None else history.mask.shape[-1]
@@ -155,7 +162,7 @@ class Query:
 
     # What it says ---------------------------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def event_shape(self) -> tuple[int, ...]:
         """(K,) for one outcome, (K, n_outcomes) for several."""
         count = len(self.net.schema.outcomes)
@@ -180,7 +187,16 @@ class Query:
             shapes["history"] = tuple(self.history.mask.shape[:-1])
         return common_batch_shape(shapes)
 
-    @property
+    def leading_shape(self, value: Array) -> tuple[int, ...]:
+        """Leading dimensions (*sample, *batch) that a value and the data have together.
+
+        Raises:
+            ValueError: if the value does not end with the event shape, or its other dimensions do not fit.
+        """
+        check_value_shape(value, self.event_shape)
+        return broadcast_shape([value.shape[: value.ndim - len(self.event_shape)], self.batch_shape], "value")
+
+    @cached_property
     def independent(self) -> bool:
         """Whether all parameters are given of a model whose trials are then independent: no buffer is needed."""
         return self.net.schema.independent and len(self.params) == len(self.net.schema.params)
@@ -285,19 +301,16 @@ def trained_ranges(record: TrainingRecord, params: Mapping[str, Array]) -> list[
     return ranges
 
 
-def _refuse_beside(observed: ObservedTrials, trials: int | None, **others: Array) -> None:
-    """Refuse arguments that were already given to `observe`."""
+def _observed_data(observed: ObservedTrials, trials: int | None, **others: Array) -> dict[str, Any]:
+    """The fields of a query that observed trials fill; refuses arguments that were already given to `observe`."""
     for argument, given in others.items():
         if given is not None:
             raise ValueError(f"{argument}: expected none beside observed data; give it to observe instead")
-    if trials is not None and trials != observed.trials:
-        raise ValueError(f"trials: expected {observed.trials}, as many as were observed, got {trials}")
-
-
-def _observed_data(observed: ObservedTrials) -> dict[str, Any]:
-    """The fields of a query that observed trials fill."""
+    count = observed.trial_mask.shape[-1]
+    if trials is not None and trials != count:
+        raise ValueError(f"trials: expected {count}, as many as were observed, got {trials}")
     return {
-        "trials": observed.trials,
+        "trials": count,
         "inputs": observed.inputs,
         "feedback": observed.feedback,
         "trial_mask": observed.trial_mask,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from ppl_buffer.network.arguments import check_value_shape, legal_trials
+from ppl_buffer.network.arguments import legal_trials
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import EncodedContext, ObservedTrials
 from ppl_buffer.network.torch.weights import TorchNetwork
@@ -119,10 +119,10 @@ class JointPredictive(JointPredictiveBase, dist.TorchDistribution):  # type: ign
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Joint log density of all trials, averaged over `orders` where given: (*sample, *batch)."""
-        check_value_shape(self.net, value, self.query.trials)
-        if self._validate_args:
+        shape, reuse = self._full_shape(value), self.query.matches(value)
+        if self._validate_args and not reuse:
             self._validate_sample(value)
-        return density.log_prob(self.query, value).expand(self._full_shape(value))
+        return density.log_prob(self.query, value, reuse).expand(shape)
 
     def pit(self, value: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Conditional distribution function at each outcome, uniform under the model: (*sample, *batch, K).

@@ -124,12 +124,12 @@ def test_autoregressive_method_averages_densities_over_orders(backend):
         terms = density.conditionals(turned, array(backend, given.value[:, order]))
         by_order.append(np.asarray(terms, dtype=float).sum(-1))
     np.testing.assert_allclose(found.terms, by_order, rtol=1e-4, atol=1e-4)
-    by_density = np.exp(by_order)
-    np.testing.assert_allclose(found.log_evidence, np.log(by_density.mean(0)), rtol=1e-4)
-    relative = by_density.std(0, ddof=1) / by_density.mean(0) / np.sqrt(orders)
+    densities = np.exp(by_order)
+    np.testing.assert_allclose(found.log_evidence, np.log(densities.mean(0)), rtol=1e-4)
+    relative = densities.std(0, ddof=1) / densities.mean(0) / np.sqrt(orders)
     np.testing.assert_allclose(found.standard_error, relative, rtol=1e-3)
     np.testing.assert_allclose(found.running()[-1], found.log_evidence)
-    np.testing.assert_allclose(found.running()[:2], [by_order[0], np.log(by_density[:2].mean(0))], rtol=1e-4)
+    np.testing.assert_allclose(found.running()[:2], [by_order[0], np.log(densities[:2].mean(0))], rtol=1e-4)
 
 
 def test_blocks_reach_the_reencoding_autoregression():

@@ -37,10 +37,9 @@ def floating(net: Own, value: Array) -> Tensor:
 
 def number_each(net: Own, named: Mapping[str, Array]) -> dict[str, Tensor]:
     """`number` of each of some named arrays."""
-    device, dtype = net.device, net.dtype
+    like = net.weights["norm_out.weight"]
     return {
-        name: (value if isinstance(value, Tensor) else _tensor(net, value)).to(device, dtype)
-        for name, value in named.items()
+        name: (value if isinstance(value, Tensor) else _tensor(net, value)).to(like) for name, value in named.items()
     }
 
 
@@ -50,13 +49,13 @@ def floating_each(net: Own, named: Mapping[str, Array]) -> dict[str, Tensor]:
     Raises:
         TypeError: if one is complex.
     """
-    device = net.device
+    like = net.weights["norm_out.weight"]
     tensors = {}
     for name, value in named.items():
-        tensor = value.to(device) if isinstance(value, Tensor) else _tensor(net, value)
+        tensor = value.to(like.device) if isinstance(value, Tensor) else _tensor(net, value)
         if tensor.is_complex():
             raise TypeError(f"{name}: expected real numbers, got complex ones")
-        tensors[name] = tensor if tensor.is_floating_point() else tensor.to(net.dtype)
+        tensors[name] = tensor if tensor.is_floating_point() else tensor.to(like)
     return tensors
 
 
