@@ -80,8 +80,8 @@ class Positive:
     Args:
         lapse_range: range (low, high) of the uniform density that a lapse follows, in the variable's units.
         above: for an outcome, the parameter that it always exceeds: a response time its non-decision time. Where the
-            parameter is told, the head describes the logarithm of the difference, and the density is 0 below; where it
-            is hidden, the logarithm of the outcome.
+            parameter is conditioned on, the head describes the logarithm of the difference, and the density is 0
+            below; where it is hidden, the logarithm of the outcome.
     """
 
     lapse_range: tuple[float, float] | None = None
@@ -221,6 +221,29 @@ class Categorical:
 Continuous = Real | Positive | Interval
 Variable = Continuous | Categorical
 _KINDS = {"Real": Real, "Positive": Positive, "Interval": Interval, "Categorical": Categorical}
+GROUPS = ("params", "inputs", "outcomes", "feedback")
+
+
+def _checked_group(group: str, variables: Mapping[str, Variable]) -> dict[str, Variable]:
+    """A group of variables as a dict of its own.
+
+    Raises:
+        ValueError: if it is no dict, a name is no identifier, or a kind does not fit the group.
+    """
+    if not isinstance(variables, Mapping):
+        raise ValueError(f"{group}: expected a dict of name to variable, got {type(variables).__name__}")
+    for name, variable in variables.items():
+        if not isinstance(name, str) or not name.isidentifier() or name == "training":
+            raise ValueError(
+                f"{group}: expected names that are Python identifiers, other than 'training', got {name!r}"
+            )
+        if not isinstance(variable, tuple(_KINDS.values())):
+            raise ValueError(f"{group}[{name!r}]: expected Real, Positive, Interval or Categorical, got {variable!r}")
+        if group == "params" and isinstance(variable, Categorical):
+            raise ValueError(f"params[{name!r}]: expected Real, Positive or Interval, got {variable!r}")
+        if group != "params" and isinstance(variable, Interval) and variable.closed:
+            raise ValueError(f"{group}[{name!r}]: a closed Interval is only for parameters")
+    return dict(variables)
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,8 +256,9 @@ class Schema:
         outcomes: what the participant does, in the order in which the density factorises inside a trial.
         feedback: what the participant learns after responding.
         ordered: trial k depends on the trials before it. Otherwise the trials are exchangeable.
-        independent: exchangeable trials are independent where all parameters are told, so that the buffer is
-            skipped there. Leave it False for a random function, whose points depend on each other whatever is told.
+        independent: exchangeable trials are independent given all parameters, so that the buffer is skipped where all
+            are conditioned on. Leave it False for a random function, whose points depend on each other whatever is
+            given.
         lapse_rate: known probability that a trial's outcome is a lapse, mixed into the density, in training too.
 
     Raises:
@@ -251,35 +275,17 @@ class Schema:
     lapse_rate: float = 0.0
 
     def __post_init__(self) -> None:
-        names: list[str] = []
-        for group in ("params", "inputs", "outcomes", "feedback"):
-            variables = getattr(self, group)
-            if not isinstance(variables, Mapping):
-                raise ValueError(f"{group}: expected a dict of name to variable, got {type(variables).__name__}")
-            variables = dict(variables)
-            object.__setattr__(self, group, variables)
-            for name, variable in variables.items():
-                if not isinstance(name, str) or not name.isidentifier() or name == "training":
-                    raise ValueError(
-                        f"{group}: expected names that are Python identifiers, other than 'training', got {name!r}"
-                    )
-                if not isinstance(variable, tuple(_KINDS.values())):
-                    raise ValueError(
-                        f"{group}[{name!r}]: expected Real, Positive, Interval or Categorical, got {variable!r}"
-                    )
-                if group == "params" and isinstance(variable, Categorical):
-                    raise ValueError(f"params[{name!r}]: expected Real, Positive or Interval, got {variable!r}")
-                if group != "params" and getattr(variable, "closed", False):
-                    raise ValueError(f"{group}[{name!r}]: a closed Interval is only for parameters")
-            names.extend(variables)
+        for group in GROUPS:
+            object.__setattr__(self, group, _checked_group(group, getattr(self, group)))
+        names = [name for group in GROUPS for name in getattr(self, group)]
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise ValueError(f"names: expected each once in all of params, inputs, outcomes, feedback; got {repeated}")
         if not self.outcomes:
             raise ValueError("outcomes: expected at least one outcome, got none")
-        for group in ("params", "inputs", "outcomes", "feedback"):
+        for group in GROUPS:
             for name, variable in getattr(self, group).items():
-                above = getattr(variable, "above", None)
+                above = variable.above if isinstance(variable, Positive) else None
                 if above is not None and (group != "outcomes" or above not in self.params):
                     raise ValueError(
                         f"{group}[{name!r}]: above: expected one of the parameters {list(self.params)} and an outcome, "
@@ -309,8 +315,11 @@ class Schema:
     @property
     def lower_bounds(self) -> dict[str, str]:
         """The outcomes that stay above a parameter, each with that parameter's name."""
-        found = {name: getattr(variable, "above", None) for name, variable in self.outcomes.items()}
-        return {name: above for name, above in found.items() if above is not None}
+        return {
+            name: variable.above
+            for name, variable in self.outcomes.items()
+            if isinstance(variable, Positive) and variable.above is not None
+        }
 
     def scale_above(self, name: str) -> str:
         """Key in a network's standardization for the difference of an outcome and the parameter it stays above."""
@@ -318,7 +327,7 @@ class Schema:
 
     @property
     def standardized(self) -> set[str]:
-        """Keys of a network's standardization: every continuous variable, and every outcome's distance to its floor."""
+        """Keys of a network's standardization: continuous variables, and outcomes' differences to their lower bounds."""
         groups = (self.params, self.inputs, self.outcomes, self.feedback)
         names = {name for group in groups for name, variable in group.items() if not isinstance(variable, Categorical)}
         return names | {self.scale_above(name) for name in self.lower_bounds}
@@ -336,7 +345,7 @@ class Schema:
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready description, read back by `from_dict`."""
         groups = {}
-        for group in ("params", "inputs", "outcomes", "feedback"):
+        for group in GROUPS:
             # A list of pairs, not an object: the order of the variables is part of the meaning.
             groups[group] = [
                 [name, {"kind": type(variable).__name__, **vars(variable)}]
@@ -353,7 +362,7 @@ class Schema:
     def from_dict(cls, description: Mapping[str, Any]) -> Schema:
         """Read what `to_dict` wrote."""
         groups: dict[str, Any] = {}
-        for group in ("params", "inputs", "outcomes", "feedback"):
+        for group in GROUPS:
             groups[group] = {}
             for name, entry in description[group]:
                 arguments = {key: tuple(v) if isinstance(v, list) else v for key, v in entry.items() if key != "kind"}
