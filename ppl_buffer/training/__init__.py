@@ -1,4 +1,4 @@
-"""Training: what a simulator must offer, the curriculum that makes batches of it, and the loop.
+"""Training: draws of a simulator, batches of them, the loss, and the loop; `ppl_buffer.train` is the entry point.
 
-`ppl_buffer.train` is the entry point. Importing this package needs NumPy alone; `loop` needs torch.
+Importing this package needs NumPy alone; `loop`, `loss` and what stands between them and the weights need torch.
 """

@@ -154,10 +154,10 @@ def make_batch(simulator: Simulator, options: BatchOptions, seed: int, step: int
         conditioned = condition_masks(rng, size, options.condition_masks, len(schema.params), with_atom)
     # An exchangeable model has as many targets as buffer trials, none of them the same.
     total = trials if schema.ordered else context + 2 * trials
-    drawn, counts = draw(simulator, seed, step, stream, size, total, conditioned, propose)
-    if drawn is None:
+    data_sets, counts = draw(simulator, seed, step, stream, size, total, conditioned, propose)
+    if data_sets is None:
         return Batch(None, counts)
-    params, data, probabilities = drawn
+    params, data, probabilities = data_sets
     if schema.ordered:
         arrays, targets = _ordered(schema, params, conditioned, data, probabilities), data
     else:

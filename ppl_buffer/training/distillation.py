@@ -226,10 +226,10 @@ def prepare_distillation(
 def _prepare(net: Network, scale: NormalScores, source: Simulator, trials: int, seed: int, first: int) -> list[bytes]:
     """Some sets as files. They depend on the seed and the number of the first one alone."""
     schema = net.schema
-    drawn, counts = draw(source, seed, first, DISTILLATION, _SETS_AT_ONCE, trials)
-    if drawn is None:
+    data_sets, counts = draw(source, seed, first, DISTILLATION, _SETS_AT_ONCE, trials)
+    if data_sets is None:
         raise counts.exhausted("the distillation sets")
-    data = {name: x.astype(np.float32) for name, x in drawn[1].items()}
+    data = {name: x.astype(np.float32) for name, x in data_sets[1].items()}
     groups = {group: {name: data[name] for name in getattr(schema, group)} for group in PAIR}
     value = stack_value(np, schema, groups["outcomes"])
     observed = net.observe(groups["inputs"], value, feedback=groups["feedback"])

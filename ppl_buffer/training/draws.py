@@ -312,8 +312,8 @@ def draw_data(
     shape = (size, trials)
     inputs = draw_inputs(simulator, rng, size, trials)
     if not (probabilities and gives_probabilities(simulator)):
-        drawn = _call(schema, simulator.simulate, rng, params, inputs, shape)
-        return {**inputs, **_checked("simulate", drawn, _simulated_variables(schema), shape)}, None
+        simulated = _call(schema, simulator.simulate, rng, params, inputs, shape)
+        return {**inputs, **_checked("simulate", simulated, _simulated_variables(schema), shape)}, None
     assert isinstance(simulator, WithProbabilities)
     method = "simulate_with_probabilities"
     pair = _call(schema, simulator.simulate_with_probabilities, rng, params, inputs, shape)

@@ -22,11 +22,11 @@ def standardize(simulator: Simulator, options: BatchOptions) -> tuple[dict[str, 
         ValueError: if the simulator returns what it should not, or no legal data set at all.
     """
     schema = simulator.schema
-    drawn, counts = draw(simulator, 0, 0, STANDARDIZATION, _DATA_SETS, options.typical_trials)
+    data_sets, counts = draw(simulator, 0, 0, STANDARDIZATION, _DATA_SETS, options.typical_trials)
     counts.check()
-    if drawn is None:
+    if data_sets is None:
         raise counts.exhausted("the standardization")
-    params, data, _ = drawn
+    params, data, _ = data_sets
     variables = {**schema.params, **schema.inputs, **schema.outcomes, **schema.feedback}
     out = {}
     for name, variable in variables.items():
@@ -58,9 +58,9 @@ def trained_box(simulator: Simulator) -> tuple[dict[str, tuple[float, float]], d
             start = (0.0, 0.0) if stated[name].relative_to is None else box[str(stated[name].relative_to)]
             box[name] = (start[0] + low, start[1] + high)
     if len(box) < len(names):
-        drawn = draws.draw_params(simulator, np.random.default_rng(0), _PARAMS)
+        params = draws.draw_params(simulator, np.random.default_rng(0), _PARAMS)
         for name in names:
-            values = drawn[name][draws.legal(simulator.schema.params[name], drawn[name].astype(np.float32))]
+            values = params[name][draws.legal(simulator.schema.params[name], params[name].astype(np.float32))]
             box.setdefault(name, (float(values.min()), float(values.max())))
     for name, value in draws.atoms_of(simulator).items():
         box[name] = (min(box[name][0], value), max(box[name][1], value))
