@@ -60,7 +60,7 @@ def test_the_page_on_simulators_runs(tmp_path, monkeypatch):
     assert (tmp_path / "posterior.png").exists() and (tmp_path / "likelihood.png").exists()
 
 
-def test_the_page_on_simulators_gives_lessons(tmp_path, monkeypatch):
+def test_the_page_on_simulators_prepares_distillation_sets(tmp_path, monkeypatch):
     pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
     (code,) = re.findall(r"```py\n(.*?)```", SIMULATOR.read_text(), re.DOTALL)
