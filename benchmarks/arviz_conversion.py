@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import numpyro
-from gradient import people, simulated
+from gradient import simulated, task_subjects
 from harness import bar, parse, print_bars, print_table, write_results
 
 import ppl_buffer as pb
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print and write."""
     options = parse(__doc__, arguments, checkpoint="noisy_q", draws=500, rollouts=20)
     net = pb.load(options.checkpoint, backend="jax")
-    data = simulated([7, 5, 6]) if options.quick else people()
+    data = simulated([7, 5, 6]) if options.quick else task_subjects()
     draws, rollouts = (5, 4) if options.quick else (options.draws, options.rollouts)
     seen = net.observe(data.inputs, data.choice.astype(np.float32), feedback=data.feedback, trial_mask=data.mask)
 

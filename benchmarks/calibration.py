@@ -31,8 +31,8 @@ def rows(check: LikelihoodCheck | PosteriorCheck) -> list[dict[str, Any]]:
 
 
 def show(title: str, check: LikelihoodCheck | PosteriorCheck) -> None:
-    found = rows(check)
-    print_table(title, list(found[0]), [list(row.values()) for row in found])
+    figures = rows(check)
+    print_table(title, list(figures[0]), [list(row.values()) for row in figures])
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -57,8 +57,8 @@ def person(trials: int) -> dict[str, np.ndarray]:
     simulator, rng = pb.simulators.NoisyQ(), np.random.default_rng(7)
     truth = {"alpha": 0.3, "beta": 5.0, "kappa": 0.2, "zeta": ZETA}
     inputs = simulator.inputs(rng, 1, trials)
-    drawn = simulator.simulate(rng, {name: np.array([value]) for name, value in truth.items()}, inputs)
-    return {"pair": inputs["pair"][0], "choice": drawn["choice"][0], "reward": drawn["reward"][0]}
+    outcomes = simulator.simulate(rng, {name: np.array([value]) for name, value in truth.items()}, inputs)
+    return {"pair": inputs["pair"][0], "choice": outcomes["choice"][0], "reward": outcomes["reward"][0]}
 
 
 def smallest_ess(draws: dict[str, np.ndarray]) -> float:
@@ -112,8 +112,8 @@ def by_pair(data: dict[str, np.ndarray]) -> LogLikelihood:
 
     def log_likelihood(theta: Array, key: Array, particles: int) -> Array:
         options = noisy_q._filter(theta[None], split, key, particles)
-        chosen = jnp.where(split.choice[:, None] == 1, options[1], options[0])
-        return jnp.where(split.real[:, None], chosen, 0.0).sum((0, -1, -2))
+        log_probs = jnp.where(split.choice[:, None] == 1, options[1], options[0])
+        return jnp.where(split.real[:, None], log_probs, 0.0).sum((0, -1, -2))
 
     return log_likelihood
 

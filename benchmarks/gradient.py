@@ -59,12 +59,12 @@ def simulated(lengths: Sequence[int]) -> People:
     """People who did so many trials."""
     simulator, rng = pb.simulators.NoisyQ(), np.random.default_rng(0)
     inputs = simulator.inputs(rng, len(lengths), max(lengths))
-    drawn = simulator.simulate(rng, simulator.prior(rng, len(lengths)), inputs)
+    outcomes = simulator.simulate(rng, simulator.prior(rng, len(lengths)), inputs)
     mask = np.arange(max(lengths)) < np.asarray(lengths)[:, None]
-    return People(inputs, drawn["choice"], {"reward": drawn["reward"]}, mask, "simulated")
+    return People(inputs, outcomes["choice"], {"reward": outcomes["reward"]}, mask, "simulated")
 
 
-def people() -> People:
+def task_subjects() -> People:
     """The people of the selection task, or simulated ones."""
     try:
         data = selection_task()
@@ -123,10 +123,10 @@ def _torch_gradient(function: Callable[..., Any], theta: Any, data: Any) -> Call
     def call() -> Any:
         leaves = {name: x.clone().requires_grad_() for name, x in theta.items()}
         value = function(leaves, data)
-        found = torch.autograd.grad(value, list(leaves.values()))
+        slopes = torch.autograd.grad(value, list(leaves.values()))
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        return value, dict(zip(leaves, found, strict=True))
+        return value, dict(zip(leaves, slopes, strict=True))
 
     return call
 
@@ -156,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print and write."""
     options = parse(__doc__, arguments, checkpoint="noisy_q", repetitions=15)
     net = pb.load(options.checkpoint, backend="jax")
-    data = simulated([7, 5]) if options.quick else people()
+    data = simulated([7, 5]) if options.quick else task_subjects()
     shipped = measure(net, data, options.repetitions, 60.0)
     rows = [{"network": options.checkpoint, "backend": "jax", "lengths": "as they are", **shipped}]
     cases: list[tuple[str, list[int]]] = []
@@ -168,9 +168,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for backend in BACKENDS:
             random = random_network(config_of(size), backend, net.schema)
             for kind, lengths in cases:
-                found = measure(random, simulated(lengths), 2 if options.quick else 7, 10.0)
-                rows.append({"network": f"{size}'s size", "backend": backend, "lengths": kind, **found})
-                print(f"{backend} {size} {kind} {len(lengths)}: {found['observed_over_full']:.1f} times", flush=True)
+                measured = measure(random, simulated(lengths), 2 if options.quick else 7, 10.0)
+                rows.append({"network": f"{size}'s size", "backend": backend, "lengths": kind, **measured})
+                print(f"{backend} {size} {kind} {len(lengths)}: {measured['observed_over_full']:.1f} times", flush=True)
     print_table(
         "Gradient of the log density with respect to the parameters",
         ["network", "backend", "people", "K", "lengths", "way", "milliseconds", "times faster", "first call (s)"],

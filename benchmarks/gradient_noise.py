@@ -33,8 +33,8 @@ REDRAWS = (1, 4, 16)
 def one_set(batch: Tree, index: int) -> Tree:
     """The batch with one of its condition masks alone."""
     kept = slice(index, index + 1)
-    chosen = {name: batch[name][:, kept] for name in ("conditioned", "visible") if name in batch}
-    return {**batch, **chosen}
+    masks = {name: batch[name][:, kept] for name in ("conditioned", "visible") if name in batch}
+    return {**batch, **masks}
 
 
 def measure(name: str, batches: int, outcome_samples: Sequence[int]) -> list[dict[str, Any]]:

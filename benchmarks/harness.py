@@ -27,10 +27,10 @@ from typing import Any
 
 import numpy as np
 
-import ppl_buffer
 from ppl_buffer.network.config import Config, weight_shapes
 from ppl_buffer.predictive import sampling
 from ppl_buffer.schema import Real, Schema
+from ppl_buffer.version import __version__
 
 RESULTS = Path(__file__).parent / "results"
 BACKENDS = ("jax", "torch")
@@ -64,13 +64,13 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
 
 def versions() -> dict[str, str]:
     """Versions of Python, of this package and of the libraries below it that are installed."""
-    found = {"python": platform.python_version(), "ppl_buffer": ppl_buffer.__version__}
+    result = {"python": platform.python_version(), "ppl_buffer": __version__}
     for name in _DISTRIBUTIONS:
         try:
-            found[name] = importlib.metadata.version(name)
+            result[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return result
 
 
 def hardware() -> dict[str, Any]:
@@ -358,9 +358,9 @@ def _resident_peak(function: Callable[[], Any]) -> int:
         return max(0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit
 
     def status(field: str) -> int:
-        found = re.search(rf"^{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
-        assert found is not None
-        return 1024 * int(found[1])
+        match = re.search(rf"^{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+        assert match is not None
+        return 1024 * int(match[1])
 
     # Compilation needs more memory than what it compiles: give back what it freed, and forget its peak. (`getrusage`
     # would not forget: it also remembers the peak of the process that started this one.)

@@ -167,17 +167,17 @@ def evidence(net: Any, case: Case, size: int) -> dict[str, dict[str, float]]:
     error = relative.std(0, ddof=1) / relative.mean(0) / np.sqrt(len(weights))
     given = {name: data[name] for name in net.schema.inputs}, harness.to_backend(net, stack_value(np, net.schema, data))
     feedback = {name: data[name] for name in net.schema.feedback}
-    found = {}
+    estimates = {}
     for method in METHODS:
         estimate = pb.log_evidence(net, *given, feedback=feedback, method=method, draws=_EVIDENCE["network_draws"])
         difference = estimate.log_evidence - truth
-        found[method] = {
+        estimates[method] = {
             "rmse": float(np.sqrt((difference**2).mean())),
             "mean_error": float(difference.mean()),
             "greatest_standard_error": float(estimate.standard_error.max()),
             "greatest_error_of_truth": float(error.max()),
         }
-    return found
+    return estimates
 
 
 def main() -> None:
@@ -211,12 +211,12 @@ def main() -> None:
         "bars": {"kl_per_trial": case.bar, "evidence_rmse": case.evidence_bar},
     }
     if case.evidence_bar is not None:
-        found = evidence(net, case, 5 if options.quick else _EVIDENCE["datasets"])
-        results["evidence"] = {"methods": found, **_EVIDENCE}
+        estimates = evidence(net, case, 5 if options.quick else _EVIDENCE["datasets"])
+        results["evidence"] = {"methods": estimates, **_EVIDENCE}
         harness.print_table(
             f"{options.name}: log evidence, no parameter given (nats; bar {case.evidence_bar})",
-            ["method", *next(iter(found.values()))],
-            [[method, *row.values()] for method, row in found.items()],
+            ["method", *next(iter(estimates.values()))],
+            [[method, *row.values()] for method, row in estimates.items()],
         )
     if not options.quick:
         harness.write_results(f"{options.name}_accuracy", results)

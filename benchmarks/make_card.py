@@ -208,8 +208,8 @@ def noisy_q() -> Measurement:
     figures = [Figure(row["figure"], row["measured"], row["bar"], row["met"]) for row in bars]
     figures += posterior_figures("noisy_q")
     if gradient:
-        ratio, people = (gradient["results"][key] for key in ("observed_over_full", "people"))
-        figures.append(Figure(f"gradient, {people} people: times faster with observe", ratio, 4.0, ratio >= 4.0))
+        ratio, subjects = (gradient["results"][key] for key in ("observed_over_full", "people"))
+        figures.append(Figure(f"gradient, {subjects} people: times faster with observe", ratio, 4.0, ratio >= 4.0))
     introduction = """By `benchmarks/noisy_q_accuracy.py`, `posterior.py noisy_q` and `gradient.py`; in nats unless said
 otherwise. The references are the exact recursion (zeta = 0), a particle filter (zeta > 0) and importance sampling
 (evidence). "Trials" are in one sequence; KL is KL(reference || network)."""

@@ -60,7 +60,7 @@ BARS = {
 
 def estimate(nets: dict[str, Any], sets: dict[str, Any], method: Method) -> dict[str, Any]:
     """Log evidence and its standard error of each set, by rho, and the time for one set."""
-    found: dict[str, Any] = {}
+    estimates: dict[str, Any] = {}
     seconds = []
     for name in RHOS:
         inputs, response = sets[name]
@@ -76,8 +76,8 @@ def estimate(nets: dict[str, Any], sets: dict[str, Any], method: Method) -> dict
             )
             seconds.append(time.perf_counter() - begun)
             rows.append([float(result.log_evidence), float(result.standard_error)])
-        found[name] = rows
-    return {"estimates": found, "seconds": float(np.median(seconds))}
+        estimates[name] = rows
+    return {"estimates": estimates, "seconds": float(np.median(seconds))}
 
 
 def truths(group: str) -> dict[str, np.ndarray]:
@@ -90,14 +90,14 @@ def truths(group: str) -> dict[str, np.ndarray]:
     }
 
 
-def r_squared(truth: np.ndarray, found: np.ndarray) -> float:
+def r_squared(truth: np.ndarray, estimates: np.ndarray) -> float:
     """Share of the truth's variance that the estimates explain."""
-    return float(1 - ((found - truth) ** 2).sum() / ((truth - truth.mean()) ** 2).sum())
+    return float(1 - ((estimates - truth) ** 2).sum() / ((truth - truth.mean()) ** 2).sum())
 
 
-def summarize(group: str, found: dict[str, Any], truth: dict[str, np.ndarray]) -> dict[str, float]:
+def summarize(group: str, measured: dict[str, Any], truth: dict[str, np.ndarray]) -> dict[str, float]:
     """Errors of one method on one group of sets."""
-    values = {name: np.array(rows)[:, 0] for name, rows in found["estimates"].items()}
+    values = {name: np.array(rows)[:, 0] for name, rows in measured["estimates"].items()}
     error = np.concatenate([values[name] - truth[name] for name in RHOS])
     summary = {"rmse": float(np.sqrt((error**2).mean())), "mean_error": float(error.mean())}
     summary["median_absolute_error"] = float(np.median(np.abs(error)))
@@ -107,16 +107,16 @@ def summarize(group: str, found: dict[str, Any], truth: dict[str, np.ndarray]) -
         differences = [x["1"] - x["4/3"] for x in (truth, values)]
         summary["difference_rmse"] = float(np.sqrt(((differences[1] - differences[0]) ** 2).mean()))
         summary["difference_r_squared"] = r_squared(*differences)
-    return {**summary, "seconds": found["seconds"]}
+    return {**summary, "seconds": measured["seconds"]}
 
 
-def draw(found: dict[str, Any], truth: dict[str, np.ndarray], path: Path) -> None:
+def draw(by_method: dict[str, Any], truth: dict[str, np.ndarray], path: Path) -> None:
     """Log evidence (left) and its difference between the theories (right) against the truth, people's data."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 4.3), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for index, (method, result) in enumerate(found.items()):
+    for index, (method, result) in enumerate(by_method.items()):
         values = {name: np.array(rows)[:, 0] for name, rows in result["estimates"].items()}
         style = {"s": 22, "alpha": 0.75, "color": f"C{index}", "label": method, "linewidths": 0}
         left.scatter(*(np.concatenate([x[name] for name in RHOS]) for x in (truth, values)), **style)
@@ -178,12 +178,12 @@ def main() -> None:
             draw_stability(nets, *sets["1"], harness.RESULTS / f"multisensory_stability{options.suffix}.png")
     for group in GROUPS:
         # All that is known, also from earlier calls.
-        found = {name: json.loads(part(group, name).read_text()) for name in METHODS if part(group, name).exists()}
-        if not found:
+        measured = {name: json.loads(part(group, name).read_text()) for name in METHODS if part(group, name).exists()}
+        if not measured:
             continue
         truth = truths(group)
-        summaries = {name: summarize(group, result, truth) for name, result in found.items()}
-        results[group] = {"methods": summaries, "estimates": {name: x["estimates"] for name, x in found.items()}}
+        summaries = {name: summarize(group, result, truth) for name, result in measured.items()}
+        results[group] = {"methods": summaries, "estimates": {name: x["estimates"] for name, x in measured.items()}}
         columns = list(next(iter(summaries.values())))
         harness.print_table(
             f"Log evidence of {group} sets against the exact likelihood (nats; seconds for one set)",
@@ -191,7 +191,7 @@ def main() -> None:
             [[name, METHODS[name].count, *row.values()] for name, row in summaries.items()],
         )
         if group == "people":
-            shown = {name: found[name] for name in ("K = 400", "importance") if name in found}
+            shown = {name: measured[name] for name in ("K = 400", "importance") if name in measured}
             draw(shown, truth, harness.RESULTS / f"multisensory_evidence{options.suffix}.png")
     results["bars"] = BARS
     results["training_steps"] = {name: net.record.provenance.get("step") for name, net in nets.items()}

@@ -259,11 +259,11 @@ def evidence(
     proposal = fitted()
     importance, importance_error, relative = sampled(proposal, MOST_DRAWS)
     if not both:
-        found: dict[str, Any] = {"log_evidence": importance, "standard_error": importance_error}
+        result: dict[str, Any] = {"log_evidence": importance, "standard_error": importance_error}
         if importance_error > ENOUGH:
             wide, wide_error, _ = sampled(fitted(many=True), MOST_WIDE)
-            found = {"log_evidence": wide, "standard_error": wide_error, "one_t": found}
-        return {**found, "likelihoods": calls[0]}
+            result = {"log_evidence": wide, "standard_error": wide_error, "one_t": result}
+        return {**result, "likelihoods": calls[0]}
     assert isinstance(proposal, Student)
 
     draws, draws_total, accepted = markov(total, proposal, rng)
@@ -340,25 +340,25 @@ def main() -> None:
         place = {"row": row, "subject": int(subjects[row]), "set": row % 2, "rho": name}
         result = {**place, **result, "cpu_seconds": time.process_time() - start}
         write_atomic(file, json.dumps(result, allow_nan=False).encode())
-    found = [json.loads(file.read_text()) for file in parts.glob(f"{prefix}[0-9]*_*.json")]
-    found.sort(key=lambda one: (one["row"], one["rho"]))
+    results = [json.loads(file.read_text()) for file in parts.glob(f"{prefix}[0-9]*_*.json")]
+    results.sort(key=lambda one: (one["row"], one["rho"]))
     columns = ["subject", "set", "rho", "log evidence", "error"]
-    cells = [[one["subject"], one["set"], one["rho"], one["log_evidence"], one["standard_error"]] for one in found]
-    summary: dict[str, Any] = {"greatest_standard_error": max(one["standard_error"] for one in found), "bar": 0.1}
+    cells = [[one["subject"], one["set"], one["rho"], one["log_evidence"], one["standard_error"]] for one in results]
+    summary: dict[str, Any] = {"greatest_standard_error": max(one["standard_error"] for one in results), "bar": 0.1}
     if not options.simulated:
         columns += ["importance", "error", "bridge", "error"]
-        for row, one in zip(cells, found, strict=True):
+        for row, one in zip(cells, results, strict=True):
             for method in ("importance", "bridge"):
                 row += [one[method]["log_evidence"], one[method]["standard_error"]]
-        differences = [abs(one["importance"]["log_evidence"] - one["bridge"]["log_evidence"]) for one in found]
+        differences = [abs(one["importance"]["log_evidence"] - one["bridge"]["log_evidence"]) for one in results]
         summary["greatest_difference_of_methods"] = max(differences)
     print_table("Log evidence (nats)", columns, cells)
     print(*(f"\n{name}: {value:.3f}" for name, value in summary.items()))
-    if len(found) < len(subjects) * len(RHOS):
-        print(f"{len(found)} of {len(subjects) * len(RHOS)} are known: no results file yet")
+    if len(results) < len(subjects) * len(RHOS):
+        print(f"{len(results)} of {len(subjects) * len(RHOS)} are known: no results file yet")
         return
     name = "multisensory_simulated_truth" if options.simulated else "multisensory_evidence_truth"
-    write_results(name, {**summary, "sets": found}, Path(options.results))
+    write_results(name, {**summary, "sets": results}, Path(options.results))
 
 
 if __name__ == "__main__":

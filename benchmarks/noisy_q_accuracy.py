@@ -110,8 +110,8 @@ def filtered(data: DataSets, settings: BatchOptions) -> dict[str, np.ndarray]:
     mean -= np.logaddexp(mean[..., :1], mean[..., 1:])
     # One run differs from the mean of `runs` by (runs - 1) times the mean's own expected divergence.
     divergence = (np.exp(mean) * (mean - runs)).sum(-1).mean() / (settings.runs - 1)
-    chosen = np.where(data.choice == 1, runs[..., 1], runs[..., 0]).sum(-1)
-    std = np.sqrt(chosen.var(0, ddof=1).mean() / settings.runs)
+    log_likelihoods = np.where(data.choice == 1, runs[..., 1], runs[..., 0]).sum(-1)
+    std = np.sqrt(log_likelihoods.var(0, ddof=1).mean() / settings.runs)
     return {
         "log_odds": (mean[..., 1] - mean[..., 0]).astype(np.float32),
         "kl_per_trial": divergence,
@@ -207,8 +207,8 @@ def likelihood_figures(net: Any, data: DataSets, log_probabilities: np.ndarray) 
     second = data.choice == 1
     log_network = np.stack([np.where(second, log_other, log_chosen), np.where(second, log_chosen, log_other)], -1)
     divergence = (np.exp(log_probabilities) * (log_probabilities - log_network)).sum(-1).mean(-1)
-    chosen = np.where(second, log_probabilities[..., 1], log_probabilities[..., 0])
-    error = (log_chosen - chosen).sum(-1)
+    log_reference = np.where(second, log_probabilities[..., 1], log_probabilities[..., 0])
+    error = (log_chosen - log_reference).sum(-1)
     return {
         "kl_per_trial": float(divergence.mean()),
         "kl_per_trial_standard_error": float(divergence.std(ddof=1) / np.sqrt(len(divergence))),

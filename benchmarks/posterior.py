@@ -108,14 +108,14 @@ def priors_of(model: Model, data: Named) -> Callable[[Any], dict[str, Any]]:
     """
     stated = {name: x for name, x in model.simulator.priors.items() if name not in model.fixed}
 
-    def priors(index: Any) -> dict[str, Any]:
-        found = {name: prior_distribution(prior) for name, prior in stated.items()}
-        if "non_decision_time" in found:
+    def priors_at(index: Any) -> dict[str, Any]:
+        priors = {name: prior_distribution(prior) for name, prior in stated.items()}
+        if "non_decision_time" in priors:
             low, high = stated["non_decision_time"].range()
-            found["non_decision_time"] = dist.Uniform(low, jnp.minimum(high, jnp.asarray(data["rt"]).min(-1)[index]))
-        return found
+            priors["non_decision_time"] = dist.Uniform(low, jnp.minimum(high, jnp.asarray(data["rt"]).min(-1)[index]))
+        return priors
 
-    return priors
+    return priors_at
 
 
 def sample(
@@ -132,14 +132,14 @@ def sample(
     chains = _run(log_likelihood, priors, start, np.arange(len(next(iter(start.values())))), draws, seed, WARMUP)
     for factor in LONGER:
         worst = np.min([effective_draws(x) for x in chains.values()], 0)
-        members = np.flatnonzero(worst < FEWEST_EFFECTIVE)
-        if not len(members):
+        indices = np.flatnonzero(worst < FEWEST_EFFECTIVE)
+        if not len(indices):
             break
-        print(f"run again, {factor} times as long: sets {members.tolist()}, with {worst[members].round()} draws")
-        first = {name: x[members] for name, x in start.items()}
-        longer = _run(log_likelihood, priors, first, members, factor * draws, seed + factor, factor * WARMUP)
+        print(f"run again, {factor} times as long: sets {indices.tolist()}, with {worst[indices].round()} draws")
+        first = {name: x[indices] for name, x in start.items()}
+        longer = _run(log_likelihood, priors, first, indices, factor * draws, seed + factor, factor * WARMUP)
         for name, x in longer.items():
-            chains[name][:, members] = x[::factor]
+            chains[name][:, indices] = x[::factor]
     return chains
 
 
@@ -147,22 +147,22 @@ def _run(
     log_likelihood: Callable[[Named, Any], Any],
     priors: Callable[[Any], dict[str, Any]],
     start: Named,
-    members: np.ndarray,
+    indices: np.ndarray,
     draws: int,
     seed: int,
     warmup: int,
 ) -> dict[str, np.ndarray]:
-    """Chains (draws, members) of some of the data sets, side by side in one program."""
+    """Chains (draws, len(indices)) of some of the data sets, side by side in one program."""
 
     def chain(key: Any, index: Any, first: Named) -> Any:
-        mine = priors(index)
-        transforms = {name: biject_to(prior.support) for name, prior in mine.items()}
+        at_index = priors(index)
+        transforms = {name: biject_to(prior.support) for name, prior in at_index.items()}
 
         def potential(unconstrained: Named) -> Any:
             total, theta = 0.0, {}
             for name, transform in transforms.items():
                 theta[name] = transform(unconstrained[name])
-                total += mine[name].log_prob(theta[name])
+                total += at_index[name].log_prob(theta[name])
                 total += transform.log_abs_det_jacobian(unconstrained[name], theta[name])
             return -total - log_likelihood(theta, index)
 
@@ -177,9 +177,9 @@ def _run(
 
         return jax.lax.scan(draw, state, None, draws)[1]
 
-    keys = jax.random.split(jax.random.PRNGKey(seed), len(members))
+    keys = jax.random.split(jax.random.PRNGKey(seed), len(indices))
     first = {name: jnp.asarray(x) for name, x in start.items()}
-    chains = jax.jit(jax.vmap(chain))(keys, jnp.asarray(members), first)
+    chains = jax.jit(jax.vmap(chain))(keys, jnp.asarray(indices), first)
     return {name: np.array(x).T for name, x in chains.items()}
 
 
@@ -191,8 +191,8 @@ def weights_of(
 
     @jax.jit
     def ratio(theta: Named) -> Any:
-        def one(index: Any, mine: Named) -> Any:
-            return network(mine, index) - exact(mine, index)
+        def one(index: Any, params: Named) -> Any:
+            return network(params, index) - exact(params, index)
 
         return jax.vmap(jax.vmap(one), (None, 0))(jnp.arange(sets), theta)
 
@@ -217,7 +217,7 @@ def compare(reference: Named, mean: Named, std: Named, effective: Mapping[str, f
             "greatest_sd_ratio": float(ratio.max()),
             "least_effective_draws": effective[name],
         }
-    averages = {key: float(np.mean([found[key] for found in results.values()])) for key in BARS}
+    averages = {key: float(np.mean([figures[key] for figures in results.values()])) for key in BARS}
     return {"parameters": results, **averages, "bars": BARS}
 
 
@@ -241,24 +241,24 @@ def main() -> None:
     parser.add_argument("--exact-draws", type=int, default=2800, help="kept draws of the exact posterior's chains")
     options = parser.parse_args()
     model = MODELS[options.model]
-    truth, inputs, drawn = draw(model, options.sets)
+    truth, inputs, outcomes = draw(model, options.sets)
     net = pb.load(options.checkpoint or options.model, backend="jax")
     schema = net.schema
-    value = stack_value(np, schema, drawn)
-    feedback = {name: drawn[name] for name in schema.feedback}
+    value = stack_value(np, schema, outcomes)
+    feedback = {name: outcomes[name] for name in schema.feedback}
     data = net.observe(inputs, value, **({"feedback": feedback} if feedback else {}))
-    arrays = {name: jnp.asarray(x) for name, x in {**inputs, **drawn}.items()}
+    arrays = {name: jnp.asarray(x) for name, x in {**inputs, **outcomes}.items()}
     names = [name for name in schema.params if name not in model.fixed]
-    priors = priors_of(model, drawn)
+    priors = priors_of(model, outcomes)
 
     def exact(theta: Named, index: Any) -> Any:
         conditioned = {**theta, **{name: jnp.asarray(value) for name, value in model.fixed.items()}}
         return model.exact(conditioned, {name: x[index] for name, x in arrays.items()})
 
     def network(theta: Named, index: Any) -> Any:
-        mine = data[index]
+        at_index = data[index]
         conditioned = {**theta, **{name: jnp.asarray(value) for name, value in model.fixed.items()}}
-        return JointPredictive(net, mine, params=conditioned).log_prob(mine.value)
+        return JointPredictive(net, at_index, params=conditioned).log_prob(at_index.value)
 
     start = {name: truth[name] for name in names}
     settings = {
@@ -269,16 +269,16 @@ def main() -> None:
         "exact_draws": options.exact_draws,
     }
 
-    def report(way: str, suffix: str, found: dict[str, Any], seconds: float, **more: Any) -> None:
-        rows = [[name, *figures.values()] for name, figures in found["parameters"].items()]
-        rows.append(["average", found["mean_shift_in_sd"], None, found["sd_ratio"], None, None, None])
+    def report(way: str, suffix: str, comparison: dict[str, Any], seconds: float, **more: Any) -> None:
+        rows = [[name, *figures.values()] for name, figures in comparison["parameters"].items()]
+        rows.append(["average", comparison["mean_shift_in_sd"], None, comparison["sd_ratio"], None, None, None])
         print_table(
             f"{options.model}: posterior of {options.sets} data sets of {model.trials} trials, {way} against exact "
             "likelihood (bars: mean shift 0.1 sd, sd ratio 0.9 to 1.1, on average)",
             ["parameter", "|mean shift| (sd)", "largest", "sd ratio", "least", "greatest", "least ESS"],
             rows,
         )
-        write_results(f"{options.model}_posterior{suffix}", {**settings, **more, **found, "seconds": seconds})
+        write_results(f"{options.model}_posterior{suffix}", {**settings, **more, **comparison, "seconds": seconds})
 
     begun = time.perf_counter()
     reference = sample(exact, priors, start, options.exact_draws, seed=1)
@@ -288,14 +288,14 @@ def main() -> None:
     mean = {name: (weights * x).sum(0) for name, x in reference.items()}
     std = {name: np.sqrt((weights * (x - mean[name]) ** 2).sum(0)) for name, x in reference.items()}
     counted = dict.fromkeys(names, float((1 / (weights**2).sum(0)).min()))
-    found = compare(reference, mean, std, counted)
-    report("exact draws weighted by the network", "_weighted", found, time.perf_counter() - begun)
+    comparison = compare(reference, mean, std, counted)
+    report("exact draws weighted by the network", "_weighted", comparison, time.perf_counter() - begun)
     if options.draws:
         begun = time.perf_counter()
         chains = sample(network, priors, start, options.draws, seed=1)
         moments = ({name: getattr(x, kind)(0) for name, x in chains.items()} for kind in ("mean", "std"))
-        found = compare(reference, *moments, least_effective(chains))
-        report("NUTS with the network", "", found, time.perf_counter() - begun, draws=options.draws)
+        comparison = compare(reference, *moments, least_effective(chains))
+        report("NUTS with the network", "", comparison, time.perf_counter() - begun, draws=options.draws)
 
 
 if __name__ == "__main__":

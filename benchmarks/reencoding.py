@@ -132,8 +132,8 @@ def torch_step(net: Any, context: Any, x: Any, uniform: Any, at_once: int | None
     at_once = at_once or draws_at_once(net, context.shape[1])
     chunks = zip(context.split(at_once), x[: len(context)].split(at_once), strict=True)
     raw = torch.cat([torch_represent(net, *chunk) for chunk in chunks]).expand(len(x), -1)
-    drawn = _torch_draw(raw, uniform)
-    return drawn, _torch_log_prob(raw, drawn)
+    outcome = _torch_draw(raw, uniform)
+    return outcome, _torch_log_prob(raw, outcome)
 
 
 def torch_rollout(net: Any, context: Any, x: Any, noise: Any, at_once: int | None = None) -> tuple[Any, Any]:
@@ -154,8 +154,8 @@ def torch_rollout(net: Any, context: Any, x: Any, noise: Any, at_once: int | Non
     log_probs = torch.empty((draws, count), device=context.device)
     for k in range(count):
         known = full[: draws if k else 1, : len(context) + k]
-        drawn, log_probs[:, k] = torch_step(net, known, full[:, len(context) + k, 0], noise[:, k], at_once)
-        full[:, len(context) + k, 1] = drawn
+        outcome, log_probs[:, k] = torch_step(net, known, full[:, len(context) + k, 0], noise[:, k], at_once)
+        full[:, len(context) + k, 1] = outcome
     return full[:, len(context) :, 1], log_probs
 
 
@@ -246,8 +246,8 @@ def jax_step(net: Any, context: Any, known: Any, x: Any, uniform: Any, at_once: 
         at_once = at_once or draws_at_once(net, context.shape[1])
         raw = jax.lax.map(lambda each: jax_represent(net, each[0], known, each[1]), (context, x), batch_size=at_once)
     raw = jnp.broadcast_to(raw, (len(x), raw.shape[-1]))
-    drawn = _jax_draw(raw, uniform)
-    return drawn, _jax_log_prob(raw, drawn)
+    outcome = _jax_draw(raw, uniform)
+    return outcome, _jax_log_prob(raw, outcome)
 
 
 def jax_rollout(net: Any, context: Any, x: Any, noise: Any, at_once: int | None = None) -> tuple[Any, Any]:
@@ -263,12 +263,12 @@ def jax_rollout(net: Any, context: Any, x: Any, noise: Any, at_once: int | None 
 
         def step(k: Any, state: tuple[Any, Any], size: int = size) -> tuple[Any, Any]:
             full, log_probs = state
-            drawn, log_prob = jax_step(net, full[:, :size], points + k, full[:, points + k, 0], noise[:, k], at_once)
-            return full.at[:, points + k, 1].set(drawn), log_probs.at[:, k].set(log_prob)
+            outcome, log_prob = jax_step(net, full[:, :size], points + k, full[:, points + k, 0], noise[:, k], at_once)
+            return full.at[:, points + k, 1].set(outcome), log_probs.at[:, k].set(log_prob)
 
         if first == 0:
-            drawn, log_prob = jax_step(net, context[None], points, full[:, points, 0], noise[:, 0])
-            full = full.at[:, points, 1].set(drawn)
+            outcome, log_prob = jax_step(net, context[None], points, full[:, points, 0], noise[:, 0])
+            full = full.at[:, points, 1].set(outcome)
             log_probs = jnp.zeros((draws, count)).at[:, 0].set(log_prob)
         full, log_probs = jax.lax.fori_loop(max(first, 1), stop, step, (full, log_probs))
     return full[:, points:, 1], log_probs

@@ -81,12 +81,12 @@ def measure(backend: str, cell: Cell, limit: float) -> dict[str, Any]:
         how = "all"
     else:
         # Contexts of the steps are alike but for the pairs drawn so far.
-        chosen = sorted({sizes[1], sizes[len(sizes) // 2], sizes[-1]})
-        ways = {"rollout": rollout, "shared": one(context, 1), **{str(n): one(n, part) for n in chosen}}
+        timed = sorted({sizes[1], sizes[len(sizes) // 2], sizes[-1]})
+        ways = {"rollout": rollout, "shared": one(context, 1), **{str(n): one(n, part) for n in timed}}
         times = interleaved(ways, repeats=5, seconds=4 * limit)
-        steps = {n: times[str(n)]["median"] * draws / part for n in chosen}
+        steps = {n: times[str(n)]["median"] * draws / part for n in timed}
         seconds = reencoding.estimate_rollout(sizes, steps, times["shared"]["median"])
-        how = f"{len(chosen)} of {trials} steps, {part} of {draws} draws"
+        how = f"{len(timed)} of {trials} steps, {part} of {draws} draws"
     theory = flops.reencode(config, FUNCTION, context, trials, draws) / flops.rollout(
         config, FUNCTION, context, trials, draws
     )

@@ -76,10 +76,10 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
     for key, style, label in (("reference_seconds", "--", "re-encoding"), ("rollout_seconds", "-", "rollout")):
         last = {backend: [row[key] for row in rows if row["backend"] == backend][-1] for backend in BACKENDS}
         for backend in BACKENDS:
-            mine = [row for row in rows if row["backend"] == backend]
+            of_backend = [row for row in rows if row["backend"] == backend]
             # The two backends often end close to each other: their names go above and below.
             shift = 8 if last[backend] == max(last.values()) else -8
-            x, y = [row["context"] for row in mine], [row[key] for row in mine]
+            x, y = [row["context"] for row in of_backend], [row[key] for row in of_backend]
             half = len(x) // 2
             axes.plot(x, y, style, marker="o", markersize=4, color=_COLOURS[backend])
             power = slope(x[half:], y[half:])

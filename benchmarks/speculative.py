@@ -102,13 +102,13 @@ def measure(backend: str, joints: list[Any], draws: int, repeats: int) -> dict[s
         seconds=60,
     )
     speculate = call("speculate", (draws,))
-    found = [speculate() for _ in range(repeats)]
+    runs = [speculate() for _ in range(repeats)]
     seconds = {name: taken["median"] for name, taken in times.items()}
     return {
         "seconds": times,
         "times_faster": seconds["rollout"] / seconds["speculative"],
-        "acceptance_rate": float(np.mean([x.acceptance_rate for x in found])),
-        "passes": float(np.mean([x.passes for x in found])),
+        "acceptance_rate": float(np.mean([x.acceptance_rate for x in runs])),
+        "passes": float(np.mean([x.passes for x in runs])),
     }
 
 
@@ -126,18 +126,18 @@ def main(arguments: list[str] | None = None) -> None:
         for kind, context, trials, draws in cells:
             net = nets[kind]
             joints = learners(net, trials) if context is None else functions(net, context, trials)
-            found = measure(backend, joints, draws, repeats)
+            measured = measure(backend, joints, draws, repeats)
             results.append(
-                {"backend": backend, "kind": kind, "context": context, "trials": trials, "draws": draws, **found}
+                {"backend": backend, "kind": kind, "context": context, "trials": trials, "draws": draws, **measured}
             )
-            seconds = {name: 1e3 * taken["median"] for name, taken in found["seconds"].items()}
+            seconds = {name: 1e3 * taken["median"] for name, taken in measured["seconds"].items()}
             rows.append(
                 [backend, kind, context, trials, draws, seconds["rollout"], seconds["speculative"]]
-                + [found["times_faster"], found["acceptance_rate"], found["passes"]]
+                + [measured["times_faster"], measured["acceptance_rate"], measured["passes"]]
             )
             if (kind, context, trials, draws) == cells[0]:
                 what = f"{backend}: speculative over plain rollout, N={context}, K={trials}, S={draws}"
-                bars.append(bar(what, found["times_faster"], least=BAR))
+                bars.append(bar(what, measured["times_faster"], least=BAR))
     print_table(
         "Drawing by speculative rollout",
         ["backend", "network", "N", "K", "S", "rollout (ms)", "speculative (ms)", "times faster", "accepted", "passes"],

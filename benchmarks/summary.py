@@ -26,11 +26,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     machines = set()
     for script in SCRIPTS:
         path = options.out / f"{script}.json"
-        found = json.loads(path.read_text()) if path.is_file() else {}
+        record = json.loads(path.read_text()) if path.is_file() else {}
         missing = [{"what": f"{script}.py: not measured", "value": None, "bar": "", "met": None}]
-        bars += found.get("results", {}).get("bars", missing)
-        if found:
-            machines.add(f"{found['hardware']['cores']} cores of {found['hardware']['cpu']}, {found['date'][:10]}")
+        bars += record.get("results", {}).get("bars", missing)
+        if record:
+            machines.add(f"{record['hardware']['cores']} cores of {record['hardware']['cpu']}, {record['date'][:10]}")
     rows = [[x[key] for key in ("what", "value", "bar", "met")] for x in bars]
     print_table("Speed", ["what", "measured", "bar", "met"], rows)
     print(f"measured on {'; '.join(sorted(machines)) or 'no machine'}")

@@ -91,7 +91,7 @@ def tnp_a_log_prob(net: Any, context: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 
 def batch(net: Any, sets: int, context: int, buffer: int, targets: int) -> dict[str, Any]:
-    """A batch as the curriculum makes it, its tensors where the network is.
+    """A batch as training makes it, its tensors where the network is.
 
     With as many buffer tokens as targets, buffer and targets are the same trials and each target sees those before it.
     """
