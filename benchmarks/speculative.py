@@ -45,9 +45,9 @@ def functions(net: Any, context: int, trials: int) -> list[Any]:
     y = simulator.simulate(rng, simulator.prior(rng, SETS), x)["y"].astype(np.float32)
     x = x["x"].astype(np.float32)
     joints = []
-    for at, value in zip(x, y, strict=True):
-        encoded = net.encode(to_backend(net, {"x": at[:context], "y": value[:context]}))
-        joints.append(joint_predictive(net.backend)(net, to_backend(net, {"x": at[context:]}), context=encoded))
+    for places, values in zip(x, y, strict=True):
+        encoded = net.encode(to_backend(net, {"x": places[:context], "y": values[:context]}))
+        joints.append(joint_predictive(net.backend)(net, to_backend(net, {"x": places[context:]}), context=encoded))
     return joints
 
 
@@ -62,14 +62,10 @@ def learners(net: Any, trials: int) -> list[Any]:
     params, inputs = simulator.prior(rng, SETS), simulator.inputs(rng, SETS, trials)
     joints = []
     for index in range(SETS):
-        conditioned = {name: np.float32(x[index]) for name, x in params.items()}
-        shown = {name: x[index].astype(np.float32) for name, x in inputs.items()}
+        learner = to_backend(net, {name: np.float32(x[index]) for name, x in params.items()})
+        shown = to_backend(net, {name: x[index].astype(np.float32) for name, x in inputs.items()})
         joint = joint_predictive(net.backend)
-        joints.append(
-            joint(
-                net, to_backend(net, shown), params=to_backend(net, conditioned), environment=reward, outside="ignore"
-            )
-        )
+        joints.append(joint(net, shown, params=learner, environment=reward, outside="ignore"))
     return joints
 
 

@@ -43,14 +43,14 @@ def allocate(net: JaxNetwork, cache: Cache, shape: Sequence[int]) -> Cache:
     """Add places for K more trials to the buffer, `shape` = (B, R, K); `step` fills them."""
     batch, replicas, count = shape
     heads, size = net.config.heads, net.config.width // net.config.heads
-    counters = net.config.contextual_positions + 1
+    count_size = net.config.contextual_positions + 1
     buffer = []
     for index in range(net.config.depth):
         places = KVSegment(
-            net.ops.zeros(net, (batch, heads, replicas, size + (counters + 1) * net.schema.ordered, count)),
+            net.ops.zeros(net, (batch, heads, replicas, size + (count_size + 1) * net.schema.ordered, count)),
             net.ops.zeros(net, (batch, heads, replicas, count, size)),
             None,
-            net.ops.zeros(net, (batch, replicas, count, counters)) if net.schema.ordered else None,
+            net.ops.zeros(net, (batch, replicas, count, count_size)) if net.schema.ordered else None,
         )
         buffer.append(enter(cache.buffer[index], places, None) if cache.buffer else places)
     valid = jnp.zeros((batch, replicas, count), bool)

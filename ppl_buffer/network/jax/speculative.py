@@ -7,7 +7,7 @@ take the same number of trials each: one compilation serves every draw.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -115,8 +115,8 @@ def speculative_rollout(
         target, filled = step(net, filled, pairs, exists, shown, params, begun + first - 1)
         tested = (index >= done[..., None]) & part(valid, first, size)
         swept = _update(net, part(drafts, first, size), target, tested, lapse, random.fold_in(source, turn))
-        swept.feedback = _respond(net, environment, first, shown, swept.outcomes, part(chance, first, size))
-        drafts = _replace(drafts, swept, first)
+        feedback = _respond(net, environment, first, shown, swept.outcomes, part(chance, first, size))
+        drafts = _replace(drafts, replace(swept, feedback=feedback), first)
         final = jnp.maximum(done, jnp.where(tested & ~swept.kept, index + 1, first + size).min(-1))
         turn = turn + 1
         settled = jnp.where((trial >= done[..., None]) & (trial < final[..., None]), turn, settled)
@@ -167,10 +167,10 @@ def _update(
     log_probs = trial_log_prob(net, target, drafts.outcomes, lapse)
     kept = _uniform(net, tested.shape, test) < jnp.exp(log_probs - drafts.log_probs)
     variables = list(net.schema.outcomes.values())
-    redraw = _redraw_category if len(variables) == 1 and isinstance(variables[0], Categorical) else _redraw
+    draw_again = _redraw_category if len(variables) == 1 and isinstance(variables[0], Categorical) else _redraw
     log_probs = jnp.where(tested, log_probs, drafts.log_probs)
     draws = (drafts.outcomes, log_probs)
-    outcomes, log_probs = redraw(net, draws, target, drafts.target, tested & ~kept, lapse, redrawing)
+    outcomes, log_probs = draw_again(net, draws, target, drafts.target, tested & ~kept, lapse, redrawing)
     return Drafts(
         jnp.where(tested[..., None], target, drafts.target),
         outcomes,

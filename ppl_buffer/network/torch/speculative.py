@@ -16,7 +16,7 @@ The last test is made against the conditional given the final trials before k, w
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -116,8 +116,8 @@ def speculative_rollout(
         target, cache = step(net, cache, pairs, exists, shown, params, begun + first - 1)
         tested = (index >= done[..., None]) & part(valid, first, size)
         swept = _update(net, part(drafts, first, size), target, tested, lapse, source)
-        swept.feedback = _respond(net, environment, first, shown, swept.outcomes, part(chance, first, size))
-        drafts = _replace(drafts, swept, first)
+        feedback = _respond(net, environment, first, shown, swept.outcomes, part(chance, first, size))
+        drafts = _replace(drafts, replace(swept, feedback=feedback), first)
         final = torch.maximum(done, torch.where(tested & ~swept.kept, index + 1, first + size).amin(-1))
         turn += 1
         settled = torch.where((trial >= done[..., None]) & (trial < final[..., None]), turn, settled)
@@ -171,11 +171,11 @@ def _update(
     log_probs = trial_log_prob(net, target, drafts.outcomes, lapse)
     kept = _uniform(net, tested.shape, source) < (log_probs - drafts.log_probs).exp()
     variables = list(net.schema.outcomes.values())
-    redraw = _redraw_category if len(variables) == 1 and isinstance(variables[0], Categorical) else _redraw
+    draw_again = _redraw_category if len(variables) == 1 and isinstance(variables[0], Categorical) else _redraw
     log_probs = torch.where(tested, log_probs, drafts.log_probs)
     outcomes, resampled = drafts.outcomes, tested & ~kept
     if resampled.any():
-        outcomes, log_probs = redraw(net, (outcomes, log_probs), target, drafts.target, resampled, lapse, source)
+        outcomes, log_probs = draw_again(net, (outcomes, log_probs), target, drafts.target, resampled, lapse, source)
     return Drafts(
         torch.where(tested[..., None], target, drafts.target),
         outcomes,
