@@ -235,7 +235,7 @@ def name_of(simulator: Simulator) -> str:
     return str(simulator.name) if isinstance(simulator, WithName) else type(simulator).__name__
 
 
-def public_members(simulator: object) -> list[str]:
+def public_names(simulator: object) -> list[str]:
     """Names of the members that do not begin with an underscore."""
     return [name for name in dir(simulator) if not name.startswith("_")]
 
@@ -246,10 +246,10 @@ def misspelt_members(simulator: object) -> list[Finding]:
     A name counts as nearly another one if it is one letter off, or two where the other one is longer than six. Members
     beside which the right one stands are the simulator's own business.
     """
-    members = public_members(simulator)
+    names = public_names(simulator)
     meant = {name: name for name in (*REQUIRED, *OPTIONAL)} | FORMER_NAMES
     findings = []
-    for member in members:
+    for member in names:
         if member in REQUIRED or member in OPTIONAL:
             continue
         close = {name: edit_distance(member, name) for name in meant}
@@ -257,7 +257,7 @@ def misspelt_members(simulator: object) -> list[Finding]:
         if not near:
             continue
         right = meant[min(near, key=close.__getitem__)]
-        if right not in members:
+        if right not in names:
             text = (
                 f"simulator.{member}: nothing reads a member of this name of {type(simulator).__name__}; write {right}"
                 f" ({_documented_in(right)})"

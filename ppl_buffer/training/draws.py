@@ -24,32 +24,32 @@ from ppl_buffer.simulator import (
     WithResampling,
     WithSymmetries,
     misspelt_members,
-    public_members,
+    public_names,
 )
 
 # Training stops above this share of data sets with values that are not numbers, once this many were drawn.
 MOST_DROPPED = 0.05
 
-_LEAST_DRAWN = 200
+_LEAST_SIMULATED = 200
 
 
 @dataclass
 class RejectionCounts:
-    """How many data sets were drawn and how many of them dropped.
+    """How many data sets were simulated and how many of them dropped.
 
     Attributes:
-        drawn: data sets drawn.
+        simulated: all data sets.
         dropped: data sets that held a value that is no number or not a legal one.
         variables: variable -> data sets in which it was the cause.
     """
 
-    drawn: int = 0
+    simulated: int = 0
     dropped: int = 0
     variables: dict[str, int] = field(default_factory=dict)
 
     def add(self, other: RejectionCounts) -> None:
         """Count what `other` counted."""
-        self.drawn += other.drawn
+        self.simulated += other.simulated
         self.dropped += other.dropped
         for name, count in other.variables.items():
             self.variables[name] = self.variables.get(name, 0) + count
@@ -60,7 +60,7 @@ class RejectionCounts:
         Raises:
             ValueError: if more than 5 % of at least 200 data sets were dropped.
         """
-        if self.drawn >= _LEAST_DRAWN and self.dropped > MOST_DROPPED * self.drawn:
+        if self.simulated >= _LEAST_SIMULATED and self.dropped > MOST_DROPPED * self.simulated:
             raise ValueError(
                 f"simulator: expected values that are finite and legal in all but {MOST_DROPPED:.0%} of the data "
                 f"sets, but {self._causes()}; training on the rest would silently change the prior and the model"
@@ -74,7 +74,7 @@ class RejectionCounts:
 
     def _causes(self) -> str:
         causes = ", ".join(f"{name} in {count}" for name, count in sorted(self.variables.items()))
-        return f"{self.dropped} of {self.drawn} are not ({causes})"
+        return f"{self.dropped} of {self.simulated} are not ({causes})"
 
 
 def check_simulator(simulator: Simulator) -> None:
@@ -85,14 +85,14 @@ def check_simulator(simulator: Simulator) -> None:
     Raises:
         ValueError: naming the member.
     """
-    members = public_members(simulator)
-    schema = simulator.schema if "schema" in members else None
+    names = public_names(simulator)
+    schema = simulator.schema if "schema" in names else None
     if not isinstance(schema, Schema):
         raise ValueError(f"simulator.schema: expected a Schema, got {schema!r}")
     methods = [name for name in REQUIRED if name != "schema"]
     methods += [name for name, protocol in OPTIONAL.items() if isinstance(simulator, protocol) and _is_method(name)]
     for method in methods:
-        if method not in members or not callable(getattr(simulator, method)):
+        if method not in names or not callable(getattr(simulator, method)):
             raise ValueError(f"simulator.{method}: expected a method, but {type(simulator).__name__} has none")
     stated = priors_of(simulator)
     for name, prior in stated.items():
@@ -345,16 +345,15 @@ def legal(variable: Variable, value: np.ndarray) -> np.ndarray:
 def find_legal(schema: Schema, params: Arrays, data: Arrays) -> tuple[np.ndarray, RejectionCounts]:
     """Which data sets (size,) hold legal values alone, as the network will read them, and the count of the others."""
     size = len(next(iter({**params, **data}.values())))
-    good, counts = np.ones(size, dtype=bool), RejectionCounts(drawn=size)
+    good, causes = np.ones(size, dtype=bool), {}
     for group, values in ((schema.params, params), ({**schema.inputs, **schema.outcomes, **schema.feedback}, data)):
         for name, variable in group.items():
             # As the network will read them: a number just inside a bound may lie on it in float32.
             fine = legal(variable, values[name].astype(np.float32)).reshape(size, -1).all(1)
             if not fine.all():
-                counts.variables[name] = int((~fine).sum())
+                causes[name] = int((~fine).sum())
             good &= fine
-    counts.dropped = int((~good).sum())
-    return good, counts
+    return good, RejectionCounts(size, int((~good).sum()), causes)
 
 
 def _checked(method: str, returned: Any, variables: Mapping[str, Variable], shape: tuple[int, ...]) -> Arrays:

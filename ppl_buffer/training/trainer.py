@@ -53,6 +53,39 @@ class Progress:
     held_out: list[list[float]] = field(default_factory=list)  # [step, held-out loss of the averaged weights]
     counts: RejectionCounts = field(default_factory=RejectionCounts)
 
+    def skip(self) -> None:
+        """Leave out an update.
+
+        Raises:
+            FloatingPointError: if too many were left out.
+        """
+        self.skipped += 1
+        if self.skipped > _MOST_SKIPPED and self.skipped > 0.01 * self.step:
+            raise FloatingPointError(
+                f"the gradient was no number in {self.skipped} of {self.step + 1} steps; lower learning_rate, or look "
+                "for extreme values in what the simulator returns"
+            )
+
+    def advance(self, loss: float, steps: int) -> None:
+        """Count a step and its loss, of a run of so many steps."""
+        self.step += 1
+        if math.isfinite(loss):
+            self.window[0] += loss
+            self.window[1] += 1
+        if self.step % max(1, steps // _LOG_ROWS) == 0 or self.step == steps:
+            if self.window[1]:
+                self.losses.append([self.step, self.window[0] / self.window[1]])
+            self.window = [0.0, 0]
+
+    def evaluate(self, loss: float, first: bool) -> bool:
+        """Note a held-out loss; returns whether its weights are to be kept: the best so far, or the first."""
+        if math.isfinite(loss):
+            self.held_out.append([self.step, loss])
+        keep = first or loss < self.best
+        if keep:
+            self.best = loss if math.isfinite(loss) else math.inf
+        return keep
+
 
 class Trainer:
     """The network, its optimisers, its averaged copy and how far they are: made anew, or read from the run folder.
@@ -124,25 +157,9 @@ class Trainer:
                 optimizer.step()
             self.averaged.update_parameters(self.net)
         else:
-            at.skipped += 1
-            if at.skipped > _MOST_SKIPPED and at.skipped > 0.01 * at.step:
-                raise FloatingPointError(
-                    f"the gradient was no number in {at.skipped} of {at.step + 1} steps; lower learning_rate, or look "
-                    "for extreme values in what the simulator returns"
-                )
-        at.step += 1
-        self._log(value)
+            at.skip()
+        at.advance(value, plan.steps)
         return value
-
-    def _log(self, loss: float) -> None:
-        at, steps = self.at, self.plan.steps
-        if math.isfinite(loss):
-            at.window[0] += loss
-            at.window[1] += 1
-        if at.step % max(1, steps // _LOG_ROWS) == 0 or at.step == steps:
-            if at.window[1]:
-                at.losses.append([at.step, at.window[0] / at.window[1]])
-            at.window = [0.0, 0]
 
     def evaluate(self, batches: list[tuple[Tree, int]]) -> None:
         """Held-out loss of the averaged weights; they are written to the run folder if they are the best so far."""
@@ -151,10 +168,7 @@ class Trainer:
             for batch, terms in batches:
                 total += float(self.averaged_loss(batch)) * terms
         loss = total / sum(terms for _, terms in batches)
-        if math.isfinite(loss):
-            self.at.held_out.append([self.at.step, loss])
-        if loss < self.at.best or not (self.folder / BEST).exists():
-            self.at.best = loss if math.isfinite(loss) else math.inf
+        if self.at.evaluate(loss, first=not (self.folder / BEST).exists()):
             checkpoint.write(self.averaged_net, self._record(loss), self.folder / BEST)
 
     def _record(self, loss: float) -> TrainingRecord:
@@ -174,7 +188,7 @@ class Trainer:
             **{name: options.pop(name) for name in ("start", "seed", "steps", "learning_rate")},
             step=at.step,
             held_out_loss=loss if math.isfinite(loss) else None,
-            data_sets=at.counts.drawn,
+            data_sets=at.counts.simulated,
             dropped_data_sets=at.counts.dropped,
             skipped_updates=at.skipped,
             options=options,

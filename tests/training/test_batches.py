@@ -225,4 +225,4 @@ def test_replaced_data_sets_keep_their_condition_masks():
     assert (batch.data["targets"]["outcomes"]["rt"] > 0).all()
     at_atom, always = batch.data["params"]["a"] == 0, batch.data["conditioned"][:, :, 0].all(1)
     assert at_atom.any() and not at_atom[~always].any()
-    assert batch.counts.drawn == 400 + batch.counts.dropped and set(batch.counts.variables) == {"rt"}
+    assert batch.counts.simulated == 400 + batch.counts.dropped and set(batch.counts.variables) == {"rt"}

@@ -117,7 +117,7 @@ def test_failures_that_begin_later_stop_training(tmp_path):
 
 
 def test_few_data_sets_decide_nothing():
-    RejectionCounts(drawn=199, dropped=100).check()
-    RejectionCounts(drawn=200, dropped=10).check()
+    RejectionCounts(simulated=199, dropped=100).check()
+    RejectionCounts(simulated=200, dropped=10).check()
     with pytest.raises(ValueError, match="11 of 200"):
-        RejectionCounts(drawn=200, dropped=11).check()
+        RejectionCounts(simulated=200, dropped=11).check()
