@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import textwrap
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,6 +59,11 @@ def text(value: float | None) -> str:
     return "" if value is None else f"{value:.3g}"
 
 
+def wrapped(paragraph: str) -> str:
+    """The paragraph in lines of at most 120 characters."""
+    return textwrap.fill(paragraph, 120, break_long_words=False, break_on_hyphens=False)
+
+
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table of Markdown."""
     lines = [f"| {' | '.join(row)} |" for row in (columns, *rows)]
@@ -102,11 +108,14 @@ def stages(recipe: dict[str, Any]) -> str:
         samples = stage.get("outcome_samples", 1)
         sources = ["outcomes" if samples == 1 else f"{samples} outcomes of each target"]
         if stage.get("use_log_likelihood"):
-            sources.insert(0, "the simulator's log likelihood")
+            sources = ["the simulator's log likelihood given all parameters", f"{sources[0]} elsewhere"]
         if "distillation" in stage:
             share, count = stage["distillation_share"], stage["distillation"]["sets"]
             sources.append(f"in {share:.0%} of the batches {count} distillation sets")
-        return ", ".join(sources) + (", then averaged with the weights before" if stage.get("mean_with_start") else "")
+        sizes = ", ".join(f"{name} {size}" for name, size in stage.get("config", {}).items())
+        ends = [f"after the network has grown to {sizes}"] if sizes else []
+        ends += ["then averaged with the weights before"] if stage.get("mean_with_start") else []
+        return ", ".join(sources + ends)
 
     rows = [
         [str(number), f"{stage['steps']:,}", f"{stage['learning_rate']:g}", str(stage["seed"]), span(stage["trials"]),
@@ -118,7 +127,9 @@ def stages(recipe: dict[str, Any]) -> str:
 
 def training(name: str, record: Any, recipe: dict[str, Any]) -> str:
     """How the weights came about, and how to train such a network anew."""
-    reach = f"up to {record.trials} trials" + (f" and contexts of up to {record.context}" if record.context else "")
+    reach = f"with up to {record.trials} trials" + (
+        f" and contexts of up to {record.context}" if record.context else ""
+    )
     command = f"`examples/train_zoo.py {name}`"
     if "weights" in recipe:
         origin = f"These are weights {recipe['weights']}, until they are trained anew. Their record knows"
@@ -126,8 +137,8 @@ def training(name: str, record: Any, recipe: dict[str, Any]) -> str:
     else:
         origin = "The record of these weights knows"
         anew = f"{command} trained it, and trains it anew:"
-    plural = "these stages" if len(record.stages) > 1 else "this stage"
-    return f"""{origin} {plural}, of {reach}:
+    known = "these stages" if len(record.stages) > 1 else "this stage"
+    return f"""{wrapped(f"{origin} {known}, {reach}:")}
 
 {lineage(record, recipe["data_sets"])}
 
@@ -152,7 +163,7 @@ def write(name: str, measurement: Measurement) -> None:
     hardware = measurement.source.get("hardware", {})
     card = f"""# `{name}`
 
-{recipe["about"]}
+{wrapped(recipe["about"])}
 
 {sizes(net)}
 
@@ -164,11 +175,11 @@ def write(name: str, measurement: Measurement) -> None:
 
 {trained_range(net.record)}
 
-{recipe["outside"]}
+{wrapped(recipe["outside"])}
 
 ## What was measured
 
-{measurement.introduction}
+{wrapped(measurement.introduction)}
 
 {measurement.table}
 
