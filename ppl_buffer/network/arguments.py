@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from ppl_buffer.network.backend import Array, ArrayOps, Named
+from ppl_buffer.network.backend import Array, ArrayOps, Named, Own
 from ppl_buffer.network.layout import pad_dims
 from ppl_buffer.network.record import TrainingRecord
 from ppl_buffer.schema import Categorical, Schema, Variable, split_value
@@ -23,7 +23,7 @@ class NetworkLike(Protocol):
     record: TrainingRecord | None
 
 
-def check_names(argument: str, given: Mapping[str, Any], expected: Iterable[str], subset: bool = False) -> None:
+def check_names(argument: str, given: Mapping[str, Array], expected: Iterable[str], subset: bool = False) -> None:
     """Refuse a dict whose names are not the schema's."""
     if not isinstance(given, Mapping):
         raise ValueError(f"{argument}: expected a dict of name to array, got {type(given).__name__}")
@@ -58,7 +58,7 @@ def check_legal(net: NetworkLike, argument: str, variable: Variable, value: Arra
 def check_trial_arrays(
     net: NetworkLike,
     argument: str,
-    given: Mapping[str, Any],
+    given: Mapping[str, Array],
     variables: Mapping[str, Variable],
     trials: int | None,
     mask: Array | None,
@@ -83,7 +83,7 @@ def check_trial_arrays(
     return arrays
 
 
-def _as_number(convert: Callable[[Any, Any], Array], net: NetworkLike, argument: str, value: Any) -> Array:
+def _as_number(convert: Callable[[Own, Array], Array], net: NetworkLike, argument: str, value: Array) -> Array:
     if "complex" in str(getattr(value, "dtype", type(value))):
         raise ValueError(f"{argument}: expected an array of real numbers, got complex ones")
     try:
@@ -92,12 +92,12 @@ def _as_number(convert: Callable[[Any, Any], Array], net: NetworkLike, argument:
         raise ValueError(f"{argument}: expected an array of numbers, got {type(value).__name__} ({error})") from None
 
 
-def as_floating(net: NetworkLike, argument: str, value: Any) -> Array:
+def as_floating(net: NetworkLike, argument: str, value: Array) -> Array:
     """A floating-point array of the backend; doubles stay doubles."""
     return _as_number(net.ops.floating, net, argument, value)
 
 
-def as_mask(net: NetworkLike, argument: str, value: Any, trials: int) -> Array:
+def as_mask(net: NetworkLike, argument: str, value: Array, trials: int) -> Array:
     """A boolean (*B, K) array of the backend."""
     given = value if hasattr(value, "dtype") else np.asarray(value)
     if "bool" not in str(given.dtype):
@@ -109,7 +109,7 @@ def as_mask(net: NetworkLike, argument: str, value: Any, trials: int) -> Array:
 
 
 def check_params(
-    net: NetworkLike, params: Mapping[str, Any], check: bool
+    net: NetworkLike, params: Mapping[str, Array], check: bool
 ) -> tuple[Named, dict[str, np.ndarray | None]]:
     """Any subset of the parameters as floating-point arrays in the schema's order, and their numbers where known.
 
@@ -132,7 +132,7 @@ def check_params(
     return arrays, numbers
 
 
-def count_trials(net: NetworkLike, inputs: Mapping[str, Any], trials: int | None) -> int:
+def count_trials(net: NetworkLike, inputs: Mapping[str, Array], trials: int | None) -> int:
     """Number of trials K: as given, or else the size of the inputs' last axis."""
     check_names("inputs", inputs, net.schema.inputs)
     if trials is None:
@@ -180,7 +180,7 @@ def legal_trials(xp: ModuleType, schema: Schema, value: Array, trial_mask: Array
     return legal if trial_mask is None else legal | ~trial_mask
 
 
-def require_feedback(net: NetworkLike, given: Mapping[str, Any] | None, purpose: str) -> None:
+def require_feedback(net: NetworkLike, given: Mapping[str, Array] | None, purpose: str) -> None:
     """Refuse to go on without the feedback that a schema has."""
     if net.schema.feedback and given is None:
         raise ValueError(

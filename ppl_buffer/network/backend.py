@@ -80,14 +80,14 @@ class ArrayOps(Protocol):
     def arange(self, net: Own, count: int) -> Array:
         """Whole numbers (count,) from 0, where the network's weights are."""
 
-    def linear(self, x: Array, weight: Array, bias: Array) -> Array:
-        """Affine map (..., inputs) -> (..., outputs); the weight is (outputs, inputs)."""
+    def linear(self, net: Own, name: str, x: Array) -> Array:
+        """Affine map (..., inputs) -> (..., outputs) by the network's weights of a name."""
 
-    def layer_norm(self, x: Array, weight: Array, bias: Array) -> Array:
+    def perceptron(self, net: Own, name: str, x: Array) -> Array:
+        """One hidden layer with the SiLU nonlinearity, (..., inputs) -> (..., outputs)."""
+
+    def norm(self, net: Own, name: str, x: Array) -> Array:
         """Layer normalisation over the last axis of (..., W)."""
-
-    def silu(self, x: Array) -> Array:
-        """Sigmoid linear unit: x * sigmoid(x), elementwise."""
 
     def softplus(self, x: Array) -> Array:
         """Softplus: log(1 + exp(x)), elementwise."""

@@ -13,21 +13,6 @@ from ppl_buffer.network.network import Network
 from ppl_buffer.schema import Categorical, Variable
 
 
-def linear(net: Network, name: str, x: Array) -> Array:
-    """Affine map of the last axis."""
-    return net.ops.linear(x, net.weights[f"{name}.weight"], net.weights[f"{name}.bias"])
-
-
-def perceptron(net: Network, name: str, x: Array) -> Array:
-    """One hidden layer with the SiLU nonlinearity, smooth as a gradient sampler wants it."""
-    return linear(net, f"{name}.out", net.ops.silu(linear(net, f"{name}.hidden", x)))
-
-
-def norm(net: Network, name: str, x: Array) -> Array:
-    """Layer normalisation over the last axis."""
-    return net.ops.layer_norm(x, net.weights[f"{name}.weight"], net.weights[f"{name}.bias"])
-
-
 def standardize(net: Network, name: str, variable: Variable, value: Array) -> Array:
     """A continuous variable on the standardised unconstrained scale; any shape."""
     assert not isinstance(variable, Categorical)
@@ -57,7 +42,7 @@ def embed_targets(net: Network, inputs: Mapping[str, Array], shape: Sequence[int
     """Target tokens (B, R, T, W) of inputs (B, R, T); `shape` (B, R, T) serves a schema without inputs."""
     described = features(net, net.schema.inputs, inputs)
     x = net.ops.xp.concatenate(described, -1) if described else net.ops.ones(net, (*shape, 1))
-    return perceptron(net, "embed.target", x) + net.weights["role.target"]
+    return net.ops.perceptron(net, "embed.target", x) + net.weights["role.target"]
 
 
 def embed_pairs(net: Network, trials: Trials, role: str) -> Array:
@@ -72,7 +57,7 @@ def embed_pairs(net: Network, trials: Trials, role: str) -> Array:
     variables = {**schema.inputs, **schema.outcomes, **schema.feedback}
     values = {**trials["inputs"], **trials["outcomes"], **trials["feedback"]}
     described = features(net, variables, values)
-    return perceptron(net, "embed.pair", net.ops.xp.concatenate(described, -1)) + net.weights[f"role.{role}"]
+    return net.ops.perceptron(net, "embed.pair", net.ops.xp.concatenate(described, -1)) + net.weights[f"role.{role}"]
 
 
 def embed_params(net: Network, params: Mapping[str, Array]) -> Array:
@@ -81,5 +66,5 @@ def embed_params(net: Network, params: Mapping[str, Array]) -> Array:
     for name, variable in net.schema.params.items():
         if name in params:
             value = standardize(net, name, variable, net.ops.number(net, params[name]))
-            tokens.append(perceptron(net, f"embed.param.{name}", value[..., None]))
+            tokens.append(net.ops.perceptron(net, f"embed.param.{name}", value[..., None]))
     return net.ops.xp.stack(tokens, -2) + net.weights["role.param"]

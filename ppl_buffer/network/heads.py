@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ppl_buffer.network.backend import Array, Named
-from ppl_buffer.network.embeddings import features, perceptron
+from ppl_buffer.network.embeddings import features
 from ppl_buffer.network.lapses import (
     lapse_cdf,
     lapse_log_prob,
@@ -52,13 +52,13 @@ def head(net: Network, name: str, representation: Array, earlier: Mapping[str, A
     """Raw numbers (B, R, T, n) of one outcome's head, given the trial's earlier outcomes (B, R, T)."""
     representation = representation[..., : net.config.width]
     if not earlier:
-        return perceptron(net, f"heads.{name}", representation)
+        return net.ops.perceptron(net, f"heads.{name}", representation)
     xp = net.ops.xp
     variables = {key: net.schema.outcomes[key] for key in earlier}
     described = [representation, *features(net, variables, earlier)]
     lead = xp.broadcast_shapes(*(x.shape[:-1] for x in described))
     wide = [xp.broadcast_to(x, (*lead, x.shape[-1])) for x in described]
-    return perceptron(net, f"heads.{name}", xp.concatenate(wide, -1))
+    return net.ops.perceptron(net, f"heads.{name}", xp.concatenate(wide, -1))
 
 
 def outcome_scale(net: Network, name: str, representation: Array) -> Scale:

@@ -6,14 +6,13 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 
-from ppl_buffer.network.backend import Array, Named
+from ppl_buffer.network.backend import Array, Named, Own
 
 
-def map_leaves(function: Callable[[Array], Array], tree: Any) -> Any:
+def map_leaves(function: Callable[[Array], Array], tree: Own) -> Own:
     """Apply a function to every array of nested dataclasses, dicts, lists and tuples."""
     if tree is None or isinstance(tree, (bool, int)):
         return tree
@@ -38,12 +37,14 @@ def pad_last(xp: ModuleType, value: Array, missing: int, fill: float | bool) -> 
     return xp.concatenate([value, xp.broadcast_to(more, (*value.shape[:-1], missing))], -1)
 
 
-def common_batch_shape(shapes: Mapping[str, Sequence[int]]) -> tuple[int, ...]:
+def common_batch_shape(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
     """Broadcast the batch shapes of several arguments.
 
     Raises:
         ValueError: if they do not broadcast; it says which argument has which.
     """
+    if len(set(shapes.values())) == 1:
+        return tuple(next(iter(shapes.values())))
     try:
         return tuple(np.broadcast_shapes(*shapes.values()))
     except ValueError:
@@ -138,7 +139,7 @@ class BatchLayout:
                 trials[group][name] = folded[f"{group}.{name}"]
         return trials, folded["mask"]
 
-    def fold_shared(self, tree: Any, batch_shape: Sequence[int]) -> Any:
+    def fold_shared(self, tree: Own, batch_shape: Sequence[int]) -> Own:
         """Arrange arrays (*batch_shape, ...), alike along R, to (B, ...)."""
         depth, ndim = len(self.lead), len(batch_shape)
         if tuple(batch_shape) == (self.batch,) and (self.sets == 0 or self.order[: self.sets] == [depth - 1]):

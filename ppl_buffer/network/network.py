@@ -40,7 +40,7 @@ class Network(ABC):
     def dtype(self) -> Any:
         """Number type of the weights: data are cast to it."""
 
-    def encode(self, context: Mapping[str, Any]) -> EncodedContext:
+    def encode(self, context: Mapping[str, Array]) -> EncodedContext:
         """Encode a context once, to share it between distributions.
 
         Args:
@@ -53,12 +53,12 @@ class Network(ABC):
 
     def observe(
         self,
-        inputs: Mapping[str, Any],
-        value: Any,
+        inputs: Mapping[str, Array],
+        value: Array,
         *,
-        feedback: Mapping[str, Any] | None = None,
-        trial_mask: Any = None,
-        context: Mapping[str, Any] | EncodedContext | None = None,
+        feedback: Mapping[str, Array] | None = None,
+        trial_mask: Array | None = None,
+        context: Mapping[str, Array] | EncodedContext | None = None,
     ) -> ObservedTrials:
         """Compute once all of a joint density that the parameters do not change.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -23,7 +22,7 @@ from ppl_buffer.network.arguments import (
     legal_trials,
     require_feedback,
 )
-from ppl_buffer.network.backend import Array, Named, backend_of
+from ppl_buffer.network.backend import Array, Named, Own, backend_of
 from ppl_buffer.network.layout import (
     BatchLayout,
     broadcast_shape,
@@ -45,7 +44,7 @@ class EncodedContext:
 
     trials: dict[str, Named]
     mask: Array
-    cache: Any
+    cache: Own
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
@@ -57,7 +56,7 @@ class EncodedContext:
         """Number of context points N, those that do not exist included."""
         return self.mask.shape[-1]
 
-    def __getitem__(self, index: Any) -> EncodedContext:
+    def __getitem__(self, index: Array) -> EncodedContext:
         """The same of some data sets: indexes the batch dimensions."""
         return map_leaves(lambda x: x[index], self)
 
@@ -77,7 +76,7 @@ class LengthGroup:
     """
 
     indices: Array
-    prepared: Any
+    prepared: Own
 
 
 @dataclass
@@ -109,8 +108,8 @@ class ObservedTrials:
     context: EncodedContext | None
     outcomes: Named
     legal: Array | None
-    prepared: Any
-    alone: Any
+    prepared: Own
+    alone: Own | None
     snapshot: Array
     groups: list[LengthGroup] | None = None
 
@@ -124,7 +123,7 @@ class ObservedTrials:
         """Number of trials K, those that do not exist included."""
         return self.trial_mask.shape[-1]
 
-    def __getitem__(self, index: Any) -> ObservedTrials:
+    def __getitem__(self, index: Array) -> ObservedTrials:
         """The same of some data sets: indexes the batch dimensions."""
         return map_leaves(lambda x: x[index], replace(self, groups=None))
 
@@ -141,7 +140,7 @@ class ObservedTrials:
 
 
 def encode_context(
-    net: NetworkLike, context: Mapping[str, Any] | EncodedContext, mask: Array | None = None
+    net: NetworkLike, context: Mapping[str, Array] | EncodedContext, mask: Array | None = None
 ) -> EncodedContext:
     """Encode a context of which the points in `mask` exist (None = all); see `Network.encode`."""
     if isinstance(context, EncodedContext):
@@ -198,12 +197,12 @@ def warn_longer(net: NetworkLike, argument: str, count: int, field: str) -> None
 
 def observe_trials(
     net: NetworkLike,
-    inputs: Mapping[str, Any],
-    value: Any,
+    inputs: Mapping[str, Array],
+    value: Array,
     *,
-    feedback: Mapping[str, Any] | None,
-    trial_mask: Any,
-    context: Mapping[str, Any] | EncodedContext | None,
+    feedback: Mapping[str, Array] | None,
+    trial_mask: Array | None,
+    context: Mapping[str, Array] | EncodedContext | None,
 ) -> ObservedTrials:
     """See `Network.observe`."""
     backend, xp, schema = backend_of(net), net.ops.xp, net.schema
@@ -240,7 +239,7 @@ def observe_trials(
     prepared = backend.prepare_joint(net, cache, folded, valid)
     alone = backend.prepare_marginal(net, cache, folded["inputs"], valid) if schema.independent else None
 
-    def unfold_sets(tree: Any) -> Any:
+    def unfold_sets(tree: Own) -> Own:
         return map_leaves(lambda x: x.reshape((*batch, *x.shape[1:])), tree)
 
     def broadcast(values: Named) -> Named:

@@ -1,7 +1,7 @@
 """Densities of a query: joint, trial by trial, alone, left out; distribution functions and moments.
 
-Shapes: a value is (*sample, *batch, *event), event (K,) or (K, n_outcomes). Results have all dimensions of the value and
-of the query's data; a language broadcasts them to those that it has beyond.
+Shapes: a value is (*sample, *batch, *event), event (K,) or (K, n_outcomes). Results have all dimensions of the value
+and of the query's data; a language broadcasts them to those that it has beyond.
 
 Where a value is known to be the observed one, what was computed of that is read again. Functions that can do so take
 `reuse`: None asks `query.matches(value)`; a language that compiles asks before, since compilation hides the answer.

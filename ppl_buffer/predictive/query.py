@@ -193,6 +193,8 @@ class Query:
         Raises:
             ValueError: if the value does not end with the event shape, or its other dimensions do not fit.
         """
+        if tuple(value.shape) == (*self.batch_shape, *self.event_shape):
+            return self.batch_shape
         check_value_shape(value, self.event_shape)
         return broadcast_shape([value.shape[: value.ndim - len(self.event_shape)], self.batch_shape], "value")
 

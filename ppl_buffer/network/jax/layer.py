@@ -17,9 +17,8 @@ import math
 import jax
 import jax.numpy as jnp
 
-from ppl_buffer.network.embeddings import linear, norm, perceptron
 from ppl_buffer.network.jax.attention import KVSegment
-from ppl_buffer.network.jax.ops import Array
+from ppl_buffer.network.jax.ops import Array, linear, norm, perceptron
 from ppl_buffer.network.jax.weights import JaxNetwork
 
 

@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 
 from ppl_buffer.network.backend import Trials
-from ppl_buffer.network.embeddings import embed_pairs, embed_params, embed_targets, norm
+from ppl_buffer.network.embeddings import embed_pairs, embed_params, embed_targets
 from ppl_buffer.network.jax.attention import (
     KVSegment,
     PartialAttention,
@@ -38,7 +38,7 @@ from ppl_buffer.network.jax.attention import (
 )
 from ppl_buffer.network.jax.cache import Cache, counts_reached, enter, first_tokens, mask_of, place, reads
 from ppl_buffer.network.jax.layer import count_tokens, finish_layer, key_values, no_counts, null_segment, queries
-from ppl_buffer.network.jax.ops import Array
+from ppl_buffer.network.jax.ops import Array, norm
 from ppl_buffer.network.jax.weights import JaxNetwork
 from ppl_buffer.network.masks import prefix_mask
 

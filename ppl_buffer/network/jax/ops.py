@@ -119,21 +119,21 @@ def arange(net: Own, count: int) -> Array:
     return jnp.arange(count)
 
 
-def linear(x: Array, weight: Array, bias: Array) -> Array:
-    """Affine map of the last axis; the weight is (outputs, inputs)."""
-    return x @ weight.T + bias
+def linear(net: Own, name: str, x: Array) -> Array:
+    """Affine map of the last axis by the network's weights of a name."""
+    return x @ net.weights[f"{name}.weight"].T + net.weights[f"{name}.bias"]
 
 
-def layer_norm(x: Array, weight: Array, bias: Array) -> Array:
+def perceptron(net: Own, name: str, x: Array) -> Array:
+    """One hidden layer with the SiLU nonlinearity, smooth as a gradient sampler wants it."""
+    return linear(net, f"{name}.out", jax.nn.silu(linear(net, f"{name}.hidden", x)))
+
+
+def norm(net: Own, name: str, x: Array) -> Array:
     """Layer normalisation over the last axis."""
     centered = x - x.mean(-1, keepdims=True)
     scale = jax.lax.rsqrt((centered**2).mean(-1, keepdims=True) + 1e-5)
-    return centered * scale * weight + bias
-
-
-def silu(x: Array) -> Array:
-    """Sigmoid linear unit: x * sigmoid(x)."""
-    return jax.nn.silu(x)
+    return centered * scale * net.weights[f"{name}.weight"] + net.weights[f"{name}.bias"]
 
 
 def softplus(x: Array) -> Array:

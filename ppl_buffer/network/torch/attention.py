@@ -258,30 +258,30 @@ def _concatenate(segments: Sequence[KVSegment]) -> list[KVSegment]:
     """The same keys in one segment, or two: what replicas share stays stored once."""
     shared = [x for x in segments if x.keys.shape[2] == 1]
     private = [x for x in segments if x.keys.shape[2] > 1]
-    return [x for group in (shared, private) for x in _concatenate_alike(group)]
+    return [one for group in (shared, private) for one in (group if len(group) < 2 else [_concatenate_alike(group)])]
 
 
-def _concatenate_alike(group: list[KVSegment]) -> list[KVSegment]:
-    if len(group) < 2:
-        return group
+def _concatenate_alike(group: list[KVSegment]) -> KVSegment:
     # What all queries see stands before a causal segment.
-    *others, last = sorted(group, key=lambda x: x.causal_offset is not None)
-    batch = max([x.keys.shape[0] for x in group])
+    group = [x for x in group if x.causal_offset is None] + [x for x in group if x.causal_offset is not None]
+    last, batch = group[-1], max([x.keys.shape[0] for x in group])
     size = max([x.keys.shape[-1] for x in group])
-    keys = torch.cat([replicate(_widen(x.keys, size), batch, 0) for x in (*others, last)], 3)
-    values = torch.cat([replicate(x.values, batch, 0) for x in (*others, last)], 3)
-    offset = None if last.causal_offset is None else last.causal_offset + keys.shape[3] - last.keys.shape[3]
-    return [KVSegment(keys, values, _concatenate_masks((*others, last)), None, offset)]
+    keys = [x.keys if x.keys.shape[-1] == size else _widen(x.keys, size) for x in group]
+    values = [x.values for x in group]
+    if batch > 1:
+        keys, values = ([replicate(x, batch, 0) for x in tensors] for tensors in (keys, values))
+    joined = torch.cat(keys, 3)
+    offset = None if last.causal_offset is None else last.causal_offset + joined.shape[3] - last.keys.shape[3]
+    mask = None if all([x.mask is None for x in group]) else _concatenate_masks(group)
+    return KVSegment(joined, torch.cat(values, 3), mask, None, offset)
 
 
 def _widen(keys: Tensor, size: int) -> Tensor:
     # A parameter's keys have no counts: they add nothing to the score.
-    return keys if keys.shape[-1] == size else functional.pad(keys, (0, size - keys.shape[-1]))
+    return functional.pad(keys, (0, size - keys.shape[-1]))
 
 
-def _concatenate_masks(segments: Sequence[KVSegment]) -> Tensor | None:
-    if all([x.mask is None for x in segments]):
-        return None
+def _concatenate_masks(segments: Sequence[KVSegment]) -> Tensor:
     masks = []
     for segment in segments:
         shape = (1, 1, 1, 1, segment.keys.shape[3])

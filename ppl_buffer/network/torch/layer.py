@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ppl_buffer.network.embeddings import linear, norm, perceptron
 from ppl_buffer.network.torch.attention import KVSegment
+from ppl_buffer.network.torch.ops import linear, norm, perceptron
 from ppl_buffer.network.torch.weights import TorchNetwork
 
 

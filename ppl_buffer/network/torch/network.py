@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from ppl_buffer.network.backend import Trials
-from ppl_buffer.network.embeddings import embed_pairs, embed_params, embed_targets, norm
+from ppl_buffer.network.embeddings import embed_pairs, embed_params, embed_targets
 from ppl_buffer.network.masks import prefix_mask
 from ppl_buffer.network.torch.attention import (
     KVSegment,
@@ -37,6 +37,7 @@ from ppl_buffer.network.torch.attention import (
 )
 from ppl_buffer.network.torch.cache import Cache, counts_reached, enter, first_tokens, mask_of, place, reads
 from ppl_buffer.network.torch.layer import count_tokens, finish_layer, key_values, no_counts, null_segment, queries
+from ppl_buffer.network.torch.ops import norm
 from ppl_buffer.network.torch.weights import TorchNetwork
 
 

@@ -26,7 +26,7 @@ def _tensor(net: Own, value: Array) -> Tensor:
 def number(net: Own, value: Array) -> Tensor:
     """The same array in the network's number type."""
     # One call where the tensor is one already: this is half the work of most conversions.
-    return value.to(net.device, net.dtype) if isinstance(value, Tensor) else _tensor(net, value).to(net.dtype)
+    return (value if isinstance(value, Tensor) else _tensor(net, value)).to(net.weights["norm_out.weight"])
 
 
 def floating(net: Own, value: Array) -> Tensor:
@@ -147,19 +147,21 @@ def arange(net: Own, count: int) -> Tensor:
     return torch.arange(count, device=net.device)
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Affine map of the last axis; the weight is (outputs, inputs)."""
-    return functional.linear(x, weight, bias)
+def linear(net: Own, name: str, x: Tensor) -> Tensor:
+    """Affine map of the last axis by the network's weights of a name."""
+    return functional.linear(x, net.weights[f"{name}.weight"], net.weights[f"{name}.bias"])
 
 
-def layer_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def perceptron(net: Own, name: str, x: Tensor) -> Tensor:
+    """One hidden layer with the SiLU nonlinearity, smooth as a gradient sampler wants it."""
+    weights = net.weights
+    hidden = functional.silu(functional.linear(x, weights[f"{name}.hidden.weight"], weights[f"{name}.hidden.bias"]))
+    return functional.linear(hidden, weights[f"{name}.out.weight"], weights[f"{name}.out.bias"])
+
+
+def norm(net: Own, name: str, x: Tensor) -> Tensor:
     """Layer normalisation over the last axis."""
-    return functional.layer_norm(x, x.shape[-1:], weight, bias, eps=1e-5)
-
-
-def silu(x: Tensor) -> Tensor:
-    """Sigmoid linear unit: x * sigmoid(x)."""
-    return functional.silu(x)
+    return functional.layer_norm(x, x.shape[-1:], net.weights[f"{name}.weight"], net.weights[f"{name}.bias"], eps=1e-5)
 
 
 def softplus(x: Tensor) -> Tensor:
