@@ -34,7 +34,7 @@ _AT_ONCE = 2**22
 
 
 @dataclass(frozen=True)
-class BatchOptions:
+class Settings:
     """What is measured."""
 
     seed: int = 30
@@ -44,7 +44,7 @@ class BatchOptions:
     targets: int = 64
 
 
-QUICK = BatchOptions(datasets=12, evidence_datasets=6, contexts=(0, 16, 128))
+QUICK = Settings(datasets=12, evidence_datasets=6, contexts=(0, 16, 128))
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class DataSets:
     context: int
 
 
-def draw(simulator: pb.simulators.GaussianProcess, settings: BatchOptions, context: int, shared: bool) -> DataSets:
+def draw(simulator: pb.simulators.GaussianProcess, settings: Settings, context: int, shared: bool) -> DataSets:
     """Data sets from the prior, each with inputs of its own or all with the same (`shared`)."""
     rng = np.random.default_rng([settings.seed, context, shared])
     size = settings.evidence_datasets if shared else settings.datasets
@@ -128,7 +128,7 @@ def figures(net: Any, data: DataSets, log_density: np.ndarray, conditioned: bool
     }
 
 
-def measure(net: Any, settings: BatchOptions) -> dict[str, dict[str, float]]:
+def measure(net: Any, settings: Settings) -> dict[str, dict[str, float]]:
     """All figures, by what is given and the size of the context."""
     simulator = pb.simulators.GaussianProcess()
     out: dict[str, dict[str, float]] = {}
@@ -156,7 +156,7 @@ def main() -> None:
     parser.add_argument("--backend", choices=("torch", "jax"), default="torch")
     parser.add_argument("--quick", action="store_true", help="a tenth of the data sets, no large context, no file")
     arguments = parser.parse_args()
-    settings = QUICK if arguments.quick else BatchOptions()
+    settings = QUICK if arguments.quick else Settings()
     net = pb.load(arguments.checkpoint, backend=arguments.backend)
     measured = measure(net, settings)
     title = f"{arguments.checkpoint}, {arguments.backend}: nats a target, {settings.targets} targets"

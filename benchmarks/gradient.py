@@ -91,13 +91,13 @@ def gradients(net: Any, data: People) -> dict[str, Callable[[], tuple[Any, dict[
     padded = dataclasses.replace(grouped, groups=None)
 
     def full(theta: Any, data: Any) -> Any:
-        conditioned = {
+        arguments = {
             "params": theta,
             "feedback": data["feedback"],
             "trial_mask": data["mask"],
             "validate_args": False,
         }
-        return distribution(net, data["inputs"], **conditioned).log_prob(data["value"]).sum()
+        return distribution(net, data["inputs"], **arguments).log_prob(data["value"]).sum()
 
     def observed(theta: Any, data: Any) -> Any:
         return distribution(net, data, params=theta, validate_args=False).log_prob(data.value).sum()

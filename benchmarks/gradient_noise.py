@@ -42,7 +42,7 @@ def measure(name: str, batches: int, outcome_samples: Sequence[int]) -> list[dic
     simulator, settings = CASES[name]
     net = pb.load(name, backend="torch").requires_grad_(True)
     loss, rows = Loss(net), []
-    for index, conditioned in enumerate(("all parameters given", "some hidden")):
+    for index, condition in enumerate(("all parameters given", "some hidden")):
         for count in outcome_samples:
             gradients, taken = [], 0.0
             for step in range(batches):
@@ -60,7 +60,7 @@ def measure(name: str, batches: int, outcome_samples: Sequence[int]) -> list[dic
             rows.append(
                 {
                     "network": name,
-                    "set": conditioned,
+                    "set": condition,
                     "outcome_samples": count,
                     "variance": variance,
                     "seconds": taken / batches,

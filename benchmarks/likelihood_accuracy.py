@@ -28,6 +28,7 @@ from ppl_buffer.inference.importance import importance_weights  # noqa: E402
 from ppl_buffer.predictive import density  # noqa: E402
 from ppl_buffer.predictive.query import Query  # noqa: E402
 from ppl_buffer.schema import stack_value  # noqa: E402
+from ppl_buffer.simulator import WithAtoms  # noqa: E402
 from tests.references import (  # noqa: E402
     collapsing_drift_diffusion,
     drift_diffusion,
@@ -193,7 +194,7 @@ def main() -> None:
     size = 20 if options.quick else 200
     figures = {}
     for trials in case.trials:
-        for special in (False, True) if getattr(case.simulator, "atoms", None) else (False,):
+        for special in (False, True) if isinstance(case.simulator, WithAtoms) else (False,):
             name = f"{trials} trials"
             if special:
                 name += "".join(f", {param} = {value:g}" for param, value in case.simulator.atoms.items())

@@ -38,7 +38,7 @@ _LEAST = 6e-8
 
 
 @dataclass(frozen=True)
-class BatchOptions:
+class Settings:
     """What the references are computed with."""
 
     seed: int = 20
@@ -52,7 +52,7 @@ class BatchOptions:
     evidence_particles: int = 64
 
 
-QUICK = BatchOptions(datasets=20, evidence_datasets=5, particles=1024, evidence_draws=500)
+QUICK = Settings(datasets=20, evidence_datasets=5, particles=1024, evidence_draws=500)
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class DataSets:
         return self.pair, self.choice, self.reward
 
 
-def draw(settings: BatchOptions) -> dict[str, DataSets]:
+def draw(settings: Settings) -> dict[str, DataSets]:
     """All data sets that are measured on, by name."""
     simulator = pb.simulators.NoisyQ()
     groups = {
@@ -101,7 +101,7 @@ def digest(groups: Mapping[str, DataSets]) -> str:
     return sha.hexdigest()
 
 
-def filtered(data: DataSets, settings: BatchOptions) -> dict[str, np.ndarray]:
+def filtered(data: DataSets, settings: Settings) -> dict[str, np.ndarray]:
     """Log odds (datasets, K) of the particle filter, averaged over runs, and what that average's own error is."""
     seeds = range(settings.seed, settings.seed + settings.runs)
     results = [reference.particle_filter(data.params, *data.trials, settings.particles, seed) for seed in seeds]
@@ -119,7 +119,7 @@ def filtered(data: DataSets, settings: BatchOptions) -> dict[str, np.ndarray]:
     }
 
 
-def compute_references(groups: Mapping[str, DataSets], settings: BatchOptions) -> dict[str, np.ndarray]:
+def compute_references(groups: Mapping[str, DataSets], settings: Settings) -> dict[str, np.ndarray]:
     """Everything that does not depend on the network and takes long."""
     arrays: dict[str, np.ndarray] = {}
     start = time.perf_counter()
@@ -146,16 +146,16 @@ def compute_references(groups: Mapping[str, DataSets], settings: BatchOptions) -
     return arrays
 
 
-def references(groups: Mapping[str, DataSets], settings: BatchOptions, recompute: bool) -> dict[str, np.ndarray]:
+def references(groups: Mapping[str, DataSets], settings: Settings, recompute: bool) -> dict[str, np.ndarray]:
     """The stored references where they fit the data sets and settings, else new ones (stored, unless quick)."""
     key = json.dumps({**asdict(settings), "sha256": digest(groups)})
-    if CACHE.exists() and not recompute and settings == BatchOptions():
+    if CACHE.exists() and not recompute and settings == Settings():
         with np.load(CACHE, allow_pickle=False) as stored:
             if stored["key"].item() == key:
                 return {name: stored[name] for name in stored.files if name != "key"}
         print("the stored references belong to other data sets: computing them anew")
     arrays = compute_references(groups, settings)
-    if settings == BatchOptions():
+    if settings == Settings():
         CACHE.parent.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(CACHE, key=np.array(key), **arrays)
     return arrays
@@ -248,7 +248,7 @@ def measure(net: Any, groups: Mapping[str, DataSets], arrays: Mapping[str, np.nd
     return figures
 
 
-def bars(figures: Mapping[str, Mapping[str, float]], settings: BatchOptions) -> list[dict[str, Any]]:
+def bars(figures: Mapping[str, Mapping[str, float]], settings: Settings) -> list[dict[str, Any]]:
     """What has to be reached and what was, a row each: name, measured, bar, met, error of the reference."""
     rows: list[dict[str, Any]] = []
 
@@ -280,7 +280,7 @@ def main() -> None:
     parser.add_argument("--recompute", action="store_true", help="compute the references anew")
     parser.add_argument("--references-only", action="store_true", help="compute and store the references, then stop")
     arguments = parser.parse_args()
-    settings = QUICK if arguments.quick else BatchOptions()
+    settings = QUICK if arguments.quick else Settings()
     groups = draw(settings)
     if arguments.references_only:
         references(groups, settings, arguments.recompute)

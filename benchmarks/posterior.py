@@ -252,13 +252,13 @@ def main() -> None:
     priors = priors_of(model, outcomes)
 
     def exact(theta: Named, index: Any) -> Any:
-        conditioned = {**theta, **{name: jnp.asarray(value) for name, value in model.fixed.items()}}
-        return model.exact(conditioned, {name: x[index] for name, x in arrays.items()})
+        params = {**theta, **{name: jnp.asarray(value) for name, value in model.fixed.items()}}
+        return model.exact(params, {name: x[index] for name, x in arrays.items()})
 
     def network(theta: Named, index: Any) -> Any:
         at_index = data[index]
-        conditioned = {**theta, **{name: jnp.asarray(value) for name, value in model.fixed.items()}}
-        return JointPredictive(net, at_index, params=conditioned).log_prob(at_index.value)
+        params = {**theta, **{name: jnp.asarray(value) for name, value in model.fixed.items()}}
+        return JointPredictive(net, at_index, params=params).log_prob(at_index.value)
 
     start = {name: truth[name] for name in names}
     settings = {

@@ -40,10 +40,8 @@ def rollouts(net: Any, task: Any, inputs: dict[str, np.ndarray], params: dict[st
     rng = np.random.default_rng(0)
     for person, length in enumerate(lengths):
         given = to_backend(net, {name: x[person, :length].astype(np.float32) for name, x in inputs.items()})
-        conditioned = to_backend(net, {name: x[:, person] for name, x in params.items()})
-        joint = joint_predictive(net.backend)(
-            net, given, params=conditioned, environment=task.environment, outside="ignore"
-        )
+        own = to_backend(net, {name: x[:, person] for name, x in params.items()})
+        joint = joint_predictive(net.backend)(net, given, params=own, environment=task.environment, outside="ignore")
         noise = rng.random(sampling.noise_shape(joint.query), dtype=np.float32) * 0.998 + 0.001
         value, *_ = sampling.rollout(joint.query, to_backend(net, noise))
         np.asarray(value)
