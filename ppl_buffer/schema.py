@@ -327,7 +327,7 @@ class Schema:
 
     @property
     def standardized(self) -> set[str]:
-        """Keys of a network's standardization: continuous variables, and outcomes' differences to their lower bounds."""
+        """Keys of a network's standardization: continuous variables, and outcomes' differences to lower bounds."""
         groups = (self.params, self.inputs, self.outcomes, self.feedback)
         names = {name for group in groups for name, variable in group.items() if not isinstance(variable, Categorical)}
         return names | {self.scale_above(name) for name in self.lower_bounds}

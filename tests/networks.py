@@ -6,13 +6,11 @@ Random weights are larger than a training would start from, so that whatever a p
 from __future__ import annotations
 
 import functools
-import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pytest
 
 from ppl_buffer.network.config import Config, weight_shapes
 from ppl_buffer.network.record import TrainingRecord
@@ -257,17 +255,3 @@ def rollout(backend: str, distribution: Any, noise: np.ndarray) -> tuple[np.ndar
     run = _jitted_rollout() if backend == "jax" else lambda d, noise: sampling.rollout(d.query, noise)
     value, feedback, log_probs = run(distribution, array(backend, noise.astype(np.float32)))
     return np.asarray(value), {name: np.asarray(x) for name, x in feedback.items()}, np.asarray(log_probs)
-
-
-@pytest.fixture(scope="module")
-def quick_compilation() -> Iterator[None]:
-    """Compile for a short compilation, not for a fast program: arrays are tiny."""
-    if importlib.util.find_spec("jax") is None:
-        yield
-        return
-    import jax
-
-    before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)

@@ -16,7 +16,6 @@ from scipy.special import logsumexp
 
 from ppl_buffer.network.config import Config
 from ppl_buffer.predictive import sampling
-from tests.networks import quick_compilation  # noqa: F401
 
 for _library in ("jax", "torch"):
     pytest.importorskip(_library)

@@ -12,7 +12,6 @@ from ppl_buffer.findings import FindingWarning
 from ppl_buffer.predictive import density
 from ppl_buffer.predictive.query import Query
 from tests.diagnostics.own import PRIORS, Own, telling
-from tests.networks import quick_compilation  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

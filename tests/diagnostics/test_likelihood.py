@@ -11,7 +11,7 @@ import ppl_buffer as pb
 from ppl_buffer import diagnostics
 from ppl_buffer.prior import Prior
 from tests.diagnostics.own import PRIORS, Own, telling
-from tests.networks import CONTAMINATED, network, quick_compilation  # noqa: F401
+from tests.networks import CONTAMINATED, network
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

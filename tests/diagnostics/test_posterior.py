@@ -11,7 +11,6 @@ import pytest
 from ppl_buffer import diagnostics
 from ppl_buffer.diagnostics.posterior import _rank
 from tests.diagnostics.own import PRIORS, Own, telling
-from tests.networks import quick_compilation  # noqa: F401
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 FITS = {"sets": 60, "trials": 17, "draws": 19, "thin": 3, "warmup": 30, "batch": 30, "progress": False}

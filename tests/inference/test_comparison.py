@@ -6,7 +6,7 @@ import pytest
 import ppl_buffer as pb
 from ppl_buffer.inference.evidence import Evidence
 from tests.inference.test_evidence import REPORT_RECORD
-from tests.networks import REPORT, data, network, quick_compilation  # noqa: F401
+from tests.networks import REPORT, data, network
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

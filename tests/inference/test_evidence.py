@@ -21,7 +21,6 @@ from tests.networks import (
     array,
     data,
     network,
-    quick_compilation,  # noqa: F401
 )
 
 pytest.importorskip("torch")

@@ -13,17 +13,7 @@ import ppl_buffer as pb
 from ppl_buffer.inference.simulation import _noise
 from ppl_buffer.predictive import density, sampling
 from ppl_buffer.predictive.query import Query
-from tests.networks import (
-    CONTAMINATED,
-    FUNCTION,
-    FUNCTION_RECORD,
-    LAPSELESS,
-    LEARNING,
-    REPORT,
-    data,
-    network,
-    quick_compilation,  # noqa: F401
-)
+from tests.networks import CONTAMINATED, FUNCTION, FUNCTION_RECORD, LAPSELESS, LEARNING, REPORT, data, network
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 QUIET = {"progress": False}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.networks import CONTAMINATED, FUNCTION, LEARNING, Case, data, network, quick_compilation  # noqa: F401
+from tests.networks import CONTAMINATED, FUNCTION, LEARNING, Case, data, network
 
 jax = pytest.importorskip("jax")
 jnp = pytest.importorskip("jax.numpy")

@@ -16,7 +16,6 @@ from ppl_buffer.schema import Categorical, Real, Schema
 from tests import networks as nw
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
-quick_compilation = nw.quick_compilation
 
 # One categorical outcome is redrawn from a table, anything else by proposals.
 SYMBOL = nw.Case("symbol", Schema(outcomes={"symbol": Categorical(3)}, ordered=True))

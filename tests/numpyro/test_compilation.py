@@ -14,7 +14,7 @@ import ppl_buffer.numpyro.distribution as numpyro_backend  # noqa: E402
 from ppl_buffer.numpyro import JointPredictive  # noqa: E402
 from ppl_buffer.predictive import density  # noqa: E402
 from ppl_buffer.predictive.query import Query  # noqa: E402
-from tests.networks import FUNCTION, REPORT, array, data, network, quick_compilation  # noqa: E402, F401
+from tests.networks import FUNCTION, REPORT, array, data, network  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 COMPILED = "/jax/core/compile/backend_compile_duration"
