@@ -68,3 +68,38 @@ def embed_params(net: Network, params: Mapping[str, Array]) -> Array:
             value = standardize(net, name, variable, net.ops.number(net, params[name]))
             tokens.append(net.ops.perceptron(net, f"embed.param.{name}", value[..., None]))
     return net.ops.xp.stack(tokens, -2) + net.weights["role.param"]
+
+
+def lower_bounds_of(net: Network, params: Mapping[str, Array], conditioned: Array | None) -> Array | None:
+    """Lower bounds (B, R, 1, 2 F) of the F outcomes that stay above a parameter: its value and 1, or 0 and 0.
+
+    Args:
+        net: the network.
+        params: dict name -> (B, R), in natural units.
+        conditioned: (B, R, P) bool, which of them are given, the others being hidden; None = all.
+
+    Returns:
+        None without such outcomes.
+    """
+    ops, given, columns = net.ops, [name for name in net.schema.params if name in params], []
+    for name in net.schema.lower_bounds.values():
+        value = known = ops.zeros(net, (1, 1))
+        if name in params:
+            value = ops.number(net, params[name])
+            known = ops.xp.ones_like(value)
+            if conditioned is not None:
+                known = ops.number(net, conditioned[..., given.index(name)])
+        columns += [value * known, known]
+    if not columns:
+        return None
+    shape = ops.xp.broadcast_shapes(*(x.shape for x in columns))
+    return ops.xp.stack([ops.xp.broadcast_to(x, shape) for x in columns], -1)[:, :, None]
+
+
+def with_lower_bounds(net: Network, representation: Array, lower_bounds: Array | None) -> Array:
+    """A representation (B, R, T, W) with the lower bounds of its trials behind, where the heads find them."""
+    if lower_bounds is None:
+        return representation
+    xp = net.ops.xp
+    wide = xp.broadcast_to(lower_bounds, (*representation.shape[:-1], lower_bounds.shape[-1]))
+    return xp.concatenate([representation, wide], -1)

@@ -27,7 +27,13 @@ import jax
 import jax.numpy as jnp
 
 from ppl_buffer.network.backend import Trials
-from ppl_buffer.network.embeddings import embed_pairs, embed_params, embed_targets
+from ppl_buffer.network.embeddings import (
+    embed_pairs,
+    embed_params,
+    embed_targets,
+    lower_bounds_of,
+    with_lower_bounds,
+)
 from ppl_buffer.network.jax.attention import (
     KVSegment,
     PartialAttention,
@@ -172,7 +178,8 @@ def step(
     counts = counts_reached(net, cache, jnp.asarray([position]))
     each_other = SelfAttention(mask, counted=counted, kv_buffer=cache.buffer, position=position)
     tokens, buffer = run(net, tokens, range(depth), read, each_other, counts)
-    return _with_lower_bounds(norm(net, "norm_out", tokens), params), Cache(cache.context, buffer, valid)
+    representation = with_lower_bounds(net, norm(net, "norm_out", tokens), params.lower_bounds)
+    return representation, Cache(cache.context, buffer, valid)
 
 
 def prepare(
@@ -232,7 +239,7 @@ def predict(net: JaxNetwork, prepared: PreparedTargets, params: EncodedParams) -
         read = {index: [*read[index], params.segments[index - first]] for index in range(first + 1, depth)}
     tokens = finish_layer(net, f"layers.{first}", tokens, partial.output / partial.sum)
     tokens, _ = run(net, tokens, range(first + 1, depth), read, None, prepared.counts)
-    return _with_lower_bounds(norm(net, "norm_out", tokens), params)
+    return with_lower_bounds(net, norm(net, "norm_out", tokens), params.lower_bounds)
 
 
 def encode_params(net: JaxNetwork, params: Mapping[str, Array], conditioned: Array | None = None) -> EncodedParams:
@@ -243,7 +250,7 @@ def encode_params(net: JaxNetwork, params: Mapping[str, Array], conditioned: Arr
         params: dict name -> (B, R), in natural units. One that is left out has no token.
         conditioned: (B, R, P) bool, which of them are given; None = all.
     """
-    lower_bounds = _lower_bounds(net, params, conditioned)
+    lower_bounds = lower_bounds_of(net, params, conditioned)
     if not params:
         return EncodedParams([], lower_bounds)
     mask = None if conditioned is None else conditioned[:, None, :, None, :]
@@ -311,25 +318,3 @@ def _for_targets(segment: KVSegment) -> KVSegment:
     """The same as targets see it, where pairs and targets come in turn."""
     mask = segment.mask
     return segment if mask is None or mask.shape[3] == 1 else replace(segment, mask=mask[:, :, :, 1::2])
-
-
-def _lower_bounds(net: JaxNetwork, params: Mapping[str, Array], conditioned: Array | None) -> Array | None:
-    """`EncodedParams.lower_bounds`."""
-    columns, given = [], [name for name in net.schema.params if name in params]
-    for name in net.schema.lower_bounds.values():
-        value = known = jnp.zeros((1, 1), net.dtype)
-        if name in params:
-            value = params[name].astype(net.dtype)
-            known = (
-                jnp.ones_like(value) if conditioned is None else conditioned[..., given.index(name)].astype(net.dtype)
-            )
-        columns += [value * known, known]
-    return jnp.stack(jnp.broadcast_arrays(*columns), -1)[:, :, None] if columns else None
-
-
-def _with_lower_bounds(representation: Array, params: EncodedParams) -> Array:
-    """A representation with the lower bounds of its trials behind, where the heads find them."""
-    if params.lower_bounds is None:
-        return representation
-    wide = jnp.broadcast_to(params.lower_bounds, (*representation.shape[:-1], params.lower_bounds.shape[-1]))
-    return jnp.concatenate([representation, wide], -1)

@@ -25,7 +25,13 @@ import torch
 from torch import Tensor
 
 from ppl_buffer.network.backend import Trials
-from ppl_buffer.network.embeddings import embed_pairs, embed_params, embed_targets
+from ppl_buffer.network.embeddings import (
+    embed_pairs,
+    embed_params,
+    embed_targets,
+    lower_bounds_of,
+    with_lower_bounds,
+)
 from ppl_buffer.network.masks import prefix_mask
 from ppl_buffer.network.torch.attention import (
     KVSegment,
@@ -170,7 +176,8 @@ def step(
     counts = counts_reached(net, cache, torch.tensor([position], device=tokens.device))
     each_other = SelfAttention(mask, counted=counted, kv_buffer=cache.buffer, position=position)
     tokens, buffer = run(net, tokens, range(depth), read, each_other, counts)
-    return _with_lower_bounds(norm(net, "norm_out", tokens), params), Cache(cache.context, buffer, valid)
+    representation = with_lower_bounds(net, norm(net, "norm_out", tokens), params.lower_bounds)
+    return representation, Cache(cache.context, buffer, valid)
 
 
 def prepare(
@@ -230,7 +237,7 @@ def predict(net: TorchNetwork, prepared: PreparedTargets, params: EncodedParams)
         read = {index: [*read[index], params.segments[index - first]] for index in range(first + 1, depth)}
     tokens = finish_layer(net, f"layers.{first}", tokens, partial.output / partial.sum)
     tokens, _ = run(net, tokens, range(first + 1, depth), read, None, prepared.counts)
-    return _with_lower_bounds(norm(net, "norm_out", tokens), params)
+    return with_lower_bounds(net, norm(net, "norm_out", tokens), params.lower_bounds)
 
 
 def encode_params(net: TorchNetwork, params: Mapping[str, Tensor], conditioned: Tensor | None = None) -> EncodedParams:
@@ -241,7 +248,7 @@ def encode_params(net: TorchNetwork, params: Mapping[str, Tensor], conditioned: 
         params: dict name -> (B, R), in natural units. One that is left out has no token.
         conditioned: (B, R, P) bool, which of them are given; None = all.
     """
-    lower_bounds = _lower_bounds(net, params, conditioned)
+    lower_bounds = lower_bounds_of(net, params, conditioned)
     if not params:
         return EncodedParams([], lower_bounds)
     mask = None if conditioned is None else conditioned[:, None, :, None, :]
@@ -309,22 +316,3 @@ def _for_targets(segment: KVSegment) -> KVSegment:
     """The same as targets see it, where pairs and targets come in turn."""
     mask = segment.mask
     return segment if mask is None or mask.shape[3] == 1 else replace(segment, mask=mask[:, :, :, 1::2])
-
-
-def _lower_bounds(net: TorchNetwork, params: Mapping[str, Tensor], conditioned: Tensor | None) -> Tensor | None:
-    """`EncodedParams.lower_bounds`."""
-    columns, given = [], [name for name in net.schema.params if name in params]
-    for name in net.schema.lower_bounds.values():
-        value = known = torch.zeros((1, 1), device=net.device, dtype=net.dtype)
-        if name in params:
-            value = params[name].to(net.dtype)
-            known = torch.ones_like(value) if conditioned is None else conditioned[..., given.index(name)].to(net.dtype)
-        columns += [value * known, known]
-    return torch.stack(torch.broadcast_tensors(*columns), -1)[:, :, None] if columns else None
-
-
-def _with_lower_bounds(representation: Tensor, params: EncodedParams) -> Tensor:
-    """A representation with the lower bounds of its trials behind, where the heads find them."""
-    if params.lower_bounds is None:
-        return representation
-    return torch.cat([representation, params.lower_bounds.expand(*representation.shape[:-1], -1)], -1)
