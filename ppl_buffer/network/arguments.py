@@ -51,8 +51,8 @@ def check_legal(net: NetworkLike, argument: str, variable: Variable, value: Arra
         hint = ""
         if isinstance(variable, Categorical) and set(np.unique(numbers[np.isfinite(numbers)])) <= {-1, 1}:
             hint = "; categories are coded from 0, so -1 and 1 must be recoded as 0 and 1"
-        found = f"got {culprit!s} ({bad.sum()} of {bad.size}){hint}"
-        raise ValueError(f"{argument}: expected {variable.description}, {found}")
+        got = f"got {culprit!s} ({bad.sum()} of {bad.size}){hint}"
+        raise ValueError(f"{argument}: expected {variable.description}, {got}")
 
 
 def check_trial_arrays(

@@ -141,17 +141,17 @@ def _draw(query: Query, noise: Array, roll: Callable[..., tuple[Array, ...]]) ->
     uniform = layout.fold({"noise": noise}, 2, replicate=True)["noise"]
     if query.block is not None and not query.independent:
         context, exists = fold_context(query, folded)
-        drawn = folded.backend.block_rollout(
+        rolled = folded.backend.block_rollout(
             net, context, exists, inputs, folded.valid, folded.params, uniform, folded.lapse, query.environment,
             min(query.block, query.trials),
         )  # fmt: skip
     else:
-        drawn = roll(
+        rolled = roll(
             net, fold_cache(query, folded), inputs, folded.valid, folded.params, uniform, folded.lapse,
             query.environment,
         )  # fmt: skip
-    outcomes, feedback = ({name: layout.unfold(x) for name, x in group.items()} for group in drawn[:2])
-    return stack_value(net.ops.xp, schema, outcomes), feedback, *(layout.unfold(x) for x in drawn[2:])
+    outcomes, feedback = ({name: layout.unfold(x) for name, x in group.items()} for group in rolled[:2])
+    return stack_value(net.ops.xp, schema, outcomes), feedback, *(layout.unfold(x) for x in rolled[2:])
 
 
 def _draw_in_random_order(query: Query, noise: Array, roll: Callable[..., tuple[Array, ...]]) -> tuple[Array, ...]:

@@ -12,7 +12,7 @@ from tests.rules.source import RATCHETS, ROOT, modules, names
 BANNED = frozenset(
     """
     lesson lessons prepare_lessons taught told told_sets told_weight told_prior redraw redraws known_density
-    special_value special_values no_context fine_scales counters curriculum pilot stairs front room Arrangement
+    special_value special_values no_context fine_scales counters curriculum pilot front room Arrangement
     NetworkVerbs floors deviation contamination TrialSite replay find_joint people members chosen found here mine drawn
     """.split()
 )
