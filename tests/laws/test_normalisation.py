@@ -1,6 +1,5 @@
 """Densities integrate to one, and means and variances are their integrals."""
 
-import importlib
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import torch
 
+from ppl_buffer.network.embeddings import features
 from ppl_buffer.schema import Categorical, Interval, Positive
 from tests.laws.cases import BACKENDS, first_told, numbers, scored
 from tests.networks import CASES, CONTAMINATED, DECISION, LEARNING, REPORT, SLIDER, array, data, network
@@ -130,7 +130,6 @@ def by_delay(backend, given, value):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_fine_scales_stand_behind_the_others_the_coarsest_first(backend):
     net = network(LEARNING, backend)
-    features = importlib.import_module(f"ppl_buffer.network.{backend}.network").features
     columns = {"pair": [2.0, 0.0, 1.0], "delay": [0.3, -1.7, 0.101], "reward": [0.0, 2.0, -1e-3]}
     x = {name: np.array(values) for name, values in columns.items()}
     variables = {**LEARNING.schema.inputs, **LEARNING.schema.feedback}
