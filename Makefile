@@ -47,8 +47,9 @@ docs: $(INSTALLED) ## build the documentation into docs/_build/html; runs the tu
 	$(BIN)/python -m pip install -e '.[docs]'
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
-lint: $(INSTALLED) ## ruff
+lint: $(INSTALLED) ## ruff, its formatting too
 	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check ppl_buffer tests benchmarks examples
 
 typecheck: $(INSTALLED) ## mypy
 	$(BIN)/python -m mypy
