@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import ModuleType
 from typing import Any
 
@@ -312,7 +313,7 @@ class Schema:
                     f"write {type(variable).__name__}(lapse_range=(low, high)) in the schema"
                 )
 
-    @property
+    @cached_property
     def lower_bounds(self) -> dict[str, str]:
         """The outcomes that stay above a parameter, each with that parameter's name."""
         return {

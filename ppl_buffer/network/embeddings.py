@@ -8,16 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from ppl_buffer.network.backend import Array, Trials
+from ppl_buffer.network.backend import Array, Named, Trials
 from ppl_buffer.network.network import Network
-from ppl_buffer.schema import Categorical, Variable
+from ppl_buffer.schema import Categorical, Continuous, Variable
 
 
-def standardize(net: Network, name: str, variable: Variable, value: Array) -> Array:
-    """A continuous variable on the standardised unconstrained scale; any shape."""
-    assert not isinstance(variable, Categorical)
-    mean, std = net.standardization[name]
-    return (variable.unconstrain(net.ops.xp, value) - mean) / std
+def standardize(net: Network, variables: Mapping[str, Continuous], values: Named) -> Named:
+    """Continuous variables on the standardised unconstrained scale; any shape."""
+    xp, scales = net.ops.xp, net.standardization
+    unconstrained = {name: variable.unconstrain(xp, values[name]) for name, variable in variables.items()}
+    return {name: (x - scales[name][0]) / scales[name][1] for name, x in unconstrained.items()}
 
 
 def features(net: Network, variables: Mapping[str, Variable], values: Mapping[str, Array]) -> list[Array]:
@@ -26,15 +26,17 @@ def features(net: Network, variables: Mapping[str, Variable], values: Mapping[st
     One-hot categories and standardised values; behind all of them the values at finer scales, the coarsest first.
     """
     ops = net.ops
-    described, continuous = [], []
+    real = {name: variable for name, variable in variables.items() if not isinstance(variable, Categorical)}
+    continuous = standardize(net, real, ops.number_each(net, {name: values[name] for name in real}))
+    described = []
     for name, variable in variables.items():
         if isinstance(variable, Categorical):
             described.append(ops.number(net, values[name][..., None] == ops.arange(net, variable.n)))
         else:
-            continuous.append(standardize(net, name, variable, ops.number(net, values[name]))[..., None])
-            described.append(continuous[-1])
+            described.append(continuous[name][..., None])
     for power in range(1, net.config.asinh_scales + 1):
-        described += [ops.xp.arcsinh(10**power * x) / math.asinh(10**power) for x in continuous]
+        scale = math.asinh(10**power)
+        described += [ops.xp.arcsinh(10**power * x[..., None]) / scale for x in continuous.values()]
     return described
 
 
@@ -62,11 +64,9 @@ def embed_pairs(net: Network, trials: Trials, role: str) -> Array:
 
 def embed_params(net: Network, params: Mapping[str, Array]) -> Array:
     """Parameter tokens (B, R, P, W), one for each given parameter (B, R), in the schema's order."""
-    tokens = []
-    for name, variable in net.schema.params.items():
-        if name in params:
-            value = standardize(net, name, variable, net.ops.number(net, params[name]))
-            tokens.append(net.ops.perceptron(net, f"embed.param.{name}", value[..., None]))
+    given = {name: variable for name, variable in net.schema.params.items() if name in params}
+    values = standardize(net, given, net.ops.number_each(net, {name: params[name] for name in given}))
+    tokens = [net.ops.perceptron(net, f"embed.param.{name}", value[..., None]) for name, value in values.items()]
     return net.ops.xp.stack(tokens, -2) + net.weights["role.param"]
 
 

@@ -9,7 +9,7 @@ representation is what `predict` returned, (B, R, T, W) with the lower bounds of
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +23,7 @@ from ppl_buffer.network.lapses import (
     lapse_sample,
     mix,
     total_lapse_rate,
+    with_lapse,
 )
 from ppl_buffer.network.network import Network
 from ppl_buffer.schema import Categorical, Interval, Positive, Variable
@@ -185,26 +186,7 @@ def trial_log_prob(
     for index, name in enumerate(names):
         raw = head(net, name, representation, {key: outcomes[key] for key in names[:index]})
         log_probs.append(outcome_log_prob(net, name, representation, raw, outcomes[name]))
-    return _with_lapse(net, log_probs, outcomes, total_lapse_rate(net, lapse))
-
-
-def _with_lapse(
-    net: Network, log_probs: Sequence[Array], outcomes: Mapping[str, Array], rate: Array | float | None
-) -> Array:
-    """Log density of a trial from those of its outcomes."""
-    if rate is None:
-        return _total(log_probs)
-    ops, variables = net.ops, net.schema.outcomes
-    log_lapses = [lapse_log_prob(ops, variables[name], ops.number(net, outcomes[name])) for name in variables]
-    return mix(ops, _total(log_probs), _total(log_lapses), rate)
-
-
-def _total(terms: Sequence[Array]) -> Array:
-    # Not the built-in sum, whose 0 would be one more operation.
-    total = terms[0]
-    for term in terms[1:]:
-        total = total + term
-    return total
+    return with_lapse(net, log_probs, outcomes, total_lapse_rate(net, lapse))
 
 
 def trial_sample(net: Network, representation: Array, noise: Array, lapse: Array | None = None) -> tuple[Named, Array]:
@@ -231,7 +213,7 @@ def trial_sample(net: Network, representation: Array, noise: Array, lapse: Array
             value = net.ops.xp.where(lapsed, lapse_sample(net.ops, variable, uniform[..., 0]), value)
         outcomes[name] = value
         log_probs.append(outcome_log_prob(net, name, representation, raw, value))
-    return outcomes, _with_lapse(net, log_probs, outcomes, rate)
+    return outcomes, with_lapse(net, log_probs, outcomes, rate)
 
 
 def trial_cdf(

@@ -7,6 +7,9 @@ independent for each outcome of a trial. Arrays have any shape; `uniform` are un
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import add
 
 import numpy as np
 
@@ -67,3 +70,14 @@ def lapse_moments(variable: Variable) -> tuple[float, float]:
         return float(codes.mean()), float((codes**2).mean())
     low, high = _range(variable)
     return (low + high) / 2, (low**2 + low * high + high**2) / 3
+
+
+def with_lapse(
+    net: Network, log_probs: Sequence[Array], outcomes: Mapping[str, Array], rate: Array | float | None
+) -> Array:
+    """Log density of a trial from those of its outcomes and the rate of lapses."""
+    if rate is None:
+        return reduce(add, log_probs)
+    ops, variables = net.ops, net.schema.outcomes
+    log_lapses = [lapse_log_prob(ops, variables[name], ops.number(net, outcomes[name])) for name in variables]
+    return mix(ops, reduce(add, log_probs), reduce(add, log_lapses), rate)

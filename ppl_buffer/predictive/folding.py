@@ -47,8 +47,9 @@ def fold(
         reuse: the value is the observed one; what was computed of it is read again, and decides what a data set is.
         order_dims: so many of the leading dimensions number orders of the trials: replicas, although data differ.
     """
-    net, backend = query.net, backend_of(query.net)
-    layout = BatchLayout(net.ops.xp, lead, _shared_shapes(query, lead, reuse, order_dims))
+    net, shared = query.net, _shared_shapes(query, lead, reuse, order_dims)
+    backend, params = backend_of(net), net.ops.number_each(net, query.params)
+    layout = BatchLayout(net.ops.xp, lead, shared)
     outcomes: Named = {}
     if reuse and query.observed is not None:
         outcomes = query.observed.outcomes
@@ -60,11 +61,11 @@ def fold(
     trials, valid = layout.fold_trials(
         {"inputs": query.inputs, "outcomes": outcomes, "feedback": query.feedback or {}}, mask
     )
-    params = backend.encode_params(net, layout.fold(net.ops.number_each(net, query.params), 0))
+    encoded = backend.encode_params(net, layout.fold(params, 0))
     lapse = None
     if query.lapse is not None:
         lapse = layout.fold({"lapse": net.ops.number(net, query.lapse)}, 0)["lapse"][..., None]
-    return FoldedQuery(backend, layout, trials, valid, params, lapse)
+    return FoldedQuery(backend, layout, trials, valid, encoded, lapse)
 
 
 def _shared_shapes(query: Query, lead: tuple[int, ...], reuse: bool, order_dims: int) -> list[tuple[int, ...]]:
@@ -104,7 +105,7 @@ def joint_targets(query: Query, folded: FoldedQuery, reuse: bool) -> Own:
     if query.independent:
         return marginal_targets(query, folded, reuse)
     if reuse and query.observed is not None:
-        prepared = folded.layout.fold_shared(query.observed.prepared, query.observed.batch_shape)
+        prepared = folded.layout.fold_shared(query.observed.prepared, query.observed.trial_mask.shape[:-1])
         return folded.backend.ops.no_constant_folding(prepared)
     require_feedback(query.net, query.feedback, "compute a density")
     return folded.backend.prepare_joint(query.net, fold_cache(query, folded), folded.trials, folded.valid)
@@ -113,7 +114,7 @@ def joint_targets(query: Query, folded: FoldedQuery, reuse: bool) -> Own:
 def marginal_targets(query: Query, folded: FoldedQuery, reuse: bool = False) -> Own:
     """Targets that see the context and the history, and none of each other."""
     if reuse and query.observed is not None and query.observed.alone is not None:
-        prepared = folded.layout.fold_shared(query.observed.alone, query.observed.batch_shape)
+        prepared = folded.layout.fold_shared(query.observed.alone, query.observed.trial_mask.shape[:-1])
         return folded.backend.ops.no_constant_folding(prepared)
     cache = fold_cache(query, folded)
     return folded.backend.prepare_marginal(query.net, cache, folded.trials["inputs"], folded.valid)

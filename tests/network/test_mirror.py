@@ -23,16 +23,17 @@ ALONE = {
             "_concatenate_results",
             "_bias",
             "_has_kernel",
-            "_is_plain",
+            "_are_plain",
             "_read_with_kernel",
             "_concatenate",
             "_concatenate_alike",
-            "_widen",
             "_concatenate_masks",
         },
         # How much of a buffer is read may depend on a traced number; XLA multiplies by a single key without a product.
         "jax": {"_read_filled", "_read_one_key"},
     },
+    # Torch has short words for both.
+    "layer": {"torch": set(), "jax": {"_split_heads", "_merge_heads"}},
     # A loop of fixed shapes: blocks are padded, trials to come are masked, data sets are mapped over in chunks.
     "joint": {"torch": set(), "jax": {"_unrealised", "_pad_to_blocks", "_in_chunks"}},
     "ops": {"torch": {"_tensor"}, "jax": set()},

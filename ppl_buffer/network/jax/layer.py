@@ -13,6 +13,7 @@ since. Counts are D + G + 1 columns of queries (q, s, -s c) and keys (k', c', 1)
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -22,12 +23,12 @@ from ppl_buffer.network.jax.ops import Array, linear, norm, perceptron
 from ppl_buffer.network.jax.weights import JaxNetwork
 
 
-def split_heads(net: JaxNetwork, x: Array) -> Array:
+def _split_heads(net: JaxNetwork, x: Array) -> Array:
     """(B, R, T, H * D) -> (B, H, R, T, D)."""
     return jnp.moveaxis(x.reshape(*x.shape[:-1], net.config.heads, -1), -2, 1)
 
 
-def merge_heads(x: Array) -> Array:
+def _merge_heads(x: Array) -> Array:
     """(B, H, R, T, D) -> (B, R, T, H * D)."""
     x = jnp.moveaxis(x, 1, -2)
     return x.reshape(*x.shape[:-2], -1)
@@ -35,10 +36,10 @@ def merge_heads(x: Array) -> Array:
 
 def queries(net: JaxNetwork, layer: str, x: Array, counts: Array | None) -> Array:
     """Queries (B, H, R, T, E) of normalised tokens x (B, R, T, W); `counts` (B, r, T or 1, G) in an ordered model."""
-    query = split_heads(net, linear(net, f"{layer}.query", x)) / math.sqrt(net.config.width // net.config.heads)
+    query = _split_heads(net, linear(net, f"{layer}.query", x)) / math.sqrt(net.config.width // net.config.heads)
     if counts is None:
         return query
-    slopes = split_heads(net, jax.nn.softplus(linear(net, f"{layer}.slope", x)))
+    slopes = _split_heads(net, jax.nn.softplus(linear(net, f"{layer}.slope", x)))
     reached = (slopes * counts[:, None]).sum(-1, keepdims=True)
     return jnp.concatenate([query, slopes, -reached], -1)
 
@@ -53,7 +54,7 @@ def key_values(
 ) -> KVSegment:
     """Keys and values of normalised tokens x (B, R, T, W); `counts` (B, R, T, G) of tokens of an ordered buffer."""
     keys, values = jnp.split(linear(net, f"{layer}.key_value", x), 2, -1)
-    keys, values = split_heads(net, keys).mT, split_heads(net, values)
+    keys, values = _split_heads(net, keys).mT, _split_heads(net, values)
     if counts is not None:
         spread = jnp.broadcast_to(counts.mT[:, None], (*keys.shape[:-2], counts.shape[-1], keys.shape[-1]))
         keys = jnp.concatenate([keys, spread, jnp.ones_like(spread[..., :1, :])], -2)
@@ -67,6 +68,11 @@ def null_segment(net: JaxNetwork, layer: str) -> KVSegment:
         counts = jnp.zeros((keys.shape[0], net.config.contextual_positions + 1), keys.dtype)
         keys = jnp.concatenate([keys, counts, jnp.ones_like(counts[:, :1])], -1)
     return KVSegment(keys[None, :, None, :, None], values[None, :, None, None, :])
+
+
+def with_null(net: JaxNetwork, layer: str, segments: Sequence[KVSegment]) -> Sequence[KVSegment]:
+    """Segments and the null token."""
+    return [null_segment(net, layer), *segments]
 
 
 def no_counts(net: JaxNetwork, x: Array) -> Array:
@@ -98,5 +104,5 @@ def counts_before(segment: KVSegment, visible: Array) -> Array:
 
 def finish_layer(net: JaxNetwork, layer: str, tokens: Array, heads: Array) -> Array:
     """Add what the heads read (B, H, R, T, D) to the tokens, then the layer's perceptron."""
-    tokens = tokens + linear(net, f"{layer}.merge", merge_heads(heads))
+    tokens = tokens + linear(net, f"{layer}.merge", _merge_heads(heads))
     return tokens + perceptron(net, f"{layer}.mlp", norm(net, f"{layer}.norm_mlp", tokens))

@@ -96,13 +96,13 @@ def attention(query: Tensor, segments: Sequence[KVSegment]) -> Tensor:
 
 def partial_attention(query: Tensor, segments: Sequence[KVSegment]) -> PartialAttention:
     """`attention` before the division, to be merged with what the queries read elsewhere."""
-    return merge([_read_part(query, segment) for segment in _concatenate(segments)])
+    joined = segments if len(segments) == 1 else _concatenate(segments)
+    parts = [_read_part(query, segment) for segment in joined]
+    return parts[0] if len(parts) == 1 else merge(parts)
 
 
 def merge(parts: Sequence[PartialAttention]) -> PartialAttention:
     """Bring what the same queries read in several segments into one softmax."""
-    if len(parts) == 1:
-        return parts[0]
     top = parts[0].max
     for part in parts[1:]:
         top = torch.maximum(top, part.max)
@@ -227,14 +227,14 @@ def _has_kernel(query: Tensor, segment: KVSegment) -> bool:
         and keys.shape[-1] == values.shape[-1]
         and query.shape[2] * query.shape[3] >= _FLASH_QUERIES
         and not (torch.is_grad_enabled() and (query.requires_grad or keys.requires_grad or values.requires_grad))
-        and all([_is_plain(x) for x in (query, keys, values)])
+        and _are_plain(query, keys, values)
     )
 
 
-def _is_plain(x: Tensor) -> bool:
-    """Whether a tensor holds numbers itself. The transforms of torch.func wrap them, and do not know the kernel."""
+def _are_plain(*tensors: Tensor) -> bool:
+    """Whether tensors hold numbers themselves. The transforms of torch.func wrap them, and do not know the kernel."""
     try:
-        return x.data_ptr() != 0
+        return all([x.data_ptr() != 0 for x in tensors])
     except RuntimeError:
         return False
 
@@ -266,7 +266,8 @@ def _concatenate_alike(group: list[KVSegment]) -> KVSegment:
     group = [x for x in group if x.causal_offset is None] + [x for x in group if x.causal_offset is not None]
     last, batch = group[-1], max([x.keys.shape[0] for x in group])
     size = max([x.keys.shape[-1] for x in group])
-    keys = [x.keys if x.keys.shape[-1] == size else _widen(x.keys, size) for x in group]
+    # A parameter's keys have no counts: they add nothing to the score.
+    keys = [x.keys if x.keys.shape[-1] == size else functional.pad(x.keys, (0, size - x.keys.shape[-1])) for x in group]
     values = [x.values for x in group]
     if batch > 1:
         keys, values = ([replicate(x, batch, 0) for x in tensors] for tensors in (keys, values))
@@ -274,11 +275,6 @@ def _concatenate_alike(group: list[KVSegment]) -> KVSegment:
     offset = None if last.causal_offset is None else last.causal_offset + joined.shape[3] - last.keys.shape[3]
     mask = None if all([x.mask is None for x in group]) else _concatenate_masks(group)
     return KVSegment(joined, torch.cat(values, 3), mask, None, offset)
-
-
-def _widen(keys: Tensor, size: int) -> Tensor:
-    # A parameter's keys have no counts: they add nothing to the score.
-    return functional.pad(keys, (0, size - keys.shape[-1]))
 
 
 def _concatenate_masks(segments: Sequence[KVSegment]) -> Tensor:

@@ -13,32 +13,27 @@ since. Counts are D + G + 1 columns of queries (q, s, -s c) and keys (k', c', 1)
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from ppl_buffer.network.torch.attention import KVSegment
-from ppl_buffer.network.torch.ops import linear, norm, perceptron
+from ppl_buffer.network.torch.ops import norm, perceptron
 from ppl_buffer.network.torch.weights import TorchNetwork
-
-
-def split_heads(net: TorchNetwork, x: Tensor) -> Tensor:
-    """(B, R, T, H * D) -> (B, H, R, T, D)."""
-    return x.unflatten(-1, (net.config.heads, -1)).movedim(-2, 1)
-
-
-def merge_heads(x: Tensor) -> Tensor:
-    """(B, H, R, T, D) -> (B, R, T, H * D)."""
-    return x.movedim(1, -2).flatten(-2)
 
 
 def queries(net: TorchNetwork, layer: str, x: Tensor, counts: Tensor | None) -> Tensor:
     """Queries (B, H, R, T, E) of normalised tokens x (B, R, T, W); `counts` (B, r, T or 1, G) in an ordered model."""
-    query = split_heads(net, linear(net, f"{layer}.query", x)) / math.sqrt(net.config.width // net.config.heads)
+    weights, heads = net.weights, (net.config.heads, -1)
+    query = functional.linear(x, weights[f"{layer}.query.weight"], weights[f"{layer}.query.bias"])
+    # (B, R, T, H * D) -> (B, H, R, T, D), here and below
+    query = query.unflatten(-1, heads).movedim(-2, 1) / math.sqrt(net.config.width // net.config.heads)
     if counts is None:
         return query
-    slopes = split_heads(net, functional.softplus(linear(net, f"{layer}.slope", x)))
+    slopes = functional.linear(x, weights[f"{layer}.slope.weight"], weights[f"{layer}.slope.bias"])
+    slopes = functional.softplus(slopes).unflatten(-1, heads).movedim(-2, 1)
     reached = (slopes * counts[:, None]).sum(-1, keepdim=True)
     return torch.cat([query, slopes, -reached], -1)
 
@@ -52,8 +47,9 @@ def key_values(
     causal_offset: int | None = None,
 ) -> KVSegment:
     """Keys and values of normalised tokens x (B, R, T, W); `counts` (B, R, T, G) of tokens of an ordered buffer."""
-    keys, values = linear(net, f"{layer}.key_value", x).chunk(2, -1)
-    keys, values = split_heads(net, keys), split_heads(net, values)
+    weights = net.weights
+    both = functional.linear(x, weights[f"{layer}.key_value.weight"], weights[f"{layer}.key_value.bias"])
+    keys, values = both.unflatten(-1, (2 * net.config.heads, -1)).movedim(-2, 1).chunk(2, 1)
     if counts is not None:
         spread = counts[:, None].expand(-1, net.config.heads, -1, -1, -1)
         keys = torch.cat([keys, spread, torch.ones_like(spread[..., :1])], -1)
@@ -67,6 +63,11 @@ def null_segment(net: TorchNetwork, layer: str) -> KVSegment:
         counts = keys.new_zeros((keys.shape[0], net.config.contextual_positions + 1))
         keys = torch.cat([keys, counts, torch.ones_like(counts[:, :1])], -1)
     return KVSegment(keys[None, :, None, None, :], values[None, :, None, None, :])
+
+
+def with_null(net: TorchNetwork, layer: str, segments: Sequence[KVSegment]) -> Sequence[KVSegment]:
+    """Segments and the null token, which an allocated buffer has already."""
+    return segments if any([each.prefix_length for each in segments]) else [null_segment(net, layer), *segments]
 
 
 def no_counts(net: TorchNetwork, x: Tensor) -> Tensor:
@@ -84,7 +85,7 @@ def count_tokens(net: TorchNetwork, layer: str, x: Tensor, counted: Tensor, befo
         counted: (B, R, T), 1 for a token that counts and 0 for one that does not.
         before: (B, r, 1, G), counts reached before these tokens; None = none.
     """
-    gates = linear(net, f"{layer}.counter", x).sigmoid()
+    gates = functional.linear(x, net.weights[f"{layer}.counter.weight"], net.weights[f"{layer}.counter.bias"]).sigmoid()
     counts = (torch.cat([torch.ones_like(x[..., :1]), gates], -1) * counted[..., None]).cumsum(-2)
     return counts if before is None else counts + before
 
@@ -97,5 +98,8 @@ def counts_before(segment: KVSegment, visible: Tensor) -> Tensor:
 
 def finish_layer(net: TorchNetwork, layer: str, tokens: Tensor, heads: Tensor) -> Tensor:
     """Add what the heads read (B, H, R, T, D) to the tokens, then the layer's perceptron."""
-    tokens = tokens + linear(net, f"{layer}.merge", merge_heads(heads))
+    weights = net.weights
+    # (B, H, R, T, D) -> (B, R, T, H * D)
+    joined = heads.movedim(1, -2).flatten(-2)
+    tokens = tokens + functional.linear(joined, weights[f"{layer}.merge.weight"], weights[f"{layer}.merge.bias"])
     return tokens + perceptron(net, f"{layer}.mlp", norm(net, f"{layer}.norm_mlp", tokens))

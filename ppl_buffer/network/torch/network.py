@@ -42,7 +42,7 @@ from ppl_buffer.network.torch.attention import (
     replicate,
 )
 from ppl_buffer.network.torch.cache import Cache, counts_reached, enter, first_tokens, mask_of, place, reads
-from ppl_buffer.network.torch.layer import count_tokens, finish_layer, key_values, no_counts, null_segment, queries
+from ppl_buffer.network.torch.layer import count_tokens, finish_layer, key_values, no_counts, queries, with_null
 from ppl_buffer.network.torch.ops import norm
 from ppl_buffer.network.torch.weights import TorchNetwork
 
@@ -210,7 +210,7 @@ def prepare(
     if net.schema.ordered and reached is None:
         reached = no_counts(net, tokens)
     query = queries(net, layer, norm(net, f"{layer}.norm_attention", tokens), reached)
-    partial = partial_attention(query, _with_null(net, layer, read[first]))
+    partial = partial_attention(query, with_null(net, layer, read[first]))
     above = {index: read[index] for index in range(first + 1, depth)}
     return PreparedTargets(tokens, query[..., : net.config.width // net.config.heads], partial, above, counts)
 
@@ -230,9 +230,9 @@ def predict(net: TorchNetwork, prepared: PreparedTargets, params: EncodedParams)
     first = depth - net.config.param_depth
     tokens, partial, read = prepared.tokens, prepared.partial, prepared.read
     if params.segments:
-        replicas = params.segments[0].keys.shape[2]
-        query = replicate(prepared.query, replicas, 2)
-        tokens = replicate(tokens, replicas, 1)
+        query, replicas = prepared.query, params.segments[0].keys.shape[2]
+        if replicas > 1:
+            query, tokens = replicate(query, replicas, 2), replicate(tokens, replicas, 1)
         partial = merge([partial, partial_attention(query, params.segments[:1])])
         read = {index: [*read[index], params.segments[index - first]] for index in range(first + 1, depth)}
     tokens = finish_layer(net, f"layers.{first}", tokens, partial.output / partial.sum)
@@ -279,14 +279,14 @@ def run(
         last layer's keys: the targets alone go on there, and tokens that are all pairs stop.
     """
     made: list[KVSegment] = []
+    start = no_counts(net, tokens) if net.schema.ordered and counts is None else None
     for index in layers:
         layer, last = f"layers.{index}", index == net.config.depth - 1
         x = norm(net, f"{layer}.norm_attention", tokens)
-        reached, own_counts = None if counts is None else counts[index], None
+        reached, own_counts = start if counts is None else counts[index], None
         if self_attention is not None and self_attention.counted is not None:
-            reached = own_counts = count_tokens(net, layer, x, self_attention.counted, reached)
-        elif net.schema.ordered and reached is None:
-            reached = no_counts(net, x)
+            before = None if counts is None else reached
+            reached = own_counts = count_tokens(net, layer, x, self_attention.counted, before)
         segments = list(read.get(index, ()))
         if self_attention is not None and self_attention.kv_buffer is not None:
             pairs = key_values(net, layer, x[:, :, ::2], None if own_counts is None else own_counts[:, :, ::2])
@@ -303,13 +303,8 @@ def run(
             if last:
                 break
         query = queries(net, layer, x, reached)
-        tokens = finish_layer(net, layer, tokens, attention(query, _with_null(net, layer, segments)))
+        tokens = finish_layer(net, layer, tokens, attention(query, with_null(net, layer, segments)))
     return tokens, made
-
-
-def _with_null(net: TorchNetwork, layer: str, segments: Sequence[KVSegment]) -> Sequence[KVSegment]:
-    """Segments and the null token, which an allocated buffer has already."""
-    return segments if any([each.prefix_length for each in segments]) else [null_segment(net, layer), *segments]
 
 
 def _for_targets(segment: KVSegment) -> KVSegment:

@@ -144,7 +144,7 @@ def ones(net: Own, shape: Sequence[int]) -> Tensor:
 
 def arange(net: Own, count: int) -> Tensor:
     """Whole numbers (count,) from 0, where the network's weights are."""
-    return torch.arange(count, device=net.device)
+    return torch.arange(count, device=net.weights["norm_out.weight"].device)
 
 
 def linear(net: Own, name: str, x: Tensor) -> Tensor:
