@@ -126,9 +126,13 @@ def network(case: Case, backend: str, record: TrainingRecord | None = None) -> A
     """The network of a case in a backend, the same object in every call."""
     schema = case.schema
     if backend == "jax":
+        import jax
+
         from ppl_buffer.network.jax.weights import JaxNetwork
 
-        return JaxNetwork(schema, case.config, standardization(schema), weights(case), record)
+        # Whoever asks first may be inside a function that is being traced.
+        with jax.ensure_compile_time_eval():
+            return JaxNetwork(schema, case.config, standardization(schema), weights(case), record)
     import torch
 
     from ppl_buffer.network.torch.weights import TorchNetwork
