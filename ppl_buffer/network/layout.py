@@ -43,8 +43,6 @@ def common_batch_shape(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]
     Raises:
         ValueError: if they do not broadcast; it says which argument has which.
     """
-    if len(set(shapes.values())) == 1:
-        return tuple(next(iter(shapes.values())))
     try:
         return tuple(np.broadcast_shapes(*shapes.values()))
     except ValueError:

@@ -129,8 +129,9 @@ class Query:
             data = _observed_data(inputs, trials, feedback=feedback, trial_mask=trial_mask, context=context)
         else:
             data = _checked_data(net, inputs, trials, feedback, trial_mask, context)
-        past = 0 if history is None else history.mask.shape[-1]
-        warn_longer(net, "trials", data["trials"] + past, "trials")
+        length = data["trials"] + (0 if history is None else history.mask.shape[-1])
+        if net.record is not None and length > net.record.trials:
+            warn_longer(net, "trials", length, "trials")
         arrays, numbers = check_params(net, {} if params is None else params, check)
         if lapse is not None:
             schema.require_lapse("lapse")
@@ -185,7 +186,8 @@ class Query:
             shapes["observed"] = tuple(self.observed.trial_mask.shape[:-1])
         if self.history is not None:
             shapes["history"] = tuple(self.history.mask.shape[:-1])
-        return common_batch_shape(shapes)
+        different = set(shapes.values())
+        return different.pop() if len(different) == 1 else common_batch_shape(shapes)
 
     def leading_shape(self, value: Array) -> tuple[int, ...]:
         """Leading dimensions (*sample, *batch) that a value and the data have together.
