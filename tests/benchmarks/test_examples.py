@@ -36,8 +36,15 @@ def test_an_example_runs(script: Path, arguments: list[str], tmp_path: Path):
     out = tmp_path / "out"
     done = subprocess.run(
         [sys.executable, str(script), *arguments, "--quick", "--out", str(out)],
-        # A folder without data: the script must say that it simulates, and fetch nothing.
-        env={**os.environ, "PPL_BUFFER_DATA": str(tmp_path), "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"},
+        env={
+            **os.environ,
+            # A folder without data: the script must say that it simulates, and fetch nothing.
+            "PPL_BUFFER_DATA": str(tmp_path),
+            "OMP_NUM_THREADS": "1",
+            "MPLBACKEND": "Agg",
+            # Programs run for a moment and are compiled for as short a time.
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        },
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -9,6 +9,9 @@ import pytest
 
 import ppl_buffer as pb
 
+# Programs run for a moment and are compiled for as short a time.
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 README = Path(__file__).parents[2] / "README.md"
 SIMULATOR = Path(__file__).parents[2] / "docs" / "bring_a_simulator.md"
 
