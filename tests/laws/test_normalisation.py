@@ -1,6 +1,5 @@
 """Densities integrate to one, and means and variances are their integrals."""
 
-
 import numpy as np
 import pytest
 
