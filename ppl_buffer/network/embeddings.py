@@ -28,15 +28,14 @@ def features(net: Network, variables: Mapping[str, Variable], values: Mapping[st
     ops = net.ops
     real = {name: variable for name, variable in variables.items() if not isinstance(variable, Categorical)}
     continuous = standardize(net, real, ops.number_each(net, {name: values[name] for name in real}))
-    described = []
+    columns, described = {name: x[..., None] for name, x in continuous.items()}, []
     for name, variable in variables.items():
         if isinstance(variable, Categorical):
             described.append(ops.number(net, values[name][..., None] == ops.arange(net, variable.n)))
         else:
-            described.append(continuous[name][..., None])
+            described.append(columns[name])
     for power in range(1, net.config.asinh_scales + 1):
-        scale = math.asinh(10**power)
-        described += [ops.xp.arcsinh(10**power * x[..., None]) / scale for x in continuous.values()]
+        described += [ops.xp.arcsinh(10**power * x) / math.asinh(10**power) for x in columns.values()]
     return described
 
 
