@@ -28,7 +28,7 @@ from ppl_buffer.diagnostics.simulations import check_pair, trials_to_simulate
 from ppl_buffer.diagnostics.statistics import Arrays
 from ppl_buffer.files import to_numpy, write_atomic
 from ppl_buffer.findings import Finding, warn_of
-from ppl_buffer.network.checkpoint import digest
+from ppl_buffer.network.digest import weights_digest
 from ppl_buffer.network.network import Network
 from ppl_buffer.prior import Prior
 from ppl_buffer.simulator import Simulator, name_of
@@ -252,8 +252,8 @@ def check_posterior(
     net = _as_jax(net)
     stated = _all_priors(net, priors)
     settings = _Settings(
-        digest(net), {name: prior.to_dict() for name, prior in stated.items()}, trials, draws, thin, warmup, batch,
-        seed, name_of(simulator),
+        weights_digest(net), {name: prior.to_dict() for name, prior in stated.items()}, trials, draws, thin, warmup,
+        batch, seed, name_of(simulator),
     )  # fmt: skip
     results = _fit(net, simulator, settings, math.ceil(sets / batch), None if out is None else Path(out), progress)
     check = _rank(results, list(stated), sets, level, seed)

@@ -6,7 +6,6 @@ words of the description, and in the record's stages; files of format 1 are stil
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import math
@@ -30,14 +29,6 @@ from ppl_buffer.schema import Schema
 KEY, FORMAT = "ppl_buffer", 2
 
 BACKENDS = ("torch", "jax")
-
-
-def digest(net: Network) -> str:
-    """SHA-256 of the weights, which tells networks of either backend apart."""
-    sha = hashlib.sha256()
-    for name in sorted(net.weights):
-        sha.update(to_numpy(net.weights[name]).tobytes())
-    return sha.hexdigest()
 
 
 def save(net: Network, path: str | os.PathLike[str]) -> None:

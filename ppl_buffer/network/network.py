@@ -40,6 +40,15 @@ class Network(ABC):
     def dtype(self) -> Any:
         """Number type of the weights: data are cast to it."""
 
+    @property
+    @abstractmethod
+    def digest(self) -> str:
+        """SHA-256 of schema, sizes, standardization and weights, in hex: the same in both backends.
+
+        What one network observed or encoded is of use to a network with this digest alone. It is computed when first
+        asked for, and anew if a torch network's weights have changed since.
+        """
+
     def encode(self, context: Mapping[str, Array]) -> EncodedContext:
         """Encode a context once, to share it between distributions.
 

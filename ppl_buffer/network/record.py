@@ -16,7 +16,7 @@ class StageRecord:
     Args:
         date: when the weights were written, as ISO 8601 says.
         versions: of this package, of Python and of the libraries that computed.
-        start: digest of the weights that the stage began with (`ppl_buffer.network.checkpoint.digest`); None where
+        start: digest of the weights that the stage began with (`ppl_buffer.network.digest.weights_digest`); None where
             they were random.
         seed: of the initial weights and of all data.
         steps: that the stage was planned for.

@@ -30,7 +30,7 @@ from ppl_buffer.files import read_arrays, to_numpy, write_atomic
 from ppl_buffer.inference.chunks import map_chunks
 from ppl_buffer.inference.importance import fit_proposal, normalize
 from ppl_buffer.inference.normal_scores import NormalScores
-from ppl_buffer.network.checkpoint import digest
+from ppl_buffer.network.digest import weights_digest
 from ppl_buffer.network.network import Network
 from ppl_buffer.predictive import density
 from ppl_buffer.predictive.query import Query
@@ -203,7 +203,7 @@ def prepare_distillation(
     described = {
         "format": _FORMAT,
         "network": simulator,
-        "weights": digest(net),
+        "weights": weights_digest(net),
         "source": name_of(source),
         "trials": int(trials),
         "seed": int(seed),

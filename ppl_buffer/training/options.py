@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ppl_buffer.checks import check_choice, check_integer
-from ppl_buffer.network import checkpoint
 from ppl_buffer.network.config import Config
+from ppl_buffer.network.digest import weights_digest
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.simulator import Simulator, WithInProcess, name_of
@@ -145,7 +145,7 @@ class TrainingPlan:
             "held_out": int(self.run.held_out),
             "evaluate_every": int(self.run.evaluate_every),
             "likelihood_weight": optimization.likelihood_weight,
-            "start": None if self.start is None else checkpoint.digest(self.start),
+            "start": None if self.start is None else weights_digest(self.start),
         }
         if has_proposal(self.simulator):
             described["proposal"] = True

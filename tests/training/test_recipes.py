@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("torch", reason="training needs torch")
 
 import ppl_buffer as pb
-from ppl_buffer.network.checkpoint import digest
+from ppl_buffer.network.digest import weights_digest
 from ppl_buffer.simulator import name_of
 from ppl_buffer.training.batches import BatchOptions
 from ppl_buffer.training.options import OptimizationOptions
@@ -80,7 +80,7 @@ def test_stages_run_in_turn_go_on_and_leave_their_lineage(monkeypatch, tmp_path,
     whole = pb.load(tmp_path / "whole" / "rlddm.safetensors", backend="torch")
     stages = whole.record.stages
     first = pb.load(tmp_path / "whole" / "stage_1" / "best.safetensors", backend="torch")
-    assert [stage.start for stage in stages] == [None, digest(first)]
+    assert [stage.start for stage in stages] == [None, weights_digest(first)]
     assert [stage.options["use_log_likelihood"] for stage in stages] == [False, True]
     assert [stage.learning_rate for stage in stages] == [2e-3, 4e-4]
     # The time is over in the first stage, whatever it took to get there.
@@ -91,7 +91,7 @@ def test_stages_run_in_turn_go_on_and_leave_their_lineage(monkeypatch, tmp_path,
     assert "the same call goes on" in capsys.readouterr().out
     assert not (tmp_path / "parts" / "rlddm.safetensors").exists()
     call(monkeypatch, "rlddm", "--out", tmp_path / "parts")
-    assert digest(pb.load(tmp_path / "parts" / "rlddm.safetensors", backend="torch")) == digest(whole)
+    assert weights_digest(pb.load(tmp_path / "parts" / "rlddm.safetensors", backend="torch")) == weights_digest(whole)
 
 
 def test_a_stage_may_end_in_the_mean_of_the_weights_before_and_after(tmp_path):

@@ -10,7 +10,7 @@ pytest.importorskip("torch", reason="training needs torch")
 import torch
 
 import ppl_buffer as pb
-from ppl_buffer.network.checkpoint import digest
+from ppl_buffer.network.digest import weights_digest
 from ppl_buffer.training.batches import BatchOptions, make_batch
 from ppl_buffer.training.loop import train
 from tests.training.cases import (
@@ -75,7 +75,7 @@ def test_the_record_goes_on_from_that_of_the_start(tmp_path):
     assert len(first.record.stages) == 1 and second.record.stages[:1] == first.record.stages
     stages = third.record.stages
     assert stages[:2] == second.record.stages and len(stages) == 3
-    assert [stage.start for stage in stages] == [None, digest(first), digest(second)]
+    assert [stage.start for stage in stages] == [None, weights_digest(first), weights_digest(second)]
     assert [(stage.seed, stage.steps, stage.learning_rate) for stage in stages] == [
         (1, 3, 2e-3),
         (2, 2, 1e-3),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import numpy as np
 
 from ppl_buffer.network.backend import Array as AnyArray
 from ppl_buffer.network.config import Config, weight_shapes
+from ppl_buffer.network.digest import network_digest
 from ppl_buffer.network.jax import ops
 from ppl_buffer.network.jax.ops import Array
 from ppl_buffer.network.network import Network
@@ -55,3 +57,8 @@ class JaxNetwork(Network):
     def dtype(self) -> np.dtype:
         """Number type of the weights: data are cast to it."""
         return self.weights["norm_out.weight"].dtype
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of schema, sizes, standardization and weights."""
+        return network_digest(self)

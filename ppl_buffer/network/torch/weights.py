@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ppl_buffer.network.config import Config, weight_shapes
+from ppl_buffer.network.digest import network_digest
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.torch import ops
 from ppl_buffer.schema import Categorical, Schema
@@ -42,6 +43,7 @@ class TorchNetwork(Network, torch.nn.Module):
         self.schema = schema
         self.config = config
         self.standardization = dict(standardization)
+        self._digest: tuple[list[tuple[int, int]], str] = ([], "")
         generator = torch.Generator().manual_seed(seed)
         self.weights: dict[str, Tensor] = {}
         for name, shape in weight_shapes(schema, config).items():
@@ -68,6 +70,17 @@ class TorchNetwork(Network, torch.nn.Module):
     def dtype(self) -> torch.dtype:
         """Number type of the weights: data are cast to it."""
         return self.weights["norm_out.weight"].dtype
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of schema, sizes, standardization and weights."""
+        # Weights can be moved, copied and trained further: where they are and how often they were written tells.
+        state = [
+            (weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in self.weights.values()
+        ]
+        if state != self._digest[0]:
+            self._digest = state, network_digest(self)
+        return self._digest[1]
 
 
 def _initial(name: str, shape: tuple[int, ...], schema: Schema, config: Config, generator: torch.Generator) -> Tensor:
