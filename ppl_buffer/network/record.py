@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ppl_buffer.network.ranges import ValueRange
 from ppl_buffer.prior import Prior
 
 
@@ -63,6 +64,7 @@ class TrainingRecord:
         context: largest context trained on; 0 for an ordered model.
         simulator: the simulator's name.
         stages: the stages of the training in turn, the last one last.
+        ranges: input, outcome or feedback -> where its values lay in the training data; empty where that is not known.
     """
 
     box: Mapping[str, tuple[float, float]]
@@ -71,6 +73,7 @@ class TrainingRecord:
     context: int
     simulator: str
     stages: tuple[StageRecord, ...] = ()
+    ranges: Mapping[str, ValueRange] = field(default_factory=dict)
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -94,6 +97,7 @@ class TrainingRecord:
             "context": self.context,
             "simulator": self.simulator,
             "stages": [stage.to_dict() for stage in self.stages],
+            "ranges": {name: values.to_dict() for name, values in self.ranges.items()},
         }
 
     @classmethod
@@ -108,4 +112,6 @@ class TrainingRecord:
             context=int(description["context"]),
             simulator=str(description["simulator"]),
             stages=tuple(StageRecord.from_dict(stage) for stage in description["stages"]),
+            # Files from before ranges were kept have none.
+            ranges={name: ValueRange.from_dict(values) for name, values in description.get("ranges", {}).items()},
         )

@@ -1,22 +1,37 @@
-"""What must be known of a simulator before training: the scale of its variables, the range of its parameters."""
+"""What must be known of a simulator before training: scale and range of its variables, range of its parameters."""
 
 from __future__ import annotations
 
+from itertools import chain
+
 import numpy as np
 
+from ppl_buffer.network.ranges import ValueRange, ranges_of
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Categorical, Continuous, Positive
-from ppl_buffer.simulator import Simulator
+from ppl_buffer.simulator import Arrays, Simulator
 from ppl_buffer.training import draws
-from ppl_buffer.training.batches import STANDARDIZATION, BatchOptions, draw
+from ppl_buffer.training.batches import STANDARDIZATION, BatchOptions, draw, generator
+from ppl_buffer.training.distillation import DistillationSets
 from ppl_buffer.training.draws import RejectionCounts
 
 # Data sets behind the scales, and parameters behind a box whose prior is not stated.
 _DATA_SETS, _PARAMS = 256, 20_000
 
 
-def standardize(simulator: Simulator, options: BatchOptions) -> tuple[dict[str, tuple[float, float]], RejectionCounts]:
-    """Mean and standard deviation of each continuous variable on its unconstrained scale, from simulated data sets.
+def standardize(
+    simulator: Simulator, options: BatchOptions, distillation: DistillationSets | None = None
+) -> tuple[dict[str, tuple[float, float]], dict[str, ValueRange], RejectionCounts]:
+    """What simulated data sets say of the variables.
+
+    Args:
+        simulator: what draws.
+        options: how many trials are typical.
+        distillation: sets that are trained on as well; they count for the ranges alone.
+
+    Returns:
+        mean and standard deviation of each continuous variable on its unconstrained scale; range of each input,
+        outcome and feedback; data sets drawn and dropped.
 
     Raises:
         ValueError: if the simulator returns what it should not, or no legal data set at all.
@@ -35,7 +50,16 @@ def standardize(simulator: Simulator, options: BatchOptions) -> tuple[dict[str, 
         out[name] = _moments(variable, params[name] if name in params else data[name])
     for name, above in schema.lower_bounds.items():
         out[schema.scale_above(name)] = _moments(Positive(), data[name] - params[above][:, None])
-    return out, counts
+    parts = [data] if distillation is None else [data, _distilled(simulator, distillation)]
+    ranges = ranges_of(schema, {name: list(chain(*(part[name] for part in parts))) for name in data})
+    return out, ranges, counts
+
+
+def _distilled(simulator: Simulator, distillation: DistillationSets) -> Arrays:
+    """Data of distillation sets as batches hold them, moved by the simulator's symmetries: name -> (sets, trials)."""
+    sets = distillation[:_DATA_SETS]
+    data = {name: np.stack([one.data[name] for one in sets]) for name in sets[0].data}
+    return draws.augment_data(simulator, generator(0, STANDARDIZATION, 1), data)
 
 
 def _moments(variable: Continuous, values: np.ndarray) -> tuple[float, float]:

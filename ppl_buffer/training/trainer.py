@@ -102,7 +102,7 @@ class Trainer:
     def __init__(self, plan: TrainingPlan, device: torch.device) -> None:
         self.plan, self.folder = plan, plan.run.out
         description, arrays = _read_state(plan)
-        standardization, counts = standardize(plan.simulator, plan.batches)
+        standardization, self.ranges, counts = standardize(plan.simulator, plan.batches, plan.distillation)
         if plan.start is not None:
             # Its weights mean something on its own scales alone.
             standardization = plan.start.standardization
@@ -201,6 +201,7 @@ class Trainer:
             context=0 if plan.simulator.schema.ordered else plan.batches.context[1],
             simulator=plan.name,
             stages=(*before, stage),
+            ranges=self.ranges,
         )
 
     def save(self) -> None:
