@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -65,14 +64,14 @@ class ValueRange:
             shares=tuple((counts / pooled.size).tolist()) if few else (),
         )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """A JSON-ready description."""
-        return {name: _listed(value) for name, value in vars(self).items() if value not in ((), None)}
+        return {name: value for name, value in vars(self).items() if value not in ((), None)}
 
     @classmethod
-    def from_dict(cls, description: Mapping[str, Any]) -> ValueRange:
+    def from_dict(cls, description: Mapping[str, object]) -> ValueRange:
         """Read what `to_dict` wrote."""
-        return cls(**{name: _tupled(value) for name, value in description.items()})
+        return cls(**{name: _as_tuples(value) for name, value in description.items()})  # type: ignore[arg-type]
 
 
 def ranges_of(schema: Schema, data: Mapping[str, Iterable[np.ndarray]]) -> dict[str, ValueRange]:
@@ -81,9 +80,6 @@ def ranges_of(schema: Schema, data: Mapping[str, Iterable[np.ndarray]]) -> dict[
     return {name: ValueRange.of(variable, data[name]) for name, variable in variables.items()}
 
 
-def _listed(value: Any) -> Any:
-    return [_listed(x) for x in value] if isinstance(value, tuple) else value
-
-
-def _tupled(value: Any) -> Any:
-    return tuple(_tupled(x) for x in value) if isinstance(value, list) else float(value)
+def _as_tuples(value: object) -> object:
+    """Lists of JSON as the tuples that they were."""
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value

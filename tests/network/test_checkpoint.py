@@ -13,6 +13,7 @@ import ppl_buffer as pb
 from ppl_buffer.files import write_atomic
 from ppl_buffer.network import checkpoint
 from ppl_buffer.network.config import weight_shapes
+from ppl_buffer.network.ranges import ValueRange
 from ppl_buffer.network.record import StageRecord, TrainingRecord
 from ppl_buffer.network.zoo import Zoo, ZooEntry
 
@@ -35,6 +36,10 @@ RECORD = TrainingRecord(
         StageRecord("2026-01-02", {"torch": "2.9"}, None, 3, 70, 60, 2e-3, None, 190, 1, 0, {"trials": [3, 9]}),
         StageRecord("2026-01-03", {"torch": "2.9"}, "5e", 4, 50, 40, 1e-3, 0.1 + 0.2, 90, 2, 1, {"trials": [3, 17]}),
     ),
+    ranges={
+        "cue": ValueRange(0.0, 2.0, values=(0.0, 1.0, 2.0), shares=(0.25, 0.75, 0.0)),
+        "rt": ValueRange(0.2, 4.5, ((0.01, 0.3), (0.99, 1 / 3)), (0.4, 0.9), (0.1, 1.2)),
+    },
 )
 
 

@@ -102,6 +102,11 @@ def test_ordered_training_learns_and_leaves_its_record(tmp_path):
     low, high = record.box["a"]
     assert low == 0.0 and 0.89 < high < 0.9  # 0 is the atom
     assert 0.1 < record.box["b"][0] < 0.5 and 2.5 < record.box["b"][1] < 6
+    assert list(record.ranges) == ["cue", "choice", "rt", "reward"]
+    assert np.allclose(record.ranges["cue"].shares, 1 / 3, atol=0.05) and record.ranges["choice"].values == (0.0, 1.0)
+    # A response time exceeds b, and is b + 1 or so at its median; the reward is a uniform number where choice is 1.
+    assert 0.5 < record.ranges["rt"].low < 1.5 and 1.2 < record.ranges["rt"].medians[0] < 2
+    assert record.ranges["reward"].low == 0 and 0.99 < record.ranges["reward"].high < 1
     with open(tmp_path / "new" / "run" / "log.csv", newline="") as file:
         log = list(csv.DictReader(file))
     held_out = {int(row["step"]): float(row["held_out"]) for row in log if row["held_out"]}
