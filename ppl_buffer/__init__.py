@@ -7,6 +7,7 @@ torch, a Pyro user no JAX, and neither waits for plots or tables.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ppl_buffer.extras import needs
 from ppl_buffer.network.priors import register_priors
 from ppl_buffer.version import __version__
 
@@ -118,12 +119,8 @@ if not TYPE_CHECKING:  # a type checker that saw this function would believe in 
             return import_module(f"{__name__}.{name}")
         if name not in _HOME:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        try:
+        with needs(f"{__name__}.{name}", "train"):  # all other names need no optional library
             module = import_module(f"{__name__}.{_HOME[name]}")
-        except ModuleNotFoundError as error:
-            if error.name != "torch":
-                raise
-            raise ImportError(f"{__name__}.{name} needs torch: pip install 'ppl-buffer[train]'") from error
         return getattr(module, name)
 
 

@@ -17,27 +17,30 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.distributions import Distribution
 
 from ppl_buffer.checks import check_integer
+from ppl_buffer.extras import needs
+
+with needs("ppl_buffer.sbi", "sbi"):
+    import torch
+    from torch import Tensor
+    from torch.distributions import Distribution
+
+    from ppl_buffer.network.torch.weights import TorchNetwork
+    from ppl_buffer.pyro.priors import prior_distribution
 from ppl_buffer.network.arguments import check_names
 from ppl_buffer.network.observed import ObservedTrials
-from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.predictive import density, sampling
 from ppl_buffer.predictive.query import Query
-from ppl_buffer.pyro.priors import prior_distribution
 from ppl_buffer.schema import split_value, stack_value
 from ppl_buffer.simulator import Simulator, WithEnvironment
 from ppl_buffer.training.draws import check_simulator, draw_data
 
 _validates = Distribution._validate_args
 try:
-    from sbi.neural_nets.estimators import ConditionalDensityEstimator
-    from sbi.utils import BoxUniform, MultipleIndependent
-except ModuleNotFoundError as error:  # pragma: no cover
-    raise ImportError(f"ppl_buffer.sbi needs {error.name}: pip install 'ppl-buffer[sbi]'") from error
+    with needs("ppl_buffer.sbi", "sbi"):
+        from sbi.neural_nets.estimators import ConditionalDensityEstimator
+        from sbi.utils import BoxUniform, MultipleIndependent
 finally:
     # A package below sbi turns the checks of all of torch's and Pyro's distributions off when it is imported.
     Distribution.set_default_validate_args(_validates)

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from scipy.special import logsumexp
 
+from ppl_buffer.extras import MissingLibraryError
+
 # A Pareto tail is fitted to a fifth of the draws, and to no fewer than five.
 _FEWEST_DRAWS = 25
 
@@ -26,7 +28,7 @@ def arviz_version() -> int:
             return max(least, int(importlib.metadata.version(name).split(".")[0]))
         except importlib.metadata.PackageNotFoundError:
             continue
-    raise ImportError("ppl_buffer.arviz needs ArviZ: pip install 'ppl-buffer[arviz]'")
+    raise MissingLibraryError("ppl_buffer.arviz needs arviz: pip install 'ppl-buffer[arviz]'", name="arviz")
 
 
 def import_arviz() -> Any:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ppl_buffer.extras import needs
+
 Arrays = dict[str, np.ndarray]
 
 
@@ -52,8 +54,8 @@ class TrialData:
             feedback: dict name -> (rows,).
             fill: name -> legal value of a padded trial, 0 where a name is missing.
         """
-        import pandas
-
+        with needs("a table of trials", "data"):
+            import pandas
         row, subjects = pandas.factorize(subject)
         trial = pandas.Series(row).groupby(row).cumcount().to_numpy()
         counts = np.bincount(row)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ppl_buffer.extras import needs
+
 if TYPE_CHECKING:
     import pandas
 
@@ -20,7 +22,7 @@ def data_frame(rows: list[dict[str, Any]]) -> pandas.DataFrame:
 def panels(columns: int, rows: int = 1, height: float = 2.6) -> tuple[Any, np.ndarray]:
     """A matplotlib figure and its axes (rows, columns)."""
     # Without pyplot: nothing global, and no window.
-    from matplotlib.figure import Figure
-
+    with needs("a plot", "arviz"):
+        from matplotlib.figure import Figure
     figure = Figure(figsize=(3.2 * columns + 0.4, height * rows + 0.4), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)

@@ -21,6 +21,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ppl_buffer.checks import check_choice, check_integer
+from ppl_buffer.extras import needs
 from ppl_buffer.files import to_numpy
 from ppl_buffer.findings import Finding, warn_of
 from ppl_buffer.inference.chunks import map_chunks
@@ -106,8 +107,8 @@ class Evidence:
             the axes.
         """
         if axes is None:
-            from matplotlib.figure import Figure
-
+            with needs("Evidence.plot", "arviz"):
+                from matplotlib.figure import Figure
             axes = Figure(figsize=(6, 4), layout="constrained").add_subplot()
         running = self.running().reshape(len(self.terms), -1)
         error = self.standard_error.reshape(-1)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save as to_safetensors
 
+from ppl_buffer.extras import MissingLibraryError, needs
 from ppl_buffer.files import read_arrays, to_numpy, write_atomic
 from ppl_buffer.network import format_1
 from ppl_buffer.network.config import Config, weight_shapes
@@ -99,9 +100,10 @@ def load(name_or_path: str | os.PathLike[str], backend: str | None = None) -> Ne
     Raises:
         ValueError: if the name or the backend is unknown, or the file is missing, damaged, of another format, or
             holds arrays that do not fit its schema.
+        ImportError: if the backend is not installed.
     """
     if backend is None:
-        backend = "jax" if importlib.util.find_spec("jax") is not None else "torch"
+        backend = _installed_backend()
     if backend not in BACKENDS:
         raise ValueError(f"backend: expected one of {list(BACKENDS)}, got {backend!r}")
     files = shipped()
@@ -129,6 +131,14 @@ def read_description(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]
     return description, arrays
 
 
+def _installed_backend() -> str:
+    """The backend of `load` where none is named."""
+    for backend, library in (("jax", "jax"), ("torch", "torch")):
+        if importlib.util.find_spec(library) is not None:
+            return backend
+    raise MissingLibraryError("load needs jax or torch: pip install 'ppl-buffer[numpyro]' or 'ppl-buffer[pyro]'")
+
+
 def _load(path: Path, backend: str) -> Network:
     description, arrays = read_description(path)
     try:
@@ -143,13 +153,13 @@ def _load(path: Path, backend: str) -> Network:
         raise ValueError(f"path: the {KEY!r} metadata of {str(path)!r} is damaged ({error})") from error
     _check_arrays(path, weight_shapes(schema, config), arrays)
     if backend == "jax":
-        from ppl_buffer.network.jax.weights import JaxNetwork
-
+        with needs("backend='jax'", "numpyro"):
+            from ppl_buffer.network.jax.weights import JaxNetwork
         return JaxNetwork(schema, config, standardization, arrays, record)
-    import torch
+    with needs("backend='torch'", "pyro"):
+        import torch
 
-    from ppl_buffer.network.torch.weights import TorchNetwork
-
+        from ppl_buffer.network.torch.weights import TorchNetwork
     net = TorchNetwork(schema, config, standardization, record=record)
     with torch.no_grad():
         for name, array in arrays.items():

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ppl_buffer.extras import needs
 from ppl_buffer.plots.statistics import Arrays, columns
 
 DATA, MODEL, GRID = "#1a1a1a", "#2f6fb0", "#b8b8b8"
@@ -21,8 +22,8 @@ def make_panels(
 ) -> Any:
     """`count` axes, an array: those given, or those of a new figure."""
     if axes is None:
-        from matplotlib.figure import Figure
-
+        with needs("a plot", "arviz"):
+            from matplotlib.figure import Figure
         columns = min(count, most)
         rows = math.ceil(count / columns)
         figure = Figure(figsize=(size[0] * columns + 0.5, size[1] * rows), layout="constrained")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ppl_buffer.extras import needs
 from ppl_buffer.plots.drawing import CHOICES
 
 
@@ -21,8 +22,8 @@ def plot_traces(draws: Mapping[str, np.ndarray], *, axes: Any = None) -> Any:
         the axes, (quantities, 2).
     """
     if axes is None:
-        from matplotlib.figure import Figure
-
+        with needs("a plot", "arviz"):
+            from matplotlib.figure import Figure
         figure = Figure(figsize=(9, 1.55 * len(draws) + 0.5), layout="constrained")
         axes = figure.subplots(len(draws), 2, squeeze=False, width_ratios=(3, 1))
     grid = np.asarray(axes, dtype=object).reshape(len(draws), 2)

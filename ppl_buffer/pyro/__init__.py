@@ -1,9 +1,12 @@
 """`ppl_buffer` for Pyro: the distribution, a model as a simulator, priors."""
 
-from ppl_buffer.pyro.distribution import JointPredictive, TrialSupport
-from ppl_buffer.pyro.priors import TruncatedNormal, prior_distributions
-from ppl_buffer.pyro.simulator import simulator_from_model
-from ppl_buffer.pyro.trace import guide_samples, prior_samples, sampler_statistics, trace_posterior
+from ppl_buffer.extras import needs
+
+with needs("ppl_buffer.pyro", "pyro"):
+    from ppl_buffer.pyro.distribution import JointPredictive, TrialSupport
+    from ppl_buffer.pyro.priors import TruncatedNormal, prior_distributions
+    from ppl_buffer.pyro.simulator import simulator_from_model
+    from ppl_buffer.pyro.trace import guide_samples, prior_samples, sampler_statistics, trace_posterior
 
 __all__ = [
     "JointPredictive",

@@ -6,6 +6,8 @@ import csv
 import io
 from collections.abc import Sequence
 
+from ppl_buffer.extras import needs
+
 # [step, loss]
 Points = Sequence[Sequence[float]]
 
@@ -27,8 +29,8 @@ def loss_table(losses: Points, held_out: Points) -> str:
 def loss_curve(losses: Points, held_out: Points, title: str) -> bytes:
     """The losses over the steps as a PNG file's content."""
     # No pyplot: its figures belong to the user.
-    from matplotlib.figure import Figure
-
+    with needs("the picture of the losses", "train"):
+        from matplotlib.figure import Figure
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()
     for label, points, style in (("training", losses, "-"), ("held out, averaged", held_out, "o-")):

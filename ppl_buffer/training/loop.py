@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
+from ppl_buffer.extras import needs
 from ppl_buffer.network import checkpoint
 from ppl_buffer.network.config import Config
 from ppl_buffer.network.network import Network
@@ -167,11 +168,9 @@ def _device(accelerator: str) -> torch.device:
 
 def _launch(plan: TrainingPlan, device: torch.device) -> str:
     """Run the plan in several processes; returns how it ended."""
-    try:
+    with needs("training on several devices", "train"):
         from lightning_fabric import Fabric
         from lightning_fabric.strategies import DDPStrategy
-    except ImportError as error:
-        raise ImportError("devices above 1 need Lightning Fabric: pip install 'ppl-buffer[train]'") from error
     # Spawned processes work from any function, with threads and with CUDA. Not every batch uses every weight: there
     # may be no context in it.
     strategy = DDPStrategy(start_method="spawn", find_unused_parameters=True)

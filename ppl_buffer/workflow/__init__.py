@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ppl_buffer.extras import needs
+
 if TYPE_CHECKING:
     from ppl_buffer.workflow.fitting import Fit, fit
     from ppl_buffer.workflow.report import write_report
@@ -26,7 +28,9 @@ _LAZY = {
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_LAZY[name]), name)
+    with needs(f"{__name__}.{name}", "numpyro"):
+        module = import_module(_LAZY[name])
+    return getattr(module, name)
 
 
 def __dir__() -> list[str]:

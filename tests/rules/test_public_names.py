@@ -105,7 +105,7 @@ def test_importing_the_package_imports_next_to_nothing():
     code = "import json, sys, ppl_buffer; print(json.dumps(list(sys.modules)))"
     loaded = fresh(code)
     # `network.priors` is told which language writes priors for which backend.
-    own = {"ppl_buffer", "ppl_buffer.version", "ppl_buffer.network", "ppl_buffer.network.priors"}
+    own = {"ppl_buffer", "ppl_buffer.extras", "ppl_buffer.version", "ppl_buffer.network", "ppl_buffer.network.priors"}
     assert {name for name in loaded if name.startswith("ppl_buffer")} == own
     heavy = {"torch", "jax", "jaxlib", "numpyro", "pyro", "arviz", "lightning_fabric", "matplotlib", "pandas", "scipy"}
     assert {name.split(".")[0] for name in loaded} & {*heavy, "numpy"} == set()

@@ -4,17 +4,19 @@ A thin layer over the library: each command reads its arguments, calls one or tw
 return.
 """
 
+import sys
+
+from ppl_buffer.extras import MissingLibraryError, needs
+
 
 def main() -> None:
     """Entry point of ``ppl-buffer``.
 
-    Raises:
-        ImportError: if typer is not installed.
+    A library that is missing is said in one line, as any other mistake.
     """
     try:
-        from ppl_buffer.workflow.cli.app import app
-    except ModuleNotFoundError as error:
-        if error.name != "typer":
-            raise
-        raise ImportError("the command line needs typer: pip install 'ppl-buffer[cli]'") from error
-    app()
+        with needs("the command line", "cli"):
+            from ppl_buffer.workflow.cli.app import app
+        app()
+    except MissingLibraryError as error:
+        sys.exit(f"Error: {error}")

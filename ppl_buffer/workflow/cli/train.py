@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ppl_buffer.extras import needs
 from ppl_buffer.network.checkpoint import load, save
 from ppl_buffer.network.config import Config
 from ppl_buffer.network.network import Network
@@ -75,12 +76,8 @@ def train(
 
 def _train() -> Callable[..., Any]:
     """The library's `train`, which needs torch."""
-    try:
+    with needs("training", "train"):
         from ppl_buffer.training.loop import train
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise ImportError("training needs torch: pip install 'ppl-buffer[train]'") from error
     return train
 
 

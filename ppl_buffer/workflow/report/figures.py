@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ppl_buffer.extras import needs
 from ppl_buffer.plots import (
     columns,
     plot_autocorrelation,
@@ -45,8 +46,8 @@ def _traces(fit: Fit) -> tuple[Any, str]:
 
 def _subjects(fit: Fit) -> tuple[Any, str]:
     """Everybody's parameters, a panel each."""
-    from matplotlib.figure import Figure
-
+    with needs("a report", "cli"):
+        from matplotlib.figure import Figure
     names = list(fit.box.bounds)
     # Four in a row, or three: no panel is left alone where that can be helped.
     columns = 4 if len(names) in (4, 7, 8) else min(3, len(names))
