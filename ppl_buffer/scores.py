@@ -27,14 +27,16 @@ models", without their refits: where k is high, a score of early trials needs a 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import logsumexp
 from tqdm.auto import tqdm
 
+from ppl_buffer.arviz import terms
 from ppl_buffer.arviz.versions import container, groups_of, smooth_log_weights
 from ppl_buffer.checks import check_integer
 from ppl_buffer.files import to_numpy
@@ -44,6 +46,9 @@ from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import EncodedContext
 from ppl_buffer.predictive import density
 from ppl_buffer.predictive.query import Query
+
+if TYPE_CHECKING:
+    from xarray import DataArray
 
 MEANING = {
     "loo": "each trial one step ahead, in sample: later trials have informed the parameters",
@@ -68,14 +73,15 @@ class Score:
 
     Attributes:
         kind: which score, a key of `MEANING`.
-        pointwise: `xarray.DataArray`, the terms of the sum: one a trial, or one a person.
-        pareto_k: `xarray.DataArray` of the same shape: diagnostic of the importance sampling; None where there is none.
+        pointwise: the terms of the sum: one a trial, or one a person. Its coordinates say whose
+            trial it is; a coordinate `outcomes`, where there is one, holds a checksum of what was observed.
+        pareto_k: of the same shape: diagnostic of the importance sampling; None where there is none.
         draws: number of posterior draws; None where there are none.
     """
 
     kind: str
-    pointwise: Any
-    pareto_k: Any = None
+    pointwise: DataArray
+    pareto_k: DataArray | None = None
     draws: int | None = None
 
     @property
@@ -85,8 +91,8 @@ class Score:
 
     @property
     def standard_error(self) -> float:
-        """Standard error of the sum, from the spread of its terms as if they were independent."""
-        return float(np.sqrt(self.pointwise.size * self.pointwise.var()))
+        """Standard error of the sum, from the spread of its terms as if they were independent; NaN of a single term."""
+        return _error_of_sum(self.pointwise.values)
 
     @property
     def threshold(self) -> float:
@@ -101,20 +107,24 @@ class Score:
     def difference(self, other: Score) -> tuple[float, float]:
         """How much better this model predicts than another: difference of the sums, and its standard error.
 
+        Terms are paired by their labels, in whatever order they are.
+
         Args:
             other: score of the same kind, of the same trials.
 
+        Returns:
+            the difference in nats, this model's minus the other's, and its standard error from the spread of the
+            pairs' differences as if they were independent (NaN of a single pair).
+
         Raises:
-            ValueError: if the kinds or the trials differ.
+            ValueError: if the kinds, the labels of people and trials, or the observed outcomes differ.
         """
+        if not isinstance(other, Score):
+            raise ValueError(f"other: expected a Score, got {type(other).__name__}")
         if other.kind != self.kind:
             raise ValueError(f"other: expected a score of the same kind {self.kind!r}, got {other.kind!r}")
-        if other.pointwise.shape != self.pointwise.shape:
-            raise ValueError(
-                f"other: expected a score of the same trials, {self.pointwise.shape}, got {other.pointwise.shape}"
-            )
-        terms = self.pointwise.values - other.pointwise.values
-        return float(terms.sum()), float(np.sqrt(terms.size * terms.var()))
+        difference = self.pointwise.values.reshape(-1) - other.pointwise.values.reshape(-1)[_pairs(self, other)]
+        return float(difference.sum()), _error_of_sum(difference)
 
     def __str__(self) -> str:
         text = f"{self.kind}: elpd {self.elpd:.1f} (standard error {self.standard_error:.1f}), {MEANING[self.kind]}"
@@ -133,35 +143,41 @@ def loo(data: Any, *, var_name: str | None = None) -> Score:
     Raises:
         ValueError: if there is no such log likelihood.
     """
-    return _checked(_loo("loo", _log_likelihood(data, var_name)))
+    return _checked(_loo("loo", terms.log_likelihood(data, var_name)))
 
 
-def logo(data: Any, *, var_name: str | None = None) -> Score:
+def logo(data: Any, *, var_name: str | None = None, subject: str = "subject") -> Score:
     """Score of all trials of a person together, from the other people.
 
     Args:
         data: what `ppl_buffer.arviz.from_mcmc` or `from_svi` returned.
         var_name: variable of the group log_likelihood, where there are several.
+        subject: coordinate that tells people apart: "subject" where a model has one plate, whatever its name; of
+            several plates the name of the people's.
 
     Raises:
         ValueError: if there is no such log likelihood, or no people in it.
     """
-    return _checked(_loo("logo", _by_subject(_log_likelihood(data, var_name))))
+    return _checked(_loo("logo", terms.by_subject(terms.log_likelihood(data, var_name), subject)))
 
 
-def by_subject(data: Any, *, var_name: str | None = None) -> Any:
+def by_subject(data: Any, *, var_name: str | None = None, subject: str = "subject") -> Any:
     """The same result with one log likelihood a person, for `az.loo` and `az.compare` of `logo` scores.
 
     Args:
         data: what `ppl_buffer.arviz.from_mcmc` or `from_svi` returned.
         var_name: variable of the group log_likelihood, where there are several.
+        subject: coordinate that tells people apart: "subject" where a model has one plate, whatever its name; of
+            several plates the name of the people's.
 
     Raises:
         ValueError: if there is no such log likelihood, or no people in it.
     """
-    table = _log_likelihood(data, var_name)
+    table = terms.log_likelihood(data, var_name)
     groups = groups_of(data)
-    groups["log_likelihood"] = _by_subject(table).to_dataset(name=table.name)
+    groups["log_likelihood"] = (
+        terms.by_subject(table, subject).drop_vars("outcomes", errors="ignore").to_dataset(name=table.name)
+    )
     return container(groups)
 
 
@@ -184,12 +200,12 @@ def lfo(data: Any, *, first: int = 0, var_name: str | None = None, progress: boo
     import xarray
 
     first = check_integer("first", first, least=0)
-    table = _observations(_log_likelihood(data, var_name))
+    table = terms.observations(terms.log_likelihood(data, var_name))
     log_likelihood = table.values  # (S, observations)
     count = log_likelihood.shape[1]
     coords = {name: coord for name, coord in table.coords.items() if coord.dims == ("observation",)}
-    trial = next((coord.values for name, coord in coords.items() if name.endswith("trial")), np.arange(count))
-    data_set = _data_sets(coords, count)
+    labels = {name: coord for name, coord in coords.items() if name != "outcomes"}
+    trial, data_set = terms.trial_order(labels, count), _data_sets(labels, count)
     elpd, pareto_k = np.full(count, np.nan), np.full(count, np.nan)
     for label in tqdm(np.unique(data_set), disable=not progress, desc="leave future out", unit="person"):
         indices = np.flatnonzero(data_set == label)
@@ -200,16 +216,18 @@ def lfo(data: Any, *, first: int = 0, var_name: str | None = None, progress: boo
     exists = ~np.isnan(elpd)
     if not exists.any():
         raise ValueError(f"first: expected fewer trials than people did, got {first}")
-    terms, shapes = (xarray.DataArray(x, dims="observation", coords=coords)[exists] for x in (elpd, pareto_k))
-    return _checked(Score("lfo", terms, shapes, len(log_likelihood)))
+    scores, shapes = (xarray.DataArray(x, dims="observation", coords=coords)[exists] for x in (elpd, pareto_k))
+    return _checked(Score("lfo", scores, shapes, len(log_likelihood)))
 
 
-def _data_sets(coords: Mapping[str, Any], count: int) -> np.ndarray:
+def _data_sets(coords: Mapping[str, DataArray], count: int) -> np.ndarray:
     """A number for the data set of each observation: what the coordinates but the trial's tell apart."""
+    import pandas
+
     data_set = np.zeros(count, dtype=int)
     for name, coord in coords.items():
-        if name != "observation" and not name.endswith("trial"):
-            labels, code = np.unique(coord.values, return_inverse=True)
+        if name != "observation" and not terms.is_trial(name):
+            code, labels = pandas.factorize(coord.values, use_na_sentinel=False)
             data_set = data_set * len(labels) + code
     return data_set
 
@@ -249,7 +267,7 @@ def leave_one_out(
     import xarray
 
     value = backend_of(net).ops.floating(net, value)
-    tail = len(net.schema.event_shape_tail)
+    tail, count = len(net.schema.event_shape_tail), len(net.schema.outcomes)
     query = Query.build(
         net, inputs, trials=value.shape[value.ndim - 1 - tail], feedback=feedback, trial_mask=trial_mask,
         context=context,
@@ -261,42 +279,52 @@ def leave_one_out(
     batch = ["subject"] if log_probs.ndim == 2 else [f"batch_dim_{axis}" for axis in range(log_probs.ndim - 1)]
     indices = zip([*batch, "trial"], np.nonzero(exists), strict=True)
     coords = {name: ("observation", index) for name, index in indices}
+    if not np.isfinite(log_probs[exists]).all():
+        raise ValueError(f"value: expected legal outcomes {net.schema.outcomes}, got others, which have no density")
+    outcomes = np.broadcast_to(
+        to_numpy(value).reshape(*value.shape[: value.ndim - tail], -1), (*log_probs.shape, count)
+    )
+    coords["outcomes"] = ("observation", terms.checksums_of_rows(outcomes[exists]))
     return Score("leave_one_out", xarray.DataArray(log_probs[exists], dims="observation", coords=coords))
 
 
-def _log_likelihood(data: Any, var_name: str | None) -> Any:
-    """The log likelihood of each trial: (chain, draw, ...)."""
-    groups = groups_of(data)
-    if "log_likelihood" not in groups:
-        raise ValueError(f"data: expected a group log_likelihood, as from_mcmc makes it, got {list(groups)}")
-    names = list(groups["log_likelihood"].data_vars)
-    if var_name is None and len(names) > 1 or var_name is not None and var_name not in names:
-        raise ValueError(f"var_name: expected one of {names}, got {var_name!r}")
-    return groups["log_likelihood"][names[0] if var_name is None else var_name]
+def _pairs(one: Score, other: Score) -> np.ndarray:
+    """For each term of a score, the index of the other's term of the same labels and outcomes."""
+    labels, theirs = terms.term_labels(one.pointwise), terms.term_labels(other.pointwise)
+    if labels is None or theirs is None or list(labels.names) != list(theirs.names):
+        names = [None if index is None else list(index.names) for index in (labels, theirs)]
+        raise ValueError(f"other: expected a score whose terms are labelled by {names[0]}, got {names[1]}")
+    for index, argument in ((labels, "this score"), (theirs, "other")):
+        if index.has_duplicates:
+            twice = terms.label_text(index.names, index[index.duplicated()][0])
+            raise ValueError(f"{argument}: expected each label once, got {twice} several times")
+    lacks, more = labels.difference(theirs, sort=False), theirs.difference(labels, sort=False)
+    if len(lacks) or len(more):
+        parts = [
+            f"{what} {len(index)} of its {len(whole)} terms, such as {terms.label_text(index.names, index[0])}"
+            for what, index, whole in (("lacks", lacks, labels), ("has more,", more, theirs))
+            if len(index)
+        ]
+        raise ValueError(f"other: expected a score of the same trials, got one that {' and '.join(parts)}")
+    pairs = theirs.get_indexer(labels)
+    if "outcomes" in one.pointwise.coords and "outcomes" in other.pointwise.coords:
+        ours, others = (x.pointwise.coords["outcomes"].values.reshape(-1) for x in (one, other))
+        differ = np.flatnonzero(ours != others[pairs])
+        if len(differ):
+            raise ValueError(
+                f"other: expected a score of the same data, got other outcomes in {len(differ)} of {len(ours)} terms, "
+                f"such as {terms.label_text(labels.names, labels[differ[0]])}; where people are in another order, give "
+                "from_mcmc their labels, coords={'subject': [...]}"
+            )
+    return pairs
 
 
-def _observations(table: Any) -> Any:
-    """The same as (sample, observation)."""
-    table = table.stack(sample=("chain", "draw"))
-    others = [dim for dim in table.dims if dim != "sample"]
-    if len(others) == 1 and others[0].endswith("observation"):
-        table = table.rename({others[0]: "observation"})
-    else:
-        table = table.stack(observation=others).reset_index("observation")
-    return table.transpose("sample", "observation")
+def _error_of_sum(values: np.ndarray) -> float:
+    """Standard error of a sum of independent values, from their spread; NaN of a single one."""
+    return float(np.sqrt(values.size * values.var())) if values.size > 1 else math.nan
 
 
-def _by_subject(table: Any) -> Any:
-    """Sums over the trials of each person: (chain, draw, subject)."""
-    others = [dim for dim in table.dims if dim not in ("chain", "draw")]
-    if "subject" not in table.coords:
-        raise ValueError(f"data: expected a log likelihood with people, a coordinate 'subject', got {others}")
-    if "subject" in table.dims:
-        return table.sum([dim for dim in others if dim != "subject"])
-    return table.groupby("subject").sum()
-
-
-def _loo(kind: str, table: Any) -> Score:
+def _loo(kind: str, table: DataArray) -> Score:
     """PSIS-LOO of the terms of a table (chain, draw, ...)."""
     import xarray
 
@@ -308,7 +336,7 @@ def _loo(kind: str, table: Any) -> Score:
     log_weights, pareto_k = smooth_log_weights(-flat)
     coords = {name: coord for name, coord in stacked.coords.items() if "sample" not in coord.dims}
 
-    def labelled(x: np.ndarray) -> Any:
+    def labelled(x: np.ndarray) -> DataArray:
         return xarray.DataArray(x.reshape(values.shape[:-1]), dims=others, coords=coords)
 
     return Score(kind, labelled(logsumexp(log_weights + flat, axis=1)), labelled(pareto_k), values.shape[-1])
@@ -316,7 +344,7 @@ def _loo(kind: str, table: Any) -> Score:
 
 def _checked(score: Score) -> Score:
     """The score, with a warning where its importance weights are not to be trusted."""
-    if score.doubtful:
+    if score.pareto_k is not None and score.doubtful:
         text = (
             f"{score.kind}: Pareto k is above {score.threshold:.2f} in {score.doubtful} of {score.pareto_k.size} "
             f"terms, whose estimates are not to be trusted: {_ADVICE[score.kind]}"

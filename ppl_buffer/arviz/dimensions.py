@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ppl_buffer.arviz.layout import Coordinate, Labelled, TrialLayout, trial_variables
+from ppl_buffer.arviz.terms import is_missing, is_trial
 from ppl_buffer.ppl.trace import PosteriorTrace
 
 
@@ -24,19 +25,20 @@ class DimensionNames:
         layouts: joint site -> where its trials go.
 
     Raises:
-        ValueError: if `dims` names no variable, or `coords` do not fit a dimension.
+        ValueError: if `dims` names no variable, or `coords` names no dimension, does not fit one, or gives two places
+            of one the same label.
     """
 
     def __init__(self, traced: PosteriorTrace, coords: Mapping[str, Any], dims: Mapping[str, Sequence[str]]) -> None:
         self._traced = traced
-        self._dims_of = {name: tuple(names) for name, names in dims.items()}
+        self._dims_of = {name: _several_names(name, names) for name, names in dims.items()}
         unknown = [name for name in self._dims_of if name not in {*traced.values, *traced.observed}]
         if unknown:
             raise ValueError(f"dims: expected names among {[*traced.values, *traced.observed]}, got {unknown}")
         self._rename = self._subject_plates()
-        self._labels = {self._rename.get(name, name): np.asarray(labels) for name, labels in coords.items()}
-        for plates in traced.plates.values():
-            for plate, size in plates.values():
+        self._labels = {self._rename.get(name, name): _checked_labels(name, x) for name, x in coords.items()}
+        for site_plates in traced.plates.values():
+            for plate, size in site_plates.values():
                 self._labels.setdefault(self._rename.get(plate, plate), np.arange(size))
         sites = traced.joint_sites
         counts = Counter(key for site in sites.values() for key in trial_variables(site))
@@ -48,6 +50,19 @@ class DimensionNames:
             name: TrialLayout(name, site, self._site_dims[name], len(sites) > 1, shared, self._labels)
             for name, site in sites.items()
         }
+        known = self._all_dims()
+        unknown = [name for name in coords if self._rename.get(name, name) not in known]
+        if unknown:
+            plates = [plate for plate, name in self._rename.items() if plate != name]
+            raise ValueError(f"coords: expected dimensions among {[*known, *plates]}, got {unknown}")
+
+    def _all_dims(self) -> list[str]:
+        """Names of the dimensions that sites have."""
+        values = {**self._traced.values, **self._traced.observed}
+        shapes = {name: x.shape[1:] if name in self._traced.values else x.shape for name, x in values.items()}
+        dims = [dim for name, shape in shapes.items() for dim in self._variable_dims(name, shape, batch_only=False)]
+        dims += [dim for layout in self.layouts.values() for dim in layout.labelled_dims]
+        return list(dict.fromkeys(dim for dim in dims if dim is not None))
 
     def _subject_plates(self) -> dict[str, str]:
         """Plates to call `subject`: the only one of a site that has no other dimension, whatever its name."""
@@ -122,6 +137,26 @@ class DimensionNames:
             value = value.reshape((*value.shape[: len(sample)], *inner))
             variables[name] = Labelled((*sample, *(dim for dim, _ in kept)), value, coords, {})
         return variables
+
+
+def _several_names(variable: str, names: Sequence[str]) -> tuple[str, ...]:
+    """The names of a variable's dimensions."""
+    if isinstance(names, str) or len(set(names)) < len(names):
+        raise ValueError(f"dims[{variable!r}]: expected a list of different names, got {names!r}")
+    return tuple(names)
+
+
+def _checked_labels(name: str, labels: Any) -> np.ndarray:
+    """The labels of a dimension: one for each place, all different, those of trials in their order."""
+    array = np.asarray(labels)
+    if array.ndim != 1 or is_missing(array).any():
+        raise ValueError(f"coords[{name!r}]: expected a list of labels, none of them missing, got {labels!r}")
+    twice = [label for label, count in Counter(array.tolist()).items() if count > 1]
+    if twice:
+        raise ValueError(f"coords[{name!r}]: expected a different label at each place, got {twice[0]!r} several times")
+    if is_trial(name) and array.dtype.kind in "iuf" and (np.diff(array) < 0).any():
+        raise ValueError(f"coords[{name!r}]: expected numbers that increase, as the trials follow each other")
+    return array
 
 
 def dataset(variables: Mapping[str, Labelled]) -> Any:

@@ -51,6 +51,7 @@ class TrialLayout:
     Attributes:
         names: variable of the schema -> its name in the groups.
         score: name of the log likelihood.
+        labelled_dims: dimensions that labels may be given of.
 
     Raises:
         ValueError: if there are not as many labels of a dimension as it is long.
@@ -75,6 +76,7 @@ class TrialLayout:
         sizes = {dim: size for dim, size in zip(batch_dims, site.batch_shape, strict=True) if dim is not None}
         sizes[f"{prefix}trial"] = site.trials
         self._shape = tuple(sizes.values())
+        self.labelled_dims = tuple(sizes)
         places = {dim: labels.get(dim, np.arange(size)) for dim, size in sizes.items()}
         for dim, size in sizes.items():
             if np.shape(places[dim]) != (size,):

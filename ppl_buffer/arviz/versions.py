@@ -40,9 +40,15 @@ def import_arviz() -> Any:
 
 
 def groups_of(data: Any) -> dict[str, Any]:
-    """Group name -> `xarray.Dataset` of an `InferenceData` or a `DataTree`."""
+    """Group name -> `xarray.Dataset` of an `InferenceData` or a `DataTree`.
+
+    Raises:
+        ValueError: if it is neither.
+    """
     if hasattr(data, "children"):
         return {name: node.to_dataset() for name, node in data.children.items()}
+    if not callable(getattr(data, "groups", None)):
+        raise ValueError(f"data: expected what from_mcmc or from_svi returned, got {type(data).__name__}")
     return {name: data[name] for name in data.groups()}
 
 

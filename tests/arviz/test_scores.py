@@ -187,7 +187,106 @@ def test_scores_compare_with_their_own_kind(fit):
         scores.lfo(fit, progress=False).difference(scores.lfo(fit, first=3, progress=False))
 
 
+def scored(values, outcomes=None, **labels):
+    """A score of observations with labels, and with what was observed."""
+    coords = {name: ("observation", np.asarray(x)) for name, x in labels.items()}
+    if outcomes is not None:
+        coords["outcomes"] = ("observation", np.asarray(outcomes))
+    return scores.Score("loo", xarray.DataArray(np.asarray(values, float), dims="observation", coords=coords))
+
+
+def test_a_difference_pairs_terms_by_their_labels():
+    # Differences 1, 2, 3 and 4: their variance is 1.25, and that of their sum four times as much.
+    one = scored([1, 2, 3, 4], subject=["a", "a", "b", "b"], trial=[1, 2, 1, 2])
+    other = scored([0, 0, 0, 0], subject=["b", "a", "b", "a"], trial=[2, 2, 1, 1])
+    assert one.difference(other) == pytest.approx((10, np.sqrt(4 * 1.25)))
+    assert one.standard_error == pytest.approx(np.sqrt(4 * 1.25))
+    shuffled = scored([4, 2, 3, 1], subject=["b", "a", "b", "a"], trial=[2, 2, 1, 1])
+    assert one.difference(shuffled) == pytest.approx((0, 0))
+    alone = scored([1.0], subject=["a"], trial=[1])
+    assert np.isnan(alone.standard_error) and np.isnan(alone.difference(alone)[1])
+
+
+def test_people_in_another_order_have_the_same_difference(fit):
+    groups = groups_of(fit)
+    noise = np.random.default_rng(0).normal(size=(PEOPLE, TRIALS))
+    worse = container({**groups, "log_likelihood": groups["log_likelihood"] - noise})
+    expected = scores.loo(fit).difference(scores.loo(worse))
+    assert expected == pytest.approx((noise.sum(), np.sqrt(noise.size * noise.var())), abs=1e-6)
+    backwards = container(
+        {**groups, "log_likelihood": groups_of(worse)["log_likelihood"].isel(subject=[4, 2, 0, 3, 1])}
+    )
+    for score in (scores.loo, scores.logo):
+        assert score(fit).difference(score(backwards)) == pytest.approx(score(fit).difference(score(worse)))
+    # Without labels nothing but the data tells that people are in another order.
+    y = xarray.Dataset({"y": (("subject", "trial"), noise)})
+    told = container({**groups, "observed_data": y})
+    other = container({**groups, "observed_data": y.isel(subject=[4, 2, 0, 3, 1])})
+    for score, text in ((scores.loo, f"in {4 * TRIALS} of {PEOPLE * TRIALS}"), (scores.logo, "such as subject 0")):
+        assert score(told).difference(score(told)) == pytest.approx((0, 0))
+        with pytest.raises(ValueError, match=f"other: expected a score of the same data.*{text}"):
+            score(told).difference(score(other))
+
+
+def test_a_difference_refuses_other_people_trials_and_outcomes():
+    one = scored([1, 2], subject=["a", "b"], trial=[1, 1], outcomes=[7, 8])
+    with pytest.raises(ValueError, match="lacks 1 of its 2 terms, such as subject b, trial 1 and has more, 1 of its 2"):
+        one.difference(scored([1, 2], subject=["a", "c"], trial=[1, 1]))
+    with pytest.raises(ValueError, match="other outcomes in 1 of 2 terms, such as subject b, trial 1"):
+        one.difference(scored([1, 2], subject=["a", "b"], trial=[1, 1], outcomes=[7, 9]))
+    with pytest.raises(ValueError, match=r"labelled by \['subject', 'trial'\], got \['subject'\]"):
+        one.difference(scored([1, 2], subject=["a", "b"]))
+    with pytest.raises(ValueError, match="other: expected each label once, got subject a, trial 1 several times"):
+        one.difference(scored([1, 2, 3], subject=["a", "b", "a"], trial=[1, 1, 1]))
+    with pytest.raises(ValueError, match="other: expected a Score, got float"):
+        one.difference(3.0)
+
+
+def test_people_of_one_label_are_not_merged(fit):
+    twice = groups_of(ragged(fit, [23, 7, 11, 2, 5]))["log_likelihood"]
+    twice = twice.assign_coords(subject=("observation", np.where(twice.subject == 3, 2, twice.subject)))
+    for score in (scores.loo, scores.logo, scores.by_subject, scores.lfo):
+        with pytest.raises(ValueError, match="each subject and trial once, got subject 2, trial 1 several times"):
+            score(container({"log_likelihood": twice}))
+    gaps = twice.assign_coords(subject=("observation", np.where(twice.subject == 2, np.nan, twice.subject)))
+    gaps = gaps.isel(observation=np.flatnonzero(gaps.trial > 6))
+    with pytest.raises(ValueError, match="a label of everybody in 'subject'"):
+        scores.logo(container({"log_likelihood": gaps}))
+
+
+def test_trials_follow_each_other_as_numbers_do_or_as_they_lie(fit):
+    groups = groups_of(fit)
+    expected = scores.lfo(fit, progress=False).pointwise.values
+    named = groups["log_likelihood"].assign_coords(trial=[f"{t + 1}" for t in range(TRIALS)])
+    # As text "10" comes before "2".
+    np.testing.assert_allclose(
+        scores.lfo(container({"log_likelihood": named}), progress=False).pointwise.values, expected
+    )
+    without = groups["log_likelihood"].rename(trial="time")
+    with pytest.raises(ValueError, match=r"a coordinate 'trial'.*got \['subject', 'time'\]"):
+        scores.lfo(container({"log_likelihood": without}), progress=False)
+
+
+def test_people_have_a_plate_of_another_name(fit):
+    groups = groups_of(fit)
+    named = container({"log_likelihood": groups["log_likelihood"].rename(subject="people")})
+    with pytest.raises(ValueError, match=r"coordinate 'subject', got \['people', 'trial'\]; subject=... names another"):
+        scores.logo(named)
+    np.testing.assert_allclose(scores.logo(named, subject="people").pointwise, scores.logo(fit).pointwise)
+    assert groups_of(scores.by_subject(named, subject="people"))["log_likelihood"]["y"].dims[2:] == ("people",)
+
+
+def test_draws_that_rule_the_data_out_are_refused(fit):
+    table = groups_of(fit)["log_likelihood"].copy(deep=True)
+    table["y"][1, 7, 2, 11] = -np.inf
+    with pytest.raises(ValueError, match="at 1 of 6000 draws in 1 of 115 terms, first at subject 2, trial 11"):
+        scores.loo(container({"log_likelihood": table}))
+
+
 def test_what_cannot_be_scored_is_refused(fit):
+    for wrong in (None, {}, 3.0, "fit.nc"):
+        with pytest.raises(ValueError, match="data: expected what from_mcmc or from_svi returned"):
+            scores.loo(wrong)
     with pytest.raises(ValueError, match=r"var_name: expected one of \['y'\], got 'z'"):
         scores.loo(fit, var_name="z")
     with pytest.raises(ValueError, match="first: expected fewer trials"):

@@ -86,3 +86,27 @@ def test_nothing_conditioned_and_a_lapse_rate_that_is_sampled():
     for draw in range(4):
         np.testing.assert_allclose(np.exp(plain["log_likelihood"]["button"][0, draw]), probability[0], rtol=1e-4)
     assert plain["posterior_predictive"]["button"].values.max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (
+            {"coords": {"subjekt": ["a", "b"]}},
+            r"coords: expected dimensions among .*'subject'.*'set'.*got \['subjekt'\]",
+        ),
+        (
+            {"coords": {"subject": ["a", "a"]}},
+            r"coords\['subject'\]: expected a different label at each place, got 'a'",
+        ),
+        ({"coords": {"subject": ["a", None]}}, r"coords\['subject'\]: expected a list of labels, none of them missing"),
+        ({"coords": {"subject": "ab"}}, r"coords\['subject'\]: expected a list of labels"),
+        ({"coords": {"trial": [3, 2, 1]}}, r"coords\['trial'\]: expected numbers that increase"),
+        ({"dims": {"extra": "item"}}, r"dims\['extra'\]: expected a list of different names, got 'item'"),
+        ({"dims": {"extra": ["subject"]}}, r"coords\['subject'\]: expected 4 labels for 'extra', got 2"),
+    ],
+)
+def test_labels_that_fit_no_dimension_are_refused(options, text):
+    model = simple("torch", data(FUNCTION, batch=2, trials=3))
+    with pytest.raises(ValueError, match=text):
+        from_mcmc(finished("pyro", model, draws(("mu", ()))), **QUIET, **options)
