@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -194,6 +195,10 @@ class Prior:
         """
         if "low" in self.arguments:
             return self.arguments["low"], self.arguments["high"]
+        return self._range_of_draws
+
+    @cached_property
+    def _range_of_draws(self) -> tuple[float, float]:
         # Of draws, not of `quantile`: trained networks carry ranges that were found so.
         draws = self.sample(np.random.default_rng(0), 1_000_000)
         low, high = np.quantile(draws, [1e-4, 1 - 1e-4])

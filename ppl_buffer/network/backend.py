@@ -92,6 +92,9 @@ class ArrayOps(Protocol):
     def softplus(self, x: Array) -> Array:
         """Softplus: log(1 + exp(x)), elementwise."""
 
+    def sigmoid(self, x: Array) -> Array:
+        """Logistic function: 1 / (1 + exp(-x)), elementwise."""
+
     def softmax(self, x: Array) -> Array:
         """Probabilities (..., n) of logits (..., n)."""
 

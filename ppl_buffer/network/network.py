@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ppl_buffer.network.backend import Array, ArrayOps
+from ppl_buffer.network.box import from_box, into_box, upper_bounds
 from ppl_buffer.network.config import Config
 from ppl_buffer.network.observed import EncodedContext, ObservedTrials, encode_context, observe_trials
 from ppl_buffer.network.priors import priors_of
@@ -90,7 +91,70 @@ class Network(ABC):
         """Range of each parameter that the training covered; empty for a network that was not trained."""
         return {} if self.record is None else dict(self.record.box)
 
-    def prior(self) -> dict[str, Any]:
+    def into_box(
+        self,
+        name: str,
+        x: Array,
+        params: Mapping[str, Array] | None = None,
+        *,
+        below: Array | ObservedTrials | None = None,
+    ) -> Array:
+        """Map real numbers into the trained range of a parameter, by a logistic function; differentiable.
+
+        The values stay away from the very bounds, by a ten-thousandth of the range, so that all of them are legal. In a
+        hierarchical model, where people come from a normal distribution on the real line::
+
+            theta[name] = net.into_box(name, mean + spread * offset, theta, below=seen)
+
+        Args:
+            name: the parameter.
+            x: real numbers, (...).
+            params: values of other parameters, dict name -> (...); needed where the prior of this one is relative to
+                another, which comes earlier in the schema. More may be given.
+            below: what a non-decision time has to stay below: numbers (...), or what ``net.observe(...)`` returned,
+                whose fastest responses (`upper_bounds`) then count, (*B,). Of observed trials nothing is read for a
+                parameter that no outcome has to exceed. Where lapses may be faster than the non-decision time, give
+                none.
+
+        Returns:
+            values in natural units, of the shape that all arguments broadcast to.
+
+        Raises:
+            ValueError: if the network was not trained or knows no such parameter, the parameter that its prior is
+                relative to is missing, or `below` leaves no room above the lower bound.
+        """
+        return into_box(self, name, x, params, below)
+
+    def from_box(
+        self,
+        name: str,
+        value: Array,
+        params: Mapping[str, Array] | None = None,
+        *,
+        below: Array | ObservedTrials | None = None,
+    ) -> Array:
+        """Inverse of `into_box`: the real numbers that it maps to values, (...), in natural units.
+
+        Where to start a sampler, or where a known value lies on the scale of a hierarchy. What lies nearer to a bound
+        than `into_box` gets counts as the nearest value that it reaches, near -14 or 14.
+
+        Raises:
+            ValueError: as `into_box`, or if a value lies outside the range.
+        """
+        return from_box(self, name, value, params, below)
+
+    def upper_bounds(self, seen: ObservedTrials) -> dict[str, Array]:
+        """What each parameter has to stay below that an outcome always exceeds: each data set's least such outcome.
+
+        Args:
+            seen: what ``net.observe(...)`` returned.
+
+        Returns:
+            dict name -> (*B,), infinite where a data set has no trial; empty where the schema has no such parameter.
+        """
+        return upper_bounds(self, seen)
+
+    def prior(self, seen: ObservedTrials | None = None) -> dict[str, Any]:
         """Training prior of each parameter: distributions of NumPyro (JAX network) or Pyro (torch network).
 
         A parameter whose simulator declared no prior gets the uniform distribution over its trained range. One whose
@@ -101,9 +165,18 @@ class Network(ABC):
             low = numpyro.sample("log_sigma_V_low", prior["log_sigma_V_low"])
             medium = numpyro.sample("log_sigma_V_med", prior["log_sigma_V_med"](low))
 
+        No response is faster than its non-decision time. Under a prior that reaches beyond the fastest response a
+        sampler may find nowhere to start; `prior(seen)` ends there, for each data set, and is what remains of the
+        training prior. (With a lapse rate responses may be faster: give no `seen`.)
+
+        Args:
+            seen: what ``net.observe(...)`` returned, whose fastest responses (`upper_bounds`) bound these priors,
+                which then have its batch shape *B.
+
         Raises:
-            ValueError: if the network was not trained.
+            ValueError: if the network was not trained, a response is faster than the prior allows, or a prior that has
+                to be bounded is of a family that cannot be, or relative to another parameter.
         """
         if self.record is None:
             raise ValueError("net: expected a trained network, which knows its prior, got an untrained one")
-        return priors_of(self.record, self.backend)
+        return priors_of(self, self.record, seen)

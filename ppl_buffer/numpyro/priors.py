@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpyro.distributions as dist
 
+from ppl_buffer.network.priors import bounded_above
 from ppl_buffer.network.record import TrainingRecord
 from ppl_buffer.prior import Prior
 
@@ -21,6 +24,19 @@ def prior_distribution(prior: Prior) -> Any:
     return lambda origin: family(**prior.moved(origin))
 
 
-def prior_distributions(record: TrainingRecord) -> dict[str, Any]:
-    """The training priors of a record as NumPyro distributions; see `ppl_buffer.network.network.Network.prior`."""
-    return {name: prior_distribution(record.prior(name)) for name in record.box}
+def prior_distributions(record: TrainingRecord, below: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The training priors of a record as NumPyro distributions; see `ppl_buffer.network.network.Network.prior`.
+
+    Args:
+        record: of the training.
+        below: parameter -> numbers (*B,) at which its prior ends.
+
+    Raises:
+        ValueError: if a prior cannot be bounded.
+    """
+    priors = {name: prior_distribution(record.prior(name)) for name in record.box}
+    for name, bound in (below or {}).items():
+        family, arguments = bounded_above(record, name)
+        high = jnp.minimum(bound, arguments.pop("high"))
+        priors[name] = getattr(dist, family)(**arguments, high=high)
+    return priors

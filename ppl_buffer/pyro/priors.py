@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import pyro.distributions as dist
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.utils import broadcast_all
 
+from ppl_buffer.network.priors import bounded_above
 from ppl_buffer.network.record import TrainingRecord
 from ppl_buffer.prior import Prior
 
@@ -72,17 +74,34 @@ class TruncatedNormal(dist.TorchDistribution):
         return expanded
 
 
+def _family(name: str) -> Any:
+    return TruncatedNormal if name == "TruncatedNormal" else getattr(dist, name)
+
+
 def prior_distribution(prior: Prior) -> Any:
     """A prior as a Pyro distribution.
 
     Where it is relative to a parameter: a function of that parameter's value that returns the distribution.
     """
-    family: Any = TruncatedNormal if prior.family == "TruncatedNormal" else getattr(dist, prior.family)
+    family = _family(prior.family)
     if prior.relative_to is None:
         return family(**prior.arguments)
     return lambda origin: family(**prior.moved(origin))
 
 
-def prior_distributions(record: TrainingRecord) -> dict[str, Any]:
-    """The training priors of a record as Pyro distributions; see `ppl_buffer.network.network.Network.prior`."""
-    return {name: prior_distribution(record.prior(name)) for name in record.box}
+def prior_distributions(record: TrainingRecord, below: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The training priors of a record as Pyro distributions; see `ppl_buffer.network.network.Network.prior`.
+
+    Args:
+        record: of the training.
+        below: parameter -> numbers (*B,) at which its prior ends.
+
+    Raises:
+        ValueError: if a prior cannot be bounded.
+    """
+    priors = {name: prior_distribution(record.prior(name)) for name in record.box}
+    for name, bound in (below or {}).items():
+        family, arguments = bounded_above(record, name)
+        high = torch.clamp(bound, max=arguments.pop("high"))
+        priors[name] = _family(family)(**arguments, high=high)
+    return priors

@@ -25,6 +25,7 @@ from scipy.optimize import minimize
 
 from ppl_buffer.arviz import EXTRA_FIELDS
 from ppl_buffer.datasets.trials import TrialData
+from ppl_buffer.network.box import trained_range
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import ObservedTrials
 from ppl_buffer.numpyro import JointPredictive
@@ -33,8 +34,6 @@ from ppl_buffer.schema import stack_value
 # Priors of the population, on the scale that `Box` maps into the trained box. A mean of scale 1.5 covers the box nearly
 # evenly. People do differ: a spread of exactly 0 is not plausible, and would be a hard place for a sampler.
 MEAN_SCALE, SPREAD_MEDIAN, SPREAD_SCALE = 1.5, 0.5, 0.7
-# The mapping ends short of the very bounds, which may not be legal.
-_MARGIN = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,13 +41,11 @@ class Box:
     """Maps the unconstrained scale into the range of parameters that a network was trained on.
 
     Attributes:
-        bounds: parameter -> (low, high), in the order of the schema.
-        origins: parameter -> the earlier parameter that its bounds count from.
+        net: the network, whose `into_box` it is.
         ceilings: parameter -> (subjects,), what it must stay below for each subject: the fastest response.
     """
 
-    bounds: Mapping[str, tuple[float, float]]
-    origins: Mapping[str, str]
+    net: Network
     ceilings: Mapping[str, np.ndarray]
 
     @classmethod
@@ -60,18 +57,12 @@ class Box:
         """
         if net.record is None:
             raise ValueError("net: expected a trained network, which knows its range, got an untrained one")
-        bounds, origins, ceilings = {}, {}, {}
-        for name in net.schema.params:
-            prior = net.record.priors.get(name)
-            if prior is not None and prior.relative_to is not None:
-                bounds[name], origins[name] = prior.range(), prior.relative_to
-            else:
-                bounds[name] = net.box[name]
+        ceilings = {}
         for outcome, name in net.schema.lower_bounds.items():
             if trials is None:
                 continue
             fastest = np.where(trials.trial_mask, trials.outcomes[outcome], np.inf).min(1)
-            low, high = bounds[name]
+            low, high = net.box[name]
             if (fastest <= low).any():
                 worst = int(fastest.argmin())
                 raise ValueError(
@@ -79,7 +70,18 @@ class Box:
                     f"{name} is at least {low:g} in this model; delete responses that are too fast to be decisions"
                 )
             ceilings[name] = np.minimum(fastest, high).astype(np.float32)
-        return cls(bounds, origins, ceilings)
+        return cls(net, ceilings)
+
+    @property
+    def bounds(self) -> dict[str, tuple[float, float]]:
+        """Parameter -> (low, high), in the order of the schema."""
+        return {name: trained_range(self.net, name)[:2] for name in self.net.schema.params}
+
+    @property
+    def origins(self) -> dict[str, str]:
+        """Parameter -> the earlier parameter that its bounds count from."""
+        origins = {name: trained_range(self.net, name)[2] for name in self.net.schema.params}
+        return {name: origin for name, origin in origins.items() if origin is not None}
 
     def __call__(self, unconstrained: Mapping[str, ArrayLike], group: bool = False) -> dict[str, jax.Array]:
         """Parameters in natural units of numbers on the logistic scale, dict name -> array.
@@ -89,13 +91,10 @@ class Box:
             group: whether the numbers are the group's, whose ceiling is the median subject's.
         """
         values: dict[str, jax.Array] = {}
-        for name, (low, high) in self.bounds.items():
-            share = _MARGIN + (1 - 2 * _MARGIN) * jax.nn.sigmoid(unconstrained[name])
+        for name in self.net.schema.params:
             ceiling = self.ceilings.get(name)
-            top = high if ceiling is None else float(np.median(ceiling)) if group else ceiling
-            values[name] = low + jnp.asarray(top - low, share.dtype) * share
-            if name in self.origins:
-                values[name] = values[name] + values[self.origins[name]]
+            below = np.median(ceiling) if group and ceiling is not None else ceiling
+            values[name] = self.net.into_box(name, unconstrained[name], values, below=below)
         return values
 
 

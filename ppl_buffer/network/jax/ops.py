@@ -141,6 +141,11 @@ def softplus(x: Array) -> Array:
     return jax.nn.softplus(x)
 
 
+def sigmoid(x: Array) -> Array:
+    """Logistic function: 1 / (1 + exp(-x))."""
+    return jax.nn.sigmoid(x)
+
+
 def softmax(x: Array) -> Array:
     """Probabilities of logits, along the last axis."""
     return jax.nn.softmax(x, -1)

@@ -169,6 +169,11 @@ def softplus(x: Tensor) -> Tensor:
     return functional.softplus(x)
 
 
+def sigmoid(x: Tensor) -> Tensor:
+    """Logistic function: 1 / (1 + exp(-x))."""
+    return torch.sigmoid(x)
+
+
 def softmax(x: Tensor) -> Tensor:
     """Probabilities of logits, along the last axis."""
     return x.log_softmax(-1).exp()

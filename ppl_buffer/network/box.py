@@ -1,0 +1,133 @@
+"""The trained box: from the real line into the range of each parameter that training covered, and back.
+
+A parameter's value is its lower bound plus a share of the way to its upper bound; the share is a logistic function of a
+real number that ends short of 0 and of 1 by a margin, so that no rounding reaches a bound, which may not be legal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ppl_buffer.checks import check_choice
+from ppl_buffer.network.arguments import NetworkLike, as_floating, check_names
+from ppl_buffer.network.backend import Array, Named
+from ppl_buffer.network.observed import ObservedTrials
+
+# The share of a range at either end that nothing is mapped into.
+MARGIN = 1e-4
+# The least share between the margins that is told from 0 on the way back: real numbers end at about -14 and 14.
+_LEAST_SHARE = 1e-6
+
+
+@dataclass(frozen=True)
+class _Range:
+    """Where a parameter may lie.
+
+    Attributes:
+        low: (...), its lower bound.
+        width: (...), how far above that its upper bound is.
+    """
+
+    low: Array
+    width: Array
+
+
+def upper_bounds(net: NetworkLike, seen: ObservedTrials) -> Named:
+    """See `Network.upper_bounds`."""
+    xp = net.ops.xp
+    bounds: Named = {}
+    for outcome, name in net.schema.lower_bounds.items():
+        least = xp.amin(xp.where(seen.trial_mask, seen.outcomes[outcome], float("inf")), -1)
+        bounds[name] = xp.minimum(bounds[name], least) if name in bounds else least
+    return bounds
+
+
+def into_box(
+    net: NetworkLike, name: str, x: Array, params: Mapping[str, Array] | None, below: Array | ObservedTrials | None
+) -> Array:
+    """See `Network.into_box`."""
+    real = as_floating(net, "x", x)
+    bounds = _range(net, name, params, below)
+    return bounds.low + bounds.width * (MARGIN + (1 - 2 * MARGIN) * net.ops.sigmoid(real))
+
+
+def from_box(
+    net: NetworkLike, name: str, value: Array, params: Mapping[str, Array] | None, below: Array | ObservedTrials | None
+) -> Array:
+    """See `Network.from_box`."""
+    xp, ops = net.ops.xp, net.ops
+    number = as_floating(net, "value", value)
+    bounds = _range(net, name, params, below)
+    share = (number - bounds.low) / bounds.width
+    known = ops.to_concrete(share)
+    if known is not None and not ((known >= -MARGIN) & (known <= 1 + MARGIN)).all():
+        raise ValueError(
+            f"value: expected {name} inside its trained range ({describe(net, name)}), got "
+            f"{_first(number, ~((known >= -MARGIN) & (known <= 1 + MARGIN)), net)}"
+        )
+    inside = xp.clip((share - MARGIN) / (1 - 2 * MARGIN), _LEAST_SHARE, 1 - _LEAST_SHARE)
+    return xp.log(inside) - xp.log1p(-inside)
+
+
+def check_above(net: NetworkLike, name: str, bound: Array, low: Array) -> None:
+    """Refuse upper bounds of a parameter, where they are known, that leave it no room."""
+    known, least = net.ops.to_concrete(bound), net.ops.to_concrete(low)
+    if known is None or least is None or (known > least).all():
+        return
+    wrong = ~(known > least)
+    where = np.flatnonzero(wrong)
+    index = f", data set {', '.join(map(str, where[:5]))}{' ...' * (len(where) > 5)}" if wrong.ndim else ""
+    raise ValueError(
+        f"below: expected bounds above {float(np.max(least)):g}, the least {name} that the network was trained on, got "
+        f"{_first(bound, wrong, net)} ({len(where)} of {wrong.size}{index}); leave out responses that are too fast to "
+        f"be decisions (trial_mask), or, with a lapse rate, give no bound"
+    )
+
+
+def describe(net: NetworkLike, name: str) -> str:
+    """The trained range of a parameter in words."""
+    low, high, origin = trained_range(net, name)
+    return f"{low:g} to {high:g}" + ("" if origin is None else f" above {origin}")
+
+
+def trained_range(net: NetworkLike, name: str) -> tuple[float, float, str | None]:
+    """Lower and upper end of what training covered of a parameter, or of its difference from the parameter named third.
+
+    Raises:
+        ValueError: if the network was not trained, or knows no such parameter.
+    """
+    if net.record is None:
+        raise ValueError("net: expected a trained network, which knows its range, got an untrained one")
+    check_choice("name", name, tuple(net.record.box))
+    prior = net.record.priors.get(name)
+    if prior is None or prior.relative_to is None:
+        return (*net.record.box[name], None)
+    return (*prior.range(), prior.relative_to)
+
+
+def _range(
+    net: NetworkLike, name: str, params: Mapping[str, Array] | None, below: Array | ObservedTrials | None
+) -> _Range:
+    low, high, origin = trained_range(net, name)
+    given = {} if params is None else params
+    check_names("params", given, net.schema.params, subset=True)
+    if isinstance(below, ObservedTrials):
+        below = upper_bounds(net, below).get(name)
+    base: Array = low
+    if origin is not None:
+        if origin not in given:
+            raise ValueError(f"params: expected the value of {origin!r}, from which {name!r} counts, got {list(given)}")
+        base = low + as_floating(net, f"params[{origin!r}]", given[origin])
+    if below is None:
+        return _Range(base, high - low)
+    bound = as_floating(net, "below", below)
+    check_above(net, name, bound, base)
+    return _Range(base, net.ops.xp.clip(bound - base, None, high - low))
+
+
+def _first(value: Array, wrong: np.ndarray, net: NetworkLike) -> float:
+    """The first number that is wrong."""
+    return float(np.broadcast_to(np.asarray(net.ops.to_concrete(value)), wrong.shape)[wrong].flat[0])
