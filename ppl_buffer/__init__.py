@@ -12,8 +12,6 @@ from ppl_buffer.network.priors import register_priors
 from ppl_buffer.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ppl_buffer import arviz as arviz
     from ppl_buffer import datasets as datasets
     from ppl_buffer import diagnostics as diagnostics
@@ -99,13 +97,13 @@ _HOME = {
 }
 
 
-def _numpyro_priors(record: "TrainingRecord", below: "Mapping[str, Any]") -> dict[str, Any]:
+def _numpyro_priors(record: "TrainingRecord", below: dict[str, object]) -> dict[str, Any]:
     from ppl_buffer.numpyro.priors import prior_distributions
 
     return prior_distributions(record, below)
 
 
-def _pyro_priors(record: "TrainingRecord", below: "Mapping[str, Any]") -> dict[str, Any]:
+def _pyro_priors(record: "TrainingRecord", below: dict[str, object]) -> dict[str, Any]:
     from ppl_buffer.pyro.priors import prior_distributions
 
     return prior_distributions(record, below)

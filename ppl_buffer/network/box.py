@@ -45,6 +45,14 @@ def upper_bounds(net: NetworkLike, seen: ObservedTrials) -> Named:
     return bounds
 
 
+def checked_upper_bounds(net: NetworkLike, seen: ObservedTrials) -> Named:
+    """The same, refused where a parameter that was trained could not lie below."""
+    bounds = upper_bounds(net, seen)
+    for name, bound in bounds.items():
+        _check_above(net, name, bound, trained_range(net, name)[0])
+    return bounds
+
+
 def into_box(
     net: NetworkLike, name: str, x: Array, params: Mapping[str, Array] | None, below: Array | ObservedTrials | None
 ) -> Array:
@@ -65,14 +73,14 @@ def from_box(
     known = ops.to_concrete(share)
     if known is not None and not ((known >= -MARGIN) & (known <= 1 + MARGIN)).all():
         raise ValueError(
-            f"value: expected {name} inside its trained range ({describe(net, name)}), got "
-            f"{_first(number, ~((known >= -MARGIN) & (known <= 1 + MARGIN)), net)}"
+            f"value: expected {name} inside its trained range ({_describe(net, name)}), got "
+            f"{_first(number, ~((known >= -MARGIN) & (known <= 1 + MARGIN)), net):g}"
         )
     inside = xp.clip((share - MARGIN) / (1 - 2 * MARGIN), _LEAST_SHARE, 1 - _LEAST_SHARE)
     return xp.log(inside) - xp.log1p(-inside)
 
 
-def check_above(net: NetworkLike, name: str, bound: Array, low: Array) -> None:
+def _check_above(net: NetworkLike, name: str, bound: Array, low: Array) -> None:
     """Refuse upper bounds of a parameter, where they are known, that leave it no room."""
     known, least = net.ops.to_concrete(bound), net.ops.to_concrete(low)
     if known is None or least is None or (known > least).all():
@@ -81,13 +89,13 @@ def check_above(net: NetworkLike, name: str, bound: Array, low: Array) -> None:
     where = np.flatnonzero(wrong)
     index = f", data set {', '.join(map(str, where[:5]))}{' ...' * (len(where) > 5)}" if wrong.ndim else ""
     raise ValueError(
-        f"below: expected bounds above {float(np.max(least)):g}, the least {name} that the network was trained on, got "
-        f"{_first(bound, wrong, net)} ({len(where)} of {wrong.size}{index}); leave out responses that are too fast to "
-        f"be decisions (trial_mask), or, with a lapse rate, give no bound"
+        f"below: expected bounds above {float(np.max(least)):g}, the least {name} that the network was trained on, "
+        f"got {_first(bound, wrong, net):g} ({len(where)} of {wrong.size}{index}); leave out responses that are too "
+        f"fast to be decisions (trial_mask), or, with a lapse rate, give no bound"
     )
 
 
-def describe(net: NetworkLike, name: str) -> str:
+def _describe(net: NetworkLike, name: str) -> str:
     """The trained range of a parameter in words."""
     low, high, origin = trained_range(net, name)
     return f"{low:g} to {high:g}" + ("" if origin is None else f" above {origin}")
@@ -124,7 +132,7 @@ def _range(
     if below is None:
         return _Range(base, high - low)
     bound = as_floating(net, "below", below)
-    check_above(net, name, bound, base)
+    _check_above(net, name, bound, base)
     return _Range(base, net.ops.xp.clip(bound - base, None, high - low))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ppl_buffer.network.backend import Array, ArrayOps
-from ppl_buffer.network.box import from_box, into_box, upper_bounds
+from ppl_buffer.network.box import checked_upper_bounds, from_box, into_box, upper_bounds
 from ppl_buffer.network.config import Config
 from ppl_buffer.network.observed import EncodedContext, ObservedTrials, encode_context, observe_trials
 from ppl_buffer.network.priors import priors_of
@@ -179,4 +179,5 @@ class Network(ABC):
         """
         if self.record is None:
             raise ValueError("net: expected a trained network, which knows its prior, got an untrained one")
-        return priors_of(self, self.record, seen)
+        below = {} if seen is None else checked_upper_bounds(self, seen)
+        return priors_of(self.record, self.backend, below)

@@ -5,41 +5,27 @@ A network knows no language, so the package's table of contents says it here, by
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
-
-from ppl_buffer.network.box import check_above, upper_bounds
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ppl_buffer.network.arguments import NetworkLike
-    from ppl_buffer.network.backend import Array
-    from ppl_buffer.network.observed import ObservedTrials
+    from ppl_buffer.network.backend import Named
     from ppl_buffer.network.record import TrainingRecord
 
-
-class PriorWriter(Protocol):
-    """Writes the priors of a record in a language; `below` has numbers (*B,) that parameters have to stay below."""
-
-    def __call__(self, record: TrainingRecord, below: Mapping[str, Array], /) -> dict[str, Any]:
-        """Training prior of each parameter."""
-        ...
+_PRIORS: dict[str, Callable[[TrainingRecord, Named], dict[str, Any]]] = {}
 
 
-_PRIORS: dict[str, PriorWriter] = {}
+def register_priors(backend: str, function: Callable[[TrainingRecord, Named], dict[str, Any]]) -> None:
+    """Say what gives the priors of a record as distributions of the language that goes with a backend.
 
-
-def register_priors(backend: str, function: PriorWriter) -> None:
-    """Say what gives the priors of a record as distributions of the language that goes with a backend."""
+    The function's second argument are the parameters that have to stay below numbers, dict name -> (*B,).
+    """
     _PRIORS[backend] = function
 
 
-def priors_of(net: NetworkLike, record: TrainingRecord, seen: ObservedTrials | None) -> dict[str, Any]:
-    """See `Network.prior`."""
-    below = {} if seen is None else upper_bounds(net, seen)
-    below = {name: bound for name, bound in below.items() if name in record.box}
-    for name, bound in below.items():
-        check_above(net, name, bound, record.box[name][0])
-    return _PRIORS[net.backend](record, below)
+def priors_of(record: TrainingRecord, backend: str, below: Named) -> dict[str, Any]:
+    """Training prior of each parameter, as distributions of the language that goes with a backend."""
+    return _PRIORS[backend](record, below)
 
 
 def bounded_above(record: TrainingRecord, name: str) -> tuple[str, dict[str, float]]:

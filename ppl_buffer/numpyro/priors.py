@@ -8,6 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
+from ppl_buffer.network.backend import Array
 from ppl_buffer.network.priors import bounded_above
 from ppl_buffer.network.record import TrainingRecord
 from ppl_buffer.prior import Prior
@@ -24,7 +25,7 @@ def prior_distribution(prior: Prior) -> Any:
     return lambda origin: family(**prior.moved(origin))
 
 
-def prior_distributions(record: TrainingRecord, below: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def prior_distributions(record: TrainingRecord, below: Mapping[str, Array] | None = None) -> dict[str, Any]:
     """The training priors of a record as NumPyro distributions; see `ppl_buffer.network.network.Network.prior`.
 
     Args:
@@ -36,7 +37,9 @@ def prior_distributions(record: TrainingRecord, below: Mapping[str, Any] | None 
     """
     priors = {name: prior_distribution(record.prior(name)) for name in record.box}
     for name, bound in (below or {}).items():
-        family, arguments = bounded_above(record, name)
-        high = jnp.minimum(bound, arguments.pop("high"))
+        family, given = bounded_above(record, name)
+        high = jnp.minimum(bound, given.pop("high"))
+        # Some families of NumPyro want all arguments of one shape.
+        arguments = {key: jnp.broadcast_to(x, high.shape) for key, x in given.items()}
         priors[name] = getattr(dist, family)(**arguments, high=high)
     return priors

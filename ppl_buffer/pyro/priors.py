@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pyro.distributions as dist
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.utils import broadcast_all
 
+from ppl_buffer.network.backend import Array
 from ppl_buffer.network.priors import bounded_above
 from ppl_buffer.network.record import TrainingRecord
 from ppl_buffer.prior import Prior
@@ -74,7 +75,7 @@ class TruncatedNormal(dist.TorchDistribution):
         return expanded
 
 
-def _family(name: str) -> Any:
+def _family(name: str) -> Callable[..., dist.TorchDistribution]:
     return TruncatedNormal if name == "TruncatedNormal" else getattr(dist, name)
 
 
@@ -89,7 +90,7 @@ def prior_distribution(prior: Prior) -> Any:
     return lambda origin: family(**prior.moved(origin))
 
 
-def prior_distributions(record: TrainingRecord, below: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def prior_distributions(record: TrainingRecord, below: Mapping[str, Array] | None = None) -> dict[str, Any]:
     """The training priors of a record as Pyro distributions; see `ppl_buffer.network.network.Network.prior`.
 
     Args:
