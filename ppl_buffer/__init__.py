@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ppl_buffer.inference.simulation import Simulated, posterior_predictive
     from ppl_buffer.network.checkpoint import load, save
     from ppl_buffer.network.config import Config
+    from ppl_buffer.network.lapses import Lapse
     from ppl_buffer.network.record import TrainingRecord
     from ppl_buffer.network.zoo import zoo
     from ppl_buffer.prior import Prior
@@ -41,6 +42,7 @@ __all__ = [
     "DistillationSets",
     "Evidence",
     "Interval",
+    "Lapse",
     "Positive",
     "Prior",
     "Real",
@@ -79,6 +81,7 @@ _HOME = {
     "DistillationSets": "training.distillation",
     "Evidence": "inference.evidence",
     "Interval": "schema",
+    "Lapse": "network.lapses",
     "Positive": "schema",
     "Prior": "prior",
     "Real": "schema",

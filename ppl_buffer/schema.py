@@ -22,7 +22,12 @@ def _finite(name: str, value: float) -> float:
     return float(value)
 
 
-def _range(name: str, value: tuple[float, float]) -> tuple[float, float]:
+def checked_range(name: str, value: tuple[float, float]) -> tuple[float, float]:
+    """A pair (low, high) of finite numbers in order.
+
+    Raises:
+        ValueError: if it is none; `name` is what it is called.
+    """
     try:
         low, high = value
     except (TypeError, ValueError):
@@ -45,7 +50,7 @@ class Real:
 
     def __post_init__(self) -> None:
         if self.lapse_range is not None:
-            object.__setattr__(self, "lapse_range", _range("lapse_range", self.lapse_range))
+            object.__setattr__(self, "lapse_range", checked_range("lapse_range", self.lapse_range))
 
     def unconstrain(self, xp: ModuleType, value: Array) -> Array:
         """Map a value to the unconstrained scale."""
@@ -90,7 +95,7 @@ class Positive:
 
     def __post_init__(self) -> None:
         if self.lapse_range is not None:
-            low, high = _range("lapse_range", self.lapse_range)
+            low, high = checked_range("lapse_range", self.lapse_range)
             if low < 0:
                 raise ValueError(f"lapse_range: expected a range of positive numbers, got ({low}, {high})")
             object.__setattr__(self, "lapse_range", (low, high))
@@ -141,7 +146,7 @@ class Interval:
     closed: bool = False
 
     def __post_init__(self) -> None:
-        low, high = _range("Interval", (self.low, self.high))
+        low, high = checked_range("Interval", (self.low, self.high))
         object.__setattr__(self, "low", low)
         object.__setattr__(self, "high", high)
 

@@ -18,7 +18,7 @@ Named: TypeAlias = dict[str, Array]
 Trials: TypeAlias = Mapping[str, Mapping[str, Array]]
 # (trial, inputs, outcomes, uniform) -> feedback, each dict name -> (B, R, 1), but for uniform (B, R, 1, n).
 Environment: TypeAlias = Callable[[Array, Named, Named, Array], Mapping[str, Array]]
-# What only the backend looks into: its own network, cache, prepared targets and encoded parameters.
+# What only the backend and the heads look into: network, cache, prepared targets, encoded parameters, lapses.
 Own: TypeAlias = Any
 
 
@@ -155,7 +155,7 @@ class Backend(Protocol):
         """Targets (B, r, K) that see what the cache holds and none of each other."""
 
     def conditionals(
-        self, net: Own, prepared: Own, params: Own, outcomes: Mapping[str, Array], valid: Array, lapse: Array | None
+        self, net: Own, prepared: Own, params: Own, outcomes: Mapping[str, Array], valid: Array, lapse: Own | None
     ) -> Array:
         """Log density (B, R, K) of each trial's outcomes (B, r, K) given what it sees; 0 where there is no trial."""
 
@@ -166,17 +166,17 @@ class Backend(Protocol):
         params: Own,
         outcomes: Mapping[str, Array],
         valid: Array,
-        lapse: Array | None,
+        lapse: Own | None,
         noise: Array,
     ) -> Array:
         """`conditionals`, and beside each a draw of the trial's outcomes: (B, R, K, 1 + n_outcomes)."""
 
     def cdf(
-        self, net: Own, prepared: Own, params: Own, outcomes: Mapping[str, Array], uniform: Array, lapse: Array | None
+        self, net: Own, prepared: Own, params: Own, outcomes: Mapping[str, Array], uniform: Array, lapse: Own | None
     ) -> Array:
         """Distribution function (B, R, K, n_outcomes) of each trial's outcomes given what the trial sees."""
 
-    def moments(self, net: Own, prepared: Own, params: Own, lapse: Array | None) -> tuple[Array, Array]:
+    def moments(self, net: Own, prepared: Own, params: Own, lapse: Own | None) -> tuple[Array, Array]:
         """Mean and variance (B, R, K, n_outcomes) of each trial's outcomes given what the trial sees."""
 
     def rollout(
@@ -187,7 +187,7 @@ class Backend(Protocol):
         valid: Array,
         params: Own,
         noise: Array,
-        lapse: Array | None,
+        lapse: Own | None,
         environment: Environment | None,
         independent: bool,
     ) -> tuple[Named, Named, Array]:
@@ -201,7 +201,7 @@ class Backend(Protocol):
         valid: Array,
         params: Own,
         noise: Array,
-        lapse: Array | None,
+        lapse: Own | None,
         environment: Environment | None,
         source: Own,
         lookahead: int | None,
@@ -216,7 +216,7 @@ class Backend(Protocol):
         trials: Trials,
         valid: Array,
         params: Own,
-        lapse: Array | None,
+        lapse: Own | None,
         block: int,
     ) -> Array:
         """`conditionals`, with every full block of trials merged into the context and encoded anew."""
@@ -230,7 +230,7 @@ class Backend(Protocol):
         valid: Array,
         params: Own,
         noise: Array,
-        lapse: Array | None,
+        lapse: Own | None,
         environment: Environment | None,
         block: int,
     ) -> tuple[Named, Named, Array]:
@@ -244,7 +244,7 @@ class Backend(Protocol):
         trials: Trials,
         valid: Array,
         params: Own,
-        lapse: Array | None,
+        lapse: Own | None,
     ) -> Array:
         """Log density (B, R, K) of each trial given the context and all other trials, as a set."""
 

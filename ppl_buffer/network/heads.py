@@ -16,15 +16,7 @@ import numpy as np
 
 from ppl_buffer.network.backend import Array, Named
 from ppl_buffer.network.embeddings import features
-from ppl_buffer.network.lapses import (
-    lapse_cdf,
-    lapse_log_prob,
-    lapse_moments,
-    lapse_sample,
-    mix,
-    total_lapse_rate,
-    with_lapse,
-)
+from ppl_buffer.network.lapse_mixture import LapseMixture, lapse_components, lapsed_trials, mix, with_lapse
 from ppl_buffer.network.network import Network
 from ppl_buffer.schema import Categorical, Interval, Positive, Variable
 
@@ -171,7 +163,7 @@ def outcome_moments(net: Network, name: str, representation: Array, raw: Array) 
 
 
 def trial_log_prob(
-    net: Network, representation: Array, outcomes: Mapping[str, Array], lapse: Array | None = None
+    net: Network, representation: Array, outcomes: Mapping[str, Array], lapse: LapseMixture | None = None
 ) -> Array:
     """Log density (B, R, T) of each trial's outcomes (B, R, T), all of them together.
 
@@ -179,45 +171,51 @@ def trial_log_prob(
         net: the network.
         representation: (B, R, T, W).
         outcomes: dict name -> (B, R, T).
-        lapse: probability that the whole trial is a lapse, broadcast against (B, R, T).
+        lapse: the whole trial may be a lapse, at a rate that broadcasts against (B, R, T).
     """
     names = list(net.schema.outcomes)
     log_probs = []
     for index, name in enumerate(names):
         raw = head(net, name, representation, {key: outcomes[key] for key in names[:index]})
         log_probs.append(outcome_log_prob(net, name, representation, raw, outcomes[name]))
-    return with_lapse(net, log_probs, outcomes, total_lapse_rate(net, lapse))
+    return with_lapse(net, log_probs, outcomes, lapse_components(net, lapse))
 
 
-def trial_sample(net: Network, representation: Array, noise: Array, lapse: Array | None = None) -> tuple[Named, Array]:
+def trial_sample(
+    net: Network, representation: Array, noise: Array, lapse: LapseMixture | None = None
+) -> tuple[Named, Array]:
     """Draw each trial's outcomes, and the log density that they were drawn from.
 
     Args:
         net: the network.
         representation: (B, R, T, W).
         noise: uniform numbers (B, R, T, 2 * n_outcomes + 1): two an outcome, then one that decides about a lapse.
-        lapse: probability that the whole trial is a lapse, broadcast against (B, R, T).
+        lapse: the whole trial may be a lapse, at a rate that broadcasts against (B, R, T).
 
     Returns:
         dict name -> (B, R, T), and (B, R, T).
     """
-    rate = total_lapse_rate(net, lapse)
-    lapsed = None if rate is None else noise[..., 2 * len(net.schema.outcomes)] < rate
+    components = lapse_components(net, lapse)
+    lapsed = lapsed_trials(components, noise[..., 2 * len(net.schema.outcomes)])
     outcomes: Named = {}
     log_probs = []
-    for index, (name, variable) in enumerate(net.schema.outcomes.items()):
+    for index, name in enumerate(net.schema.outcomes):
         uniform = noise[..., 2 * index : 2 * index + 2]
         raw = head(net, name, representation, outcomes)
         value = outcome_sample(net, name, representation, raw, uniform)
-        if lapsed is not None:
-            value = net.ops.xp.where(lapsed, lapse_sample(net.ops, variable, uniform[..., 0]), value)
+        for component, where in lapsed:
+            value = net.ops.xp.where(where, component.sample(name, uniform[..., 0]), value)
         outcomes[name] = value
         log_probs.append(outcome_log_prob(net, name, representation, raw, value))
-    return outcomes, with_lapse(net, log_probs, outcomes, rate)
+    return outcomes, with_lapse(net, log_probs, outcomes, components)
 
 
 def trial_cdf(
-    net: Network, representation: Array, outcomes: Mapping[str, Array], uniform: Array, lapse: Array | None = None
+    net: Network,
+    representation: Array,
+    outcomes: Mapping[str, Array],
+    uniform: Array,
+    lapse: LapseMixture | None = None,
 ) -> Array:
     """Distribution function of each outcome given the trial's earlier outcomes: (B, R, T, n_outcomes).
 
@@ -226,28 +224,32 @@ def trial_cdf(
         representation: (B, R, T, W).
         outcomes: dict name -> (B, R, T).
         uniform: (B, R, T, n_outcomes), the place inside the step of a category.
-        lapse: probability that the whole trial is a lapse, broadcast against (B, R, T).
+        lapse: the whole trial may be a lapse, at a rate that broadcasts against (B, R, T).
     """
-    ops, rate = net.ops, total_lapse_rate(net, lapse)
+    ops, components = net.ops, lapse_components(net, lapse)
     names = list(net.schema.outcomes)
     columns = []
-    # Log densities of the trial's earlier outcomes, by the model and as a lapse.
-    log_prob = log_lapse = ops.zeros(net, ())
+    # Log densities of the trial's earlier outcomes, by the model and as a lapse of each kind.
+    log_prob = ops.zeros(net, ())
+    log_lapses = [log_prob for _ in components]
     for index, name in enumerate(names):
-        variable, value = net.schema.outcomes[name], ops.number(net, outcomes[name])
+        value = ops.number(net, outcomes[name])
         raw = head(net, name, representation, {key: outcomes[key] for key in names[:index]})
         cdf = outcome_cdf(net, name, representation, raw, value, uniform[..., index])
-        if rate is not None:
+        before = log_prob
+        for kind, component in enumerate(components):
             # What the trial's earlier outcomes say of whether it is a lapse.
-            share = rate * ops.xp.exp(log_lapse - mix(ops, log_prob, log_lapse, rate))
-            cdf = cdf + share * (lapse_cdf(ops, variable, value, uniform[..., index]) - cdf)
+            mixed = mix(ops, before, log_lapses[kind], component.rate)
+            share = component.rate * ops.xp.exp(log_lapses[kind] - mixed)
+            cdf, before = cdf + share * (component.cdf(name, value, uniform[..., index]) - cdf), mixed
+            log_lapses[kind] = log_lapses[kind] + component.log_prob(name, value)
+        if components:
             log_prob = log_prob + outcome_log_prob(net, name, representation, raw, value)
-            log_lapse = log_lapse + lapse_log_prob(ops, variable, value)
         columns.append(cdf)
     return ops.xp.stack(columns, -1)
 
 
-def trial_moments(net: Network, representation: Array, lapse: Array | None = None) -> tuple[Array, Array]:
+def trial_moments(net: Network, representation: Array, lapse: LapseMixture | None = None) -> tuple[Array, Array]:
     """Mean and variance of each outcome, (B, R, T, n_outcomes) each; a category counts as its code.
 
     Earlier outcomes of the trial are summed out.
@@ -256,7 +258,7 @@ def trial_moments(net: Network, representation: Array, lapse: Array | None = Non
         NotImplementedError: if an outcome follows a continuous one, whose integral has no closed form.
     """
     ops, schema = net.ops, net.schema
-    rate = total_lapse_rate(net, lapse)
+    components = lapse_components(net, lapse)
     # Every path through the earlier categories, with its probability.
     paths: list[tuple[Named, Array]] = [({}, ops.ones(net, ()))]
     means, variances = [], []
@@ -277,9 +279,10 @@ def trial_moments(net: Network, representation: Array, lapse: Array | None = Non
             else:
                 longer.append(({**earlier, name: moments[0]}, probability))
         paths = longer
-        if rate is not None:
-            lapse_first, lapse_second = lapse_moments(variable)
-            first, second = first + rate * (lapse_first - first), second + rate * (lapse_second - second)
+        for component in components:
+            lapse_first, lapse_second = component.moments(name)
+            first = first + component.rate * (lapse_first - first)
+            second = second + component.rate * (lapse_second - second)
         means.append(first)
         variances.append(second - first**2)
     return ops.xp.stack(means, -1), ops.xp.stack(variances, -1)

@@ -1,83 +1,162 @@
-"""Lapses: trials whose outcomes have nothing to do with the model, mixed into the density of a trial.
+"""How often a trial is a lapse, and what a lapse looks like, as users say it.
 
-A lapse is uniform over the categories of an outcome, or over the range that the schema states (`lapse_range`), and
-independent for each outcome of a trial. Arrays have any shape; `uniform` are uniform numbers of the same shape.
+A lapse is a trial whose outcomes have nothing to do with the model: uniform over the categories of an outcome, or over
+a range, which is the schema's (`lapse_range`) unless the user states one for the data at hand.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from functools import reduce
-from operator import add
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from ppl_buffer.network.backend import Array, ArrayOps
+from ppl_buffer.network.arguments import as_floating
+from ppl_buffer.network.backend import Array, Named
+from ppl_buffer.network.lapse_mixture import Ranges, lapse_ranges
 from ppl_buffer.network.network import Network
-from ppl_buffer.schema import Categorical, Variable
+from ppl_buffer.prior import Prior
+from ppl_buffer.schema import Categorical, Interval, Positive, Schema, checked_range
+
+# Most people never lapse, or in one trial of a hundred.
+RATE_PRIOR = Prior("Beta", {"concentration1": 1.0, "concentration0": 19.0})
 
 
-def _range(variable: Variable) -> tuple[float, float]:
-    assert not isinstance(variable, Categorical) and variable.lapse_range is not None
-    return variable.lapse_range
+@dataclass(frozen=True, eq=False)
+class Lapse:
+    """How often a trial is a lapse, and what a lapse looks like. Wherever a rate alone can be given, this can be.
+
+    A range should hold whatever a lapse can do in the experiment: from 0 to the deadline, or to the slowest response.
+    Over a range that is wider than that lapses cost the likelihood more than they should, and data sets that are drawn
+    hold outcomes that nobody can have had.
+
+    Args:
+        rate: probability that a trial is a lapse, a number or (*B,). Or a `Prior` of it, on [0, 1]: then
+            `ppl_buffer.workflow.fit` estimates the rate, and `log_evidence` and `compare` integrate over it. In a model
+            of yours sample the rate, and give the sampled value.
+        ranges: outcome -> (low, high), over which a lapse is uniform, in the outcome's units. For an outcome that is
+            not named, the `lapse_range` of the schema counts.
+
+    Raises:
+        ValueError: if a range is no pair of finite numbers in order, or the prior has values beyond [0, 1].
+    """
+
+    rate: Array | Prior = RATE_PRIOR
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.ranges, Mapping):
+            raise ValueError(f"ranges: expected a dict of outcome to (low, high), got {self.ranges!r}")
+        ranges = {name: checked_range(f"ranges[{name!r}]", bounds) for name, bounds in self.ranges.items()}
+        object.__setattr__(self, "ranges", ranges)
+        if isinstance(self.rate, Prior):
+            low, high = self.rate.cdf(np.array([-1e-12, 1.0]))
+            if low > 0 or high < 1 - 1e-9 or self.rate.relative_to is not None:
+                raise ValueError(f"rate: expected a probability, or a prior with all mass in [0, 1], got {self.rate!r}")
+
+    @classmethod
+    def of(cls, lapse: Array | Lapse | None) -> Lapse | None:
+        """The same of a rate alone; None of None."""
+        return lapse if lapse is None or isinstance(lapse, Lapse) else cls(lapse)
+
+    @property
+    def prior(self) -> Prior | None:
+        """Prior of a rate that is to be estimated; None of one that is known."""
+        return self.rate if isinstance(self.rate, Prior) else None
+
+    def at(self, rate: Array) -> Lapse:
+        """The same lapses at another rate."""
+        return Lapse(rate, self.ranges)
 
 
-def total_lapse_rate(net: Network, lapse: Array | None) -> Array | float | None:
-    """Probability of a lapse: what the schema knows of, and what the user adds; None = none."""
-    known = net.schema.lapse_rate
-    if lapse is None:
-        return known or None
-    return 1 - (1 - known) * (1 - lapse)
+def check_lapse(net: Network, lapse: Array | Lapse) -> tuple[Array, Ranges]:
+    """A user's lapses as rates (*B,) of the backend, and the ranges that are not the schema's.
+
+    Raises:
+        ValueError: if the rate is no probability or still to be estimated, or a range does not fit its outcome or is
+            missing.
+    """
+    given = lapse if isinstance(lapse, Lapse) else Lapse(lapse)
+    if given.prior is not None:
+        raise ValueError(
+            "lapse: expected a known rate, got a prior; sample the rate in your model and write lapse=pb.Lapse(rate, "
+            "ranges), or let ppl_buffer.workflow.fit estimate it"
+        )
+    ranges = check_ranges(net.schema, given.ranges)
+    rate = as_floating(net, "lapse", given.rate)
+    known = net.ops.to_concrete(rate)
+    if known is not None and not ((known >= 0) & (known <= 1)).all():
+        raise ValueError(f"lapse: expected a probability, got {known!s}")
+    return rate, ranges
 
 
-def mix(ops: ArrayOps, log_prob: Array, log_lapse: Array, rate: Array | float) -> Array:
-    """Mixture log((1 - rate) exp(log_prob) + rate exp(log_lapse)), with a finite gradient at rate = 0."""
-    xp = ops.xp
-    top = ops.stop_gradient(xp.maximum(log_prob, log_lapse))
-    return top + xp.log((1 - rate) * xp.exp(log_prob - top) + rate * xp.exp(log_lapse - top))
+def check_ranges(schema: Schema, ranges: Mapping[str, tuple[float, float]]) -> Ranges:
+    """A user's ranges of lapses, those that are the schema's own left out.
+
+    Raises:
+        ValueError: if a name is no continuous outcome, a range holds values that the outcome cannot take, or an outcome
+            has no range at all.
+    """
+    continuous = {name: x for name, x in schema.outcomes.items() if not isinstance(x, Categorical)}
+    for name, (low, high) in ranges.items():
+        variable = continuous.get(name)
+        if variable is None:
+            raise ValueError(f"lapse: expected ranges of the continuous outcomes {list(continuous)}, got {name!r}")
+        outside = isinstance(variable, Positive) and low < 0
+        if isinstance(variable, Interval):
+            outside = low < variable.low or high > variable.high
+        if outside:
+            raise ValueError(f"lapse: expected a range of {variable.description} for {name!r}, got ({low}, {high})")
+    for name, variable in continuous.items():
+        if name not in ranges and variable.lapse_range is None:
+            raise ValueError(
+                f"lapse: expected every outcome to state the range of a lapse, but {name!r} has none; write "
+                f"pb.Lapse(rate, ranges={{{name!r}: (low, high)}})"
+            )
+    stated = lapse_ranges(schema)
+    return tuple((name, *bounds) for name, bounds in ranges.items() if stated.get(name) != bounds)
 
 
-def lapse_log_prob(ops: ArrayOps, variable: Variable, value: Array) -> Array:
-    """Log density of a lapse."""
-    if isinstance(variable, Categorical):
-        return ops.xp.full_like(value, -math.log(variable.n))
-    low, high = _range(variable)
-    inside = (value >= low) & (value <= high)
-    return ops.xp.where(inside, -math.log(high - low), -math.inf)
+def explained(schema: Schema, name: str, value: np.ndarray, lapse: Lapse | None) -> np.ndarray:
+    """Which values of a continuous outcome a lapse may be: boolean array.
+
+    Args:
+        schema: of the data.
+        name: of the outcome.
+        value: (*B, K).
+        lapse: of the user; its rate a number, (*B,) or a prior.
+    """
+    value = np.asarray(value)
+    possible = np.zeros(value.shape, dtype=bool)
+    if schema.lapse_rate:
+        low, high = lapse_ranges(schema)[name]
+        possible |= (value >= low) & (value <= high)
+    if lapse is not None:
+        low, high = lapse_ranges(schema, check_ranges(schema, lapse.ranges))[name]
+        happens = np.asarray(True if lapse.prior is not None else np.asarray(lapse.rate) > 0)
+        possible |= (value >= low) & (value <= high) & happens[..., None]
+    return possible
 
 
-def lapse_sample(ops: ArrayOps, variable: Variable, uniform: Array) -> Array:
-    """Draw a lapse."""
-    if isinstance(variable, Categorical):
-        return ops.xp.clip(ops.xp.floor(uniform * variable.n), None, variable.n - 1)
-    low, high = _range(variable)
-    return low + (high - low) * uniform
+def ranges_of_data(schema: Schema, outcomes: Named, mask: np.ndarray | None = None) -> dict[str, tuple[float, float]]:
+    """Range of a lapse of each continuous outcome as the data have it: up to the slowest response, the widest report.
 
+    An outcome above 0 counts from 0; one on an interval has all of it.
 
-def lapse_cdf(ops: ArrayOps, variable: Variable, value: Array, uniform: Array) -> Array:
-    """Distribution function of a lapse; a category gets a `uniform` place inside its step."""
-    if isinstance(variable, Categorical):
-        return (value + uniform) / variable.n
-    low, high = _range(variable)
-    return ops.xp.clip((value - low) / (high - low), 0, 1)
-
-
-def lapse_moments(variable: Variable) -> tuple[float, float]:
-    """First and second moment of a lapse, in the variable's units."""
-    if isinstance(variable, Categorical):
-        codes = np.arange(variable.n)
-        return float(codes.mean()), float((codes**2).mean())
-    low, high = _range(variable)
-    return (low + high) / 2, (low**2 + low * high + high**2) / 3
-
-
-def with_lapse(
-    net: Network, log_probs: Sequence[Array], outcomes: Mapping[str, Array], rate: Array | float | None
-) -> Array:
-    """Log density of a trial from those of its outcomes and the rate of lapses."""
-    if rate is None:
-        return reduce(add, log_probs)
-    ops, variables = net.ops, net.schema.outcomes
-    log_lapses = [lapse_log_prob(ops, variables[name], ops.number(net, outcomes[name])) for name in variables]
-    return mix(ops, reduce(add, log_probs), reduce(add, log_lapses), rate)
+    Args:
+        schema: of the data.
+        outcomes: name -> (*B, K).
+        mask: (*B, K) bool, which trials exist; None = all.
+    """
+    ranges = {}
+    for name, variable in schema.outcomes.items():
+        if isinstance(variable, Categorical):
+            continue
+        if isinstance(variable, Interval):
+            ranges[name] = (variable.low, variable.high)
+            continue
+        value = np.asarray(outcomes[name], dtype=float)
+        seen = value if mask is None else value[np.broadcast_to(mask, value.shape)]
+        if seen.size:
+            ranges[name] = (0.0 if isinstance(variable, Positive) else float(seen.min()), float(seen.max()))
+    return ranges

@@ -36,7 +36,7 @@ jax.tree_util.register_dataclass(History)
 jax.tree_util.register_dataclass(
     Query,
     data_fields=["inputs", "params", "context", "feedback", "trial_mask", "lapse", "observed", "history"],
-    meta_fields=["net", "trials", "orders", "block", "environment", "outside"],
+    meta_fields=["net", "trials", "lapse_ranges", "orders", "block", "environment", "outside"],
 )
 
 

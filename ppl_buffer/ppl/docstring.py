@@ -21,7 +21,8 @@ ARGUMENTS = """Args:
         environment: function (trial, inputs, outcomes, uniform) -> feedback, that `sample` calls after each trial:
             index of the trial, dicts name -> (...) of that trial, and numbers uniform in (0, 1), (..., n_feedback).
             It must use array arithmetic; in JAX it is traced, and `trial` is an array.
-        lapse: probability that a trial's outcomes are a lapse, uniform over categories and stated ranges; (*B,).
+        lapse: probability (*B,) that a trial's outcomes are a lapse, uniform over the categories and over the ranges
+            that the schema states; or a `ppl_buffer.Lapse`, which states ranges for the data at hand.
         outside: what to do where parameters leave the box that the network was trained on: "warn" and "error" (for
             values that are known when the distribution is made), "-inf" (density zero there), or "ignore".
         validate_args: as in the language; False skips the checks of parameter values.

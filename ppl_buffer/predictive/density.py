@@ -207,9 +207,10 @@ def _group_conditionals(query: Query, folded: FoldedQuery) -> Array:
     backend, results = folded.backend, []
     for group in query.observed.groups:
         length = group.prepared.tokens.shape[2]
-        outcomes, valid, params, lapse = map_leaves(
-            partial(_take, group), (folded.trials["outcomes"], folded.valid, folded.params, folded.lapse)
+        outcomes, valid, params = map_leaves(
+            partial(_take, group), (folded.trials["outcomes"], folded.valid, folded.params)
         )
+        lapse = None if folded.lapse is None else folded.lapse.map(partial(_take, group))
         outcomes = {name: x[..., :length] for name, x in outcomes.items()}
         prepared = backend.ops.no_constant_folding(group.prepared)
         part = backend.conditionals(query.net, prepared, params, outcomes, valid[..., :length], lapse)

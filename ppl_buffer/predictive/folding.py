@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ppl_buffer.network.arguments import all_exist, arrange_outcomes, require_feedback
 from ppl_buffer.network.backend import Array, Backend, Named, Own, Trials, backend_of
+from ppl_buffer.network.lapse_mixture import LapseMixture
 from ppl_buffer.network.layout import BatchLayout
 from ppl_buffer.predictive.query import Query
 
@@ -24,7 +25,7 @@ class FoldedQuery:
             (B, r, K).
         valid: (B, r, K) bool, which trials exist.
         params: the encoded parameters.
-        lapse: (B, r, 1), or None.
+        lapse: the user's lapses, their rate (B, r, 1); or None.
     """
 
     backend: Backend
@@ -32,7 +33,7 @@ class FoldedQuery:
     trials: dict[str, Named]
     valid: Array
     params: Own
-    lapse: Array | None
+    lapse: LapseMixture | None
 
 
 def fold(
@@ -64,7 +65,8 @@ def fold(
     encoded = backend.encode_params(net, layout.fold(params, 0))
     lapse = None
     if query.lapse is not None:
-        lapse = layout.fold({"lapse": net.ops.number(net, query.lapse)}, 0)["lapse"][..., None]
+        rate = layout.fold({"lapse": net.ops.number(net, query.lapse)}, 0)["lapse"][..., None]
+        lapse = LapseMixture(rate, query.lapse_ranges)
     return FoldedQuery(backend, layout, trials, valid, encoded, lapse)
 
 

@@ -13,7 +13,6 @@ from ppl_buffer.checks import check_choice, is_integer
 from ppl_buffer.findings import Finding, warn_of
 from ppl_buffer.network.arguments import (
     all_exist,
-    as_floating,
     as_mask,
     check_params,
     check_trial_arrays,
@@ -21,6 +20,8 @@ from ppl_buffer.network.arguments import (
     count_trials,
 )
 from ppl_buffer.network.backend import Array, Environment, Named, backend_of
+from ppl_buffer.network.lapse_mixture import Ranges
+from ppl_buffer.network.lapses import Lapse, check_lapse
 from ppl_buffer.network.layout import broadcast_shape, common_batch_shape, map_leaves, pad_dims, pad_last
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import EncodedContext, ObservedTrials, encode_context, warn_longer
@@ -61,6 +62,7 @@ class Query:
         feedback: dict name -> (*B, K), or None where none was given.
         trial_mask: (*B, K) bool, which trials exist; None = all.
         lapse: (*B,), probability of a lapse, or None.
+        lapse_ranges: over which those lapses are uniform, where that is not the schema's range.
         observed: what `net.observe` returned, where it was given in place of inputs.
         history: trials before these, of an ordered model.
         orders: permutations of the trials to average over, or None.
@@ -77,6 +79,7 @@ class Query:
     feedback: Named | None = None
     trial_mask: Array | None = None
     lapse: Array | None = None
+    lapse_ranges: Ranges = ()
     observed: ObservedTrials | None = None
     history: History | None = None
     orders: tuple[tuple[int, ...], ...] | None = None
@@ -98,7 +101,7 @@ class Query:
         orders: int | Array | None = None,
         block: int | None = None,
         environment: Environment | None = None,
-        lapse: Array | None = None,
+        lapse: Array | Lapse | None = None,
         outside: str = "warn",
         history: History | None = None,
         check: bool = True,
@@ -116,7 +119,7 @@ class Query:
             orders: number of permutations to average over, or the permutations (R, K).
             block: number of trials to merge into the context together.
             environment: function (trial, inputs, outcomes, uniform) -> feedback.
-            lapse: (*B,) probability.
+            lapse: (*B,) probability, or a `Lapse`.
             outside: "warn", "error", "-inf" or "ignore".
             history: trials before these, from `ppl_buffer.predictive.sampling.condition`.
             check: whether to look at the values of the parameters.
@@ -124,7 +127,8 @@ class Query:
         Raises:
             ValueError: if an argument's names, shapes or values do not fit the schema.
         """
-        ops, schema = backend_of(net).ops, net.schema
+        backend_of(net)  # or it is no network
+        schema = net.schema
         if isinstance(inputs, ObservedTrials):
             data = _observed_data(inputs, trials, feedback=feedback, trial_mask=trial_mask, context=context)
         else:
@@ -133,12 +137,7 @@ class Query:
         if net.record is not None and length > net.record.trials:
             warn_longer(net, "trials", length, "trials")
         arrays, numbers = check_params(net, {} if params is None else params, check)
-        if lapse is not None:
-            schema.require_lapse("lapse")
-            lapse = as_floating(net, "lapse", lapse)
-            known = ops.to_concrete(lapse)
-            if known is not None and not ((known >= 0) & (known <= 1)).all():
-                raise ValueError(f"lapse: expected a probability, got {known!s}")
+        rate, ranges = (None, ()) if lapse is None else check_lapse(net, lapse)
         if orders is not None:
             if schema.ordered:
                 raise ValueError("orders: expected none for an ordered model, whose trials have one order")
@@ -156,8 +155,8 @@ class Query:
         if check and net.record is not None and outside in ("warn", "error"):
             _check_range(net.record, numbers, outside)
         query = cls(
-            net, params=arrays, lapse=lapse, history=history, orders=orders, block=block, environment=environment,
-            outside=outside, **data,
+            net, params=arrays, lapse=rate, lapse_ranges=ranges, history=history, orders=orders, block=block,
+            environment=environment, outside=outside, **data,
         )  # fmt: skip
         return query.expanded(len(query.batch_shape))
 

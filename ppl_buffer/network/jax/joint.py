@@ -23,6 +23,7 @@ from ppl_buffer.network.jax.network import EncodedParams, PreparedTargets, encod
 from ppl_buffer.network.jax.network import encode_params as _encode_params
 from ppl_buffer.network.jax.ops import Array
 from ppl_buffer.network.jax.weights import JaxNetwork
+from ppl_buffer.network.lapse_mixture import LapseMixture
 from ppl_buffer.network.observed import EncodedContext, LengthGroup, ObservedTrials
 from ppl_buffer.network.trials import join_arrays, join_trials, respond, split_noise
 
@@ -35,6 +36,7 @@ encode_params = compiled()(_encode_params)
 
 for _holder in (EncodedContext, LengthGroup, ObservedTrials):
     jax.tree_util.register_dataclass(_holder)
+jax.tree_util.register_dataclass(LapseMixture, data_fields=["rate"], meta_fields=["ranges"])
 
 
 @compiled()
@@ -77,7 +79,7 @@ def conditionals(
     params: EncodedParams,
     outcomes: Mapping[str, Array],
     valid: Array,
-    lapse: Array | None,
+    lapse: LapseMixture | None,
 ) -> Array:
     """Log density (B, R, K) of each trial given what it sees (paper, equation 5); 0 where there is no trial."""
     log_probs = trial_log_prob(net, predict(net, prepared, params), outcomes, lapse)
@@ -91,7 +93,7 @@ def one_step(
     params: EncodedParams,
     outcomes: Mapping[str, Array],
     valid: Array,
-    lapse: Array | None,
+    lapse: LapseMixture | None,
     noise: Array,
 ) -> Array:
     """`conditionals`, and beside each a draw of the trial's outcomes given what it sees: (B, R, K, 1 + n_outcomes).
@@ -104,7 +106,7 @@ def one_step(
         params: EncodedParams,
         outcomes: Mapping[str, Array],
         valid: Array,
-        lapse: Array | None,
+        lapse: LapseMixture | None,
         noise: Array,
     ) -> Array:
         representation = predict(net, prepared, params)
@@ -122,7 +124,7 @@ def cdf(
     params: EncodedParams,
     outcomes: Mapping[str, Array],
     uniform: Array,
-    lapse: Array | None,
+    lapse: LapseMixture | None,
 ) -> Array:
     """Distribution function (B, R, K, n_outcomes) of each trial's outcomes given what the trial sees."""
     return trial_cdf(net, predict(net, prepared, params), outcomes, uniform, lapse)
@@ -130,7 +132,7 @@ def cdf(
 
 @compiled()
 def moments(
-    net: JaxNetwork, prepared: PreparedTargets, params: EncodedParams, lapse: Array | None
+    net: JaxNetwork, prepared: PreparedTargets, params: EncodedParams, lapse: LapseMixture | None
 ) -> tuple[Array, Array]:
     """Mean and variance (B, R, K, n_outcomes) of each trial's outcomes given what the trial sees."""
     return trial_moments(net, predict(net, prepared, params), lapse)
@@ -149,7 +151,7 @@ def rollout(
     valid: Array,
     params: EncodedParams,
     noise: Array,
-    lapse: Array | None,
+    lapse: LapseMixture | None,
     environment: Environment | None,
     independent: bool,
 ) -> tuple[dict[str, Array], dict[str, Array], Array]:
@@ -162,7 +164,7 @@ def rollout(
         valid: (B, r, K), which trials exist.
         params: from `encode_params`.
         noise: uniform numbers (B, R, K, schema.noise_size).
-        lapse: (B, R or 1, 1), or None.
+        lapse: its rate (B, R or 1, 1); or None.
         environment: gives the feedback on a drawn outcome.
         independent: trials do not depend on each other: no buffer, one pass.
 
@@ -208,7 +210,7 @@ def block_conditionals(
     trials: Trials,
     valid: Array,
     params: EncodedParams,
-    lapse: Array | None,
+    lapse: LapseMixture | None,
     block: int,
 ) -> Array:
     """`conditionals`, with every full block of `block` trials merged into the context and encoded anew.
@@ -239,7 +241,7 @@ def block_rollout(
     valid: Array,
     params: EncodedParams,
     noise: Array,
-    lapse: Array | None,
+    lapse: LapseMixture | None,
     environment: Environment | None,
     block: int,
 ) -> tuple[dict[str, Array], dict[str, Array], Array]:
@@ -280,7 +282,7 @@ def leave_one_out(
     trials: Trials,
     valid: Array,
     params: EncodedParams,
-    lapse: Array | None,
+    lapse: LapseMixture | None,
 ) -> Array:
     """Log density (B, R, K) of each trial given the context and all other trials, as a set; 0 where there is none."""
     index = jnp.arange(valid.shape[-1])

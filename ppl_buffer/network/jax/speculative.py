@@ -21,6 +21,7 @@ from ppl_buffer.network.jax.joint import part, prepare_marginal
 from ppl_buffer.network.jax.network import EncodedParams, predict, step
 from ppl_buffer.network.jax.ops import Array
 from ppl_buffer.network.jax.weights import JaxNetwork
+from ppl_buffer.network.lapse_mixture import LapseMixture
 from ppl_buffer.network.trials import respond, split_noise
 from ppl_buffer.schema import Categorical
 
@@ -63,7 +64,7 @@ def speculative_rollout(
     valid: Array,
     params: EncodedParams,
     noise: Array,
-    lapse: Array | None,
+    lapse: LapseMixture | None,
     environment: Environment | None,
     source: Array,
     lookahead: int | None,
@@ -77,7 +78,7 @@ def speculative_rollout(
         valid: (B, r, K), which trials exist.
         params: from `encode_params`.
         noise: uniform numbers (B, R, K, schema.noise_size), for the first drafts and for the environment.
-        lapse: (B, R or 1, 1), or None.
+        lapse: its rate (B, R or 1, 1); or None.
         environment: gives the feedback on a drawn outcome.
         source: key of the random numbers that test drafts and redraw them.
         lookahead: how many trials a sweep takes; None = trials do not depend on each other, first drafts are final.
@@ -160,7 +161,7 @@ def _respond(
 
 
 def _update(
-    net: JaxNetwork, drafts: Drafts, target: Array, tested: Array, lapse: Array | None, source: Array
+    net: JaxNetwork, drafts: Drafts, target: Array, tested: Array, lapse: LapseMixture | None, source: Array
 ) -> Drafts:
     """Turn draws from q into draws from the densities p of `target` (B, R, T, W), where they are `tested` (B, R, T)."""
     test, redrawing = random.split(source)
@@ -191,15 +192,15 @@ def _redraw_category(
     target: Array,
     drafted: Array,
     resampled: Array,
-    lapse: Array | None,
+    lapse: LapseMixture | None,
     source: Array,
 ) -> Draws:
     """`_redraw` for a single categorical outcome: from the table of max(p - q, 0)."""
     ((name, variable),) = net.schema.outcomes.items()
     assert isinstance(variable, Categorical)
     codes = jnp.arange(variable.n, dtype=net.dtype)
-    rate = None if lapse is None else lapse[..., None]
-    log_p, log_q = (trial_log_prob(net, x[..., None, :], {name: codes}, rate) for x in (target, drafted))
+    lapse = None if lapse is None else lapse.map(lambda rate: rate[..., None])
+    log_p, log_q = (trial_log_prob(net, x[..., None, :], {name: codes}, lapse) for x in (target, drafted))
     surplus = jnp.maximum(jnp.exp(log_p) - jnp.exp(log_q), 0)
     # Rounding may leave nothing where p and q are alike.
     surplus = jnp.where(surplus.sum(-1, keepdims=True) > 0, surplus, jnp.exp(log_p))
@@ -216,13 +217,14 @@ def _redraw(
     target: Array,
     drafted: Array,
     resampled: Array,
-    lapse: Array | None,
+    lapse: LapseMixture | None,
     source: Array,
 ) -> Draws:
     """Redraw outcomes from the normalised positive part of p - q: propose from p, take with probability 1 - q / p."""
     shape, count = resampled.shape, resampled.size
     p, q = (x.reshape(count, 1, x.shape[-1]) for x in (target, drafted))
-    rate = None if lapse is None else jnp.broadcast_to(lapse, shape).reshape(count, 1)
+    if lapse is not None:
+        lapse = lapse.map(lambda rate: jnp.broadcast_to(rate, shape).reshape(count, 1))
     # Few trials wait for their outcomes: a turn takes some of them, wherever they are.
     rows = min(count, max(_ROWS, count // 16))
 
@@ -231,7 +233,7 @@ def _redraw(
         places = jnp.nonzero(left, size=rows, fill_value=count)[0]
         index = jnp.minimum(places, count - 1)
         noise = _uniform(net, (rows, _PROPOSALS, 2 * len(net.schema.outcomes) + 2), random.fold_in(source, turn))
-        lapsed = None if rate is None else rate[index]
+        lapsed = None if lapse is None else lapse.map(lambda rate: rate[index])
         proposed, log_p = trial_sample(net, p[index], noise[..., :-1], lapsed)
         log_q = trial_log_prob(net, q[index], proposed, lapsed)
         taken = noise[..., -1] < 1 - jnp.exp(log_q - log_p)

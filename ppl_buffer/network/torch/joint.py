@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ppl_buffer.network.backend import Environment, Trials
 from ppl_buffer.network.heads import trial_cdf, trial_log_prob, trial_moments, trial_sample
+from ppl_buffer.network.lapse_mixture import LapseMixture
 from ppl_buffer.network.layout import map_leaves
 from ppl_buffer.network.torch.cache import Cache, allocate
 from ppl_buffer.network.torch.network import EncodedParams, PreparedTargets, encode, extend, predict, prepare, step
@@ -55,7 +56,7 @@ def conditionals(
     params: EncodedParams,
     outcomes: Mapping[str, Tensor],
     valid: Tensor,
-    lapse: Tensor | None,
+    lapse: LapseMixture | None,
 ) -> Tensor:
     """Log density (B, R, K) of each trial given what it sees (paper, equation 5); 0 where there is no trial."""
     log_probs = trial_log_prob(net, predict(net, prepared, params), outcomes, lapse)
@@ -68,7 +69,7 @@ def one_step(
     params: EncodedParams,
     outcomes: Mapping[str, Tensor],
     valid: Tensor,
-    lapse: Tensor | None,
+    lapse: LapseMixture | None,
     noise: Tensor,
 ) -> Tensor:
     """`conditionals`, and beside each a draw of the trial's outcomes given what it sees: (B, R, K, 1 + n_outcomes).
@@ -87,14 +88,14 @@ def cdf(
     params: EncodedParams,
     outcomes: Mapping[str, Tensor],
     uniform: Tensor,
-    lapse: Tensor | None,
+    lapse: LapseMixture | None,
 ) -> Tensor:
     """Distribution function (B, R, K, n_outcomes) of each trial's outcomes given what the trial sees."""
     return trial_cdf(net, predict(net, prepared, params), outcomes, uniform, lapse)
 
 
 def moments(
-    net: TorchNetwork, prepared: PreparedTargets, params: EncodedParams, lapse: Tensor | None
+    net: TorchNetwork, prepared: PreparedTargets, params: EncodedParams, lapse: LapseMixture | None
 ) -> tuple[Tensor, Tensor]:
     """Mean and variance (B, R, K, n_outcomes) of each trial's outcomes given what the trial sees."""
     return trial_moments(net, predict(net, prepared, params), lapse)
@@ -113,7 +114,7 @@ def rollout(
     valid: Tensor,
     params: EncodedParams,
     noise: Tensor,
-    lapse: Tensor | None,
+    lapse: LapseMixture | None,
     environment: Environment | None,
     independent: bool,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
@@ -126,7 +127,7 @@ def rollout(
         valid: (B, r, K), which trials exist.
         params: from `encode_params`.
         noise: uniform numbers (B, R, K, schema.noise_size).
-        lapse: (B, R or 1, 1), or None.
+        lapse: its rate (B, R or 1, 1); or None.
         environment: gives the feedback on a drawn outcome.
         independent: trials do not depend on each other: no buffer, one pass.
 
@@ -171,7 +172,7 @@ def block_conditionals(
     trials: Trials,
     valid: Tensor,
     params: EncodedParams,
-    lapse: Tensor | None,
+    lapse: LapseMixture | None,
     block: int,
 ) -> Tensor:
     """`conditionals`, with every full block of `block` trials merged into the context and encoded anew.
@@ -198,7 +199,7 @@ def block_rollout(
     valid: Tensor,
     params: EncodedParams,
     noise: Tensor,
-    lapse: Tensor | None,
+    lapse: LapseMixture | None,
     environment: Environment | None,
     block: int,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
@@ -226,7 +227,7 @@ def leave_one_out(
     trials: Trials,
     valid: Tensor,
     params: EncodedParams,
-    lapse: Tensor | None,
+    lapse: LapseMixture | None,
 ) -> Tensor:
     """Log density (B, R, K) of each trial given the context and all other trials, as a set; 0 where there is none."""
     parts = []

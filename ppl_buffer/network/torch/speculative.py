@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ppl_buffer.network.backend import Environment
 from ppl_buffer.network.heads import trial_log_prob, trial_sample
+from ppl_buffer.network.lapse_mixture import LapseMixture
 from ppl_buffer.network.torch.cache import Cache, allocate
 from ppl_buffer.network.torch.joint import part, prepare_marginal
 from ppl_buffer.network.torch.network import EncodedParams, predict, step
@@ -66,7 +67,7 @@ def speculative_rollout(
     valid: Tensor,
     params: EncodedParams,
     noise: Tensor,
-    lapse: Tensor | None,
+    lapse: LapseMixture | None,
     environment: Environment | None,
     source: torch.Generator | None,
     lookahead: int | None,
@@ -80,7 +81,7 @@ def speculative_rollout(
         valid: (B, r, K), which trials exist.
         params: from `encode_params`.
         noise: uniform numbers (B, R, K, schema.noise_size), for the first drafts and for the environment.
-        lapse: (B, R or 1, 1), or None.
+        lapse: its rate (B, R or 1, 1); or None.
         environment: gives the feedback on a drawn outcome.
         source: of the random numbers that test drafts and redraw them; None = torch's global one.
         lookahead: how many trials a sweep takes; None = trials do not depend on each other, first drafts are final.
@@ -164,7 +165,7 @@ def _update(
     drafts: Drafts,
     target: Tensor,
     tested: Tensor,
-    lapse: Tensor | None,
+    lapse: LapseMixture | None,
     source: torch.Generator | None,
 ) -> Drafts:
     """Turn draws from q into draws from the densities p of `target` (B, R, T, W), where they are `tested` (B, R, T)."""
@@ -197,15 +198,15 @@ def _redraw_category(
     target: Tensor,
     drafted: Tensor,
     resampled: Tensor,
-    lapse: Tensor | None,
+    lapse: LapseMixture | None,
     source: torch.Generator | None,
 ) -> Draws:
     """`_redraw` for a single categorical outcome: from the table of max(p - q, 0)."""
     ((name, variable),) = net.schema.outcomes.items()
     assert isinstance(variable, Categorical)
     codes = torch.arange(variable.n, device=net.device, dtype=net.dtype)
-    rate = None if lapse is None else lapse[..., None]
-    log_p, log_q = (trial_log_prob(net, x[..., None, :], {name: codes}, rate) for x in (target, drafted))
+    lapse = None if lapse is None else lapse.map(lambda rate: rate[..., None])
+    log_p, log_q = (trial_log_prob(net, x[..., None, :], {name: codes}, lapse) for x in (target, drafted))
     surplus = (log_p.exp() - log_q.exp()).clamp(min=0)
     # Rounding may leave nothing where p and q are alike.
     surplus = torch.where(surplus.sum(-1, keepdim=True) > 0, surplus, log_p.exp())
@@ -223,20 +224,21 @@ def _redraw(
     target: Tensor,
     drafted: Tensor,
     resampled: Tensor,
-    lapse: Tensor | None,
+    lapse: LapseMixture | None,
     source: torch.Generator | None,
 ) -> Draws:
     """Redraw outcomes from the normalised positive part of p - q: propose from p, take with probability 1 - q / p."""
     p, q = target[resampled], drafted[resampled]
-    rate = None if lapse is None else lapse.expand(resampled.shape)[resampled]
+    if lapse is not None:
+        lapse = lapse.map(lambda rate: rate.expand(resampled.shape)[resampled])
     columns = [*draws[0].values(), draws[1]]
     redrawn = [column[resampled] for column in columns]
     waiting = torch.ones_like(redrawn[0], dtype=torch.bool)
     lead = (_PROPOSALS, *p.shape)
     for _ in range(0, _MOST_PROPOSALS, _PROPOSALS):
         noise = _uniform(net, (*lead[:2], 2 * len(draws[0]) + 2), source)
-        proposed, log_p = trial_sample(net, p.expand(lead), noise[..., :-1], rate)
-        log_q = trial_log_prob(net, q.expand(lead), proposed, rate)
+        proposed, log_p = trial_sample(net, p.expand(lead), noise[..., :-1], lapse)
+        log_q = trial_log_prob(net, q.expand(lead), proposed, lapse)
         taken = noise[..., -1] < 1 - (log_q - log_p).exp()
         which = taken.to(torch.int8).argmax(0)[None]
         new = [column.gather(0, which)[0] for column in (*proposed.values(), log_p)]
