@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,12 +27,52 @@ def check_integer(argument: str, value: Any, least: int = 1) -> int:
     return int(value)
 
 
+def check_number(argument: str, value: Any, expected: str, legal: Callable[[float], bool]) -> float:
+    """The value as a number; NumPy's numbers count, booleans do not.
+
+    Args:
+        argument: its name.
+        value: what came.
+        expected: what a legal one is, for the message.
+        legal: whether a finite number is one.
+
+    Raises:
+        ValueError: if it is no finite number, or not a legal one.
+    """
+    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not (number and math.isfinite(value) and legal(float(value))):
+        raise ValueError(f"{argument}: expected {expected}, got {value!r}")
+    return float(value)
+
+
+def check_flag(argument: str, value: Any) -> bool:
+    """The value as a boolean.
+
+    Raises:
+        ValueError: if it is none: a word such as "no" would count as true.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{argument}: expected True or False, got {value!r}")
+    return bool(value)
+
+
+def check_path(argument: str, value: Any) -> Path:
+    """The value as a path.
+
+    Raises:
+        ValueError: if it is neither text nor a path, or empty.
+    """
+    if not isinstance(value, (str, os.PathLike)) or not str(value):
+        raise ValueError(f"{argument}: expected a path, got {value!r}")
+    return Path(value)
+
+
 def check_choice(argument: str, value: Any, choices: tuple[str, ...]) -> str:
     """The value, which is one of some words.
 
     Raises:
         ValueError: if it is another.
     """
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{argument}: expected one of {list(choices)}, got {value!r}")
     return str(value)

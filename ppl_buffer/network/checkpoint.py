@@ -7,25 +7,27 @@ words of the description, and in the record's stages; files of format 1 are stil
 from __future__ import annotations
 
 import importlib.util
-import json
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import fields
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save as to_safetensors
 
+from ppl_buffer.checks import check_choice, check_path
 from ppl_buffer.extras import MissingLibraryError, needs
-from ppl_buffer.files import read_arrays, to_numpy, write_atomic
+from ppl_buffer.files import check_writable, pack_arrays, read_arrays, to_numpy, write_atomic
 from ppl_buffer.network import format_1
 from ppl_buffer.network.config import Config, weight_shapes
 from ppl_buffer.network.network import Network
-from ppl_buffer.network.record import TrainingRecord
-from ppl_buffer.schema import Schema
+from ppl_buffer.network.ranges import ValueRange
+from ppl_buffer.network.record import StageRecord, TrainingRecord
+from ppl_buffer.prior import Prior
+from ppl_buffer.schema import GROUPS, Schema
 
 KEY, FORMAT = "ppl_buffer", 2
 
@@ -40,19 +42,26 @@ def save(net: Network, path: str | os.PathLike[str]) -> None:
         path: the file to write; by convention it ends in ``.safetensors``.
 
     Raises:
-        ValueError: if the folder does not exist, or a weight is not finite.
+        ValueError: if `net` is no network, the folder does not exist, something is at `path` that is no regular file, a
+            weight is not finite, or the record does not fit the schema.
     """
-    write(net, net.record, Path(path))
+    if not isinstance(net, Network):
+        raise ValueError(f"net: expected a network from ppl_buffer.load or ppl_buffer.train, got {type(net).__name__}")
+    write(net, net.record, check_path("path", path))
 
 
 def write(net: Network, record: TrainingRecord | None, path: Path) -> None:
     """`save`, with another record than the network's own."""
-    if not path.parent.is_dir():
-        raise ValueError(f"path: expected a file in an existing folder, got {str(path)!r}")
+    check_writable(path)
     arrays = {name: to_numpy(weight).astype(np.float32) for name, weight in net.weights.items()}
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise ValueError(f"net: expected finite weights, got non-finite numbers in {name!r}")
+    try:
+        if record is not None:
+            _check_record(net.schema, record)
+    except ValueError as error:
+        raise ValueError(f"net: expected a record that fits the schema: {error}") from error
     description = {
         "format": FORMAT,
         "schema": net.schema.to_dict(),
@@ -60,7 +69,7 @@ def write(net: Network, record: TrainingRecord | None, path: Path) -> None:
         "standardization": {name: [float(x) for x in pair] for name, pair in net.standardization.items()},
         "record": None if record is None else record.to_dict(),
     }
-    write_atomic(path, to_safetensors(arrays, metadata={KEY: json.dumps(description, allow_nan=False)}))
+    write_atomic(path, pack_arrays(KEY, description, arrays))
 
 
 def _check_arrays(path: Path, expected: Mapping[str, tuple[int, ...]], arrays: Mapping[str, np.ndarray]) -> None:
@@ -86,6 +95,58 @@ def _check_standardization(schema: Schema, standardization: Mapping[str, tuple[f
             raise ValueError(f"standardization of {name!r} is {(mean, std)}")
 
 
+def _check_record(schema: Schema, record: TrainingRecord) -> None:
+    """Refuse a record that no training on this schema leaves.
+
+    Raises:
+        ValueError: naming the part.
+    """
+    params = list(schema.params)
+    for part, names in (("box", list(record.box)), ("priors", list(record.priors))):
+        if sorted(names) != sorted(params):
+            raise ValueError(f"record.{part}: expected that of the parameters {params}, got {names}")
+    for name, (low, high) in record.box.items():
+        if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+            raise ValueError(f"record.box[{name!r}]: expected (low, high), finite and in order, got ({low}, {high})")
+    for name, prior in record.priors.items():
+        earlier = params[: params.index(name)]
+        if prior is not None and prior.relative_to is not None and prior.relative_to not in earlier:
+            raise ValueError(
+                f"record.priors[{name!r}]: expected it to be relative to one of {earlier}, got {prior.relative_to!r}"
+            )
+    strange = sorted(set(record.ranges) - {*schema.inputs, *schema.outcomes, *schema.feedback})
+    if strange:
+        raise ValueError(f"record.ranges: expected those of inputs, outcomes and feedback, got {strange}")
+    for part, length, least in (("trials", record.trials, 1), ("context", record.context, 0)):
+        if length < least:
+            raise ValueError(f"record.{part}: expected an integer of at least {least}, got {length}")
+
+
+def _unknown_fields(description: Mapping[str, Any]) -> list[str]:
+    """What this version does not know in a description, by dotted names."""
+    schema, record = description["schema"], description["record"]
+    parts: list[tuple[str, Mapping[str, Any], set[str]]] = [
+        ("", description, {"format", "schema", "config", "standardization", "record"}),
+        ("schema.", schema, {*GROUPS, "ordered", "independent", "lapse_rate"}),
+        ("config.", description["config"], _names(Config)),
+    ]
+    if record is not None:
+        parts.append(("record.", record, _names(TrainingRecord)))
+        parts += [
+            (f"record.priors.{name}.", prior, _names(Prior))
+            for name, prior in record["priors"].items()
+            if prior is not None
+        ]
+        parts += [("record.stages.", stage, _names(StageRecord)) for stage in record["stages"]]
+        ranges = record.get("ranges", {})
+        parts += [(f"record.ranges.{name}.", values, _names(ValueRange)) for name, values in ranges.items()]
+    return [f"{prefix}{name}" for prefix, part, known in parts for name in part if name not in known]
+
+
+def _names(description: type) -> set[str]:
+    return {field.name for field in fields(description)}
+
+
 def load(name_or_path: str | os.PathLike[str], backend: str | None = None) -> Network:
     """Load a trained network, frozen.
 
@@ -104,13 +165,13 @@ def load(name_or_path: str | os.PathLike[str], backend: str | None = None) -> Ne
     """
     if backend is None:
         backend = _installed_backend()
-    if backend not in BACKENDS:
-        raise ValueError(f"backend: expected one of {list(BACKENDS)}, got {backend!r}")
+    check_choice("backend", backend, BACKENDS)
+    checked = check_path("name_or_path", name_or_path)
     files = shipped()
     if isinstance(name_or_path, str) and name_or_path in files:
         with resources.as_file(files[name_or_path]) as path:
             return _load(path, backend)
-    path = Path(name_or_path)
+    path = checked
     if isinstance(name_or_path, str) and not path.exists() and path.name == name_or_path and not path.suffix:
         raise ValueError(f"name_or_path: expected one of {sorted(files)} or a path to a file, got {name_or_path!r}")
     return _load(path, backend)
@@ -142,6 +203,9 @@ def _installed_backend() -> str:
 def _load(path: Path, backend: str) -> Network:
     description, arrays = read_description(path)
     try:
+        unknown = _unknown_fields(description)
+        if unknown:
+            raise ValueError(f"or a newer version of ppl_buffer wrote it, since {', '.join(unknown)} is not known")
         schema = Schema.from_dict(description["schema"])
         config = Config.from_dict(description["config"])
         standardization = {
@@ -149,9 +213,25 @@ def _load(path: Path, backend: str) -> Network:
         }
         record = None if description["record"] is None else TrainingRecord.from_dict(description["record"])
         _check_standardization(schema, standardization)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if record is not None:
+            _check_record(schema, record)
+        if config.depth > len(arrays):
+            raise ValueError(f"config.depth is {config.depth}, but there are only {len(arrays)} arrays")
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ValueError(f"path: the {KEY!r} metadata of {str(path)!r} is damaged ({error})") from error
     _check_arrays(path, weight_shapes(schema, config), arrays)
+    return _network(backend, schema, config, standardization, arrays, record)
+
+
+def _network(
+    backend: str,
+    schema: Schema,
+    config: Config,
+    standardization: Mapping[str, tuple[float, float]],
+    arrays: Mapping[str, np.ndarray],
+    record: TrainingRecord | None,
+) -> Network:
+    """A backend's network, frozen; checked before."""
     if backend == "jax":
         with needs("backend='jax'", "numpyro"):
             from ppl_buffer.network.jax.weights import JaxNetwork

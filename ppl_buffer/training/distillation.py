@@ -22,11 +22,10 @@ from typing import Any, overload
 
 import numpy as np
 from safetensors import safe_open
-from safetensors.numpy import save as to_safetensors
 from tqdm.auto import tqdm
 
 from ppl_buffer.checks import check_integer
-from ppl_buffer.files import read_arrays, to_numpy, write_atomic
+from ppl_buffer.files import pack_arrays, read_arrays, to_numpy, write_atomic
 from ppl_buffer.inference.chunks import map_chunks
 from ppl_buffer.inference.importance import fit_proposal, normalize
 from ppl_buffer.inference.normal_scores import NormalScores
@@ -260,8 +259,7 @@ def _prepare(net: Network, scale: NormalScores, source: Simulator, trials: int, 
         arrays |= {f"params/{name}": x[:, index] for name, x in params.items()}
         arrays |= {"log_likelihood": by_trial[:, index], "log_ratio": proposal.log_ratio[:, index].astype(np.float32)}
         facts = {"format": _FORMAT, "effective": float(1 / (weight[:, index] ** 2).sum())}
-        whole = {name: np.ascontiguousarray(x) for name, x in arrays.items()}
-        files.append(to_safetensors(whole, metadata={_KEY: json.dumps(facts)}))
+        files.append(pack_arrays(_KEY, facts, arrays))
     return files
 
 

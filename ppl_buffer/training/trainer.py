@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import platform
 from collections.abc import Mapping
@@ -13,12 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.numpy import save as to_safetensors
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from ppl_buffer import files
-from ppl_buffer.files import write_atomic
+from ppl_buffer.files import pack_arrays, write_atomic
 from ppl_buffer.network import checkpoint
 from ppl_buffer.network.record import StageRecord, TrainingRecord
 from ppl_buffer.network.torch.weights import TorchNetwork
@@ -220,8 +218,7 @@ class Trainer:
             "averaged": int(self.averaged.n_averaged),
             "progress": at,
         }
-        content = to_safetensors(arrays, metadata={_KEY: json.dumps(description, allow_nan=False)})
-        write_atomic(self.folder / STATE, content)
+        write_atomic(self.folder / STATE, pack_arrays(_KEY, description, arrays))
         write_atomic(self.folder / LOG, loss_table(self.at.losses, self.at.held_out).encode())
 
     def draw(self) -> None:

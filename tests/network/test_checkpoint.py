@@ -1,8 +1,8 @@
 import json
 import math
+import os
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ import ppl_buffer as pb
 from ppl_buffer.files import write_atomic
 from ppl_buffer.network import checkpoint
 from ppl_buffer.network.config import weight_shapes
+from ppl_buffer.network.network import Network
 from ppl_buffer.network.ranges import ValueRange
 from ppl_buffer.network.record import StageRecord, TrainingRecord
 from ppl_buffer.network.zoo import Zoo, ZooEntry
@@ -43,13 +44,24 @@ RECORD = TrainingRecord(
 )
 
 
+class Made(Network):
+    dtype = np.dtype("float32")
+    digest = ""
+
+
 def made(record=RECORD, seed=0):
     """A network of no backend: what `save` needs, and no more."""
     rng = np.random.default_rng(seed)
     weights = {name: rng.normal(size=shape).astype(np.float32) for name, shape in weight_shapes(SCHEMA, CONFIG).items()}
-    return SimpleNamespace(
-        schema=SCHEMA, config=CONFIG, standardization=STANDARDIZATION, weights=weights, record=record
+    net = Made()
+    net.schema, net.config, net.standardization, net.weights, net.record = (
+        SCHEMA,
+        CONFIG,
+        STANDARDIZATION,
+        weights,
+        record,
     )
+    return net
 
 
 @pytest.fixture(params=["torch", "jax"])
@@ -154,6 +166,33 @@ def set_weight(arrays, name, index, value):
         (rewritten(lambda d, a: d["record"].pop("box")), "metadata .* is damaged .*box"),
         (rewritten(lambda d, a: d["record"]["priors"]["alpha"].update(family="x")), "is damaged .*family"),
         (rewritten(lambda d, a: d["config"].update(depth=3)), r"missing \['layers.2.counter.bias'"),
+        (rewritten(lambda d, a: d["config"].update(depth=10**9)), "config.depth is 1000000000, but there are only"),
+        (
+            rewritten(lambda d, a: d["record"].update(dose=1)),
+            "newer version .* since record.dose is not known",
+        ),
+        (rewritten(lambda d, a: d.update(extra={})), "newer version .* since extra is not known"),
+        (rewritten(lambda d, a: d["schema"].update(pace=2)), "newer version .* since schema.pace is not known"),
+        (rewritten(lambda d, a: d["record"]["priors"]["alpha"].update(knots=[])), r"record.priors.alpha.knots is not"),
+        (rewritten(lambda d, a: d["record"]["stages"][0].update(watts=3)), "since record.stages.watts is not known"),
+        (rewritten(lambda d, a: d["record"]["box"].update(alpha=[0.9, 0.1])), r"record.box\['alpha'\]: .*in order"),
+        (rewritten(lambda d, a: d["record"]["box"].update(zeta=[0.0, math.inf])), r"record.box\['zeta'\]: .*finite"),
+        (rewritten(lambda d, a: d["record"]["box"].pop("zeta")), r"record.box: expected .*'zeta'\], got \['alpha'\]"),
+        (rewritten(lambda d, a: d["record"]["priors"].update(beta=None)), r"record.priors: expected .*, got .*'beta'"),
+        (
+            rewritten(
+                lambda d, a: d["record"]["priors"].update(
+                    alpha={"family": "Normal", "arguments": {"loc": 0, "scale": 1}, "relative_to": "zeta"}
+                )
+            ),
+            r"record.priors\['alpha'\]: expected it to be relative to one of \[\], got 'zeta'",
+        ),
+        (
+            rewritten(lambda d, a: d["record"].update(trials=0)),
+            "record.trials: expected .* at least 1, got 0",
+        ),
+        (rewritten(lambda d, a: d["record"].update(context=-1)), "record.context: expected an integer of at least 0"),
+        (lambda content: to_safetensors({}, metadata={"ppl_buffer": "[" * 10**5}), "metadata .* is damaged"),
         (rewritten(lambda d, a: a.pop("role.buffer")), r"missing \['role.buffer'\], extra \[\]"),
         (rewritten(lambda d, a: a.update(more=np.ones(2, np.float32))), r"missing \[\], extra \['more'\]"),
         (
@@ -205,6 +244,71 @@ def test_save_refuses_what_could_not_be_loaded(tmp_path):
     with pytest.raises(ValueError, match="net: expected finite weights, got non-finite numbers in 'role.buffer'"):
         pb.save(net, tmp_path / "a.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+def test_save_refuses_what_is_no_file_and_what_is_no_network(tmp_path):
+    folder, pipe = tmp_path / "folder", tmp_path / "pipe"
+    folder.mkdir()
+    os.mkfifo(pipe)
+    for path, kind in ((folder, "a folder"), (pipe, "no regular file")):
+        with pytest.raises(ValueError, match=f"path: expected the name of a file to write, but .* is {kind}"):
+            pb.save(made(), path)
+    for path in (None, 3, ""):
+        with pytest.raises(ValueError, match="path: expected a path, got"):
+            pb.save(made(), path)
+        with pytest.raises(ValueError, match="name_or_path: expected a path, got"):
+            pb.load(path)
+    with pytest.raises(ValueError, match="net: expected a network from .*, got NoneType"):
+        pb.save(None, tmp_path / "a.safetensors")
+    assert sorted(tmp_path.iterdir()) == [folder, pipe]
+
+
+def test_through_a_link_the_file_is_written_that_it_names(tmp_path):
+    (tmp_path / "latest.safetensors").symlink_to(tmp_path / "first.safetensors")
+    pb.save(made(), tmp_path / "latest.safetensors")
+    assert (tmp_path / "latest.safetensors").is_symlink() and (tmp_path / "first.safetensors").is_file()
+
+
+def test_what_a_killed_save_began_is_removed_by_the_next_one(tmp_path):
+    script = (
+        "import os, sys, pathlib, ppl_buffer.files as files;"
+        "files.os.fsync = lambda _: os._exit(9); files.write_atomic(pathlib.Path(sys.argv[1]), b'half')"
+    )
+    path = tmp_path / "a.safetensors"
+    assert subprocess.run([sys.executable, "-c", script, str(path)]).returncode == 9
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".a.safetensors.") and left.name.endswith(".tmp")
+    # That of a process at work is not: it may be in the middle of the same thing.
+    at_work = left.with_name(left.name.replace(left.name.split(".")[-3], str(os.getpid())))
+    at_work.write_bytes(b"half")
+    write_atomic(tmp_path / "b.safetensors", b"another file's")
+    assert left.exists()
+    write_atomic(path, b"whole")
+    assert sorted(x.name for x in tmp_path.iterdir()) == sorted(["a.safetensors", "b.safetensors", at_work.name])
+
+
+def test_no_flipped_bit_goes_unnoticed(tmp_path):
+    """Of any byte but those that separate words of the header: the file is refused, or it is the same network."""
+    path, damaged = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    pb.save(made(), path)
+    whole, rng = path.read_bytes(), np.random.default_rng(3)
+    start = 8 + int.from_bytes(whole[:8], "little")
+    places = [*rng.integers(0, start, 80), *rng.integers(start, len(whole), 40)]
+    refused = 0
+    for place in places:
+        content = bytearray(whole)
+        content[place] ^= 1 << int(rng.integers(8))
+        damaged.write_bytes(bytes(content))
+        try:
+            description, arrays = checkpoint.read_description(damaged)
+        except ValueError as error:
+            assert str(error).startswith("path: ")
+            refused += 1
+            continue
+        assert place < start and (description, arrays.keys()) == (parts(whole)[0], parts(whole)[1].keys())
+        for name, array in parts(whole)[1].items():
+            np.testing.assert_array_equal(arrays[name], array)
+    assert refused > 0.9 * len(places)
 
 
 @pytest.mark.parametrize("function", ["replace", "fsync"])
