@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import difflib
 import math
-import warnings
-from collections.abc import Iterable, Mapping
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
+from ppl_buffer.datasets.cells import Table, is_missing, short, to_numbers
+from ppl_buffer.datasets.text_files import is_number
+from ppl_buffer.findings import Finding, warn_of
 from ppl_buffer.schema import Categorical, Positive, Variable
-
-if TYPE_CHECKING:
-    import pandas
 
 # Standard deviations of the training's distribution (of a logarithm) beyond which a median has another unit.
 _FAR = 4.0
 # A variable that takes no more values than this in simulations takes only these.
 _FEW = 5
+# Response times with a sign: at least so many different negative numbers are no code for a missed response.
+_SIGNED = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,21 +31,26 @@ class TableColumn:
     Attributes:
         name: of the variable.
         variable: what it may hold.
-        cells: (rows,).
+        heading: of the column.
+        table: that has it.
         subject: (rows,) label of the subject of each row.
-        source: the table, for messages.
     """
 
     name: str
     variable: Variable
-    cells: pandas.Series
-    subject: pandas.Series
-    source: str
+    heading: str
+    table: Table
+    subject: np.ndarray
 
     @property
     def title(self) -> str:
         """How messages call it."""
-        return f"{self.source}: column {str(self.cells.name)!r} ({self.name})"
+        return f"{self.table.source}: column {self.heading!r} ({self.name})"
+
+    @property
+    def cells(self) -> list[str]:
+        """Text of each row, (rows,)."""
+        return self.table.column(self.heading)
 
 
 def read_column(
@@ -55,6 +61,8 @@ def read_column(
     scale: float | None = None,
     trained: tuple[float, float] | None = None,
     examples: np.ndarray | None = None,
+    signed: bool = False,
+    sign_codes: Sequence[str] = (),
 ) -> np.ndarray:
     """Checked numbers of a column, (rows,).
 
@@ -65,90 +73,118 @@ def read_column(
         scale: factor.
         trained: mean and standard deviation of the variable in training; of a positive one's logarithm.
         examples: values that the simulator gives: where they are few, others are refused.
+        signed: whether numbers have a sign that stands for another variable: they keep it, and are checked without.
+        sign_codes: variables for which the sign may stand.
 
     Raises:
         ValueError: if a cell is empty, no legal value, in another unit or another code. The message says what to write.
     """
-    _check_filled(column)
+    cells = column.cells
     if recode is None and is_input and isinstance(column.variable, Categorical):
         recode = _by_alphabet(column)
-    numbers = _to_numbers(column, recode)
+    numbers = np.full(len(cells), np.nan) if recode is None else _recoded(column, recode)
+    empty = is_missing(cells) & np.isnan(numbers)
+    if empty.any():
+        raise ValueError(
+            f"{column.title} is empty (NaN) in {column.table.where(empty)}, subject {column.subject[empty][0]}. A "
+            "trial without it cannot be used: delete these rows if nothing happened on these trials, or fill in what "
+            "did"
+        )
+    if recode is None:
+        numbers = _plain_numbers(column)
     if scale is not None:
         numbers = numbers * scale
-    _check_legal(column, numbers)
+    size = np.abs(numbers) if signed else numbers
+    _check_legal(column, size, sign_codes)
     if isinstance(column.variable, Positive) and trained is not None:
-        _check_unit(column, numbers, *trained)
+        _check_unit(column, size, *trained)
     if examples is not None:
-        _check_examples(column, numbers, np.unique(examples))
+        _check_examples(column, size, np.unique(examples))
     return numbers
 
 
-def missing_column(name: str | None, column: str, available: list[str], source: str) -> ValueError:
-    """What to say where a column is missing: of a variable, or (None) of the subjects."""
-    like = difflib.get_close_matches(column.lower(), [str(x).lower() for x in available], 1, 0.5)
-    guess = next((str(x) for x in available if like and str(x).lower() == like[0]), "COLUMN")
-    write = f"--subject {guess}" if name is None else f"--columns {name}={guess}"
-    what = "tells people apart" if name is None else f"holds the model's {name!r}"
+def missing_columns(missing: Mapping[str, str], subject: Sequence[str], table: Table) -> ValueError:
+    """What to say where columns are missing.
+
+    Args:
+        missing: variable -> the column that there is not.
+        subject: columns that should tell people apart and that there are not.
+        table: with the columns that there are.
+    """
+    columns = ",".join(f"{name}={_like(column, table)}" for name, column in missing.items())
+    write = [f"--subject {shlex.quote(','.join(_like(column, table) for column in subject))}"] * bool(subject)
+    write += [f"--columns {shlex.quote(columns)}"] * bool(missing)
+    absent = [*subject, *dict.fromkeys(missing.values())]
+    which = [f"hold the model's {listed(missing)}"] * bool(missing) + ["tell people apart"] * bool(subject)
+    index = [name for name in table.index_names if name in absent]
+    hint = f" {listed(index)} is the index: pass table.reset_index()." if index else ""
+    if len(table.headings) == 1:
+        hint += " There is one column only: are columns separated by commas, semicolons or tabs?"
     return ValueError(
-        f"{source}: there is no column {column!r}; the columns are {listed(available)}. Say which one {what}: {write}"
+        f"{table.source}: there is no column {listed(absent)}; the columns are {listed(table.headings)}.{hint} Say "
+        f"which ones {' and which '.join(which)}: {' '.join(write)}"
     )
 
 
-def listed(names: Iterable[Any]) -> str:
+def _like(column: str, table: Table) -> str:
+    """The column that was probably meant."""
+    likely = difflib.get_close_matches(column.lower(), [heading.lower() for heading in table.headings], 1, 0.5)
+    return next((heading for heading in table.headings if likely and heading.lower() == likely[0]), "COLUMN")
+
+
+def listed(names: Iterable[object]) -> str:
     """Names in quotes, for messages."""
     return ", ".join(repr(str(name)) for name in names)
 
 
-def lines(bad: ArrayLike, offset: int = 2) -> str:
-    """Where a column is bad, as line numbers of the file (the first line holds the names)."""
-    where = np.flatnonzero(np.asarray(bad))
-    more = f" and {len(where) - 3} more" if len(where) > 3 else ""
-    return f"line{'s' * (len(where) > 1)} {', '.join(str(row + offset) for row in where[:3])}{more}"
+def recode_option(name: str, codes: Mapping[str, float | str]) -> str:
+    """The option that gives these codes, as one writes it in a shell."""
+    plain = [f'"{text}"' if re.search(r'[,="]', text) else text for text in codes]
+    pairs = ",".join(f"{text}={code}" for text, code in zip(plain, codes.values(), strict=True))
+    return f"--recode {shlex.quote(f'{name}:{pairs}')}"
 
 
-def _check_filled(column: TableColumn) -> None:
-    empty = column.cells.isna().to_numpy()
-    if empty.any():
+def _recoded(column: TableColumn, recode: Mapping[str, float]) -> np.ndarray:
+    """Numbers of coded cells, NaN where a cell is empty and has no code.
+
+    Raises:
+        ValueError: if a cell that is not empty has none.
+    """
+    table = {str(key).strip(): float(value) for key, value in recode.items()}
+    # A code that is a number stands for the same number written otherwise, where no other code does.
+    numeric = [short(text) for text in table]
+    table |= {
+        number: value for number, value in zip(numeric, table.values(), strict=True) if numeric.count(number) == 1
+    } | table
+    cells = [cell if cell in table else short(cell) for cell in column.cells]
+    empty = is_missing(cells)
+    unknown = sorted({cell for cell, none in zip(cells, empty, strict=True) if cell not in table and not none})
+    if unknown:
         raise ValueError(
-            f"{column.title} is empty (NaN) in {lines(empty)}, subject {column.subject[empty].iloc[0]}. A trial "
-            "without it cannot be used: delete these rows if nothing happened on these trials, or fill in what did"
+            f"{column.title} holds {listed(unknown[:8])}, for which --recode {column.name}:... gives no number"
         )
+    return np.array([table.get(cell, math.nan) for cell in cells])
 
 
-def _to_numbers(column: TableColumn, recode: Mapping[str, float] | None) -> np.ndarray:
+def _plain_numbers(column: TableColumn) -> np.ndarray:
     """The cells as finite numbers; categories as codes."""
-    import pandas
-
-    name, variable, cells = column.name, column.variable, column.cells
-    if recode is not None:
-        table = {_text(key): float(value) for key, value in recode.items()}
-        texts = [_text(value) for value in cells]
-        unknown = sorted({text for text in texts if text not in table})
-        if unknown:
-            raise ValueError(
-                f"{column.title} holds {listed(unknown[:8])}, for which --recode {name}:... gives no number"
-            )
-        numbers = np.array([table[text] for text in texts])
-    else:
-        numbers = pandas.to_numeric(cells, errors="coerce").to_numpy(dtype=float)
-    words = ~np.isfinite(numbers)
+    name, variable = column.name, column.variable
+    numbers = to_numbers(column.cells, column.title)
+    words = np.isnan(numbers)
     if isinstance(variable, Categorical) and (words.any() or not variable.contains(np, numbers).all()):
-        raise ValueError(f"{column.title} {_codes(name, variable, cells)}")
+        raise ValueError(f"{column.title} {_codes(name, variable, column.cells)}")
     if words.any():
         raise ValueError(
-            f"{column.title} should be numbers, but holds {str(cells[words].iloc[0])!r} in {lines(words)}. "
-            f"Write numbers, or say what the words stand for: --recode {name}:WORD=NUMBER,..."
+            f"{column.title} should be numbers, but holds {column.cells[np.flatnonzero(words)[0]]!r} in "
+            f"{column.table.where(words)}. Write numbers, or say what the words stand for: "
+            f"--recode {name}:WORD=NUMBER,..."
         )
     return numbers
 
 
-def _codes(name: str, variable: Categorical, cells: pandas.Series) -> str:
+def _codes(name: str, variable: Categorical, cells: Sequence[str]) -> str:
     """What to do about categories that are not 0 to n - 1."""
-    import pandas
-
-    numbers = pandas.to_numeric(cells, errors="coerce")
-    values = (cells if numbers.isna().any() else numbers).unique()
-    texts = [_text(value) for value in sorted(values, key=lambda x: (isinstance(x, str), x))]
+    texts = _sorted(cells)
     expected = " or ".join(map(str, range(variable.n))) if variable.n < 4 else f"0 to {variable.n - 1}"
     message = f"holds {listed(texts[:8])}{' ...' if len(texts) > 8 else ''}, but should be coded {expected}"
     if len(texts) > variable.n:
@@ -156,33 +192,44 @@ def _codes(name: str, variable: Categorical, cells: pandas.Series) -> str:
             f"{message}. The model knows {variable.n} categories and the column has {len(texts)}: is it the right "
             f"column? Otherwise join categories by --recode {name}:..., or train a model that has more"
         )
-    codes = ",".join(f"{value}={code}" for code, value in enumerate(texts))
-    return f"{message}. If {texts[0]!r} is what the model calls 0, write: --recode {name}:{codes}"
+    codes = {text: code for code, text in enumerate(texts)}
+    return f"{message}. If {texts[0]!r} is what the model calls 0, write: {recode_option(name, codes)}"
+
+
+def _sorted(cells: Iterable[str]) -> list[str]:
+    """Different cells, numbers first and by their size."""
+    texts = list(dict.fromkeys(map(short, cells)))
+    return sorted(texts, key=lambda text: (0, float(text), "") if is_number(text) else (1, 0.0, text))
 
 
 def _by_alphabet(column: TableColumn) -> dict[str, float] | None:
     """Numbers for an input of as many words as the model knows categories, in alphabetical order; says so."""
-    words = sorted({_text(value) for value in column.cells})
+    words = sorted(set(column.cells))
     assert isinstance(column.variable, Categorical)
-    if len(words) != column.variable.n or any(_is_number(word) for word in words):
+    if len(words) != column.variable.n or any(is_number(word) for word in words):
         return None
-    codes = {word: float(code) for code, word in enumerate(words)}
-    text = ",".join(f"{word}={code:g}" for word, code in codes.items())
-    warnings.warn(
-        f"{column.name}: the words of column {str(column.cells.name)!r} count in alphabetical order, as by "
-        f"--recode {column.name}:{text}",
-        stacklevel=4,
-    )
-    return codes
+    codes = {word: code for code, word in enumerate(words)}
+    text = f"the words of column {column.heading!r} count in alphabetical order"
+    option = recode_option(column.name, codes)
+    warn_of(Finding("table", f"{column.name}: {text}, as by {option}", column.name), stacklevel=4)
+    return {word: float(code) for word, code in codes.items()}
 
 
-def _check_legal(column: TableColumn, numbers: np.ndarray) -> None:
+def _check_legal(column: TableColumn, numbers: np.ndarray, sign_codes: Sequence[str]) -> None:
     wrong = ~np.asarray(column.variable.contains(np, numbers), dtype=bool)
-    if wrong.any():
+    if not wrong.any():
+        return
+    message = (
+        f"{column.title} should be {column.variable.description}, but is {numbers[wrong][0]:g} in "
+        f"{column.table.where(wrong)}. "
+    )
+    negative = numbers < 0
+    if isinstance(column.variable, Positive) and len(np.unique(numbers[negative])) >= _SIGNED and sign_codes:
         raise ValueError(
-            f"{column.title} should be {column.variable.description}, but is {numbers[wrong][0]:g} in {lines(wrong)}. "
-            "Delete these rows if they are codes for a missed response; else check the column"
+            f"{message}Where its sign says which boundary was reached ({negative.mean():.0%} are negative), write "
+            f"--signed {column.name}={sign_codes[0]}: {sign_codes[0]} is then read from the sign, negative as 0"
         )
+    raise ValueError(f"{message}Delete these rows if they are codes for a missed response; else check the column")
 
 
 def _check_unit(column: TableColumn, numbers: np.ndarray, mean: float, std: float) -> None:
@@ -205,26 +252,9 @@ def _check_examples(column: TableColumn, numbers: np.ndarray, known: np.ndarray)
     """Refuse values of a variable that takes a few others only."""
     if len(known) > _FEW or not len(np.setdiff1d(numbers, known)):
         return
-    texts = sorted(set(map(_text, column.cells)))
-    values = dict(zip(texts, known, strict=False)) if len(texts) <= len(known) else {}
-    codes = ",".join(f"{key}={value:g}" for key, value in values.items()) or f"{_text(column.cells.iloc[0])}=..."
+    texts, values = _sorted(column.cells), [f"{value:g}" for value in known]
+    codes = dict(zip(texts, values, strict=False)) if len(texts) <= len(known) else {texts[0]: "..."}
     raise ValueError(
-        f"{column.title} holds {listed(texts[:8])}, but the model was trained with {listed(map(_text, known))} alone "
-        f"and knows nothing of other values; write: --recode {column.name}:{codes}"
+        f"{column.title} holds {listed(texts[:8])}, but the model was trained with {listed(values)} alone "
+        f"and knows nothing of other values; write: {recode_option(column.name, codes)}"
     )
-
-
-def _text(value: Any) -> str:
-    """A cell as a person would type it: 1, not 1.0."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return str(value).strip()
-    return f"{number:g}" if math.isfinite(number) else str(value)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ppl_buffer.datasets.columns import TableColumn, lines, listed, missing_column, read_column
+from ppl_buffer.datasets.cells import quoted, read_cells, to_numbers
+from ppl_buffer.datasets.columns import TableColumn, listed, missing_columns, read_column
+from ppl_buffer.datasets.labels import read_labels
+from ppl_buffer.datasets.order import AS_IT_LIES, trial_order
 from ppl_buffer.datasets.trials import TrialData
 from ppl_buffer.network.network import Network
-from ppl_buffer.schema import Categorical, Variable
+from ppl_buffer.schema import Categorical, Positive, Schema, Variable
 from ppl_buffer.simulator import Simulator
 from ppl_buffer.training.draws import draw_data, draw_params
 
@@ -21,67 +24,91 @@ if TYPE_CHECKING:
 
 
 def read_trials(
-    table: Any,
+    table: str | os.PathLike[str] | pandas.DataFrame,
     net: Network,
     *,
-    subject: str = "subject",
+    subject: str | Sequence[str] = "subject",
+    order: str | Sequence[str] | None = None,
     columns: Mapping[str, str] | None = None,
     recode: Mapping[str, Mapping[str, float]] | None = None,
     scale: Mapping[str, float] | None = None,
+    signed: Mapping[str, str] | None = None,
     simulator: Simulator | None = None,
 ) -> TrialData:
-    """Read and check a table with a row a trial, in the order in which each person did them.
+    """Read and check a table with a row a trial.
 
     Args:
-        table: a CSV file, or a pandas data frame.
+        table: a CSV file (of any encoding, separator and decimal sign that can be told), or a pandas data frame.
         net: the network that the trials are for; its schema names the inputs, outcomes and feedback.
-        subject: column that tells people apart, by numbers or words.
+        subject: column that tells people apart. Labels are text: "7" and "007" are two people. Several columns, such
+            as ("subject", "session"), where each session begins anew, as another person would.
+        order: columns whose numbers (or dates) say in which order a person did the trials, the one that changes most
+            slowly first, such as ("block", "trial"); "file" where the rows lie in that order. By default a column
+            named ``trial`` or alike counts where the model reads trials in order: rows are sorted by it, which is
+            warned of, where it has every number once a person.
         columns: name of the schema -> column; names that are missing are their own columns.
         recode: name of the schema -> {value in the table, as text: number for the model}. Words of an input that has as
             many categories count in alphabetical order, which is warned of.
         scale: name of the schema -> factor, such as 0.001 for response times in milliseconds.
+        signed: positive variable -> outcome of two categories for which its sign stands, such as {"rt": "choice"}:
+            negative = 0, positive = 1.
         simulator: what the network was trained on: values of inputs and feedback that it never produces are refused.
 
     Returns:
-        the trials; ``subjects`` are the labels of the table.
+        the trials; ``subjects`` are the labels of the table, as text.
 
     Raises:
-        ValueError: if a column is missing, empty somewhere, in another unit or another code than the network's, or
-            people have fewer than two trials. The message says what is wrong and what to write.
+        ValueError: if a column is missing, empty somewhere, in another unit or another code than the network's, the
+            order of the trials is not certain, rows come twice, or people have fewer than two trials. The message says
+            what is wrong and what to write.
         FileNotFoundError: if there is no such file.
         ImportError: if pandas is not installed.
     """
-    frame, source = _frame(table)
     schema = net.schema
     variables: dict[str, Variable] = {**schema.inputs, **schema.outcomes, **schema.feedback}
-    columns, recode, scale = dict(columns or {}), dict(recode or {}), dict(scale or {})
-    for argument, given in (("columns", columns), ("recode", recode), ("scale", scale)):
-        unknown = [name for name in given if name not in variables]
-        if unknown:
-            raise ValueError(
-                f"{argument}: the model has no {listed(unknown)}; it knows {listed(variables)}. Names of the model "
-                "come first: --columns NAME=COLUMN"
-            )
-    for name in [*variables, None]:
-        column = subject if name is None else columns.get(name, name)
-        if column not in frame:
-            raise missing_column(name, column, list(frame), source)
-    labels = frame[subject]
-    _check_subjects(labels, source)
+    columns, recode = dict(columns or {}), dict(recode or {})
+    scale, signed = dict(scale or {}), dict(signed or {})
+    _check_names(variables, columns=columns, recode=recode, scale=scale, signed=signed)
+    _check_scale(scale)
+    _check_signed(schema, signed)
+    cells = read_cells(table)
+    subject_columns = _names("subject", subject)
+    headings = {name: columns.get(name, name) for name in variables if name not in signed.values()}
+    absent = {name: heading for name, heading in headings.items() if heading not in cells}
+    unknown = [heading for heading in subject_columns if heading not in cells]
+    if absent or unknown:
+        raise missing_columns(absent, unknown, cells)
+    labels = read_labels(cells, subject_columns)
     examples = {} if simulator is None else _examples(simulator)
     values = {}
-    for name, variable in variables.items():
-        numbers = read_column(
-            TableColumn(name, variable, frame[columns.get(name, name)], labels, source),
+    for name, heading in headings.items():
+        values[name] = read_column(
+            TableColumn(name, variables[name], heading, cells, labels),
             is_input=name in schema.inputs,
             recode=recode.get(name),
             scale=scale.get(name),
             trained=net.standardization.get(name),
             examples=None if name in schema.outcomes else examples.get(name),
+            signed=name in signed,
+            sign_codes=_two_categories(schema),
         )
-        values[name] = numbers.astype(int if isinstance(variable, Categorical) else float)
-    return TrialData.from_rows(
+    for name, code in signed.items():
+        values[name], values[code] = np.abs(values[name]), (values[name] > 0).astype(float)
+        _check_sign(values[code], TableColumn(code, variables[code], columns.get(code, code), cells, labels), name)
+    rows = trial_order(
+        cells,
         labels,
+        order if order is None or order == AS_IT_LIES else _names("order", order),
+        subject_columns=subject_columns,
+        ordered=schema.ordered,
+        used=list(headings.values()),
+    )
+    values = {
+        name: values[name][rows].astype(int if isinstance(variable, Categorical) else float)
+        for name, variable in variables.items()
+    }
+    return TrialData.from_rows(
+        labels[rows],
         inputs={name: values[name] for name in schema.inputs},
         outcomes={name: values[name] for name in schema.outcomes},
         feedback={name: values[name] for name in schema.feedback},
@@ -92,58 +119,85 @@ def read_trials(
 def write_trials(trials: TrialData, path: str | os.PathLike[str]) -> None:
     """Write trials as the CSV table that `read_trials` reads: a row a trial, people below each other.
 
+    A label that a spreadsheet would take for a formula (``=1+1``) is written with an apostrophe before it, which
+    `read_trials` takes off.
+
     Args:
         trials: of people whose `subjects` differ.
         path: the file; its folder must exist.
+
+    Raises:
+        ValueError: if two people have one label, a variable is called 'subject' or 'trial', or there is no such folder.
     """
     import pandas
 
+    labels = [str(label) for label in trials.subjects]
+    again = sorted({label for label in labels if labels.count(label) > 1})
+    if again:
+        raise ValueError(
+            f"trials: expected a label for each person, got {listed(again[:5])} more than once: a table cannot tell "
+            "them apart. Give them labels of their own: dataclasses.replace(trials, subjects=...)"
+        )
     exists = trials.trial_mask
     variables = {**trials.inputs, **trials.outcomes, **trials.feedback}
-    columns = {"subject": np.repeat(trials.subjects, trials.trial_counts)}
+    taken = [name for name in ("subject", "trial") if name in variables]
+    if taken:
+        raise ValueError(f"trials: expected no variable called 'subject' or 'trial', got {listed(taken)}")
+    if not Path(path).parent.is_dir():
+        raise ValueError(f"path: expected a file in a folder that exists, got {path}")
+    columns = {"subject": np.repeat([quoted(label) for label in labels], trials.trial_counts)}
     columns["trial"] = 1 + np.nonzero(exists)[1]
     pandas.DataFrame(columns | {name: x[exists] for name, x in variables.items()}).to_csv(path, index=False)
 
 
-def _frame(table: Any) -> tuple[pandas.DataFrame, str]:
-    """The table, and what messages call it."""
-    try:
-        import pandas
-    except ImportError as error:
-        raise ImportError("read_trials reads tables with pandas: pip install 'ppl-buffer[data]'") from error
-    if isinstance(table, pandas.DataFrame):
-        return table.reset_index(drop=True), "table"
-    path = Path(os.fspath(table))
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file")
-    try:
-        # The engine that finds out whether commas, semicolons or tabs separate the columns.
-        frame = pandas.read_csv(path, sep=None, engine="python", skipinitialspace=True)
-    except (pandas.errors.ParserError, pandas.errors.EmptyDataError, UnicodeDecodeError, ValueError) as error:
-        raise ValueError(f"{path}: expected a CSV table, a row a trial, with names in the first row: {error}") from None
-    if frame.empty:
-        raise ValueError(f"{path}: expected a row a trial, got names of columns alone")
-    return frame, str(path)
+def _names(argument: str, names: str | Sequence[str]) -> list[str]:
+    """One name or several as a list."""
+    listing = [names] if isinstance(names, str) else list(names) if isinstance(names, list | tuple) else []
+    if not listing or not all(isinstance(name, str) for name in listing):
+        raise ValueError(f"{argument}: expected the name of a column, or a list of names, got {names!r}")
+    return [name.strip() for name in listing]
 
 
-def _check_subjects(labels: pandas.Series, source: str) -> None:
-    """Every row has a subject, and every subject at least two."""
-    column = labels.name
-    if labels.isna().any():
-        where = lines(labels.isna())
-        raise ValueError(f"{source}: column {column!r} (subject) is empty in {where}; fill it or delete the row")
-    counts = labels.value_counts(sort=False)
-    if counts.max() < 2:
-        raise ValueError(
-            f"{source}: every subject has one trial, since column {column!r} has {len(counts)} different values in "
-            f"{len(labels)} rows. A subject does many trials: --subject must name the column that tells people apart"
-        )
-    if counts.min() < 2:
-        few = [str(label) for label, count in counts.items() if count < 2]
-        raise ValueError(
-            f"{source}: subject {', '.join(few[:5])} has one trial, from which nothing can be learnt; delete "
-            f"{'these rows' if len(few) > 1 else 'this row'}, or check column {column!r}"
-        )
+def _check_names(variables: Mapping[str, Variable], **arguments: Mapping[str, object]) -> None:
+    for argument, given in arguments.items():
+        unknown = [name for name in given if name not in variables]
+        if unknown:
+            raise ValueError(
+                f"{argument}: the model has no {listed(unknown)}; it knows {listed(variables)}. Names of the model "
+                "come first: --columns NAME=COLUMN"
+            )
+
+
+def _check_scale(scale: Mapping[str, float]) -> None:
+    for name, factor in scale.items():
+        if not (np.isscalar(factor) and np.isreal(factor) and np.isfinite(factor) and factor != 0):
+            raise ValueError(f"scale: {name}: expected a factor other than 0, got {factor!r}")
+
+
+def _two_categories(schema: Schema) -> list[str]:
+    """Outcomes for which a sign may stand."""
+    return [name for name, kind in schema.outcomes.items() if isinstance(kind, Categorical) and kind.n == 2]
+
+
+def _check_signed(schema: Schema, signed: Mapping[str, str]) -> None:
+    codes = _two_categories(schema)
+    for name, code in signed.items():
+        if not isinstance(schema.outcomes.get(name), Positive) or code not in codes:
+            raise ValueError(
+                f"signed: expected a positive outcome and one of two categories, got {name}={code}; the model's "
+                f"outcomes of two categories are {listed(codes) or 'none'}"
+            )
+
+
+def _check_sign(signs: np.ndarray, column: TableColumn, name: str) -> None:
+    """Refuse signs that contradict a column of the variable for which they stand."""
+    if column.heading in column.table:
+        other = signs != to_numbers(column.cells, column.title)
+        if other.any():
+            raise ValueError(
+                f"{column.title} is not what the sign of {name} says in {column.table.where(other)}: where the column "
+                f"is right, write the absolute value of {name} into the table, and delete the column where the sign is"
+            )
 
 
 def _examples(simulator: Simulator) -> dict[str, np.ndarray]:

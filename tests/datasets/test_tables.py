@@ -80,13 +80,13 @@ def test_empty_cells():
     table = table_of_trials()
     table["response"] = table["response"].astype(float)
     table.loc[[3, 30], "response"] = np.nan
-    refused(table, "column 'response' (choice) is empty (NaN) in lines 5, 32", "subject s0", "delete these rows")
+    refused(table, "column 'response' (choice) is empty (NaN) in rows 3, 30", "subject s0", "delete these rows")
 
 
 def test_negative_response_times():
     table = table_of_trials()
     table.loc[4, "rt"] = -1
-    refused(table, "a number above 0", "-1", "line 6", "missed response", net=RLDDM, simulator=None)
+    refused(table, "a number above 0", "-1", "row 4", "missed response", net=RLDDM, simulator=None)
 
 
 def test_one_trial():
@@ -114,7 +114,7 @@ def test_what_is_written_is_read_again(tmp_path):
     trials = simulated_selection_task().select(np.array([3, 0, 7]))
     write_trials(trials, tmp_path / "trials.csv")
     again = read_trials(tmp_path / "trials.csv", NOISY_Q, simulator=TASK)
-    np.testing.assert_array_equal(again.subjects, trials.subjects)
+    np.testing.assert_array_equal(again.subjects, trials.subjects.astype(str))
     np.testing.assert_array_equal(again.trial_mask, trials.trial_mask)
     for name, values in {**trials.inputs, **trials.outcomes, **trials.feedback}.items():
         same = {**again.inputs, **again.outcomes, **again.feedback}[name]

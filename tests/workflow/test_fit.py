@@ -1,6 +1,7 @@
 """The commands `fit` and `demo` on a tiny network."""
 
 import base64
+import dataclasses
 import re
 import subprocess
 import sys
@@ -67,6 +68,7 @@ def test_the_demo_fits_those_with_the_fewest_trials_of_a_table_it_writes(tmp_pat
     assert done.exit_code == 0 and "17 of 28 people" in done.output and "Simulated" in done.output
     assert asked.pop("model") == "noisy_q" and asked.pop("out") == out and not asked.pop("progress")
     everybody = simulated_selection_task()
+    everybody = dataclasses.replace(everybody, subjects=everybody.subjects.astype(str))
     few = everybody.trial_counts <= np.sort(everybody.trial_counts)[16]
     again = read_trials(asked.pop("table"), NOISY_Q, simulator=TASK)
     assert asked == {"warmup": 200, "draws": 7, "predictive_draws": 150, "seed": 0}

@@ -24,23 +24,27 @@ from ppl_buffer.workflow.cli.options import (
     Recode,
     Scale,
     Seed,
+    Signed,
     SimulatorOption,
     Subject,
     Table,
+    TrialOrder,
     plain_errors,
 )
 from ppl_buffer.workflow.cli.simulators import simulator_of
-from ppl_buffer.workflow.cli.tables import read_table
+from ppl_buffer.workflow.cli.tables import TableOptions
 
 
 def evidence(
     table: Table,
     model: Model,
     subject: Subject = "subject",
+    order: TrialOrder = None,
     columns: Columns = "",
     out: Out = Path("evidence"),
     recode: Recode = None,
     scale: Scale = None,
+    signed: Signed = "",
     method: Annotated[str, typer.Option(help="importance or autoregressive.")] = "importance",
     orders: Orders = 128,
     draws: ParameterDraws = 2000,
@@ -54,7 +58,8 @@ def evidence(
     with plain_errors():
         net = load(model)
         task = simulator_of(net, simulator)
-        trials = read_table(table, net, task, subject=subject, columns=columns, recode=recode, scale=scale)
+        options = TableOptions(subject, order, columns, recode, scale, signed)
+        trials = options.read(table, net, task)
         result = log_evidence(
             net,
             trials.inputs,
@@ -88,10 +93,12 @@ def compare(
     table: Table,
     model: Annotated[list[str], typer.Option("--model", help="Two models or more: give the option for each.")],
     subject: Subject = "subject",
+    order: TrialOrder = None,
     columns: Columns = "",
     out: Out = Path("comparison"),
     recode: Recode = None,
     scale: Scale = None,
+    signed: Signed = "",
     method: Annotated[str, typer.Option(help="both, importance or autoregressive.")] = "both",
     draws: ParameterDraws = 2000,
     orders: Orders = 128,
@@ -102,10 +109,8 @@ def compare(
     with plain_errors():
         nets = _load_comparable(model)
         # Each model checks the table by its own schema; what is read is the same.
-        trials = [
-            read_table(table, net, simulator_of(net), subject=subject, columns=columns, recode=recode, scale=scale)
-            for net in nets.values()
-        ][0]
+        options = TableOptions(subject, order, columns, recode, scale, signed)
+        trials = [options.read(table, net, simulator_of(net)) for net in nets.values()][0]
         rows = comparison.compare(
             nets,
             trials.inputs,

@@ -22,14 +22,16 @@ from ppl_buffer.workflow.cli.options import (
     Recode,
     Scale,
     Seed,
+    Signed,
     SimulatorOption,
     Subject,
     Table,
+    TrialOrder,
     Warmup,
     plain_errors,
 )
 from ppl_buffer.workflow.cli.simulators import simulator_of
-from ppl_buffer.workflow.cli.tables import read_table
+from ppl_buffer.workflow.cli.tables import TableOptions
 
 if TYPE_CHECKING:
     from ppl_buffer.workflow.fitting import Fit
@@ -39,10 +41,12 @@ def fit(
     table: Table,
     model: Model,
     subject: Subject = "subject",
+    order: TrialOrder = None,
     columns: Columns = "",
     out: Out = Path("fit"),
     recode: Recode = None,
     scale: Scale = None,
+    signed: Signed = "",
     hierarchical: Annotated[bool, typer.Option(help="People as draws from one population, or each alone.")] = True,
     lapse: Annotated[float, typer.Option(help="Probability that a trial is a lapse; 0.02 suits response times.")] = 0.0,
     chains: Annotated[int, typer.Option(min=1, help="Chains, which run at the same time.")] = 2,
@@ -66,7 +70,8 @@ def fit(
 
         net = load(model, backend="jax")
         task = simulator_of(net, simulator)
-        trials = read_table(table, net, task, subject=subject, columns=columns, recode=recode, scale=scale)
+        options = TableOptions(subject, order, columns, recode, scale, signed)
+        trials = options.read(table, net, task)
         counts = trials.trial_counts
         typer.echo(f"{len(counts)} people, {counts.sum()} trials; {chains} chains of {warmup} + {draws} draws.")
         out.mkdir(parents=True, exist_ok=True)
@@ -80,10 +85,10 @@ def fit(
         )  # fmt: skip
         result.posterior.to_netcdf(str(out / "posterior.nc"))
         result.summary.to_csv(out / "summary.csv", index_label="quantity")
-        options: dict[str, Any] = {"model": model, "subject": subject, "columns": columns or None, **sampling}
-        options |= {"recode": recode, "scale": scale, "lapse": lapse or None, "simulator": simulator}
+        again: dict[str, Any] = {"model": model, **options.given, **sampling}
+        again |= {"lapse": lapse or None, "simulator": simulator}
         title = f"{Path(model).stem}: a fit of {table.name}"
-        command = command_again(table, options, hierarchical)
+        command = command_again(table, again, hierarchical)
         report = write_report(result, out, title=title, source=str(table), command=command)
     _print(result)
     typer.echo(f"Written: {report} (open it in a browser), posterior.nc, summary.csv and figures beside it.")

@@ -10,9 +10,22 @@ from typing import Annotated
 
 import typer
 
-Table = Annotated[Path, typer.Argument(help="CSV file: a row a trial, in the order in which each person did them.")]
+Table = Annotated[Path, typer.Argument(help="CSV file: a row a trial.")]
 Model = Annotated[str, typer.Option("--model", help="A name of the zoo (see `ppl-buffer zoo`), or a checkpoint file.")]
-Subject = Annotated[str, typer.Option(help="Column that tells people apart.")]
+Subject = Annotated[
+    str,
+    typer.Option(help="Column that tells people apart; subject,session where each session begins as a new person."),
+]
+TrialOrder = Annotated[
+    str | None,
+    typer.Option(
+        help="Columns that give the order of a person's trials, such as block,trial; 'file' where rows lie in it. "
+        "By default a column named trial counts."
+    ),
+]
+Signed = Annotated[
+    str, typer.Option(help="Outcome for which the sign of another stands: rt=choice, where negative is 0.")
+]
 Columns = Annotated[
     str, typer.Option(help="Columns of the model's variables: choice=response,reward=feedback,pair=cond.")
 ]
@@ -46,34 +59,6 @@ def plain_errors() -> Iterator[None]:
     except (ValueError, FileNotFoundError, ImportError) as error:
         typer.secho(f"Error: {error}", fg=typer.colors.RED, err=True)
         raise typer.Exit(1) from None
-
-
-def read_pairs(option: str, text: str) -> dict[str, str]:
-    """``a=b,c=d`` as a dict.
-
-    Raises:
-        ValueError: if a part is no pair.
-    """
-    pairs = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        name, equal, value = part.partition("=")
-        if not (equal and name.strip() and value.strip()):
-            raise ValueError(f"--{option}: expected NAME=VALUE, separated by commas, got {part!r}")
-        pairs[name.strip()] = value.strip()
-    return pairs
-
-
-def read_numbers(option: str, text: str) -> dict[str, float]:
-    """``a=1,b=0.5`` as a dict of numbers.
-
-    Raises:
-        ValueError: if a part is no pair, or its value no number.
-    """
-    pairs = read_pairs(option, text)
-    try:
-        return {name: float(value) for name, value in pairs.items()}
-    except ValueError:
-        raise ValueError(f"--{option}: expected numbers after '=', got {pairs}") from None
 
 
 def read_range(option: str, text: str) -> tuple[int, int]:

@@ -3,50 +3,61 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import typer
 
 from ppl_buffer.datasets import TrialData, read_trials
+from ppl_buffer.datasets.order import AS_IT_LIES
 from ppl_buffer.network.network import Network
 from ppl_buffer.simulator import Simulator
-from ppl_buffer.workflow.cli.options import read_numbers, read_pairs
+from ppl_buffer.workflow.cli.parsing import read_codes, read_headings, read_numbers, read_pairs
 
 
-def read_table(
-    path: Path,
-    net: Network,
-    simulator: Simulator | None,
-    *,
-    subject: str,
-    columns: str,
-    recode: list[str] | None,
-    scale: list[str] | None,
-) -> TrialData:
-    """Read a table for a network, and say what is warned of.
+@dataclass(frozen=True)
+class TableOptions:
+    """The options of a command that say how to read its table, as they were written."""
 
-    Raises:
-        ValueError: if the options or the table are wrong.
-        FileNotFoundError: if there is no such file.
-    """
-    codes = {}
-    for text in recode or []:
-        name, colon, rest = text.partition(":")
-        if not colon:
-            raise ValueError(f"--recode: expected NAME:OLD=NEW,OLD=NEW, got {text!r}")
-        codes[name] = read_numbers("recode", rest)
-    factors = read_numbers("scale", ",".join(scale or []))
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        trials = read_trials(
-            path,
-            net,
-            subject=subject,
-            columns=read_pairs("columns", columns),
-            recode=codes,
-            scale=factors,
-            simulator=simulator,
-        )
-    for warning in caught:
-        typer.secho(str(warning.message), fg=typer.colors.YELLOW, err=True)
-    return trials
+    subject: str
+    order: str | None
+    columns: str
+    recode: list[str] | None
+    scale: list[str] | None
+    signed: str
+
+    @property
+    def given(self) -> dict[str, str | list[str] | None]:
+        """Name of each option -> its text; None where it was not given."""
+        return {
+            "subject": self.subject,
+            "order": self.order,
+            "columns": self.columns or None,
+            "recode": self.recode,
+            "scale": self.scale,
+            "signed": self.signed or None,
+        }
+
+    def read(self, path: Path, net: Network, simulator: Simulator | None) -> TrialData:
+        """Read a table for a network, and say what is warned of.
+
+        Raises:
+            ValueError: if the options or the table are wrong.
+            FileNotFoundError: if there is no such file.
+        """
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            trials = read_trials(
+                path,
+                net,
+                subject=read_headings("subject", self.subject),
+                order=self.order if self.order in (None, AS_IT_LIES) else read_headings("order", self.order),
+                columns=read_pairs("columns", self.columns),
+                recode=read_codes("recode", self.recode or []),
+                scale=read_numbers("scale", ",".join(self.scale or [])),
+                signed=read_pairs("signed", self.signed),
+                simulator=simulator,
+            )
+        for warning in caught:
+            typer.secho(str(warning.message), fg=typer.colors.YELLOW, err=True)
+        return trials
