@@ -80,7 +80,7 @@ class _Scoring:
     """
 
     def __init__(self, site: ObservedSite, draws: int, seed: int) -> None:
-        self.net, self.block = site.query.net, site.query.block
+        self.net, self.block, self.lapse_at = site.query.net, site.query.block, site.query.lapse_at
         self.subjects = FlatSubjects.of(site)
         self.draws, self.seed = draws, seed
         shape = (draws, self.subjects.count, self.subjects.trials)
@@ -102,7 +102,7 @@ class _Scoring:
 
         def piece(draws: np.ndarray, added: int) -> int:
             params = {name: x[draws] for name, x in part.params.items()}
-            lapse = None if part.lapse is None else part.lapse[draws]
+            lapse = self.lapse_at(None if part.lapse is None else part.lapse[draws])
             query = Query.build(
                 self.net, data, params=params, lapse=lapse, outside="ignore", block=self.block, **arguments
             )

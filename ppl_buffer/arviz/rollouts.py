@@ -51,7 +51,7 @@ def roll_out(
         trial_mask=subjects.mask,
         context=subjects.context,
         environment=environment,
-        lapse=None if subjects.lapse is None else subjects.lapse[rows],
+        lapse=site.query.lapse_at(None if subjects.lapse is None else subjects.lapse[rows]),
         seed=seed,
         memory=memory,
         progress=progress,

@@ -19,6 +19,7 @@ from ppl_buffer.findings import Finding, warn_of
 from ppl_buffer.inference.chunks import map_chunks
 from ppl_buffer.inference.simulation import Simulated, posterior_predictive
 from ppl_buffer.network.backend import Array, Environment
+from ppl_buffer.network.lapses import Lapse, check_lapse
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import ObservedTrials
 from ppl_buffer.predictive import density
@@ -135,6 +136,7 @@ def check_data(
     *,
     statistics: Mapping[str, Statistic] | None = None,
     environment: Environment | None = None,
+    lapse: Array | Lapse | None = None,
     draws: int = 200,
     level: float = 0.95,
     seed: int = 0,
@@ -155,6 +157,8 @@ def check_data(
         statistics: name -> function of data sets, dict name -> (*draws, subjects, K) of inputs, outcomes and feedback,
             NaN where there is no trial, that returns (*draws, subjects).
         environment: gives feedback on generated outcomes, as for `JointPredictive`.
+        lapse: the lapses that were fitted: their rate, a number, (subjects,), or (draws, subjects) as in the posterior;
+            or a `ppl_buffer.Lapse` of such a rate.
         draws: number of draws that are used, evenly spaced.
         level: of the central intervals and of what is called extreme.
         seed: of the generated data.
@@ -170,15 +174,22 @@ def check_data(
     if not isinstance(data, ObservedTrials) or len(data.batch_shape) != 1:
         raise ValueError("data: expected what net.observe(...) returned of trials (subjects, K)")
     check_level(level)
-    params = _posterior_params(net, data, posterior, check_integer("draws", draws))
-    generated = posterior_predictive(net, data, params, environment=environment, seed=seed, progress=progress)
+    params, index = _posterior_params(net, data, posterior, check_integer("draws", draws))
+    lapses, rates = Lapse.of(lapse), None
+    if lapses is not None:
+        rates = to_numpy(check_lapse(net, lapses)[0])
+        rates = rates[index] if rates.ndim == 2 else np.broadcast_to(rates, next(iter(params.values())).shape)
+        lapses = lapses.at(rates)
+    generated = posterior_predictive(
+        net, data, params, environment=environment, lapse=lapses, seed=seed, progress=progress
+    )
     observed, replicated = _outcomes(net.schema, data, generated)
     shape = generated.log_prob.shape[:2]
     repeated = {
         name: np.broadcast_to(x, shape) for name, x in outcome_statistics(net.schema, observed, statistics).items()
     }
     check = DataCheck(
-        {"log density": _log_densities(net, data, params), **repeated},
+        {"log density": _log_densities(net, data, params, lapses, rates), **repeated},
         {"log density": np.nansum(generated.log_prob, -1), **outcome_statistics(net.schema, replicated, statistics)},
         level,
     )
@@ -187,8 +198,8 @@ def check_data(
     return check
 
 
-def _posterior_params(net: Network, data: ObservedTrials, posterior: Any, most: int) -> Arrays:
-    """At most so many draws of every parameter, evenly spaced: name -> (draws, subjects)."""
+def _posterior_params(net: Network, data: ObservedTrials, posterior: Any, most: int) -> tuple[Arrays, np.ndarray]:
+    """At most so many draws of every parameter, evenly spaced: name -> (draws, subjects); and which draws they are."""
     subjects = data.batch_shape[0]
     draws = draws_of_params(net, posterior)
     missing = [name for name in net.schema.params if name not in draws]
@@ -199,7 +210,7 @@ def _posterior_params(net: Network, data: ObservedTrials, posterior: Any, most: 
     if wrong:
         raise ValueError(f"posterior: expected shapes ({total}, {subjects}), draws and subjects, got {wrong}")
     index = np.linspace(0, total - 1, min(most, total)).astype(int)
-    return {name: x[index].astype(np.float32) for name, x in draws.items()}
+    return {name: x[index].astype(np.float32) for name, x in draws.items()}, index
 
 
 def _outcomes(schema: Schema, data: ObservedTrials, generated: Simulated) -> tuple[Arrays, Arrays]:
@@ -215,13 +226,17 @@ def _outcomes(schema: Schema, data: ObservedTrials, generated: Simulated) -> tup
     return observed, {**repeated, **split_value(schema, generated.value), **generated.feedback}
 
 
-def _log_densities(net: Network, data: ObservedTrials, params: Arrays) -> np.ndarray:
+def _log_densities(
+    net: Network, data: ObservedTrials, params: Arrays, lapse: Lapse | None, rates: np.ndarray | None
+) -> np.ndarray:
     """Log density of the observed trials at each draw: (draws, subjects)."""
     count, subjects = next(iter(params.values())).shape
 
     def of_chunk(indices: np.ndarray) -> np.ndarray:
         part = {name: x[indices] for name, x in params.items()}
-        return to_numpy(density.log_prob(Query.build(net, data, params=part, outside="ignore"), data.value))
+        there = None if lapse is None or rates is None else lapse.at(rates[indices])
+        query = Query.build(net, data, params=part, lapse=there, outside="ignore")
+        return to_numpy(density.log_prob(query, data.value))
 
     return map_chunks(of_chunk, count, min(count, max(1, _TRIALS_AT_ONCE // (subjects * data.trials))))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +11,8 @@ from ppl_buffer.files import to_numpy
 from ppl_buffer.findings import Finding, warn_of
 from ppl_buffer.inference.evidence import METHODS, Evidence, TrialArguments, log_evidence
 from ppl_buffer.network.backend import Array
+from ppl_buffer.network.lapse_mixture import lapse_ranges
+from ppl_buffer.network.lapses import Lapse, check_ranges
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import ObservedTrials
 
@@ -27,6 +29,7 @@ def compare(
     value: Array,
     *,
     method: str = "both",
+    lapse: Array | Lapse | None = None,
     prior_probabilities: Mapping[str, float] | None = None,
     **arguments: Any,
 ) -> pandas.DataFrame:
@@ -37,7 +40,9 @@ def compare(
         inputs: dict name -> (*B, K); or what one of the networks' ``observe(...)`` returned, without a context.
         value: outcomes, (*B, K) or (*B, K, n_outcomes).
         method: "autoregressive", "importance", or "both": the latter also warns where the two disagree, since the data
-            then lie outside what the model generates, and decides by importance sampling.
+            then lie outside what the model generates, and decides by importance sampling. With lapses "both" is
+            "importance", since the autoregressive method knows no lapses.
+        lapse: lapses that every model has, as for `log_evidence`.
         prior_probabilities: model name -> prior probability; equal by default.
         **arguments: further arguments of `log_evidence`.
 
@@ -47,13 +52,19 @@ def compare(
         also ``autoregressive``, ``importance`` and ``disagreement`` (the first minus the second).
 
     Raises:
-        ValueError: if fewer than two networks are given, prior probabilities do not fit, or as `log_evidence` says.
+        ValueError: if fewer than two networks are given, prior probabilities do not fit, a lapse would look different
+            under different models, or as `log_evidence` says.
     """
     import pandas
 
     if not isinstance(nets, Mapping) or len(nets) < 2:
         raise ValueError(f"nets: expected a dict of at least two networks, got {nets!r}")
-    methods = METHODS if method == "both" else (method,)
+    methods: Sequence[str] = (method,)
+    if method == "both":
+        methods = METHODS if lapse is None else ("importance",)
+    if lapse is not None:
+        _check_one_range(nets, lapse)
+        arguments = {**arguments, "lapse": lapse}
     prior = _prior_probabilities(nets, prior_probabilities)
     if isinstance(inputs, ObservedTrials):
         inputs, value, arguments = _unobserved(inputs, value, arguments)
@@ -70,6 +81,18 @@ def compare(
     shifted = np.exp(log_posterior - log_posterior.groupby(table["data_set"]).transform("max"))
     table.insert(5, "probability", shifted / shifted.groupby(table["data_set"]).transform("sum"))
     return table
+
+
+def _check_one_range(nets: Mapping[str, Network], lapse: Array | Lapse) -> None:
+    """Refuse lapses whose ranges the models' schemas state differently."""
+    stated = lapse.ranges if isinstance(lapse, Lapse) else {}
+    ranges = {name: lapse_ranges(net.schema, check_ranges(net.schema, stated)) for name, net in nets.items()}
+    first = next(iter(ranges.values()))
+    if any(other != first for other in ranges.values()):
+        raise ValueError(
+            f"lapse: expected one range for all models, got {ranges}; write pb.Lapse(rate, ranges={{outcome: (low, "
+            f"high)}})"
+        )
 
 
 def _prior_probabilities(nets: Mapping[str, Network], given: Mapping[str, float] | None) -> np.ndarray:

@@ -29,6 +29,7 @@ from ppl_buffer.inference.importance import draws_a_round, importance_weights
 from ppl_buffer.inference.normal_scores import NormalScores
 from ppl_buffer.network.arguments import as_floating
 from ppl_buffer.network.backend import Array
+from ppl_buffer.network.lapses import Lapse, may_be_lapses
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import EncodedContext, ObservedTrials
 from ppl_buffer.predictive import density
@@ -37,6 +38,8 @@ from ppl_buffer.prior import Prior
 from ppl_buffer.schema import split_value
 
 METHODS = ("autoregressive", "importance")
+# No parameter can be called so: names are identifiers.
+_LAPSE = "probability of a lapse"
 # Orders of the trials, and trials under parameter draws, that are computed at once.
 _ORDERS_AT_ONCE = 16
 _TRIALS_AT_ONCE = 200_000
@@ -136,6 +139,7 @@ def log_evidence(
     block: int | None = None,
     draws: int = 2000,
     prior: Mapping[str, Prior] | None = None,
+    lapse: Array | Lapse | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> Evidence:
@@ -158,6 +162,9 @@ def log_evidence(
         draws: parameter draws of the importance method.
         prior: parameter -> prior, for the importance method; by default those that the network was trained with. The
             autoregressive method knows only these.
+        lapse: probability (*B,) that a trial is a lapse; or a `ppl_buffer.Lapse`, which states what a lapse looks like
+            and whose rate may have a prior, over which it is integrated. The autoregressive method, whose network has
+            learned from a past without them, takes lapses only where all parameters are given.
         seed: of the orders or draws.
         progress: show a progress bar.
 
@@ -166,7 +173,7 @@ def log_evidence(
 
     Raises:
         ValueError: if the method is unknown, all parameters are given to the importance method, no prior is known of
-            one that is not, or the data do not fit the network.
+            one that is not, lapses are given to the autoregressive method, or the data do not fit the network.
     """
     check_choice("method", method, METHODS)
     orders, draws = check_integer("orders", orders), check_integer("draws", draws)
@@ -178,11 +185,12 @@ def log_evidence(
                 "prior: expected None for the autoregressive method, in whose network the training prior is fixed; use "
                 "method='importance'"
             )
-        terms = _densities_by_order(net, data, conditioned, orders, block, seed, progress)
+        lapses = _checked_lapse(net, lapse, conditioned)
+        terms = _densities_by_order(net, data, conditioned, orders, block, lapses, seed, progress)
     else:
         if block is not None:
             raise ValueError("block: expected None for the importance method, which needs no order of the trials")
-        terms = _weights_by_draw(net, data, conditioned, prior, draws, seed, progress)
+        terms = _weights_by_draw(net, data, conditioned, prior, draws, Lapse.of(lapse), seed, progress)
     evidence = Evidence.of_terms(terms, method)
     for finding in evidence.findings:
         warn_of(finding)
@@ -226,6 +234,7 @@ def _densities_by_order(
     conditioned: Mapping[str, Array],
     orders: int,
     block: int | None,
+    lapse: Lapse | None,
     seed: int,
     progress: bool,
 ) -> np.ndarray:
@@ -236,7 +245,7 @@ def _densities_by_order(
     def query(**more: Any) -> Query:
         return Query.build(
             net, data.inputs, trials=trials, params=conditioned, context=data.context, feedback=data.feedback,
-            trial_mask=data.trial_mask, block=block, **more,
+            trial_mask=data.trial_mask, block=block, lapse=lapse, **more,
         )  # fmt: skip
 
     if net.schema.ordered or (net.schema.independent and len(conditioned) == len(net.schema.params)):
@@ -258,12 +267,14 @@ def _weights_by_draw(
     conditioned: Mapping[str, Array],
     prior: Mapping[str, Prior] | None,
     draws: int,
+    lapse: Lapse | None,
     seed: int,
     progress: bool,
 ) -> np.ndarray:
     """Log importance weights of parameter draws: (draws, *B)."""
     names = [name for name in net.schema.params if name not in conditioned]
-    if not names:
+    rate_prior = None if lapse is None else lapse.prior
+    if not names and rate_prior is None:
         raise ValueError(
             "params: expected at least one parameter to integrate over, but all are given; use method='autoregressive'"
         )
@@ -272,15 +283,18 @@ def _weights_by_draw(
             "inputs: expected trials observed without a context for the importance method, which has no draws of the "
             "parameters given one; use method='autoregressive'"
         )
-    scale = NormalScores(_priors(net, prior, names))
+    priors = _priors(net, prior, names)
+    if rate_prior is not None:
+        priors[_LAPSE] = rate_prior
+    scale = NormalScores(priors)
     known = {name: to_numpy(value) for name, value in conditioned.items()}
     observed = net.observe(data.inputs, data.value, feedback=data.feedback, trial_mask=data.trial_mask)
     batch = observed.batch_shape
     size = math.prod(batch)
     # A round's draws in chunks of one size.
-    count = draws_a_round(len(names))
+    count = draws_a_round(len(priors))
     at_once = math.ceil(count / math.ceil(count * size * observed.trials / _TRIALS_AT_ONCE))
-    below = _below_outcomes(net, scale.priors, data, batch)
+    below = _below_outcomes(net, priors, data, batch, lapse)
     bar = tqdm(disable=not progress, unit="draw", desc="log evidence")
 
     def log_likelihood(scores: np.ndarray) -> np.ndarray:
@@ -288,39 +302,55 @@ def _weights_by_draw(
 
         def of_chunk(indices: np.ndarray) -> np.ndarray:
             params = {**conditioned, **scale.params(scores[indices], batch, known, below)}
-            query = Query.build(net, observed, params=params, outside="ignore", check=False)
+            rate = params.pop(_LAPSE, None)
+            there = lapse if lapse is None or rate is None else lapse.at(rate)
+            query = Query.build(net, observed, params=params, lapse=there, outside="ignore", check=False)
             total = _numpy(density.log_prob(query, observed.value)).reshape(at_once, size)
             return np.where(np.isnan(total), -np.inf, total)
 
         return map_chunks(of_chunk, len(scores), at_once, bar.update)
 
     with bar:
-        weights = importance_weights(log_likelihood, size, len(names), draws, np.random.default_rng(seed))
+        weights = importance_weights(log_likelihood, size, len(priors), draws, np.random.default_rng(seed))
     with np.errstate(divide="ignore"):
         weights = weights + sum(np.log(probability) for probability in below.values())
     return weights.reshape(draws, *batch)
 
 
 def _below_outcomes(
-    net: Network, priors: Mapping[str, Prior], data: TrialArguments, batch: tuple[int, ...]
+    net: Network, priors: Mapping[str, Prior], data: TrialArguments, batch: tuple[int, ...], lapse: Lapse | None
 ) -> dict[str, np.ndarray]:
     """Prior probability (size,) that a parameter lies below all the outcomes that must exceed it, by parameter.
 
-    Elsewhere the likelihood is 0. Few draws of the whole prior would count, and a proposal fitted to them may end on a
-    single one; so the integral is taken over this part.
+    An outcome that may be a lapse need not exceed it. Elsewhere the likelihood is 0. Few draws of the whole prior would
+    count, and a proposal fitted to them may end on a single one; so the integral is taken over this part.
     """
     probabilities: dict[str, np.ndarray] = {}
-    if net.schema.lapse_rate:  # then there are outcomes below as well
-        return probabilities
     exists = True if data.trial_mask is None else to_numpy(data.trial_mask).astype(bool)
     for outcome, name in net.schema.lower_bounds.items():
         if name in priors and priors[name].relative_to is None:
             observed = to_numpy(split_value(net.schema, data.value)[outcome])
-            least = np.where(exists, observed, np.inf).min(-1)
+            bounding = exists & ~may_be_lapses(net.schema, outcome, observed, lapse)
+            least = np.where(bounding, observed, np.inf).min(-1)
             probabilities[name] = np.minimum(
                 priors[name].cdf(np.broadcast_to(least, batch).reshape(-1)), probabilities.get(name, 1.0)
             )
     return probabilities
+
+
+def _checked_lapse(net: Network, lapse: Array | Lapse | None, conditioned: Mapping[str, Array]) -> Lapse | None:
+    """Lapses that the autoregressive method can compute with.
+
+    Raises:
+        ValueError: if a parameter is hidden, or the rate.
+    """
+    lapses = Lapse.of(lapse)
+    if lapses is not None and (lapses.prior is not None or len(conditioned) < len(net.schema.params)):
+        raise ValueError(
+            "lapse: expected None for the autoregressive method, whose network infers parameters from a past without "
+            "lapses; use method='importance'"
+        )
+    return lapses
 
 
 def _priors(net: Network, given: Mapping[str, Prior] | None, names: Sequence[str]) -> dict[str, Prior]:

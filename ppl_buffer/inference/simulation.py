@@ -17,6 +17,7 @@ from ppl_buffer.inference.chunks import chunks, new_in_chunks, run_groups
 from ppl_buffer.inference.streams import uniform_streams
 from ppl_buffer.inference.subjects import flatten_leaves, flatten_trials, last_trials, rows_of_similar_length
 from ppl_buffer.network.backend import Array, Environment, backend_of
+from ppl_buffer.network.lapses import Lapse, check_lapse
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import EncodedContext, ObservedTrials
 from ppl_buffer.predictive import sampling
@@ -53,7 +54,7 @@ def posterior_predictive(
     trial_mask: Array | None = None,
     context: Mapping[str, Array] | EncodedContext | None = None,
     environment: Environment | None = None,
-    lapse: Array | None = None,
+    lapse: Array | Lapse | None = None,
     seed: int = 0,
     memory: float | None = None,
     devices: Sequence[Any] | None = None,
@@ -75,7 +76,7 @@ def posterior_predictive(
         trial_mask: (*B, K) bool; False = no such trial.
         context: points to predict from, dict of arrays (*B, N), or what ``net.encode(...)`` returned.
         environment: gives the feedback on drawn outcomes; see `JointPredictive`.
-        lapse: probability of a lapse, (*S, *B) or fewer dimensions.
+        lapse: probability of a lapse, (*S, *B) or fewer dimensions; or a `Lapse` of such a rate.
         seed: of the draws.
         memory: gigabytes that a chunk of draws may take for its buffers; None = what is fastest: about a processor's
             cache in JAX, where chunks are computed on all cores at once, else 2.
@@ -99,11 +100,11 @@ def posterior_predictive(
     lead = _sample_shape(conditioned, batch, draws)
     count = math.prod(lead)
     if lapse is not None:
-        conditioned[_LAPSE] = np.asarray(to_numpy(lapse), np.float32)
+        conditioned[_LAPSE] = np.asarray(to_numpy(check_lapse(net, lapse)[0]), np.float32)
     conditioned = {
         name: np.broadcast_to(value, (*lead, *batch)).reshape(count, size) for name, value in conditioned.items()
     }
-    rollouts = _Rollouts(whole, conditioned, environment, seed, list(devices or []))
+    rollouts = _Rollouts(whole, conditioned, environment, Lapse.of(lapse), seed, list(devices or []))
     memory = backend_of(net).rollout_memory() if memory is None else memory
     results = _empty_results(net.schema, (count, size, whole.trials))
     # Devices that are named share each chunk.
@@ -139,6 +140,7 @@ class _Rollouts:
         whole: the data of everybody, without parameters.
         conditioned: name -> (S, P), what each draw is conditioned on, the probability of a lapse among it.
         environment: gives the feedback on drawn outcomes.
+        lapse: what a lapse looks like, or None; its rate is among `conditioned`.
         seed: of the draws.
         devices: devices that share each chunk.
     """
@@ -148,12 +150,14 @@ class _Rollouts:
         whole: Query,
         conditioned: Mapping[str, np.ndarray],
         environment: Environment | None,
+        lapse: Lapse | None,
         seed: int,
         devices: Sequence[Any],
     ) -> None:
         batch = whole.batch_shape
         self.net, self.trials, self.size = whole.net, whole.trials, math.prod(batch)
-        self.conditioned, self.environment, self.seed, self.devices = conditioned, environment, seed, devices
+        self.conditioned, self.environment, self.lapse = conditioned, environment, lapse
+        self.seed, self.devices = seed, devices
         self.inputs = {name: flatten_trials(x, batch, whole.trials) for name, x in whole.inputs.items()}
         exists = True if whole.trial_mask is None else whole.trial_mask
         self.mask = flatten_trials(exists, batch, whole.trials)
@@ -184,9 +188,10 @@ class _Rollouts:
 
         def rollout(net: Network, conditioned: Mapping[str, Array], noise: Any) -> Any:
             params = {name: x for name, x in conditioned.items() if name != _LAPSE}
+            lapse = None if self.lapse is None else self.lapse.at(conditioned[_LAPSE])
             query = Query.build(
                 net, inputs, trials=length, params=params, trial_mask=exists, context=context,
-                lapse=conditioned.get(_LAPSE), environment=self.environment, outside="ignore",
+                lapse=lapse, environment=self.environment, outside="ignore",
             )  # fmt: skip
             return sampling.rollout(query, noise)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ppl_buffer.files import to_numpy
 from ppl_buffer.network.arguments import as_floating
 from ppl_buffer.network.backend import Array, Named
 from ppl_buffer.network.lapse_mixture import Ranges, lapse_ranges
@@ -117,14 +118,14 @@ def check_ranges(schema: Schema, ranges: Mapping[str, tuple[float, float]]) -> R
     return tuple((name, *bounds) for name, bounds in ranges.items() if stated.get(name) != bounds)
 
 
-def explained(schema: Schema, name: str, value: np.ndarray, lapse: Lapse | None) -> np.ndarray:
+def may_be_lapses(schema: Schema, name: str, value: np.ndarray, lapse: Lapse | None) -> np.ndarray:
     """Which values of a continuous outcome a lapse may be: boolean array.
 
     Args:
         schema: of the data.
         name: of the outcome.
         value: (*B, K).
-        lapse: of the user; its rate a number, (*B,) or a prior.
+        lapse: the user's, or None; its rate a number, (*B,) or a prior.
     """
     value = np.asarray(value)
     possible = np.zeros(value.shape, dtype=bool)
@@ -133,7 +134,7 @@ def explained(schema: Schema, name: str, value: np.ndarray, lapse: Lapse | None)
         possible |= (value >= low) & (value <= high)
     if lapse is not None:
         low, high = lapse_ranges(schema, check_ranges(schema, lapse.ranges))[name]
-        happens = np.asarray(True if lapse.prior is not None else np.asarray(lapse.rate) > 0)
+        happens = np.asarray(lapse.prior is not None or to_numpy(lapse.rate) > 0)
         possible |= (value >= low) & (value <= high) & happens[..., None]
     return possible
 

@@ -213,6 +213,10 @@ class Query:
             return False
         return self.net.ops.same(value, self.observed.value, self.observed.snapshot)
 
+    def lapse_at(self, rate: Array | None) -> Lapse | None:
+        """The same lapses at another rate; None of None."""
+        return None if rate is None else Lapse(rate, {name: (low, high) for name, low, high in self.lapse_ranges})
+
     # Other queries --------------------------------------------------------------------------------------------
 
     def expanded(self, ndim: int) -> Query:

@@ -5,6 +5,7 @@ import pytest
 
 from ppl_buffer.arviz import from_mcmc, groups_of, one_step_ahead
 from ppl_buffer.findings import FindingWarning
+from ppl_buffer.network.lapses import Lapse
 from ppl_buffer.schema import Categorical, Real, Schema
 from tests.arviz.models import PEOPLE, QUIET, draws, finished, learners, ppl_of, simple
 from tests.networks import FUNCTION, TINY, Case, array, data, network
@@ -86,6 +87,26 @@ def test_nothing_conditioned_and_a_lapse_rate_that_is_sampled():
     for draw in range(4):
         np.testing.assert_allclose(np.exp(plain["log_likelihood"]["button"][0, draw]), probability[0], rtol=1e-4)
     assert plain["posterior_predictive"]["button"].values.max() <= 2
+
+
+def test_the_range_of_lapses_is_the_models_in_every_group():
+    ppl, dist, joint = ppl_of("torch")
+    given = data(FUNCTION, batch=2, trials=3, context=False)
+    net, value = network(FUNCTION, "torch"), array("torch", given.value)
+    params = {"mu": 0.3, "sigma": 1.0}
+
+    def model(ranges):
+        rate = ppl.sample("rate", dist.Beta(1.0, 9.0))
+        lapse = Lapse(rate, ranges)
+        told = {name: x * value.new_ones(2) for name, x in params.items()}
+        ppl.sample("y", joint(net, array("torch", given.inputs), params=told, lapse=lapse).to_event(1), obs=value)
+
+    rates, low, high = {"rate": np.array([[0.0, 1.0]], np.float32)}, -20.0, 30.0
+    groups = groups_of(from_mcmc(finished("pyro", model, rates, ({"y": (low, high)},)), **QUIET))
+    np.testing.assert_allclose(groups["log_likelihood"]["y"][0, 1], -np.log(high - low), rtol=1e-5)
+    assert (
+        np.abs(groups["posterior_predictive"]["y"][0, 1]).max() > 9 < np.abs(groups["one_step_ahead"]["y"][0, 1]).max()
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 
 from ppl_buffer import diagnostics
 from ppl_buffer.findings import FindingWarning
+from ppl_buffer.network.lapses import Lapse
 from ppl_buffer.predictive import density
 from ppl_buffer.predictive.query import Query
 from tests.diagnostics.own import PRIORS, Own, telling
@@ -63,3 +64,24 @@ def test_a_data_check_wants_every_parameter_of_everybody() -> None:
         diagnostics.check_data(net, seen, {"mu": np.zeros((4, 2))}, progress=False)
     with pytest.raises(ValueError, match="data: expected what net.observe"):
         diagnostics.check_data(net, {}, {"mu": np.zeros((4, 3))}, progress=False)
+
+
+@pytest.mark.filterwarnings("ignore::ppl_buffer.findings.FindingWarning")
+def test_lapses_that_were_fitted_are_in_the_data_and_in_what_is_generated() -> None:
+    pytest.importorskip("torch")
+    net, rng = telling("torch"), np.random.default_rng(3)
+    draws = {"mu": rng.uniform(-1, 1, (40, 3))}
+    # A rate for each draw and subject: none, some, all.
+    rate = np.linspace(0, 1, 40)[:, None] * np.array([0.0, 0.5, 1.0])
+    lapse = Lapse(rate, {"position": (-1.0, 0.5)})
+    seen = net.observe({}, rng.uniform(-0.9, 0.4, (3, 7)).astype(np.float32))
+    check = diagnostics.check_data(net, seen, draws, lapse=lapse, draws=5, progress=False)
+    few = np.linspace(0, 39, 5).astype(int)
+    query = Query.build(net, seen, params={"mu": draws["mu"][few].astype(np.float32)}, lapse=lapse.at(rate[few]))
+    expected = density.log_prob(query, seen.value)
+    np.testing.assert_allclose(check.observed["log density"], expected, rtol=1e-5)
+    for found in (check.observed, check.replicated):
+        np.testing.assert_allclose(found["log density"][-1, 2], -7 * np.log(1.5), rtol=1e-5)
+    assert -1 <= check.replicated["mean of position"][-1, 2] <= 0.5
+    known = diagnostics.check_data(net, seen, draws, lapse=1.0, draws=5, progress=False)
+    np.testing.assert_allclose(known.replicated["log density"], -7 * np.log(5), rtol=1e-5)

@@ -1,12 +1,14 @@
 """Comparison of models by their evidence: Bayes' rule, and what is said where the two estimators disagree."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import ppl_buffer as pb
 from ppl_buffer.inference.evidence import Evidence
 from tests.inference.test_evidence import REPORT_RECORD
-from tests.networks import REPORT, data, network
+from tests.networks import LEARNING, REPORT, Case, data, network
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -46,6 +48,21 @@ def test_comparison_says_where_the_estimators_disagree(monkeypatch):
     assert table["outside"].tolist() == [False, True]
     # It decides by importance sampling, where both are equal.
     np.testing.assert_allclose(table["probability"], 0.5)
+
+
+def test_lapses_are_of_one_kind_under_all_models():
+    net, given = network(REPORT, "torch", REPORT_RECORD), data(REPORT, batch=2, trials=7)
+    table = pb.compare({"a": net, "b": net}, given.inputs, given.value, lapse=0.3, draws=200, progress=False)
+    assert "disagreement" not in table
+    alone = pb.log_evidence(net, given.inputs, given.value, lapse=0.3, draws=200, progress=False)
+    np.testing.assert_allclose(table["log_evidence"][:2], alone.log_evidence)
+    np.testing.assert_allclose(table["probability"], 0.5)
+    # A range of 10 s for one model and of 20 for the other would decide between them.
+    wide = replace(LEARNING.schema, outcomes={**LEARNING.schema.outcomes, "rt": pb.Positive(lapse_range=(0, 20))})
+    nets = {"a": network(LEARNING, "torch"), "b": network(Case("wide", wide, config=LEARNING.config), "torch")}
+    given = data(LEARNING, batch=2, trials=3)
+    with pytest.raises(ValueError, match="lapse: expected one range for all models"):
+        pb.compare(nets, given.inputs, given.value, feedback=given.feedback, lapse=0.3)
 
 
 @pytest.mark.parametrize(

@@ -254,3 +254,66 @@ def test_bad_arguments_are_refused(arguments, message):
     net, given = network(FUNCTION, "torch", FUNCTION_RECORD), data(FUNCTION, batch=2, trials=5)
     with pytest.raises(ValueError, match=message):
         pb.log_evidence(net, given.inputs, given.value, **QUIET, **arguments)
+
+
+RATE_PRIOR = Prior("Beta", {"concentration1": 1.5, "concentration0": 6.0})
+
+
+@pytest.mark.parametrize("lapse", [0.2, pb.Lapse(RATE_PRIOR)], ids=["known", "integrated"])
+def test_lapses_are_part_of_the_evidence(lapse):
+    net, given = network(REPORT, "torch", REPORT_RECORD), data(REPORT, batch=3, trials=7)
+    found = pb.log_evidence(net, given.inputs, given.value, lapse=lapse, draws=1500, **QUIET)
+    prior = scipy.stats.norm(0.3, 0.8)
+    grid = np.linspace(*prior.interval(1 - 1e-9), 201)[:, None]
+    # Places in the middle of shares of the rate's prior, all as probable.
+    rates = np.array([0.2]) if isinstance(lapse, float) else RATE_PRIOR.quantile((np.arange(100) + 0.5) / 100)
+    likelihood = Query.build(net, given.inputs, params={"mu": grid.astype(np.float32)}, outside="ignore")
+    # What each trial is without lapses: parameters told, it does not matter whether those before it were lapses.
+    each = np.asarray(density.conditionals(likelihood, array("torch", given.value)), dtype=float)[None]
+    by_rate = rates[:, None, None, None]
+    terms = np.log((1 - by_rate) * np.exp(each) + by_rate / 5).sum(-1) + prior.logpdf(grid)
+    expected = np.log(np.trapezoid(np.exp(terms).mean(0), grid, axis=0))
+    assert (np.abs(found.log_evidence - expected) < 5 * found.standard_error + 1e-3).all()
+    assert (found.standard_error < 0.05).all()
+    if isinstance(lapse, pb.Lapse):
+        alone = pb.log_evidence(
+            net, given.inputs, given.value, params={"mu": grid[100].repeat(3)}, lapse=lapse, **QUIET
+        )
+        expected = np.log(np.exp(terms[:, 100] - prior.logpdf(grid[100])).mean(0))
+        assert (np.abs(alone.log_evidence - expected) < 5 * alone.standard_error + 1e-3).all()
+
+
+def test_a_response_that_may_be_a_lapse_bounds_no_parameter():
+    priors = {"drift": Prior.uniform(-1.0, 1.0), "delay": Prior("Gamma", {"concentration": 2.0, "rate": 0.5}),
+              "bound": Prior.uniform(1.0, 2.0)}  # fmt: skip
+    record = Record(box={name: prior.range() for name, prior in priors.items()}, priors=priors, trials=11, context=0,
+                    simulator="none")  # fmt: skip
+    net, given = network(DECISION, "torch", record), data(DECISION, batch=2, trials=5, context=False)
+    value = np.array(given.value)
+    # The fast response of the first may be a lapse, that of the second is too fast for one.
+    value[..., 1] = [[0.2, 2.4, 2.2, 3.0, 2.1], [0.09, 2.4, 2.2, 3.0, 2.1]]
+    conditioned = {"drift": np.zeros(2, np.float32), "bound": np.full(2, 1.5, np.float32)}
+    lapse = pb.Lapse(0.05, {"rt": (0.1, 4.0)})
+    found = pb.log_evidence(net, given.inputs, value, params=conditioned, lapse=lapse, draws=2000, **QUIET)
+    for row, top in enumerate((12.0, 0.09)):
+        grid = top * (np.arange(4000) + 0.5) / 4000
+        theta = {**{name: x[None] for name, x in conditioned.items()}, "delay": np.stack([grid, grid], -1)}
+        theta = {name: x.astype(np.float32) for name, x in theta.items()}
+        likelihood = Query.build(net, given.inputs, params=theta, lapse=lapse, outside="ignore")
+        terms = np.asarray(density.log_prob(likelihood, array("torch", value)), dtype=float)[:, row]
+        expected = scipy.special.logsumexp(terms + scipy.stats.gamma(2.0, scale=2.0).logpdf(grid)) + np.log(top / 4000)
+        assert abs(found.log_evidence[row] - expected) < 5 * found.standard_error[row] + 1e-2
+    assert (found.standard_error < 0.1).all()
+
+
+def test_the_autoregressive_method_takes_lapses_where_it_can():
+    net, given = network(REPORT, "torch", REPORT_RECORD), data(REPORT, batch=2, trials=7)
+    options = {"method": "autoregressive", **QUIET}
+    for lapse, params in ((0.1, {}), (pb.Lapse(RATE_PRIOR), given.params)):
+        with pytest.raises(ValueError, match="a past without lapses; use method='importance'"):
+            pb.log_evidence(net, given.inputs, given.value, params=params, lapse=lapse, **options)
+    found = pb.log_evidence(net, given.inputs, given.value, params=given.params, lapse=0.1, **options)
+    expected = density.log_prob(
+        Query.build(net, given.inputs, params=given.params, lapse=0.1), array("torch", given.value)
+    )
+    np.testing.assert_allclose(found.log_evidence, expected, rtol=1e-6)

@@ -101,6 +101,9 @@ def test_prior_predictive_needs_the_number_of_draws_alone():
     lapsed = pb.posterior_predictive(net, given.inputs, draws=17, lapse=1.0, **QUIET)
     # A lapse is uniform on [-9, 9].
     np.testing.assert_allclose(lapsed.log_prob, -np.log(18), rtol=1e-5)
+    narrow = pb.posterior_predictive(net, given.inputs, draws=17, lapse=pb.Lapse(1.0, {"y": (0.5, 0.75)}), **QUIET)
+    np.testing.assert_allclose(narrow.log_prob, -np.log(0.25), rtol=1e-5)
+    assert narrow.value.min() >= 0.5 and narrow.value.max() <= 0.75 and narrow.value.std() > 0.05
 
 
 SHARDED = """
