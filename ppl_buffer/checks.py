@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TypeGuard
 
 import numpy as np
 
 
-def is_integer(value: Any, least: int = 1) -> bool:
+def is_integer(value: object, least: int = 1) -> TypeGuard[int]:
     """Whether a value is an integer of at least `least`; a boolean is none."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value >= least)
 
 
-def check_integer(argument: str, value: Any, least: int = 1) -> int:
+def check_integer(argument: str, value: object, least: int = 1) -> int:
     """The value as an integer.
 
     Raises:
@@ -27,7 +28,7 @@ def check_integer(argument: str, value: Any, least: int = 1) -> int:
     return int(value)
 
 
-def check_number(argument: str, value: Any, expected: str, legal: Callable[[float], bool]) -> float:
+def check_number(argument: str, value: object, expected: str, legal: Callable[[float], bool]) -> float:
     """The value as a number; NumPy's numbers count, booleans do not.
 
     Args:
@@ -39,13 +40,15 @@ def check_number(argument: str, value: Any, expected: str, legal: Callable[[floa
     Raises:
         ValueError: if it is no finite number, or not a legal one.
     """
-    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not (number and math.isfinite(value) and legal(float(value))):
-        raise ValueError(f"{argument}: expected {expected}, got {value!r}")
-    return float(value)
+    if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
+        with suppress(OverflowError):  # of an integer that is too large
+            number = float(value)
+            if math.isfinite(number) and legal(number):
+                return number
+    raise ValueError(f"{argument}: expected {expected}, got {value!r}")
 
 
-def check_flag(argument: str, value: Any) -> bool:
+def check_flag(argument: str, value: object) -> bool:
     """The value as a boolean.
 
     Raises:
@@ -56,7 +59,7 @@ def check_flag(argument: str, value: Any) -> bool:
     return bool(value)
 
 
-def check_path(argument: str, value: Any) -> Path:
+def check_path(argument: str, value: object) -> Path:
     """The value as a path.
 
     Raises:
@@ -67,7 +70,7 @@ def check_path(argument: str, value: Any) -> Path:
     return Path(value)
 
 
-def check_choice(argument: str, value: Any, choices: tuple[str, ...]) -> str:
+def check_choice(argument: str, value: object, choices: tuple[str, ...]) -> str:
     """The value, which is one of some words.
 
     Raises:

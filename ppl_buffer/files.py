@@ -10,11 +10,16 @@ import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
+
+# An object of JSON.
+Description: TypeAlias = dict[str, Any]
+# Its field with the checksum, which readers of descriptions never see.
+_CHECKSUM = "sha256"
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -79,14 +84,15 @@ def to_numpy(array: Any) -> np.ndarray:
     return np.asarray(array.detach().cpu() if hasattr(array, "detach") else array, order="C")
 
 
-def pack_arrays(key: str, description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bytes:
-    """A safetensors file's content: arrays, a JSON-ready description under `key` of its metadata, and a checksum."""
-    text = json.dumps(description, allow_nan=False)
+def pack_arrays(key: str, description: Description, arrays: Mapping[str, np.ndarray]) -> bytes:
+    """A safetensors file's content: arrays, and under `key` of its metadata a JSON-ready description and a checksum."""
     whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    return to_safetensors(whole, metadata={key: text, _checksum_key(key): _checksum(text, whole)})
+    # Under one key: safetensors writes several in another order each time, and equal files shall be equal bytes.
+    text = json.dumps({**description, _CHECKSUM: _checksum(description, whole)}, allow_nan=False)
+    return to_safetensors(whole, metadata={key: text})
 
 
-def read_arrays(path: Path, key: str, *formats: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def read_arrays(path: Path, key: str, *formats: int) -> tuple[Description, dict[str, np.ndarray]]:
     """The JSON under `key` of a safetensors file's metadata, and the file's arrays.
 
     Args:
@@ -108,17 +114,17 @@ def read_arrays(path: Path, key: str, *formats: int) -> tuple[dict[str, Any], di
         raise ValueError(f"path: expected a whole safetensors file, but {str(path)!r} is damaged ({error})") from error
     if key not in metadata:
         raise ValueError(f"path: expected a file that ppl_buffer wrote, but {str(path)!r} has no {key!r} metadata")
-    stored = metadata.get(_checksum_key(key))
-    if stored is not None and stored != _checksum(metadata[key], arrays):
+    try:
+        description = json.loads(metadata[key])
+        version, stored = description["format"], description.pop(_CHECKSUM, None)
+        found = None if stored is None else _checksum(description, arrays)
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"path: the {key!r} metadata of {str(path)!r} is damaged ({error!r})") from error
+    if stored != found:
         raise ValueError(
             f"path: {str(path)!r} is damaged: its content does not have the checksum that was stored when it was "
             "written. Copy or train it again"
         )
-    try:
-        description = json.loads(metadata[key])
-        version = description["format"]
-    except (json.JSONDecodeError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"path: the {key!r} metadata of {str(path)!r} is damaged ({error!r})") from error
     if isinstance(version, bool) or version not in formats:
         raise ValueError(
             f"path: expected format {formats[-1]}, got {version!r} in {str(path)!r}: another version of ppl_buffer "
@@ -127,13 +133,9 @@ def read_arrays(path: Path, key: str, *formats: int) -> tuple[dict[str, Any], di
     return description, arrays
 
 
-def _checksum_key(key: str) -> str:
-    return f"{key}_sha256"
-
-
-def _checksum(text: str, arrays: Mapping[str, np.ndarray]) -> str:
+def _checksum(description: Description, arrays: Mapping[str, np.ndarray]) -> str:
     """SHA-256 of a description and of all arrays with their names, types and shapes."""
-    sha = hashlib.sha256(text.encode())
+    sha = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
     for name, array in sorted(arrays.items()):
         sha.update(f"{name} {array.dtype.str} {array.shape}".encode())
         sha.update(np.ascontiguousarray(array).tobytes())

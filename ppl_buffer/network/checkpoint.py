@@ -14,13 +14,12 @@ from dataclasses import fields
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ppl_buffer.checks import check_choice, check_path
 from ppl_buffer.extras import MissingLibraryError, needs
-from ppl_buffer.files import check_writable, pack_arrays, read_arrays, to_numpy, write_atomic
+from ppl_buffer.files import Description, check_writable, pack_arrays, read_arrays, to_numpy, write_atomic
 from ppl_buffer.network import format_1
 from ppl_buffer.network.config import Config, weight_shapes
 from ppl_buffer.network.network import Network
@@ -122,10 +121,10 @@ def _check_record(schema: Schema, record: TrainingRecord) -> None:
             raise ValueError(f"record.{part}: expected an integer of at least {least}, got {length}")
 
 
-def _unknown_fields(description: Mapping[str, Any]) -> list[str]:
+def _unknown_fields(description: Description) -> list[str]:
     """What this version does not know in a description, by dotted names."""
     schema, record = description["schema"], description["record"]
-    parts: list[tuple[str, Mapping[str, Any], set[str]]] = [
+    parts: list[tuple[str, Description, set[str]]] = [
         ("", description, {"format", "schema", "config", "standardization", "record"}),
         ("schema.", schema, {*GROUPS, "ordered", "independent", "lapse_rate"}),
         ("config.", description["config"], _names(Config)),
@@ -177,7 +176,7 @@ def load(name_or_path: str | os.PathLike[str], backend: str | None = None) -> Ne
     return _load(path, backend)
 
 
-def read_description(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def read_description(path: Path) -> tuple[Description, dict[str, np.ndarray]]:
     """The description of a checkpoint as format 2 has it, and its arrays.
 
     Raises:

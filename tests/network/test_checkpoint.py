@@ -124,7 +124,9 @@ def test_provenance_is_that_of_the_last_stage():
 
 def parts(content):
     size = int.from_bytes(content[:8], "little")
-    return json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["ppl_buffer"]), from_safetensors(content)
+    description = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["ppl_buffer"])
+    # As a file from before there were checksums.
+    return {name: x for name, x in description.items() if name != "sha256"}, from_safetensors(content)
 
 
 def rewritten(change):
@@ -384,4 +386,4 @@ def test_importing_loads_no_backend():
 def test_training_without_torch_says_what_to_install():
     script = "import sys; sys.modules['torch'] = None; import ppl_buffer as pb; pb.train"
     process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert "ImportError: ppl_buffer.train needs torch: pip install 'ppl-buffer[train]'" in process.stderr
+    assert "ppl_buffer.train needs torch: pip install 'ppl-buffer[train]'" in process.stderr
