@@ -12,6 +12,7 @@ the generated data lack (a condition) are taken from the data. Figures are made 
 `ppl_buffer.diagnostics` calibration.
 """
 
+from ppl_buffer.plots.arguments import columns
 from ppl_buffer.plots.drawing import bands
 from ppl_buffer.plots.lags import plot_autocorrelation, plot_post_error_slowing, plot_repetition
 from ppl_buffer.plots.learning import plot_learning_curves
@@ -20,7 +21,6 @@ from ppl_buffer.plots.response_times import plot_conditional_accuracy, plot_quan
 from ppl_buffer.plots.statistics import (
     QUANTILES,
     autocorrelation,
-    columns,
     conditional_accuracy,
     defective_density,
     learning_curve,

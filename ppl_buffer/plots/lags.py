@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ppl_buffer.plots.drawing import DATA, GRID, bands, both, make_panels, pick
+from ppl_buffer.plots.arguments import both, codes, pick
+from ppl_buffer.plots.drawing import DATA, GRID, bands, make_panels
 from ppl_buffer.plots.statistics import autocorrelation, post_error_slowing, repetition
 
 
@@ -45,11 +46,14 @@ def plot_repetition(
 
     Returns:
         the axes.
+
+    Raises:
+        ValueError: if a column is missing, or shapes or values do not fit.
     """
     data, replicated = both(data, replicated)
-    shown = None if cue is None else data[cue]
-    choices, generated_choices = pick(data, replicated, choice)
-    generated = None if generated_choices is None else repetition(generated_choices, lags, shown)
+    shown = None if cue is None else codes(data, cue)
+    (choices,), again = pick(data, replicated, choice)
+    generated = None if again is None else repetition(again[0], lags, shown)
     panel = _plot_lags(axes, repetition(choices, lags, shown), generated, f"same {choice} as before (share)", False)
     if cue is not None:
         panel.set_xlabel(f"lag (trials of the same {cue})")
@@ -71,13 +75,13 @@ def plot_post_error_slowing(
 
     Returns:
         the axes.
+
+    Raises:
+        ValueError: if a column is missing, or shapes or values do not fit.
     """
     data, replicated = both(data, replicated)
-    times, generated_times = pick(data, replicated, rt)
-    right, generated_right = pick(data, replicated, correct)
-    generated = None
-    if generated_times is not None and generated_right is not None:
-        generated = post_error_slowing(generated_times, generated_right, lags)
+    (times, right), again = pick(data, replicated, rt, correct)
+    generated = None if again is None else post_error_slowing(again[0], again[1], lags)
     observed = post_error_slowing(times, right, lags)
     return _plot_lags(axes, observed, generated, f"response time after {correct} = 0\nminus after 1 (s)", True)
 
@@ -97,12 +101,21 @@ def plot_autocorrelation(
 
     Returns:
         the axes.
+
+    Raises:
+        ValueError: if a column is missing, or shapes or values do not fit.
     """
     data, replicated = both(data, replicated)
-    numbers, generated_numbers = pick(data, replicated, value)
+    (numbers,), again = pick(data, replicated, value)
     if log:
-        numbers = np.log(numbers)
-        generated_numbers = None if generated_numbers is None else np.log(generated_numbers)
-    generated = None if generated_numbers is None else autocorrelation(generated_numbers, lags)
+        numbers = _logarithm(f"data[{value!r}]", numbers)
+        again = None if again is None else [_logarithm(f"replicated[{value!r}]", again[0])]
+    generated = None if again is None else autocorrelation(again[0], lags)
     what = f"{'log ' if log else ''}{'response time' if value == 'rt' else value}"
     return _plot_lags(axes, autocorrelation(numbers, lags), generated, f"autocorrelation of {what}", True)
+
+
+def _logarithm(argument: str, values: np.ndarray) -> np.ndarray:
+    if (values <= 0).any():
+        raise ValueError(f"{argument}: expected positive numbers, whose logarithm is taken, got others; or log=False")
+    return np.log(values)

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ppl_buffer.plots.drawing import DATA, GRID, bands, both, label_names, make_panels, pick
+from ppl_buffer.plots.arguments import both, codes, label_names, pick
+from ppl_buffer.plots.drawing import DATA, GRID, bands, make_panels
 from ppl_buffer.plots.statistics import learning_curve
 
 
@@ -34,12 +35,15 @@ def plot_learning_curves(
 
     Returns:
         the axes, an array.
+
+    Raises:
+        ValueError: if a column is missing, or shapes or values do not fit.
     """
     data, replicated = both(data, replicated)
-    right, generated_right = pick(data, replicated, correct)
-    shown = None if cue is None else data[cue]
+    (right,), again = pick(data, replicated, correct)
+    shown = None if cue is None else codes(data, cue)
     observed = learning_curve(right, shown, width)
-    generated = None if generated_right is None else learning_curve(generated_right, shown, width)
+    generated = None if again is None else learning_curve(again[0], shown, width)
     panels = make_panels(axes, len(observed))
     titles = label_names(cue_labels, len(observed), cue or "")
     centers = width * (np.arange(observed.shape[-1]) + 0.5)

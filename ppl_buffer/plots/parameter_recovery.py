@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ppl_buffer.plots.arguments import finite_draws
 from ppl_buffer.plots.drawing import GRID, MODEL, make_panels
 
 
@@ -38,10 +39,10 @@ def recovery(truth: Any, draws: Any) -> Recovery:
     """Compare posterior draws of one parameter, (draws, sets), with the truth, (sets,).
 
     Raises:
-        ValueError: if the shapes do not fit.
+        ValueError: if the shapes do not fit, or there are other than finite numbers.
     """
-    truth, draws = np.asarray(truth, float), np.asarray(draws, float)
-    if truth.ndim != 1 or draws.ndim != 2 or draws.shape[1] != len(truth):
+    truth, draws = finite_draws("truth", truth, ("sets",)), finite_draws("draws", draws, ("draws", "sets"))
+    if draws.shape[1] != len(truth):
         raise ValueError(f"draws: expected a shape (draws, {len(truth)}), as truth has it, got {draws.shape}")
     mean = draws.mean(0)
     low, high = np.percentile(draws, [5, 95], axis=0)

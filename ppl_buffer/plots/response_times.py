@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ppl_buffer.plots.drawing import CHOICES, DATA, MODEL, bands, both, categories, label_names, make_panels, pick
+from ppl_buffer.checks import check_integer
+from ppl_buffer.plots.arguments import both, categories, codes, label_names, number_of_choices, pick
+from ppl_buffer.plots.drawing import CHOICES, DATA, MODEL, bands, make_panels
 from ppl_buffer.plots.statistics import QUANTILES, conditional_accuracy, defective_density, median, quantile_probability
 
 
@@ -40,25 +42,29 @@ def plot_response_times(
 
     Returns:
         the axes, an array.
+
+    Raises:
+        ValueError: if a column is missing, or shapes or values do not fit.
     """
     data, replicated = both(data, replicated)
-    times, generated_times = pick(data, replicated, rt)
-    choices, generated_choices = (None, None) if choice is None else pick(data, replicated, choice)
-    groups = np.zeros_like(times) if condition is None else data[condition]
+    bins = check_integer("bins", bins)
+    observed_columns, again = pick(data, replicated, *((rt,) if choice is None else (rt, choice)))
+    times = observed_columns[0]
+    groups = np.zeros_like(times) if condition is None else codes(data, condition)
     conditions = categories(groups)
-    n = 1 if choices is None else max(2, int(np.nanmax(choices)) + 1)
+    n = 1 if choice is None else number_of_choices(data, replicated, choice)
     low, high = np.nanpercentile(times, [0 if np.nanmin(times) >= 0 else 1, 99])
     edges = np.linspace(0.0 if 0 <= low < 0.35 * high else low, high, bins + 1)
     panels = make_panels(axes, len(conditions))
     titles = label_names(condition_labels, max(conditions) + 1, condition or "")
     labels = label_names(choice_labels, n, choice or rt)
 
-    def density(group: int, times: np.ndarray, choices: np.ndarray | None) -> np.ndarray:
+    def density(group: int, times: np.ndarray, choices: np.ndarray | None = None) -> np.ndarray:
         return defective_density(np.where(groups == group, times, np.nan), edges, choices, n)
 
     for panel, group in zip(panels, conditions, strict=True):
-        observed = density(group, times, choices)
-        generated = None if generated_times is None else density(group, generated_times, generated_choices)
+        observed = density(group, *observed_columns)
+        generated = None if again is None else density(group, *again)
         for index in range(n):
             sign = -1 if n == 2 and index == 0 else 1
             color = MODEL if n == 1 else CHOICES[index % len(CHOICES)]
@@ -111,12 +117,14 @@ def plot_quantile_probability(
 
     Returns:
         the axes.
+
+    Raises:
+        ValueError: if a column is missing, or shapes or values do not fit.
     """
     data, replicated = both(data, replicated)
-    times, generated_times = pick(data, replicated, rt)
-    choices, generated_choices = pick(data, replicated, choice)
-    groups = np.zeros_like(times) if condition is None else data[condition]
-    n = max(2, int(np.nanmax(choices)) + 1)
+    observed_columns, again = pick(data, replicated, rt, choice)
+    groups = np.zeros_like(observed_columns[0]) if condition is None else codes(data, condition)
+    n = number_of_choices(data, replicated, choice)
     panel = make_panels(axes, 1, (5.0, 4.2))[0]
 
     def points(times: np.ndarray, choices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -127,9 +135,9 @@ def plot_quantile_probability(
         ]
         return np.concatenate([x for x, _ in columns], -1), np.concatenate([y for _, y in columns], -2)
 
-    shares, observed = points(times, choices)
-    if generated_times is not None and generated_choices is not None:
-        x, y = points(generated_times, generated_choices)
+    shares, observed = points(*observed_columns)
+    if again is not None:
+        x, y = points(*again)
         middle = median(x, 0)
         order = np.argsort(middle)
         for level in range(len(levels)):
@@ -167,15 +175,17 @@ def plot_conditional_accuracy(
 
     Returns:
         the axes.
+
+    Raises:
+        ValueError: if a column is missing, or shapes or values do not fit.
     """
     data, replicated = both(data, replicated)
-    times, generated_times = pick(data, replicated, rt)
-    right, generated_right = pick(data, replicated, correct)
+    observed, again = pick(data, replicated, rt, correct)
     panel = make_panels(axes, 1, (4.2, 3.4))[0]
-    if generated_times is not None and generated_right is not None:
-        x, y = conditional_accuracy(generated_times, generated_right, bins)
+    if again is not None:
+        x, y = conditional_accuracy(again[0], again[1], bins)
         bands(panel, median(x, 0), y)
-    panel.plot(*conditional_accuracy(times, right, bins), "o-", color=DATA, ms=4.5, lw=1.1, label="data")
+    panel.plot(*conditional_accuracy(observed[0], observed[1], bins), "o-", color=DATA, ms=4.5, lw=1.1, label="data")
     panel.set(xlabel="response time (s), from fast to slow", ylabel=f"share of {correct} = 1")
     panel.legend(frameon=False, fontsize="small")
     return panel

@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
-Arrays = dict[str, np.ndarray]
+from ppl_buffer.checks import check_integer
+from ppl_buffer.plots.arguments import check_codes, check_levels, trials
 
 QUANTILES = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
-def columns(data: Any) -> Arrays:
-    """Columns of trials as numbers, dict name -> (*S, subjects, trials), NaN where there is no trial.
-
-    Args:
-        data: a dict of arrays, or a `ppl_buffer.datasets.TrialData`, whose mask then counts.
-    """
-    if isinstance(data, Mapping):
-        return {name: np.asarray(value, dtype=float) for name, value in data.items()}
-    groups = {**data.inputs, **data.outcomes, **data.feedback}
-    return {name: np.where(data.trial_mask, np.asarray(value, float), np.nan) for name, value in groups.items()}
-
-
 def quantiles(values: np.ndarray, levels: Sequence[float] = QUANTILES) -> np.ndarray:
-    """Quantiles along the last axis, NaN left out: (..., n) -> (..., levels), linear between order statistics."""
+    """Quantiles along the last axis, NaN left out: (..., n) -> (..., levels), linear between order statistics.
+
+    Raises:
+        ValueError: if a level is no probability.
+    """
+    probabilities = check_levels(levels)
+    if not values.shape[-1]:
+        return np.full((*values.shape[:-1], len(probabilities)), np.nan)
     ordered = np.sort(values, axis=-1)  # NaN comes last
     last = np.maximum(np.isfinite(values).sum(-1, keepdims=True) - 1, 0)
-    place = np.asarray(levels) * last
+    place = probabilities * last
     below = np.floor(place).astype(int)
     low = np.take_along_axis(ordered, below, -1)
     high = np.take_along_axis(ordered, np.minimum(below + 1, last), -1)
@@ -49,11 +44,12 @@ def median(values: np.ndarray, axis: int = 0) -> np.ndarray:
 
 
 def broadcast(name: str, value: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both arrays in the same shape.
+    """Both arrays of trials in the same shape.
 
     Raises:
-        ValueError: if they have none in common.
+        ValueError: if they have none in common, or are no numbers (..., subjects, trials).
     """
+    value, other = trials(name, value), trials("rt", other)
     try:
         value, other = np.broadcast_arrays(value, other)
     except ValueError:
@@ -74,9 +70,15 @@ def defective_density(rt: np.ndarray, edges: np.ndarray, choice: np.ndarray | No
 
     Returns:
         (*S, n, bins), over all people's trials together.
+
+    Raises:
+        ValueError: if shapes or values do not fit.
     """
-    n = 1 if choice is None else n
+    n = 1 if choice is None else check_integer("n", n)
     choices, rt = broadcast("choice", np.zeros_like(rt) if choice is None else choice, rt)
+    choices, edges = check_codes("choice", choices, n - 1), np.asarray(edges, dtype=float)
+    if edges.ndim != 1 or len(edges) < 2 or not (np.diff(edges) > 0).all():
+        raise ValueError(f"edges: expected at least two numbers that increase, got {edges}")
     bins, lead = len(edges) - 1, rt.shape[:-2]
     times, choices = (x.reshape(-1, rt.shape[-2] * rt.shape[-1]) for x in (rt, choices))
     exists = np.isfinite(times) & np.isfinite(choices)
@@ -103,8 +105,13 @@ def quantile_probability(
 
     Returns:
         shares (*S, n), quantiles (*S, n, levels).
+
+    Raises:
+        ValueError: if shapes or values do not fit.
     """
-    rt, choice = broadcast("choice", rt, choice)
+    n, least = check_integer("n", n), check_integer("least", least)
+    choice, rt = broadcast("choice", choice, rt)
+    choice = check_codes("choice", choice, n - 1)
     shares, times = [], []
     for index in range(n):
         made = np.where(np.isfinite(choice) & np.isfinite(rt), choice == index, np.nan)
@@ -125,8 +132,13 @@ def conditional_accuracy(rt: np.ndarray, correct: np.ndarray, bins: int = 5) -> 
 
     Returns:
         mean response time and share of correct responses of each bin, (*S, bins) each, means over people.
+
+    Raises:
+        ValueError: if shapes or values do not fit.
     """
-    rt, correct = broadcast("correct", rt, correct)
+    bins = check_integer("bins", bins)
+    correct, rt = broadcast("correct", correct, rt)
+    correct = check_codes("correct", correct, 1)
     rt = np.where(np.isfinite(correct), rt, np.nan)
     order = np.argsort(rt, axis=-1, kind="stable")
     rt, correct = np.take_along_axis(rt, order, -1), np.take_along_axis(correct, order, -1)
@@ -150,15 +162,20 @@ def learning_curve(correct: np.ndarray, cue: np.ndarray | None = None, width: in
     Returns:
         (*S, cues, bins). Bins that fewer than half of the people reach are left out.
     """
+    width, correct = check_integer("width", width), trials("correct", correct)
     shape = correct.shape[-2:]
-    shown = np.zeros(shape) if cue is None else np.asarray(cue, dtype=float)
+    if not correct.size:
+        raise ValueError(f"correct: expected at least one trial, got shape {correct.shape}")
+    shown = np.zeros(shape) if cue is None else _of_trials("cue", cue, shape)
     exists = np.isfinite(correct.reshape(-1, *shape)[0]) & np.isfinite(shown)
+    if not exists.any():
+        raise ValueError("correct: expected at least one trial, got none")
     curves = []
     for index in range(int(shown[exists].max()) + 1):
-        trials = (shown == index) & exists
-        seen = np.cumsum(trials, axis=1) - 1
-        bins = int(np.median(trials.sum(1))) // width
-        cells = [trials & (seen // width == number) for number in range(bins)]
+        of_cue = (shown == index) & exists
+        seen = np.cumsum(of_cue, axis=1) - 1
+        bins = int(np.median(of_cue.sum(1))) // width
+        cells = [of_cue & (seen // width == number) for number in range(bins)]
         curves.append([correct[..., cell].mean(-1) for cell in cells])
     shortest = min(len(curve) for curve in curves)
     if not shortest:
@@ -166,17 +183,27 @@ def learning_curve(correct: np.ndarray, cue: np.ndarray | None = None, width: in
     return np.stack([np.stack(curve[:shortest], -1) for curve in curves], -2)
 
 
+def _of_trials(name: str, codes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Categories of the data's trials, (subjects, trials)."""
+    checked = check_codes(name, codes)
+    if checked.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, as the data have it, got {checked.shape}")
+    if not np.isfinite(checked).any():
+        raise ValueError(f"{name}: expected at least one trial, got none")
+    return checked
+
+
 def _by_cue(value: np.ndarray, cue: np.ndarray | None) -> np.ndarray:
     """Trials of each cue in a row of their own: (*S, subjects, trials) -> (*S, subjects, cues, trials), NaN last."""
     if cue is None:
         return value[..., None, :]
-    cue = np.asarray(cue, dtype=float)
+    cue = _of_trials("cue", cue, value.shape[-2:])
     number = int(np.nanmax(cue)) + 1
     rows = np.full((*value.shape[:-1], number, value.shape[-1]), np.nan)
     for subject in range(cue.shape[0]):
         for index in range(number):
-            trials = np.flatnonzero(cue[subject] == index)
-            rows[..., subject, index, : len(trials)] = value[..., subject, trials]
+            places = np.flatnonzero(cue[subject] == index)
+            rows[..., subject, index, : len(places)] = value[..., subject, places]
     return rows
 
 
@@ -187,8 +214,12 @@ def repetition(choice: np.ndarray, lags: int = 8, cue: np.ndarray | None = None)
         choice: (*S, subjects, trials), NaN where there is no trial.
         lags: greatest lag.
         cue: (subjects, trials): lags are counted among the trials of the same cue.
+
+    Raises:
+        ValueError: if shapes or values do not fit.
     """
-    rows = _by_cue(choice, cue)
+    lags = check_integer("lags", lags)
+    rows = _by_cue(trials("choice", choice), cue)
     shares = []
     for lag in range(1, lags + 1):
         now, before = rows[..., lag:], rows[..., :-lag]
@@ -207,8 +238,13 @@ def post_error_slowing(rt: np.ndarray, correct: np.ndarray, lags: int = 5) -> np
 
     Returns:
         differences of mean response times, means over people, in the unit of `rt`.
+
+    Raises:
+        ValueError: if shapes or values do not fit.
     """
-    rt, correct = broadcast("correct", rt, correct)
+    lags = check_integer("lags", lags)
+    correct, rt = broadcast("correct", correct, rt)
+    correct = check_codes("correct", correct, 1)
     differences = []
     for lag in range(1, lags + 1):
         later, before = rt[..., lag:], correct[..., :-lag]
@@ -223,7 +259,11 @@ def autocorrelation(value: np.ndarray, lags: int = 8) -> np.ndarray:
     Args:
         value: (*S, subjects, trials), NaN where there is no trial.
         lags: greatest lag; the first is 1.
+
+    Raises:
+        ValueError: if shapes or values do not fit.
     """
+    lags, value = check_integer("lags", lags), trials("value", value)
     centered = value - mean(value)[..., None]
     variance = mean(centered**2)
     with np.errstate(divide="ignore", invalid="ignore"):

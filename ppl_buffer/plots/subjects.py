@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ppl_buffer.plots.arguments import finite_draws, label_names
 from ppl_buffer.plots.drawing import DATA, MODEL, make_panels
 
 
@@ -29,21 +30,26 @@ def plot_subjects(
 
     Returns:
         the axes.
+
+    Raises:
+        ValueError: if draws are no finite numbers of this shape, or there are too few labels.
     """
+    draws = finite_draws("draws", draws, ("draws", "subjects"))
+    names = None if labels is None else label_names(labels, draws.shape[1], "subjects")
     low, lower, middle, upper, high = np.percentile(draws, [5, 25, 50, 75, 95], axis=0)
     order = np.argsort(middle)
     row = np.arange(len(order))
     panel = make_panels(axes, 1, (3.4, max(2.6, 0.16 * len(order) + 1.0)))[0]
     if group is not None:
-        start, center, end = np.percentile(group, [5, 50, 95])
+        start, center, end = np.percentile(finite_draws("group", np.ravel(group), ("draws",)), [5, 50, 95])
         panel.axvspan(start, end, color=MODEL, alpha=0.15, lw=0, label="group, 90 %")
         panel.axvline(center, color=MODEL, lw=1.2)
     panel.hlines(row, low[order], high[order], color="0.6", lw=1.2)
     panel.hlines(row, lower[order], upper[order], color="0.25", lw=3)
     panel.plot(middle[order], row, "o", color="white", mec=DATA, ms=4, mew=1.0)
     panel.set(xlabel=name, ylabel="person, sorted", ylim=(-0.8, len(order) - 0.2))
-    if labels is not None and len(order) <= 30:
-        panel.set_yticks(row, [str(labels[index]) for index in order], fontsize="x-small")
+    if names is not None and len(order) <= 30:
+        panel.set_yticks(row, [names[index] for index in order], fontsize="x-small")
         panel.set_ylabel("person")
     else:
         panel.set_yticks([])

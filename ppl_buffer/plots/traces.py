@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from ppl_buffer.extras import needs
-from ppl_buffer.plots.drawing import CHOICES
+from ppl_buffer.plots.arguments import finite_draws
+from ppl_buffer.plots.drawing import CHOICES, make_panels
 
 
 def plot_traces(draws: Mapping[str, np.ndarray], *, axes: Any = None) -> Any:
@@ -20,13 +21,19 @@ def plot_traces(draws: Mapping[str, np.ndarray], *, axes: Any = None) -> Any:
 
     Returns:
         the axes, (quantities, 2).
+
+    Raises:
+        ValueError: if draws are no finite numbers of this shape, or there are too few axes.
     """
+    if not isinstance(draws, Mapping) or not draws:
+        raise ValueError(f"draws: expected a dict name -> (chains, draws), not empty, got {draws!r}")
+    draws = {name: finite_draws(f"draws[{name!r}]", x, ("chains", "draws")) for name, x in draws.items()}
     if axes is None:
         with needs("a plot", "arviz"):
             from matplotlib.figure import Figure
         figure = Figure(figsize=(9, 1.55 * len(draws) + 0.5), layout="constrained")
         axes = figure.subplots(len(draws), 2, squeeze=False, width_ratios=(3, 1))
-    grid = np.asarray(axes, dtype=object).reshape(len(draws), 2)
+    grid = make_panels(axes, 2 * len(draws)).reshape(len(draws), 2)
     for (name, chains), (left, right) in zip(draws.items(), grid, strict=True):
         edges = np.histogram_bin_edges(chains, bins=30)
         for index, values in enumerate(chains):
