@@ -141,7 +141,9 @@ def text_of(cell: object) -> str:
 
 
 def short(text: str) -> str:
-    """A cell as a code: 1.0 as 1, whatever else as it is."""
+    """A cell as a code: 1.0 and 01 as 1, whatever is no number as it is."""
+    if re.fullmatch(r"[+-]?\d+", text, re.ASCII):
+        return str(int(text)) if len(text) < 1000 else text
     return text_of(float(text)) if is_number(text) else text
 
 

@@ -22,6 +22,8 @@ _FAR = 4.0
 _FEW = 5
 # Response times with a sign: at least so many different negative numbers are no code for a missed response.
 _SIGNED = 3
+# How tables call those who did the trials, without capitals and punctuation.
+_SUBJECTS = ("participant", "participantid", "subjidx", "subj", "sub", "pid", "person", "id", "ppt", "workerid", "user")
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +120,9 @@ def missing_columns(missing: Mapping[str, str], subject: Sequence[str], table: T
     which = [f"hold the model's {listed(missing)}"] * bool(missing) + ["tell people apart"] * bool(subject)
     index = [name for name in table.index_names if name in absent]
     hint = f" {listed(index)} is the index: pass table.reset_index()." if index else ""
-    if len(table.headings) == 1:
+    if any(map(is_number, table.headings)):
+        hint += " The first row should hold names."
+    elif len(table.headings) == 1:
         hint += " There is one column only: are columns separated by commas, semicolons or tabs?"
     return ValueError(
         f"{table.source}: there is no column {listed(absent)}; the columns are {listed(table.headings)}.{hint} Say "
@@ -128,8 +132,11 @@ def missing_columns(missing: Mapping[str, str], subject: Sequence[str], table: T
 
 def _like(column: str, table: Table) -> str:
     """The column that was probably meant."""
-    likely = difflib.get_close_matches(column.lower(), [heading.lower() for heading in table.headings], 1, 0.5)
-    return next((heading for heading in table.headings if likely and heading.lower() == likely[0]), "COLUMN")
+    plain = {re.sub(r"[\W_]", "", heading.casefold()): heading for heading in table.headings}
+    likely = difflib.get_close_matches(re.sub(r"[\W_]", "", column.casefold()), list(plain), 1, 0.5)
+    if column == "subject" and not likely:
+        likely = [name for name in _SUBJECTS if name in plain]
+    return plain[likely[0]] if likely else "COLUMN"
 
 
 def listed(names: Iterable[object]) -> str:
@@ -206,7 +213,7 @@ def _by_alphabet(column: TableColumn) -> dict[str, float] | None:
     """Numbers for an input of as many words as the model knows categories, in alphabetical order; says so."""
     words = sorted(set(column.cells))
     assert isinstance(column.variable, Categorical)
-    if len(words) != column.variable.n or any(is_number(word) for word in words):
+    if len(words) != column.variable.n or any(map(is_number, words)) or is_missing(words).any():
         return None
     codes = {word: code for code, word in enumerate(words)}
     text = f"the words of column {column.heading!r} count in alphabetical order"

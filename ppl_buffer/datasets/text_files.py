@@ -200,16 +200,15 @@ def _fitting(path: Path, headings: list[str], records: list[tuple[int, list[str]
             lines.append(line)
     if not rows:
         raise ValueError(f"{path}: expected a row a trial, got names of columns alone")
-    empty = [line for line in empty if line < lines[-1]]
     for which, what in (
-        (short, "have fewer cells than the first row; what is missing at their end counts as empty"),
-        (comments, "begin with '#' and were skipped as comments"),
-        (empty, "are empty and were skipped"),
-        (again, "repeat the names of the columns and were skipped"),
+        (short, "rows of fewer cells than the first row, whose end counts as empty"),
+        (comments, "lines that begin with '#', skipped as comments"),
+        ([line for line in empty if line < lines[-1]], "empty rows, skipped"),
+        (again, "rows that repeat the names of the columns, skipped"),
     ):
         if which:
             more = f" and {len(which) - _QUOTED} more" if len(which) > _QUOTED else ""
-            _say(f"{path}: lines {', '.join(map(str, which[:_QUOTED]))}{more} {what}")
+            _say(f"{path}: {what}: line{'s' * (len(which) > 1)} {', '.join(map(str, which[:_QUOTED]))}{more}")
     return TextRows(headings, rows, lines)
 
 
