@@ -22,6 +22,10 @@ class NetworkLike(Protocol):
     schema: Schema
     record: TrainingRecord | None
 
+    @property
+    def digest(self) -> str:
+        """What tells networks apart."""
+
 
 def check_names(argument: str, given: Mapping[str, Array], expected: Iterable[str], subset: bool = False) -> None:
     """Refuse a dict whose names are not the schema's."""
@@ -150,6 +154,11 @@ def check_value_shape(value: Array, event_shape: tuple[int, ...]) -> None:
     """Refuse a value whose trailing dimensions are not the event shape."""
     if value.ndim < len(event_shape) or tuple(value.shape[value.ndim - len(event_shape) :]) != event_shape:
         raise ValueError(f"value: expected shape (*sample, *batch, *{event_shape}), got {tuple(value.shape)}")
+
+
+def refuse_empty(argument: str, batch_shape: tuple[int, ...]) -> None:
+    """Raise the error for batch dimensions that hold no data set."""
+    raise ValueError(f"{argument}: expected at least one data set, got a batch of shape {tuple(batch_shape)}")
 
 
 def arrange_outcomes(net: NetworkLike, value: Array, trial_mask: Array | None) -> Named:

@@ -14,7 +14,7 @@ from ppl_buffer.network.backend import Array, Named, Own
 
 def map_leaves(function: Callable[[Array], Array], tree: Own) -> Own:
     """Apply a function to every array of nested dataclasses, dicts, lists and tuples."""
-    if tree is None or isinstance(tree, (bool, int)):
+    if tree is None or isinstance(tree, (bool, int, str)):
         return tree
     if is_dataclass(tree) and not isinstance(tree, type):
         return replace(tree, **{f.name: map_leaves(function, getattr(tree, f.name)) for f in fields(tree)})
@@ -23,6 +23,70 @@ def map_leaves(function: Callable[[Array], Array], tree: Own) -> Own:
     if isinstance(tree, (list, tuple)):
         return type(tree)(map_leaves(function, value) for value in tree)
     return function(tree)
+
+
+def select(tree: Own, batch_shape: Sequence[int], index: Array) -> Own:
+    """The data sets that an index over the batch dimensions selects.
+
+    Args:
+        tree: arrays (*batch_shape, ...), with size 1 where data sets share.
+        batch_shape: batch dimensions.
+        index: whole numbers, slices, booleans, or a tuple of them, as NumPy takes them. While numbers are being traced
+            nobody can look at them, and one that is out of range is not seen.
+
+    Raises:
+        IndexError: if there are no such data sets, or the index is none.
+        ValueError: if it selects no data set.
+    """
+    batch_shape = tuple(batch_shape)
+    items = tuple(map(_as_index, index if isinstance(index, tuple) else (index,)))
+    if not all([item is None or isinstance(item, _PLAIN_INDEX) for item in items]):
+        return map_leaves(lambda x: x[_of_shared(items, x.shape[: len(batch_shape)], batch_shape)], tree)
+    try:
+        positions = np.asarray(np.arange(math.prod(batch_shape)).reshape(batch_shape)[items])
+    except (IndexError, ValueError) as error:
+        raise IndexError(
+            f"index: expected whole numbers, slices or booleans that select data sets of a batch of shape "
+            f"{batch_shape}, got {index!r} ({error})"
+        ) from None
+    if not positions.size:
+        raise ValueError(f"index: expected at least one data set of a batch of shape {batch_shape}, got {index!r}")
+    axes = np.unravel_index(positions, batch_shape) if batch_shape else ()
+    # Numbers instead of arrays without dimensions, which libraries do not all take for numbers.
+    places: list[Array] = [int(x) if positions.ndim == 0 else x for x in axes]
+
+    def take(x: Array) -> Array:
+        lead, tail = x.shape[: len(batch_shape)], x.shape[len(batch_shape) :]
+        return x[_of_shared(places, lead, batch_shape)].reshape((*positions.shape, *tail))
+
+    return map_leaves(take, tree)
+
+
+_PLAIN_INDEX = (int, slice, type(Ellipsis), np.ndarray)
+
+
+def _as_index(item: Array) -> Array:
+    """What is no number or slice as an array of NumPy; what cannot be one, such as a traced array, as it is."""
+    if item is None or isinstance(item, _PLAIN_INDEX):
+        return item
+    try:
+        array = np.asarray(item)
+    except (TypeError, ValueError, RuntimeError) as error:
+        if isinstance(item, Sequence):
+            raise IndexError(f"index: expected whole numbers, slices or booleans, got {item!r} ({error})") from None
+        return item
+    return array if array.size else array.astype(int)
+
+
+def _of_shared(items: Sequence[Array], lead: Sequence[int], batch_shape: Sequence[int]) -> tuple[Array, ...]:
+    """An index of arrays that have size 1 where data sets share: the first place there, whatever the index says."""
+    return tuple(
+        [
+            item if axis >= len(lead) or lead[axis] == batch_shape[axis] else slice(None) if isinstance(item, slice)
+            else item * 0
+            for axis, item in enumerate(items)
+        ]
+    )  # fmt: skip
 
 
 def pad_dims(value: Array, ndim: int, trailing: int) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from ppl_buffer.network.arguments import (
     check_value_shape,
     count_trials,
     legal_trials,
+    refuse_empty,
     require_feedback,
 )
 from ppl_buffer.network.backend import Array, Named, Own, backend_of
@@ -28,6 +29,7 @@ from ppl_buffer.network.layout import (
     broadcast_shape,
     common_batch_shape,
     map_leaves,
+    select,
 )
 from ppl_buffer.schema import split_value
 
@@ -40,11 +42,13 @@ class EncodedContext:
         trials: inputs, outcomes and feedback of the context, each dict name -> (*B, N).
         mask: (*B, N) bool, which of them exist.
         cache: what predictions read, arrays (*B, ...).
+        digest: `Network.digest` of the network, since another one can make nothing of it.
     """
 
     trials: dict[str, Named]
     mask: Array
     cache: Own
+    digest: str = field(metadata={"static": True})
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
@@ -57,8 +61,13 @@ class EncodedContext:
         return self.mask.shape[-1]
 
     def __getitem__(self, index: Array) -> EncodedContext:
-        """The same of some data sets: indexes the batch dimensions."""
-        return map_leaves(lambda x: x[index], self)
+        """The same of some data sets: indexes the batch dimensions.
+
+        Raises:
+            IndexError: if there are no such data sets.
+            ValueError: if it selects none.
+        """
+        return select(self, self.batch_shape, index)
 
     def expanded(self, ndim: int) -> EncodedContext:
         """The same with `ndim` batch dimensions, those that it lacks of size 1 and in front."""
@@ -98,6 +107,7 @@ class ObservedTrials:
         prepared: targets as far as they do not depend on the parameters, arrays (*B, ...).
         alone: the same with an empty buffer, where the schema's trials are independent given all parameters.
         snapshot: a copy of `value` that nobody else can change.
+        digest: `Network.digest` of the network, since another one can make nothing of it.
         groups: `prepared` once more, in groups of data sets of similar length, where that saves work.
     """
 
@@ -111,6 +121,7 @@ class ObservedTrials:
     prepared: Own
     alone: Own | None
     snapshot: Array
+    digest: str = field(metadata={"static": True})
     groups: list[LengthGroup] | None = None
 
     @property
@@ -124,8 +135,15 @@ class ObservedTrials:
         return self.trial_mask.shape[-1]
 
     def __getitem__(self, index: Array) -> ObservedTrials:
-        """The same of some data sets: indexes the batch dimensions."""
-        return map_leaves(lambda x: x[index], replace(self, groups=None))
+        """The same of some data sets: indexes the batch dimensions.
+
+        Raises:
+            IndexError: if there are no such data sets.
+            ValueError: if it selects none.
+        """
+        # A context that the data sets share has fewer dimensions, or dimensions of size 1.
+        context = None if self.context is None else self.context.expanded(len(self.batch_shape))
+        return select(replace(self, context=context, groups=None), self.batch_shape, index)
 
     def expanded(self, ndim: int) -> ObservedTrials:
         """The same with `ndim` batch dimensions, those that it lacks of size 1 and in front.
@@ -144,6 +162,8 @@ def encode_context(
 ) -> EncodedContext:
     """Encode a context of which the points in `mask` exist (None = all); see `Network.encode`."""
     if isinstance(context, EncodedContext):
+        if context.digest != net.digest:
+            refuse_other_network("context", "encode")
         return context
     backend, xp, schema = backend_of(net), net.ops.xp, net.schema
     if schema.ordered:
@@ -166,6 +186,8 @@ def encode_context(
     warn_longer(net, "context", count, "context")
     shapes = [value.shape[:-1] for group in trials.values() for value in group.values()]
     batch = broadcast_shape(shapes if mask is None else [*shapes, mask.shape[:-1]], "context")
+    if 0 in batch:
+        refuse_empty("context", batch)
     # Where all points exist nobody needs a mask, and reading the context takes less time.
     whole = mask is None
     if mask is None:
@@ -178,7 +200,15 @@ def encode_context(
     layout = BatchLayout(xp, batch, [batch])
     folded = {group: layout.fold(values, 1) for group, values in trials.items()}
     cache = backend.start_cache(net, folded, None if whole else layout.fold({"mask": mask}, 1)["mask"])
-    return EncodedContext(trials, mask, map_leaves(lambda x: x.reshape((*batch, *x.shape[1:])), cache))
+    return EncodedContext(trials, mask, map_leaves(lambda x: x.reshape((*batch, *x.shape[1:])), cache), net.digest)
+
+
+def refuse_other_network(argument: str, verb: str) -> None:
+    """Raise the error for what another network has observed or encoded."""
+    raise ValueError(
+        f"{argument}: expected what this network has {verb}d, got what another one has, whose weights, scales, sizes "
+        f"or schema differ; call {verb} of the network that is to use it"
+    )
 
 
 def warn_longer(net: NetworkLike, argument: str, count: int, field: str) -> None:
@@ -229,6 +259,8 @@ def observe_trials(
     exists = xp.ones_like(split_value(schema, value)[next(iter(schema.outcomes))]) > 0 if mask is None else mask
     legal = _checked_legal(net, value, exists)
     batch = broadcast_shape([value.shape[: value.ndim - 1 - tail], beside], "value")
+    if 0 in batch:
+        refuse_empty("value", batch)
     layout = BatchLayout(xp, batch, [batch])
     outcomes = arrange_outcomes(net, value, mask)
     folded, valid = layout.fold_trials(
@@ -257,6 +289,7 @@ def observe_trials(
         prepared=unfold_sets(prepared),
         alone=unfold_sets(alone),
         snapshot=net.ops.copy(value),
+        digest=net.digest,
         groups=_group_by_length(net, folded, valid) if encoded is None else None,
     )
 

@@ -18,13 +18,20 @@ from ppl_buffer.network.arguments import (
     check_trial_arrays,
     check_value_shape,
     count_trials,
+    refuse_empty,
 )
 from ppl_buffer.network.backend import Array, Environment, Named, backend_of
 from ppl_buffer.network.lapse_mixture import Ranges
 from ppl_buffer.network.lapses import Lapse, check_lapse
 from ppl_buffer.network.layout import broadcast_shape, common_batch_shape, map_leaves, pad_dims, pad_last
 from ppl_buffer.network.network import Network
-from ppl_buffer.network.observed import EncodedContext, ObservedTrials, encode_context, warn_longer
+from ppl_buffer.network.observed import (
+    EncodedContext,
+    ObservedTrials,
+    encode_context,
+    refuse_other_network,
+    warn_longer,
+)
 from ppl_buffer.network.record import TrainingRecord
 
 _OUTSIDE = ("warn", "error", "-inf", "ignore")
@@ -130,7 +137,7 @@ class Query:
         backend_of(net)  # or it is no network
         schema = net.schema
         if isinstance(inputs, ObservedTrials):
-            data = _observed_data(inputs, trials, feedback=feedback, trial_mask=trial_mask, context=context)
+            data = _observed_data(net, inputs, trials, feedback=feedback, trial_mask=trial_mask, context=context)
         else:
             data = _checked_data(net, inputs, trials, feedback, trial_mask, context)
         length = data["trials"] + (0 if history is None else history.mask.shape[-1])
@@ -158,6 +165,8 @@ class Query:
             net, params=arrays, lapse=rate, lapse_ranges=ranges, history=history, orders=orders, block=block,
             environment=environment, outside=outside, **data,
         )  # fmt: skip
+        if 0 in query.batch_shape:
+            refuse_empty("arguments", query.batch_shape)
         return query.expanded(len(query.batch_shape))
 
     # What it says ---------------------------------------------------------------------------------------------
@@ -308,8 +317,10 @@ def trained_ranges(record: TrainingRecord, params: Mapping[str, Array]) -> list[
     return ranges
 
 
-def _observed_data(observed: ObservedTrials, trials: int | None, **others: Array) -> dict[str, Any]:
+def _observed_data(net: Network, observed: ObservedTrials, trials: int | None, **others: Array) -> dict[str, Any]:
     """The fields of a query that observed trials fill; refuses arguments that were already given to `observe`."""
+    if observed.digest != net.digest:
+        refuse_other_network("inputs", "observe")
     for argument, given in others.items():
         if given is not None:
             raise ValueError(f"{argument}: expected none beside observed data; give it to observe instead")

@@ -178,8 +178,9 @@ def _read_whole(query: Array, segment: KVSegment) -> PartialAttention:
         scores = scores.reshape(*scores.shape[:2], replicas, count, -1)
     if segment.mask is not None:
         scores = jnp.where(segment.mask, scores, -math.inf)
-    # Any finite shift gives the same result, so no gradient goes through it; the clamp serves rows that see nothing.
-    top = jnp.maximum(jax.lax.stop_gradient(scores).max(-1, keepdims=True), _HIDDEN)
+    # Any finite shift gives the same result, so no gradient goes through it; the initial value serves rows that see
+    # nothing, and a segment that holds nothing.
+    top = jax.lax.stop_gradient(scores).max(-1, keepdims=True, initial=_HIDDEN)
     weights = jnp.exp(scores - top)
     total = weights.sum(-1, keepdims=True)
     if shared:
