@@ -40,8 +40,10 @@ jax.tree_util.register_dataclass(
 )
 
 
-class TrialSupport(TrialSupportBase, constraints.Constraint):  # type: ignore[misc]
+class TrialSupport(TrialSupportBase, constraints.ParameterFreeConstraint):  # type: ignore[misc]
     """Values whose every existing trial holds legal outcomes.
+
+    It depends on no parameter, so that joint predictives can be components of a mixture.
 
     Args:
         schema: whose outcomes the columns are.
@@ -56,7 +58,11 @@ class TrialSupport(TrialSupportBase, constraints.Constraint):  # type: ignore[mi
 
     def __call__(self, x: Any) -> Any:
         """Whether each value is legal: (*batch,)."""
-        return legal_trials(jnp, self.schema, jnp.asarray(x), self.trial_mask).all(-1)
+        value, mask = jnp.asarray(x), self.trial_mask
+        if mask is not None and jnp.ndim(mask) > value.ndim - self.event_dim + 1:
+            # One value of many data sets, or of all components of a mixture: a density knows which trials it has.
+            mask = _exists_in_all(mask)
+        return legal_trials(jnp, self.schema, value, mask).all(-1)
 
     def feasible_like(self, prototype: Any) -> Any:
         """A legal value of the prototype's shape."""
@@ -123,7 +129,11 @@ class JointPredictive(JointPredictiveBase, dist.Distribution):  # type: ignore[m
     @constraints.dependent_property
     def support(self) -> TrialSupport:
         """Legal outcomes in every existing trial."""
-        return TrialSupport(self.net.schema, self.query.trials, self.query.trial_mask)
+        mask = self.query.trial_mask
+        if mask is not None and mask.shape[-2:-1] == (1,) != tuple(self.batch_shape[-1:]):
+            # The last dimension may be a mixture's, which values do not have.
+            mask = _exists_in_all(mask)
+        return TrialSupport(self.net.schema, self.query.trials, mask)
 
     @classmethod
     def infer_shapes(  # type: ignore[override]
@@ -224,6 +234,11 @@ class JointPredictive(JointPredictiveBase, dist.Distribution):  # type: ignore[m
         """
         self._check_mask(jnp.shape(mask))
         return super().mask(mask)
+
+
+def _exists_in_all(mask: Array) -> Array:
+    """Which trials (K,) exist in all data sets of a mask (*B, K)."""
+    return mask.all(tuple(range(mask.ndim - 1)))
 
 
 def _is_traced(*arrays: Any) -> bool:

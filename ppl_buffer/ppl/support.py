@@ -23,3 +23,7 @@ class TrialSupportBase:
     def is_discrete(self) -> bool:
         """Whether every outcome is categorical."""
         return all(isinstance(variable, Categorical) for variable in self.schema.outcomes.values())
+
+    def __repr__(self) -> str:
+        outcomes = ", ".join(f"{name}: {variable.description}" for name, variable in self.schema.outcomes.items())
+        return f"{type(self).__name__}({outcomes})"

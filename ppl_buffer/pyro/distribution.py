@@ -83,10 +83,12 @@ class JointPredictive(JointPredictiveBase, dist.TorchDistribution):  # type: ign
             raise ValueError(f"net: expected a network loaded with backend='torch', got {type(net).__name__}")
         if net.training:
             raise ValueError("net: expected a network in evaluation mode, got one in training mode; call net.eval()")
+        # Pyro's samplers and compiled inference switch validation off: a step too far is no mistake of the user's.
+        check = JointPredictive._validate_args if validate_args is None else validate_args
         self.query = inputs if isinstance(inputs, Query) else Query.build(
             net, inputs, trials=trials, params=params, context=context, feedback=feedback, trial_mask=trial_mask,
             orders=orders, block=block, environment=environment, lapse=lapse, outside=outside,
-            check=validate_args is not False,
+            check=check,
         )  # fmt: skip
         batch = torch.Size(self.query.batch_shape if _batch_shape is None else _batch_shape)
         event = torch.Size(self.query.event_shape)

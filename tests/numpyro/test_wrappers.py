@@ -8,10 +8,11 @@ pytest.importorskip("numpyro", reason="tests of the NumPyro distribution")
 
 import jax
 import jax.numpy as jnp
+import numpyro.distributions as dist
 from jax import random
 
 from ppl_buffer.numpyro import JointPredictive
-from tests.networks import DECISION, REPORT, data
+from tests.networks import DECISION, REPORT, data, network
 from tests.numpyro.cases import make
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -68,3 +69,20 @@ def test_masked_people_of_nans_leave_the_gradient_finite(reports):
 
     gradient = jax.jit(jax.grad(density))(jnp.asarray(given.params["mu"]))
     assert np.isfinite(gradient).all() and gradient[1] == 0 and (gradient[jnp.array([0, 2])] != 0).all()
+
+
+def test_a_mixture_of_two_strategies():
+    """People follow one of two strategies: the mixture by hand, of whole sequences."""
+    given = data(REPORT)
+    strategies, weights = np.array([[0.3, -0.9], [1.2, 0.1], [-2.0, 0.4]], np.float32), np.array([[0.2, 0.8]] * 3)
+    mask = np.arange(7) < np.array([7, 4, 7])[:, None]
+    value = np.where(mask, given.value, -1.0)
+    by_strategy = [
+        make(REPORT, given, params={"mu": strategies[:, index]}, trial_mask=mask).log_prob(value) for index in (0, 1)
+    ]
+    net, inputs = network(REPORT, "jax"), {name: x[:, None] for name, x in given.inputs.items()}
+    components = JointPredictive(net, inputs, params={"mu": strategies}, trial_mask=mask[:, None], validate_args=True)
+    assert repr(components.support) == "TrialSupport(rating: an integer from 0 to 4)"
+    mixture = dist.MixtureSameFamily(dist.Categorical(jnp.asarray(weights)), components, validate_args=True)
+    expected = np.logaddexp(*(np.log(weights[:, index]) + by_strategy[index] for index in (0, 1)))
+    np.testing.assert_allclose(mixture.log_prob(value), expected, rtol=1e-5)

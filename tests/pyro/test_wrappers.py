@@ -9,10 +9,12 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("pyro")
 
+import pyro
+import pyro.distributions as dist
 import torch
 
 from ppl_buffer.pyro import JointPredictive
-from tests.pyro.cases import PEOPLE, Case, close
+from tests.pyro.cases import CASES, PEOPLE, Case, close
 
 
 def test_conditionals_sum_to_log_prob_through_every_wrapper(case: Case) -> None:
@@ -111,3 +113,37 @@ def test_trials_that_do_not_exist_are_inert(case: Case) -> None:
     assert not d.conditionals(nonsense)[~mask].any()
     full = case.distribution().log_prob(value)
     assert ((full - d.log_prob(value)).abs() > 1e-3).all()
+
+
+def test_a_mixture_of_two_strategies() -> None:
+    """People follow one of two strategies: the mixture by hand, of whole sequences."""
+    case = CASES["timed"]
+    inputs = case.arguments()["inputs"]
+    mask = torch.arange(case.trials) < torch.tensor([7, 4, 7, 7, 1])[:, None]
+    strategies = torch.tensor([[0.3, -0.9], [1.2, 0.1], [-2.0, 0.4], [0.0, 1.0], [0.5, 0.6]])
+    value = case.distribution().sample()
+    value[~mask] = math.nan
+    components = JointPredictive(
+        case.net, {"side": inputs["side"][:, None]}, params={"drift": strategies}, trial_mask=mask[:, None]
+    )
+    assert repr(components.support) == "TrialSupport(choice: an integer from 0 to 2, rt: a number above 0)"
+    weights = torch.tensor([0.2, 0.8])
+    mixture = dist.MixtureSameFamily(dist.Categorical(weights.expand(PEOPLE, 2)), components)
+    by_strategy = torch.stack(
+        [case.distribution(params={"drift": drift}, trial_mask=mask).log_prob(value) for drift in strategies.T], -1
+    )
+    close(mixture.log_prob(value), (weights.log() + by_strategy).logsumexp(-1))
+    assert mixture.sample((2,)).shape == (2, PEOPLE, 7, 2)
+
+
+def test_values_are_checked_where_the_language_checks() -> None:
+    """Pyro's samplers switch validation off: a step beyond a bound must not end a run."""
+    case = CASES["learning"]
+    params = {"alpha": torch.tensor([-0.5] + [0.5] * 4), "beta": torch.ones(PEOPLE)}
+    with pytest.raises(ValueError, match=r"params\['alpha'\]: expected a number in \(0, 1\), got -0\.5 \(1 of 5\)"):
+        case.distribution(params=params)
+    with pyro.validation_enabled(False):
+        case.distribution(params=params)
+        with pytest.raises(ValueError, match=r"params\['alpha'\]: expected a number in"):
+            case.distribution(params=params, validate_args=True)
+    case.distribution(params=params, validate_args=False)
