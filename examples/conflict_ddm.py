@@ -20,6 +20,7 @@ Results go to conflict_ddm/: posterior.nc, posterior.png, response_times.png.
 from __future__ import annotations
 
 import argparse
+import sys
 import warnings
 from functools import partial
 from pathlib import Path
@@ -27,9 +28,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import numpyro
@@ -54,6 +52,12 @@ EFFECTS = {
 }
 
 
+# %%
+# The data
+# --------
+#
+# One row a trial: who, whether the choice was one of conflict, theta power at that moment, the choice and its response
+# time. Where the file is not at hand people are simulated.
 def simulate_subjects(subjects: int, trials: int, seed: int) -> dict[str, np.ndarray]:
     """Trials (subjects * trials,) of people who do what the original study reports."""
     rng = np.random.default_rng(seed)
@@ -85,6 +89,11 @@ def load(path: str | None, subjects: int, most: int, seed: int) -> tuple[dict[st
     return {"subject": subject, **columns}, f"{len(mask)} people, conflict task"
 
 
+# %%
+# The model
+# ---------
+#
+# An ordinary NumPyro model; the network stands where a likelihood stands.
 def model(net: Any, trials: dict[str, np.ndarray], value: Any = None) -> None:
     """Trial i of person p: drift v_p + conflict effect, log boundary a_p + theta effect, all else by person."""
     subject, conflict, theta = trials["subject"], trials["conflict"], trials["theta"]
@@ -118,6 +127,11 @@ def model(net: Any, trials: dict[str, np.ndarray], value: Any = None) -> None:
         numpyro.sample("y", JointPredictive(net, {}, trials=1, params=params, lapse=LAPSE, outside="ignore"), obs=value)
 
 
+# %%
+# Two pictures
+# ------------
+#
+# The coefficients, and data sets drawn from the posterior over the response times.
 def plot_posterior(file: Path, draws: dict[str, np.ndarray], title: str) -> None:
     figure, axes = plt.subplots(1, len(EFFECTS), figsize=(11, 3.2), layout="constrained")
     for axis, (name, meaning) in zip(axes, EFFECTS.items(), strict=True):
@@ -129,7 +143,6 @@ def plot_posterior(file: Path, draws: dict[str, np.ndarray], title: str) -> None
     axes[0].legend(frameon=False)
     figure.suptitle(title)
     figure.savefig(file, dpi=110)
-    plt.close(figure)
 
 
 def plot_response_times(file: Path, trials: dict[str, np.ndarray], again: np.ndarray, title: str) -> None:
@@ -151,53 +164,73 @@ def plot_response_times(file: Path, trials: dict[str, np.ndarray], again: np.nda
     axes[0].set(ylabel="density")
     figure.suptitle(title)
     figure.savefig(file, dpi=110)
-    plt.close(figure)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="A diffusion model with regressions on trials.")
-    parser.add_argument("--checkpoint", default="ddm", help="a name of the zoo or a file")
-    parser.add_argument("--data", help="CSV file or folder of the conflict task")
-    parser.add_argument("--subjects", type=int, default=14)
-    parser.add_argument("--trials", type=int, default=309, help="at most so many of each person, the first ones")
-    parser.add_argument("--chains", type=int, default=2)
-    parser.add_argument("--warmup", type=int, default=300)
-    parser.add_argument("--draws", type=int, default=400)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("conflict_ddm"), help="folder for the results")
-    parser.add_argument("--quick", action="store_true", help="three people, 40 trials each, one short chain")
-    options = parser.parse_args()
-    if options.quick:
-        options.subjects, options.trials, options.chains, options.warmup, options.draws = 3, 40, 1, 30, 30
-    numpyro.set_host_device_count(options.chains)
-    net = pb.load(options.checkpoint, backend="jax")
-    trials, source = load(options.data, options.subjects, options.trials, options.seed)
-    value = jnp.asarray(np.stack([trials["choice"], trials["rt"]], -1), jnp.float32)[:, None]
-    subjects = int(trials["subject"].max()) + 1
-    print(f"{source}: {len(value)} trials; {options.chains} chains of {options.warmup} + {options.draws} draws.")
-    # NUTS starts where people could be: at the middle of the box no response could be as fast as the fastest is.
-    first = {"drift_mean": 0.8, "log_boundary_mean": 0.7, "drift_spread": 0.3, "log_boundary_spread": 0.2}
-    alike = {"drift_variability": 0.3, "non_decision_share": 0.7, "starting_point": 0.5}
-    first |= {name: jnp.full(subjects, value) for name, value in alike.items()}
-    depth = 5 if options.quick else 7
-    kernel = NUTS(partial(model, net, trials), init_strategy=init_to_value(values=first), max_tree_depth=depth)
-    mcmc = MCMC(kernel, num_warmup=options.warmup, num_samples=options.draws, num_chains=options.chains)
-    mcmc.run(random.PRNGKey(options.seed), value)
-    draws = {name: np.asarray(x) for name, x in mcmc.get_samples().items()}
-    posterior = az.from_numpyro(mcmc, log_likelihood=False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of R-hat where there is one chain
-        print(az.summary(posterior, var_names=[*EFFECTS, "drift_mean", "log_boundary_mean"]).to_string())
-    options.out.mkdir(parents=True, exist_ok=True)
-    posterior.to_netcdf(str(options.out / "posterior.nc"))
-    plot_posterior(options.out / "posterior.png", draws, f"What conflict and theta power change: {source}")
-    some = np.linspace(0, len(draws["drift_mean"]) - 1, 40).astype(int)
-    selected = {name: jnp.asarray(x[some]) for name, x in draws.items()}
-    predictive = numpyro.infer.Predictive(partial(model, net, trials), selected, batch_ndims=1)
-    again = np.asarray(jax.device_get(predictive(random.PRNGKey(options.seed + 1))["y"]))[:, :, 0]
-    plot_response_times(options.out / "response_times.png", trials, again, f"Response times: {source}")
-    print(f"Written to {options.out}/: posterior.nc, posterior.png, response_times.png")
+# %%
+# Options
+# -------
+#
+# On a command line these are its options. In a notebook the defaults hold: change them here.
+parser = argparse.ArgumentParser(description="A diffusion model with regressions on trials.")
+parser.add_argument("--checkpoint", default="ddm", help="a name of the zoo or a file")
+parser.add_argument("--data", help="CSV file or folder of the conflict task")
+parser.add_argument("--subjects", type=int, default=14)
+parser.add_argument("--trials", type=int, default=309, help="at most so many of each person, the first ones")
+parser.add_argument("--chains", type=int, default=2)
+parser.add_argument("--warmup", type=int, default=300)
+parser.add_argument("--draws", type=int, default=400)
+parser.add_argument("--seed", type=int, default=0)
+parser.add_argument("--out", type=Path, default=Path("conflict_ddm"), help="folder for the results")
+parser.add_argument("--quick", action="store_true", help="three people, 40 trials each, one short chain")
+options = parser.parse_args([] if "ipykernel" in sys.modules else None)
+if options.quick:
+    options.subjects, options.trials, options.chains, options.warmup, options.draws = 3, 40, 1, 30, 30
+numpyro.set_host_device_count(options.chains)
 
+# %%
+# Network and trials
+# ------------------
+net = pb.load(options.checkpoint, backend="jax")
+trials, source = load(options.data, options.subjects, options.trials, options.seed)
+value = jnp.asarray(np.stack([trials["choice"], trials["rt"]], -1), jnp.float32)[:, None]
+subjects = int(trials["subject"].max()) + 1
+print(f"{source}: {len(value)} trials; {options.chains} chains of {options.warmup} + {options.draws} draws.")
 
-if __name__ == "__main__":
-    main()
+# %%
+# Sampling
+# --------
+#
+# NUTS starts where people could be: at the middle of the box no response could be as fast as the fastest is.
+first = {"drift_mean": 0.8, "log_boundary_mean": 0.7, "drift_spread": 0.3, "log_boundary_spread": 0.2}
+alike = {"drift_variability": 0.3, "non_decision_share": 0.7, "starting_point": 0.5}
+first |= {name: jnp.full(subjects, value) for name, value in alike.items()}
+depth = 5 if options.quick else 7
+kernel = NUTS(partial(model, net, trials), init_strategy=init_to_value(values=first), max_tree_depth=depth)
+mcmc = MCMC(kernel, num_warmup=options.warmup, num_samples=options.draws, num_chains=options.chains)
+mcmc.run(random.PRNGKey(options.seed), value)
+draws = {name: np.asarray(x) for name, x in mcmc.get_samples().items()}
+
+# %%
+# What came of it
+# ---------------
+posterior = az.from_numpyro(mcmc, log_likelihood=False)
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of R-hat where there is one chain
+    print(az.summary(posterior, var_names=[*EFFECTS, "drift_mean", "log_boundary_mean"]).to_string())
+options.out.mkdir(parents=True, exist_ok=True)
+posterior.to_netcdf(str(options.out / "posterior.nc"))
+
+# %%
+# The coefficients
+# ----------------
+plot_posterior(options.out / "posterior.png", draws, f"What conflict and theta power change: {source}")
+
+# %%
+# Response times of the fitted model
+# ----------------------------------
+some = np.linspace(0, len(draws["drift_mean"]) - 1, 40).astype(int)
+selected = {name: jnp.asarray(x[some]) for name, x in draws.items()}
+predictive = numpyro.infer.Predictive(partial(model, net, trials), selected, batch_ndims=1)
+again = np.asarray(jax.device_get(predictive(random.PRNGKey(options.seed + 1))["y"]))[:, :, 0]
+plot_response_times(options.out / "response_times.png", trials, again, f"Response times: {source}")
+print(f"Written to {options.out}/: posterior.nc, posterior.png, response_times.png")

@@ -19,15 +19,13 @@ Results go to learning_ddm/: posterior.nc, learning.png.
 from __future__ import annotations
 
 import argparse
+import sys
 import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import numpyro
@@ -49,6 +47,11 @@ LAPSE = 0.02
 Arrays = dict[str, np.ndarray]
 
 
+# %%
+# The data
+# --------
+#
+# Which pair was shown, the choice, its response time, the reward. Where the file is not at hand people are simulated.
 def simulate_subjects(task: pb.simulators.RLDriftDiffusion, subjects: int, trials: int, seed: int) -> Arrays:
     """People (subjects, trials) of the same design."""
     rng = np.random.default_rng(seed)
@@ -76,6 +79,11 @@ def load(path: str | None, task: Any, subjects: int, trials: int, seed: int) -> 
     return {name: x[:, :trials] for name, x in columns.items()}, f"{len(data.subjects)} people, selection task"
 
 
+# %%
+# The model
+# ---------
+#
+# Two outcomes a trial, one distribution: the network's density of choice and response time together.
 def model(net: Any, data: Any, fastest: Any) -> None:
     """Every person alone, with weak priors inside the trained box."""
     with numpyro.plate("subject", len(fastest)):
@@ -91,6 +99,11 @@ def model(net: Any, data: Any, fastest: Any) -> None:
         numpyro.sample("y", JointPredictive(net, data, params=params, lapse=LAPSE), obs=data.value)
 
 
+# %%
+# Learning curves
+# ---------------
+#
+# Of both outcomes, for the data and for data sets drawn from the posterior.
 def curves(pair: np.ndarray, choice: np.ndarray, rt: np.ndarray, width: int) -> np.ndarray:
     """Share of better choices and mean response time by pair and time it was seen: (*S, 2, pairs, bins)."""
     return np.stack([plots.learning_curve(values, pair, width) for values in (choice, rt)], -3)
@@ -114,68 +127,81 @@ def plot(file: Path, observed: np.ndarray, generated: np.ndarray, chances: Any, 
     axes[0, 0].legend(loc="lower right", frameon=False)
     figure.suptitle(title)
     figure.savefig(file, dpi=110)
-    plt.close(figure)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Learning in choices and in response times.")
-    parser.add_argument("--checkpoint", default="rlddm", help="a name of the zoo or a file")
-    parser.add_argument("--data", help="CSV file or folder of the selection task")
-    parser.add_argument("--subjects", type=int, default=13)
-    parser.add_argument("--trials", type=int, default=120, help="at most so many of each person, the first ones")
-    parser.add_argument("--chains", type=int, default=2)
-    parser.add_argument("--warmup", type=int, default=300)
-    parser.add_argument("--draws", type=int, default=300)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("learning_ddm"), help="folder for the results")
-    parser.add_argument("--quick", action="store_true", help="three people, 60 trials each, one short chain")
-    options = parser.parse_args()
-    if options.quick:
-        options.subjects, options.trials, options.chains, options.warmup, options.draws = 3, 60, 1, 30, 30
-    numpyro.set_host_device_count(options.chains)
-    task = pb.simulators.RLDriftDiffusion()
-    net = pb.load(options.checkpoint, backend="jax")
-    trials, source = load(options.data, task, options.subjects, options.trials, options.seed)
-    mask = trials["mask"]
-    print(f"{source}; {options.chains} chains of {options.warmup} + {options.draws} draws.")
-    data = net.observe(
-        {"pair": trials["pair"]},
-        np.stack([trials["choice"], trials["rt"]], -1).astype(np.float32),
-        feedback={"reward": trials["reward"]},
-        trial_mask=mask,
-    )
-    fastest = jnp.asarray(np.where(mask, trials["rt"], np.inf).min(1), jnp.float32)
-    subjects = len(fastest)
-    # NUTS starts where people could be: at the middle of the box no response could be as fast as the fastest is.
-    first = {"alpha_positive": 0.15, "alpha_negative": 0.1, "scaling": 3.0, "boundary": 1.8, "non_decision_share": 0.7}
-    values = {name: jnp.full(subjects, value) for name, value in first.items()}
-    kernel = NUTS(partial(model, net, data, fastest), init_strategy=init_to_value(values=values), max_tree_depth=6)
-    mcmc = MCMC(kernel, num_warmup=options.warmup, num_samples=options.draws, num_chains=options.chains)
-    mcmc.run(random.PRNGKey(options.seed))
-    posterior = az.from_numpyro(mcmc, log_likelihood=False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of R-hat where there is one chain
-        print(az.summary(posterior, var_names=list(net.schema.params)).to_string())
-    draws = {name: np.asarray(x) for name, x in mcmc.get_samples().items()}
-    some = np.linspace(0, len(draws["scaling"]) - 1, min(100, len(draws["scaling"]))).astype(int)
-    simulated = pb.posterior_predictive(
-        net,
-        data,
-        {name: draws[name][some] for name in net.schema.params},
-        environment=task.environment,
-        lapse=LAPSE,
-        seed=options.seed,
-    )
-    width = 4
-    generated = curves(trials["pair"], simulated.value[..., 0], simulated.value[..., 1], width)
-    # No number where there is no trial.
-    seen = (np.where(mask, trials[name], np.nan) for name in ("choice", "rt"))
-    observed = curves(trials["pair"], *seen, width)
-    options.out.mkdir(parents=True, exist_ok=True)
-    posterior.to_netcdf(str(options.out / "posterior.nc"))
-    plot(options.out / "learning.png", observed, generated, task.reward_probabilities, width, f"Learning: {source}")
-    print(f"Written to {options.out}/: posterior.nc, learning.png")
+# %%
+# Options
+# -------
+#
+# On a command line these are its options. In a notebook the defaults hold: change them here.
+parser = argparse.ArgumentParser(description="Learning in choices and in response times.")
+parser.add_argument("--checkpoint", default="rlddm", help="a name of the zoo or a file")
+parser.add_argument("--data", help="CSV file or folder of the selection task")
+parser.add_argument("--subjects", type=int, default=13)
+parser.add_argument("--trials", type=int, default=120, help="at most so many of each person, the first ones")
+parser.add_argument("--chains", type=int, default=2)
+parser.add_argument("--warmup", type=int, default=300)
+parser.add_argument("--draws", type=int, default=300)
+parser.add_argument("--seed", type=int, default=0)
+parser.add_argument("--out", type=Path, default=Path("learning_ddm"), help="folder for the results")
+parser.add_argument("--quick", action="store_true", help="three people, 60 trials each, one short chain")
+options = parser.parse_args([] if "ipykernel" in sys.modules else None)
+if options.quick:
+    options.subjects, options.trials, options.chains, options.warmup, options.draws = 3, 60, 1, 30, 30
+numpyro.set_host_device_count(options.chains)
 
+# %%
+# Network and trials
+# ------------------
+task = pb.simulators.RLDriftDiffusion()
+net = pb.load(options.checkpoint, backend="jax")
+trials, source = load(options.data, task, options.subjects, options.trials, options.seed)
+mask = trials["mask"]
+print(f"{source}; {options.chains} chains of {options.warmup} + {options.draws} draws.")
+data = net.observe(
+    {"pair": trials["pair"]},
+    np.stack([trials["choice"], trials["rt"]], -1).astype(np.float32),
+    feedback={"reward": trials["reward"]},
+    trial_mask=mask,
+)
 
-if __name__ == "__main__":
-    main()
+# %%
+# Sampling
+# --------
+#
+# Everybody at once, each alone.
+fastest = jnp.asarray(np.where(mask, trials["rt"], np.inf).min(1), jnp.float32)
+subjects = len(fastest)
+# NUTS starts where people could be: at the middle of the box no response could be as fast as the fastest is.
+first = {"alpha_positive": 0.15, "alpha_negative": 0.1, "scaling": 3.0, "boundary": 1.8, "non_decision_share": 0.7}
+values = {name: jnp.full(subjects, value) for name, value in first.items()}
+kernel = NUTS(partial(model, net, data, fastest), init_strategy=init_to_value(values=values), max_tree_depth=6)
+mcmc = MCMC(kernel, num_warmup=options.warmup, num_samples=options.draws, num_chains=options.chains)
+mcmc.run(random.PRNGKey(options.seed))
+posterior = az.from_numpyro(mcmc, log_likelihood=False)
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of R-hat where there is one chain
+    print(az.summary(posterior, var_names=list(net.schema.params)).to_string())
+
+# %%
+# Does the model learn as people do?
+# ----------------------------------
+draws = {name: np.asarray(x) for name, x in mcmc.get_samples().items()}
+some = np.linspace(0, len(draws["scaling"]) - 1, min(100, len(draws["scaling"]))).astype(int)
+simulated = pb.posterior_predictive(
+    net,
+    data,
+    {name: draws[name][some] for name in net.schema.params},
+    environment=task.environment,
+    lapse=LAPSE,
+    seed=options.seed,
+)
+width = 4
+generated = curves(trials["pair"], simulated.value[..., 0], simulated.value[..., 1], width)
+# No number where there is no trial.
+seen = (np.where(mask, trials[name], np.nan) for name in ("choice", "rt"))
+observed = curves(trials["pair"], *seen, width)
+options.out.mkdir(parents=True, exist_ok=True)
+posterior.to_netcdf(str(options.out / "posterior.nc"))
+plot(options.out / "learning.png", observed, generated, task.reward_probabilities, width, f"Learning: {source}")
+print(f"Written to {options.out}/: posterior.nc, learning.png")

@@ -20,12 +20,10 @@ Results go to multisensory/: evidence.png, evidence.csv.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -38,6 +36,11 @@ TASKS = ("flash", "sound")
 Arrays = dict[str, np.ndarray]
 
 
+# %%
+# One person's reports
+# --------------------
+#
+# Where the file is not at hand a person is simulated.
 def one_subject(path: str | None, subject: int, trials: int) -> tuple[Arrays, np.ndarray, str]:
     """Inputs and reports (trials,) of one person, or of a simulated one where the data are not here."""
     try:
@@ -60,6 +63,11 @@ def one_subject(path: str | None, subject: int, trials: int) -> tuple[Arrays, np
     return inputs, data.outcomes["response"][rows[0], :trials], f"person {subject}"
 
 
+# %%
+# What a theory expects
+# ---------------------
+#
+# The network itself, given all of a person's reports as its context.
 def expected_reports(net: Any, inputs: Arrays, response: np.ndarray, sound: np.ndarray) -> np.ndarray:
     """What a theory expects of this person after all trials, at a flash straight ahead: mean report (tasks, sounds)."""
     grid = {
@@ -72,6 +80,9 @@ def expected_reports(net: Any, inputs: Arrays, response: np.ndarray, sound: np.n
     return JointPredictive(net, grid, context=encoded).mean.numpy().reshape(2, -1)
 
 
+# %%
+# The picture
+# -----------
 def plot(file: Path, evidences: dict[str, Any], table: Any, curves: dict[str, np.ndarray], sound: np.ndarray,
          inputs: Arrays, response: np.ndarray, title: str) -> None:  # fmt: skip
     """Estimates against the number of orders; both methods side by side; what each theory expects, over the data."""
@@ -96,43 +107,56 @@ def plot(file: Path, evidences: dict[str, Any], table: Any, curves: dict[str, np
     axes[2].legend(frameon=False, fontsize="small")
     figure.suptitle(title)
     figure.savefig(file, dpi=110)
-    plt.close(figure)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Compare two theories by their model evidence.")
-    parser.add_argument("--data", default=None, help="file or folder of the audio-visual data")
-    parser.add_argument("--subject", type=int, default=1)
-    parser.add_argument("--trials", type=int, default=400, help="at most 400, as the networks were trained")
-    parser.add_argument("--orders", type=int, default=64, help="random orders of the trials to average over")
-    parser.add_argument("--draws", type=int, default=2000, help="parameter draws of importance sampling")
-    parser.add_argument("--checkpoints", nargs=2, default=list(THEORIES.values()), help="names of the zoo, or files")
-    parser.add_argument("--out", type=Path, default=Path("multisensory"), help="folder for the results")
-    parser.add_argument("--quick", action="store_true", help="60 trials, 8 orders, 400 draws")
-    options = parser.parse_args()
-    if options.quick:
-        options.trials, options.orders, options.draws = 60, 8, 400
-    inputs, response, who = one_subject(options.data, options.subject, options.trials)
-    nets = {name: pb.load(path, backend="torch") for name, path in zip(THEORIES, options.checkpoints, strict=True)}
-    table = pb.compare(nets, inputs, response, orders=options.orders, draws=options.draws)
-    print(f"\n{who}, {len(response)} trials")
-    print(table.drop(columns="data_set").to_string(index=False, float_format="{:.2f}".format))
-    best = table.loc[table["log_evidence"].idxmax()]
-    print(f"\nThe data are best predicted by {best['model']}, which has probability {best['probability']:.3f}.")
-    if table["outside"].any():
-        print("The two estimates differ by more than their errors: the person does something that the model cannot.")
-    evidences = {
-        name: pb.log_evidence(net, inputs, response, method="autoregressive", orders=options.orders)
-        for name, net in nets.items()
-    }  # the orders of `compare` again, kept one by one
-    sound = np.linspace(-15.0, 15.0, 31)
-    curves = {name: expected_reports(net, inputs, response, sound) for name, net in nets.items()}
-    options.out.mkdir(parents=True, exist_ok=True)
-    table.to_csv(options.out / "evidence.csv", index=False)
-    title = f"Two theories of where a sound is heard: {who}, {len(response)} trials"
-    plot(options.out / "evidence.png", evidences, table, curves, sound, inputs, response, title)
-    print(f"Written to {options.out}/: evidence.csv, evidence.png")
+# %%
+# Options
+# -------
+#
+# On a command line these are its options. In a notebook the defaults hold: change them here.
+parser = argparse.ArgumentParser(description="Compare two theories by their model evidence.")
+parser.add_argument("--data", default=None, help="file or folder of the audio-visual data")
+parser.add_argument("--subject", type=int, default=1)
+parser.add_argument("--trials", type=int, default=400, help="at most 400, as the networks were trained")
+parser.add_argument("--orders", type=int, default=64, help="random orders of the trials to average over")
+parser.add_argument("--draws", type=int, default=2000, help="parameter draws of importance sampling")
+parser.add_argument("--checkpoints", nargs=2, default=list(THEORIES.values()), help="names of the zoo, or files")
+parser.add_argument("--out", type=Path, default=Path("multisensory"), help="folder for the results")
+parser.add_argument("--quick", action="store_true", help="60 trials, 8 orders, 400 draws")
+options = parser.parse_args([] if "ipykernel" in sys.modules else None)
+if options.quick:
+    options.trials, options.orders, options.draws = 60, 8, 400
 
+# %%
+# Data and networks
+# -----------------
+inputs, response, who = one_subject(options.data, options.subject, options.trials)
+nets = {name: pb.load(path, backend="torch") for name, path in zip(THEORIES, options.checkpoints, strict=True)}
 
-if __name__ == "__main__":
-    main()
+# %%
+# The comparison
+# --------------
+#
+# Both methods, for both theories.
+table = pb.compare(nets, inputs, response, orders=options.orders, draws=options.draws)
+print(f"\n{who}, {len(response)} trials")
+print(table.drop(columns="data_set").to_string(index=False, float_format="{:.2f}".format))
+best = table.loc[table["log_evidence"].idxmax()]
+print(f"\nThe data are best predicted by {best['model']}, which has probability {best['probability']:.3f}.")
+if table["outside"].any():
+    print("The two estimates differ by more than their errors: the person does something that the model cannot.")
+
+# %%
+# Have the estimates settled?
+# ---------------------------
+evidences = {
+    name: pb.log_evidence(net, inputs, response, method="autoregressive", orders=options.orders)
+    for name, net in nets.items()
+}  # the orders of `compare` again, kept one by one
+sound = np.linspace(-15.0, 15.0, 31)
+curves = {name: expected_reports(net, inputs, response, sound) for name, net in nets.items()}
+options.out.mkdir(parents=True, exist_ok=True)
+table.to_csv(options.out / "evidence.csv", index=False)
+title = f"Two theories of where a sound is heard: {who}, {len(response)} trials"
+plot(options.out / "evidence.png", evidences, table, curves, sound, inputs, response, title)
+print(f"Written to {options.out}/: evidence.csv, evidence.png")

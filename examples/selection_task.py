@@ -20,11 +20,10 @@ Results go to demo/: posterior.nc, posterior.png, learning_curves.png.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
+import matplotlib.pyplot as plt
 import numpy as np
 import numpyro
 
@@ -33,47 +32,63 @@ from ppl_buffer import plots
 from ppl_buffer.datasets import selection_task, simulated_selection_task
 from ppl_buffer.workflow import fit
 
+# %%
+# Options
+# -------
+#
+# On a command line these are its options. In a notebook the defaults hold: change them here.
+parser = argparse.ArgumentParser(description="Fit people who learn from rewards, all together.")
+parser.add_argument("--simulated", action="store_true", help="fit simulated people instead")
+parser.add_argument("--subjects", type=int, default=13, help="how many, fewest trials first")
+parser.add_argument("--seed", type=int, default=0)
+parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for the results")
+parser.add_argument("--quick", action="store_true", help="4 people, few draws: only to see that it runs")
+options = parser.parse_args([] if "ipykernel" in sys.modules else None)
+sampling = {"chains": 2, "warmup": 200, "draws": 500, "predictive_draws": 150}
+if options.quick:
+    options.subjects, sampling = 4, {"chains": 2, "warmup": 20, "draws": 20, "predictive_draws": 20}
+# Chains run at the same time, each on a device of its own; JAX must hear of it first.
+numpyro.set_host_device_count(sampling["chains"])
 
-def main() -> None:
-    """Read the options, fit, and draw."""
-    parser = argparse.ArgumentParser(description="Fit people who learn from rewards, all together.")
-    parser.add_argument("--simulated", action="store_true", help="fit simulated people instead")
-    parser.add_argument("--subjects", type=int, default=13, help="how many, fewest trials first")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for the results")
-    parser.add_argument("--quick", action="store_true", help="4 people, few draws: only to see that it runs")
-    options = parser.parse_args()
-    sampling = {"chains": 2, "warmup": 200, "draws": 500, "predictive_draws": 150}
-    if options.quick:
-        options.subjects, sampling = 4, {"chains": 2, "warmup": 20, "draws": 20, "predictive_draws": 20}
-    # Chains run at the same time, each on a device of its own; JAX must hear of it first.
-    numpyro.set_host_device_count(sampling["chains"])
+# %%
+# The data
+# --------
 
-    # The data: inputs (which pair), outcomes (the choice), feedback (the reward), and which trials are padding.
-    try:
-        trials = simulated_selection_task(options.seed) if options.simulated else selection_task()
-    except FileNotFoundError as error:
-        print(f"The selection task is not here ({error}): simulated people are fitted.")
-        trials = simulated_selection_task(options.seed)
-    trials = trials.select(np.sort(np.argsort(trials.trial_counts, kind="stable")[: options.subjects]))
+# The data: inputs (which pair), outcomes (the choice), feedback (the reward), and which trials are padding.
+try:
+    trials = simulated_selection_task(options.seed) if options.simulated else selection_task()
+except FileNotFoundError as error:
+    print(f"The selection task is not here ({error}): simulated people are fitted.")
+    trials = simulated_selection_task(options.seed)
+trials = trials.select(np.sort(np.argsort(trials.trial_counts, kind="stable")[: options.subjects]))
 
-    # The likelihood, and the rule that rewards drawn choices: without it no data sets could be drawn.
-    net, task = pb.load("noisy_q", backend="jax"), pb.simulators.NoisyQ()
-    # People are draws from one population: `ppl_buffer.workflow.hierarchical.model` is the NumPyro model.
-    result = fit(net, trials, environment=task.environment, seed=options.seed, **sampling)
-    print(result.summary[result.summary.index.str.endswith(("_group", "_spread"))].to_string())
-    print(f"R-hat at most {result.r_hat:.3f}, effective sample size at least {result.effective:.0f}, "
-          f"divergences {result.diverging:.1%}; {result.seconds:.0f} s of sampling.")  # fmt: skip
+# %%
+# The fit
+# -------
+#
+# People are draws from one population: `ppl_buffer.workflow.hierarchical.model` is the NumPyro model.
 
-    options.out.mkdir(parents=True, exist_ok=True)
-    result.posterior.to_netcdf(str(options.out / "posterior.nc"))
-    axes = plots.plot_traces({name: result.draws(f"{name}_group") for name in net.box})
-    axes[0, 0].figure.savefig(options.out / "posterior.png", dpi=110)
-    labels = [f"rewarded {chance:.0%} against {1 - chance:.0%}" for chance in task.reward_probabilities]
-    axes = plots.plot_learning_curves(trials, result.replicated, cue="pair", cue_labels=labels)
-    axes[0].figure.savefig(options.out / "learning_curves.png", dpi=110)
-    print(f"Written to {options.out}/: posterior.nc, posterior.png, learning_curves.png.")
+# The likelihood, and the rule that rewards drawn choices: without it no data sets could be drawn.
+net, task = pb.load("noisy_q", backend="jax"), pb.simulators.NoisyQ()
+result = fit(net, trials, environment=task.environment, seed=options.seed, **sampling)
+print(result.summary[result.summary.index.str.endswith(("_group", "_spread"))].to_string())
+print(f"R-hat at most {result.r_hat:.3f}, effective sample size at least {result.effective:.0f}, "
+      f"divergences {result.diverging:.1%}; {result.seconds:.0f} s of sampling.")  # fmt: skip
 
+# %%
+# The posterior
+# -------------
+options.out.mkdir(parents=True, exist_ok=True)
+result.posterior.to_netcdf(str(options.out / "posterior.nc"))
+figure, axes = plt.subplots(len(net.box), 2, figsize=(9, 1.55 * len(net.box) + 0.5), layout="constrained")
+plots.plot_traces({name: result.draws(f"{name}_group") for name in net.box}, axes=axes)
+figure.savefig(options.out / "posterior.png", dpi=110)
 
-if __name__ == "__main__":
-    main()
+# %%
+# Do data sets of the fitted model look like the people?
+# ------------------------------------------------------
+labels = [f"rewarded {chance:.0%} against {1 - chance:.0%}" for chance in task.reward_probabilities]
+figure, axes = plt.subplots(1, 3, figsize=(11, 3.1), layout="constrained", sharey=True)
+plots.plot_learning_curves(trials, result.replicated, cue="pair", cue_labels=labels, axes=axes)
+figure.savefig(options.out / "learning_curves.png", dpi=110)
+print(f"Written to {options.out}/: posterior.nc, posterior.png, learning_curves.png.")

@@ -25,33 +25,37 @@ people are simulated.
 from __future__ import annotations
 
 import argparse
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.infer import MCMC, NUTS, SVI, Trace_ELBO
+from pyro.infer.autoguide import AutoLowRankMultivariateNormal, AutoNormal
+from torch.distributions import biject_to
+from tqdm import trange
 
-matplotlib.use("Agg")
-warnings.filterwarnings("ignore", message=r"\s*ArviZ is undergoing", category=FutureWarning)
+import ppl_buffer as pb
+from ppl_buffer.datasets import TrialData, selection_task
+from ppl_buffer.pyro import JointPredictive
 
-import arviz as az  # noqa: E402
-import matplotlib.pyplot as plt  # noqa: E402
-import numpy as np  # noqa: E402
-import pyro  # noqa: E402
-import pyro.distributions as dist  # noqa: E402
-import torch  # noqa: E402
-from pyro.infer import MCMC, NUTS, SVI, Trace_ELBO  # noqa: E402
-from pyro.infer.autoguide import AutoLowRankMultivariateNormal, AutoNormal  # noqa: E402
-from torch.distributions import biject_to  # noqa: E402
-from tqdm import trange  # noqa: E402
-
-import ppl_buffer as pb  # noqa: E402
-from ppl_buffer.datasets import TrialData, selection_task  # noqa: E402
-from ppl_buffer.pyro import JointPredictive  # noqa: E402
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", FutureWarning)  # ArviZ announces its next major version on import
+    import arviz as az
 
 Draws = dict[str, torch.Tensor]
 
 
+# %%
+# The data
+# --------
+#
+# Where the file is not at hand people are simulated.
 def load_subjects(count: int | None, trials: int | None, seed: int) -> tuple[TrialData, dict[str, np.ndarray] | None]:
     """Data of the first people, cut to `trials` where given; where there are none, simulated people and the truth."""
     try:
@@ -84,6 +88,11 @@ def load_subjects(count: int | None, trials: int | None, seed: int) -> tuple[Tri
     return part, truth
 
 
+# %%
+# The models
+# ----------
+#
+# Of one person, and of everybody.
 def subject_model(net: Any, data: Any) -> None:
     """One person: the prior is that of the network's training."""
     params = {name: pyro.sample(name, prior) for name, prior in net.prior().items()}
@@ -113,6 +122,9 @@ def to_params(net: Any, centres: Draws, spreads: Draws, offsets: Draws) -> Draws
     return params
 
 
+# %%
+# NUTS and SVI
+# ------------
 def run_nuts(net: Any, data: Any, draws: int, warmup: int, chains: int, seed: int) -> dict[str, np.ndarray]:
     """Posterior draws of one person's parameters: dict name -> (chains, draws)."""
     samples = []
@@ -175,6 +187,9 @@ def fit_group(net: Any, data: Any, batch: int | None, steps: int, draws: int, se
     return to_params(net, centres, spreads, offsets), group
 
 
+# %%
+# A table and a picture
+# ---------------------
 def print_group(subjects: Draws, group: Draws, data: TrialData) -> None:
     """Posterior means of everybody and of the group."""
     print("\nPosterior means (SVI with everybody); the last line is a person at the centre of the group, +- its sd\n")
@@ -212,58 +227,66 @@ def plot(
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=len(names), frameon=False)
     figure.savefig(path, dpi=150)
-    plt.close(figure)
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="The same model in Pyro: NUTS and SVI.")
-    parser.add_argument("--checkpoint", default="noisy_q", help="name in the zoo, or path, of the network")
-    parser.add_argument("--subject", type=int, default=0, help="whom to fit with NUTS: position in the data")
-    parser.add_argument("--subjects", type=int, help="fit the first so many people; default: all")
-    parser.add_argument("--batch", type=int, help="people a step of SVI; default: everybody")
-    parser.add_argument("--draws", type=int, default=200, help="draws of NUTS a chain")
-    parser.add_argument("--warmup", type=int, default=100, help="warm-up steps of NUTS")
-    parser.add_argument("--chains", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=600, help="steps of SVI")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder of the figure")
-    parser.add_argument("--quick", action="store_true", help="few people, trials and steps: does it run?")
-    options = parser.parse_args(arguments)
-    options.trials = None
-    if options.quick:
-        options.subjects, options.trials = min(options.subjects or 5, 5), 30
-        options.draws, options.warmup, options.steps = 15, 15, 40
-    return options
+# %%
+# Options
+# -------
+#
+# On a command line these are its options. In a notebook the defaults hold: change them here.
+parser = argparse.ArgumentParser(description="The same model in Pyro: NUTS and SVI.")
+parser.add_argument("--checkpoint", default="noisy_q", help="name in the zoo, or path, of the network")
+parser.add_argument("--subject", type=int, default=0, help="whom to fit with NUTS: position in the data")
+parser.add_argument("--subjects", type=int, help="fit the first so many people; default: all")
+parser.add_argument("--batch", type=int, help="people a step of SVI; default: everybody")
+parser.add_argument("--draws", type=int, default=200, help="draws of NUTS a chain")
+parser.add_argument("--warmup", type=int, default=100, help="warm-up steps of NUTS")
+parser.add_argument("--chains", type=int, default=2)
+parser.add_argument("--steps", type=int, default=600, help="steps of SVI")
+parser.add_argument("--seed", type=int, default=0)
+parser.add_argument("--out", type=Path, default=Path("demo"), help="folder of the figure")
+parser.add_argument("--quick", action="store_true", help="few people, trials and steps: does it run?")
+options = parser.parse_args([] if "ipykernel" in sys.modules else None)
+options.trials = None
+if options.quick:
+    options.subjects, options.trials = min(options.subjects or 5, 5), 30
+    options.draws, options.warmup, options.steps = 15, 15, 40
 
+# %%
+# Network and trials
+# ------------------
+net = pb.load(options.checkpoint, backend="torch")
+trials, truth = load_subjects(options.subjects, options.trials, options.seed)
+if not 0 <= options.subject < len(trials.subjects):
+    raise SystemExit(f"--subject: expected a number from 0 to {len(trials.subjects) - 1}, got {options.subject}")
+data = net.observe(trials.inputs, trials.outcomes["choice"], feedback=trials.feedback, trial_mask=trials.trial_mask)
+# A person's own trials, without the padding that the others made necessary.
+count, one = trials.trial_counts[options.subject], options.subject
+subject = net.observe(
+    {name: values[one, :count] for name, values in trials.inputs.items()},
+    trials.outcomes["choice"][one, :count],
+    feedback={name: values[one, :count] for name, values in trials.feedback.items()},
+)
 
-def main(arguments: list[str] | None = None) -> None:
-    options = parse(arguments)
-    net = pb.load(options.checkpoint, backend="torch")
-    trials, truth = load_subjects(options.subjects, options.trials, options.seed)
-    if not 0 <= options.subject < len(trials.subjects):
-        raise SystemExit(f"--subject: expected a number from 0 to {len(trials.subjects) - 1}, got {options.subject}")
-    data = net.observe(trials.inputs, trials.outcomes["choice"], feedback=trials.feedback, trial_mask=trials.trial_mask)
-    # A person's own trials, without the padding that the others made necessary.
-    count, one = trials.trial_counts[options.subject], options.subject
-    subject = net.observe(
-        {name: values[one, :count] for name, values in trials.inputs.items()},
-        trials.outcomes["choice"][one, :count],
-        feedback={name: values[one, :count] for name, values in trials.feedback.items()},
-    )
+# %%
+# One person, by NUTS
+# -------------------
+print(f"Person {trials.subjects[one]}, {count} trials")
+nuts = run_nuts(net, subject, options.draws, options.warmup, options.chains, options.seed)
+print(az.summary(az.convert_to_dataset(nuts), kind="all").to_string(), "\n")
 
-    print(f"Person {trials.subjects[one]}, {count} trials")
-    nuts = run_nuts(net, subject, options.draws, options.warmup, options.chains, options.seed)
-    print(az.summary(az.convert_to_dataset(nuts), kind="all").to_string(), "\n")
-    alone = fit_subject(net, subject, options.steps, 1000, options.seed)
-    subjects, group = fit_group(net, data, options.batch, options.steps, 1000, options.seed)
-    print_group(subjects, group, trials)
+# %%
+# The same person, and everybody, by SVI
+# --------------------------------------
+alone = fit_subject(net, subject, options.steps, 1000, options.seed)
+subjects, group = fit_group(net, data, options.batch, options.steps, 1000, options.seed)
+print_group(subjects, group, trials)
 
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / "selection_task_pyro.png"
-    together = {name: draws[:, one] for name, draws in subjects.items()}
-    plot(net, nuts, alone, together, None if truth is None else {name: x[one] for name, x in truth.items()}, path)
-    print(f"Figure: {path}")
-
-
-if __name__ == "__main__":
-    main()
+# %%
+# What one person's estimate gains from the others
+# ------------------------------------------------
+options.out.mkdir(parents=True, exist_ok=True)
+path = options.out / "selection_task_pyro.png"
+together = {name: draws[:, one] for name, draws in subjects.items()}
+plot(net, nuts, alone, together, None if truth is None else {name: x[one] for name, x in truth.items()}, path)
+print(f"Figure: {path}")

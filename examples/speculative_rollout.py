@@ -28,13 +28,11 @@ Results go to speculative_rollout/: functions.png.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -43,6 +41,9 @@ import ppl_buffer as pb
 from ppl_buffer.pyro import JointPredictive
 
 
+# %%
+# A smooth function, and a watch
+# ------------------------------
 def smooth_function(points: int) -> tuple[np.ndarray, np.ndarray]:
     """Places and values (points,) of a random smooth function, as the network was trained on."""
     simulator, rng = pb.simulators.GaussianProcess(), np.random.default_rng(4)
@@ -62,6 +63,9 @@ def milliseconds(draw: Callable[[], object], repeats: int) -> float:
     return float(np.median(times))
 
 
+# %%
+# Both ways of drawing, side by side
+# ----------------------------------
 def compare(joint: JointPredictive, draws: int, repeats: int) -> tuple[float, float]:
     """Print both ways of drawing side by side; milliseconds of the rollout and of the speculative one."""
     plain = milliseconds(lambda: joint.sample((draws,)), repeats)
@@ -74,6 +78,9 @@ def compare(joint: JointPredictive, draws: int, repeats: int) -> tuple[float, fl
     return plain, speculative
 
 
+# %%
+# The picture
+# -----------
 def plot(file: Path, context: tuple[np.ndarray, np.ndarray], x: np.ndarray, joint: JointPredictive,
          times: dict[int, tuple[float, float]]) -> None:  # fmt: skip
     """Draws of both methods over the context; times side by side."""
@@ -93,32 +100,42 @@ def plot(file: Path, context: tuple[np.ndarray, np.ndarray], x: np.ndarray, join
     figure.savefig(file, dpi=120)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Draw, time, print and plot."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--context", type=int, default=1024, help="points of the function that are known")
-    parser.add_argument("--trials", type=int, default=64, help="points that are drawn")
-    parser.add_argument("--repeats", type=int, default=10, help="calls that a time is the median of")
-    parser.add_argument("--out", type=Path, default=Path("speculative_rollout"))
-    parser.add_argument("--quick", action="store_true", help="a smaller context, fewer points and calls")
-    options = parser.parse_args(arguments)
-    if options.quick:
-        options.context, options.trials, options.repeats = 64, 12, 2
+# %%
+# Options
+# -------
+#
+# On a command line these are its options. In a notebook the defaults hold: change them here.
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--context", type=int, default=1024, help="points of the function that are known")
+parser.add_argument("--trials", type=int, default=64, help="points that are drawn")
+parser.add_argument("--repeats", type=int, default=10, help="calls that a time is the median of")
+parser.add_argument("--out", type=Path, default=Path("speculative_rollout"))
+parser.add_argument("--quick", action="store_true", help="a smaller context, fewer points and calls")
+options = parser.parse_args([] if "ipykernel" in sys.modules else None)
+if options.quick:
+    options.context, options.trials, options.repeats = 64, 12, 2
 
-    torch.manual_seed(0)
-    net = pb.load("gp", backend="torch")
-    x, y = smooth_function(options.context + options.trials)
-    known, asked = slice(None, options.context), slice(options.context, None)
-    # Encoded once, and shared by all draws.
-    encoded = net.encode({"x": x[known], "y": y[known]})
-    joint = JointPredictive(net, {"x": torch.as_tensor(x[asked])}, context=encoded)
-    print(f"{options.trials} points of a smooth function, given {options.context} others")
-    print("draws        rollout       speculative     faster   accepted   passes")
-    times = {draws: compare(joint, draws, options.repeats) for draws in ((1, 8) if options.quick else (1, 8, 64))}
-    options.out.mkdir(parents=True, exist_ok=True)
-    plot(options.out / "functions.png", (x[known], y[known]), x[asked], joint, times)
-    print(f"Wrote {options.out / 'functions.png'}.")
+# %%
+# The network, and what is known
+# ------------------------------
+torch.manual_seed(0)
+net = pb.load("gp", backend="torch")
+x, y = smooth_function(options.context + options.trials)
+known, asked = slice(None, options.context), slice(options.context, None)
+# Encoded once, and shared by all draws.
+encoded = net.encode({"x": x[known], "y": y[known]})
+joint = JointPredictive(net, {"x": torch.as_tensor(x[asked])}, context=encoded)
 
+# %%
+# How long each takes
+# -------------------
+print(f"{options.trials} points of a smooth function, given {options.context} others")
+print("draws        rollout       speculative     faster   accepted   passes")
+times = {draws: compare(joint, draws, options.repeats) for draws in ((1, 8) if options.quick else (1, 8, 64))}
 
-if __name__ == "__main__":
-    main()
+# %%
+# Draws of both
+# -------------
+options.out.mkdir(parents=True, exist_ok=True)
+plot(options.out / "functions.png", (x[known], y[known]), x[asked], joint, times)
+print(f"Wrote {options.out / 'functions.png'}.")

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 import time
 import tomllib
 from dataclasses import replace
@@ -41,6 +42,9 @@ QUICK = {"steps": 20, "batch_size": 8, "trials": (5, 16), "held_out": 16, "evalu
 QUICK_SETS = {"sets": 4, "trials": 16}
 
 
+# %%
+# Recipes
+# -------
 def names() -> list[str]:
     """The networks that have a recipe."""
     return sorted(file.name.removesuffix(".toml") for file in RECIPES.iterdir() if file.name.endswith(".toml"))
@@ -57,6 +61,9 @@ def make_simulator(description: dict[str, Any]) -> Any:
     return getattr(pb.simulators, arguments.pop("name"))(**arguments)
 
 
+# %%
+# One stage
+# ---------
 def train_stage(
     simulator: Any, config: Any, stage: dict[str, Any], start: Any, out: Path, quick: bool, minutes: float | None
 ) -> Any:
@@ -100,6 +107,11 @@ def mean_of(start: Any, net: Any, path: Path) -> Any:
     return pb.load(path, backend="torch")
 
 
+# %%
+# All stages
+# ----------
+#
+# In a notebook the defaults of the options hold: change them here.
 def main() -> None:
     """Read the options and run the recipe."""
     parser = argparse.ArgumentParser(description="Train a network of the zoo by its recipe.")
@@ -107,7 +119,7 @@ def main() -> None:
     parser.add_argument("--out", default=None, help="folder of the stages' runs; by default runs/NAME")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop after this time; call again to go on")
     parser.add_argument("--quick", action="store_true", help="a tiny network, a few steps a stage")
-    options = parser.parse_args()
+    options = parser.parse_args([] if "ipykernel" in sys.modules else None)
     deadline = time.monotonic() + 60 * options.minutes
     recipe, out = read_recipe(options.name), Path(options.out or f"runs/{options.name}")
     simulator = make_simulator(recipe["simulator"])

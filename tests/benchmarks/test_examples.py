@@ -1,8 +1,13 @@
 """Every script in examples/ runs with its default network, in its smallest form, on a machine that has no data."""
 
+import argparse
+import ast
+import math
 import os
+import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -57,3 +62,32 @@ def test_an_example_runs(script: Path, arguments: list[str], tmp_path: Path):
     assert figures and all(figure.stat().st_size > 5000 for figure in figures)
     # Nothing is written but what was asked for.
     assert {path.name for path in tmp_path.iterdir()} == {"out"}
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_an_example_is_a_notebook_of_cells(script: Path):
+    cells = re.split(r"^# %%\n", script.read_text(), flags=re.MULTILINE)[1:]
+    assert len(cells) >= 3
+    for cell in cells:
+        title, underline, *_ = cell.splitlines()
+        assert re.fullmatch(r"# .+", title) and underline == "# " + "-" * (len(title) - 2)
+
+
+def reads_options(statement: ast.stmt) -> bool:
+    """Whether a statement makes the parser, adds an option, or reads the options."""
+    return re.match(r"parser = |options = parser|parser\.add_argument", ast.unparse(statement)) is not None
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_a_notebook_does_not_read_the_command_line_of_its_kernel(script: Path, monkeypatch: pytest.MonkeyPatch):
+    tree = ast.parse(script.read_text())
+    statements = [node for node in ast.walk(tree) if isinstance(node, ast.stmt) and reads_options(node)]
+    code = compile(ast.Module(sorted(statements, key=lambda node: node.lineno), []), script.name, "exec")
+    known = {"argparse": argparse, "sys": sys, "Path": Path, "math": math, "THEORIES": {}, "names": lambda: ["noisy_q"]}
+    monkeypatch.setattr(sys, "argv", ["ipykernel_launcher.py", "-f", "/run/kernel-1.json"])
+    with pytest.raises(SystemExit):
+        exec(code, dict(known))
+    monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
+    in_a_notebook = dict(known)
+    exec(code, in_a_notebook)
+    assert in_a_notebook["options"].quick is False
