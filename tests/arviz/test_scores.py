@@ -103,7 +103,10 @@ def test_lfo_sees_a_persons_past_and_the_other_people(fit, series):
     assert abs(score.elpd - expected[:, 2:].sum()) < 0.2
     # With the last trial the two scores agree by definition, elsewhere they do not.
     last = score.pointwise.values[where[1] == TRIALS - 1]
-    np.testing.assert_allclose(last, scores.loo(fit).pointwise[:, -1].values, atol=1e-6)
+    one = scores.loo(fit)
+    np.testing.assert_allclose(last, one.pointwise[:, -1].values, atol=1e-6)
+    shapes = score.pareto_k.values[where[1] == TRIALS - 1]
+    np.testing.assert_allclose(shapes, one.pareto_k[:, -1].values, atol=1e-6)
 
 
 def test_data_sets_of_one_person_have_futures_of_their_own(fit):
@@ -226,6 +229,21 @@ def test_people_in_another_order_have_the_same_difference(fit):
         assert score(told).difference(score(told)) == pytest.approx((0, 0))
         with pytest.raises(ValueError, match=f"other: expected a score of the same data.*{text}"):
             score(told).difference(score(other))
+
+
+def test_axes_in_another_order_are_the_same_terms():
+    names = {"subject": ["a", "b"], "trial": [1, 2, 3]}
+    values = xarray.DataArray(np.arange(6.0).reshape(2, 3) ** 2, coords=names, dims=list(names))
+    one = scores.Score("loo", values)
+    assert one.difference(scores.Score("loo", (values - 1).transpose("trial", "subject"))) == pytest.approx((6, 0))
+
+
+def test_pareto_k_is_judged_by_the_number_of_draws():
+    terms = xarray.DataArray([0.0, 0.0, 0.0], dims="observation")
+    for draws, threshold in ((None, 0.7), (100, 0.5), (1000, 2 / 3), (10**6, 0.7)):
+        shapes = xarray.DataArray([threshold - 0.01, threshold, threshold + 0.01], dims="observation")
+        score = scores.Score("loo", terms, shapes, draws)
+        assert score.threshold == pytest.approx(threshold) and score.doubtful == 1
 
 
 def test_a_difference_refuses_other_people_trials_and_outcomes():
