@@ -24,6 +24,17 @@ def test_a_band_holds_as_many_uniform_samples_as_it_says(count: int, steps: int 
     assert abs(np.mean(passed) - 0.8) < 0.07
 
 
+def test_a_band_holds_95_percent_unless_told_otherwise() -> None:
+    rng = np.random.default_rng(3)
+    passed = [diagnostics.uniformity(rng.random(101)).passed for _ in range(300)]
+    # The share of 300 has a standard deviation of 0.013 at 0.95, and of 0.03 at a half.
+    assert 0.9 < np.mean(passed) < 0.99
+    result = diagnostics.uniformity(rng.random(101))
+    assert result.passed == (result.p > 0.05)
+    # The band of Kolmogorov's test at that level is as wide in the middle, within a fifth.
+    assert (result.upper - result.lower)[24] / 2 == pytest.approx(1.36 / np.sqrt(101), rel=0.2)
+
+
 def test_a_band_finds_what_is_not_uniform() -> None:
     rng = np.random.default_rng(1)
     assert not diagnostics.uniformity(rng.beta(1.2, 1.0, 5000)).passed
