@@ -1,0 +1,240 @@
+"""Data unlike any that a network was trained on: which values, and whether their cause is plain.
+
+Each data set is judged by itself: one subject in milliseconds stands out of thirty in seconds, which no median over all
+of them would show. What is found is a record without words for whom it concerns; `ppl_buffer.network.arguments` and
+the reader of tables say it in theirs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ppl_buffer.network.ranges import ValueRange
+from ppl_buffer.schema import Positive, Schema, Variable
+
+# What programs write where there was no response.
+MISSING = (-1, -9, 9, *(sign * code for code in (88, 99, 888, 999, 8888, 9999, 88888, 99999) for sign in (1, -1)))
+# Shares of the trained range by which values may exceed it unnoticed: the tails of outcomes are drawn too rarely for
+# their ends to be known. Of positive variables, of the range of the logarithm, and at most a factor of 3.
+_MARGIN, _OUTCOME_MARGIN, _MOST_MARGIN = 0.1, 0.25, math.log(3)
+# Factor beyond the medians (of positive variables) or the spreads of all simulated data sets that has another unit.
+_OTHER_MEDIAN, _OTHER_SPREAD = 3.0, 5.0
+# Fewest trials and different values whose spread says something.
+_LEAST_TRIALS, _LEAST_VALUES = 10, 3
+# A factor beyond the range of a positive variable that is no tail of anything.
+_FAR = 10.0
+_RADIAN = 180 / math.pi
+# Words of names that say that a variable is a time.
+_TIMES = ("rt", "time", "latency", "duration", "delay", "soa", "onset")
+
+
+@dataclass(frozen=True, eq=False)
+class Unfamiliar:
+    """Values of one variable that the training had nothing like, for one cause.
+
+    Attributes:
+        name: of the variable.
+        cause: "unit" (the values of a data set have another unit), "missing" (codes for a missing value), "code"
+            (other values of a variable that takes a few), "range" (outside the trained range, no cause known).
+        where: (data sets, trials) bool, the trials concerned.
+        values: up to eight of the values, ascending.
+        plain: whether this can hardly be data: a mistake whose cause is known, or values far outside the range.
+        factor: what turns the values into the model's unit; None where that is not known.
+        unit: what they seem to be, and what the model reads; empty where that is not known.
+        seen: the trained range.
+    """
+
+    name: str
+    cause: str
+    where: np.ndarray
+    values: tuple[float, ...]
+    plain: bool
+    seen: ValueRange
+    factor: float | None = None
+    unit: str = ""
+
+    @property
+    def data_sets(self) -> np.ndarray:
+        """Indices of the data sets concerned."""
+        return np.flatnonzero(self.where.any(1))
+
+
+def find_unfamiliar(
+    schema: Schema, ranges: Mapping[str, ValueRange], data: Mapping[str, np.ndarray], exists: np.ndarray
+) -> list[Unfamiliar]:
+    """All that is unlike the training data, by variable; a data set's trials have one cause a variable, or two.
+
+    Args:
+        schema: what the variables are.
+        ranges: what was seen in training, by variable.
+        data: name -> (data sets, trials); variables without a range are left out.
+        exists: (data sets, trials) bool. Values that are not legal count as absent.
+    """
+    variables: dict[str, Variable] = {**schema.inputs, **schema.outcomes, **schema.feedback}
+    found: list[Unfamiliar] = []
+    for name, seen in ranges.items():
+        if name not in data:
+            continue
+        variable, numbers = variables[name], np.asarray(data[name], dtype=float)
+        with np.errstate(invalid="ignore"):
+            values = np.where(exists & variable.contains(np, numbers), numbers, np.nan)
+        if seen.values:
+            found += _of_codes(name, seen, values)
+        else:
+            found += _of_numbers(name, variable, seen, values, name in schema.outcomes)
+    return found
+
+
+def trained_bounds(variable: Variable, seen: ValueRange, is_outcome: bool = False) -> tuple[float, float]:
+    """Where the trained range ends, with a margin for what was too rare to be drawn."""
+    logarithmic = isinstance(variable, Positive)
+    ends = np.array([seen.low, seen.high, seen.low, seen.high])
+    if seen.quantiles:
+        ends[2:] = seen.quantiles[0][1], seen.quantiles[-1][1]
+    low, high, central_low, central_high = np.log(ends) if logarithmic else ends
+    margin = (_OUTCOME_MARGIN if is_outcome else _MARGIN) * (high - low)
+    margin = min(margin, _MOST_MARGIN) if logarithmic else margin
+    # One wild value in training says little of what lies between it and all the others.
+    half = (central_high - central_low) / 2
+    bounds = max(low - margin, min(central_low - half, low)), min(high + margin, max(central_high + half, high))
+    return (math.exp(bounds[0]), math.exp(bounds[1])) if logarithmic else bounds
+
+
+def _examples(values: np.ndarray) -> tuple[float, ...]:
+    different = np.unique(values[np.isfinite(values)])
+    return tuple(different[np.linspace(0, len(different) - 1, min(8, len(different))).astype(int)].tolist())
+
+
+def _rarely(bad: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Rows, (data sets, 1), of whose trials less than half are bad."""
+    return bad.sum(1, keepdims=True) < 0.5 * np.isfinite(values).sum(1, keepdims=True)
+
+
+def _of_codes(name: str, seen: ValueRange, values: np.ndarray) -> Iterator[Unfamiliar]:
+    """A variable that took a few values in training."""
+    known = np.array([value for value, share in zip(seen.values, seen.shares, strict=True) if share > 0])
+    same = np.isclose(values[..., None], known, rtol=1e-5, atol=1e-6)
+    bad = np.isfinite(values) & ~same.any(-1)
+    if not bad.any():
+        return
+    # A data set of -1 and 1 has another code; one of -1, 0 and 1 has the trained one, and something missing.
+    missing = bad & np.isin(values, MISSING) & same.any(1).all(1)[:, None] & _rarely(bad, values)
+    rest = bad & ~missing
+    if missing.any():
+        yield Unfamiliar(name, "missing", missing, _examples(values[missing]), True, seen)
+    if rest.any():
+        rows = values[rest.any(1)]
+        yield Unfamiliar(name, "code", rest, _examples(rows), True, seen)
+
+
+def _of_numbers(
+    name: str, variable: Variable, seen: ValueRange, values: np.ndarray, is_outcome: bool
+) -> Iterator[Unfamiliar]:
+    """A continuous variable."""
+    low, high = trained_bounds(variable, seen, is_outcome)
+    with np.errstate(invalid="ignore"):
+        outside = (values < low) | (values > high)
+        beyond = (values < seen.low) | (values > seen.high)
+    missing = beyond & np.isin(values, MISSING)
+    missing &= _rarely(missing, values)
+    if missing.any():
+        yield Unfamiliar(name, "missing", missing, _examples(values[missing]), True, seen)
+        values, outside = np.where(missing, np.nan, values), outside & ~missing
+    factors: dict[float, np.ndarray] = {}
+    for index, factor in _other_units(name, variable, seen, values, outside, (low, high)):
+        factors.setdefault(factor, np.zeros(values.shape, dtype=bool))[index] = np.isfinite(values[index])
+    rest = outside & ~sum(factors.values(), np.zeros(values.shape, dtype=bool))
+    if _is_time(name, variable) and rest.any():
+        # A block of one's trials that another program wrote.
+        milliseconds = rest & (values / 1000 >= seen.low) & (values / 1000 <= seen.high)
+        factors[0.001] = factors.get(0.001, False) | milliseconds
+        rest &= ~milliseconds
+    for factor, where in factors.items():
+        if where.any():
+            unit = _unit(name, variable, factor)
+            yield Unfamiliar(name, "unit", where, _examples(values[where]), True, seen, factor, unit)
+    width = high - low
+    far = (low / _FAR, high * _FAR) if isinstance(variable, Positive) else (low - width, high + width)
+    most = ~_rarely(rest, values)
+    for cause, where in (("unit", rest & most), ("range", rest & ~most)):
+        if where.any():
+            plain = bool(((values[where] < far[0]) | (values[where] > far[1])).any())
+            yield Unfamiliar(name, cause if plain else "range", where, _examples(values[where]), plain, seen)
+
+
+def _other_units(
+    name: str,
+    variable: Variable,
+    seen: ValueRange,
+    values: np.ndarray,
+    outside: np.ndarray,
+    bounds: tuple[float, float],
+) -> Iterator[tuple[int, float]]:
+    """Data sets whose values have another unit, and what turns them into the one of the training."""
+    if seen.medians is None or seen.spreads is None:
+        return
+    ordered, count, rows = np.sort(values, 1), np.isfinite(values).sum(1), np.arange(len(values))
+
+    def at(level: float) -> np.ndarray:
+        return ordered[rows, np.rint(level * np.maximum(count - 1, 0)).astype(int)]
+
+    with np.errstate(invalid="ignore"):
+        mostly = outside.sum(1) > 0.5 * count
+        enough = (count >= _LEAST_TRIALS) & ((np.diff(ordered, axis=1) > 0).sum(1) >= _LEAST_VALUES - 1)
+        spread = at(0.9) - at(0.1)
+        narrow = enough & (spread > 0) & (spread < seen.spreads[0] / _OTHER_SPREAD)
+        usual = np.median(spread[enough]) if enough.any() else 0.0
+        narrower = enough & (spread > 0) & (spread < usual / _RADIAN * 3)
+        least, most = seen.medians[0] / _OTHER_MEDIAN, seen.medians[1] * _OTHER_MEDIAN
+        middle = at(0.5)
+        suspect = mostly | ((middle < least) | (middle > most) if isinstance(variable, Positive) else narrow | narrower)
+    for index in np.flatnonzero(suspect & (count > 0)):
+        least_spread, most_spread = seen.spreads[0] / 2, seen.spreads[1] * 2
+        if narrower[index]:
+            # One subject in radians among others in degrees.
+            least_spread, most_spread = usual / 3, usual * 3
+        for factor in _factors(name, variable, seen, bool(narrow[index] | narrower[index])):
+            if isinstance(variable, Positive):
+                fits = least <= factor * middle[index] <= most
+            else:
+                fits = bounds[0] <= factor * at(0.0)[index] and factor * at(1.0)[index] <= bounds[1]
+                if enough[index]:
+                    fits = fits and least_spread <= factor * spread[index] <= most_spread
+            if fits:
+                yield int(index), factor
+                break
+
+
+def _factors(name: str, variable: Variable, seen: ValueRange, narrow: bool) -> tuple[float, ...]:
+    """Factors between usual units, the likeliest first."""
+    if isinstance(variable, Positive):
+        return (0.001, 0.01, 1000.0, 100.0) if _is_time(name, variable) else (0.01, 0.001, 100.0, 1000.0)
+    largest, time = max(abs(seen.low), abs(seen.high)), _is_time(name, variable)
+    if narrow:
+        # Places that reach beyond a full circle are no radians.
+        return (1000.0,) * time + (_RADIAN,) * (2 * math.pi < largest <= 360) + (100.0,) * (largest > 10)
+    return (0.001,) * time + (0.01,) * (seen.low >= 0 and largest <= 1) + (1 / _RADIAN,) * (largest <= 2 * math.pi)
+
+
+def _is_time(name: str, variable: Variable) -> bool:
+    above = isinstance(variable, Positive) and variable.above is not None
+    return above or any(word in _TIMES for word in name.lower().split("_"))
+
+
+def _unit(name: str, variable: Variable, factor: float) -> str:
+    """What values seem to be that a factor turns into what the model reads."""
+    if factor == _RADIAN:
+        return "radians, and the model reads degrees"
+    if factor == 1 / _RADIAN:
+        return "degrees, and the model reads radians"
+    if factor in (0.001, 1000.0) and _is_time(name, variable):
+        pair = ("milliseconds", "seconds") if factor < 1 else ("seconds", "milliseconds")
+        return f"{pair[0]}, and the model reads {pair[1]}"
+    if factor in (0.01, 100.0):
+        pair = ("per cent", "fractions") if factor < 1 else ("fractions", "per cent")
+        return f"{pair[0]}, and the model reads {pair[1]}"
+    return f"numbers in {'thousandths' if factor < 1 else 'thousands'} of the model's unit"
