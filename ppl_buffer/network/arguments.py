@@ -150,6 +150,12 @@ def count_trials(net: NetworkLike, inputs: Mapping[str, Array], trials: int | No
     return int(trials)
 
 
+def count_existing(net: NetworkLike, trials: int, mask: Array | None) -> int:
+    """Most trials that exist of any data set; all of them where the mask (*B, K) is not known yet."""
+    exists = None if mask is None else net.ops.to_concrete(mask)
+    return trials if exists is None else int(np.max(exists.sum(-1), initial=0))
+
+
 def check_value_shape(value: Array, event_shape: tuple[int, ...]) -> None:
     """Refuse a value whose trailing dimensions are not the event shape."""
     if value.ndim < len(event_shape) or tuple(value.shape[value.ndim - len(event_shape) :]) != event_shape:

@@ -18,6 +18,7 @@ from ppl_buffer.network.arguments import (
     check_names,
     check_trial_arrays,
     check_value_shape,
+    count_existing,
     count_trials,
     legal_trials,
     refuse_empty,
@@ -31,6 +32,7 @@ from ppl_buffer.network.layout import (
     map_leaves,
     select,
 )
+from ppl_buffer.network.unfamiliar import warn_unfamiliar
 from ppl_buffer.schema import split_value
 
 
@@ -184,6 +186,7 @@ def encode_context(
         raise ValueError("context: expected at least one point, got 0; leave the argument out to predict without one")
     assert count is not None
     warn_longer(net, "context", count, "context")
+    warn_unfamiliar(net, {"context": {name: x for values in trials.values() for name, x in values.items()}}, mask)
     shapes = [value.shape[:-1] for group in trials.values() for value in group.values()]
     batch = broadcast_shape(shapes if mask is None else [*shapes, mask.shape[:-1]], "context")
     if 0 in batch:
@@ -248,7 +251,9 @@ def observe_trials(
         "feedback": check_trial_arrays(net, "feedback", feedback or {}, schema.feedback, trials, mask),
     }
     encoded = None if context is None else encode_context(net, context)
-    warn_longer(net, "trials", trials, "trials")
+    if not schema.independent:
+        # Otherwise it is a matter of the parameters: where all are given, nothing depends on how many trials there are.
+        warn_longer(net, "trials", count_existing(net, trials, mask), "trials")
     shapes = {f"{group}[{k!r}]": x.shape[:-1] for group, values in given.items() for k, x in values.items()}
     if mask is not None:
         shapes["trial_mask"] = mask.shape[:-1]
@@ -258,6 +263,7 @@ def observe_trials(
     check_value_shape(value, (trials, *schema.event_shape_tail))
     exists = xp.ones_like(split_value(schema, value)[next(iter(schema.outcomes))]) > 0 if mask is None else mask
     legal = _checked_legal(net, value, exists)
+    warn_unfamiliar(net, {**given, "value": split_value(schema, value)}, mask)
     batch = broadcast_shape([value.shape[: value.ndim - 1 - tail], beside], "value")
     if 0 in batch:
         refuse_empty("value", batch)

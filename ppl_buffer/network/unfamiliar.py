@@ -1,8 +1,8 @@
 """Data unlike any that a network was trained on: which values, and whether their cause is plain.
 
 Each data set is judged by itself: one subject in milliseconds stands out of thirty in seconds, which no median over all
-of them would show. What is found is a record without words for whom it concerns; `ppl_buffer.network.arguments` and
-the reader of tables say it in theirs.
+of them would show. What is found is a record; `warn_unfamiliar` says it of arrays, and a reader of tables in its own
+words.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ppl_buffer.findings import Finding, warn_of
+from ppl_buffer.network.arguments import NetworkLike
+from ppl_buffer.network.backend import Array, Named
 from ppl_buffer.network.ranges import ValueRange
 from ppl_buffer.schema import Positive, Schema, Variable
 
@@ -62,6 +65,36 @@ class Unfamiliar:
         """Indices of the data sets concerned."""
         return np.flatnonzero(self.where.any(1))
 
+    @property
+    def trained(self) -> str:
+        """What the network was trained on, in words."""
+        if self.seen.values:
+            known = [f"{x:g}" for x, share in zip(self.seen.values, self.seen.shares, strict=True) if share > 0]
+            return f"{', '.join(known)} alone"
+        return f"values from {self.seen.low:.3g} to {self.seen.high:.3g}"
+
+    def describe(self, batch_shape: tuple[int, ...] = ()) -> str:
+        """What is wrong and what to do, of arrays whose batch dimensions *B are the data sets."""
+        some = ", ".join(f"{value:.4g}" for value in self.values[:4])
+        whose = f"{_listed(self.data_sets, batch_shape)}{some}{', ...' if len(self.values) > 4 else ''}"
+        if self.cause == "unit" and self.factor is not None:
+            return f"{whose} look like {self.unit}; multiply them by {self.factor:.4g}"
+        if self.cause == "unit":
+            return f"{whose} have another unit than the network's, which was trained on {self.trained}; convert them"
+        if self.cause == "missing":
+            return (
+                f"{whose} look like a code for a missing value, and the network was trained on {self.trained}; leave "
+                "these trials out (trial_mask)"
+            )
+        if self.cause == "code":
+            return (
+                f"{whose}, but the network was trained on {self.trained} and knows nothing of other values; recode them"
+            )
+        return (
+            f"{whose}: {int(self.where.sum())} values lie outside the trained range, {self.trained}; predictions there "
+            "are extrapolations. Check the values, or train on a wider range"
+        )
+
 
 def find_unfamiliar(
     schema: Schema, ranges: Mapping[str, ValueRange], data: Mapping[str, np.ndarray], exists: np.ndarray
@@ -75,7 +108,7 @@ def find_unfamiliar(
         exists: (data sets, trials) bool. Values that are not legal count as absent.
     """
     variables: dict[str, Variable] = {**schema.inputs, **schema.outcomes, **schema.feedback}
-    found: list[Unfamiliar] = []
+    result: list[Unfamiliar] = []
     for name, seen in ranges.items():
         if name not in data:
             continue
@@ -83,10 +116,40 @@ def find_unfamiliar(
         with np.errstate(invalid="ignore"):
             values = np.where(exists & variable.contains(np, numbers), numbers, np.nan)
         if seen.values:
-            found += _of_codes(name, seen, values)
+            result += _of_codes(name, seen, values)
         else:
-            found += _of_numbers(name, variable, seen, values, name in schema.outcomes)
-    return found
+            result += _of_numbers(name, variable, seen, values, name in schema.outcomes)
+    return result
+
+
+def warn_unfamiliar(
+    net: NetworkLike, groups: Mapping[str, Named], exists: Array | None = None, stacklevel: int = 4
+) -> None:
+    """Say which arrays are unlike the training data; one finding a variable and cause, which names the data sets.
+
+    Args:
+        net: the network; one without a record, or with one from before ranges were kept, knows nothing.
+        groups: how messages call the arrays ("inputs") -> name -> (*B, K). Arrays that are being traced are left out.
+        exists: (*B, K) bool, which trials exist; None = all.
+        stacklevel: of the warnings.
+    """
+    if net.record is None or not net.record.ranges:
+        return
+    mask = None if exists is None else net.ops.to_concrete(exists)
+    if exists is not None and mask is None:
+        return
+    for group, arrays in groups.items():
+        numbers = {name: x for name, array in arrays.items() if (x := net.ops.to_concrete(array)) is not None}
+        shapes = [x.shape for x in numbers.values()] + ([] if mask is None else [mask.shape])
+        if not numbers:
+            continue
+        shape = np.broadcast_shapes(*shapes)
+        flat = {name: np.broadcast_to(x, shape).reshape(-1, shape[-1]) for name, x in numbers.items()}
+        there = np.broadcast_to(True if mask is None else mask, shape).reshape(-1, shape[-1])
+        for one in find_unfamiliar(net.schema, net.record.ranges, flat, there):
+            text = f"{group}[{one.name!r}]: {one.describe(shape[:-1])}"
+            share = float(one.where.sum() / max(there.sum(), 1))
+            warn_of(Finding("outside_range", text, parameter=one.name, share=share), stacklevel=stacklevel)
 
 
 def trained_bounds(variable: Variable, seen: ValueRange, is_outcome: bool = False) -> tuple[float, float]:
@@ -102,6 +165,19 @@ def trained_bounds(variable: Variable, seen: ValueRange, is_outcome: bool = Fals
     half = (central_high - central_low) / 2
     bounds = max(low - margin, min(central_low - half, low)), min(high + margin, max(central_high + half, high))
     return (math.exp(bounds[0]), math.exp(bounds[1])) if logarithmic else bounds
+
+
+def _listed(data_sets: np.ndarray, batch_shape: tuple[int, ...]) -> str:
+    """Which data sets, before their values are listed; nothing where there is only one."""
+    total = math.prod(batch_shape)
+    if total == 1:
+        return ""
+    if len(data_sets) == total:
+        return f"in all {total} data sets "
+    indices = [np.unravel_index(index, batch_shape) for index in data_sets[:5]]
+    named = ", ".join(str(tuple(map(int, index))) if len(index) > 1 else str(int(index[0])) for index in indices)
+    more = ", ..." if len(data_sets) > 5 else ""
+    return f"in data set{'s' * (len(data_sets) > 1)} {named}{more} of {total} "
 
 
 def _examples(values: np.ndarray) -> tuple[float, ...]:
@@ -216,8 +292,11 @@ def _factors(name: str, variable: Variable, seen: ValueRange, narrow: bool) -> t
     largest, time = max(abs(seen.low), abs(seen.high)), _is_time(name, variable)
     if narrow:
         # Places that reach beyond a full circle are no radians.
-        return (1000.0,) * time + (_RADIAN,) * (2 * math.pi < largest <= 360) + (100.0,) * (largest > 10)
-    return (0.001,) * time + (0.01,) * (seen.low >= 0 and largest <= 1) + (1 / _RADIAN,) * (largest <= 2 * math.pi)
+        fractions = seen.low >= 0 and 10 < largest <= 105
+        return (1000.0,) * time + (100.0,) * fractions + (_RADIAN,) * (2 * math.pi < largest <= 360)
+    # A quarter of a circle, half of one or a whole one.
+    angle = any(0.98 < largest / part / math.pi <= 1.01 for part in (0.5, 1, 2))
+    return (0.001,) * time + (0.01,) * (seen.low >= 0 and largest <= 1.01) + (1 / _RADIAN,) * angle
 
 
 def _is_time(name: str, variable: Variable) -> bool:

@@ -17,6 +17,7 @@ from ppl_buffer.network.arguments import (
     check_params,
     check_trial_arrays,
     check_value_shape,
+    count_existing,
     count_trials,
     refuse_empty,
 )
@@ -33,6 +34,7 @@ from ppl_buffer.network.observed import (
     warn_longer,
 )
 from ppl_buffer.network.record import TrainingRecord
+from ppl_buffer.network.unfamiliar import warn_unfamiliar
 
 _OUTSIDE = ("warn", "error", "-inf", "ignore")
 
@@ -140,10 +142,16 @@ class Query:
             data = _observed_data(net, inputs, trials, feedback=feedback, trial_mask=trial_mask, context=context)
         else:
             data = _checked_data(net, inputs, trials, feedback, trial_mask, context)
-        length = data["trials"] + (0 if history is None else history.mask.shape[-1])
-        if net.record is not None and length > net.record.trials:
-            warn_longer(net, "trials", length, "trials")
         arrays, numbers = check_params(net, {} if params is None else params, check)
+        alone = schema.independent and len(arrays) == len(schema.params)
+        length = data["trials"] + (0 if history is None else history.mask.shape[-1])
+        if not alone and net.record is not None and length > net.record.trials:
+            length = count_existing(net, data["trials"], data["trial_mask"])
+            length += 0 if history is None else count_existing(net, history.mask.shape[-1], history.mask)
+            warn_longer(net, "trials", length, "trials")
+        if check and outside in ("warn", "error") and data.get("observed") is None:
+            seen = {group: data.get(group) or {} for group in ("inputs", "feedback")}
+            warn_unfamiliar(net, seen, data["trial_mask"], stacklevel=5)
         rate, ranges = (None, ()) if lapse is None else check_lapse(net, lapse)
         if orders is not None:
             if schema.ordered:

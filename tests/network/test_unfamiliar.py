@@ -1,0 +1,219 @@
+"""Data unlike those of training are found, a data set at a time, with their cause; simulated data raise no alarm."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from ppl_buffer import simulators
+from ppl_buffer.findings import FindingWarning
+from ppl_buffer.network import checkpoint
+from ppl_buffer.network.ranges import ValueRange, ranges_of
+from ppl_buffer.network.record import TrainingRecord
+from ppl_buffer.network.unfamiliar import find_unfamiliar, trained_bounds
+from ppl_buffer.schema import Categorical, Interval, Positive, Real, Schema
+from tests.networks import DECISION, FUNCTION, FUNCTION_RECORD, Record, array, data, joint_predictive, network
+
+SIMULATORS = {
+    "ddm": simulators.DriftDiffusion(),
+    "rlddm": simulators.RLDriftDiffusion(),
+    "multisensory_rho1": simulators.MultisensoryCausalInference(rho=1),
+    "gp": simulators.GaussianProcess(),
+}
+SETS, TRIALS = 12, 60
+
+
+def drawn(name, seed=5):
+    """Simulated data of a shipped network, name -> (SETS, TRIALS)."""
+    simulator, rng = SIMULATORS[name], np.random.default_rng(seed)
+    params, inputs = simulator.prior(rng, SETS), simulator.inputs(rng, SETS, TRIALS)
+    more = {} if simulator.schema.inputs else {"trials": TRIALS}
+    both = {**inputs, **simulator.simulate(rng, params, inputs, **more)}
+    return {key: np.array(x, dtype=float) for key, x in both.items()}
+
+
+def findings(name, values, exists=True):
+    """What is found in data for a shipped network."""
+    description, _ = checkpoint.read_description(checkpoint.shipped()[name])
+    ranges = TrainingRecord.from_dict(description["record"]).ranges
+    shape = next(iter(values.values())).shape
+    return find_unfamiliar(Schema.from_dict(description["schema"]), ranges, values, np.broadcast_to(exists, shape))
+
+
+def only(name, values, **more):
+    """The one thing that is found."""
+    (one,) = findings(name, values, **more)
+    return one
+
+
+@pytest.mark.parametrize("name", SIMULATORS)
+def test_what_the_model_draws_is_familiar(name):
+    assert not findings(name, drawn(name))
+
+
+def changed(name, variable, where, change):
+    """Simulated data of which a part is changed."""
+    values = drawn(name)
+    values[variable][where] = change(values[variable][where])
+    return values
+
+
+def constant(value):
+    return lambda x: np.full_like(x, value)
+
+
+@pytest.mark.parametrize("who", [[4], slice(None)])
+def test_milliseconds_among_seconds(who):
+    one = only("ddm", changed("ddm", "rt", who, lambda x: 1000 * x))
+    assert (one.name, one.cause, one.factor, one.plain) == ("rt", "unit", 0.001, True)
+    np.testing.assert_array_equal(one.data_sets, np.arange(SETS)[who])
+    assert one.where[who].all() and "milliseconds" in one.unit
+
+
+def test_some_trials_in_milliseconds():
+    one = only("ddm", changed("ddm", "rt", (4, slice(0, 9)), lambda x: 1000 * x))
+    assert (one.cause, one.factor, one.data_sets.tolist(), one.where.sum()) == ("unit", 0.001, [4], 9)
+
+
+@pytest.mark.parametrize("code", [99, 999, 9999])
+def test_codes_for_missed_responses(code):
+    one = only("ddm", changed("ddm", "rt", ([2, 2, 7], [0, 5, 3]), constant(code)))
+    assert (one.cause, one.values, one.plain) == ("missing", (code,), True)
+    assert one.where.sum() == 3 and one.data_sets.tolist() == [2, 7]
+    assert f"{code:.4g}" in one.describe((SETS,)) and "in data sets 2, 7 of 12" in one.describe((SETS,))
+
+
+@pytest.mark.parametrize("variable", ["s_A", "s_V", "response"])
+@pytest.mark.parametrize("code", [-999, 999])
+def test_codes_in_places(variable, code):
+    one = only("multisensory_rho1", changed("multisensory_rho1", variable, (3, 1), constant(code)))
+    assert (one.name, one.cause, one.values) == (variable, "missing", (code,))
+
+
+def test_radians_and_pixels():
+    # Places, and one subject's reports: that subject alone. A single place is no other unit.
+    radians = changed("multisensory_rho1", "s_A", slice(None), np.deg2rad)
+    one = only("multisensory_rho1", radians)
+    assert (one.cause, len(one.data_sets)) == ("unit", SETS) and one.factor == pytest.approx(180 / np.pi)
+    reports = only("multisensory_rho1", changed("multisensory_rho1", "response", 6, np.deg2rad))
+    assert (reports.name, reports.cause, reports.data_sets.tolist()) == ("response", "unit", [6])
+    assert reports.factor == pytest.approx(180 / np.pi)
+    pixels = only("multisensory_rho1", changed("multisensory_rho1", "s_A", slice(None), lambda x: 40 * x + 960))
+    assert (pixels.cause, pixels.factor, pixels.plain) == ("unit", None, True)
+    assert not findings("multisensory_rho1", changed("multisensory_rho1", "s_A", slice(None), constant(5)))
+
+
+def test_a_wider_range_is_said_and_no_mistake():
+    one = only("multisensory_rho1", changed("multisensory_rho1", "s_A", slice(None), lambda x: 1.5 * x))
+    assert (one.name, one.cause, one.plain) == ("s_A", "range", False)
+    assert "outside the trained range, values from -15 to 15" in one.describe((SETS,))
+
+
+@pytest.mark.parametrize(
+    "change, cause, values",
+    [
+        (lambda x: 100 * x, "code", (0, 100)),
+        (lambda x: 2 * x - 1, "code", (-1, 1)),
+        (lambda x: x / 2, "code", (0, 0.5)),
+    ],
+)
+def test_rewards_of_another_code(change, cause, values):
+    one = only("rlddm", changed("rlddm", "reward", 3, change))
+    assert (one.name, one.cause, one.values, one.data_sets.tolist()) == ("reward", cause, values, [3])
+    assert "the network was trained on 0, 1 alone" in one.describe((SETS,))
+
+
+def test_a_missing_reward_beside_rewards():
+    one = only("rlddm", changed("rlddm", "reward", (3, 4), constant(-1)))
+    assert (one.cause, one.values, one.where.sum()) == ("missing", (-1,), 1)
+
+
+def test_a_category_that_training_never_drew():
+    schema = Schema(inputs={"cue": Categorical(3)}, outcomes={"y": Real()})
+    ranges = ranges_of(schema, {"cue": np.eye(2), "y": np.random.default_rng(0).normal(size=(20, 30))})
+    cue = np.array([[0, 1, 2, 0], [1, 1, 0, 0]])
+    (one,) = find_unfamiliar(schema, ranges, {"cue": cue, "y": np.zeros((2, 4))}, np.ones((2, 4), dtype=bool))
+    assert (one.name, one.cause, one.data_sets.tolist()) == ("cue", "code", [0]) and "on 0, 1 alone" in one.describe()
+
+
+def test_per_cent_where_fractions_were_trained():
+    rng = np.random.default_rng(0)
+    schema = Schema(inputs={"contrast": Real(), "level": Positive()}, outcomes={"slider": Interval(0, 100)})
+    seen = {"contrast": rng.uniform(size=(50, 60)), "level": rng.uniform(0.01, 1, (50, 60)),
+            "slider": rng.uniform(0, 100, (50, 60))}  # fmt: skip
+    ranges = ranges_of(schema, seen)
+    given = {"contrast": 100 * seen["contrast"], "level": 100 * seen["level"], "slider": seen["slider"] / 100}
+    every = find_unfamiliar(schema, ranges, given, np.ones((50, 60), dtype=bool))
+    assert [(one.name, one.cause, one.factor) for one in every] == [
+        ("contrast", "unit", 0.01), ("level", "unit", 0.01), ("slider", "unit", 100.0)]  # fmt: skip
+
+
+def test_degrees_where_radians_were_trained():
+    angles = np.random.default_rng(0).uniform(-np.pi, np.pi, (50, 60))
+    schema = Schema(outcomes={"angle": Real()})
+    ranges, everywhere = ranges_of(schema, {"angle": angles}), np.ones((50, 60), dtype=bool)
+    (one,) = find_unfamiliar(schema, ranges, {"angle": np.rad2deg(angles)}, everywhere)
+    assert one.cause == "unit" and one.factor == pytest.approx(np.pi / 180)
+
+
+def test_what_does_not_exist_is_not_judged():
+    values = changed("ddm", "rt", (slice(None), slice(40, None)), constant(999))
+    assert not findings("ddm", values, exists=np.arange(TRIALS) < 40)
+    # Neither is what is not legal: it is refused elsewhere.
+    assert not findings("ddm", changed("ddm", "rt", (0, 0), constant(-999)))
+
+
+def test_bounds_have_a_margin_but_not_for_one_wild_value():
+    assert trained_bounds(Real(), ValueRange(-1.0, 1.0)) == pytest.approx((-1.2, 1.2))
+    wild = ValueRange(-1.0, 90.0, quantiles=((0.001, -1.0), (0.999, 1.0)))
+    assert trained_bounds(Real(), wild) == pytest.approx((-2, 90))
+    assert trained_bounds(Positive(), ValueRange(1.0, 100.0)) == pytest.approx((100**-0.1, 100**1.1))
+
+
+RANGES = ranges_of(FUNCTION.schema, {name: np.linspace(-3, 3, 400).reshape(20, 20) for name in ("x", "y")})
+RANGED = Record(**{**FUNCTION_RECORD.__dict__, "ranges": RANGES})
+
+
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_networks_say_it_wherever_data_come_in(backend):
+    pytest.importorskip("pyro")
+    pytest.importorskip("numpyro")
+    net, given = network(FUNCTION, backend, RANGED), data(FUNCTION, context=False)
+    point = {"x": np.zeros((3, 4)), "y": np.zeros((3, 4))}
+    inputs, value = array(backend, given.inputs), given.value.copy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        net.observe(inputs, array(backend, value))
+    value[1, 2] = 999
+    with pytest.warns(FindingWarning, match=r"^value\['y'\]: in data set 1 of 3 999 look like a code") as said:
+        net.observe(inputs, array(backend, value))
+    (one,) = said
+    assert one.filename == __file__
+    assert (one.message.finding.kind, one.message.finding.parameter) == ("outside_range", "y")
+    assert one.message.finding.share == pytest.approx(1 / value.size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        net.observe(inputs, array(backend, value), trial_mask=array(backend, value < 999))
+        joint_predictive(FUNCTION, backend, {"x": np.full((3, 7), 7.0)}, net, outside="ignore")
+    with pytest.warns(FindingWarning, match=r"^inputs\['x'\]: in all 3 data sets 7: 21 values lie outside") as said:
+        joint_predictive(FUNCTION, backend, {"x": np.full((3, 7), 7.0)}, net)
+    assert said[0].filename.endswith("tests/networks.py")
+    point["x"][2] = -7
+    with pytest.warns(FindingWarning, match=r"^context\['x'\]: in data set 2 of 3 -7: 4 values lie outside"):
+        net.encode(array(backend, point))
+
+
+def test_the_number_of_trials_matters_where_trials_depend_on_each_other():
+    pytest.importorskip("pyro")
+    backend = "torch"
+    net, given = network(DECISION, backend, Record({}, {}, 5, 5, "none")), data(DECISION, context=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        net.observe(array(backend, given.inputs), array(backend, given.value))
+        joint_predictive(DECISION, backend, given.inputs, net, params=given.params)
+        # Padding counts for nothing.
+        mask = np.arange(7) < np.array([[5], [4], [5]])
+        joint_predictive(DECISION, backend, given.inputs, net, trial_mask=mask)
+    del given.params["drift"]
+    with pytest.warns(UserWarning, match="trials: 7 trials, .* at most 5"):
+        joint_predictive(DECISION, backend, given.inputs, net, params=given.params)
