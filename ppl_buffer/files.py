@@ -117,10 +117,10 @@ def read_arrays(path: Path, key: str, *formats: int) -> tuple[Description, dict[
     try:
         description = json.loads(metadata[key])
         version, stored = description["format"], description.pop(_CHECKSUM, None)
-        found = None if stored is None else _checksum(description, arrays)
+        computed = None if stored is None else _checksum(description, arrays)
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"path: the {key!r} metadata of {str(path)!r} is damaged ({error!r})") from error
-    if stored != found:
+    if stored != computed:
         raise ValueError(
             f"path: {str(path)!r} is damaged: its content does not have the checksum that was stored when it was "
             "written. Copy or train it again"

@@ -7,6 +7,7 @@ protocol's name is warned of when training starts (`misspelt_members`).
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
@@ -22,6 +23,8 @@ Arrays = dict[str, np.ndarray]
 @runtime_checkable
 class Simulator(Protocol):
     """A model that draws data sets: NumPy in, NumPy out, vectorised over data sets.
+
+    Whatever is `Categorical` comes to `simulate`, and to the optional methods, as whole numbers of an integer type.
 
     A simulator whose schema has no inputs also takes ``trials=`` as a keyword of `simulate`; one that has neither
     inputs nor parameters takes ``size=`` beside it. If the schema states a lapse rate, the simulator draws its
@@ -238,6 +241,48 @@ def name_of(simulator: Simulator) -> str:
 def public_names(simulator: object) -> list[str]:
     """Names of the members that do not begin with an underscore."""
     return [name for name in dir(simulator) if not name.startswith("_")]
+
+
+def simulate_keywords(schema: Schema, size: int, trials: int) -> dict[str, int]:
+    """What `Simulator.simulate` gets by keyword: where no array has the shape (size, trials), these say it."""
+    keywords = {} if schema.inputs else {"trials": trials}
+    return keywords if schema.inputs or schema.params else {**keywords, "size": size}
+
+
+def check_calls(simulator: object, schema: Schema) -> None:
+    """Refuse methods that cannot be called as they will be.
+
+    Raises:
+        ValueError: naming the method, and how it will be called.
+    """
+    keywords = list(simulate_keywords(schema, 0, 0))
+    calls: dict[str, tuple[list[str], list[str]]] = {
+        "prior": (["rng", "size"], []),
+        "inputs": (["rng", "size", "trials"], []),
+        "simulate": (["rng", "params", "inputs"], keywords),
+        "proposal": (["rng", "size"], []),
+        "simulate_with_probabilities": (["rng", "params", "inputs"], keywords),
+        "resample_outcomes": (["rng", "params", "data", "count"], []),
+        "log_likelihood": (["params", "data"], []),
+        "augment": (["rng", "data"], []),
+        "environment": (["trial", "inputs", "outcomes", "uniform"], []),
+    }
+    for method, (arguments, named) in calls.items():
+        if method not in REQUIRED and not isinstance(simulator, OPTIONAL[method]):
+            continue
+        try:
+            signature = inspect.signature(getattr(simulator, method))
+        except (TypeError, ValueError):
+            continue  # some compiled functions do not tell
+        try:
+            signature.bind(*arguments, **dict.fromkeys(named))
+        except TypeError as error:
+            why = ". Where the schema has no inputs, their shape cannot tell these numbers" if named else ""
+            call = ", ".join([*arguments, *(f"{name}=..." for name in named)])
+            raise ValueError(
+                f"simulator.{method}: expected a method that can be called as {method}({call}), got "
+                f"{method}{signature} ({error}){why}"
+            ) from None
 
 
 def misspelt_members(simulator: object) -> list[Finding]:

@@ -24,7 +24,15 @@ from ppl_buffer.simulator import (
     misspelt_members,
     name_of,
 )
-from ppl_buffer.training.draws import check_simulator
+from ppl_buffer.training.draws import (
+    augment_data,
+    check_simulator,
+    draw_data,
+    draw_params,
+    draw_trials,
+    known_log_likelihood,
+    resample,
+)
 
 SHIPPED = [
     pb.simulators.NoisyQ(),
@@ -142,3 +150,73 @@ def test_edit_distance():
     known = {("", "abc"): 3, ("abc", "abc"): 0, ("kitten", "sitting"): 3, ("prior", "priors"): 1, ("ab", "ba"): 2}
     for (first, second), distance in known.items():
         assert edit_distance(first, second) == edit_distance(second, first) == distance
+
+
+class Counting(Shift):
+    """Every call is as documented; a category indexes an array, which a floating-point number cannot."""
+
+    schema = pb.Schema(
+        params={"mu": pb.Real()},
+        inputs={"cue": pb.Categorical(2)},
+        outcomes={"choice": pb.Categorical(3), "y": pb.Real()},
+        feedback={"points": pb.Categorical(2)},
+        independent=True,
+    )
+
+    def inputs(self, rng, size, trials):
+        return {"cue": rng.integers(0, 2, (size, trials))}
+
+    def simulate(self, rng, params, inputs):
+        shift = np.array([-1.0, 1.0])[inputs["cue"]]
+        choice = rng.integers(0, 3, shift.shape)
+        y = params["mu"][:, None] + shift + rng.normal(size=shift.shape)
+        return {"choice": choice, "y": y, "points": choice % 2}
+
+    def resample_outcomes(self, rng, params, data, count):
+        assert [np.eye(3)[data["choice"]].shape[-1], np.eye(2)[data["points"]].shape[-1]] == [3, 2]
+        drawn = [self.simulate(rng, params, {"cue": data["cue"]}) for _ in range(count)]
+        return {name: np.stack([one[name] for one in drawn], -1) for name in ("choice", "y")}
+
+    def log_likelihood(self, params, data):
+        shift = np.array([-1.0, 1.0])[data["cue"]] + np.zeros(3)[data["choice"]]
+        return -0.5 * (data["y"] - params["mu"][:, None] - shift) ** 2 - np.log(3) - 0.5 * np.log(2 * np.pi)
+
+    def augment(self, rng, data):
+        assert all(data[name].dtype == np.int64 for name in ("cue", "choice", "points"))
+        return data
+
+
+def test_categories_come_to_every_method_as_integers():
+    rng, simulator = np.random.default_rng(0), Counting()
+    params = draw_params(simulator, rng, 5)
+    data, _ = draw_data(simulator, rng, params, 5, 7)
+    assert set(np.unique(data["cue"])) == {0.0, 1.0}
+    assert resample(simulator, rng, params, data, 2)["choice"].shape == (5, 7, 2)
+    known = known_log_likelihood(simulator, simulator.schema, params, data)
+    assert known.shape == (5, 7) and (known < -np.log(3)).all()
+    augment_data(simulator, rng, data)
+    trial = draw_trials(simulator, rng, params, {"cue": data["cue"][:, 0]})[0]
+    assert trial["choice"].shape == (5,)
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        (
+            {"simulate": lambda self, rng, params, inputs: {}},
+            r"simulator.simulate: expected a method that can be called as simulate\(rng, params, inputs, trials=...\), "
+            r"got simulate\(rng, params, inputs\) .*Where the schema has no inputs",
+        ),
+        (
+            {"schema": pb.Schema(outcomes={"y": pb.Real()})},
+            r"simulate\(rng, params, inputs, trials=..., size=...\), got simulate\(rng, params, inputs, trials\)",
+        ),
+        ({"prior": lambda self, rng: {}}, r"simulator.prior: .* called as prior\(rng, size\), got prior\(rng\)"),
+        ({"inputs": lambda self, size, trials: {}}, r"simulator.inputs: .* called as inputs\(rng, size, trials\)"),
+        ({"augment": lambda self, data: data}, r"simulator.augment: .* called as augment\(rng, data\)"),
+        ({"environment": lambda self, outcomes: {}}, r"called as environment\(trial, inputs, outcomes, uniform\)"),
+    ],
+)
+def test_a_method_that_cannot_be_called_as_it_will_be_is_refused(members, message):
+    with pytest.raises(ValueError, match=message):
+        check_simulator(with_members(**members))

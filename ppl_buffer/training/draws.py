@@ -23,8 +23,10 @@ from ppl_buffer.simulator import (
     WithProposal,
     WithResampling,
     WithSymmetries,
+    check_calls,
     misspelt_members,
     public_names,
+    simulate_keywords,
 )
 
 # Training stops above this share of data sets with values that are not numbers, once this many were drawn.
@@ -109,6 +111,7 @@ def check_simulator(simulator: Simulator) -> None:
         variable = schema.params[name]
         if not bool(np.all(legal(variable, np.asarray(value, dtype=np.float32)))):
             raise ValueError(f"simulator.atoms[{name!r}]: expected {variable.description}, got {value!r}")
+    check_calls(simulator, schema)
     for finding in misspelt_members(simulator):
         warn_of(finding, stacklevel=3)
 
@@ -169,7 +172,7 @@ def known_log_likelihood(simulator: WithLogLikelihood, schema: Schema, params: A
     shape = next(iter(data[name].shape for name in schema.outcomes))
     # In double precision, but of numbers as rounded as the network reads them: near a bound that moves a density.
     read = [{name: x.astype(np.float32).astype(float) for name, x in values.items()} for values in (params, data)]
-    returned = np.asarray(simulator.log_likelihood(*read), dtype=float)
+    returned = np.asarray(simulator.log_likelihood(*(_given(schema, values) for values in read)), dtype=float)
     wrong = np.isnan(returned) | np.isposinf(returned)
     if returned.shape != shape or wrong.any():
         raise ValueError(
@@ -216,7 +219,7 @@ def resample(simulator: Simulator, rng: np.random.Generator, params: Arrays, dat
     size, trials = next(iter(data[name].shape for name in schema.outcomes))
     shape = (size, trials, count)
     if isinstance(simulator, WithResampling):
-        again = simulator.resample_outcomes(rng, _copy(params), _copy(data), count)
+        again = simulator.resample_outcomes(rng, _given(schema, params), _given(schema, data), count)
         returned = _checked("resample_outcomes", again, schema.outcomes, shape)
     else:
         inputs = {name: np.repeat(data[name], count, axis=1) for name in schema.inputs}
@@ -240,7 +243,8 @@ def augment_data(simulator: Simulator, rng: np.random.Generator, data: Arrays) -
         return data
     schema = simulator.schema
     variables = {**schema.inputs, **_simulated_variables(schema)}
-    returned = _checked("augment", simulator.augment(rng, _copy(data)), variables, next(iter(data.values())).shape)
+    again = simulator.augment(rng, _given(schema, data))
+    returned = _checked("augment", again, variables, next(iter(data.values())).shape)
     for name, variable in variables.items():
         if not legal(variable, returned[name].astype(np.float32)).all():
             raise ValueError(f"simulator.augment: expected {name!r} to be {variable.description} everywhere")
@@ -269,15 +273,18 @@ def _call(
     shape: tuple[int, int],
 ) -> Any:
     """Call a method that simulates; where no array has the shape (size, trials), keywords do."""
-    keywords: dict[str, int] = {} if schema.inputs else {"trials": shape[1]}
-    if not schema.inputs and not schema.params:
-        keywords["size"] = shape[0]
-    return method(rng, _copy(params), _copy(inputs), **keywords)
+    return method(rng, _given(schema, params), _given(schema, inputs), **simulate_keywords(schema, *shape))
 
 
-def _copy(arrays: Arrays) -> Arrays:
-    """What a simulator gets: one that works in place must not change what is recorded of its inputs."""
-    return {name: x.copy() for name, x in arrays.items()}
+def _given(schema: Schema, arrays: Arrays) -> Arrays:
+    """What a simulator gets: copies, since it may work in place; categories as integers, which index an array."""
+    variables: Mapping[str, Variable] = {**schema.params, **schema.inputs, **_simulated_variables(schema)}
+    given = {}
+    for name, x in arrays.items():
+        # Where a category is no number the data set will be dropped.
+        category = isinstance(variables[name], Categorical)
+        given[name] = np.where(np.isfinite(x), x, 0).astype(np.int64) if category else x.copy()
+    return given
 
 
 def _simulated_variables(schema: Schema) -> Mapping[str, Variable]:

@@ -14,6 +14,7 @@ from ppl_buffer.training import draws
 from ppl_buffer.training.batches import STANDARDIZATION, BatchOptions, draw, generator
 from ppl_buffer.training.distillation import DistillationSets
 from ppl_buffer.training.draws import RejectionCounts
+from ppl_buffer.training.stated_priors import check_priors
 
 # Data sets behind the scales, and parameters behind a box whose prior is not stated.
 _DATA_SETS, _PARAMS = 256, 20_000
@@ -71,8 +72,13 @@ def _moments(variable: Continuous, values: np.ndarray) -> tuple[float, float]:
 
 
 def trained_box(simulator: Simulator) -> tuple[dict[str, tuple[float, float]], dict[str, Prior | None]]:
-    """The range of each parameter that training covers, and its prior where the simulator states it."""
+    """The range of each parameter that training covers, and its prior where the simulator states it.
+
+    Raises:
+        ValueError: if a stated prior is not what the simulator draws from.
+    """
     stated = draws.priors_of(simulator)
+    check_priors(simulator)
     names = list(simulator.schema.params)
     box: dict[str, tuple[float, float]] = {}
     for name in names:
