@@ -71,7 +71,7 @@ def test_milliseconds():
 def test_missing_columns():
     refused(table_of_trials().rename(columns={"response": "responses"}), "no column 'response'", "'responses'",
             "--columns choice=responses")  # fmt: skip
-    refused(table_of_trials().rename(columns={"subject": "id"}), "no column 'subject'", "--subject COLUMN")
+    refused(table_of_trials().rename(columns={"subject": "id"}), "no column 'subject'", "--subject id")
     with pytest.raises(ValueError, match="no 'speed'.*--columns NAME=COLUMN"):
         read_trials(table_of_trials(), NOISY_Q, columns={"speed": "rt"})
 

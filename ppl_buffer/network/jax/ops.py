@@ -11,6 +11,7 @@ import numpy as np
 
 from ppl_buffer.network.backend import Array as AnyArray
 from ppl_buffer.network.backend import Own
+from ppl_buffer.network.foreign import plain
 
 Array = jax.Array
 
@@ -19,14 +20,18 @@ xp = jnp
 Tree = TypeVar("Tree")
 
 
+def _array(value: AnyArray) -> Array:
+    return jnp.asarray(value if isinstance(value, jax.Array) else plain(value))
+
+
 def number(net: Own, value: AnyArray) -> Array:
     """The same array in the network's number type."""
-    return jnp.asarray(value).astype(net.dtype)
+    return _array(value).astype(net.dtype)
 
 
 def floating(net: Own, value: AnyArray) -> Array:
     """An array-like as floating-point numbers: doubles stay doubles, integers take the network's type."""
-    array = jnp.asarray(value)
+    array = _array(value)
     return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(net.dtype)
 
 
@@ -41,7 +46,7 @@ def floating_each(net: Own, named: Mapping[str, AnyArray]) -> dict[str, Array]:
     Raises:
         TypeError: if one is complex.
     """
-    arrays = {name: jnp.asarray(value) for name, value in named.items()}
+    arrays = {name: _array(value) for name, value in named.items()}
     for name, array in arrays.items():
         if jnp.issubdtype(array.dtype, jnp.complexfloating):
             raise TypeError(f"{name}: expected real numbers, got complex ones")

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ppl_buffer.network.backend import Array, Own
+from ppl_buffer.network.foreign import plain
 
 xp = torch
 
@@ -18,8 +19,9 @@ Tree = TypeVar("Tree")
 
 
 def _tensor(net: Own, value: Array) -> Tensor:
+    array = value if isinstance(value, Tensor) else plain(value)
     # Torch warns of arrays of NumPy that nobody may write to, such as JAX's.
-    readable = value.copy() if isinstance(value, np.ndarray) and not value.flags.writeable else value
+    readable = array.copy() if isinstance(array, np.ndarray) and not array.flags.writeable else array
     return torch.as_tensor(readable, device=net.device)
 
 

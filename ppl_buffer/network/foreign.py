@@ -1,0 +1,31 @@
+"""Columns of data frames and labelled arrays as plain arrays of numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ppl_buffer.network.backend import Array
+
+# What both backends make arrays of by themselves.
+_PLAIN = (np.generic, bool, int, float, complex, list, tuple)
+
+
+def plain(value: Array) -> Array:
+    """An array of NumPy in place of a column of pandas (of any type and index), an array of xarray, or of objects.
+
+    Args:
+        value: array-like that is none of the backend's own arrays.
+
+    Raises:
+        TypeError: if it holds anything but numbers.
+    """
+    if isinstance(value, _PLAIN):
+        return value
+    array = np.asarray(value)
+    if array.dtype.kind in "biufc":
+        return array
+    words = {item for item in array.ravel().tolist() if isinstance(item, str)}
+    if array.dtype.kind != "O" or words:
+        shown = f", such as {min(words)!r}" if words else f" of type {array.dtype}"
+        raise TypeError(f"these are no numbers{shown}")
+    return array.astype(float)
