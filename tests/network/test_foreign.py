@@ -53,9 +53,10 @@ def test_labelled_arrays(net):
 
 
 def test_words_are_no_numbers(net):
-    for words in (FRAME["pair"].astype(str), pandas.Series(["a", "b"]).astype("category"), np.array(["a"]),
-                  pandas.Series([1, pandas.NA], dtype=object), pandas.Series(pandas.Timestamp("2026-01-01"))):  # fmt: skip
+    missing, times = pandas.Series([1, pandas.NA], dtype=object), pandas.Series(pandas.Timestamp("2026-01-01"))
+    category = pandas.Series(["a", "b"]).astype("category")
+    for words in (FRAME["pair"].astype(str), category, np.array(["a"]), missing, times):
         with pytest.raises((TypeError, ValueError)):
             net.ops.number(net, words)
     with pytest.raises(ValueError, match=r"inputs\['pair'\]: expected an array of numbers, got Series.*such as 'a'"):
-        net.observe({"pair": pandas.Series(list("abc"))}, np.zeros(3), feedback={"reward": np.zeros(3)})
+        net.observe({"pair": pandas.Series(list("abc"))}, np.ones((3, 2)), feedback={"reward": np.ones(3)})
