@@ -27,7 +27,7 @@ from ppl_buffer.findings import Finding, warn_of
 from ppl_buffer.inference.chunks import map_chunks
 from ppl_buffer.inference.importance import draws_a_round, importance_weights
 from ppl_buffer.inference.normal_scores import NormalScores
-from ppl_buffer.network.arguments import as_floating
+from ppl_buffer.network.arguments import as_floating, check_outcomes, check_params, check_value_shape
 from ppl_buffer.network.backend import Array
 from ppl_buffer.network.lapses import Lapse, may_be_lapses
 from ppl_buffer.network.network import Network
@@ -248,6 +248,8 @@ def _densities_by_order(
             trial_mask=data.trial_mask, block=block, lapse=lapse, **more,
         )  # fmt: skip
 
+    check_value_shape(value, query().event_shape)
+    check_outcomes(net, value, data.trial_mask)
     if net.schema.ordered or (net.schema.independent and len(conditioned) == len(net.schema.params)):
         return _numpy(density.log_prob(query(), value))[None]
     rng = np.random.default_rng(seed)
@@ -287,6 +289,7 @@ def _weights_by_draw(
     if rate_prior is not None:
         priors[_LAPSE] = rate_prior
     scale = NormalScores(priors)
+    check_params(net, conditioned, check=True)
     known = {name: to_numpy(value) for name, value in conditioned.items()}
     observed = net.observe(data.inputs, data.value, feedback=data.feedback, trial_mask=data.trial_mask)
     batch = observed.batch_shape

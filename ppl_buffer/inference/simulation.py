@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from ppl_buffer.checks import is_integer
 from ppl_buffer.files import to_numpy
 from ppl_buffer.inference.chunks import chunks, new_in_chunks, run_groups
+from ppl_buffer.inference.draws import align, align_lapse, conditioned_params, sample_shape
 from ppl_buffer.inference.streams import uniform_streams
 from ppl_buffer.inference.subjects import flatten_leaves, flatten_trials, last_trials, rows_of_similar_length
 from ppl_buffer.network.backend import Array, Environment, backend_of
@@ -69,8 +70,9 @@ def posterior_predictive(
         net: a network of either backend.
         inputs: dict name -> (*B, K), or what ``net.observe(...)`` returned, whose inputs, trial mask and context then
             count.
-        params: dict name -> (*S, *B): parameters to condition on, draws first, as ``MCMC.get_samples()`` has them. Any
-            subset of the schema's.
+        params: dict name -> (*S, *B): parameters to condition on, draws first, as ``MCMC.get_samples()`` has them, or
+            (*S,) for one that all data sets share. Any subset of the schema's; where all are given, other sites of a
+            model may be there too, and are ignored.
         draws: number of draws; needed only without `params`.
         trials: number of trials K; needed only where there are no inputs.
         trial_mask: (*B, K) bool; False = no such trial.
@@ -96,14 +98,14 @@ def posterior_predictive(
     # Checks the arguments and broadcasts the data; parameters come chunk by chunk.
     whole = Query.build(net, inputs, trials=trials, trial_mask=trial_mask, context=context, environment=environment)
     batch, size = whole.batch_shape, math.prod(whole.batch_shape)
-    conditioned = {name: np.asarray(to_numpy(value), np.float32) for name, value in (params or {}).items()}
-    lead = _sample_shape(conditioned, batch, draws)
+    given = {} if params is None else conditioned_params(net.schema, params)
+    lead = _sample_shape(given, batch, draws)
     count = math.prod(lead)
+    conditioned = {name: align(value, lead, batch) for name, value in given.items()}
     if lapse is not None:
-        conditioned[_LAPSE] = np.asarray(to_numpy(check_lapse(net, lapse)[0]), np.float32)
-    conditioned = {
-        name: np.broadcast_to(value, (*lead, *batch)).reshape(count, size) for name, value in conditioned.items()
-    }
+        rate = np.asarray(to_numpy(check_lapse(net, lapse)[0]), np.float32)
+        conditioned[_LAPSE] = align_lapse(rate, lead, batch)
+    conditioned = {name: value.reshape(count, size) for name, value in conditioned.items()}
     rollouts = _Rollouts(whole, conditioned, environment, Lapse.of(lapse), seed, list(devices or []))
     memory = backend_of(net).rollout_memory() if memory is None else memory
     results = _empty_results(net.schema, (count, size, whole.trials))
@@ -206,20 +208,13 @@ class _Rollouts:
             results.feedback[name][rows] = np.where(exists, to_numpy(x), np.nan)
 
 
-def _sample_shape(conditioned: Mapping[str, np.ndarray], batch: tuple[int, ...], draws: int | None) -> tuple[int, ...]:
+def _sample_shape(params: Mapping[str, np.ndarray], batch: tuple[int, ...], draws: int | None) -> tuple[int, ...]:
     """Leading shape *S of parameters (*S, *B)."""
-    if not conditioned:
+    if not params:
         if not is_integer(draws):
             raise ValueError(f"draws: expected their number, since no parameters tell it, got {draws!r}")
         return (int(draws),)  # type: ignore[arg-type]
-    try:
-        shape = np.broadcast_shapes(*(value.shape for value in conditioned.values()), batch)
-    except ValueError:
-        shape = ()
-    lead = tuple(shape[: len(shape) - len(batch)])
-    if tuple(shape[len(lead) :]) != tuple(batch) or not lead:
-        shapes = {name: value.shape for name, value in conditioned.items()}
-        raise ValueError(f"params: expected shapes (*draws, *{tuple(batch)}), got {shapes}")
+    lead = sample_shape(params, batch)
     if draws is not None and draws != math.prod(lead):
         raise ValueError(f"draws: expected None, or {math.prod(lead)} as in params, got {draws!r}")
     return lead

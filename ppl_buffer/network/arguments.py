@@ -59,6 +59,13 @@ def check_legal(net: NetworkLike, argument: str, variable: Variable, value: Arra
         raise ValueError(f"{argument}: expected {variable.description}, {got}")
 
 
+def check_outcomes(net: NetworkLike, value: Array, mask: Array | None) -> None:
+    """Refuse a value whose outcomes cannot be, where they can be looked at and stand for a trial."""
+    for name, column in split_value(net.schema, value).items():
+        argument = f"value[{name!r}]" if net.schema.event_shape_tail else "value"
+        check_legal(net, argument, net.schema.outcomes[name], column, mask)
+
+
 def check_trial_arrays(
     net: NetworkLike,
     argument: str,

@@ -14,8 +14,8 @@ from ppl_buffer.network.arguments import (
     arrange_outcomes,
     as_floating,
     as_mask,
-    check_legal,
     check_names,
+    check_outcomes,
     check_trial_arrays,
     check_value_shape,
     count_existing,
@@ -302,13 +302,10 @@ def observe_trials(
 
 def _checked_legal(net: NetworkLike, value: Array, exists: Array) -> Array | None:
     """Which trials (..., K) hold legal outcomes or do not exist; None where the numbers could be checked at once."""
-    schema = net.schema
-    for name, column in split_value(schema, value).items():
-        argument = f"value[{name!r}]" if schema.event_shape_tail else "value"
-        check_legal(net, argument, schema.outcomes[name], column, exists)
+    check_outcomes(net, value, exists)
     if net.ops.to_concrete(value) is not None and net.ops.to_concrete(exists) is not None:
         return None
-    return legal_trials(net.ops.xp, schema, value, exists)
+    return legal_trials(net.ops.xp, net.schema, value, exists)
 
 
 def _group_by_length(net: NetworkLike, trials: dict[str, Named], valid: Array) -> list[LengthGroup] | None:

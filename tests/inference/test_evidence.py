@@ -33,6 +33,14 @@ REPORT_RECORD = Record(
     context=0,
     simulator="none",
 )
+LEARNING_PRIORS = {"alpha": Prior.uniform(0.1, 0.9), "beta": Prior.uniform(0.5, 3.0), "zeta": Prior.uniform(0.0, 1.0)}
+LEARNING_RECORD = Record(
+    box={name: prior.range() for name, prior in LEARNING_PRIORS.items()},
+    priors=LEARNING_PRIORS,
+    trials=11,
+    context=0,
+    simulator="none",
+)
 QUIET = {"progress": False}
 
 
@@ -230,9 +238,26 @@ def test_a_context_is_for_the_autoregressive_method_alone():
         pb.log_evidence(net, observed, observed.value, **QUIET)
 
 
+@pytest.mark.parametrize("method", ["autoregressive", "importance"])
+@pytest.mark.parametrize(("outcome", "illegal"), [(0, 2.0), (1, -0.4), (1, np.nan)])
+def test_outcomes_that_cannot_be_are_refused(method, outcome, illegal):
+    net, given = network(LEARNING, "torch", LEARNING_RECORD), data(LEARNING, batch=2, trials=5)
+    value = given.value.copy()
+    value[1, 4, outcome] = illegal
+    with pytest.raises(ValueError, match=rf"value\['{'choice' if outcome == 0 else 'rt'}'\]: expected .*\(1 of 10\)"):
+        pb.log_evidence(net, given.inputs, value, feedback=given.feedback, method=method, draws=400, **QUIET)
+    # What stands where there is no trial is not looked at.
+    mask = np.arange(5) < np.array([[5], [4]])
+    found = pb.log_evidence(
+        net, given.inputs, value, feedback=given.feedback, trial_mask=mask, method=method, draws=400, **QUIET
+    )
+    assert np.isfinite(found.log_evidence).all()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"params": {"sigma": np.array([-1.0, 1.0])}}, r"params\['sigma'\]: expected a number above 0, got -1\.0"),
         ({"method": "bridge"}, r"method: expected one of \['autoregressive', 'importance'\], got 'bridge'"),
         ({"method": "autoregressive", "orders": 0}, "orders: expected an integer of at least 1, got 0"),
         ({"method": "importance", "draws": 2.5}, "draws: expected an integer of at least 1, got 2.5"),

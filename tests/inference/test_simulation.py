@@ -13,7 +13,7 @@ import ppl_buffer as pb
 from ppl_buffer.inference.simulation import _noise
 from ppl_buffer.predictive import density, sampling
 from ppl_buffer.predictive.query import Query
-from tests.networks import CONTAMINATED, FUNCTION, FUNCTION_RECORD, LAPSELESS, LEARNING, REPORT, data, network
+from tests.networks import CONTAMINATED, DECISION, FUNCTION, FUNCTION_RECORD, LAPSELESS, LEARNING, REPORT, data, network
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 QUIET = {"progress": False}
@@ -106,6 +106,34 @@ def test_prior_predictive_needs_the_number_of_draws_alone():
     assert narrow.value.min() >= 0.5 and narrow.value.max() <= 0.75 and narrow.value.std() > 0.05
 
 
+def test_draws_of_a_whole_hierarchy_serve_as_they_are():
+    """Other sites are ignored, and what all people share is taken by draws, also where there are as many people."""
+    pytest.importorskip("torch")
+    net, given = network(DECISION, "torch"), data(DECISION, batch=4, trials=3, context=False)
+    rng = np.random.default_rng(0)
+    drift, delay, bound = rng.normal(size=(4, 4)), rng.lognormal(-2, 0.5, size=4), rng.lognormal(size=(4, 4))
+    samples = {"drift_mean": rng.normal(size=4), "drift": drift, "delay": delay, "bound": bound}
+    found = pb.posterior_predictive(net, given.inputs, samples, **QUIET)
+    spread = {"drift": drift, "delay": np.repeat(delay[:, None], 4, axis=1), "bound": bound}
+    np.testing.assert_array_equal(found.value, pb.posterior_predictive(net, given.inputs, spread, **QUIET).value)
+    # No response is faster than its draw's non-decision time.
+    assert (found.value[..., 1] > delay[:, None, None]).all()
+
+
+def test_draws_that_all_people_share():
+    pytest.importorskip("torch")
+    net, given = network(REPORT, "torch"), data(REPORT, batch=3, trials=4)
+    mu = np.random.default_rng(0).normal(size=5)
+    shared = pb.posterior_predictive(net, given.inputs, {"mu": mu}, **QUIET)
+    whole = pb.posterior_predictive(net, given.inputs, {"mu": np.repeat(mu[:, None], 3, axis=1)}, **QUIET)
+    np.testing.assert_array_equal(shared.value, whole.value)
+    # Of two batch dimensions, and draws by chain.
+    inputs = {name: np.stack([x, x]) for name, x in given.inputs.items()}
+    by_chain = {"mu": np.repeat(mu.reshape(5, 1, 1, 1), 2, axis=1) * np.ones((2, 3))}
+    assert pb.posterior_predictive(net, inputs, by_chain, **QUIET).value.shape == (5, 2, 2, 3, 4)
+    assert pb.posterior_predictive(net, inputs, {"mu": mu}, **QUIET).value.shape == (5, 2, 3, 4)
+
+
 SHARDED = """
 import json, os, sys
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
@@ -158,15 +186,18 @@ def test_jax_shards_draws_over_devices():
     ("case", "params", "arguments", "message"),
     [
         (REPORT, None, {}, "draws: expected their number, since no parameters tell it, got None"),
-        (REPORT, {"mu": np.zeros((5, 3))}, {}, r"params: expected shapes \(\*draws, \*\(2,\)\), got {'mu': \(5, 3\)}"),
+        (REPORT, {"mu": np.zeros((5, 3))}, {}, r"params: expected shapes .*, or .*got {'mu': \(5, 3\)}"),
         (REPORT, {"mu": np.zeros(2)}, {}, "params: expected shapes"),
         (REPORT, {"mu": np.zeros((5, 2))}, {"draws": 6}, "draws: expected None, or 5 as in params, got 6"),
         (REPORT, {"mu": np.zeros((5, 2))}, {"memory": 0}, "memory: expected gigabytes above 0, got 0"),
-        (REPORT, {"nu": np.zeros((5, 2))}, {}, r"params: expected any of \['mu'\]"),
+        (REPORT, {"nu": np.zeros((5, 2))}, {}, r"params: expected any of \['mu'\].*\['mu'\] are not, while \['nu'\]"),
+        (REPORT, np.zeros((5, 2)), {}, "params: expected a dict of name to array, got ndarray"),
+        (DECISION, {"drift": np.zeros((2, 2)), "delay": np.ones(2), "bound": np.ones((2, 2))}, {"lapse": np.zeros(2)},
+         r"lapse: expected a rate, or shape \(2, 2\), \(2, 1\) for a rate of each draw, or \(1, 2\) for"),
         (LEARNING, None, {"draws": 3}, "environment: expected a function that gives"),
         (LAPSELESS, None, {"draws": 3, "lapse": 0.1}, "lapse: "),
     ],
-)
+)  # fmt: skip
 def test_bad_arguments_are_refused(case, params, arguments, message):
     pytest.importorskip("torch")
     given = data(case, batch=2, trials=5)

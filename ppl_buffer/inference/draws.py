@@ -1,0 +1,83 @@
+"""Posterior draws of parameters, (*S, *B): draws first, as samplers return them. What all data sets share is (*S,)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ppl_buffer.files import to_numpy
+from ppl_buffer.network.backend import Array
+from ppl_buffer.schema import Schema
+
+
+def conditioned_params(schema: Schema, samples: Mapping[str, Array]) -> dict[str, np.ndarray]:
+    """The parameters of a schema among the draws of a model's sites, each (*S, *B).
+
+    Raises:
+        ValueError: if there are sites of other names while a parameter is missing, so that one may be misspelt.
+    """
+    if not isinstance(samples, Mapping):
+        raise ValueError(f"params: expected a dict of name to array, got {type(samples).__name__}")
+    others = [name for name in samples if name not in schema.params]
+    missing = [name for name in schema.params if name not in samples]
+    if others and missing:
+        raise ValueError(
+            f"params: expected any of {list(schema.params)}; others are ignored where all of these are given, but "
+            f"{missing} are not, while {others} are. To integrate over {missing}, leave out {others}"
+        )
+    return {name: np.asarray(to_numpy(samples[name]), np.float32) for name in schema.params if name in samples}
+
+
+def sample_shape(params: Mapping[str, np.ndarray], batch: tuple[int, ...]) -> tuple[int, ...]:
+    """Leading shape *S of parameters (*S, *B), some of which may be shared by all data sets: (*S,).
+
+    Raises:
+        ValueError: if the shapes do not fit, or nothing tells draws from data sets.
+    """
+    shapes = {name: value.shape for name, value in params.items()}
+    longest = max(map(len, shapes.values()))
+    whole = [shape for shape in shapes.values() if len(shape) == longest]
+    lead = _broadcast([shape[: longest - len(batch)] for shape in whole]) if longest > len(batch) else None
+    if longest == 1 <= len(batch) and set(shapes.values()) == {whole[0]} != {batch}:
+        # Nobody has parameters of their own.
+        lead = whole[0]
+    if not lead or any(not _fits(shape, lead, batch) for shape in shapes.values()):
+        raise ValueError(
+            f"params: expected shapes (*draws, *{batch}), or (*draws,) for what all data sets share, got {shapes}; of "
+            f"one draw it is (1, *{batch})"
+        )
+    return lead
+
+
+def align(value: np.ndarray, lead: tuple[int, ...], batch: tuple[int, ...]) -> np.ndarray:
+    """Values as (*lead, *batch), of which they have the shape, or one that broadcasts to it, or (*lead,)."""
+    if value.shape == lead:
+        value = value.reshape((*lead, *(1,) * len(batch)))
+    return np.broadcast_to(value, (*lead, *batch))
+
+
+def align_lapse(rate: np.ndarray, lead: tuple[int, ...], batch: tuple[int, ...]) -> np.ndarray:
+    """Lapse rates as (*lead, *batch).
+
+    Raises:
+        ValueError: if the shape does not fit, or may mean draws as well as data sets.
+    """
+    if not _fits(rate.shape, lead, batch) or (rate.shape == lead == batch):
+        raise ValueError(
+            f"lapse: expected a rate, or shape {(*lead, *batch)}, {(*lead, *(1,) * len(batch))} for a rate of each "
+            f"draw, or {(*(1,) * len(lead), *batch)} for one of each data set, got {rate.shape}"
+        )
+    return align(rate, lead, batch)
+
+
+def _fits(shape: tuple[int, ...], lead: tuple[int, ...], batch: tuple[int, ...]) -> bool:
+    """Whether `align` takes values of a shape."""
+    return shape == lead or _broadcast([shape, (*lead, *batch)]) == (*lead, *batch)
+
+
+def _broadcast(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...] | None:
+    try:
+        return tuple(np.broadcast_shapes(*shapes))
+    except ValueError:
+        return None
