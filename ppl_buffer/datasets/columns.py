@@ -14,12 +14,9 @@ import numpy as np
 from ppl_buffer.datasets.cells import Table, is_missing, short, to_numbers
 from ppl_buffer.datasets.text_files import is_number
 from ppl_buffer.findings import Finding, warn_of
-from ppl_buffer.schema import Categorical, Positive, Variable
+from ppl_buffer.network.unfamiliar import MISSING_CODES
+from ppl_buffer.schema import Categorical, Interval, Positive, Variable
 
-# Standard deviations of the training's distribution (of a logarithm) beyond which a median has another unit.
-_FAR = 4.0
-# A variable that takes no more values than this in simulations takes only these.
-_FEW = 5
 # Response times with a sign: at least so many different negative numbers are no code for a missed response.
 _SIGNED = 3
 # How tables call those who did the trials, without capitals and punctuation.
@@ -61,8 +58,6 @@ def read_column(
     is_input: bool = False,
     recode: Mapping[str, float] | None = None,
     scale: float | None = None,
-    trained: tuple[float, float] | None = None,
-    examples: np.ndarray | None = None,
     signed: bool = False,
     sign_codes: Sequence[str] = (),
 ) -> np.ndarray:
@@ -73,13 +68,11 @@ def read_column(
         is_input: whether words count in alphabetical order where their number is that of the categories.
         recode: value in the table, as text -> number.
         scale: factor.
-        trained: mean and standard deviation of the variable in training; of a positive one's logarithm.
-        examples: values that the simulator gives: where they are few, others are refused.
         signed: whether numbers have a sign that stands for another variable: they keep it, and are checked without.
         sign_codes: variables for which the sign may stand.
 
     Raises:
-        ValueError: if a cell is empty, no legal value, in another unit or another code. The message says what to write.
+        ValueError: if a cell is empty or no legal value. The message says what to write.
     """
     cells = column.cells
     if recode is None and is_input and isinstance(column.variable, Categorical):
@@ -98,10 +91,6 @@ def read_column(
         numbers = numbers * scale
     size = np.abs(numbers) if signed else numbers
     _check_legal(column, size, sign_codes)
-    if isinstance(column.variable, Positive) and trained is not None:
-        _check_unit(column, size, *trained)
-    if examples is not None:
-        _check_examples(column, size, np.unique(examples))
     return numbers
 
 
@@ -179,7 +168,7 @@ def _plain_numbers(column: TableColumn) -> np.ndarray:
     numbers = to_numbers(column.cells, column.title)
     words = np.isnan(numbers)
     if isinstance(variable, Categorical) and (words.any() or not variable.contains(np, numbers).all()):
-        raise ValueError(f"{column.title} {_codes(name, variable, column.cells)}")
+        raise ValueError(f"{column.title} {_codes(column, variable, numbers)}")
     if words.any():
         raise ValueError(
             f"{column.title} should be numbers, but holds {column.cells[np.flatnonzero(words)[0]]!r} in "
@@ -189,12 +178,21 @@ def _plain_numbers(column: TableColumn) -> np.ndarray:
     return numbers
 
 
-def _codes(name: str, variable: Categorical, cells: Sequence[str]) -> str:
+def _codes(column: TableColumn, variable: Categorical, numbers: np.ndarray) -> str:
     """What to do about categories that are not 0 to n - 1."""
-    texts = _sorted(cells)
+    name, texts = column.name, _sorted(column.cells)
     expected = " or ".join(map(str, range(variable.n))) if variable.n < 4 else f"0 to {variable.n - 1}"
     message = f"holds {listed(texts[:8])}{' ...' if len(texts) > 8 else ''}, but should be coded {expected}"
     if len(texts) > variable.n:
+        other = ~np.asarray(variable.contains(np, numbers))
+        if np.isin(numbers[other], MISSING_CODES).all():
+            given = " and ".join(f"{code:g}" for code in np.unique(numbers[other]))
+            where = column.table.where(other)
+            return f"{message}. Delete the rows with {given} ({where}) if these are codes for a missed response"
+        theirs = list(dict.fromkeys(column.subject[other]))
+        if not np.isnan(numbers).any() and len(theirs) < len(set(column.subject)):
+            few = ", ".join(theirs[:5]) + (" and others" if len(theirs) > 5 else "")
+            return f"{message}. Subject {few} alone has other codes: write those of the others into the table"
         return (
             f"{message}. The model knows {variable.n} categories and the column has {len(texts)}: is it the right "
             f"column? Otherwise join categories by --recode {name}:..., or train a model that has more"
@@ -236,32 +234,6 @@ def _check_legal(column: TableColumn, numbers: np.ndarray, sign_codes: Sequence[
             f"{message}Where its sign says which boundary was reached ({negative.mean():.0%} are negative), write "
             f"--signed {column.name}={sign_codes[0]}: {sign_codes[0]} is then read from the sign, negative as 0"
         )
+    if isinstance(column.variable, Interval) and column.variable.contains(np, numbers / 100).all():
+        raise ValueError(f"{message}If these are per cent, write: --scale {column.name}=0.01")
     raise ValueError(f"{message}Delete these rows if they are codes for a missed response; else check the column")
-
-
-def _check_unit(column: TableColumn, numbers: np.ndarray, mean: float, std: float) -> None:
-    """Refuse numbers that are powers of ten away from those of training."""
-    middle = float(np.log(np.median(numbers)))
-    if abs(middle - mean) < _FAR * std:
-        return
-    message = (
-        f"{column.title} has a median of {math.exp(middle):.4g}, while the model was trained on values about "
-        f"{math.exp(mean):.2g}"
-    )
-    if abs(middle - math.log(1000) - mean) < abs(middle - mean):
-        raise ValueError(
-            f"{message}: these look like milliseconds, and the model reads seconds; write: --scale {column.name}=0.001"
-        )
-    raise ValueError(f"{message}: check its unit, and convert it by --scale {column.name}=FACTOR")
-
-
-def _check_examples(column: TableColumn, numbers: np.ndarray, known: np.ndarray) -> None:
-    """Refuse values of a variable that takes a few others only."""
-    if len(known) > _FEW or not len(np.setdiff1d(numbers, known)):
-        return
-    texts, values = _sorted(column.cells), [f"{value:g}" for value in known]
-    codes = dict(zip(texts, values, strict=False)) if len(texts) <= len(known) else {texts[0]: "..."}
-    raise ValueError(
-        f"{column.title} holds {listed(texts[:8])}, but the model was trained with {listed(values)} alone "
-        f"and knows nothing of other values; write: {recode_option(column.name, codes)}"
-    )

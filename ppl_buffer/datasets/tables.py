@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ppl_buffer.checks import check_choice
 from ppl_buffer.datasets.cells import quoted, read_cells, to_numbers
 from ppl_buffer.datasets.columns import TableColumn, listed, missing_columns, read_column
 from ppl_buffer.datasets.labels import read_labels
 from ppl_buffer.datasets.order import AS_IT_LIES, trial_order
+from ppl_buffer.datasets.ranges import OUTSIDE, check_ranges
 from ppl_buffer.datasets.trials import TrialData
 from ppl_buffer.network.network import Network
 from ppl_buffer.schema import Categorical, Positive, Schema, Variable
 from ppl_buffer.simulator import Simulator
-from ppl_buffer.training.draws import draw_data, draw_params
 
 if TYPE_CHECKING:
     import pandas
@@ -34,6 +35,7 @@ def read_trials(
     scale: Mapping[str, float] | None = None,
     signed: Mapping[str, str] | None = None,
     simulator: Simulator | None = None,
+    outside: str = "error",
 ) -> TrialData:
     """Read and check a table with a row a trial.
 
@@ -52,7 +54,11 @@ def read_trials(
         scale: name of the schema -> factor, such as 0.001 for response times in milliseconds.
         signed: positive variable -> outcome of two categories for which its sign stands, such as {"rt": "choice"}:
             negative = 0, positive = 1.
-        simulator: what the network was trained on: values of inputs and feedback that it never produces are refused.
+        simulator: what the network was trained on, for a network whose record does not say where its training data
+            lay.
+        outside: what happens where a subject's values are unlike those of the training. "error": what can hardly be
+            data is refused (another unit or code, a code for a missing value, numbers far outside), and what lies
+            outside the trained range is warned of; "warn": all is warned of; "ignore".
 
     Returns:
         the trials; ``subjects`` are the labels of the table, as text.
@@ -69,6 +75,7 @@ def read_trials(
     columns, recode = dict(columns or {}), dict(recode or {})
     scale, signed = dict(scale or {}), dict(signed or {})
     _check_names(variables, columns=columns, recode=recode, scale=scale, signed=signed)
+    check_choice("outside", outside, OUTSIDE)
     _check_scale(scale)
     _check_signed(schema, signed)
     cells = read_cells(table)
@@ -79,22 +86,23 @@ def read_trials(
     if absent or unknown:
         raise missing_columns(absent, unknown, cells)
     labels = read_labels(cells, subject_columns)
-    examples = {} if simulator is None else _examples(simulator)
+    table_columns = {
+        name: TableColumn(name, variables[name], heading, cells, labels) for name, heading in headings.items()
+    }
     values = {}
-    for name, heading in headings.items():
+    for name, column in table_columns.items():
         values[name] = read_column(
-            TableColumn(name, variables[name], heading, cells, labels),
+            column,
             is_input=name in schema.inputs,
             recode=recode.get(name),
             scale=scale.get(name),
-            trained=net.standardization.get(name),
-            examples=None if name in schema.outcomes else examples.get(name),
             signed=name in signed,
             sign_codes=_two_categories(schema),
         )
     for name, code in signed.items():
         values[name], values[code] = np.abs(values[name]), (values[name] > 0).astype(float)
         _check_sign(values[code], TableColumn(code, variables[code], columns.get(code, code), cells, labels), name)
+    check_ranges(table_columns, {name: values[name] for name in table_columns}, net, scale, simulator, outside)
     rows = trial_order(
         cells,
         labels,
@@ -198,11 +206,3 @@ def _check_sign(signs: np.ndarray, column: TableColumn, name: str) -> None:
                 f"{column.title} is not what the sign of {name} says in {column.table.where(other)}: where the column "
                 f"is right, write the absolute value of {name} into the table, and delete the column where the sign is"
             )
-
-
-def _examples(simulator: Simulator) -> dict[str, np.ndarray]:
-    """What the simulator gives, all data sets together, by name."""
-    rng = np.random.default_rng(0)
-    size, trials = 50, 20
-    data, _ = draw_data(simulator, rng, draw_params(simulator, rng, size), size, trials, probabilities=False)
-    return {name: np.asarray(x, dtype=float).ravel() for name, x in data.items()}

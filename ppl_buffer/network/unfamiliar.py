@@ -20,7 +20,7 @@ from ppl_buffer.network.ranges import ValueRange
 from ppl_buffer.schema import Positive, Schema, Variable
 
 # What programs write where there was no response.
-MISSING = (-1, -9, 9, *(sign * code for code in (88, 99, 888, 999, 8888, 9999, 88888, 99999) for sign in (1, -1)))
+MISSING_CODES = (-1, -9, 9, *(sign * code for code in (88, 99, 888, 999, 8888, 9999, 88888, 99999) for sign in (1, -1)))
 # Shares of the trained range by which values may exceed it unnoticed: the tails of outcomes are drawn too rarely for
 # their ends to be known. Of positive variables, of the range of the logarithm, and at most a factor of 3.
 _MARGIN, _OUTCOME_MARGIN, _MOST_MARGIN = 0.1, 0.25, math.log(3)
@@ -198,7 +198,7 @@ def _of_codes(name: str, seen: ValueRange, values: np.ndarray) -> Iterator[Unfam
     if not bad.any():
         return
     # A data set of -1 and 1 has another code; one of -1, 0 and 1 has the trained one, and something missing.
-    missing = bad & np.isin(values, MISSING) & same.any(1).all(1)[:, None] & _rarely(bad, values)
+    missing = bad & np.isin(values, MISSING_CODES) & same.any(1).all(1)[:, None] & _rarely(bad, values)
     rest = bad & ~missing
     if missing.any():
         yield Unfamiliar(name, "missing", missing, _examples(values[missing]), True, seen)
@@ -215,7 +215,7 @@ def _of_numbers(
     with np.errstate(invalid="ignore"):
         outside = (values < low) | (values > high)
         beyond = (values < seen.low) | (values > seen.high)
-    missing = beyond & np.isin(values, MISSING)
+    missing = beyond & np.isin(values, MISSING_CODES)
     missing &= _rarely(missing, values)
     if missing.any():
         yield Unfamiliar(name, "missing", missing, _examples(values[missing]), True, seen)

@@ -10,8 +10,8 @@ from ppl_buffer.simulators import NoisyQ, RLDriftDiffusion
 
 TASK = NoisyQ()
 LEARNER = RLDriftDiffusion()
-NOISY_Q = SimpleNamespace(schema=TASK.schema, standardization={"reward": (0.5, 0.5)})
-RLDDM = SimpleNamespace(schema=LEARNER.schema, standardization={"rt": (-0.1, 0.7), "reward": (0.5, 0.5)})
+NOISY_Q = SimpleNamespace(schema=TASK.schema, standardization={"reward": (0.5, 0.5)}, record=None)
+RLDDM = SimpleNamespace(schema=LEARNER.schema, standardization={"rt": (-0.1, 0.7), "reward": (0.5, 0.5)}, record=None)
 COLUMNS = {"choice": "response", "reward": "feedback", "pair": "cond"}
 SUBJECTS, TRIALS = 3, 20
 COUNTS = (20, 17, 19)

@@ -15,7 +15,7 @@ from ppl_buffer.findings import FindingWarning
 from ppl_buffer.simulators import DriftDiffusion
 from tests.datasets.tables import NOISY_Q, RLDDM, read, table_of_trials
 
-DDM = SimpleNamespace(schema=DriftDiffusion().schema, standardization={})
+DDM = SimpleNamespace(schema=DriftDiffusion().schema, standardization={}, record=None)
 
 
 def numbered(start=1):
