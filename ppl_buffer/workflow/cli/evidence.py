@@ -19,6 +19,7 @@ from ppl_buffer.workflow.cli.options import (
     Model,
     Orders,
     Out,
+    Outside,
     ParameterDraws,
     Progress,
     Recode,
@@ -45,6 +46,7 @@ def evidence(
     recode: Recode = None,
     scale: Scale = None,
     signed: Signed = "",
+    outside: Outside = "error",
     method: Annotated[str, typer.Option(help="importance or autoregressive.")] = "importance",
     orders: Orders = 128,
     draws: ParameterDraws = 2000,
@@ -58,7 +60,7 @@ def evidence(
     with plain_errors():
         net = load(model)
         task = simulator_of(net, simulator)
-        options = TableOptions(subject, order, columns, recode, scale, signed)
+        options = TableOptions(subject, order, columns, recode, scale, signed, outside)
         trials = options.read(table, net, task)
         result = log_evidence(
             net,
@@ -99,6 +101,7 @@ def compare(
     recode: Recode = None,
     scale: Scale = None,
     signed: Signed = "",
+    outside: Outside = "error",
     method: Annotated[str, typer.Option(help="both, importance or autoregressive.")] = "both",
     draws: ParameterDraws = 2000,
     orders: Orders = 128,
@@ -109,7 +112,7 @@ def compare(
     with plain_errors():
         nets = _load_comparable(model)
         # Each model checks the table by its own schema; what is read is the same.
-        options = TableOptions(subject, order, columns, recode, scale, signed)
+        options = TableOptions(subject, order, columns, recode, scale, signed, outside)
         trials = [options.read(table, net, simulator_of(net)) for net in nets.values()][0]
         rows = comparison.compare(
             nets,

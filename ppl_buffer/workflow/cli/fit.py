@@ -17,6 +17,7 @@ from ppl_buffer.workflow.cli.options import (
     Draws,
     Model,
     Out,
+    Outside,
     PredictiveDraws,
     Progress,
     Recode,
@@ -47,6 +48,7 @@ def fit(
     recode: Recode = None,
     scale: Scale = None,
     signed: Signed = "",
+    outside: Outside = "error",
     hierarchical: Annotated[bool, typer.Option(help="People as draws from one population, or each alone.")] = True,
     lapse: Annotated[float, typer.Option(help="Probability that a trial is a lapse; 0.02 suits response times.")] = 0.0,
     chains: Annotated[int, typer.Option(min=1, help="Chains, which run at the same time.")] = 2,
@@ -70,7 +72,7 @@ def fit(
 
         net = load(model, backend="jax")
         task = simulator_of(net, simulator)
-        options = TableOptions(subject, order, columns, recode, scale, signed)
+        options = TableOptions(subject, order, columns, recode, scale, signed, outside)
         trials = options.read(table, net, task)
         counts = trials.trial_counts
         typer.echo(f"{len(counts)} people, {counts.sum()} trials; {chains} chains of {warmup} + {draws} draws.")

@@ -26,6 +26,10 @@ TrialOrder = Annotated[
 Signed = Annotated[
     str, typer.Option(help="Outcome for which the sign of another stands: rt=choice, where negative is 0.")
 ]
+Outside = Annotated[
+    str,
+    typer.Option(help="Values unlike the training's: 'error' refuses what can hardly be data; 'warn'; 'ignore'."),
+]
 Columns = Annotated[
     str, typer.Option(help="Columns of the model's variables: choice=response,reward=feedback,pair=cond.")
 ]

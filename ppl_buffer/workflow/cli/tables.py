@@ -25,6 +25,7 @@ class TableOptions:
     recode: list[str] | None
     scale: list[str] | None
     signed: str
+    outside: str = "error"
 
     @property
     def given(self) -> dict[str, str | list[str] | None]:
@@ -36,6 +37,7 @@ class TableOptions:
             "recode": self.recode,
             "scale": self.scale,
             "signed": self.signed or None,
+            "outside": None if self.outside == "error" else self.outside,
         }
 
     def read(self, path: Path, net: Network, simulator: Simulator | None) -> TrialData:
@@ -57,6 +59,7 @@ class TableOptions:
                 scale=read_numbers("scale", ",".join(self.scale or [])),
                 signed=read_pairs("signed", self.signed),
                 simulator=simulator,
+                outside=self.outside,
             )
         for warning in caught:
             typer.secho(str(warning.message), fg=typer.colors.YELLOW, err=True)
