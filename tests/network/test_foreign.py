@@ -59,4 +59,6 @@ def test_words_are_no_numbers(net):
         with pytest.raises((TypeError, ValueError)):
             net.ops.number(net, words)
     with pytest.raises(ValueError, match=r"inputs\['pair'\]: expected an array of numbers, got Series.*such as 'a'"):
-        net.observe({"pair": pandas.Series(list("abc"))}, np.ones((3, 2)), feedback={"reward": np.ones(3)})
+        net.observe(
+            {"pair": pandas.Series(list("abc")), "delay": np.ones(3)}, np.ones((3, 2)), feedback={"reward": np.ones(3)}
+        )
