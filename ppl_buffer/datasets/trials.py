@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ppl_buffer.extras import needs
+from ppl_buffer.network.foreign import plain
 
 Arrays = dict[str, np.ndarray]
 
@@ -26,6 +27,9 @@ class TrialData:
         outcomes: dict name -> (S, K), what the subject did.
         feedback: dict name -> (S, K), known after the response.
         trial_mask: (S, K) bool, False = padding.
+
+    Raises:
+        ValueError: if shapes disagree, or `trial_counts` is not what `trial_mask` says.
     """
 
     subjects: np.ndarray
@@ -34,6 +38,24 @@ class TrialData:
     outcomes: Arrays
     feedback: Arrays
     trial_mask: np.ndarray
+
+    def __post_init__(self) -> None:
+        mask = np.asarray(self.trial_mask)
+        if mask.dtype != bool or mask.ndim != 2:
+            raise ValueError(
+                f"trial_mask: expected booleans (subjects, trials), got {mask.dtype} of shape {mask.shape}"
+            )
+        if np.shape(self.subjects) != mask.shape[:1]:
+            raise ValueError(f"subjects: expected {len(mask)} labels, got shape {np.shape(self.subjects)}")
+        if not np.array_equal(self.trial_counts, mask.sum(1)):
+            raise ValueError(
+                f"trial_counts: expected the trials of trial_mask, {mask.sum(1).tolist()}, got "
+                f"{np.asarray(self.trial_counts).tolist()}"
+            )
+        for group, columns in (("inputs", self.inputs), ("outcomes", self.outcomes), ("feedback", self.feedback)):
+            for name, values in columns.items():
+                if np.shape(values) != mask.shape:
+                    raise ValueError(f"{group}[{name!r}]: expected shape {mask.shape}, got {np.shape(values)}")
 
     @classmethod
     def from_rows(
@@ -53,17 +75,28 @@ class TrialData:
             outcomes: dict name -> (rows,).
             feedback: dict name -> (rows,).
             fill: name -> legal value of a padded trial, 0 where a name is missing.
+
+        Raises:
+            ValueError: if there are no rows, a row has no label, or columns differ in length.
+            ImportError: if pandas is not installed.
         """
         with needs("a table of trials", "data"):
             import pandas
-        row, subjects = pandas.factorize(subject)
+        row, subjects = pandas.factorize(np.asarray(subject))
+        if not len(row) or (row < 0).any():
+            raise ValueError(
+                f"subject: expected the label of each row, got {'none' if not len(row) else 'a row without'}"
+            )
         trial = pandas.Series(row).groupby(row).cumcount().to_numpy()
         counts = np.bincount(row)
         mask = np.arange(counts.max()) < counts[:, None]
 
         def pad(columns: Mapping[str, np.ndarray]) -> Arrays:
             padded = {}
-            for name, values in columns.items():
+            for name, column in columns.items():
+                values = np.asarray(plain(column))
+                if values.shape != row.shape:
+                    raise ValueError(f"{name}: expected a value in each of {len(row)} rows, got shape {values.shape}")
                 padded[name] = np.full(mask.shape, fill.get(name, 0), dtype=values.dtype)
                 padded[name][row, trial] = values
             return padded
@@ -81,20 +114,37 @@ class TrialData:
         """Some of the subjects, with no more padding than they need.
 
         Args:
-            indices: (n,) their rows, in the order wanted.
+            indices: (n,) their rows, in the order wanted, or (S,) booleans.
+
+        Raises:
+            ValueError: if they are no rows, or none.
         """
-        counts = self.trial_counts[indices]
+        rows = np.asarray(indices)
+        if rows.dtype == bool and rows.shape == self.trial_counts.shape:
+            rows = np.flatnonzero(rows)
+        count = len(self.trial_counts)
+        if (
+            rows.ndim != 1
+            or rows.dtype.kind not in "iu"
+            or not rows.size
+            or (rows < -count).any()
+            or (rows >= count).any()
+        ):
+            raise ValueError(
+                f"indices: expected a list of rows from 0 to {count - 1}, or {count} booleans, got {indices!r}"
+            )
+        longest = 1 + int(np.flatnonzero(self.trial_mask[rows].any(0))[-1])
 
         def part(columns: Arrays) -> Arrays:
-            return {name: values[indices, : counts.max()] for name, values in columns.items()}
+            return {name: values[rows, :longest] for name, values in columns.items()}
 
         return TrialData(
-            subjects=self.subjects[indices],
-            trial_counts=counts,
+            subjects=self.subjects[rows],
+            trial_counts=self.trial_counts[rows],
             inputs=part(self.inputs),
             outcomes=part(self.outcomes),
             feedback=part(self.feedback),
-            trial_mask=self.trial_mask[indices, : counts.max()],
+            trial_mask=self.trial_mask[rows, :longest],
         )
 
     def pad(self, values: np.ndarray) -> np.ndarray:

@@ -33,7 +33,7 @@ from ppl_buffer.workflow.cli.options import (
     plain_errors,
 )
 from ppl_buffer.workflow.cli.simulators import simulator_of
-from ppl_buffer.workflow.cli.tables import TableOptions
+from ppl_buffer.workflow.cli.tables import TableOptions, write_rows
 
 
 def evidence(
@@ -83,7 +83,7 @@ def evidence(
             }
         )
         out.mkdir(parents=True, exist_ok=True)
-        rows.to_csv(out / "evidence.csv", index=False)
+        write_rows(rows, out / "evidence.csv")
         result.plot().figure.savefig(out / "evidence.png", dpi=130)
     error = float(np.sqrt((result.standard_error**2).sum()))
     typer.echo(rows.to_string(index=False, float_format=lambda x: f"{x:.2f}"))
@@ -128,7 +128,7 @@ def compare(
         )
         rows.insert(0, "subject", [trials.subjects[index] for index in rows.pop("data_set")])
         out.mkdir(parents=True, exist_ok=True)
-        rows.to_csv(out / "comparison.csv", index=False)
+        write_rows(rows, out / "comparison.csv")
     totals = rows.groupby("model", sort=False)["log_evidence"].sum()
     best = rows.loc[rows.groupby("subject", sort=False)["log_evidence"].idxmax(), "model"].value_counts()
     typer.echo(rows.to_string(index=False, float_format=lambda x: f"{x:.3f}"))

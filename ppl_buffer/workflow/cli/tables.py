@@ -5,14 +5,19 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from ppl_buffer.datasets import TrialData, read_trials
+from ppl_buffer.datasets.cells import quoted
 from ppl_buffer.datasets.order import AS_IT_LIES
 from ppl_buffer.network.network import Network
 from ppl_buffer.simulator import Simulator
 from ppl_buffer.workflow.cli.parsing import read_codes, read_headings, read_numbers, read_pairs
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True)
@@ -64,3 +69,8 @@ class TableOptions:
         for warning in caught:
             typer.secho(str(warning.message), fg=typer.colors.YELLOW, err=True)
         return trials
+
+
+def write_rows(rows: pandas.DataFrame, path: Path) -> None:
+    """Write results as CSV, text such that no spreadsheet takes it for a formula."""
+    rows.map(lambda cell: quoted(cell) if isinstance(cell, str) else cell).to_csv(path, index=False)
