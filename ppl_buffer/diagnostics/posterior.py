@@ -32,12 +32,17 @@ from ppl_buffer.network.digest import weights_digest
 from ppl_buffer.network.network import Network
 from ppl_buffer.prior import Prior
 from ppl_buffer.simulator import Simulator, name_of
+from ppl_buffer.training.draws import draw_data
+from ppl_buffer.training.sketch import Sketch, check_same_simulator, sketch
 
 if TYPE_CHECKING:
     import pandas
 
 # Share of a rank's draws that must be worth independent ones.
 _FEWEST_EFFECTIVE = 0.5
+_SETTINGS = "settings.json"
+# Data sets that tell whether a simulator is what it was.
+_SKETCHED = 40
 
 
 @dataclass(frozen=True)
@@ -177,7 +182,7 @@ class _Settings:
     def check(self, folder: Path) -> None:
         """Write the settings into the folder, or refuse a folder of other settings."""
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "settings.json"
+        path = folder / _SETTINGS
         settings = json.loads(json.dumps(asdict(self)))
         if path.exists():
             stored = json.loads(path.read_text())
@@ -272,7 +277,14 @@ def _fit(
 ) -> list[Arrays]:
     """The results of all batches, those in the folder among them."""
     if folder is not None:
+        begins = not (folder / _SETTINGS).exists()
         settings.check(folder)
+        check_same_simulator(
+            folder,
+            lambda: _sketch(simulator, settings),
+            begins=begins,
+            advice="take another folder, or delete this one",
+        )
     # Whole calls of the one program that advances the chains.
     warm = math.ceil(settings.warmup / settings.thin)
     described = tuple((name, json.dumps(prior)) for name, prior in settings.priors.items())
@@ -296,6 +308,17 @@ def _fit(
             bar.update((index + 1) * length - bar.n)
             results.append(result)
     return results
+
+
+def _sketch(simulator: Simulator, settings: _Settings) -> Sketch:
+    """What the simulator makes of a few parameters."""
+    rng = np.random.default_rng(settings.seed)
+    params = {name: np.zeros(0) for name in settings.priors}
+    for name, described in settings.priors.items():
+        prior = Prior.from_dict(described)
+        origin = 0.0 if prior.relative_to is None else params[prior.relative_to]
+        params[name] = origin + prior.sample(rng, _SKETCHED)
+    return sketch([draw_data(simulator, rng, params, _SKETCHED, settings.trials, probabilities=False)[0]])
 
 
 def _as_jax(net: Network) -> Any:

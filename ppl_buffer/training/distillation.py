@@ -50,6 +50,7 @@ from ppl_buffer.training.batches import (
     trial_arrays,
 )
 from ppl_buffer.training.draws import RejectionCounts, augment_data, check_simulator, draw_trials
+from ppl_buffer.training.sketch import Sketch, check_same_simulator, sketch
 
 # Names and version of the files: those of the first release, since preparing sets takes hours and they are still good.
 _KEY, _DESCRIPTION, _FORMAT = "ppl_buffer_lesson", "lessons.json", 1
@@ -210,6 +211,9 @@ def prepare_distillation(
     path = out / _DESCRIPTION
     if path.exists() and json.loads(path.read_text()) != described:
         raise ValueError(f"out: expected an empty folder or one of the same sets, got {str(out)!r}; choose another")
+    check_same_simulator(
+        out, lambda: _sketch(source, trials, seed), begins=not path.exists(), advice="choose another folder"
+    )
     write_atomic(path, json.dumps(described, indent=1).encode())
     scale = NormalScores(priors)
     with tqdm(total=sets, disable=not progress, unit="set", desc="distillation") as bar:
@@ -220,6 +224,12 @@ def prepare_distillation(
                     write_atomic(path, content)
             bar.update(min(_SETS_AT_ONCE, sets - first))
     return DistillationSets(out)
+
+
+def _sketch(source: Simulator, trials: int, seed: int) -> Sketch:
+    """What the source draws for the first sets."""
+    drawn = draw(source, seed, 0, DISTILLATION, _SETS_AT_ONCE, trials)[0]
+    return sketch([] if drawn is None else [{"params": drawn[0], "data": drawn[1]}])
 
 
 def _prepare(net: Network, scale: NormalScores, source: Simulator, trials: int, seed: int, first: int) -> list[bytes]:

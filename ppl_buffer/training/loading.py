@@ -14,6 +14,8 @@ from ppl_buffer.training.batches import HELD_OUT, Batch, Tree, map_arrays
 from ppl_buffer.training.draws import RejectionCounts
 from ppl_buffer.training.options import TrainingPlan
 
+# Seconds after which whoever waits for a batch looks up.
+_PATIENCE = 1.0
 # A process's data sets, the count of the whole batch, and the weight of the mean loss over these data sets.
 Share = tuple[Tree | None, RejectionCounts, float]
 
@@ -59,6 +61,7 @@ def make_loader(plan: TrainingPlan, start: int, rank: int, processes: int) -> Da
         sampler=range(start, plan.steps),
         num_workers=plan.run.workers,
         prefetch_factor=4 if plan.run.workers else None,
+        timeout=_PATIENCE if plan.run.workers else 0,
         collate_fn=_untouched,
         worker_init_fn=_ignore_interrupts,
         generator=torch.Generator(),  # else it would draw from the user's
@@ -72,6 +75,17 @@ def start_workers(loader: DataLoader) -> Iterator[Share]:
         # cannot live with a fork says so by `in_process`.
         warnings.filterwarnings("ignore", message=r".*fork\(\)")
         return iter(loader)
+
+
+def next_share(batches: Iterator[Share]) -> Share | None:
+    """The next batch; None if the workers have none yet, after a second."""
+    try:
+        return next(batches)
+    except RuntimeError as error:
+        # What a worker raised begins otherwise.
+        if not str(error).startswith("DataLoader timed out"):
+            raise
+        return None
 
 
 def to_device(batch: Tree, device: torch.device) -> Tree:

@@ -12,7 +12,6 @@ import os
 import signal
 import threading
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ppl_buffer.extras import needs
+from ppl_buffer.findings import Finding, warn_of
 from ppl_buffer.network import checkpoint
 from ppl_buffer.network.config import Config
 from ppl_buffer.network.network import Network
@@ -30,7 +30,8 @@ from ppl_buffer.simulator import Simulator
 from ppl_buffer.training.batches import BatchOptions
 from ppl_buffer.training.distillation import DistillationSets
 from ppl_buffer.training.draws import check_simulator
-from ppl_buffer.training.loading import Share, held_out_batches, make_loader, start_workers, to_device
+from ppl_buffer.training.loading import Share, held_out_batches, make_loader, next_share, start_workers, to_device
+from ppl_buffer.training.lock import locked
 from ppl_buffer.training.options import OptimizationOptions, RunOptions, TrainingPlan, make_plan
 from ppl_buffer.training.trainer import BEST, Trainer, forget_run
 
@@ -125,14 +126,16 @@ def train(
         workers: background processes that simulate; 0 simulates in the training process.
         resume: go on with the run in `out`. False starts it anew.
         progress: show a progress bar.
-        minutes: save the state and return after this time; the same call goes on. For machines with a time limit.
+        minutes: save the state and return after this time; the same call goes on. For machines with a time limit. A
+            warning says so; it also says if no evaluation came before, so that the network is untrained.
 
     Returns:
         the best averaged weights, frozen, on the CPU, with their `TrainingRecord` in ``net.record``.
 
     Raises:
         ValueError: if an argument or what the simulator returns does not fit, too many data sets had to be dropped,
-            or `out` holds a run with other settings.
+            another call is training in `out`, or it holds a run with other settings or of a simulator that drew
+            other data.
         FloatingPointError: if the gradient is no number in step after step.
         KeyboardInterrupt: on Ctrl-C, after the state was saved.
     """
@@ -144,19 +147,30 @@ def train(
     run = RunOptions(Path(out), held_out, evaluate_every, devices, accelerator, workers, progress, minutes)
     plan = make_plan(simulator, config, seed, batches, optimization, run, start, distillation, distillation_share)
     run.out.mkdir(parents=True, exist_ok=True)
-    if not resume:
-        forget_run(run.out)
     device = _device(accelerator)
-    ended = _run(plan, device) if devices == 1 else _launch(plan, device)
+    with locked(run.out):
+        if not resume:
+            forget_run(run.out)
+        ended = _run(plan, device) if devices == 1 else _launch(plan, device)
     if ended == "interrupted":
         raise KeyboardInterrupt(f"training stopped; its state is in {run.out}, and the same call goes on")
-    if ended == "time":
-        warnings.warn(
-            f"training stopped after minutes={minutes}; the same call goes on with the run in {run.out}", stacklevel=2
-        )
     net = checkpoint.load(run.out / BEST, backend="torch")
     assert isinstance(net, TorchNetwork)
+    if ended == "time":
+        warn_of(_out_of_time(plan, net))
     return net
+
+
+def _out_of_time(plan: TrainingPlan, net: TorchNetwork) -> Finding:
+    """What to know of a network whose training was stopped by `minutes`."""
+    text = f"training stopped after minutes={plan.run.minutes}; the same call goes on with the run in {plan.run.out}"
+    if net.record is not None and net.record.stages[-1].step == 0:
+        weights = "random weights" if plan.start is None else "the weights of start"
+        text += (
+            f". The network is untrained: it has {weights}, since the first evaluation comes after "
+            f"{plan.run.evaluate_every} steps (evaluate_every). Do not use it"
+        )
+    return Finding("training", text)
 
 
 def _device(accelerator: str) -> torch.device:
@@ -232,9 +246,15 @@ def _run(plan: TrainingPlan, device: torch.device, fabric: Any = None) -> str:
                     ended = stop
                     break
             try:
-                share = next(batches)
+                share = _wait(batches, interrupts, deadline)
             except KeyboardInterrupt:
                 ended = "interrupted"
+                break
+            if share is None:
+                if fabric is not None:
+                    # The others wait for this process in the middle of a step, and end with it.
+                    raise TimeoutError(f"process {rank} still waited for the simulator when the training was to stop")
+                ended = "interrupted" if interrupts else "time"
                 break
             loss = _step(trainer, model, optimizers, share, fabric)
             if rank > 0:
@@ -255,6 +275,14 @@ def _run(plan: TrainingPlan, device: torch.device, fabric: Any = None) -> str:
         trainer.save()
         trainer.draw()
     return ended
+
+
+def _wait(batches: Iterator[Share], interrupts: list[int], deadline: float) -> Share | None:
+    """The next batch; None if the time is over or Ctrl-C comes before: a simulator may never return."""
+    while True:
+        share = next_share(batches)
+        if share is not None or interrupts or time.monotonic() > deadline:
+            return share
 
 
 def _step(trainer: Trainer, model: Any, optimizers: list[Any], share: Share, fabric: Any) -> float:

@@ -18,10 +18,13 @@ from ppl_buffer.simulator import Simulator, WithInProcess, name_of
 from ppl_buffer.training.batches import HELD_OUT, SOURCE, TRAINING, Batch, BatchOptions, generator, make_batch
 from ppl_buffer.training.distillation import DistillationSets, make_distillation_batch
 from ppl_buffer.training.draws import atoms_of, check_outcome_samples, check_use_log_likelihood, has_proposal
+from ppl_buffer.training.sketch import Sketch, sketch
 from ppl_buffer.training.start import load_start
 
 OPTIMIZERS = ("adamw", "muon")
 ACCELERATORS = ("auto", "cpu", "cuda")
+# Batches that tell whether a simulator is what it was.
+_SKETCHED = 4
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,12 @@ class TrainingPlan:
         if self.distillation is not None and generator(seed, stream, step, SOURCE).random() < self.distillation_share:
             return make_distillation_batch(self.simulator, self.distillation, self.batches, seed, step, stream)
         return make_batch(self.simulator, self.batches, seed, step, stream)
+
+    def sketch(self) -> Sketch:
+        """What the simulator makes of the first batches, distillation sets aside: all that the loss reads of it."""
+        made = (make_batch(self.simulator, self.batches, self.seed, step).data for step in range(_SKETCHED))
+        parts = ("params", "context", "buffer", "targets", "resampled", "conditioned_log_likelihood", "probabilities")
+        return sketch({part: data[part] for part in parts if part in data} for data in made if data is not None)
 
     def fingerprint(self) -> dict[str, Any]:
         """What must be the same for a run to go on, JSON-ready."""

@@ -26,6 +26,8 @@ from ppl_buffer.training.log import loss_curve, loss_table
 from ppl_buffer.training.loss import Loss
 from ppl_buffer.training.optimizers import average_weights, learning_rate_at, make_optimizers, set_learning_rate
 from ppl_buffer.training.options import TrainingPlan
+from ppl_buffer.training.sketch import FILE as SKETCH
+from ppl_buffer.training.sketch import check_same_simulator
 from ppl_buffer.training.standardization import standardize, trained_box
 from ppl_buffer.training.start import grow
 from ppl_buffer.version import __version__
@@ -104,8 +106,10 @@ class Trainer:
         if plan.start is not None:
             # Its weights mean something on its own scales alone.
             standardization = plan.start.standardization
+        check_same_simulator(
+            self.folder, plan.sketch, begins=not description, advice="choose another folder, or resume=False"
+        )
         if description:
-            _refuse_changed(plan, description["standardization"], standardization)
             # As it was, to the last bit, should this machine round differently.
             standardization = {name: (mean, std) for name, (mean, std) in description["standardization"].items()}
         counts.check()
@@ -255,7 +259,7 @@ class Trainer:
 def forget_run(folder: Path) -> None:
     """Delete the files of a run."""
     # The state goes first: without it the other files are only results.
-    for name in (STATE, BEST, LOG, CURVE):
+    for name in (STATE, SKETCH, BEST, LOG, CURVE):
         (folder / name).unlink(missing_ok=True)
 
 
@@ -286,14 +290,3 @@ def _read_state(plan: TrainingPlan) -> tuple[dict[str, Any], dict[str, np.ndarra
             f"{'; '.join(different)}. Choose another folder, or resume=False to start anew"
         )
     return description, arrays
-
-
-def _refuse_changed(plan: TrainingPlan, before: Mapping[str, Any], now: Mapping[str, tuple[float, float]]) -> None:
-    """A simulator whose name and schema are the same may still draw other data: their mean and spread tell."""
-    for name, (mean, std) in now.items():
-        was = before[name]
-        if abs(was[0] - mean) > 0.01 * was[1] or abs(was[1] - std) > 0.01 * was[1]:
-            raise ValueError(
-                f"out: the simulator draws other data than when the run in {str(plan.run.out)!r} began: mean and "
-                f"standard deviation of {name!r} were {was}, are {[mean, std]}. Choose another folder, or resume=False"
-            )

@@ -73,13 +73,13 @@ def test_a_chain_that_never_moved_is_worth_one_draw() -> None:
 def test_an_interrupted_check_goes_on_where_it_was(learner, own, finished, tmp_path: Path) -> None:
     class Interrupted(Own):
         def simulate(self, *arguments, **keywords):
-            if self.calls == 1:
+            if self.calls == 2:  # the first is compared with later ones
                 raise KeyboardInterrupt
             return super().simulate(*arguments, **keywords)
 
     with pytest.raises(KeyboardInterrupt):
         diagnostics.check_posterior(learner, Interrupted(own.net, PRIORS), out=tmp_path, **FITS)
-    assert [path.name for path in sorted(tmp_path.iterdir())] == ["batch-0000.npz", "settings.json"]
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["batch-0000.npz", "settings.json", "sketch.json"]
     # The first batch stands in the other folder too; the second would be drawn again from the same numbers.
     first, second = (np.load(folder / "batch-0000.npz") for folder in (tmp_path, finished[1]))
     assert sorted(first) == sorted(second)
@@ -87,7 +87,7 @@ def test_an_interrupted_check_goes_on_where_it_was(learner, own, finished, tmp_p
         np.testing.assert_array_equal(first[name], second[name])
     never = Own(own.net, PRIORS)
     again = diagnostics.check_posterior(learner, never, out=finished[1], **FITS)
-    assert never.calls == 0
+    assert never.calls == 1  # nothing is fitted again
     np.testing.assert_array_equal(again.draws["mu"], finished[0].draws["mu"])
     # Fewer data sets are the first ones.
     fewer = diagnostics.check_posterior(learner, never, out=finished[1], **{**FITS, "sets": 7})
@@ -99,13 +99,16 @@ def test_a_torch_network_is_the_same_network(finished) -> None:
     net = telling("torch")
     never = Own(net, PRIORS)
     again = diagnostics.check_posterior(net, never, out=finished[1], **FITS)
-    assert never.calls == 0
+    assert never.calls == 1
     np.testing.assert_array_equal(again.draws["mu"], finished[0].draws["mu"])
 
 
 def test_a_folder_of_another_check_is_refused(learner, own, finished) -> None:
     with pytest.raises(ValueError, match="batches of other thin; take another folder"):
         diagnostics.check_posterior(learner, own, out=finished[1], **{**FITS, "thin": 2})
+    corrected = Own(own.net, PRIORS, {"mu": -0.1})
+    with pytest.raises(ValueError, match="out: the simulator draws other data .* differ.*; take another folder, or"):
+        diagnostics.check_posterior(learner, corrected, out=finished[1], **FITS)
     assert json.loads((finished[1] / "settings.json").read_text())["thin"] == 3
 
 

@@ -263,7 +263,7 @@ def test_preparing_goes_on_after_a_stop_and_refuses_other_sets(tmp_path):
 
         def simulate(self, rng, params, inputs):
             self.calls += 1
-            if self.calls == 2:
+            if self.calls == 3:  # the first is compared with later ones
                 raise KeyboardInterrupt
             return super().simulate(rng, params, inputs)
 
@@ -274,6 +274,14 @@ def test_preparing_goes_on_after_a_stop_and_refuses_other_sets(tmp_path):
     assert [path.read_bytes() for path in again.paths] == [path.read_bytes() for path in whole.paths]
     with pytest.raises(ValueError, match="out: expected an empty folder or one of the same sets"):
         pb.prepare_distillation(net, Elsewhere(), out=tmp_path / "parts", **{**arguments, "trials": 5})
+
+    class Corrected(Elsewhere):
+        def simulate(self, rng, params, inputs):
+            return {"y": super().simulate(rng, params, inputs)["y"] * 1.001}
+
+    Corrected.__name__ = "Elsewhere"
+    with pytest.raises(ValueError, match="out: the simulator draws other data .* 'y' in 100% .* choose another folder"):
+        pb.prepare_distillation(net, Corrected(), out=tmp_path / "parts", **arguments)
 
 
 def test_preparing_refuses_what_cannot_be_distilled(tmp_path):

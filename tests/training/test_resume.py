@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -17,6 +18,8 @@ from safetensors.numpy import save as to_safetensors
 
 import ppl_buffer as pb
 from ppl_buffer.files import read_arrays
+from ppl_buffer.findings import FindingWarning
+from ppl_buffer.training.lock import locked
 from ppl_buffer.training.loop import train
 from tests.training.cases import (
     SMALL,
@@ -73,9 +76,9 @@ def test_interrupted_run_ends_where_the_other_does(how, optimizer, tmp_path):
     settings = {**SMALL, "optimizer": optimizer}
     train(Threshold(), TINY, steps=11, out=tmp_path / "whole", **settings)
     before = signal.getsignal(signal.SIGINT)
-    # Calls of the simulator: 1 the pilot, then the held-out batches, then one a step.
-    held_out = len([None for _ in held_out_batches()])
-    for after in (1 + held_out + 5, 1 + held_out + 3):
+    # Calls of the simulator: 1 for the scales, 4 to be compared with later, then the held-out batches, then one a step.
+    before_steps = 1 + 4 + len([None for _ in held_out_batches()])
+    for after in (before_steps + 5, before_steps + 3):
         with pytest.raises(KeyboardInterrupt, match="the same call goes on"):
             train(Interrupted(after, how), TINY, steps=11, out=tmp_path / "parts", **settings)
         pb.load(tmp_path / "parts" / "best.safetensors", backend="torch")
@@ -88,9 +91,12 @@ def test_interrupted_run_ends_where_the_other_does(how, optimizer, tmp_path):
 
 def test_limited_time_then_the_same_call_goes_on(tmp_path):
     train(ChoiceTime(), TINY, steps=7, out=tmp_path / "whole", **SMALL)
-    with pytest.warns(UserWarning, match=r"training stopped after minutes=1e-09; the same call goes on"):
+    with pytest.warns(FindingWarning, match=r"training stopped after minutes=1e-09; the same call goes on") as caught:
         net = train(ChoiceTime(), TINY, steps=7, out=tmp_path / "parts", **SMALL, minutes=1e-9)
     assert net.record.provenance["step"] == 0
+    assert "The network is untrained: it has random weights, since the first evaluation comes after 3 steps" in str(
+        caught[0].message
+    )
     train(ChoiceTime(), TINY, steps=7, out=tmp_path / "parts", **SMALL, minutes=60)
     same_run(tmp_path / "whole", tmp_path / "parts")
 
@@ -126,8 +132,51 @@ def test_folder_of_another_run_is_refused(changes, message, tmp_path):
 def test_simulator_that_changed_its_mind_is_refused(tmp_path):
     train(pb.simulators.NoisyQ(), TINY, steps=2, out=tmp_path, **SMALL)
     other = pb.simulators.NoisyQ(reward_probabilities=(0.6, 0.6, 0.6))
-    with pytest.raises(ValueError, match="the simulator draws other data .* 'reward'"):
+    with pytest.raises(ValueError, match=r"out: the simulator draws other data .* 'reward' in"):
         train(other, TINY, steps=2, out=tmp_path, **SMALL)
+    train(other, TINY, steps=2, out=tmp_path, resume=False, **SMALL)
+
+
+class Swapped(ChoiceTime):
+    """The corrected simulator: choices change their codes, and neither a mean nor a spread of a number changes."""
+
+    name = "ChoiceTime"
+
+    def simulate_with_probabilities(self, rng, params, inputs):
+        data, known = super().simulate_with_probabilities(rng, params, inputs)
+        return {**data, "choice": 1 - data["choice"]}, {"choice": known["choice"][..., ::-1]}
+
+
+class Late(ChoiceTime):
+    """The corrected simulator: what it says of probabilities alone."""
+
+    name = "ChoiceTime"
+
+    def simulate_with_probabilities(self, rng, params, inputs):
+        data, known = super().simulate_with_probabilities(rng, params, inputs)
+        return data, {"choice": 0.9 * known["choice"] + 0.05}
+
+
+@pytest.mark.parametrize(("corrected", "what"), [(Swapped(), "'choice' in 100%"), (Late(), "'probabilities' in 9")])
+def test_a_corrected_simulator_of_the_same_name_is_not_given_the_old_network(corrected, what, tmp_path):
+    call = {"config": TINY, "steps": 2, "out": tmp_path, **SMALL}
+    train(ChoiceTime(), **call)
+    train(ChoiceTime(), **call)
+    with pytest.raises(ValueError, match=f"out: the simulator draws other data .* {what}.* resume=False"):
+        train(corrected, **call)
+
+
+def test_a_simulator_with_randomness_of_its_own_is_warned_of(tmp_path):
+    class Loose(ChoiceTime):
+        name = "ChoiceTime"
+
+        def simulate_with_probabilities(self, rng, params, inputs):
+            return super().simulate_with_probabilities(np.random.default_rng(), params, inputs)
+
+    call = {"config": TINY, "steps": 2, "out": tmp_path, **SMALL}
+    train(Loose(), **call)
+    with pytest.warns(FindingWarning, match="all its randomness has to come from rng"):
+        train(Loose(), **call)
 
 
 def test_damaged_state_is_refused(tmp_path):
@@ -136,6 +185,70 @@ def test_damaged_state_is_refused(tmp_path):
     (tmp_path / "state.safetensors").write_bytes(whole[:-100])
     with pytest.raises(ValueError, match="damaged"):
         train(ChoiceTime(), TINY, steps=2, out=tmp_path, **SMALL)
+
+
+class Hanging(ChoiceTime):
+    """Never returns in a worker."""
+
+    home = os.getpid()
+
+    def simulate_with_probabilities(self, rng, params, inputs):
+        while os.getpid() != self.home:
+            time.sleep(60)
+        return super().simulate_with_probabilities(rng, params, inputs)
+
+
+@pytest.mark.parametrize("how", ["time", "interrupt"])
+def test_a_simulator_that_hangs_in_its_worker_does_not_keep_the_training(how, tmp_path, monkeypatch):
+    # How long torch lets a worker end by itself.
+    monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.1)
+    call = {"config": TINY, "steps": 7, "out": tmp_path, **SMALL, "workers": 1}
+    begun = time.monotonic()
+    if how == "time":
+        with pytest.warns(FindingWarning, match="training stopped after minutes=0.01; the same call goes on"):
+            train(Hanging(), **call, minutes=0.01)
+    else:
+        timer = threading.Timer(3.0, send_interrupt)
+        timer.start()
+        with pytest.raises(KeyboardInterrupt, match="the same call goes on"):
+            train(Hanging(), **call)
+        timer.join()
+    assert time.monotonic() - begun < 30
+    assert read_arrays(tmp_path / "state.safetensors", "ppl_buffer_run", 2)[0]["progress"]["step"] == 0
+
+
+def test_a_folder_has_one_run_at_a_time(tmp_path):
+    class Impatient(ChoiceTime):
+        def inputs(self, rng, size, trials):
+            with pytest.raises(ValueError, match="out: another call of this process is training in"):
+                train(ChoiceTime(), TINY, steps=4, out=tmp_path, **SMALL)
+            return super().inputs(rng, size, trials)
+
+    train(Impatient(), TINY, steps=1, out=tmp_path, **SMALL)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "best.safetensors",
+        "log.csv",
+        "loss.png",
+        "sketch.json",
+        "state.safetensors",
+    ]
+
+
+def test_another_process_is_kept_out_until_it_ends_or_is_killed(tmp_path):
+    script = (
+        "import sys, pathlib; from ppl_buffer.training.lock import locked\n"
+        "with locked(pathlib.Path(sys.argv[1])): print('in', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdin=-1, stdout=-1) as other:
+        assert other.stdout.readline() == b"in\n"
+        message = f"out: another call is training in .* .process {other.pid} on .*; wait until it ends, or choose"
+        for _ in range(2):
+            with pytest.raises(ValueError, match=message):
+                train(ChoiceTime(), TINY, steps=1, out=tmp_path, **SMALL)
+        other.kill()
+    with locked(tmp_path):
+        assert (tmp_path / "run.lock").exists()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
