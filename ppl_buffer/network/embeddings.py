@@ -42,7 +42,11 @@ def features(net: Network, variables: Mapping[str, Variable], values: Mapping[st
 def embed_targets(net: Network, inputs: Mapping[str, Array], shape: Sequence[int]) -> Array:
     """Target tokens (B, R, T, W) of inputs (B, R, T); `shape` (B, R, T) serves a schema without inputs."""
     described = features(net, net.schema.inputs, inputs)
-    x = net.ops.xp.concatenate(described, -1) if described else net.ops.ones(net, (*shape, 1))
+    if described:
+        x = net.ops.xp.concatenate(described, -1)
+    else:
+        # Known while compiling, and so would be all that targets are before they read anything.
+        x = net.ops.no_constant_folding(net.ops.ones(net, (*shape, 1)))
     return net.ops.perceptron(net, "embed.target", x) + net.weights["role.target"]
 
 

@@ -6,22 +6,25 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ppl_buffer.arviz import from_mcmc, groups_of, import_arviz
+from ppl_buffer.arviz import from_samples, groups_of, import_arviz
 from ppl_buffer.datasets.trials import TrialData
 from ppl_buffer.diagnostics import DataCheck, check_data, outside
 from ppl_buffer.findings import Finding, FindingWarning
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.record import TrainingRecord
 from ppl_buffer.schema import Interval, Positive
-from ppl_buffer.workflow.hierarchical import Box, Sampler, observe, sample
+from ppl_buffer.workflow.hierarchical import Box, Sampler, model, observe, sample
 
 if TYPE_CHECKING:
     import pandas
 
+# Of the folder of a fit: its draws, while they are made and afterwards.
+DRAWS_FILE = "draws.safetensors"
 # Part of the trained range that counts as its edge.
 _EDGE = 0.02
 # What an effective sample size and R-hat should be (Vehtari et al. 2021, Bayesian Analysis 16, 667-718), by quantity.
@@ -38,7 +41,7 @@ class Fit:
         net: the network.
         trials: what was fitted.
         box: the range that subjects' parameters were looked for in.
-        posterior: what `ppl_buffer.arviz.from_mcmc` returned.
+        posterior: what `ppl_buffer.arviz.from_samples` returned.
         replicated: data sets drawn from the posterior, dict outcome -> (draws, subjects, K), NaN where there is no
             trial; empty where feedback is needed and no environment gives it.
         check: posterior predictive checks, or None where there are no data sets to check against.
@@ -49,6 +52,7 @@ class Fit:
         findings: what the checks on the way found.
         settings: of the fit, by name.
         seconds: that sampling took.
+        reused: how many draws of each chain were there already, from an earlier call with the same folder.
     """
 
     net: Network
@@ -64,6 +68,7 @@ class Fit:
     findings: list[Finding]
     settings: dict[str, Any]
     seconds: float
+    reused: int = 0
 
     @property
     def record(self) -> TrainingRecord:
@@ -134,6 +139,7 @@ def fit(
     predictive_draws: int = 200,
     seed: int = 0,
     progress: bool = True,
+    out: Path | str | None = None,
     **sampler: Any,
 ) -> Fit:
     """Fit subjects' trials, convert the posterior to ArviZ, and check the model against the data.
@@ -148,6 +154,8 @@ def fit(
         predictive_draws: data sets drawn from the posterior.
         seed: of everything random.
         progress: show progress bars.
+        out: folder in which ``draws.safetensors`` keeps the draws while they are made, made if it does not exist. An
+            interrupt or an error leaves all so far; the same call, or one for more draws, goes on from them.
         **sampler: options of NUTS: `ppl_buffer.workflow.hierarchical.Sampler`.
 
     Raises:
@@ -157,13 +165,22 @@ def fit(
     options = Sampler(**sampler)
     box, data = Box.of(net, trials), observe(net, trials)
     began = time.perf_counter()
-    mcmc = sample(net, data, box, options, hierarchical=hierarchical, lapse=lapse, seed=seed, progress=progress)
+    path = None if out is None else Path(out) / DRAWS_FILE
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    draws = sample(
+        net, data, box, options, hierarchical=hierarchical, lapse=lapse, seed=seed, progress=progress, path=path
+    )  # fmt: skip
     seconds = time.perf_counter() - began
     can_generate = environment is not None or not net.schema.feedback
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        posterior = from_mcmc(
-            mcmc,
+        posterior = from_samples(
+            model,
+            draws.sites,
+            language="numpyro",
+            args=(net, data, box, hierarchical, lapse),
+            statistics=draws.statistics,
             environment=environment,
             predictive_draws=predictive_draws if can_generate else 0,
             coords={"subject": trials.subjects, "trial": np.arange(1, trials.trial_mask.shape[1] + 1)},
@@ -176,12 +193,11 @@ def fit(
         if can_generate and lapse:
             check = _check_outcomes(trials, replicated)
         elif can_generate:
+            params = {name: draws.sites[name].reshape(-1, len(trials.subjects)) for name in net.schema.params}
             check = check_data(
-                net, data, mcmc.get_samples(), environment=environment, draws=predictive_draws, seed=seed,
-                progress=progress,
+                net, data, params, environment=environment, draws=predictive_draws, seed=seed, progress=progress
             )  # fmt: skip
         summary = _summarize(posterior, list(box.bounds), hierarchical)
-    fields = mcmc.get_extra_fields()
     settings = {"hierarchical": hierarchical, "lapse": lapse, "seed": seed, "predictive_draws": predictive_draws}
     return Fit(
         net=net,
@@ -192,12 +208,13 @@ def fit(
         check=check,
         outside=shares,
         summary=summary,
-        diverging=float(np.mean(fields["diverging"])),
-        deepest=float(np.mean(np.asarray(fields["num_steps"]) >= 2**options.tree_depth - 1)),
+        diverging=float(np.mean(draws.fields["diverging"])),
+        deepest=float(np.mean(draws.fields["num_steps"] >= 2**options.tree_depth - 1)),
         # What other packages announce of their own is not about this fit.
         findings=[warning.message.finding for warning in caught if isinstance(warning.message, FindingWarning)],
         settings=settings | asdict(options),
         seconds=seconds,
+        reused=draws.reused,
     )
 
 

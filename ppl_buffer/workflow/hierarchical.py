@@ -9,8 +9,9 @@ was relative to another one lies that far from it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,16 +21,17 @@ import numpyro
 import numpyro.distributions as dist
 from jax import random
 from jax.typing import ArrayLike
-from numpyro.infer import MCMC, NUTS, init_to_median
+from numpyro.infer import NUTS, init_to_median
 from scipy.optimize import minimize
 
-from ppl_buffer.arviz import EXTRA_FIELDS
 from ppl_buffer.datasets.trials import TrialData
 from ppl_buffer.network.box import trained_range
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import ObservedTrials
 from ppl_buffer.numpyro import JointPredictive
 from ppl_buffer.schema import stack_value
+from ppl_buffer.version import __version__
+from ppl_buffer.workflow.sampling import Draws, Kept, fingerprint, run_chains
 
 # Priors of the population, on the scale that `Box` maps into the trained box. A mean of scale 1.5 covers the box nearly
 # evenly. People do differ: a spread of exactly 0 is not plausible, and would be a hard place for a sampler.
@@ -157,14 +159,14 @@ def start(net: Network, data: ObservedTrials, box: Box, lapse: float | None = No
 
     @jax.jit
     @jax.value_and_grad
-    def loss(mean: jax.Array) -> jax.Array:
+    def loss(mean: jax.Array, data: ObservedTrials) -> jax.Array:
         alike = jnp.broadcast_to(mean[:, None], (len(names), data.batch_shape[0]))
         params = box(dict(zip(names, alike, strict=True)))
         likelihood = JointPredictive(net, data, params=params, lapse=lapse).log_prob(data.value).sum()
         return 0.5 * ((mean / MEAN_SCALE) ** 2).sum() - likelihood
 
     def evaluate(mean: np.ndarray) -> tuple[float, np.ndarray]:
-        value, gradient = loss(jnp.asarray(mean, jnp.float32))
+        value, gradient = loss(jnp.asarray(mean, jnp.float32), data)
         return float(value), np.asarray(gradient, dtype=float)
 
     mode = minimize(evaluate, np.zeros(len(names)), jac=True, method="BFGS", options={"gtol": 0.5}).x
@@ -179,8 +181,8 @@ def start(net: Network, data: ObservedTrials, box: Box, lapse: float | None = No
 class Sampler:
     """Options of NUTS.
 
-    Chains run at once where JAX has a device for each: call ``numpyro.set_host_device_count(chains)`` before anything
-    else uses JAX.
+    Chains run at once where JAX has a device for each, else one after another: call
+    ``numpyro.set_host_device_count(chains)`` before anything else uses JAX.
 
     Attributes:
         chains: number of chains, which begin apart from each other.
@@ -207,7 +209,8 @@ def sample(
     lapse: float | None = None,
     seed: int = 0,
     progress: bool = True,
-) -> MCMC:
+    path: Path | None = None,
+) -> Draws:
     """Draw from the posterior of `model` with NUTS.
 
     Args:
@@ -219,32 +222,45 @@ def sample(
         lapse: see `model`.
         seed: of everything random.
         progress: show a progress bar.
+        path: file in which the draws are kept while they are made, of which an interrupt leaves all so far; the same
+            call goes on from them, and so does one for more draws.
 
     Returns:
-        the finished run, as `ppl_buffer.arviz.from_mcmc` takes it.
+        draws of all sites.
     """
     sampler = sampler or Sampler()
-    subjects, names = data.batch_shape[0], list(box.bounds)
+    subjects, names, chains = data.batch_shape[0], list(box.bounds), sampler.chains
     mode, covariance = start(net, data, box, lapse)
-    first = _first_values(names, mode, covariance, subjects, sampler.chains, seed, hierarchical)
     kernel = NUTS(
-        partial(model, net, data, box, hierarchical, lapse),
+        partial(model, net, box=box, hierarchical=hierarchical, lapse=lapse),
         init_strategy=init_to_median(num_samples=3),
         step_size=0.3,
         target_accept_prob=sampler.target_accept,
         max_tree_depth=sampler.tree_depth,
         **(_mass_matrix(names, covariance, subjects) if hierarchical else {}),
     )
-    mcmc = MCMC(
+    key = random.PRNGKey(seed)
+    about = {"sampler": asdict(sampler) | {"draws": None}, "hierarchical": hierarchical, "seed": seed}
+    return run_chains(
         kernel,
-        num_warmup=sampler.warmup,
-        num_samples=sampler.draws,
-        num_chains=sampler.chains,
-        progress_bar=progress,
+        data,
+        random.split(key, chains) if chains > 1 else key[None],
+        _first_values(names, mode, covariance, subjects, chains, seed, hierarchical),
+        warmup=sampler.warmup,
+        draws=sampler.draws,
+        kept=None if path is None else Kept(path, _fingerprint(net, data, box, about | {"lapse": repr(lapse)})),
+        progress=progress,
     )
-    mcmc.run(random.PRNGKey(seed), init_params=first, extra_fields=EXTRA_FIELDS)
-    jax.block_until_ready(mcmc.get_samples())
-    return mcmc
+
+
+def _fingerprint(net: Network, data: ObservedTrials, box: Box, about: Mapping[str, object]) -> str:
+    """Of all that the draws depend on but their number."""
+    versions = {module.__name__: module.__version__ for module in (jax, numpyro)} | {"ppl_buffer": __version__}
+    arrays = {**data.inputs, **data.feedback, "value": data.value, "trial_mask": data.trial_mask, **box.ceilings}
+    return fingerprint(
+        {**about, "net": net.digest, "bounds": box.bounds, "origins": box.origins, "versions": versions},
+        {name: np.asarray(x) for name, x in arrays.items()},
+    )
 
 
 def _sites(names: list[str], kind: str) -> tuple[str, ...]:
@@ -260,10 +276,7 @@ def _first_values(
     seed: int,
     hierarchical: bool,
 ) -> dict[str, jax.Array]:
-    """Where chains begin, apart from each other, or R-hat could not tell whether they have met: site -> (chains, ...).
-
-    Of a single chain without the first dimension.
-    """
+    """Where chains begin, apart, or R-hat could not tell whether they have met: site -> (chains, ...)."""
     rng = np.random.default_rng(seed)
     offsets = _sites(names, "offset")
     means = rng.multivariate_normal(mode, 4 * covariance, chains).T
@@ -277,7 +290,7 @@ def _first_values(
         first = {
             site: (mean[:, None] + 0.3 * first[site]) / MEAN_SCALE for site, mean in zip(offsets, means, strict=True)
         }
-    return {site: jnp.asarray(value[0] if chains == 1 else value, jnp.float32) for site, value in first.items()}
+    return {site: jnp.asarray(value, jnp.float32) for site, value in first.items()}
 
 
 def _mass_matrix(names: list[str], covariance: np.ndarray, subjects: int) -> dict[str, Any]:

@@ -1,0 +1,246 @@
+"""NUTS in pieces: chains that Ctrl-C ends between two draws, kept in a file from which the same call goes on.
+
+A chain makes the same steps however it is cut into pieces, so that a run that was interrupted and gone on from ends
+with the very draws of one that was not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.infer import NUTS
+from safetensors.numpy import save as to_safetensors
+from tqdm.auto import tqdm
+
+from ppl_buffer.arviz import EXTRA_FIELDS
+from ppl_buffer.files import read_arrays, write_atomic
+from ppl_buffer.numpyro.trace import sampler_statistics
+
+Arrays = dict[str, np.ndarray]
+# Arrays of JAX in whatever holds them: data, and states of NumPyro's samplers.
+Tree = Any
+Program = Callable[[Tree, Tree, Tree], Tree]
+
+_KEY, _FORMAT = "ppl_buffer_draws", 1
+# At most so many transitions in a piece, and about so many seconds: for so long Ctrl-C waits.
+_PIECE, _SECONDS = 32, 1.0
+# Seconds of sampling after which the draws are written down once more.
+_SAVE_EVERY = 60.0
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Posterior draws of a model. Made by `run_chains`.
+
+    Attributes:
+        sites: latent and deterministic sites, dict name -> (chains, draws, *shape).
+        fields: what the sampler recorded, dict name of `ppl_buffer.arviz.EXTRA_FIELDS` -> (chains, draws).
+        reused: how many draws of each chain an earlier call had made.
+    """
+
+    sites: Arrays
+    fields: Arrays
+    reused: int = 0
+
+    @property
+    def statistics(self) -> Arrays:
+        """`fields` under ArviZ's names."""
+        return sampler_statistics(self)
+
+    def get_extra_fields(self, group_by_chain: bool = True) -> Arrays:
+        """`fields`, as NumPyro's `MCMC` gives them."""
+        assert group_by_chain
+        return self.fields
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A file that the draws are kept in while they are made.
+
+    Attributes:
+        path: of the file.
+        fingerprint: of all that the draws depend on but their number; the draws of another one are replaced.
+    """
+
+    path: Path
+    fingerprint: str
+
+
+def fingerprint(about: Mapping[str, object], arrays: Mapping[str, np.ndarray]) -> str:
+    """A digest of settings, which JSON can write, and of arrays."""
+    sha = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name in sorted(arrays):
+        sha.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
+        sha.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return sha.hexdigest()
+
+
+@dataclass(frozen=True)
+class _Progress:
+    """How far all chains are: the sampler's state after so many transitions, and what was kept of them, in pieces."""
+
+    done: int
+    state: Tree
+    pieces: tuple[dict[str, Arrays], ...] = ()
+
+    def joined(self) -> dict[str, Arrays]:
+        """All draws so far: group -> name -> (chains, draws, ...)."""
+        groups = self.pieces[0] if self.pieces else {}
+        return {
+            group: {name: np.concatenate([piece[group][name] for piece in self.pieces], 1) for name in arrays}
+            for group, arrays in groups.items()
+        }
+
+
+class _Programs:
+    """Compiled functions of all chains. The data are an argument, or the compiler would compute with them, for minutes.
+
+    Args:
+        kernel: of a model of one argument, the data.
+        warmup: transitions that adapt the steps.
+        chains: run at the same time where JAX has a device for each, else one after another.
+    """
+
+    def __init__(self, kernel: NUTS, warmup: int, chains: int) -> None:
+        self.kernel, self.warmup = kernel, warmup
+        spread = _side_by_side if 1 < chains <= jax.local_device_count() else _one_after_another
+        self.begin = spread(self._begin)
+        self.advance = spread(self._advance)
+
+    def _begin(self, start: Tree, count: Tree, data: Tree) -> Tree:
+        key, first = start
+        return self.kernel.init(key, self.warmup, first, (data,), {})
+
+    def _advance(self, state: Tree, count: Tree, data: Tree) -> Tree:
+        """The state after `count` transitions, and what is kept of them: (_PIECE, ...), of which so many count."""
+        postprocess = self.kernel.postprocess_fn((data,), {})
+
+        def taken(state: Tree) -> dict[str, Tree]:
+            fields = {name: attrgetter(name)(state) for name in EXTRA_FIELDS}
+            return {"sites": postprocess(state.z), "fields": fields}
+
+        def one(place: Tree, carry: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
+            state, store = carry
+            state = self.kernel.sample(state, (data,), {})
+            return state, jax.tree.map(lambda kept, x: kept.at[place].set(x), store, taken(state))
+
+        shapes = jax.eval_shape(taken, state)
+        store = jax.tree.map(lambda x: jnp.zeros((_PIECE, *x.shape), x.dtype), shapes)
+        return jax.lax.fori_loop(0, count, one, (state, store))
+
+
+def _side_by_side(function: Program) -> Program:
+    """The function of each chain's own argument, and two that all share; a device for each chain."""
+    return jax.pmap(function, in_axes=(0, None, None))
+
+
+def _one_after_another(function: Program) -> Program:
+    """The same on one device."""
+    return jax.jit(lambda own, count, data: jax.lax.map(lambda each: function(each, count, data), own))
+
+
+def run_chains(
+    kernel: NUTS,
+    data: Tree,
+    keys: Tree,
+    first: Mapping[str, Tree],
+    *,
+    warmup: int,
+    draws: int,
+    kept: Kept | None = None,
+    progress: bool = True,
+) -> Draws:
+    """Run NUTS, and keep what it draws.
+
+    Args:
+        kernel: of a model of one argument.
+        data: the argument, arrays in a tree.
+        keys: random keys, one a chain.
+        first: where the chains begin, dict site -> (chains, ...), on the unconstrained scale.
+        warmup: warm-up draws of each chain.
+        draws: kept draws of each chain.
+        kept: where the draws are kept: what is there already is gone on from, and an interrupt leaves all so far.
+        progress: show a progress bar.
+
+    Returns:
+        the draws.
+    """
+    programs = _Programs(kernel, warmup, len(keys))
+    begin = _Progress(0, programs.begin((keys, dict(first)), 0, data))
+    current = begin if kept is None else _read(kept, begin)
+    reused, total = max(0, current.done - warmup), warmup + draws
+    size, saved = 1, time.monotonic()
+    with tqdm(total=total, initial=min(current.done, total), disable=not progress, desc="draws of each chain") as bar:
+        try:
+            while current.done < total:
+                # A piece ends where warm-up does, of which no draw is kept.
+                end = warmup if current.done < warmup else total
+                count, began = min(size, end - current.done), time.monotonic()
+                state, store = jax.device_get(programs.advance(current.state, count, data))
+                # One assignment: an interrupt comes before it or after it.
+                current = _after(current, state, store, count, current.done >= warmup)
+                bar.update(count)
+                seconds = time.monotonic() - began
+                size = max(1, min(_PIECE, 2 * size, int(count * _SECONDS / max(seconds, 1e-9))))
+                if kept is not None and time.monotonic() - saved > _SAVE_EVERY:
+                    _write(kept, current)
+                    saved = time.monotonic()
+        finally:
+            if kept is not None and current.done > begin.done:
+                _write(kept, current)
+    joined = current.joined()
+    few = {group: {name: x[:, :draws] for name, x in arrays.items()} for group, arrays in joined.items()}
+    return Draws(few["sites"], few["fields"], min(reused, draws))
+
+
+def _after(current: _Progress, state: Tree, store: Mapping[str, Arrays], count: int, keep: bool) -> _Progress:
+    piece = {group: {name: x[:, :count] for name, x in arrays.items()} for group, arrays in store.items()}
+    return _Progress(current.done + count, state, (*current.pieces, piece) if keep else ())
+
+
+def _write(kept: Kept, progress: _Progress) -> None:
+    """Write draws, and the state to go on from."""
+    leaves = jax.tree.leaves(progress.state)
+    arrays = {f"state/{index}": np.asarray(leaf) for index, leaf in enumerate(leaves)}
+    for group, values in progress.joined().items():
+        arrays |= {f"{group}/{name}": np.ascontiguousarray(x) for name, x in values.items()}
+    about = {"format": _FORMAT, "fingerprint": kept.fingerprint, "done": progress.done}
+    write_atomic(kept.path, to_safetensors(arrays, metadata={_KEY: json.dumps(about)}))
+
+
+def _read(kept: Kept, begin: _Progress) -> _Progress:
+    """How far an earlier call came; the beginning where there was none, or one of something else."""
+    if not kept.path.exists():
+        return begin
+    try:
+        about, arrays = read_arrays(kept.path, _KEY, _FORMAT)
+        leaves, structure = jax.tree.flatten(begin.state)
+        state = [arrays[f"state/{index}"] for index in range(len(leaves))]
+        same = about["fingerprint"] == kept.fingerprint
+    except (ValueError, KeyError) as error:
+        warnings.warn(f"{kept.path} cannot be gone on from, and is replaced ({error})", stacklevel=4)
+        return begin
+    if not same:
+        warnings.warn(
+            f"{kept.path} holds the draws of other data, another network or other options: it is replaced",
+            stacklevel=4,
+        )
+        return begin
+    piece: dict[str, Arrays] = {"sites": {}, "fields": {}}
+    for name, values in arrays.items():
+        group, _, rest = name.partition("/")
+        if group in piece:
+            piece[group][rest] = values
+    pieces = (piece,) if piece["fields"] else ()
+    return _Progress(about["done"], jax.tree.unflatten(structure, state), pieces)
