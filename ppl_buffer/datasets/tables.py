@@ -13,11 +13,12 @@ from ppl_buffer.checks import check_choice
 from ppl_buffer.datasets.cells import quoted, read_cells, to_numbers
 from ppl_buffer.datasets.columns import TableColumn, listed, missing_columns, read_column
 from ppl_buffer.datasets.labels import read_labels
-from ppl_buffer.datasets.order import AS_IT_LIES, trial_order
+from ppl_buffer.datasets.options import ReadOptions, two_categories
+from ppl_buffer.datasets.order import trial_order
 from ppl_buffer.datasets.ranges import OUTSIDE, check_ranges
 from ppl_buffer.datasets.trials import TrialData
 from ppl_buffer.network.network import Network
-from ppl_buffer.schema import Categorical, Positive, Schema, Variable
+from ppl_buffer.schema import Categorical, Schema, Variable
 from ppl_buffer.simulator import Simulator
 
 if TYPE_CHECKING:
@@ -70,22 +71,20 @@ def read_trials(
         FileNotFoundError: if there is no such file.
         ImportError: if pandas is not installed.
     """
-    schema = net.schema
+    schema = _schema(net)
     variables: dict[str, Variable] = {**schema.inputs, **schema.outcomes, **schema.feedback}
-    columns, recode = dict(columns or {}), dict(recode or {})
-    scale, signed = dict(scale or {}), dict(signed or {})
-    _check_names(variables, columns=columns, recode=recode, scale=scale, signed=signed)
+    options = ReadOptions.of(
+        schema, subject=subject, order=order, columns=columns, recode=recode, scale=scale, signed=signed
+    )
     check_choice("outside", outside, OUTSIDE)
-    _check_scale(scale)
-    _check_signed(schema, signed)
     cells = read_cells(table)
-    subject_columns = _names("subject", subject)
-    headings = {name: columns.get(name, name) for name in variables if name not in signed.values()}
+    headings = {name: options.columns.get(name, name) for name in variables}
+    from_sign = {code: headings.pop(code) for code in options.signed.values()}
     absent = {name: heading for name, heading in headings.items() if heading not in cells}
-    unknown = [heading for heading in subject_columns if heading not in cells]
+    unknown = [heading for heading in options.subject if heading not in cells]
     if absent or unknown:
         raise missing_columns(absent, unknown, cells)
-    labels = read_labels(cells, subject_columns)
+    labels = read_labels(cells, options.subject)
     table_columns = {
         name: TableColumn(name, variables[name], heading, cells, labels) for name, heading in headings.items()
     }
@@ -94,20 +93,20 @@ def read_trials(
         values[name] = read_column(
             column,
             is_input=name in schema.inputs,
-            recode=recode.get(name),
-            scale=scale.get(name),
-            signed=name in signed,
-            sign_codes=_two_categories(schema),
+            recode=options.recode.get(name),
+            scale=options.scale.get(name),
+            signed=name in options.signed,
+            sign_codes=two_categories(schema),
         )
-    for name, code in signed.items():
+    for name, code in options.signed.items():
         values[name], values[code] = np.abs(values[name]), (values[name] > 0).astype(float)
-        _check_sign(values[code], TableColumn(code, variables[code], columns.get(code, code), cells, labels), name)
-    check_ranges(table_columns, {name: values[name] for name in table_columns}, net, scale, simulator, outside)
+        _check_sign(values[code], TableColumn(code, variables[code], from_sign[code], cells, labels), name)
+    check_ranges(table_columns, {name: values[name] for name in table_columns}, net, options.scale, simulator, outside)
     rows = trial_order(
         cells,
         labels,
-        order if order is None or order == AS_IT_LIES else _names("order", order),
-        subject_columns=subject_columns,
+        options.order,
+        subject_columns=options.subject,
         ordered=schema.ordered,
         used=list(headings.values()),
     )
@@ -158,43 +157,13 @@ def write_trials(trials: TrialData, path: str | os.PathLike[str]) -> None:
     pandas.DataFrame(columns | {name: x[exists] for name, x in variables.items()}).to_csv(path, index=False)
 
 
-def _names(argument: str, names: str | Sequence[str]) -> list[str]:
-    """One name or several as a list."""
-    listing = [names] if isinstance(names, str) else list(names) if isinstance(names, list | tuple) else []
-    if not listing or not all(isinstance(name, str) for name in listing):
-        raise ValueError(f"{argument}: expected the name of a column, or a list of names, got {names!r}")
-    return [name.strip() for name in listing]
-
-
-def _check_names(variables: Mapping[str, Variable], **arguments: Mapping[str, object]) -> None:
-    for argument, given in arguments.items():
-        unknown = [name for name in given if name not in variables]
-        if unknown:
-            raise ValueError(
-                f"{argument}: the model has no {listed(unknown)}; it knows {listed(variables)}. Names of the model "
-                "come first: --columns NAME=COLUMN"
-            )
-
-
-def _check_scale(scale: Mapping[str, float]) -> None:
-    for name, factor in scale.items():
-        if not (np.isscalar(factor) and np.isreal(factor) and np.isfinite(factor) and factor != 0):
-            raise ValueError(f"scale: {name}: expected a factor other than 0, got {factor!r}")
-
-
-def _two_categories(schema: Schema) -> list[str]:
-    """Outcomes for which a sign may stand."""
-    return [name for name, kind in schema.outcomes.items() if isinstance(kind, Categorical) and kind.n == 2]
-
-
-def _check_signed(schema: Schema, signed: Mapping[str, str]) -> None:
-    codes = _two_categories(schema)
-    for name, code in signed.items():
-        if not isinstance(schema.outcomes.get(name), Positive) or code not in codes:
-            raise ValueError(
-                f"signed: expected a positive outcome and one of two categories, got {name}={code}; the model's "
-                f"outcomes of two categories are {listed(codes) or 'none'}"
-            )
+def _schema(net: Network) -> Schema:
+    try:
+        return net.schema
+    except AttributeError:
+        raise ValueError(
+            f"net: expected a network from ppl_buffer.load or ppl_buffer.train, got {type(net).__name__}"
+        ) from None
 
 
 def _check_sign(signs: np.ndarray, column: TableColumn, name: str) -> None:

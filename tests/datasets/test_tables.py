@@ -130,3 +130,18 @@ def test_numbers_of_trials_are_put_at_their_places():
     padded = trials.pad(np.array([[5.0, 6.0, 7.0, 8.0], [1.0, 2.0, 3.0, 4.0]]))
     np.testing.assert_array_equal(padded[0], [[5, 6, 7], [8, np.nan, np.nan]])
     assert padded.shape == (2, 2, 3)
+
+
+@pytest.mark.parametrize("argument", ["subject", "order", "columns", "recode", "scale", "signed", "outside"])
+@pytest.mark.parametrize("value", [3, b"x", 1.5, True, [1], ("subject", "subject"), {3: 4}, {"choice": None}, object()])
+def test_arguments_of_another_kind(argument, value):
+    with pytest.raises(ValueError, match=rf"^{argument}\b.*(expected|the model has no)"):
+        read_trials(table_of_trials(), NOISY_Q, **{argument: value})
+
+
+def test_a_network_that_is_none():
+    for wrong in (None, "noisy_q", TASK.schema):
+        with pytest.raises(ValueError, match="net: expected a network from ppl_buffer.load"):
+            read_trials(table_of_trials(), wrong)
+    with pytest.raises(ValueError, match="recode: choice: a: expected a number, got nan"):
+        read(table_of_trials(), recode={"choice": {"a": float("nan")}})
