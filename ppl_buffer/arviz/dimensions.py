@@ -44,7 +44,7 @@ class DimensionNames:
         counts = Counter(key for site in sites.values() for key in trial_variables(site))
         shared = {key for key, count in counts.items() if count > 1}
         self._site_dims = {
-            name: self._batch_dims(name, site.batch_shape, subjects=True) for name, site in sites.items()
+            name: self._batch_dims(name, site.batch_shape, subjects=site.trials > 1) for name, site in sites.items()
         }
         self.layouts = {
             name: TrialLayout(name, site, self._site_dims[name], len(sites) > 1, shared, self._labels)
@@ -65,12 +65,15 @@ class DimensionNames:
         return list(dict.fromkeys(dim for dim in dims if dim is not None))
 
     def _subject_plates(self) -> dict[str, str]:
-        """Plates to call `subject`: the only one of a site that has no other dimension, whatever its name."""
+        """Plates to call `subject`: the only one of a site that has no other dimension, whatever its name.
+
+        Not where each data set is a single trial, as in regressions on trials: that plate numbers trials.
+        """
         rename: dict[str, str] = {}
         for name, site in self._traced.joint_sites.items():
             plates = self._plates(name, len(site.batch_shape))
             wide = [plate for plate, size in zip(plates, site.batch_shape, strict=True) if plate or size > 1]
-            if len(wide) == 1 and wide[0]:
+            if len(wide) == 1 and wide[0] and site.trials > 1:
                 rename[wide[0]] = "subject"
         return rename
 

@@ -74,7 +74,10 @@ class TrialLayout:
         self._exists = site.exists
         self._depth = site.exists.ndim
         sizes = {dim: size for dim, size in zip(batch_dims, site.batch_shape, strict=True) if dim is not None}
-        sizes[f"{prefix}trial"] = site.trials
+        # Where each data set is a single trial, a plate numbers the trials.
+        trial = f"{prefix}trial" if site.trials > 1 or not sizes else None
+        if trial is not None:
+            sizes[trial] = site.trials
         self._shape = tuple(sizes.values())
         self.labelled_dims = tuple(sizes)
         places = {dim: labels.get(dim, np.arange(size)) for dim, size in sizes.items()}
@@ -82,13 +85,14 @@ class TrialLayout:
             if np.shape(places[dim]) != (size,):
                 raise ValueError(f"coords[{dim!r}]: expected {size} labels, got shape {np.shape(places[dim])}")
         rows = site.exists.reshape(-1, site.trials)
-        self._columns: np.ndarray | None = None
-        self._coords: dict[str, Coordinate]
-        if (rows == rows[0]).all():
-            trial = f"{prefix}trial"
+        self._columns: np.ndarray | slice | None = None
+        self._coords: dict[str, Coordinate] = {**places}
+        self._dims = tuple(sizes)
+        if trial is not None and (rows == rows[0]).all():
             self._columns = np.flatnonzero(rows[0])
-            self._dims = tuple(sizes)
-            self._coords = {**places, trial: places[trial][self._columns]}
+            self._coords[trial] = places[trial][self._columns]
+        elif rows.all():
+            self._columns = slice(None)
         else:
             observation = f"{prefix}observation"
             self._dims = (observation,)

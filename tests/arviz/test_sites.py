@@ -8,7 +8,7 @@ from ppl_buffer.findings import FindingWarning
 from ppl_buffer.network.lapses import Lapse
 from ppl_buffer.schema import Categorical, Real, Schema
 from tests.arviz.models import PEOPLE, QUIET, draws, finished, learners, ppl_of, simple
-from tests.networks import FUNCTION, TINY, Case, array, data, network
+from tests.networks import DECISION, FUNCTION, TINY, Case, array, data, network
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -28,6 +28,40 @@ def test_equal_lengths_keep_both_dimensions_and_other_observations_their_own():
     # Rollouts of some of the draws, evenly spaced, say which ones they are.
     assert groups["posterior_predictive"].draw.values.tolist() == [0, 6, 12]
     assert groups["posterior_predictive"]["y"].dims == ("chain", "draw", "subject", "trial")
+
+
+@pytest.mark.parametrize(
+    ("backend", "language"), [("torch", "pyro"), pytest.param("jax", "numpyro", marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize("missing", [False, True])
+def test_a_regression_on_trials_has_a_dimension_of_trials(backend, language, missing):
+    """Each trial a data set of its own: its plate keeps its name, and there is no dimension of one trial beside it."""
+    ppl, dist, joint = ppl_of(backend)
+    net, given = network(DECISION, backend), data(DECISION, batch=6, trials=1, context=False)
+    exists = np.arange(6)[:, None] != (3 if missing else 6)
+    slope, others = array(backend, np.linspace(-1, 1, 6, dtype=np.float32)), {"delay": 0.2, "bound": 1.5}
+    seen = net.observe(array(backend, given.inputs), array(backend, given.value), trial_mask=array(backend, exists))
+
+    def model():
+        drift = ppl.sample("slope", dist.Normal(0.0, 1.0)) * slope
+        with ppl.plate("trials", 6):
+            ppl.sample("response", joint(net, seen, params={"drift": drift, **others}), obs=seen.value)
+
+    samples = draws(("slope", ()))
+    groups = groups_of(from_mcmc(finished(language, model, samples), predictive_draws=4, **QUIET))
+    dims = ("observation",) if missing else ("trials",)
+    for group, name in (("log_likelihood", "response"), ("one_step_ahead", "rt"), ("posterior_predictive", "choice")):
+        assert groups[group][name].dims == ("chain", "draw", *dims)
+    assert groups["observed_data"]["rt"].dims == dims and set(groups["log_likelihood"].coords) >= {"trials"}
+    found = groups["log_likelihood"]["response"]
+    assert found["trials"].values.tolist() == ([0, 1, 2, 4, 5] if missing else list(range(6)))
+    # Each term against the density of that trial alone.
+    one = joint(
+        net, {"coherence": array(backend, given.inputs["coherence"][4])}, trials=1,
+        params={"drift": array(backend, samples["slope"][1, 2]) * slope[4], **others},
+    )  # fmt: skip
+    expected = float(one.log_prob(array(backend, given.value[4])))
+    np.testing.assert_allclose(found.sel(trials=4)[1, 2] if not missing else found[1, 2, 3], expected, rtol=1e-4)
 
 
 def test_two_sites_have_names_of_their_own():
