@@ -5,7 +5,7 @@ Randomness is an argument: the same uniform numbers give the same draw in both b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -151,7 +151,23 @@ def _draw(query: Query, noise: Array, roll: Callable[..., tuple[Array, ...]]) ->
             query.environment,
         )  # fmt: skip
     outcomes, feedback = ({name: layout.unfold(x) for name, x in group.items()} for group in rolled[:2])
+    check_feedback(net, feedback, query.trial_mask)
     return stack_value(net.ops.xp, schema, outcomes), feedback, *(layout.unfold(x) for x in rolled[2:])
+
+
+def check_feedback(net: Network, feedback: Mapping[str, Array], trial_mask: Array | None) -> None:
+    """Refuse what an environment gave that the feedback cannot be, where it can be looked at.
+
+    Args:
+        net: the network.
+        feedback: dict name -> (*sample, *batch, K).
+        trial_mask: (*batch, K) bool, which trials there are; None = all.
+
+    Raises:
+        ValueError: naming the feedback and the value.
+    """
+    for name, value in feedback.items():
+        check_legal(net, f"environment: feedback {name!r}", net.schema.feedback[name], value, trial_mask)
 
 
 def _draw_in_random_order(query: Query, noise: Array, roll: Callable[..., tuple[Array, ...]]) -> tuple[Array, ...]:

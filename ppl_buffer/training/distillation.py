@@ -228,8 +228,8 @@ def prepare_distillation(
 
 def _sketch(source: Simulator, trials: int, seed: int) -> Sketch:
     """What the source draws for the first sets."""
-    drawn = draw(source, seed, 0, DISTILLATION, _SETS_AT_ONCE, trials)[0]
-    return sketch([] if drawn is None else [{"params": drawn[0], "data": drawn[1]}])
+    simulated = draw(source, seed, 0, DISTILLATION, _SETS_AT_ONCE, trials)[0]
+    return sketch([] if simulated is None else [{"params": simulated[0], "data": simulated[1]}])
 
 
 def _prepare(net: Network, scale: NormalScores, source: Simulator, trials: int, seed: int, first: int) -> list[bytes]:
