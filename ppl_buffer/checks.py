@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeGuard
+from typing import TypeGuard, TypeVar
 
 import numpy as np
+
+from ppl_buffer.files import to_numpy
+
+Value = TypeVar("Value")
 
 
 def is_integer(value: object, least: int = 1) -> TypeGuard[int]:
@@ -79,3 +83,52 @@ def check_choice(argument: str, value: object, choices: tuple[str, ...]) -> str:
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{argument}: expected one of {list(choices)}, got {value!r}")
     return str(value)
+
+
+def check_seed(value: object, argument: str = "seed") -> int:
+    """The value as a seed of random numbers.
+
+    Raises:
+        ValueError: if it is no integer from 0 to 2**63 - 1.
+    """
+    if not is_integer(value, 0) or int(value) >= 2**63:  # type: ignore[call-overload]
+        raise ValueError(f"{argument}: expected an integer from 0 to 2**63 - 1, got {value!r}")
+    return int(value)  # type: ignore[call-overload, no-any-return]
+
+
+def check_mapping(argument: str, value: Mapping[str, Value] | None) -> Mapping[str, Value]:
+    """The value, which is a dict whose names are text; None is an empty one.
+
+    Raises:
+        ValueError: if it is another.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{argument}: expected a dict of names, got {type(value).__name__}")
+    wrong = [name for name in value if not isinstance(name, str)]
+    if wrong:
+        raise ValueError(f"{argument}: expected a dict of names, got {wrong[0]!r} as one of them")
+    return value
+
+
+def check_numbers(argument: str, values: object) -> np.ndarray:
+    """The values as an array in double precision, of any shape; of any library.
+
+    Raises:
+        ValueError: if they are no real numbers.
+    """
+    try:
+        array = np.asarray(to_numpy(values))
+        if array.dtype.kind in "biuf" or array.dtype.kind == "O" and all(map(_is_real, array.reshape(-1))):
+            return array.astype(float)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"{argument}: expected an array of numbers, got {values!r}") from None
+    example = array.reshape(-1)[0].item() if array.size and array.dtype.kind != "O" else values
+    if array.dtype.kind == "O" and array.ndim:
+        example = next(x for x in array.reshape(-1) if not _is_real(x))
+    raise ValueError(f"{argument}: expected an array of numbers, got {example!r}")
+
+
+def _is_real(value: object) -> bool:
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, np.complexfloating)

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from scipy import special
 
+from ppl_buffer.checks import check_choice, check_mapping
+
 # Arguments that move with the value of the parameter that a prior is relative to.
 LOCATIONS = ("loc", "low", "high")
 # Less of a normal distribution than this between its bounds is refused: draws are made by rejection.
@@ -144,11 +146,11 @@ class Prior:
     relative_to: str | None = None
 
     def __post_init__(self) -> None:
-        if self.family not in FAMILIES:
-            raise ValueError(f"family: expected one of {sorted(FAMILIES)}, got {self.family!r}")
+        check_choice("family", self.family, tuple(sorted(FAMILIES)))
         expected = FAMILIES[self.family].arguments
-        if set(self.arguments) != set(expected):
-            raise ValueError(f"arguments of {self.family}: expected {list(expected)}, got {sorted(self.arguments)}")
+        given = check_mapping(f"arguments of {self.family}", self.arguments)
+        if set(given) != set(expected):
+            raise ValueError(f"arguments of {self.family}: expected {list(expected)}, got {sorted(given)}")
         arguments = {name: self.arguments[name] for name in expected}
         for name, value in arguments.items():
             positive = name not in LOCATIONS
@@ -166,6 +168,8 @@ class Prior:
                     f"arguments of TruncatedNormal: expected bounds with at least {_LEAST_MASS:.0%} of the normal "
                     f"distribution between them, got {arguments}"
                 )
+        if self.relative_to is not None and not str(self.relative_to).isidentifier():
+            raise ValueError(f"relative_to: expected the name of a parameter, got {self.relative_to!r}")
         if self.relative_to is not None and not FAMILIES[self.family].movable:
             movable = [name for name, family in FAMILIES.items() if family.movable]
             raise ValueError(f"relative_to: expected None or a family among {movable}, got {self.family!r}")

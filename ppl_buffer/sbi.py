@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ppl_buffer.checks import check_integer
+from ppl_buffer.checks import check_integer, check_numbers, check_seed
 from ppl_buffer.extras import needs
 
 with needs("ppl_buffer.sbi", "sbi"):
@@ -78,7 +78,9 @@ class LikelihoodEstimator(ConditionalDensityEstimator):  # type: ignore[misc]
             raise ValueError(f"net: expected a network loaded with backend='torch', got {type(net).__name__}")
         trials = check_integer("trials", trials)
         schema = net.schema
-        names = list(schema.params) if params is None else list(params)
+        if params is not None and not isinstance(params, (list, tuple)):
+            raise ValueError(f"params: expected a list of some of {list(schema.params)}, got {params!r}")
+        names = [*schema.params] if params is None else [str(name) for name in params]
         if not names or len(set(names)) < len(names) or not set(names) <= set(schema.params):
             raise ValueError(f"params: expected some of {list(schema.params)}, each once, got {names}")
         if simulator is not None:
@@ -160,7 +162,8 @@ class LikelihoodEstimator(ConditionalDensityEstimator):  # type: ignore[misc]
             ValueError: if names are missing or unknown, or there are not K trials.
         """
         check_names("data", data, self._columns)
-        columns = [torch.as_tensor(np.array(data[name]), dtype=torch.float32) for name in self._columns]
+        numbers = {name: check_numbers(f"data[{name!r}]", data[name]) for name in self._columns}
+        columns = [torch.as_tensor(x, dtype=torch.float32) for x in numbers.values()]
         columns = [column[None] if column.ndim == 1 else column for column in columns]
         for name, column in zip(self._columns, columns, strict=True):
             if column.ndim != 2 or column.shape != columns[0].shape or column.shape[1] != self.trials:
@@ -206,6 +209,7 @@ class LikelihoodEstimator(ConditionalDensityEstimator):  # type: ignore[misc]
         if set(self.params) != set(self.net.schema.params):
             raise ValueError(f"params: expected all of {list(self.net.schema.params)} to simulate, got {self.params}")
         self._check_last("theta", theta, self.condition_shape)
+        seed = check_seed(seed)
         values = theta.detach().cpu().double().numpy().reshape(-1, len(self.params))
         params = {name: values[:, self.params.index(name)] for name in self.net.schema.params}
         rng = np.random.default_rng(seed)
@@ -215,6 +219,8 @@ class LikelihoodEstimator(ConditionalDensityEstimator):  # type: ignore[misc]
 
     def _check_last(self, argument: str, value: Tensor, shape: torch.Size) -> None:
         # sbi's own alignment stretches a last dimension of 1.
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{argument}: expected a tensor of torch, got {type(value).__name__}")
         if value.ndim < 1 or value.shape[-1:] != shape:
             contents = f"the parameters {list(self.params)}"
             if shape == self.input_shape and argument != "theta":

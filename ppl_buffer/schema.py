@@ -13,6 +13,8 @@ from functools import cached_property
 from types import ModuleType
 from typing import Any
 
+from ppl_buffer.checks import check_flag
+
 Array = Any
 
 
@@ -149,6 +151,7 @@ class Interval:
         low, high = checked_range("Interval", (self.low, self.high))
         object.__setattr__(self, "low", low)
         object.__setattr__(self, "high", high)
+        check_flag("closed", self.closed)
 
     @property
     def lapse_range(self) -> tuple[float, float]:
@@ -297,6 +300,8 @@ class Schema:
                         f"{group}[{name!r}]: above: expected one of the parameters {list(self.params)} and an outcome, "
                         f"got {above!r}"
                     )
+        check_flag("ordered", self.ordered)
+        check_flag("independent", self.independent)
         if self.ordered and self.independent:
             raise ValueError("independent: expected False for an ordered schema, got True")
         object.__setattr__(self, "lapse_rate", _finite("lapse_rate", self.lapse_rate))

@@ -41,6 +41,7 @@ from ppl_buffer.arviz.versions import container, groups_of, smooth_log_weights
 from ppl_buffer.checks import check_integer
 from ppl_buffer.files import to_numpy
 from ppl_buffer.findings import Finding, warn_of
+from ppl_buffer.network.arguments import as_floating, trials_of_value
 from ppl_buffer.network.backend import Array, backend_of
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import EncodedContext
@@ -266,10 +267,11 @@ def leave_one_out(
     """
     import xarray
 
-    value = backend_of(net).ops.floating(net, value)
+    backend_of(net)
+    value = as_floating(net, "value", value)
     tail, count = len(net.schema.event_shape_tail), len(net.schema.outcomes)
     query = Query.build(
-        net, inputs, trials=value.shape[value.ndim - 1 - tail], feedback=feedback, trial_mask=trial_mask,
+        net, inputs, trials=trials_of_value(net, value), feedback=feedback, trial_mask=trial_mask,
         context=context,
     )  # fmt: skip
     log_probs = to_numpy(density.leave_one_out(query, value)).astype(float)

@@ -11,6 +11,7 @@ from ppl_buffer.arviz.dimensions import dataset
 from ppl_buffer.arviz.groups import GroupBuilder, Settings
 from ppl_buffer.arviz.language import language_name, language_of
 from ppl_buffer.arviz.versions import arviz_version, container
+from ppl_buffer.checks import check_integer
 from ppl_buffer.files import to_numpy
 from ppl_buffer.findings import warn_of
 from ppl_buffer.network.backend import Environment
@@ -109,6 +110,7 @@ def from_svi(
     name = language_name("svi", svi)
     if name == "numpyro" and params is None:
         raise ValueError("params: expected what the guide was fitted to, svi.run(...).params, got None")
+    draws = check_integer("draws", draws)
     values = language_of(name).guide_samples(svi, params, args, kwargs or {}, draws, options.get("seed", 0))
     samples = {site: value[None] for site, value in values.items()}
     return from_samples(svi.model, samples, language=name, args=args, kwargs=kwargs, **options)

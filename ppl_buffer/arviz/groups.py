@@ -12,7 +12,7 @@ from ppl_buffer.arviz.dimensions import DimensionNames
 from ppl_buffer.arviz.layout import Labelled
 from ppl_buffer.arviz.likelihood import order_finding, score_trials
 from ppl_buffer.arviz.rollouts import evenly_spaced, roll_out, rollout_finding
-from ppl_buffer.checks import check_integer
+from ppl_buffer.checks import check_flag, check_integer, check_mapping, check_seed
 from ppl_buffer.findings import Finding
 from ppl_buffer.network.backend import Environment
 from ppl_buffer.ppl.trace import ObservedSite, PosteriorTrace
@@ -39,6 +39,10 @@ class Settings:
         if self.predictive_draws is not None:
             check_integer("predictive_draws", self.predictive_draws, least=0)
         check_integer("prior_draws", self.prior_draws, least=0)
+        check_seed(self.seed)
+        check_flag("log_likelihood", self.log_likelihood)
+        for argument, names in (("coords", self.coords), ("dims", self.dims)):
+            check_mapping(argument, names)
 
     def environment_of(self, name: str, site: ObservedSite) -> Environment | None:
         """What gives the feedback on a site's drawn outcomes."""

@@ -24,7 +24,7 @@ def log_likelihood(data: Any, var_name: str | None) -> DataArray:
     if "log_likelihood" not in groups:
         raise ValueError(f"data: expected a group log_likelihood, as from_mcmc makes it, got {list(groups)}")
     names = list(groups["log_likelihood"].data_vars)
-    if var_name is None and len(names) != 1 or var_name is not None and var_name not in names:
+    if len(names) != 1 if var_name is None else not isinstance(var_name, str) or var_name not in names:
         raise ValueError(f"var_name: expected one of {names}, got {var_name!r}")
     table = groups["log_likelihood"][names[0] if var_name is None else var_name]
     missing = [dim for dim in ("chain", "draw") if dim not in table.dims]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ppl_buffer.files import to_numpy
+from ppl_buffer.checks import check_integer, check_numbers, check_seed
 
 # Simulations behind a simultaneous band, and the least number of them beyond its critical value.
 _SIMULATIONS, _LEAST_BEYOND = 10_000, 30
@@ -69,7 +69,9 @@ def uniformity(values: Any, *, steps: int | None = None, level: float = 0.95, se
     Raises:
         ValueError: if there are no numbers, some lie outside [0, 1], or the level is not between 0 and 1.
     """
-    values = np.asarray(to_numpy(values), dtype=float).ravel()
+    values, seed = check_numbers("values", values).ravel(), check_seed(seed)
+    if steps is not None:
+        steps = check_integer("steps", steps, 2)
     if not values.size or not ((values >= 0) & (values <= 1)).all():
         raise ValueError("values: expected numbers in [0, 1], at least one")
     check_level(level)

@@ -174,10 +174,15 @@ def check_data(
     if not isinstance(data, ObservedTrials) or len(data.batch_shape) != 1:
         raise ValueError("data: expected what net.observe(...) returned of trials (subjects, K)")
     check_level(level)
-    params, index = _posterior_params(net, data, posterior, check_integer("draws", draws))
+    params, index, total = _posterior_params(net, data, posterior, check_integer("draws", draws))
     lapses, rates = Lapse.of(lapse), None
     if lapses is not None:
         rates = to_numpy(check_lapse(net, lapses)[0])
+        subjects = data.batch_shape[0]
+        if rates.shape not in ((), (subjects,), (total, subjects)):
+            raise ValueError(
+                f"lapse: expected a rate, ({subjects},) or ({total}, {subjects}) of them, got shape {rates.shape}"
+            )
         rates = rates[index] if rates.ndim == 2 else np.broadcast_to(rates, next(iter(params.values())).shape)
         lapses = lapses.at(rates)
     generated = posterior_predictive(
@@ -198,8 +203,8 @@ def check_data(
     return check
 
 
-def _posterior_params(net: Network, data: ObservedTrials, posterior: Any, most: int) -> tuple[Arrays, np.ndarray]:
-    """At most so many draws of every parameter, evenly spaced: name -> (draws, subjects); and which draws they are."""
+def _posterior_params(net: Network, data: ObservedTrials, posterior: Any, most: int) -> tuple[Arrays, np.ndarray, int]:
+    """At most so many draws of every parameter, name -> (draws, subjects); which they are, and of how many."""
     subjects = data.batch_shape[0]
     draws = draws_of_params(net, posterior)
     missing = [name for name in net.schema.params if name not in draws]
@@ -210,7 +215,7 @@ def _posterior_params(net: Network, data: ObservedTrials, posterior: Any, most: 
     if wrong:
         raise ValueError(f"posterior: expected shapes ({total}, {subjects}), draws and subjects, got {wrong}")
     index = np.linspace(0, total - 1, min(most, total)).astype(int)
-    return {name: x[index].astype(np.float32) for name, x in draws.items()}, index
+    return {name: x[index].astype(np.float32) for name, x in draws.items()}, index, total
 
 
 def _outcomes(schema: Schema, data: ObservedTrials, generated: Simulated) -> tuple[Arrays, Arrays]:

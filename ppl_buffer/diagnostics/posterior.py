@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from ppl_buffer.checks import check_integer
+from ppl_buffer.checks import check_integer, check_seed
 from ppl_buffer.diagnostics.bands import Uniformity, check_level, uniformity
 from ppl_buffer.diagnostics.chains import compile_chains, fit_batch
 from ppl_buffer.diagnostics.output import data_frame, panels
@@ -249,6 +249,7 @@ def check_posterior(
         raise ImportError("check_posterior samples with NumPyro: pip install 'ppl-buffer[numpyro]'")
     check_pair(net, simulator)
     check_level(level)
+    seed = check_seed(seed)
     sets = check_integer("sets", sets, 2)
     trials = trials_to_simulate(net, trials)
     batch = check_integer("batch", batch) if out is not None else min(check_integer("batch", batch), sets)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from ppl_buffer.checks import check_number, check_numbers
 from ppl_buffer.diagnostics.statistics import Arrays
-from ppl_buffer.files import to_numpy
 from ppl_buffer.findings import Finding, warn_of
 from ppl_buffer.network.network import Network
 
@@ -31,6 +31,7 @@ def outside(net: Network, posterior: Any, *, warn: float = 0.01) -> dict[str, fl
     Raises:
         ValueError: if the network was not trained, or the posterior holds none of its parameters.
     """
+    warn = _checked_share(warn)
     shares: dict[str, float] = {}
     for name, value, bounds in _trained_ranges(net, posterior):
         shares[name] = float(_beyond(value, bounds).mean())
@@ -50,8 +51,13 @@ def outside_findings(net: Network, posterior: Any, *, warn: float = 0.01) -> lis
     Raises:
         ValueError: if the network was not trained, or the posterior holds none of its parameters.
     """
+    warn = _checked_share(warn)
     findings = [_finding(name, value, bounds) for name, value, bounds in _trained_ranges(net, posterior)]
     return [finding for finding in findings if finding.share is not None and finding.share > warn]
+
+
+def _checked_share(warn: float) -> float:
+    return check_number("warn", warn, "a share from 0 to 1", lambda x: 0 <= x <= 1)
 
 
 def _trained_ranges(net: Network, posterior: Any) -> Iterator[tuple[str, np.ndarray, tuple[float, float]]]:
@@ -107,11 +113,18 @@ def draws_of_params(net: Network, posterior: Any) -> Arrays:
         # ArviZ's InferenceData and DataTree, or the dataset of their group.
         posterior = getattr(posterior, "posterior", posterior)
         chains = True
+    if not isinstance(posterior, Mapping):
+        raise ValueError(
+            "posterior: expected a dict name -> draws, a finished run, or what ArviZ holds, got "
+            f"{type(posterior).__name__}"
+        )
     draws = {}
     for name in net.schema.params:
         if name in posterior:
             value = posterior[name]
-            array = np.asarray(value.values if chains else to_numpy(value), dtype=float)
+            array = check_numbers(f"posterior[{name!r}]", value.values if chains else value)
+            if array.ndim < 1 + chains or not array.size:
+                raise ValueError(f"posterior[{name!r}]: expected draws, (draws, ...), got shape {array.shape}")
             draws[name] = array.reshape((-1, *array.shape[2:])) if chains else array
     if not draws:
         raise ValueError(

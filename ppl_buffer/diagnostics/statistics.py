@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from ppl_buffer.checks import check_mapping, check_numbers
 from ppl_buffer.schema import Categorical, Schema
 
 Arrays = dict[str, np.ndarray]
@@ -38,8 +39,10 @@ def outcome_statistics(schema: Schema, data: Arrays, more: Mapping[str, Statisti
                 table |= _of_categories(name, data[name], variable.n)
             else:
                 table |= _of_numbers(name, data[name])
-        for name, function in (more or {}).items():
-            result = np.asarray(function(data), dtype=float)
+        for name, function in check_mapping("statistics", more).items():
+            if not callable(function):
+                raise ValueError(f"statistics[{name!r}]: expected a function, got {type(function).__name__}")
+            result = check_numbers(f"statistics[{name!r}]", function(data))
             expected = next(iter(data.values())).shape[:-1]
             if result.shape != expected:
                 raise ValueError(f"statistics[{name!r}]: expected an array of shape {expected}, got {result.shape}")

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ppl_buffer.checks import check_mapping, check_numbers
 from ppl_buffer.files import to_numpy
 from ppl_buffer.findings import Finding, warn_of
 from ppl_buffer.inference.evidence import METHODS, Evidence, TrialArguments, log_evidence
-from ppl_buffer.network.backend import Array
+from ppl_buffer.network.backend import Array, backend_of
 from ppl_buffer.network.lapse_mixture import lapse_ranges
 from ppl_buffer.network.lapses import Lapse, check_ranges
 from ppl_buffer.network.network import Network
@@ -65,6 +66,8 @@ def compare(
     if lapse is not None:
         _check_one_range(nets, lapse)
         arguments = {**arguments, "lapse": lapse}
+    for net in nets.values():
+        backend_of(net)
     prior = _prior_probabilities(nets, prior_probabilities)
     if isinstance(inputs, ObservedTrials):
         inputs, value, arguments = _unobserved(inputs, value, arguments)
@@ -99,11 +102,11 @@ def _prior_probabilities(nets: Mapping[str, Network], given: Mapping[str, float]
     """Prior probability of each model, which sum to 1."""
     weights = np.ones(len(nets))
     if given is not None:
-        if set(given) != set(nets):
+        if set(check_mapping("prior_probabilities", given)) != set(nets):
             raise ValueError(f"prior_probabilities: expected one for each of {list(nets)}, got {list(given)}")
-        weights = np.array([float(given[name]) for name in nets])
-        if not (weights >= 0).all() or not weights.sum() > 0:
-            raise ValueError(f"prior_probabilities: expected numbers of at least 0, got {dict(given)}")
+        weights = check_numbers("prior_probabilities", [given[name] for name in nets])
+        if weights.ndim > 1 or not (np.isfinite(weights) & (weights >= 0)).all() or not weights.sum() > 0:
+            raise ValueError(f"prior_probabilities: expected finite numbers of at least 0, got {dict(given)}")
     return weights / weights.sum()
 
 

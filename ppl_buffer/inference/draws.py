@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ppl_buffer.files import to_numpy
+from ppl_buffer.checks import check_numbers
 from ppl_buffer.network.backend import Array
 from ppl_buffer.schema import Schema
 
@@ -26,7 +26,8 @@ def conditioned_params(schema: Schema, samples: Mapping[str, Array]) -> dict[str
             f"params: expected any of {list(schema.params)}; others are ignored where all of these are given, but "
             f"{missing} are not, while {others} are. To integrate over {missing}, leave out {others}"
         )
-    return {name: np.asarray(to_numpy(samples[name]), np.float32) for name in schema.params if name in samples}
+    given = {name: samples[name] for name in schema.params if name in samples}
+    return {name: check_numbers(f"params[{name!r}]", value).astype(np.float32) for name, value in given.items()}
 
 
 def sample_shape(params: Mapping[str, np.ndarray], batch: tuple[int, ...]) -> tuple[int, ...]:

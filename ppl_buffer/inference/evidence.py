@@ -20,15 +20,21 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from ppl_buffer.checks import check_choice, check_integer
+from ppl_buffer.checks import check_choice, check_integer, check_mapping, check_seed
 from ppl_buffer.extras import needs
 from ppl_buffer.files import to_numpy
 from ppl_buffer.findings import Finding, warn_of
 from ppl_buffer.inference.chunks import map_chunks
 from ppl_buffer.inference.importance import draws_a_round, importance_weights
 from ppl_buffer.inference.normal_scores import NormalScores
-from ppl_buffer.network.arguments import as_floating, check_outcomes, check_params, check_value_shape
-from ppl_buffer.network.backend import Array
+from ppl_buffer.network.arguments import (
+    as_floating,
+    check_outcomes,
+    check_params,
+    check_value_shape,
+    trials_of_value,
+)
+from ppl_buffer.network.backend import Array, backend_of
 from ppl_buffer.network.lapses import Lapse, may_be_lapses
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import EncodedContext, ObservedTrials
@@ -175,10 +181,11 @@ def log_evidence(
         ValueError: if the method is unknown, all parameters are given to the importance method, no prior is known of
             one that is not, lapses are given to the autoregressive method, or the data do not fit the network.
     """
+    backend_of(net)
     check_choice("method", method, METHODS)
-    orders, draws = check_integer("orders", orders), check_integer("draws", draws)
+    orders, draws, seed = check_integer("orders", orders), check_integer("draws", draws), check_seed(seed)
     data = TrialArguments.of(inputs, value, feedback, trial_mask)
-    conditioned = dict(params or {})
+    conditioned = dict(check_mapping("params", params))
     if method == "autoregressive":
         if prior is not None:
             raise ValueError(
@@ -240,7 +247,7 @@ def _densities_by_order(
 ) -> np.ndarray:
     """Joint log density of the trials under each of some random orders: (orders, *B)."""
     value = as_floating(net, "value", data.value)
-    trials = value.shape[-1 - len(net.schema.event_shape_tail)]
+    trials = trials_of_value(net, value)
 
     def query(**more: Any) -> Query:
         return Query.build(
@@ -358,17 +365,24 @@ def _checked_lapse(net: Network, lapse: Array | Lapse | None, conditioned: Mappi
 
 def _priors(net: Network, given: Mapping[str, Prior] | None, names: Sequence[str]) -> dict[str, Prior]:
     """The prior of each parameter that is integrated over."""
-    unknown = [name for name in given or {} if name not in names]
+    given = check_mapping("prior", given)
+    unknown = [name for name in given if name not in names]
     if unknown:
         raise ValueError(f"prior: expected parameters that are integrated over, {list(names)}, got {unknown}")
     stated = {} if net.record is None else net.record.priors
     priors: dict[str, Prior] = {}
     for name in names:
-        prior = (given or {}).get(name) or stated.get(name)
+        prior = given.get(name, stated.get(name))
         if prior is None:
             raise ValueError(f"prior: expected a prior of {name!r}, of which the network's record knows none")
-        priors[name] = prior
+        priors[name] = _checked_prior(name, prior)
     return priors
+
+
+def _checked_prior(name: str, prior: object) -> Prior:
+    if not isinstance(prior, Prior):
+        raise ValueError(f"prior[{name!r}]: expected a ppl_buffer.Prior, got {type(prior).__name__}")
+    return prior
 
 
 def _numpy(array: Any) -> np.ndarray:

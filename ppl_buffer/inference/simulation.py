@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from ppl_buffer.checks import is_integer
+from ppl_buffer.checks import check_integer, check_number, check_seed, is_integer
 from ppl_buffer.files import to_numpy
 from ppl_buffer.inference.chunks import chunks, new_in_chunks, run_groups
 from ppl_buffer.inference.draws import align, align_lapse, conditioned_params, sample_shape
@@ -93,8 +93,9 @@ def posterior_predictive(
         ValueError: if shapes do not fit, the number of draws is not known, or feedback is needed and no environment
             supplies it.
     """
-    if memory is not None and not memory > 0:
-        raise ValueError(f"memory: expected gigabytes above 0, got {memory!r}")
+    if memory is not None:
+        memory = check_number("memory", memory, "gigabytes above 0", lambda x: x > 0)
+    seed, devices = check_seed(seed), check_devices(devices)
     # Checks the arguments and broadcasts the data; parameters come chunk by chunk.
     whole = Query.build(net, inputs, trials=trials, trial_mask=trial_mask, context=context, environment=environment)
     batch, size = whole.batch_shape, math.prod(whole.batch_shape)
@@ -106,7 +107,7 @@ def posterior_predictive(
         rate = np.asarray(to_numpy(check_lapse(net, lapse)[0]), np.float32)
         conditioned[_LAPSE] = align_lapse(rate, lead, batch)
     conditioned = {name: value.reshape(count, size) for name, value in conditioned.items()}
-    rollouts = _Rollouts(whole, conditioned, environment, Lapse.of(lapse), seed, list(devices or []))
+    rollouts = _Rollouts(whole, conditioned, environment, Lapse.of(lapse), seed, devices)
     memory = backend_of(net).rollout_memory() if memory is None else memory
     results = _empty_results(net.schema, (count, size, whole.trials))
     # Devices that are named share each chunk.
@@ -120,6 +121,17 @@ def posterior_predictive(
         {name: x.reshape(shape) for name, x in results.feedback.items()},
         results.log_prob.reshape(shape),
     )
+
+
+def check_devices(devices: Sequence[Any] | None) -> list[Any]:
+    """Devices, of JAX or of torch, which that library looks at.
+
+    Raises:
+        ValueError: if they are no list.
+    """
+    if devices is not None and not isinstance(devices, (list, tuple)):
+        raise ValueError(f"devices: expected a list of devices, got {devices!r}")
+    return list(devices or [])
 
 
 # No parameter can be called so: names are identifiers.
@@ -216,7 +228,7 @@ def _sample_shape(params: Mapping[str, np.ndarray], batch: tuple[int, ...], draw
             raise ValueError(f"draws: expected their number, since no parameters tell it, got {draws!r}")
         return (int(draws),)  # type: ignore[arg-type]
     lead = sample_shape(params, batch)
-    if draws is not None and draws != math.prod(lead):
+    if draws is not None and check_integer("draws", draws) != math.prod(lead):
         raise ValueError(f"draws: expected None, or {math.prod(lead)} as in params, got {draws!r}")
     return lead
 

@@ -49,7 +49,12 @@ def check_legal(net: NetworkLike, argument: str, variable: Variable, value: Arra
     with np.errstate(invalid="ignore"):
         bad = ~np.asarray(variable.contains(np, numbers))
     if exists is not None:
-        bad = bad & exists
+        try:
+            bad = bad & exists
+        except ValueError:
+            raise ValueError(
+                f"{argument}: expected a shape that broadcasts with that of trial_mask, {exists.shape}, got {bad.shape}"
+            ) from None
     if bad.any():
         culprit = np.broadcast_to(numbers, bad.shape)[bad].flat[0]
         hint = ""
@@ -110,7 +115,12 @@ def as_floating(net: NetworkLike, argument: str, value: Array) -> Array:
 
 def as_mask(net: NetworkLike, argument: str, value: Array, trials: int) -> Array:
     """A boolean (*B, K) array of the backend."""
-    given = value if hasattr(value, "dtype") else np.asarray(value)
+    given = value
+    if not hasattr(value, "dtype"):
+        try:
+            given = np.asarray(value)
+        except ValueError as error:
+            raise ValueError(f"{argument}: expected an array of booleans, got {value!r} ({error})") from None
     if "bool" not in str(given.dtype):
         raise ValueError(f"{argument}: expected booleans, True where there is a trial, got {given.dtype}")
     mask = _as_number(net.ops.number, net, argument, given) > 0
@@ -149,12 +159,31 @@ def count_trials(net: NetworkLike, inputs: Mapping[str, Array], trials: int | No
     if trials is None:
         if not inputs:
             raise ValueError("trials: expected a number, since the schema has no inputs to tell it; got None")
-        first = next(iter(inputs.values()))
-        shape = np.shape(first) if not hasattr(first, "shape") else tuple(first.shape)
-        trials = shape[-1] if shape else None
+        name, first = next(iter(inputs.items()))
+        try:
+            shape = tuple(first.shape) if hasattr(first, "shape") else np.shape(first)
+        except ValueError as error:
+            raise ValueError(f"inputs[{name!r}]: expected an array of numbers, got {first!r} ({error})") from None
+        if not shape:
+            raise ValueError(f"inputs[{name!r}]: expected shape (*batch, trials), got {first!r}")
+        trials = shape[-1]
     if trials is None or isinstance(trials, bool) or not isinstance(trials, (int, np.integer)) or trials < 1:
         raise ValueError(f"trials: expected at least 1 trial, got {trials!r}")
     return int(trials)
+
+
+def trials_of_value(net: NetworkLike, value: Array) -> int:
+    """Number of trials K of a value (..., K) or (..., K, n_outcomes).
+
+    Raises:
+        ValueError: if it has fewer dimensions.
+    """
+    tail = net.schema.event_shape_tail
+    if value.ndim < 1 + len(tail):
+        raise ValueError(
+            f"value: expected shape ({', '.join(['*batch', 'trials', *map(str, tail)])}), got {tuple(value.shape)}"
+        )
+    return int(value.shape[value.ndim - 1 - len(tail)])
 
 
 def count_existing(net: NetworkLike, trials: int, mask: Array | None) -> int:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from numbers import Real
 from typing import Any
 
 import numpy as np
+
+from ppl_buffer.checks import check_numbers
 
 Arrays = dict[str, np.ndarray]
 
@@ -25,14 +26,16 @@ def columns(data: Any) -> Arrays:
 
 def _columns(argument: str, data: Any) -> Arrays:
     if isinstance(data, Mapping):
-        return {name: _numbers(f"{argument}[{name!r}]", value) for name, value in data.items()}
+        return {name: check_numbers(f"{argument}[{name!r}]", value) for name, value in data.items()}
     try:
         groups, exists = {**data.inputs, **data.outcomes, **data.feedback}, data.trial_mask
     except AttributeError:
         raise ValueError(
             f"{argument}: expected a dict name -> (subjects, trials), or TrialData, got {type(data).__name__}"
         ) from None
-    return {name: np.where(exists, _numbers(f"{argument}[{name!r}]", value), np.nan) for name, value in groups.items()}
+    return {
+        name: np.where(exists, check_numbers(f"{argument}[{name!r}]", value), np.nan) for name, value in groups.items()
+    }
 
 
 def both(data: object, replicated: object) -> tuple[Arrays, Arrays | None]:
@@ -120,7 +123,7 @@ def check_codes(argument: str, values: object, most: int | None = None) -> np.nd
     Raises:
         ValueError: if some are no integers from 0, or from 0 to `most`.
     """
-    codes = _numbers(argument, values)
+    codes = check_numbers(argument, values)
     there = codes[~np.isnan(codes)]
     wrong = there[(there < 0) | (there != np.floor(there)) | (there > (np.inf if most is None else most))]
     if wrong.size or np.isinf(there).any():
@@ -135,7 +138,7 @@ def trials(argument: str, values: object) -> np.ndarray:
     Raises:
         ValueError: if they are none, or have fewer dimensions.
     """
-    numbers = _numbers(argument, values)
+    numbers = check_numbers(argument, values)
     if numbers.ndim < 2:
         raise ValueError(
             f"{argument}: expected shape (..., subjects, trials), of one person a row, got {numbers.shape}"
@@ -149,7 +152,7 @@ def check_levels(levels: object) -> np.ndarray:
     Raises:
         ValueError: if they are no probabilities.
     """
-    numbers = _numbers("levels", levels)
+    numbers = check_numbers("levels", levels)
     if numbers.ndim != 1 or not ((numbers >= 0) & (numbers <= 1)).all():
         raise ValueError(f"levels: expected a list of probabilities, got {levels!r}")
     return numbers
@@ -184,7 +187,7 @@ def finite_draws(argument: str, values: object, shape: tuple[str, ...]) -> np.nd
     Raises:
         ValueError: if they are none, or have other dimensions.
     """
-    numbers = _numbers(argument, values)
+    numbers = check_numbers(argument, values)
     if numbers.ndim != len(shape) or not numbers.size:
         raise ValueError(f"{argument}: expected shape ({', '.join(shape)}), not empty, got {numbers.shape}")
     if not np.isfinite(numbers).all():
@@ -198,17 +201,7 @@ def band_curves(curves: object, points: int) -> np.ndarray:
     Raises:
         ValueError: if there are none, or they have another shape.
     """
-    numbers = _numbers("curves", curves)
+    numbers = check_numbers("curves", curves)
     if numbers.ndim != 2 or not len(numbers) or numbers.shape[1] != points:
         raise ValueError(f"curves: expected shape (draws, {points}), a value at each point of x, got {numbers.shape}")
     return numbers
-
-
-def _numbers(argument: str, values: object) -> np.ndarray:
-    if isinstance(values, (str, bytes)) or values is None:
-        raise ValueError(f"{argument}: expected numbers, got {values!r}")
-    try:
-        return np.asarray(values, dtype=float)
-    except (TypeError, ValueError):
-        example = next((x for x in np.ravel(np.asarray(values, dtype=object)) if not isinstance(x, Real)), values)
-        raise ValueError(f"{argument}: expected an array of numbers, got {example!r}") from None

@@ -211,7 +211,11 @@ class Query:
         Raises:
             ValueError: if the value does not end with the event shape, or its other dimensions do not fit.
         """
-        if tuple(value.shape) == (*self.batch_shape, *self.event_shape):
+        try:
+            shape = tuple(value.shape)
+        except AttributeError:
+            raise ValueError(f"value: expected an array of the network's library, got {type(value).__name__}") from None
+        if shape == (*self.batch_shape, *self.event_shape):
             return self.batch_shape
         check_value_shape(value, self.event_shape)
         return broadcast_shape([value.shape[: value.ndim - len(self.event_shape)], self.batch_shape], "value")
@@ -306,7 +310,10 @@ def permutations(orders: int | Array, trials: int) -> np.ndarray:
             raise ValueError(f"orders: expected at least 1, got {orders}")
         rng = np.random.default_rng(0)
         return np.stack([np.arange(trials), *(rng.permutation(trials) for _ in range(orders - 1))])
-    array = np.asarray(orders)
+    try:
+        array = np.asarray(orders)
+    except ValueError:
+        array = np.zeros(0)
     if array.ndim != 2 or array.shape[1] != trials or not (np.sort(array, 1) == np.arange(trials)).all():
         raise ValueError(f"orders: expected a number, or permutations of 0..{trials - 1} in rows, got {orders!r}")
     return array.astype(int)

@@ -60,7 +60,11 @@ def on_devices(
         device, start, stop = place
         theta = {name: x[start:stop] for name, x in params.items()}
         # Threads are enough: torch lets go of the interpreter while it computes.
-        return run(copy.deepcopy(net).to(device), theta, noise[start:stop])
+        try:
+            moved = copy.deepcopy(net).to(device)
+        except (RuntimeError, TypeError) as error:
+            raise ValueError(f"devices: expected devices of torch that are there, got {device!r} ({error})") from None
+        return run(moved, theta, noise[start:stop])
 
     with ThreadPoolExecutor(len(edges) - 1) as pool:
         shares = list(pool.map(share, zip(devices, edges[:-1], edges[1:], strict=False)))
