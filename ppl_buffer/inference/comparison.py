@@ -11,7 +11,7 @@ from ppl_buffer.checks import check_mapping, check_numbers
 from ppl_buffer.files import to_numpy
 from ppl_buffer.findings import Finding, warn_of
 from ppl_buffer.inference.evidence import METHODS, Evidence, TrialArguments, log_evidence
-from ppl_buffer.network.backend import Array, backend_of
+from ppl_buffer.network.backend import Array
 from ppl_buffer.network.lapse_mixture import lapse_ranges
 from ppl_buffer.network.lapses import Lapse, check_ranges
 from ppl_buffer.network.network import Network
@@ -66,8 +66,6 @@ def compare(
     if lapse is not None:
         _check_one_range(nets, lapse)
         arguments = {**arguments, "lapse": lapse}
-    for net in nets.values():
-        backend_of(net)
     prior = _prior_probabilities(nets, prior_probabilities)
     if isinstance(inputs, ObservedTrials):
         inputs, value, arguments = _unobserved(inputs, value, arguments)
@@ -106,7 +104,7 @@ def _prior_probabilities(nets: Mapping[str, Network], given: Mapping[str, float]
             raise ValueError(f"prior_probabilities: expected one for each of {list(nets)}, got {list(given)}")
         weights = check_numbers("prior_probabilities", [given[name] for name in nets])
         if weights.ndim > 1 or not (np.isfinite(weights) & (weights >= 0)).all() or not weights.sum() > 0:
-            raise ValueError(f"prior_probabilities: expected finite numbers of at least 0, got {dict(given)}")
+            raise ValueError(f"prior_probabilities: expected numbers of at least 0, got {dict(given)}")
     return weights / weights.sum()
 
 
