@@ -101,3 +101,15 @@ def test_the_how_to_pages_run(page, capsys):
         assert site["scale"] in (None, 1) if people == 5 else site["scale"] == 2.5
         assert np.isfinite(site["fn"].log_prob(site["value"])).all()
     assert np.isfinite(names["result"].losses).all()
+
+
+def test_the_hierarchy_in_pyro_runs():
+    """Not a run of NUTS: tests/pyro/test_hierarchy.py has twenty."""
+    pyro = pytest.importorskip("pyro")
+    from tests.pyro.hierarchy import documented_hierarchy
+
+    names = documented_hierarchy()
+    pyro.set_rng_seed(0)
+    trace = pyro.poutine.trace(names["hierarchical"]).get_trace()
+    assert trace.nodes["choice"]["is_observed"] and trace.nodes["choice"]["value"].shape == (5, 60)
+    assert trace.log_prob_sum().isfinite()
