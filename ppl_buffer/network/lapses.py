@@ -69,6 +69,29 @@ class Lapse:
         """The same lapses at another rate."""
         return Lapse(rate, self.ranges)
 
+    def of_data(self, schema: Schema, outcomes: Named, trial_mask: np.ndarray | None = None) -> Lapse:
+        """The same with the range of the data for each continuous outcome that has none: up to the slowest response.
+
+        An outcome above 0 counts from 0, one on an interval has all of it, a real number reaches from the lowest to the
+        highest.
+
+        Args:
+            schema: of the data.
+            outcomes: name -> (*B, K).
+            trial_mask: (*B, K) bool, which trials exist; None = all.
+        """
+        ranges = {}
+        for name, variable in schema.outcomes.items():
+            if isinstance(variable, Categorical) or name in self.ranges:
+                continue
+            value = to_numpy(outcomes[name]).astype(float)
+            seen = value if trial_mask is None else value[np.broadcast_to(to_numpy(trial_mask), value.shape)]
+            if isinstance(variable, Interval):
+                ranges[name] = (variable.low, variable.high)
+            elif seen.size:
+                ranges[name] = (0.0 if isinstance(variable, Positive) else float(seen.min()), float(seen.max()))
+        return Lapse(self.rate, {**ranges, **self.ranges})
+
 
 def check_lapse(net: Network, lapse: Array | Lapse) -> tuple[Array, Ranges]:
     """A user's lapses as rates (*B,) of the backend, and the ranges that are not the schema's.
@@ -137,27 +160,3 @@ def may_be_lapses(schema: Schema, name: str, value: np.ndarray, lapse: Lapse | N
         happens = np.asarray(lapse.prior is not None or to_numpy(lapse.rate) > 0)
         possible |= (value >= low) & (value <= high) & happens[..., None]
     return possible
-
-
-def ranges_of_data(schema: Schema, outcomes: Named, mask: np.ndarray | None = None) -> dict[str, tuple[float, float]]:
-    """Range of a lapse of each continuous outcome as the data have it: up to the slowest response, the widest report.
-
-    An outcome above 0 counts from 0; one on an interval has all of it.
-
-    Args:
-        schema: of the data.
-        outcomes: name -> (*B, K).
-        mask: (*B, K) bool, which trials exist; None = all.
-    """
-    ranges = {}
-    for name, variable in schema.outcomes.items():
-        if isinstance(variable, Categorical):
-            continue
-        if isinstance(variable, Interval):
-            ranges[name] = (variable.low, variable.high)
-            continue
-        value = np.asarray(outcomes[name], dtype=float)
-        seen = value if mask is None else value[np.broadcast_to(mask, value.shape)]
-        if seen.size:
-            ranges[name] = (0.0 if isinstance(variable, Positive) else float(seen.min()), float(seen.max()))
-    return ranges

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +14,13 @@ import numpy as np
 from ppl_buffer.arviz import from_samples, groups_of, import_arviz
 from ppl_buffer.datasets.trials import TrialData
 from ppl_buffer.diagnostics import DataCheck, check_data, outside
+from ppl_buffer.files import to_numpy
 from ppl_buffer.findings import Finding, FindingWarning
+from ppl_buffer.network.lapses import Lapse
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.record import TrainingRecord
 from ppl_buffer.schema import Interval, Positive
-from ppl_buffer.workflow.hierarchical import Box, Sampler, model, observe, sample
+from ppl_buffer.workflow.hierarchical import RATE, Box, Sampler, model, observe, sample, scores
 
 if TYPE_CHECKING:
     import pandas
@@ -53,6 +55,8 @@ class Fit:
         settings: of the fit, by name.
         seconds: that sampling took.
         reused: how many draws of each chain were there already, from an earlier call with the same folder.
+        lapse: the lapses of the model, with the ranges that were used: what `log_evidence` and `compare` want for the
+            same model. None = there are none.
     """
 
     net: Network
@@ -69,6 +73,7 @@ class Fit:
     settings: dict[str, Any]
     seconds: float
     reused: int = 0
+    lapse: Lapse | None = None
 
     @property
     def record(self) -> TrainingRecord:
@@ -135,7 +140,7 @@ def fit(
     *,
     environment: Callable[..., Any] | None = None,
     hierarchical: bool = True,
-    lapse: float | None = None,
+    lapse: float | Lapse | None = None,
     predictive_draws: int = 200,
     seed: int = 0,
     progress: bool = True,
@@ -150,7 +155,9 @@ def fit(
         environment: gives the feedback on drawn outcomes, as `JointPredictive` asks for it; without one a model with
             feedback is not compared with data sets of its own.
         hierarchical: subjects come from one population; a single one never does.
-        lapse: probability that a trial is a lapse.
+        lapse: probability that a trial is a lapse; or a `ppl_buffer.Lapse`, whose rate is estimated where it has a
+            prior. Where it states no range of an outcome, a lapse is uniform up to the slowest response in the trials
+            (`Lapse.of_data`).
         predictive_draws: data sets drawn from the posterior.
         seed: of everything random.
         progress: show progress bars.
@@ -163,23 +170,27 @@ def fit(
     """
     hierarchical = hierarchical and len(trials.subjects) > 1
     options = Sampler(**sampler)
-    box, data = Box.of(net, trials), observe(net, trials)
+    lapses = Lapse.of(lapse)
+    if lapses is not None:
+        lapses = lapses.of_data(net.schema, trials.outcomes, trials.trial_mask)
+    box, data = Box.of(net, trials, lapses), observe(net, trials)
     began = time.perf_counter()
     path = None if out is None else Path(out) / DRAWS_FILE
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
     draws = sample(
-        net, data, box, options, hierarchical=hierarchical, lapse=lapse, seed=seed, progress=progress, path=path
+        net, data, box, options, hierarchical=hierarchical, lapse=lapses, seed=seed, progress=progress, path=path
     )  # fmt: skip
     seconds = time.perf_counter() - began
     can_generate = environment is not None or not net.schema.feedback
+    estimates = scores(net, lapses)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         posterior = from_samples(
             model,
             draws.sites,
             language="numpyro",
-            args=(net, data, box, hierarchical, lapse),
+            args=(net, data, box, hierarchical, lapses),
             statistics=draws.statistics,
             environment=environment,
             predictive_draws=predictive_draws if can_generate else 0,
@@ -190,15 +201,20 @@ def fit(
         replicated = _replicated(posterior, trials, net.schema.outcomes)
         shares = outside(net, posterior)
         check = None
-        if can_generate and lapse:
-            check = _check_outcomes(trials, replicated)
-        elif can_generate:
-            params = {name: draws.sites[name].reshape(-1, len(trials.subjects)) for name in net.schema.params}
+        by_draw = {name: draws.sites[name].reshape(-1, len(trials.subjects)) for name in estimates}
+        known = lapses if lapses is None or lapses.prior is None else lapses.at(by_draw[RATE])
+        if can_generate:
             check = check_data(
-                net, data, params, environment=environment, draws=predictive_draws, seed=seed, progress=progress
+                net, data, by_draw, environment=environment, lapse=known, draws=predictive_draws, seed=seed,
+                progress=progress,
             )  # fmt: skip
-        summary = _summarize(posterior, list(box.bounds), hierarchical)
-    settings = {"hierarchical": hierarchical, "lapse": lapse, "seed": seed, "predictive_draws": predictive_draws}
+        summary = _summarize(posterior, estimates, hierarchical)
+    settings = {
+        "hierarchical": hierarchical,
+        "lapse": None if known is None else float(np.mean(to_numpy(known.rate))),
+        "seed": seed,
+        "predictive_draws": predictive_draws,
+    }
     return Fit(
         net=net,
         trials=trials,
@@ -215,6 +231,7 @@ def fit(
         settings=settings | asdict(options),
         seconds=seconds,
         reused=draws.reused,
+        lapse=lapses,
     )
 
 
@@ -231,14 +248,3 @@ def _summarize(posterior: Any, names: list[str], hierarchical: bool) -> pandas.D
     kinds = ("group", "mean", "spread") if hierarchical else ()
     wanted = [f"{name}_{kind}" for kind in kinds for name in names] + names
     return import_arviz().summary(posterior, var_names=wanted, round_to="none")
-
-
-def _check_outcomes(trials: TrialData, replicated: Mapping[str, np.ndarray], level: float = 0.95) -> DataCheck:
-    """Means and spreads of outcomes against drawn data sets: a check that holds with lapses too."""
-    observed, generated = {}, {}
-    for name, again in replicated.items():
-        seen = np.where(trials.trial_mask, trials.outcomes[name], np.nan)
-        for what, statistic in (("mean", np.nanmean), ("standard deviation", np.nanstd)):
-            generated[f"{what} of {name}"] = statistic(again, -1)
-            observed[f"{what} of {name}"] = np.broadcast_to(statistic(seen, -1), again.shape[:-1])
-    return DataCheck(observed, generated, level)

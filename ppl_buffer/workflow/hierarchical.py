@@ -2,8 +2,9 @@
 
 Each subject has parameters of their own inside the box that the network was trained on, drawn from a population: normal
 on the logistic scale that the box is mapped from, with an unknown mean and spread, written non-centred. A parameter
-that an outcome always exceeds (a non-decision time) is also bounded by that subject's fastest response; one whose prior
-was relative to another one lies that far from it.
+that an outcome always exceeds (a non-decision time) is also bounded by that subject's fastest response, or, where that
+may be a lapse, by the fastest that a decision must have made; one whose prior was relative to another one lies that far
+from it. A rate of lapses that is estimated has its prior on the scale on which this is standard normal.
 """
 
 from __future__ import annotations
@@ -23,19 +24,28 @@ from jax import random
 from jax.typing import ArrayLike
 from numpyro.infer import NUTS, init_to_median
 from scipy.optimize import minimize
+from scipy.stats import binom
 
 from ppl_buffer.datasets.trials import TrialData
+from ppl_buffer.files import to_numpy
+from ppl_buffer.inference.normal_scores import NormalScores
 from ppl_buffer.network.box import trained_range
+from ppl_buffer.network.lapses import Lapse, may_be_lapses
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import ObservedTrials
 from ppl_buffer.numpyro import JointPredictive
-from ppl_buffer.schema import stack_value
+from ppl_buffer.prior import Prior
+from ppl_buffer.schema import Schema, stack_value
 from ppl_buffer.version import __version__
 from ppl_buffer.workflow.sampling import Draws, Kept, fingerprint, run_chains
 
 # Priors of the population, on the scale that `Box` maps into the trained box. A mean of scale 1.5 covers the box nearly
 # evenly. People do differ: a spread of exactly 0 is not plausible, and would be a hard place for a sampler.
 MEAN_SCALE, SPREAD_MEDIAN, SPREAD_SCALE = 1.5, 0.5, 0.7
+# What a rate of lapses that is estimated is called.
+RATE = "lapse"
+# More lapses than this probability allows for, and a rate in this tail of its prior, are taken for impossible.
+_IMPROBABLE = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,14 +54,15 @@ class Box:
 
     Attributes:
         net: the network, whose `into_box` it is.
-        ceilings: parameter -> (subjects,), what it must stay below for each subject: the fastest response.
+        ceilings: parameter -> (subjects,), what it must stay below for each subject: the fastest response that cannot
+            be a lapse.
     """
 
     net: Network
     ceilings: Mapping[str, np.ndarray]
 
     @classmethod
-    def of(cls, net: Network, trials: TrialData | None = None) -> Box:
+    def of(cls, net: Network, trials: TrialData | None = None, lapse: Lapse | None = None) -> Box:
         """The box of a network, and the ceilings that subjects' responses set.
 
         Raises:
@@ -63,13 +74,14 @@ class Box:
         for outcome, name in net.schema.lower_bounds.items():
             if trials is None:
                 continue
-            fastest = np.where(trials.trial_mask, trials.outcomes[outcome], np.inf).min(1)
+            fastest = _fastest_decision(net.schema, outcome, trials, lapse)
             low, high = net.box[name]
             if (fastest <= low).any():
                 worst = int(fastest.argmin())
                 raise ValueError(
                     f"{outcome}: the fastest response of subject {trials.subjects[worst]} is {fastest[worst]:g}, but "
-                    f"{name} is at least {low:g} in this model; delete responses that are too fast to be decisions"
+                    f"{name} is at least {low:g} in this model; delete responses that are too fast to be decisions, or "
+                    "allow for lapses (lapse=0.02)"
                 )
             ceilings[name] = np.minimum(fastest, high).astype(np.float32)
         return cls(net, ceilings)
@@ -100,6 +112,24 @@ class Box:
         return values
 
 
+def _fastest_decision(schema: Schema, outcome: str, trials: TrialData, lapse: Lapse | None) -> np.ndarray:
+    """The fastest response of each subject that is no lapse for sure: (subjects,), inf where all may be lapses.
+
+    Those that may be a lapse count from the fastest on, as many as a subject can have made.
+    """
+    value, exists = np.asarray(trials.outcomes[outcome], dtype=float), trials.trial_mask
+    possible = exists & may_be_lapses(schema, outcome, value, lapse)
+    decision = np.where(exists & ~possible, value, np.inf).min(1)
+    rate: Any = 0.0
+    if lapse is not None:
+        rate = lapse.rate if lapse.prior is None else lapse.prior.quantile(np.array(1 - _IMPROBABLE))
+    rate = 1 - (1 - schema.lapse_rate) * (1 - to_numpy(rate))
+    most = binom.ppf(1 - _IMPROBABLE, possible.sum(1), rate).astype(int)
+    ordered = np.sort(np.where(possible, value, np.inf), 1)
+    after = np.pad(ordered, ((0, 0), (0, 1)), constant_values=np.inf)[np.arange(len(value)), most]
+    return np.minimum(decision, after)
+
+
 def observe(net: Network, trials: TrialData) -> ObservedTrials:
     """What `net.observe` makes of the trials."""
     outcomes = {name: np.asarray(x, np.float32) for name, x in trials.outcomes.items()}
@@ -111,7 +141,26 @@ def observe(net: Network, trials: TrialData) -> ObservedTrials:
     )
 
 
-def model(net: Network, data: ObservedTrials, box: Box, hierarchical: bool = True, lapse: float | None = None) -> None:
+def scores(net: Network, lapse: Lapse | None) -> list[str]:
+    """What a fit estimates, on whatever scale: the parameters, and the rate of lapses where it has a prior."""
+    if lapse is None or lapse.prior is None:
+        return list(net.schema.params)
+    if RATE in net.schema.params:
+        raise ValueError(f"lapse: expected a known rate, since the model has a parameter {RATE!r} of its own")
+    return [*net.schema.params, RATE]
+
+
+def _mean_scale(name: str) -> float:
+    """Standard deviation of a group mean's prior."""
+    return 1.0 if name == RATE else MEAN_SCALE
+
+
+def _rate(prior: Prior, score: ArrayLike) -> jax.Array:
+    """Rates of lapses at scores (...) under which their prior is standard normal."""
+    return NormalScores({RATE: prior}).interpolate(jnp, jnp.asarray(score)[..., None])[RATE]
+
+
+def model(net: Network, data: ObservedTrials, box: Box, hierarchical: bool = True, lapse: Lapse | None = None) -> None:
     """The NumPyro model of subjects whose trials `net.observe` has prepared.
 
     Args:
@@ -120,19 +169,21 @@ def model(net: Network, data: ObservedTrials, box: Box, hierarchical: bool = Tru
         box: maps into the trained range.
         hierarchical: subjects come from one population. Otherwise each has a prior of their own, nearly even in the
             box.
-        lapse: probability that a trial is a lapse.
+        lapse: what a lapse is, and how often; a rate with a prior is estimated.
 
     Sites, for each parameter: ``{name}`` (subjects, natural units); hierarchical also ``{name}_group`` (the median
-    subject, natural units), ``{name}_mean`` and ``{name}_spread`` (logistic scale).
+    subject, natural units), ``{name}_mean`` and ``{name}_spread`` (logistic scale). The same for ``lapse``, a rate that
+    is estimated: its prior is that of the median subject, or of each subject alone; mean and spread are on the scale on
+    which it is standard normal.
     """
     subjects = data.batch_shape[0]
     means: dict[str, ArrayLike] = {}
     unconstrained: dict[str, ArrayLike] = {}
-    for name in box.bounds:
+    for name in scores(net, lapse):
         mean: ArrayLike = 0.0
-        spread: ArrayLike = MEAN_SCALE
+        spread: ArrayLike = _mean_scale(name)
         if hierarchical:
-            mean = numpyro.sample(f"{name}_mean", dist.Normal(0.0, MEAN_SCALE))
+            mean = numpyro.sample(f"{name}_mean", dist.Normal(0.0, _mean_scale(name)))
             spread = numpyro.sample(f"{name}_spread", dist.LogNormal(np.log(SPREAD_MEDIAN), SPREAD_SCALE))
         with numpyro.plate("subject", subjects):
             offset = numpyro.sample(f"{name}_offset", dist.Normal(0.0, 1.0))
@@ -141,12 +192,16 @@ def model(net: Network, data: ObservedTrials, box: Box, hierarchical: bool = Tru
         for name, value in box(means, group=True).items():
             numpyro.deterministic(f"{name}_group", value)
     params = {name: numpyro.deterministic(name, value) for name, value in box(unconstrained).items()}
+    if lapse is not None and lapse.prior is not None:
+        if hierarchical:
+            numpyro.deterministic(f"{RATE}_group", _rate(lapse.prior, means[RATE]))
+        lapse = lapse.at(numpyro.deterministic(RATE, _rate(lapse.prior, unconstrained[RATE])))
     site = next(iter(net.schema.outcomes)) if len(net.schema.outcomes) == 1 else "trials"
     with numpyro.plate("subject", subjects):
         numpyro.sample(site, JointPredictive(net, data, params=params, lapse=lapse), obs=data.value)
 
 
-def start(net: Network, data: ObservedTrials, box: Box, lapse: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+def start(net: Network, data: ObservedTrials, box: Box, lapse: Lapse | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Mode and covariance of the group means if all subjects were alike: where NUTS starts, and its scale of steps.
 
     The group means are correlated and far better known than their prior says. A sampler finds that out from its own
@@ -155,15 +210,17 @@ def start(net: Network, data: ObservedTrials, box: Box, lapse: float | None = No
     Returns:
         (P,) and (P, P), on the logistic scale.
     """
-    names = list(box.bounds)
+    names = scores(net, lapse)
+    scales = np.array([_mean_scale(name) for name in names])
 
     @jax.jit
     @jax.value_and_grad
     def loss(mean: jax.Array, data: ObservedTrials) -> jax.Array:
         alike = jnp.broadcast_to(mean[:, None], (len(names), data.batch_shape[0]))
-        params = box(dict(zip(names, alike, strict=True)))
-        likelihood = JointPredictive(net, data, params=params, lapse=lapse).log_prob(data.value).sum()
-        return 0.5 * ((mean / MEAN_SCALE) ** 2).sum() - likelihood
+        places = dict(zip(names, alike, strict=True))
+        lapses = lapse if lapse is None or lapse.prior is None else lapse.at(_rate(lapse.prior, places[RATE]))
+        likelihood = JointPredictive(net, data, params=box(places), lapse=lapses).log_prob(data.value).sum()
+        return 0.5 * ((mean / scales) ** 2).sum() - likelihood
 
     def evaluate(mean: np.ndarray) -> tuple[float, np.ndarray]:
         value, gradient = loss(jnp.asarray(mean, jnp.float32), data)
@@ -206,7 +263,7 @@ def sample(
     sampler: Sampler | None = None,
     *,
     hierarchical: bool = True,
-    lapse: float | None = None,
+    lapse: Lapse | None = None,
     seed: int = 0,
     progress: bool = True,
     path: Path | None = None,
@@ -229,7 +286,7 @@ def sample(
         draws of all sites.
     """
     sampler = sampler or Sampler()
-    subjects, names, chains = data.batch_shape[0], list(box.bounds), sampler.chains
+    subjects, names, chains = data.batch_shape[0], scores(net, lapse), sampler.chains
     mode, covariance = start(net, data, box, lapse)
     kernel = NUTS(
         partial(model, net, box=box, hierarchical=hierarchical, lapse=lapse),
@@ -288,7 +345,8 @@ def _first_values(
         }
     else:
         first = {
-            site: (mean[:, None] + 0.3 * first[site]) / MEAN_SCALE for site, mean in zip(offsets, means, strict=True)
+            site: (mean[:, None] + 0.3 * first[site]) / _mean_scale(name)
+            for name, site, mean in zip(names, offsets, means, strict=True)
         }
     return {site: jnp.asarray(value, jnp.float32) for site, value in first.items()}
 

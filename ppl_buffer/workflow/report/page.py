@@ -73,8 +73,17 @@ def _facts(fit: Fit) -> str:
     span = f"{counts.min()} to {counts.max()}" if counts.min() < counts.max() else str(counts[0])
     kind = "people as draws from one population" if fit.hierarchical else "each person alone"
     lapse = fit.settings.get("lapse")
-    model = f"Model: {fit.record.simulator}, {kind}{f', {lapse:.1%} lapses' if lapse else ''}."
+    model = f"Model: {fit.record.simulator}, {kind}{f', {lapse:.1%} lapses' if lapse else ''}{_kind_of_lapse(fit)}."
     return f"{subjects}, {span} trials each, {counts.sum():,} in all. {model}"
+
+
+def _kind_of_lapse(fit: Fit) -> str:
+    """Whether the rate of lapses was estimated, and where they are uniform."""
+    if fit.lapse is None:
+        return ""
+    ranges = (f"{name} {low:.3g} to {high:.3g}" for name, (low, high) in fit.lapse.ranges.items())
+    facts = ["estimated"] * (fit.lapse.prior is not None) + [f"uniform over {text}" for text in ranges]
+    return f" ({html.escape(', '.join(facts))})" if facts else ""
 
 
 def _reproduction(fit: Fit, command: str) -> str:
