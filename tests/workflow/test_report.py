@@ -1,7 +1,6 @@
 """The report of a fit whose draws need no sampling, and the box that parameters stay in."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +8,16 @@ import pytest
 pandas = pytest.importorskip("pandas")
 
 import ppl_buffer as pb  # noqa: E402
-from tests.datasets.tables import LEARNER, RLDDM, SUBJECTS, read, table_of_trials  # noqa: E402
+from tests.datasets.tables import LEARNER, SUBJECTS, read, table_of_trials  # noqa: E402
+from tests.networks import FLAT, Case, Record, network  # noqa: E402
+
+
+def untrained(simulator, box):
+    """A tiny network of random weights that says of itself that it was trained on a simulator's data."""
+    pytest.importorskip("jax")
+    name = type(simulator).__name__
+    record = Record(box=box, priors=simulator.priors, trials=150, context=0, simulator=name)
+    return network(Case(name, simulator.schema, config=FLAT), "jax", record)
 
 
 def finished(boundary: float = 2.0):
@@ -24,11 +32,7 @@ def finished(boundary: float = 2.0):
     from ppl_buffer.workflow.hierarchical import Box
 
     rng = np.random.default_rng(1)
-    record = SimpleNamespace(
-        box={name: prior.range() for name, prior in LEARNER.priors.items()}, priors=LEARNER.priors, trials=150,
-        simulator="RLDriftDiffusion",
-    )  # fmt: skip
-    net = SimpleNamespace(schema=LEARNER.schema, standardization=RLDDM.standardization, record=record, box=record.box)
+    net = untrained(LEARNER, {name: prior.range() for name, prior in LEARNER.priors.items()})
     trials = read(table_of_trials(), net=net, simulator=None)
     box = Box.of(net, trials)
     place = {"alpha_positive": 0.3, "alpha_negative": 0.2, "scaling": 4.0, "boundary": boundary}
@@ -103,8 +107,7 @@ def test_a_parameter_relative_to_another_keeps_its_distance():
     from ppl_buffer.workflow.hierarchical import Box
 
     observer = pb.simulators.MultisensoryCausalInference()
-    record = SimpleNamespace(priors=observer.priors)
-    net = SimpleNamespace(schema=observer.schema, record=record, box={name: (-9.0, 9.0) for name in observer.priors})
+    net = untrained(observer, {name: (-9.0, 9.0) for name in observer.priors})
     box = Box.of(net)
     relative = {name: prior for name, prior in observer.priors.items() if prior.relative_to}
     assert relative
