@@ -76,11 +76,10 @@ class Table:
     def _known(self) -> dict[int, list[str]]:
         return {}
 
-    @property
-    def rows(self) -> list[tuple[str, ...]]:
-        """All cells of each row whose columns have names, for comparing rows."""
-        columns = [self._texts(index) for index, name in enumerate(self.headings) if name]
-        return list(zip(*columns, strict=True))
+    def rows(self, which: np.ndarray) -> list[tuple[str, ...]]:
+        """All cells of some rows, columns without names left out: for comparing rows."""
+        named = [column for column, name in zip(self.cells, self.headings, strict=True) if name]
+        return [tuple(self.to_text(column[row]) for column in named) for row in which.tolist()]
 
     def where(self, bad: ArrayLike) -> str:
         """Where rows are bad: 'lines 5, 32'."""
@@ -130,6 +129,8 @@ def read_cells(table: object) -> Table:
 
 def text_of(cell: object) -> str:
     """A cell of a data frame as a person would type it: 1, not 1.0; '' where there is no value."""
+    if type(cell) is int:
+        return str(cell)
     if cell is None or str(cell) in ("<NA>", "NaT"):
         return ""
     if isinstance(cell, float | np.floating):

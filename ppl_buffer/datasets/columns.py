@@ -214,9 +214,9 @@ def _by_alphabet(column: TableColumn) -> dict[str, float] | None:
     if len(words) != column.variable.n or any(map(is_number, words)) or is_missing(words).any():
         return None
     codes = {word: code for code, word in enumerate(words)}
-    text = f"the words of column {column.heading!r} count in alphabetical order"
-    option = recode_option(column.name, codes)
-    warn_of(Finding("table", f"{column.name}: {text}, as by {option}", column.name), stacklevel=4)
+    text = f"{column.name}: the words of column {column.heading!r} count in alphabetical order, as by "
+    text += f"{recode_option(column.name, codes)}: if this is not how the model numbers them, write how"
+    warn_of(Finding("table", text, column.name), stacklevel=4)
     return {word: float(code) for word, code in codes.items()}
 
 

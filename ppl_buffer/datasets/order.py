@@ -20,7 +20,7 @@ _BLOCKS = tuple(re.compile(f"{name}s?(number|num|no|nr|idx|index|id)?") for name
 _DATES = re.compile(r"\d{4}-\d\d-\d\d.*|\d\d:\d\d:\d\d.*", re.ASCII)
 AS_IT_LIES = "file"
 _WHY_FILE = f"if the rows lie in the order in which they were done: --order {AS_IT_LIES}"
-_PASTED = 10  # rows or more of a person whose second half repeats the first: a half was probably pasted twice
+_PASTED = 10  # rows of a person that, if they come again as a whole, were probably pasted twice
 _SKIPPED = 0.1  # share of the numbers of trials that may be absent
 _SHOWN = 5
 SubjectRows = dict[str, np.ndarray]
@@ -77,7 +77,7 @@ def trial_order(
     if order is not None:
         return _sorted_by(table, [order] if isinstance(order, str) else list(order), subjects)
     numbering = _Numbering.of(table, subject_columns, used)
-    _check_copies(table, subjects, numbering.trial)
+    _check_copies(table, subjects, numbering.trial, used[0])
     if not ordered:
         return everything
     if numbering.trial is None:
@@ -171,12 +171,22 @@ def _check_blocks(table: Table, blocks: list[str], subjects: SubjectRows) -> Non
             )
 
 
-def _check_copies(table: Table, subjects: SubjectRows, trial: str | None) -> None:
-    """Refuse rows that come twice, and people whose second half repeats their first."""
-    cells = table.rows
+def _check_copies(table: Table, subjects: SubjectRows, trial: str | None, column: str) -> None:
+    """Refuse rows that come twice, and people whose rows are a part of them several times.
+
+    Args:
+        table: of trials.
+        subjects: rows of each.
+        trial: column that numbers trials.
+        column: another, looked at first where there is none.
+    """
+    first = np.array(table.column(column if trial is None else trial), dtype=object)
     for label, rows in subjects.items():
-        content = [cells[row] for row in rows]
-        different, half = len(set(content)), len(content) // 2
+        # Most are found out by one column.
+        if not _repeats(first[rows].tolist()) if trial is None else len(set(first[rows])) == len(rows):
+            continue
+        content = table.rows(rows)
+        different, times = len(set(content)), _repeats(content)
         if trial is not None and different < len(content):
             seen: dict[tuple[str, ...], int] = {}
             again = next(index for index, row in enumerate(content) if seen.setdefault(row, index) != index)
@@ -185,12 +195,26 @@ def _check_copies(table: Table, subjects: SubjectRows, trial: str | None) -> Non
                 f"{table.source}: subject {label} has the same row twice, the number of the trial included ({where}): "
                 f"was something pasted twice? Delete copies; {_WHY_FILE}"
             )
-        if trial is None and len(content) >= _PASTED and content[:half] == content[half:]:
-            what = f"{table.source}: the second half of the {len(content)} rows of subject {label} repeats the first"
+        if trial is None and times:
+            part = len(content) // times
+            what = f"{table.source}: the {len(content)} rows of subject {label} are {times} times the same {part}"
             # Few different rows may be somebody who always does the same.
-            if half >= _PASTED and different > half / 2:
+            if part >= _PASTED and different > part / 2:
                 raise ValueError(f"{what}: was something pasted twice? Delete copies; {_WHY_FILE}")
             _say(f"{what}: was something pasted twice?")
+
+
+def _repeats(rows: Sequence[object]) -> int:
+    """How often the first part of some rows, as short as it may be, makes all of them; 0 where that is once."""
+    for times in (4, 3, 2):
+        part, rest = divmod(len(rows), times)
+        if (
+            not rest
+            and part >= _PASTED / 2
+            and all(rows[index] == rows[index % part] for index in range(part, len(rows)))
+        ):
+            return times
+    return 0
 
 
 def _sorted_by(table: Table, columns: list[str], subjects: SubjectRows) -> np.ndarray:

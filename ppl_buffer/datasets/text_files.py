@@ -176,6 +176,10 @@ def _fitting(path: Path, headings: list[str], records: list[tuple[int, list[str]
     labelled = sum(cells[0].startswith("#") for _, cells in records if cells) > len(records) / 2
     rows, lines, short, comments, empty, again = [], [], [], [], [], []
     for line, cells in records:
+        if len(cells) == width and cells[-1] and cells[0][:1] != "#" and cells != headings:
+            rows.append(cells)
+            lines.append(line)
+            continue
         count = max((index + 1 for index, cell in enumerate(cells) if cell), default=0)
         if not count:
             empty.append(line)

@@ -108,9 +108,10 @@ def test_what_was_pasted_twice(net):
             part = pandas.concat([table, table[table["subject"] == "s1"]], ignore_index=True)
             read(part, net=net, simulator=None) if columns is None else read_trials(part, net, columns=columns)
     assert silently(pandas.concat([table_of_trials()] * 2), order="file").shape == (3, 40)
+    refused(pandas.concat([table_of_trials()] * 3), "60 rows of subject s0 are 3 times the same 20")
     # Without response times a person may do the same twice; it is said all the same.
     same = pandas.DataFrame({"subject": 1, "cond": [0, 1, 2] * 8, "response": 1, "feedback": 1})
-    with pytest.warns(FindingWarning, match="second half of the 24 rows of subject 1 repeats the first"):
+    with pytest.warns(FindingWarning, match="24 rows of subject 1 are 4 times the same 6"):
         assert read(same, simulator=None).trial_counts.tolist() == [24]
 
 
