@@ -66,6 +66,20 @@ def check_writable(path: Path) -> Path:
     return path
 
 
+def make_folder(argument: str, folder: Path) -> None:
+    """Make a folder, and those that it is in, unless it is there.
+
+    Raises:
+        ValueError: if something else has its name, or it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"{argument}: expected a folder, or a place for a new one, got {str(folder)!r} ({error.strerror})"
+        ) from error
+
+
 def _is_running(process: int) -> bool:
     """Whether a process of this machine may still be at work; elsewhere than on POSIX nobody can tell safely."""
     if os.name != "posix":

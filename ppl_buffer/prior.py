@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from ppl_buffer.checks import check_choice, check_mapping
+from ppl_buffer.checks import check_choice, check_mapping, check_number
 
 # Arguments that move with the value of the parameter that a prior is relative to.
 LOCATIONS = ("loc", "low", "high")
@@ -153,12 +153,10 @@ class Prior:
             raise ValueError(f"arguments of {self.family}: expected {list(expected)}, got {sorted(given)}")
         arguments = {name: self.arguments[name] for name in expected}
         for name, value in arguments.items():
-            positive = name not in LOCATIONS
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not math.isfinite(value) or (positive and value <= 0):
-                raise ValueError(
-                    f"{name} of {self.family}: expected a finite number{' above 0' if positive else ''}, got {value!r}"
-                )
+            if name in LOCATIONS:
+                check_number(f"{name} of {self.family}", value, "a finite number", lambda x: True)
+            else:
+                check_number(f"{name} of {self.family}", value, "a finite number above 0", lambda x: x > 0)
         if "low" in arguments and not arguments["low"] < arguments["high"]:
             raise ValueError(f"arguments of {self.family}: expected low < high, got {arguments}")
         if self.family == "TruncatedNormal":

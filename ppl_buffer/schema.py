@@ -13,15 +13,13 @@ from functools import cached_property
 from types import ModuleType
 from typing import Any
 
-from ppl_buffer.checks import check_flag
+from ppl_buffer.checks import check_flag, check_integer, check_number
 
 Array = Any
 
 
 def _finite(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError(f"{name}: expected a finite number, got {value!r}")
-    return float(value)
+    return check_number(name, value, "a finite number", lambda x: True)
 
 
 def checked_range(name: str, value: tuple[float, float]) -> tuple[float, float]:
@@ -151,7 +149,7 @@ class Interval:
         low, high = checked_range("Interval", (self.low, self.high))
         object.__setattr__(self, "low", low)
         object.__setattr__(self, "high", high)
-        check_flag("closed", self.closed)
+        object.__setattr__(self, "closed", check_flag("closed", self.closed))
 
     @property
     def lapse_range(self) -> tuple[float, float]:
@@ -209,8 +207,7 @@ class Categorical:
     n: int
 
     def __post_init__(self) -> None:
-        if isinstance(self.n, bool) or not isinstance(self.n, int) or self.n < 2:
-            raise ValueError(f"Categorical: n: expected an integer of at least 2, got {self.n!r}")
+        object.__setattr__(self, "n", check_integer("Categorical: n", self.n, 2))
 
     def contains(self, xp: ModuleType, value: Array) -> Array:
         """Whether each value is legal: boolean array."""
@@ -300,8 +297,8 @@ class Schema:
                         f"{group}[{name!r}]: above: expected one of the parameters {list(self.params)} and an outcome, "
                         f"got {above!r}"
                     )
-        check_flag("ordered", self.ordered)
-        check_flag("independent", self.independent)
+        for name in ("ordered", "independent"):
+            object.__setattr__(self, name, check_flag(name, getattr(self, name)))
         if self.ordered and self.independent:
             raise ValueError("independent: expected False for an ordered schema, got True")
         object.__setattr__(self, "lapse_rate", _finite("lapse_rate", self.lapse_rate))

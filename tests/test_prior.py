@@ -128,6 +128,9 @@ def test_reads_a_description_from_before_priors_could_be_relative():
         ("Normal", {"loc": 0, "scale": 0}, "scale of Normal: expected a finite number above 0, got 0"),
         ("Gamma", {"concentration": 2, "rate": -1}, "rate of Gamma: expected a finite number above 0, got -1"),
         ("Beta", {"concentration1": 2, "concentration0": float("inf")}, "concentration0 of Beta: expected a finite"),
+        (["Normal"], {"loc": 0, "scale": 1}, r"family: expected one of .*, got \['Normal'\]"),
+        ("Normal", 3, "arguments of Normal: expected a dict of names, got int"),
+        ("Normal", {"loc": 0, "scale": None}, "scale of Normal: expected a finite number above 0, got None"),
         ("Uniform", {"low": 1, "high": 1}, "arguments of Uniform: expected low < high"),
         (
             "TruncatedNormal",

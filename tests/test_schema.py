@@ -122,6 +122,14 @@ def test_contains_tells_legal_from_illegal_values(variable, legal, illegal, back
         (lambda: Schema(outcomes={"y": Categorical(2)}, lapse_rate=-0.1), "lapse_rate", r"\[0, 1\), got -0.1"),
         (lambda: Schema(outcomes={"y": Categorical(2)}, lapse_rate=math.nan), "lapse_rate", "got nan"),
         (lambda: Schema(outcomes={"y": Categorical(2)}, lapse_rate="5 %"), "lapse_rate", "got '5 %'"),
+        (lambda: Schema(outcomes={"y": Real()}, ordered="no"), "ordered", "expected True or False, got 'no'"),
+        (lambda: Schema(outcomes={"y": Real()}, ordered=1), "ordered", "expected True or False, got 1"),
+        (lambda: Schema(outcomes={"y": Real()}, independent=None), "independent", "True or False, got None"),
+        (lambda: Interval(0, 1, closed="no"), "closed", "expected True or False, got 'no'"),
+        (lambda: Interval(0, 10**400), "Interval", "expected a finite number, got 1000"),
+        (lambda: Positive(lapse_range=0.5), "lapse_range", r"expected a pair \(low, high\), got 0.5"),
+        (lambda: Positive(lapse_range=(0, [3])), "lapse_range", r"expected a finite number, got \[3\]"),
+        (lambda: Schema(outcomes={"rt": Positive(above=3)}), r"outcomes\['rt'\]: above", "got 3"),
         (lambda: Schema(outcomes={"y": Positive()}, lapse_rate=0.1), "lapse_rate", "'y' has none; write Pos"),
     ],
 )
@@ -162,3 +170,10 @@ def test_event_shape_and_noise(outcomes, feedback, tail, noise):
     schema = Schema(outcomes=outcomes, feedback=feedback)
     assert schema.event_shape_tail == tail
     assert schema.noise_size == noise
+
+
+def test_numpy_numbers_are_numbers():
+    variable = Interval(np.float32(0), np.int64(1), closed=np.bool_(True))
+    assert (variable.low, variable.high, variable.closed) == (0.0, 1.0, True)
+    schema = Schema(outcomes={"y": Categorical(np.int64(3))}, ordered=np.bool_(True), lapse_rate=np.float32(0.25))
+    assert Schema.from_dict(json.loads(json.dumps(schema.to_dict()))) == schema and schema.ordered is True

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ppl_buffer.checks import check_integer, is_integer
+from ppl_buffer.checks import check_flag, check_integer, check_number, is_integer
 from ppl_buffer.schema import Schema
 from ppl_buffer.simulator import Arrays, Simulator, WithLogLikelihood
 from ppl_buffer.training.draws import (
@@ -88,8 +88,9 @@ class BatchOptions:
             if len(pair) != 2 or not all(is_integer(x, least) for x in pair) or pair[0] > pair[1]:
                 raise ValueError(f"{name}: expected (least, greatest), integers of at least {least}, got {value!r}")
             object.__setattr__(self, name, (int(pair[0]), int(pair[1])))
-        if not 0 <= self.context_free_fraction <= 1:
-            raise ValueError(f"context_free_fraction: expected a share from 0 to 1, got {self.context_free_fraction!r}")
+        share = self.context_free_fraction
+        check_number("context_free_fraction", share, "a share from 0 to 1", lambda x: 0 <= x <= 1)
+        check_flag("use_log_likelihood", self.use_log_likelihood)
 
     @property
     def typical_trials(self) -> int:

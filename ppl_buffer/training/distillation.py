@@ -24,11 +24,12 @@ import numpy as np
 from safetensors import safe_open
 from tqdm.auto import tqdm
 
-from ppl_buffer.checks import check_integer
-from ppl_buffer.files import pack_arrays, read_arrays, to_numpy, write_atomic
+from ppl_buffer.checks import check_integer, check_path
+from ppl_buffer.files import make_folder, pack_arrays, read_arrays, to_numpy, write_atomic
 from ppl_buffer.inference.chunks import map_chunks
 from ppl_buffer.inference.importance import fit_proposal, normalize
 from ppl_buffer.inference.normal_scores import NormalScores
+from ppl_buffer.network.backend import backend_of
 from ppl_buffer.network.digest import weights_digest
 from ppl_buffer.network.network import Network
 from ppl_buffer.predictive import density
@@ -184,6 +185,7 @@ def prepare_distillation(
             prior is known of one of them, or `out` holds other sets.
         KeyboardInterrupt: on Ctrl-C; what is finished stays.
     """
+    backend_of(net)
     schema = net.schema
     for name, number, least in (("sets", sets, 2), ("trials", trials, 1), ("seed", seed, 0)):
         check_integer(name, number, least)
@@ -198,8 +200,8 @@ def prepare_distillation(
     missing = [name for name in schema.params if name not in priors]
     if missing:
         raise ValueError(f"net: expected a record that knows the prior of every parameter, but not of {missing[0]!r}")
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    out = check_path("out", out)
+    make_folder("out", out)
     described = {
         "format": _FORMAT,
         "network": simulator,

@@ -87,6 +87,10 @@ def check_simulator(simulator: Simulator) -> None:
     Raises:
         ValueError: naming the member.
     """
+    if isinstance(simulator, type):
+        raise ValueError(
+            f"simulator: expected an object, got the class {simulator.__name__}; write {simulator.__name__}()"
+        )
     names = public_names(simulator)
     schema = simulator.schema if "schema" in names else None
     if not isinstance(schema, Schema):

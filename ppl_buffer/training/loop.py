@@ -14,13 +14,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm.auto import tqdm
 
+from ppl_buffer.checks import check_flag, check_path
 from ppl_buffer.extras import needs
+from ppl_buffer.files import make_folder
 from ppl_buffer.findings import Finding, warn_of
 from ppl_buffer.network import checkpoint
 from ppl_buffer.network.config import Config
@@ -141,12 +142,13 @@ def train(
     """
     check_simulator(simulator)
     batches = BatchOptions(
-        batch_size, trials, context, condition_masks, context_free_fraction, outcome_samples, bool(use_log_likelihood)
+        batch_size, trials, context, condition_masks, context_free_fraction, outcome_samples, use_log_likelihood
     )
     optimization = OptimizationOptions(steps, learning_rate, warmup, weight_decay, optimizer, likelihood_weight)
-    run = RunOptions(Path(out), held_out, evaluate_every, devices, accelerator, workers, progress, minutes)
+    run = RunOptions(check_path("out", out), held_out, evaluate_every, devices, accelerator, workers, progress, minutes)
     plan = make_plan(simulator, config, seed, batches, optimization, run, start, distillation, distillation_share)
-    run.out.mkdir(parents=True, exist_ok=True)
+    check_flag("resume", resume)
+    make_folder("out", run.out)
     device = _device(accelerator)
     with locked(run.out):
         if not resume:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ppl_buffer.checks import check_choice, check_integer
+from ppl_buffer.checks import check_choice, check_flag, check_integer, check_number, check_path, check_seed
 from ppl_buffer.network.config import Config
 from ppl_buffer.network.digest import weights_digest
 from ppl_buffer.network.network import Network
@@ -46,13 +45,11 @@ class OptimizationOptions:
         check_integer("steps", self.steps, 1)
         if self.warmup is not None:
             check_integer("warmup", self.warmup, 0)
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise ValueError(f"learning_rate: expected a number above 0, got {self.learning_rate!r}")
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise ValueError(f"weight_decay: expected a number of at least 0, got {self.weight_decay!r}")
+        check_number("learning_rate", self.learning_rate, "a number above 0", lambda x: x > 0)
+        check_number("weight_decay", self.weight_decay, "a number of at least 0", lambda x: x >= 0)
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
-        if self.likelihood_weight is not None and not 0 < self.likelihood_weight < 1:
-            raise ValueError(f"likelihood_weight: expected a number in (0, 1) or None, got {self.likelihood_weight!r}")
+        if self.likelihood_weight is not None:
+            check_number("likelihood_weight", self.likelihood_weight, "a number in (0, 1) or None", lambda x: 0 < x < 1)
 
     @property
     def warmup_steps(self) -> int:
@@ -83,8 +80,9 @@ class RunOptions:
         for name, least in (("held_out", 1), ("evaluate_every", 1), ("devices", 1), ("workers", 0)):
             check_integer(name, getattr(self, name), least)
         check_choice("accelerator", self.accelerator, ACCELERATORS)
-        if self.minutes is not None and not self.minutes > 0:
-            raise ValueError(f"minutes: expected a number above 0, got {self.minutes!r}")
+        check_flag("progress", self.progress)
+        if self.minutes is not None:
+            check_number("minutes", self.minutes, "a number above 0", lambda x: x > 0)
 
 
 @dataclass(frozen=True)
@@ -194,9 +192,10 @@ def make_plan(
     Raises:
         ValueError: if the simulator, the network to start from or the sets do not fit.
     """
-    check_integer("seed", seed, 0)
-    if not 0 < distillation_share < 1:
-        raise ValueError(f"distillation_share: expected a number in (0, 1), got {distillation_share!r}")
+    check_seed(seed)
+    if config is not None and not isinstance(config, Config):
+        raise ValueError(f"config: expected a ppl_buffer.Config or None, got {config!r}")
+    check_number("distillation_share", distillation_share, "a number in (0, 1)", lambda x: 0 < x < 1)
     check_outcome_samples(simulator, batches.outcome_samples)
     if batches.use_log_likelihood:
         check_use_log_likelihood(simulator)
@@ -224,7 +223,10 @@ def make_plan(
 def _load_distillation(
     distillation: DistillationSets | str | os.PathLike[str], simulator: Simulator
 ) -> DistillationSets:
-    sets = distillation if isinstance(distillation, DistillationSets) else DistillationSets(Path(distillation))
+    if isinstance(distillation, DistillationSets):
+        sets = distillation
+    else:
+        sets = DistillationSets(check_path("distillation", distillation))
     teacher, name = sets.description["network"], name_of(simulator)
     if teacher != name:
         raise ValueError(f"distillation: expected sets of a network of {name!r}, got sets of one of {teacher!r}")
