@@ -21,6 +21,7 @@ from ppl_buffer.network.backend import Array, Environment, backend_of
 from ppl_buffer.network.lapses import Lapse, check_lapse
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import EncodedContext, ObservedTrials
+from ppl_buffer.network.unfamiliar import warn_unfamiliar
 from ppl_buffer.predictive import sampling
 from ppl_buffer.predictive.query import Query
 from ppl_buffer.schema import Schema
@@ -97,9 +98,11 @@ def posterior_predictive(
         memory = check_number("memory", memory, "gigabytes above 0", lambda x: x > 0)
     seed, devices = check_seed(seed), check_devices(devices)
     # Checks the arguments and broadcasts the data; parameters come chunk by chunk.
-    whole = Query.build(net, inputs, trials=trials, trial_mask=trial_mask, context=context, environment=environment)
-    batch, size = whole.batch_shape, math.prod(whole.batch_shape)
     given = {} if params is None else conditioned_params(net.schema, params)
+    whole = Query.build(
+        net, inputs, trials=trials, trial_mask=trial_mask, context=context, environment=environment, later=given
+    )
+    batch, size = whole.batch_shape, math.prod(whole.batch_shape)
     lead = _sample_shape(given, batch, draws)
     count = math.prod(lead)
     conditioned = {name: align(value, lead, batch) for name, value in given.items()}
@@ -115,6 +118,8 @@ def posterior_predictive(
     with tqdm(total=count * size, disable=not progress, unit="data set", desc="simulation") as bar:
         groups = [rollouts.work(results, subjects, count, memory) for subjects in rows_of_similar_length(rollouts.mask)]
         run_groups(groups, workers, bar.update)
+    some = {name: x[:_LOOKED_AT] for name, x in results.feedback.items()}
+    warn_unfamiliar(net, {"environment": some}, rollouts.mask, stacklevel=3)
     shape = (*lead, *batch, whole.trials)
     return Simulated(
         results.value.reshape((*shape, *net.schema.event_shape_tail)),
@@ -134,6 +139,8 @@ def check_devices(devices: Sequence[Any] | None) -> list[Any]:
     return list(devices or [])
 
 
+# Draws whose feedback is compared with that of the training.
+_LOOKED_AT = 20
 # No parameter can be called so: names are identifiers.
 _LAPSE = "probability of a lapse"
 

@@ -168,15 +168,21 @@ class JointPredictive(JointPredictiveBase, dist.Distribution):  # type: ignore[m
     @validate_sample
     def log_prob(self, value: Any, intermediates: Any = None) -> Array:
         """Joint log density of all trials, averaged over `orders` where given: (*sample, *batch)."""
-        value = jnp.asarray(value)
-        shape = self._full_shape(value)
-        return jnp.broadcast_to(self._score(density.log_prob, value, reuse=self.query.matches(value)), shape)
+        given, value = value, jnp.asarray(value)
+        shape, reuse = self._full_shape(value), self.query.matches(value)
+        if self._validate_args is not False and not reuse:
+            # Inside a compiled program JAX's own copy of the observed numbers is hidden.
+            self._warn_of_value(given if isinstance(given, np.ndarray | Array) else value)
+        return jnp.broadcast_to(self._score(density.log_prob, value, reuse=reuse), shape)
 
     def pit(self, value: Any, rng_key: Any = None) -> Array:
         """Conditional distribution function at each outcome, uniform under the model: (*sample, *batch, K).
 
         With several outcomes a trial the result is (*sample, *batch, K, n_outcomes), each given the earlier ones.
         A category gets a random place inside its step, from `rng_key` (by default a fixed one).
+
+        Raises:
+            ValueError: if an outcome is not legal. Where the numbers are not known yet its place is NaN.
         """
         return self._pit(value, partial(random.uniform, random.PRNGKey(0) if rng_key is None else rng_key))
 
@@ -220,6 +226,7 @@ class JointPredictive(JointPredictiveBase, dist.Distribution):  # type: ignore[m
         """`sample`, and the feedback that the environment gave: dict name -> (*sample_shape, *batch, K)."""
         assert is_prng_key(key)
         value, feedback, _ = self._compute(sampling.rollout, _noise(key, self._noise_shape(sample_shape)))
+        self._warn_of("environment", feedback)
         return value, feedback
 
     def expand(self, batch_shape: Sequence[int]) -> JointPredictive:

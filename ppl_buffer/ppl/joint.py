@@ -8,11 +8,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from ppl_buffer.network.arguments import check_legal
 from ppl_buffer.network.backend import Array
 from ppl_buffer.network.layout import broadcasts_to
 from ppl_buffer.network.network import Network
+from ppl_buffer.network.unfamiliar import warn_unfamiliar
 from ppl_buffer.predictive import density, sampling
 from ppl_buffer.predictive.query import Query
+from ppl_buffer.schema import split_value
 
 Self = TypeVar("Self", bound="JointPredictiveBase")
 
@@ -52,6 +55,17 @@ class JointPredictiveBase:
         """The network."""
         return self.query.net
 
+    def _warn_of_value(self, value: Array) -> None:
+        """Say where outcomes are unlike the training data."""
+        numbers = self.net.ops.to_concrete(value)
+        if numbers is not None:
+            self._warn_of("value", split_value(self.net.schema, numbers))
+
+    def _warn_of(self, group: str, arrays: Mapping[str, Array]) -> None:
+        """Say which arrays (*B, K) of a group are unlike the training data."""
+        if self.query.outside in ("warn", "error"):
+            warn_unfamiliar(self.net, {group: dict(arrays)}, self.query.trial_mask, stacklevel=5)
+
     # Densities ------------------------------------------------------------------------------------------------
 
     def _full_shape(self, value: Array) -> tuple[int, ...]:
@@ -88,6 +102,8 @@ class JointPredictiveBase:
         """Conditional distribution function at each outcome, a category's place from `draw_uniform` of a shape."""
         value = self._as_array(value)
         shape = (*self._full_shape(value), self.query.trials, len(self.net.schema.outcomes))
+        for name, column in split_value(self.net.schema, value).items():
+            check_legal(self.net, f"value[{name!r}]", self.net.schema.outcomes[name], column, self.query.trial_mask)
         result = self._compute(density.cdf_values, value, draw_uniform(shape), reuse=self.query.matches(value))
         return self.net.ops.xp.broadcast_to(result, shape if len(self.query.event_shape) > 1 else shape[:-1])
 

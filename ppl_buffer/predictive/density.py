@@ -122,7 +122,7 @@ def leave_one_out(query: Query, value: Array) -> Array:
 def cdf_values(query: Query, value: Array, uniform: Array, reuse: bool | None = None) -> Array:
     """Distribution function of each outcome given all that came before it: (*sample, *batch, K[, n_outcomes]).
 
-    `uniform` (*sample, *batch, K, n_outcomes) places a category inside its step.
+    `uniform` (*sample, *batch, K, n_outcomes) places a category inside its step. NaN where an outcome is not legal.
     """
     if query.orders is not None or query.block is not None:
         raise ValueError("orders, block: expected None for pit, which follows one order of the trials")
@@ -132,6 +132,9 @@ def cdf_values(query: Query, value: Array, uniform: Array, reuse: bool | None = 
     places = folded.layout.fold({"uniform": uniform}, 2, replicate=True)["uniform"]
     values = folded.backend.cdf(query.net, targets, folded.params, folded.trials["outcomes"], places, folded.lapse)
     result = folded.layout.unfold(values)
+    legal = _legal_trials(query, value, reuse)
+    if legal is not None:
+        result = query.net.ops.xp.where(legal[..., None], result, float("nan"))
     return result if len(query.event_shape) > 1 else result[..., 0]
 
 
@@ -183,11 +186,15 @@ def _finish(query: Query, value: Array, result: Array, reuse: bool = False) -> A
         if like is not None and str(like.dtype).endswith("64"):
             result = ops.cast(result, like)
             break
-    if reuse and query.observed is not None:
-        legal = query.observed.legal
-    else:
-        legal = legal_trials(ops.xp, query.net.schema, value, query.trial_mask)
+    legal = _legal_trials(query, value, reuse)
     return result if legal is None else ops.xp.where(legal, result, -float("inf"))
+
+
+def _legal_trials(query: Query, value: Array, reuse: bool) -> Array | None:
+    """Which trials hold legal outcomes or do not exist; None where all were seen to do so."""
+    if reuse and query.observed is not None:
+        return query.observed.legal
+    return legal_trials(query.net.ops.xp, query.net.schema, value, query.trial_mask)
 
 
 def _is_grouped(query: Query, folded: FoldedQuery) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -114,6 +114,7 @@ class Query:
         outside: str = "warn",
         history: History | None = None,
         check: bool = True,
+        later: Collection[str] = (),
     ) -> Query:
         """Check the arguments, which are those of `JointPredictive`.
 
@@ -132,6 +133,7 @@ class Query:
             outside: "warn", "error", "-inf" or "ignore".
             history: trials before these, from `ppl_buffer.predictive.sampling.condition`.
             check: whether to look at the values of the parameters.
+            later: parameters that whoever asks will give later.
 
         Raises:
             ValueError: if an argument's names, shapes or values do not fit the schema.
@@ -143,7 +145,7 @@ class Query:
         else:
             data = _checked_data(net, inputs, trials, feedback, trial_mask, context)
         arrays, numbers = check_params(net, {} if params is None else params, check)
-        alone = schema.independent and len(arrays) == len(schema.params)
+        alone = schema.independent and {*arrays, *later} >= set(schema.params)
         length = data["trials"] + (0 if history is None else history.mask.shape[-1])
         if not alone and net.record is not None and length > net.record.trials:
             length = count_existing(net, data["trials"], data["trial_mask"])

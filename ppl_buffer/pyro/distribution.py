@@ -124,6 +124,7 @@ class JointPredictive(JointPredictiveBase, dist.TorchDistribution):  # type: ign
         shape, reuse = self._full_shape(value), self.query.matches(value)
         if self._validate_args and not reuse:
             self._validate_sample(value)
+            self._warn_of_value(value)
         return density.log_prob(self.query, value, reuse).expand(shape)
 
     def pit(self, value: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -131,6 +132,9 @@ class JointPredictive(JointPredictiveBase, dist.TorchDistribution):  # type: ign
 
         With several outcomes a trial the result is (*sample, *batch, K, n_outcomes), each given the earlier ones.
         A category gets a random place inside its step, from `generator` (by default a fixed one).
+
+        Raises:
+            ValueError: if an outcome is not legal. Where the numbers are not known yet its place is NaN.
         """
 
         def draw_uniform(shape: tuple[int, ...]) -> Tensor:
@@ -188,6 +192,7 @@ class JointPredictive(JointPredictiveBase, dist.TorchDistribution):  # type: ign
         """`sample`, and the feedback that the environment gave: dict name -> (*sample_shape, *batch, K)."""
         with torch.no_grad():
             value, feedback, _ = sampling.rollout(self.query, self._noise(sample_shape))
+        self._warn_of("environment", feedback)
         return value, feedback
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> JointPredictive:

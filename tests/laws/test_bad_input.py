@@ -144,6 +144,14 @@ BAD_INPUT = {
     ),
     "conditionals of orders": (function(lambda d, v: d.conditionals(v), orders=3), "orders: expected None"),
     "pit of orders": (function(lambda d, v: d.pit(v), orders=3), "orders, block: expected None"),
+    "pit of NaN": (
+        function(lambda d, v: d.pit(v * np.nan)),
+        r"value\['y'\]: expected a finite real number, got nan",
+    ),
+    "pit of no category": (
+        lambda b: learner()(b).pit(array(b, data(LEARNING).value) - 1),
+        r"value\['choice'\]: expected an integer from 0 to 1, got -1",
+    ),
     "orders of none": (
         function(lambda d, v: density.log_prob_by_order(d.query, v)),
         "orders: expected a number or permutations",

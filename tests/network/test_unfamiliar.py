@@ -1,18 +1,30 @@
 """Data unlike those of training are found, a data set at a time, with their cause; simulated data raise no alarm."""
 
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
 
 from ppl_buffer import simulators
 from ppl_buffer.findings import FindingWarning
+from ppl_buffer.inference.simulation import posterior_predictive
 from ppl_buffer.network import checkpoint
 from ppl_buffer.network.ranges import ValueRange, ranges_of
 from ppl_buffer.network.record import TrainingRecord
 from ppl_buffer.network.unfamiliar import find_unfamiliar, trained_bounds
 from ppl_buffer.schema import Categorical, Interval, Positive, Real, Schema
-from tests.networks import DECISION, FUNCTION, FUNCTION_RECORD, Record, array, data, joint_predictive, network
+from tests.networks import (
+    DECISION,
+    FUNCTION,
+    FUNCTION_RECORD,
+    LEARNING,
+    Record,
+    array,
+    data,
+    joint_predictive,
+    network,
+)
 
 SIMULATORS = {
     "ddm": simulators.DriftDiffusion(),
@@ -203,6 +215,51 @@ def test_networks_say_it_wherever_data_come_in(backend):
         net.encode(array(backend, point))
 
 
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_outcomes_are_looked_at_where_they_are_scored(backend):
+    pytest.importorskip("pyro")
+    pytest.importorskip("numpyro")
+    given, value = data(FUNCTION, context=False), np.zeros((3, 7), np.float32)
+    value[2, 1] = -999
+    net = network(FUNCTION, backend, RANGED)
+
+    def score(mu, **more):
+        distribution = joint_predictive(FUNCTION, backend, given.inputs, net, params={"mu": mu}, **more)
+        return distribution.log_prob(value if backend == "jax" else array(backend, value))
+
+    if backend == "jax":
+        import jax
+
+        # A sampler traces the density of numbers that it has at hand.
+        run = jax.eval_shape
+    else:
+
+        def run(function, mu):
+            return function(mu)
+
+    with pytest.warns(FindingWarning, match=r"^value\['y'\]: in data set 2 of 3 -999 look like a code"):
+        run(partial(score, validate_args=True), 0.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(partial(score, outside="ignore"), 0.0)
+
+
+def test_feedback_of_an_environment_is_looked_at():
+    pytest.importorskip("pyro")
+    ranges = {"reward": ValueRange(0.0, 1.0, values=(0.0, 1.0), shares=(0.5, 0.5))}
+    net, given = network(LEARNING, "torch", Record({}, {}, 9, 0, "none", ranges=ranges)), data(LEARNING)
+
+    def cents(trial, inputs, outcomes, uniform):
+        return {"reward": 100.0 * outcomes["choice"]}
+
+    distribution = joint_predictive(LEARNING, "torch", given.inputs, net, params=given.params, environment=cents)
+    with pytest.warns(FindingWarning, match=r"^environment\['reward'\]: in .*data set.* 0, 100, but"):
+        distribution.sample_with_feedback()
+    with pytest.warns(FindingWarning, match=r"^environment\['reward'\]: .* trained on 0, 1 alone"):
+        draws = {name: np.broadcast_to(x, (2, 3)) for name, x in given.params.items()}
+        posterior_predictive(net, given.inputs, draws, environment=cents, progress=False)
+
+
 def test_the_number_of_trials_matters_where_trials_depend_on_each_other():
     pytest.importorskip("pyro")
     backend = "torch"
@@ -214,6 +271,10 @@ def test_the_number_of_trials_matters_where_trials_depend_on_each_other():
         # Padding counts for nothing.
         mask = np.arange(7) < np.array([[5], [4], [5]])
         joint_predictive(DECISION, backend, given.inputs, net, trial_mask=mask)
-    del given.params["drift"]
+        draws = {name: np.broadcast_to(x, (2, 3)) for name, x in given.params.items()}
+        posterior_predictive(net, given.inputs, draws, progress=False)
+    del given.params["drift"], draws["drift"]
+    with pytest.warns(UserWarning, match="trials: 7 trials, .* at most 5"):
+        posterior_predictive(net, given.inputs, draws, progress=False)
     with pytest.warns(UserWarning, match="trials: 7 trials, .* at most 5"):
         joint_predictive(DECISION, backend, given.inputs, net, params=given.params)
