@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ppl_buffer.arviz import from_mcmc, groups_of, one_step_ahead
+from ppl_buffer.arviz.rollouts import evenly_spaced
 from ppl_buffer.findings import FindingWarning
 from ppl_buffer.network.lapses import Lapse
 from ppl_buffer.schema import Categorical, Real, Schema
@@ -62,6 +63,21 @@ def test_a_regression_on_trials_has_a_dimension_of_trials(backend, language, mis
     )  # fmt: skip
     expected = float(one.log_prob(array(backend, given.value[4])))
     np.testing.assert_allclose(found.sel(trials=4)[1, 2] if not missing else found[1, 2, 3], expected, rtol=1e-4)
+
+
+def test_draws_of_the_posterior_are_evenly_spaced_over_every_chain():
+    np.testing.assert_array_equal(evenly_spaced(2, 13, 6), [[0, 6, 12], [13, 19, 25]])
+    np.testing.assert_array_equal(evenly_spaced(2, 3, None), [[0, 1, 2], [3, 4, 5]])
+
+
+def test_every_draw_has_new_data_of_its_own():
+    model = simple("torch", data(FUNCTION, batch=2, trials=5))
+    samples = {"mu": np.zeros((2, 13), np.float32)}
+    groups = groups_of(from_mcmc(finished("pyro", model, samples), **QUIET))
+    for name in ("one_step_ahead", "posterior_predictive"):
+        # The draws of the parameter are all alike: what was drawn at them is not.
+        drawn = groups[name]["y"].values.reshape(26, 10)
+        assert len(np.unique(drawn, axis=0)) == 26 and len(np.unique(drawn)) == 260
 
 
 def test_two_sites_have_names_of_their_own():

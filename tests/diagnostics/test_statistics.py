@@ -95,3 +95,30 @@ def test_contraction_is_of_variances() -> None:
         truth, draws, ranks, {name: np.ones(2) for name in ranks}, np.zeros(2), 3.0, 0.95
     )
     assert check.rows[0]["contraction"] == pytest.approx(0.75)
+
+
+def test_a_p_value_counts_both_tails_and_ties_half() -> None:
+    # 1,000 draws of one person whose statistic is 0 to 999; 0, 20 and 500 are observed.
+    replicated = np.arange(1000.0)[:, None]
+
+    def row(value: float) -> dict:
+        observed = np.full((1000, 1), value)
+        return diagnostics.DataCheck({"s": observed}, {"s": replicated}, 0.95).rows[0]
+
+    for value, p, passed in ((0, 0.9995, False), (20, 0.9795, False), (30, 0.9695, True), (500, 0.4995, True),
+                             (980, 0.0195, False)):  # fmt: skip
+        found = row(value)
+        assert found["p"] == pytest.approx(p) and found["passed"] == passed
+        assert found["subjects_extreme"] == (not passed) and found["subjects"] == 1
+    assert (found["low"], found["high"]) == pytest.approx((24.975, 974.025))
+    assert found["observed"] == 980 and found["generated"] == pytest.approx(499.5)
+
+
+def test_four_of_twenty_may_be_extreme_and_five_may_not() -> None:
+    replicated = np.random.default_rng(4).normal(size=(500, 20))
+    # With probability 0.99 no more than 4 of 20 are extreme by chance, at 0.05 each.
+    for extreme, passed in ((0, True), (4, True), (5, False)):
+        # The others lie as far below, together: the mean over people is that of the model.
+        value = np.where(np.arange(20) < extreme, 4.0, -4.0 * extreme / (20 - extreme))
+        row = diagnostics.DataCheck({"s": np.tile(value, (500, 1))}, {"s": replicated}, 0.95).rows[0]
+        assert 0.2 < row["p"] < 0.8 and row["subjects_extreme"] == extreme and row["passed"] == passed
