@@ -54,7 +54,7 @@ def compare(
 
     Raises:
         ValueError: if fewer than two networks are given, prior probabilities do not fit, a lapse would look different
-            under different models, or as `log_evidence` says.
+            under different models, no model can generate a data set, or as `log_evidence` says.
     """
     import pandas
 
@@ -78,6 +78,11 @@ def compare(
     log_prior = table["model"].map(dict(zip(nets, np.log(np.maximum(prior, 1e-300)), strict=True)))
     log_posterior = table["log_evidence"] + log_prior
     best = table.groupby("data_set")["log_evidence"].transform("max")
+    if np.isneginf(best).any():
+        data_set = table.loc[np.isneginf(best), "data_set"].iloc[0]
+        raise ValueError(
+            f"value: expected data that some model can generate, but data set {data_set} has evidence 0 in all"
+        )
     table.insert(4, "log_bayes_factor", table["log_evidence"] - best)
     shifted = np.exp(log_posterior - log_posterior.groupby(table["data_set"]).transform("max"))
     table.insert(5, "probability", shifted / shifted.groupby(table["data_set"]).transform("sum"))

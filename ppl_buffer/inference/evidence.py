@@ -60,7 +60,7 @@ class Evidence:
     Attributes:
         log_evidence: (*B,).
         standard_error: (*B,), Monte-Carlo standard error of `log_evidence`, from the spread over orders or draws; 0
-            where there is one order and nothing is left to chance.
+            where there is one order and nothing is left to chance, infinite where every term rules the data out.
         terms: (R, *B), logarithms whose mean exponential is the evidence: joint log densities by order, or importance
             weights by draw.
         method: "autoregressive" or "importance".
@@ -82,13 +82,15 @@ class Evidence:
             estimate = top + np.log(mean)
             # Of the logarithm of a mean, by the delta method.
             error = np.where(count > 1, weight.std(0, ddof=min(1, count - 1)) / (mean * np.sqrt(count)), 0.0)
+            error = np.where(np.isneginf(top) & (count > 1), np.inf, error)
         return cls(estimate, error, terms, method)
 
     @property
     def effective_sample_size(self) -> np.ndarray:
-        """(*B,), how many equal terms would have the same standard error."""
-        weight = np.exp(self.terms - self.terms.max(0))
-        return weight.sum(0) ** 2 / (weight**2).sum(0)
+        """(*B,), how many equal terms would have the same standard error; 0 where every term rules the data out."""
+        top = self.terms.max(0)
+        weight = np.exp(self.terms - np.where(np.isfinite(top), top, 0.0))
+        return weight.sum(0) ** 2 / np.maximum((weight**2).sum(0), 1e-300)
 
     @property
     def findings(self) -> list[Finding]:

@@ -35,19 +35,28 @@ def test_comparison_is_bayes_rule(monkeypatch):
 
 
 def test_comparison_says_where_the_estimators_disagree(monkeypatch):
-    gap = {"near": 0.5, "far": 9.0}
+    gap = {"near": 3.2, "far": -9.0}
 
     def stub(net, inputs, value, method):
         estimate = np.array([-50.0 + gap[net] * (method == "autoregressive")])
         return Evidence(estimate, np.array([0.2]), estimate[None], method)
 
     monkeypatch.setattr("ppl_buffer.inference.comparison.log_evidence", stub)
-    with pytest.warns(UserWarning, match=r"1 of 2 pairs.*'far', by \+9.0 nats"):
+    with pytest.warns(UserWarning, match=r"1 of 2 pairs.*'far', by -9.0 nats"):
         table = pb.compare({name: name for name in gap}, {}, None).set_index("model")
-    np.testing.assert_allclose(table["disagreement"], [0.5, 9.0])
+    np.testing.assert_allclose(table["disagreement"], [3.2, -9.0])
     assert table["outside"].tolist() == [False, True]
     # It decides by importance sampling, where both are equal.
     np.testing.assert_allclose(table["probability"], 0.5)
+
+
+def test_data_that_no_model_generates_cannot_be_compared(monkeypatch):
+    def stub(net, inputs, value, method):
+        return Evidence(np.array([-1.0, -np.inf]), np.zeros(2), np.zeros((1, 2)), method)
+
+    monkeypatch.setattr("ppl_buffer.inference.comparison.log_evidence", stub)
+    with pytest.raises(ValueError, match="some model can generate, but data set 1 has evidence 0 in all"):
+        pb.compare({"a": 1, "b": 2}, {}, None, method="importance")
 
 
 def test_lapses_are_of_one_kind_under_all_models():
