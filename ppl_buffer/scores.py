@@ -182,7 +182,9 @@ def by_subject(data: Any, *, var_name: str | None = None, subject: str = "subjec
     return container(groups)
 
 
-def lfo(data: Any, *, first: int = 0, var_name: str | None = None, progress: bool = True) -> Score:
+def lfo(
+    data: Any, *, first: int = 0, var_name: str | None = None, trial: str | None = None, progress: bool = True
+) -> Score:
     """Score of each trial from the person's earlier trials and the other people: leave-future-out, one trial ahead.
 
     Of one person at a time the trial and all later ones are removed from the posterior, by importance weights on its
@@ -193,10 +195,13 @@ def lfo(data: Any, *, first: int = 0, var_name: str | None = None, progress: boo
         data: what `ppl_buffer.arviz.from_mcmc` or `from_svi` returned.
         first: number of trials of each person that are not scored.
         var_name: variable of the group log_likelihood, where there are several.
+        trial: coordinate that numbers the trials, such as the plate of a regression on trials; by default "trial", or
+            "site_trial" where a model has several sites. All other coordinates tell data sets apart.
         progress: show a progress bar.
 
     Raises:
-        ValueError: if there is no such log likelihood, or `first` leaves no trial.
+        ValueError: if there is no such log likelihood, nothing says which trials are one person's, or `first` leaves no
+            trial.
     """
     import xarray
 
@@ -206,11 +211,16 @@ def lfo(data: Any, *, first: int = 0, var_name: str | None = None, progress: boo
     count = log_likelihood.shape[1]
     coords = {name: coord for name, coord in table.coords.items() if coord.dims == ("observation",)}
     labels = {name: coord for name, coord in coords.items() if name != "outcomes"}
-    trial, data_set = terms.trial_order(labels, count), _data_sets(labels, count)
+    order, data_set = terms.trial_order(labels, count, trial), _data_sets(labels, count, trial)
+    if count == len(np.unique(data_set)) > 1:
+        raise ValueError(
+            f"data: expected people of several trials, but {list(labels)} tell all trials apart; trial=... names the "
+            "coordinate that numbers the trials"
+        )
     elpd, pareto_k = np.full(count, np.nan), np.full(count, np.nan)
     for label in tqdm(np.unique(data_set), disable=not progress, desc="leave future out", unit="person"):
         indices = np.flatnonzero(data_set == label)
-        indices = indices[np.argsort(trial[indices], kind="stable")]
+        indices = indices[np.argsort(order[indices], kind="stable")]
         scored = indices[first:]
         if len(scored):
             elpd[scored], pareto_k[scored] = _future_left_out(log_likelihood[:, indices].astype(float), first)
@@ -221,13 +231,13 @@ def lfo(data: Any, *, first: int = 0, var_name: str | None = None, progress: boo
     return _checked(Score("lfo", scores, shapes, len(log_likelihood)))
 
 
-def _data_sets(coords: Mapping[str, DataArray], count: int) -> np.ndarray:
+def _data_sets(coords: Mapping[str, DataArray], count: int, trial: str | None) -> np.ndarray:
     """A number for the data set of each observation: what the coordinates but the trial's tell apart."""
     import pandas
 
     data_set = np.zeros(count, dtype=int)
     for name, coord in coords.items():
-        if name != "observation" and not terms.is_trial(name):
+        if name != "observation" and not terms.is_trial(name, trial):
             code, labels = pandas.factorize(coord.values, use_na_sentinel=False)
             data_set = data_set * len(labels) + code
     return data_set

@@ -97,17 +97,20 @@ def by_subject(table: DataArray, subject: str) -> DataArray:
     return sums if outcomes is None else sums.assign_coords(outcomes=total(outcomes.drop_vars("outcomes")))
 
 
-def trial_order(coords: Mapping[str, DataArray], count: int) -> np.ndarray:
+def trial_order(coords: Mapping[str, DataArray], count: int, trial: str | None = None) -> np.ndarray:
     """What sorts the observations of a data set in time: numbers of trials; without them the order in the table.
 
     Args:
         coords: coordinate name -> labels of the observations.
         count: number of observations.
+        trial: the coordinate of the trials; None = the one that is called so.
 
     Raises:
         ValueError: if observations have labels, but none says which trial.
     """
-    trials = [coord.values for name, coord in coords.items() if is_trial(name)]
+    trials = [coord.values for name, coord in coords.items() if is_trial(name, trial)]
+    if trial is not None and not trials:
+        raise ValueError(f"trial: expected one of the coordinates {list(coords)}, got {trial!r}")
     others = [name for name in coords if name != "observation"]
     if not trials and len(others) > 1:
         raise ValueError(f"data: expected a coordinate 'trial', which tells the order of the trials, got {others}")
@@ -122,9 +125,9 @@ def is_missing(labels: np.ndarray) -> np.ndarray:
     return np.asarray(pandas.isna(labels))
 
 
-def is_trial(name: str) -> bool:
+def is_trial(name: str, stated: str | None = None) -> bool:
     """Whether a coordinate of this name says which trial a term is of; with several sites, `site_trial` does."""
-    return name == "trial" or name.endswith("_trial")
+    return name == stated if stated is not None else name == "trial" or name.endswith("_trial")
 
 
 def term_labels(terms: DataArray) -> pandas.MultiIndex | None:

@@ -285,6 +285,19 @@ def test_trials_follow_each_other_as_numbers_do_or_as_they_lie(fit):
         scores.lfo(container({"log_likelihood": without}), progress=False)
 
 
+def test_a_regression_on_trials_names_its_plate(fit):
+    groups = groups_of(fit)
+    expected = scores.lfo(fit, progress=False).pointwise
+    alone = groups["log_likelihood"].isel(subject=3, drop=True).rename(trial="trials")
+    alone = container({"log_likelihood": alone.isel(trials=slice(None, None, -1))})
+    with pytest.raises(ValueError, match=r"\['trials'\] tell all trials apart; trial=... names"):
+        scores.lfo(alone, progress=False)
+    found = scores.lfo(alone, trial="trials", progress=False).pointwise
+    np.testing.assert_allclose(found.values[::-1], expected.values[expected.subject.values == 3])
+    with pytest.raises(ValueError, match=r"trial: expected one of the coordinates \['trials'\], got 'row'"):
+        scores.lfo(alone, trial="row", progress=False)
+
+
 def test_people_have_a_plate_of_another_name(fit):
     groups = groups_of(fit)
     named = container({"log_likelihood": groups["log_likelihood"].rename(subject="people")})
