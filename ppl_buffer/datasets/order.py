@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,12 +35,13 @@ class _Numbering:
     subject: list[str]
 
     @classmethod
-    def of(cls, table: Table, subject_columns: Sequence[str], used: Sequence[str]) -> _Numbering:
+    def of(cls, table: Table, subject_columns: Sequence[str], used: Mapping[str, str]) -> _Numbering:
         """By the names of columns that are not used otherwise."""
+        otherwise = [heading for name, heading in used.items() if not _TRIALS.fullmatch(_plain(name))]
         plain = {
-            name: re.sub(r"[\W_]", "", name.casefold())
+            name: _plain(name)
             for name in table.headings
-            if name and name not in used and name not in subject_columns
+            if name and name not in otherwise and name not in subject_columns
         }
         trial = next((name for name, text in plain.items() if _TRIALS.fullmatch(text)), None)
         blocks = [name for pattern in _BLOCKS for name, text in plain.items() if pattern.fullmatch(text)]
@@ -54,7 +55,7 @@ def trial_order(
     *,
     subject_columns: Sequence[str],
     ordered: bool,
-    used: Sequence[str],
+    used: Mapping[str, str],
 ) -> np.ndarray:
     """Rows in the order in which each person did them, (rows,).
 
@@ -65,7 +66,7 @@ def trial_order(
             lie; None = columns whose names say that they number trials or blocks.
         subject_columns: those that tell people apart.
         ordered: whether the model reads trials in order.
-        used: columns that the model reads: they do not count as numbers of trials.
+        used: variable of the model -> its column, which numbers trials only if the variable is called so.
 
     Raises:
         ValueError: if the order is not certain, or rows come twice.
@@ -77,13 +78,17 @@ def trial_order(
     if order is not None:
         return _sorted_by(table, [order] if isinstance(order, str) else list(order), subjects)
     numbering = _Numbering.of(table, subject_columns, used)
-    _check_copies(table, subjects, numbering.trial, used[0])
+    _check_copies(table, subjects, numbering.trial, next(iter(used.values())))
     if not ordered:
         return everything
     if numbering.trial is None:
         _check_blocks(table, numbering.blocks, subjects)
         return everything
     return _by_trial(table, numbering.trial, numbering, subjects)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]", "", name.casefold())
 
 
 def _rows_of_subjects(labels: np.ndarray) -> SubjectRows:

@@ -108,7 +108,7 @@ def read_trials(
         options.order,
         subject_columns=options.subject,
         ordered=schema.ordered,
-        used=list(headings.values()),
+        used=headings,
     )
     values = {
         name: values[name][rows].astype(int if isinstance(variable, Categorical) else float)
@@ -134,7 +134,7 @@ def write_trials(trials: TrialData, path: str | os.PathLike[str]) -> None:
         path: the file; its folder must exist.
 
     Raises:
-        ValueError: if two people have one label, a variable is called 'subject' or 'trial', or there is no such folder.
+        ValueError: if two people have one label, a variable is called 'subject', or there is no such folder.
     """
     import pandas
 
@@ -147,13 +147,13 @@ def write_trials(trials: TrialData, path: str | os.PathLike[str]) -> None:
         )
     exists = trials.trial_mask
     variables = {**trials.inputs, **trials.outcomes, **trials.feedback}
-    taken = [name for name in ("subject", "trial") if name in variables]
-    if taken:
-        raise ValueError(f"trials: expected no variable called 'subject' or 'trial', got {listed(taken)}")
+    if "subject" in variables:
+        raise ValueError("trials: expected no variable called 'subject', which is the column of the labels")
     if not Path(path).parent.is_dir():
         raise ValueError(f"path: expected a file in a folder that exists, got {path}")
     columns = {"subject": np.repeat([quoted(label) for label in labels], trials.trial_counts)}
-    columns["trial"] = 1 + np.nonzero(exists)[1]
+    if "trial" not in variables:
+        columns["trial"] = 1 + np.nonzero(exists)[1]
     pandas.DataFrame(columns | {name: x[exists] for name, x in variables.items()}).to_csv(path, index=False)
 
 

@@ -15,13 +15,11 @@ from tests.datasets.tables import NOISY_Q, read, table_of_trials
 
 
 def csv(tmp_path, labels):
-    """A file with a person a label, as it is written there."""
-    table = table_of_trials().drop(columns="rt")
-    path = tmp_path / "trials.csv"
-    path.write_text("subject,cond,response,feedback\n" + "".join(
-        f"{label},{table['cond'][row]},{table['response'][row]},{table['feedback'][row]}\n"
-        for label in labels for row in range(5)
-    ))  # fmt: skip
+    """A file with five rows a label, which stands there as it is given."""
+    table, path = table_of_trials(), tmp_path / "trials.csv"
+    lines = [f"{label},{','.join(str(table[name][5 * index + row]) for name in ('cond', 'response', 'feedback'))}"
+             for index, label in enumerate(labels) for row in range(5)]  # fmt: skip
+    path.write_text("\n".join(["subject,cond,response,feedback", *lines]) + "\n")
     return path
 
 

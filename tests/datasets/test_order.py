@@ -12,6 +12,7 @@ import pandas
 
 from ppl_buffer.datasets import read_trials, write_trials
 from ppl_buffer.findings import FindingWarning
+from ppl_buffer.schema import Categorical, Positive, Schema
 from ppl_buffer.simulators import DriftDiffusion
 from tests.datasets.tables import NOISY_Q, RLDDM, read, table_of_trials
 
@@ -129,6 +130,19 @@ def test_numbers_of_trials_that_are_none():
     columns = {"choice": "response", "reward": "feedback", "pair": "trial"}
     trials = read_trials(table.assign(trial=table["cond"]), RLDDM, columns=columns)
     assert np.array_equal(trials.outcomes["rt"], RIGHT)
+
+
+def test_a_model_that_reads_the_number_of_the_trial(tmp_path):
+    schema = Schema(inputs={"trial": Positive()}, outcomes={"choice": Categorical(2)}, ordered=True)
+    net = SimpleNamespace(schema=schema, standardization={})
+    table = numbered()
+    with pytest.warns(FindingWarning, match="sorted by it"):
+        trials = read_trials(table[::-1], net, columns={"choice": "response"}, outside="ignore")
+    assert trials.inputs["trial"][0].tolist() == [*range(1, 20), 1]
+    write_trials(trials, tmp_path / "trials.csv")
+    again = read_trials(tmp_path / "trials.csv", net, outside="ignore")
+    np.testing.assert_array_equal(again.inputs["trial"], trials.inputs["trial"])
+    np.testing.assert_array_equal(again.outcomes["choice"], trials.outcomes["choice"])
 
 
 def test_trials_that_were_left_out():
