@@ -12,8 +12,9 @@ WORKERS ?= auto
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+LOWEST := .venv-lowest/bin
 
-.PHONY: help venv test test-slow demo bench docs lint typecheck doctest
+.PHONY: help venv test test-slow test-lowest demo bench docs lint typecheck doctest
 
 help: ## say what the targets do
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -31,6 +32,12 @@ test: $(INSTALLED) ## run the tests that take seconds; WORKERS=2 for two process
 
 test-slow: $(INSTALLED) ## run the tests that take minutes
 	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal -m slow
+
+test-lowest: ## run the tests with the lowest versions that pyproject.toml allows, Python 3.11, in .venv-lowest
+	test -x $(LOWEST)/python || $(PYTHON) -m venv .venv-lowest
+	$(LOWEST)/python -m pip install $(TORCH)
+	$(LOWEST)/python -m pip install -c tests/lowest.txt -e '.[all]' hypothesis pytest pytest-xdist
+	$(LOWEST)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal
 
 demo: $(INSTALLED) ## fit people who learn from rewards, with NUTS; results in demo/
 	$(BIN)/ppl-buffer demo

@@ -39,7 +39,7 @@ def test_plates_scale_a_subsample(seen):
     assert handlers.trace(scaled).get_trace(seen)["y"]["scale"] == 2.5
 
 
-@pytest.mark.parametrize(("key", "parallel"), [(random.PRNGKey, False), (random.key, True)])
+@pytest.mark.parametrize(("key", "parallel"), [(random.PRNGKey, True), (random.key, False)])
 def test_prior_and_posterior_predictive(parallel, key):
     given = data(DECISION)
     net = network(DECISION, "jax")

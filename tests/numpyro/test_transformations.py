@@ -18,6 +18,7 @@ from ppl_buffer.numpyro import JointPredictive
 from ppl_buffer.numpyro.distribution import _compiled
 from tests.networks import FUNCTION, REPORT, array, data, network
 from tests.numpyro.cases import make
+from tests.precision import double_precision
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -117,7 +118,7 @@ def test_gradient_by_parameters_against_finite_differences():
 
 def test_double_precision_arguments_keep_their_type(reports):
     given, value, known = reports
-    with jax.enable_x64(True):
+    with double_precision():
         mu = jnp.asarray(given.params["mu"], jnp.float64)
         density = jax.jit(lambda mu: make(REPORT, given, params={"mu": mu}).log_prob(value))
         found = density(mu)

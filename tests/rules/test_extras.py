@@ -1,6 +1,7 @@
 """Where an optional library is missing, the error says which extra brings it."""
 
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -93,3 +94,18 @@ def test_a_broken_library_is_not_taken_for_a_missing_one():
 def test_other_errors_pass():
     with pytest.raises(ZeroDivisionError), needs("a plot", "arviz"):
         1 / 0  # noqa: B018
+
+
+def test_the_lowest_versions_are_those_of_the_requirements():
+    """`tests/lowest.txt` pins what pyproject.toml says is enough; torch is taken from the Makefile."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    lines = [*project["dependencies"], *(line for extra in ("all", "numpyro", "pyro", "train", "arviz", "data", "cli")
+                                         for line in extras[extra])]  # fmt: skip
+    lowest = dict(re.fullmatch(r"([\w-]+)>=([\d.]+)", line).groups() for line in lines if not line.startswith("ppl-"))
+    pinned = dict(re.findall(r"^([\w-]+)==([\d.]+)$", (ROOT / "tests" / "lowest.txt").read_text(), re.MULTILINE))
+    lowest.pop("torch")
+    assert pinned.pop("jaxlib") == pinned["jax"]
+    assert set(pinned) == set(lowest)
+    for name, version in lowest.items():
+        assert pinned[name] == version or pinned[name].startswith(f"{version}."), name

@@ -9,6 +9,7 @@ from scipy.linalg import eigh_tridiagonal
 
 from ppl_buffer.simulators import DriftDiffusion, drift_diffusion
 from ppl_buffer.simulators.drift_diffusion import decision_log_density, decision_time
+from tests.precision import double_precision
 from tests.references import drift_diffusion as reference
 
 SETTINGS = [
@@ -138,7 +139,7 @@ def test_density_in_jax_agrees_and_is_differentiable():
 
         return jax.grad(total, has_aux=True)(params)
 
-    with jax.enable_x64(True):
+    with double_precision():
         gradient, value = value_and_gradient({name: jnp.asarray(value) for name, value in params.items()})
     assert value.dtype == np.float64
     np.testing.assert_allclose(value, reference.log_density(params, choice, rt), rtol=1e-10)

@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from ppl_buffer.simulators import RLDriftDiffusion
+from tests.precision import double_precision
 from tests.references import drift_diffusion, rl_drift_diffusion
 
 NAMES = ["alpha_positive", "alpha_negative", "scaling", "boundary", "non_decision_time"]
@@ -89,7 +90,7 @@ def test_conditionals_in_jax_agree_and_skip_masked_trials_and_are_differentiable
 
         return jax.grad(total, has_aux=True)(params)
 
-    with jax.enable_x64(True):
+    with double_precision():
         slopes, log_probs = gradient({name: jnp.asarray(value) for name, value in params.items()})
     np.testing.assert_allclose(np.asarray(log_probs)[mask].reshape(11, 19), expected, rtol=1e-9)
     assert (np.asarray(log_probs)[~mask] == 0).all()

@@ -38,7 +38,7 @@ def write_report(fit: Fit, folder: Path, *, title: str, source: str = "", comman
         figure.savefig(folder / f"{name}.png", dpi=130)
     sections = [converged(fit, figures), fits(fit, figures), subjects_differ(fit, figures), trusted(fit)]
     path = folder / "report.html"
-    write_atomic(path, _page(fit, sections, title, source, command).encode())
+    write_atomic(path, _page(fit, sections, title, source, command).encode(errors="replace"))
     return path
 
 
