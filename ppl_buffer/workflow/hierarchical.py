@@ -195,7 +195,8 @@ def model(net: Network, data: ObservedTrials, box: Box, hierarchical: bool = Tru
     if lapse is not None and lapse.prior is not None:
         if hierarchical:
             numpyro.deterministic(f"{RATE}_group", _rate(lapse.prior, means[RATE]))
-        lapse = lapse.at(numpyro.deterministic(RATE, _rate(lapse.prior, unconstrained[RATE])))
+        with numpyro.plate("subject", subjects):
+            lapse = lapse.at(numpyro.deterministic(RATE, _rate(lapse.prior, unconstrained[RATE])))
     site = next(iter(net.schema.outcomes)) if len(net.schema.outcomes) == 1 else "trials"
     with numpyro.plate("subject", subjects):
         numpyro.sample(site, JointPredictive(net, data, params=params, lapse=lapse), obs=data.value)

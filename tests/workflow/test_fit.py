@@ -33,7 +33,7 @@ def test_fit_writes_everything_and_answers_four_questions(checkpoint, tmp_path):
         warnings.simplefilter("ignore")
         done = run("fit", table, "--model", checkpoint, "--columns", COLUMNS, "--out", out, "--chains", 1,
                    "--warmup", 4, "--draws", 5, "--predictive-draws", 5, "--tree-depth", 1,
-                   "--no-progress")  # fmt: skip
+                   "--lapse", "estimate", "--no-progress")  # fmt: skip
     assert done.exit_code == 0, done.output
     assert "One chain cannot tell" in done.output or "Do not read the posterior" in done.output
     report = (out / "report.html").read_text()
@@ -49,7 +49,9 @@ def test_fit_writes_everything_and_answers_four_questions(checkpoint, tmp_path):
     # Five draws of one chain have not converged, and the report says so.
     assert "One chain cannot tell" in report and "s1" in report
     summary = pandas.read_csv(out / "summary.csv", index_col="quantity")
-    assert {"alpha_group", "beta_spread", "alpha[s0]", "zeta[s2]"} <= set(summary.index)
+    assert {"alpha_group", "beta_spread", "alpha[s0]", "zeta[s2]", "lapse_group", "lapse[s1]"} <= set(summary.index)
+    assert f"{summary.loc[['lapse[s0]', 'lapse[s1]', 'lapse[s2]'], 'mean'].mean():.1%} lapses (estimated)" in report
+    assert "--lapse estimate" in report and "log density" in report
     from ppl_buffer.arviz import import_arviz
 
     posterior = import_arviz().from_netcdf(str(out / "posterior.nc"))

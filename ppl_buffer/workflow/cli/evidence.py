@@ -9,13 +9,17 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from ppl_buffer.datasets import TrialData
 from ppl_buffer.inference import comparison
 from ppl_buffer.inference.evidence import log_evidence
 from ppl_buffer.network.checkpoint import load
+from ppl_buffer.network.lapses import Lapse
 from ppl_buffer.network.network import Network
 from ppl_buffer.schema import stack_value
 from ppl_buffer.workflow.cli.options import (
     Columns,
+    LapseRange,
+    LapseRate,
     Model,
     Orders,
     Out,
@@ -31,6 +35,8 @@ from ppl_buffer.workflow.cli.options import (
     Table,
     TrialOrder,
     plain_errors,
+    read_lapse,
+    said,
 )
 from ppl_buffer.workflow.cli.simulators import simulator_of
 from ppl_buffer.workflow.cli.tables import TableOptions, write_rows
@@ -47,6 +53,8 @@ def evidence(
     scale: Scale = None,
     signed: Signed = "",
     outside: Outside = "error",
+    lapse: LapseRate = None,
+    lapse_range: LapseRange = None,
     method: Annotated[str, typer.Option(help="importance or autoregressive.")] = "importance",
     orders: Orders = 128,
     draws: ParameterDraws = 2000,
@@ -62,6 +70,7 @@ def evidence(
         task = simulator_of(net, simulator)
         options = TableOptions(subject, order, columns, recode, scale, signed, outside)
         trials = options.read(table, net, task)
+        lapses = _lapses(lapse, lapse_range, net, trials)
         result = log_evidence(
             net,
             trials.inputs,
@@ -69,6 +78,7 @@ def evidence(
             feedback=trials.feedback,
             trial_mask=trials.trial_mask,
             method=method,
+            lapse=lapses,
             orders=orders,
             draws=draws,
             seed=seed,
@@ -102,6 +112,8 @@ def compare(
     scale: Scale = None,
     signed: Signed = "",
     outside: Outside = "error",
+    lapse: LapseRate = None,
+    lapse_range: LapseRange = None,
     method: Annotated[str, typer.Option(help="both, importance or autoregressive.")] = "both",
     draws: ParameterDraws = 2000,
     orders: Orders = 128,
@@ -114,6 +126,7 @@ def compare(
         # Each model checks the table by its own schema; what is read is the same.
         options = TableOptions(subject, order, columns, recode, scale, signed, outside)
         trials = [options.read(table, net, simulator_of(net)) for net in nets.values()][0]
+        lapses = _lapses(lapse, lapse_range, nets[model[0]], trials)
         rows = comparison.compare(
             nets,
             trials.inputs,
@@ -121,6 +134,7 @@ def compare(
             feedback=trials.feedback,
             trial_mask=trials.trial_mask,
             method=method,
+            lapse=lapses,
             draws=draws,
             orders=orders,
             seed=seed,
@@ -136,6 +150,16 @@ def compare(
         winners = best.get(name, 0)
         typer.echo(f"{name}: {total:.2f} nats in all ({total - totals.max():+.2f}), best for {winners} people")
     typer.echo(f"Written to {out}/: comparison.csv.")
+
+
+def _lapses(rate: str | None, ranges: list[str] | None, net: Network, trials: TrialData) -> Lapse | None:
+    """The lapses that a fit with the same options has, said in a line."""
+    lapse = read_lapse(rate, ranges)
+    if lapse is None:
+        return None
+    lapse = lapse.of_data(net.schema, trials.outcomes, trials.trial_mask)
+    typer.echo(f"With {said(lapse)}.")
+    return lapse
 
 
 def _load_comparable(models: list[str]) -> Mapping[str, Network]:

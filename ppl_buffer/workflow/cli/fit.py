@@ -15,6 +15,8 @@ from ppl_buffer.simulator import WithEnvironment
 from ppl_buffer.workflow.cli.options import (
     Columns,
     Draws,
+    LapseRange,
+    LapseRate,
     Model,
     Out,
     Outside,
@@ -30,6 +32,7 @@ from ppl_buffer.workflow.cli.options import (
     TrialOrder,
     Warmup,
     plain_errors,
+    read_lapse,
 )
 from ppl_buffer.workflow.cli.simulators import simulator_of
 from ppl_buffer.workflow.cli.tables import TableOptions
@@ -50,7 +53,8 @@ def fit(
     signed: Signed = "",
     outside: Outside = "error",
     hierarchical: Annotated[bool, typer.Option(help="People as draws from one population, or each alone.")] = True,
-    lapse: Annotated[float, typer.Option(help="Probability that a trial is a lapse; 0.02 suits response times.")] = 0.0,
+    lapse: LapseRate = None,
+    lapse_range: LapseRange = None,
     chains: Annotated[int, typer.Option(min=1, help="Chains, which run at the same time.")] = 2,
     warmup: Warmup = 200,
     draws: Draws = 350,
@@ -83,12 +87,12 @@ def fit(
         }  # fmt: skip
         result = fitting.fit(
             net, trials, environment=task.environment if isinstance(task, WithEnvironment) else None,
-            hierarchical=hierarchical, lapse=lapse or None, progress=progress, **sampling,
+            hierarchical=hierarchical, lapse=read_lapse(lapse, lapse_range), progress=progress, **sampling,
         )  # fmt: skip
         result.posterior.to_netcdf(str(out / "posterior.nc"))
         result.summary.to_csv(out / "summary.csv", index_label="quantity")
         again: dict[str, Any] = {"model": model, **options.given, **sampling}
-        again |= {"lapse": lapse or None, "simulator": simulator}
+        again |= {"lapse": lapse, "lapse_range": lapse_range, "simulator": simulator}
         title = f"{Path(model).stem}: a fit of {table.name}"
         command = command_again(table, again, hierarchical)
         report = write_report(result, out, title=title, source=str(table), command=command)

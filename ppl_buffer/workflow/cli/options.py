@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from ppl_buffer.network.lapses import Lapse
 
 Table = Annotated[Path, typer.Argument(help="CSV file: a row a trial.")]
 Model = Annotated[str, typer.Option("--model", help="A name of the zoo (see `ppl-buffer zoo`), or a checkpoint file.")]
@@ -41,6 +44,21 @@ Scale = Annotated[
     list[str] | None,
     typer.Option(help="Factor for a variable, such as rt=0.001 for milliseconds. May be given several times."),
 ]
+LapseRate = Annotated[
+    str | None,
+    typer.Option(
+        "--lapse",
+        help="Probability that a trial is a lapse, of which the model says nothing; 0.02 suits response times. Or "
+        "'estimate'.",
+    ),
+]
+LapseRange = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Where a lapse's outcome can lie, such as rt=0,2.5 for a deadline of 2.5 s; by default from 0 to the "
+        "slowest response. May be given several times."
+    ),
+]
 SimulatorOption = Annotated[
     str | None,
     typer.Option(help="Simulator of a network of your own, my_module:MySimulator. Known for the zoo's."),
@@ -63,6 +81,42 @@ def plain_errors() -> Iterator[None]:
     except (ValueError, FileNotFoundError, ImportError) as error:
         typer.secho(f"Error: {error}", fg=typer.colors.RED, err=True)
         raise typer.Exit(1) from None
+
+
+def read_lapse(rate: str | None, ranges: list[str] | None) -> Lapse | None:
+    """Lapses as ``--lapse`` and ``--lapse-range`` describe them; None = there are none.
+
+    Raises:
+        ValueError: if the rate is no probability, or a range is no pair of numbers or has no rate.
+    """
+    bounds = {}
+    for text in ranges or []:
+        name, equal, pair = text.partition("=")
+        try:
+            low, high = map(float, pair.split(","))
+        except ValueError:
+            raise ValueError(f"--lapse-range: expected NAME=LOW,HIGH, got {text!r}") from None
+        bounds[name.strip()] = (low, high)
+    if rate is None:
+        if bounds:
+            raise ValueError("--lapse-range: expected a rate as well: --lapse 0.02, or --lapse estimate")
+        return None
+    if rate == "estimate":
+        return Lapse(ranges=bounds)
+    try:
+        known = float(rate)
+    except ValueError:
+        known = math.nan
+    if not 0 <= known <= 1:
+        raise ValueError(f"--lapse: expected a probability, such as 0.02, or 'estimate', got {rate!r}")
+    return Lapse(known, bounds) if known else None
+
+
+def said(lapse: Lapse) -> str:
+    """Lapses in words: how often, and where their outcomes lie."""
+    rate = "lapses, their rate integrated out" if lapse.prior is not None else f"{lapse.rate:.1%} lapses"
+    where = "".join(f", {name} uniform over {low:g} to {high:g}" for name, (low, high) in lapse.ranges.items())
+    return rate + where
 
 
 def read_range(option: str, text: str) -> tuple[int, int]:
