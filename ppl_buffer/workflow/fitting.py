@@ -209,12 +209,8 @@ def fit(
                 progress=progress,
             )  # fmt: skip
         summary = _summarize(posterior, estimates, hierarchical)
-    settings = {
-        "hierarchical": hierarchical,
-        "lapse": None if known is None else float(np.mean(to_numpy(known.rate))),
-        "seed": seed,
-        "predictive_draws": predictive_draws,
-    }
+    rate = None if known is None else float(np.mean(to_numpy(known.rate)))
+    settings = {"hierarchical": hierarchical, "lapse": rate, "seed": seed, "predictive_draws": predictive_draws}
     return Fit(
         net=net,
         trials=trials,
