@@ -75,6 +75,10 @@ class TrialSupport(TrialSupportBase, constraints.ParameterFreeConstraint):  # ty
         return (self.trial_mask,), (("trial_mask",), {"schema": self.schema, "trials": self.trials})
 
     def __eq__(self, other: object) -> bool:
+        return self.eq(other)
+
+    def eq(self, other: object, static: bool = False) -> bool:
+        """Whether another constraint has the same outcomes and as many trials."""
         return isinstance(other, TrialSupport) and self.schema == other.schema and self.trials == other.trials
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyro
 import torch
 from pyro import poutine
 from pyro.poutine.util import prune_subsample_sites
@@ -67,8 +68,9 @@ def trace_posterior(
     """
     draws = {name: torch.as_tensor(value).detach() for name, value in samples.items()}
     count = len(next(iter(draws.values()))) if draws else 1
-    # A single draw outside the trained range says little of the posterior.
-    with seeded(0), ignore_findings():
+    # A single draw outside the trained range says little of the posterior. What a sampler drew without validation, as
+    # Pyro's do, is not validated afterwards.
+    with seeded(0), ignore_findings(), pyro.validation_enabled(False):
         sites = _sort_sites(_run(model, args, kwargs, {}), samples)
         results = []
         for draw in tqdm(range(count), disable=not progress, desc="posterior trace", unit="draw"):
@@ -129,7 +131,7 @@ def prior_samples(
 ) -> dict[str, np.ndarray]:
     """Draws (draws, *shape) of a model's latent and deterministic sites from the prior."""
     results = []
-    with seeded(seed), ignore_findings():
+    with seeded(seed), ignore_findings(), pyro.validation_enabled(False):
         for _ in range(draws):
             kept = _run(model, args, kwargs, {}).items()
             results.append(
