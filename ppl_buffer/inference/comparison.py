@@ -11,7 +11,7 @@ from ppl_buffer.checks import check_mapping, check_numbers
 from ppl_buffer.files import to_numpy
 from ppl_buffer.findings import Finding, warn_of
 from ppl_buffer.inference.evidence import METHODS, Evidence, TrialArguments, log_evidence
-from ppl_buffer.network.backend import Array
+from ppl_buffer.network.backend import Array, backend_of
 from ppl_buffer.network.lapse_mixture import lapse_ranges
 from ppl_buffer.network.lapses import Lapse, check_ranges
 from ppl_buffer.network.network import Network
@@ -91,6 +91,8 @@ def compare(
 
 def _check_one_range(nets: Mapping[str, Network], lapse: Array | Lapse) -> None:
     """Refuse lapses whose ranges the models' schemas state differently."""
+    for net in nets.values():
+        backend_of(net)
     stated = lapse.ranges if isinstance(lapse, Lapse) else {}
     ranges = {name: lapse_ranges(net.schema, check_ranges(net.schema, stated)) for name, net in nets.items()}
     first = next(iter(ranges.values()))
