@@ -35,7 +35,7 @@ from ppl_buffer.network.arguments import (
     trials_of_value,
 )
 from ppl_buffer.network.backend import Array, backend_of
-from ppl_buffer.network.lapses import Lapse, may_be_lapses
+from ppl_buffer.network.lapses import Lapse, checked_lapse, may_be_lapses
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import EncodedContext, ObservedTrials
 from ppl_buffer.predictive import density
@@ -199,7 +199,7 @@ def log_evidence(
     else:
         if block is not None:
             raise ValueError("block: expected None for the importance method, which needs no order of the trials")
-        terms = _weights_by_draw(net, data, conditioned, prior, draws, Lapse.of(lapse), seed, progress)
+        terms = _weights_by_draw(net, data, conditioned, prior, draws, lapse, seed, progress)
     evidence = Evidence.of_terms(terms, method)
     for finding in evidence.findings:
         warn_of(finding)
@@ -278,13 +278,14 @@ def _weights_by_draw(
     conditioned: Mapping[str, Array],
     prior: Mapping[str, Prior] | None,
     draws: int,
-    lapse: Lapse | None,
+    lapse: Array | Lapse | None,
     seed: int,
     progress: bool,
 ) -> np.ndarray:
     """Log importance weights of parameter draws: (draws, *B)."""
     names = [name for name in net.schema.params if name not in conditioned]
-    rate_prior = None if lapse is None else lapse.prior
+    lapses = Lapse.of(lapse)
+    rate_prior = None if lapses is None else lapses.prior
     if not names and rate_prior is None:
         raise ValueError(
             "params: expected at least one parameter to integrate over, but all are given; use method='autoregressive'"
@@ -306,7 +307,8 @@ def _weights_by_draw(
     # A round's draws in chunks of one size.
     count = draws_a_round(len(priors))
     at_once = math.ceil(count / math.ceil(count * size * observed.trials / _TRIALS_AT_ONCE))
-    below = _below_outcomes(net, priors, data, batch, lapse)
+    lapses = checked_lapse(net, lapses, batch)
+    below = _below_outcomes(net, priors, data, batch, lapses)
     bar = tqdm(disable=not progress, unit="draw", desc="log evidence")
 
     def log_likelihood(scores: np.ndarray) -> np.ndarray:
@@ -315,7 +317,7 @@ def _weights_by_draw(
         def of_chunk(indices: np.ndarray) -> np.ndarray:
             params = {**conditioned, **scale.params(scores[indices], batch, known, below)}
             rate = params.pop(_LAPSE, None)
-            there = lapse if lapse is None or rate is None else lapse.at(rate)
+            there = lapses if lapses is None or rate is None else lapses.at(rate)
             query = Query.build(net, observed, params=params, lapse=there, outside="ignore", check=False)
             total = _numpy(density.log_prob(query, observed.value)).reshape(at_once, size)
             return np.where(np.isnan(total), -np.inf, total)

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ppl_buffer.files import to_numpy
+from ppl_buffer.findings import Finding
 from ppl_buffer.network.arguments import as_floating
 from ppl_buffer.network.backend import Array, Named
 from ppl_buffer.network.lapse_mixture import Ranges, lapse_ranges
+from ppl_buffer.network.layout import broadcasts_to
 from ppl_buffer.network.network import Network
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Categorical, Interval, Positive, Schema, checked_range
@@ -92,6 +94,45 @@ class Lapse:
                 ranges[name] = (0.0 if isinstance(variable, Positive) else float(seen.min()), float(seen.max()))
         return Lapse(self.rate, {**ranges, **self.ranges})
 
+    def findings(self, schema: Schema, outcomes: Named, trial_mask: np.ndarray) -> list[Finding]:
+        """What a user should know of the stated ranges: outcomes beyond them, which no lapse can explain.
+
+        Args:
+            schema: of the data.
+            outcomes: name -> (*B, K).
+            trial_mask: (*B, K) bool, which trials exist.
+        """
+        findings = []
+        for name, (low, high) in lapse_ranges(schema, check_ranges(schema, self.ranges)).items():
+            seen = to_numpy(outcomes[name])[trial_mask]
+            beyond = seen[(seen < low) | (seen > high)]
+            if beyond.size:
+                text = (
+                    f"lapse: {beyond.size} of {seen.size} values of {name!r} lie outside [{low:g}, {high:g}], the "
+                    f"range of a lapse (from {beyond.min():g} to {beyond.max():g}): they count as decisions, however "
+                    "unlikely. State a range that holds all that people can have done"
+                )
+                findings.append(Finding("lapse", text, parameter=name, share=beyond.size / seen.size))
+        return findings
+
+
+def checked_lapse(net: Network, lapse: Array | Lapse | None, batch: tuple[int, ...]) -> Lapse | None:
+    """A user's lapses for data sets of batch shape *B, where a rate may have a prior.
+
+    Raises:
+        ValueError: as `check_lapse`, or if there are not as many rates as data sets.
+    """
+    given = Lapse.of(lapse)
+    if given is None:
+        return None
+    if given.prior is not None:
+        check_ranges(net.schema, given.ranges)
+        return given
+    rate, _ = check_lapse(net, given)
+    if not broadcasts_to(tuple(rate.shape), batch):
+        raise ValueError(f"lapse: expected one rate, or rates of shape {batch}, got shape {tuple(rate.shape)}")
+    return given
+
 
 def check_lapse(net: Network, lapse: Array | Lapse) -> tuple[Array, Ranges]:
     """A user's lapses as rates (*B,) of the backend, and the ranges that are not the schema's.
@@ -107,6 +148,8 @@ def check_lapse(net: Network, lapse: Array | Lapse) -> tuple[Array, Ranges]:
             "ranges), or let ppl_buffer.workflow.fit estimate it"
         )
     ranges = check_ranges(net.schema, given.ranges)
+    if isinstance(given.rate, (bool, np.bool_)):
+        raise ValueError(f"lapse: expected a probability, got {given.rate}")
     rate = as_floating(net, "lapse", given.rate)
     known = net.ops.to_concrete(rate)
     if known is not None and not ((known >= 0) & (known <= 1)).all():

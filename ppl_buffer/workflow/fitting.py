@@ -16,7 +16,7 @@ from ppl_buffer.datasets.trials import TrialData
 from ppl_buffer.diagnostics import DataCheck, check_data, outside
 from ppl_buffer.files import to_numpy
 from ppl_buffer.findings import Finding, FindingWarning
-from ppl_buffer.network.lapses import Lapse
+from ppl_buffer.network.lapses import Lapse, checked_lapse
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.record import TrainingRecord
 from ppl_buffer.schema import Interval, Positive
@@ -170,9 +170,7 @@ def fit(
     """
     hierarchical = hierarchical and len(trials.subjects) > 1
     options = Sampler(**sampler)
-    lapses = Lapse.of(lapse)
-    if lapses is not None:
-        lapses = lapses.of_data(net.schema, trials.outcomes, trials.trial_mask)
+    lapses, findings = _lapses(net, trials, lapse)
     box, data = Box.of(net, trials, lapses), observe(net, trials)
     began = time.perf_counter()
     path = None if out is None else Path(out) / DRAWS_FILE
@@ -223,11 +221,23 @@ def fit(
         diverging=float(np.mean(draws.fields["diverging"])),
         deepest=float(np.mean(draws.fields["num_steps"] >= 2**options.tree_depth - 1)),
         # What other packages announce of their own is not about this fit.
-        findings=[warning.message.finding for warning in caught if isinstance(warning.message, FindingWarning)],
+        findings=[*findings, *(x.message.finding for x in caught if isinstance(x.message, FindingWarning))],
         settings=settings | asdict(options),
         seconds=seconds,
         reused=draws.reused,
         lapse=lapses,
+    )
+
+
+def _lapses(net: Network, trials: TrialData, lapse: float | Lapse | None) -> tuple[Lapse | None, list[Finding]]:
+    """The lapses, with the ranges of the data where none are stated, and what is to be said of them."""
+    given = Lapse.of(lapse)
+    if given is None:
+        return None, []
+    given = given.of_data(net.schema, trials.outcomes, trials.trial_mask)
+    return (
+        checked_lapse(net, given, (len(trials.subjects),)),
+        given.findings(net.schema, trials.outcomes, trials.trial_mask),
     )
 
 

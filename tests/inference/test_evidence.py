@@ -331,6 +331,22 @@ def test_a_response_that_may_be_a_lapse_bounds_no_parameter():
     assert (found.standard_error < 0.1).all()
 
 
+@pytest.mark.parametrize(
+    ("lapse", "said"),
+    [
+        ("often", "lapse: expected an array of numbers"),
+        (True, "lapse: expected a probability, got True"),
+        (np.full(3, 0.1), r"lapse: expected one rate, or rates of shape \(2,\), got shape \(3,\)"),
+        (1.2, "lapse: expected a probability, got 1.2"),
+        (pb.Lapse(ranges={"rt": (0, 1)}), "lapse: expected ranges of the continuous outcomes"),
+    ],
+)
+def test_lapses_that_cannot_be_have_no_evidence(lapse, said):
+    net, given = network(REPORT, "torch", REPORT_RECORD), data(REPORT, batch=2, trials=7)
+    with pytest.raises(ValueError, match=said):
+        pb.log_evidence(net, given.inputs, given.value, lapse=lapse, **QUIET)
+
+
 def test_the_autoregressive_method_takes_lapses_where_it_can():
     net, given = network(REPORT, "torch", REPORT_RECORD), data(REPORT, batch=2, trials=7)
     options = {"method": "autoregressive", **QUIET}

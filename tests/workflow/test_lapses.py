@@ -78,6 +78,17 @@ def test_the_range_of_lapses_is_that_of_the_data():
     assert pb.Lapse().of_data(schema, outcomes).ranges == {"y": (-0.7, 8.9), "place": (-2.0, 3.0)}
 
 
+def test_outcomes_beyond_a_stated_range_are_told():
+    value = np.array([[0.3, 0.9, 9.9], [0.4, 2.5, 0.08]])
+    mask = np.array([[True, True, False], [True, True, True]])
+    assert (
+        pb.Lapse(0.02).of_data(DECISION.schema, {"rt": value}, mask).findings(DECISION.schema, {"rt": value}, mask)
+        == []
+    )
+    (finding,) = pb.Lapse(0.02, {"rt": (0.1, 2.0)}).findings(DECISION.schema, {"rt": value}, mask)
+    assert finding.share == 0.4 and "2 of 5 values of 'rt' lie outside [0.1, 2]" in finding.text
+
+
 @pytest.mark.parametrize("hierarchical", [False, True])
 def test_a_rate_with_a_prior_is_a_site_of_the_model(hierarchical):
     from numpyro import handlers

@@ -159,6 +159,8 @@ def _lapses(rate: str | None, ranges: list[str] | None, net: Network, trials: Tr
         return None
     lapse = lapse.of_data(net.schema, trials.outcomes, trials.trial_mask)
     typer.echo(f"With {said(lapse)}.")
+    for finding in lapse.findings(net.schema, trials.outcomes, trials.trial_mask):
+        typer.secho(finding.text, fg=typer.colors.YELLOW)
     return lapse
 
 
