@@ -23,6 +23,10 @@ class NetworkLike(Protocol):
     record: TrainingRecord | None
 
     @property
+    def dtype(self) -> Own:
+        """Number type of the weights."""
+
+    @property
     def digest(self) -> str:
         """What tells networks apart."""
 
@@ -41,10 +45,13 @@ def check_names(argument: str, given: Mapping[str, Array], expected: Iterable[st
 
 
 def check_legal(net: NetworkLike, argument: str, variable: Variable, value: Array, mask: Array | None = None) -> None:
-    """Refuse values that the variable cannot take, where they can be looked at and stand for a trial."""
-    numbers = net.ops.to_concrete(value)
+    """Refuse values that the variable cannot take, where they can be looked at and stand for a trial.
+
+    Judged as the network sees them: a number may lie below a bound and round onto it.
+    """
+    given, numbers = net.ops.to_concrete(value), net.ops.to_concrete(net.ops.number(net, value))
     exists = None if mask is None else net.ops.to_concrete(mask)
-    if numbers is None or (mask is not None and exists is None):
+    if given is None or numbers is None or (mask is not None and exists is None):
         return
     with np.errstate(invalid="ignore"):
         bad = ~np.asarray(variable.contains(np, numbers))
@@ -56,8 +63,10 @@ def check_legal(net: NetworkLike, argument: str, variable: Variable, value: Arra
                 f"{argument}: expected a shape that broadcasts with that of trial_mask, {exists.shape}, got {bad.shape}"
             ) from None
     if bad.any():
-        culprit = np.broadcast_to(numbers, bad.shape)[bad].flat[0]
+        culprit, rounded = (np.broadcast_to(x, bad.shape)[bad].flat[0] for x in (given, numbers))
         hint = ""
+        if variable.contains(np, culprit):
+            hint = f"; the network computes in single precision, where this is {rounded!s}"
         if isinstance(variable, Categorical) and set(np.unique(numbers[np.isfinite(numbers)])) <= {-1, 1}:
             hint = "; categories are coded from 0, so -1 and 1 must be recoded as 0 and 1"
         got = f"got {culprit!s} ({bad.sum()} of {bad.size}){hint}"
@@ -83,7 +92,7 @@ def check_trial_arrays(
     check_names(argument, given, variables)
     arrays: Named = {}
     for name, variable in variables.items():
-        value = _as_number(net.ops.number, net, f"{argument}[{name!r}]", given[name])
+        value = as_floating(net, f"{argument}[{name!r}]", given[name])
         if value.ndim == 0:
             raise ValueError(f"{argument}[{name!r}]: expected shape (*batch, trials), got a scalar")
         if trials is None:
@@ -93,9 +102,8 @@ def check_trial_arrays(
                 f"{argument}[{name!r}]: expected {trials} trials on the last axis, got shape {tuple(value.shape)}"
             )
         check_legal(net, f"{argument}[{name!r}]", variable, value, mask)
-        if mask is not None:
-            value = net.ops.xp.where(mask, value, variable.fill)
-        arrays[name] = value
+        value = net.ops.number(net, value)
+        arrays[name] = value if mask is None else net.ops.xp.where(mask, value, variable.fill)
     return arrays
 
 
@@ -104,7 +112,7 @@ def _as_number(convert: Callable[[Own, Array], Array], net: NetworkLike, argumen
         raise ValueError(f"{argument}: expected an array of real numbers, got complex ones")
     try:
         return convert(net, value)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ValueError(f"{argument}: expected an array of numbers, got {type(value).__name__} ({error})") from None
 
 
@@ -222,11 +230,13 @@ def all_exist(net: NetworkLike, trials: int, ndim: int) -> Array:
     return pad_dims(net.ops.number(net, np.ones(trials)) > 0, ndim, 1)
 
 
-def legal_trials(xp: ModuleType, schema: Schema, value: Array, trial_mask: Array | None) -> Array:
-    """Which trials (..., K) of a value hold legal outcomes, or do not exist."""
+def legal_trials(
+    xp: ModuleType, schema: Schema, value: Array, trial_mask: Array | None, dtype: Own | None = None
+) -> Array:
+    """Which trials (..., K) of a value do not exist, or hold legal outcomes in a number type, by default single."""
     legal: Array = None
     for name, column in split_value(schema, value).items():
-        contains = schema.outcomes[name].contains(xp, column)
+        contains = schema.outcomes[name].contains(xp, xp.asarray(column, dtype=dtype or xp.float32))
         legal = contains if legal is None else legal & contains
     return legal if trial_mask is None else legal | ~trial_mask
 

@@ -9,8 +9,12 @@ import math
 from collections.abc import Mapping, Sequence
 
 from ppl_buffer.network.backend import Array, Named, Trials
+from ppl_buffer.network.bounds import nearest_legal
 from ppl_buffer.network.network import Network
 from ppl_buffer.schema import Categorical, Continuous, Variable
+
+# Larger standardised values overflow on their way through the layers.
+_LARGEST = 1e12
 
 
 def standardize(net: Network, variables: Mapping[str, Continuous], values: Named) -> Named:
@@ -36,7 +40,7 @@ def features(net: Network, variables: Mapping[str, Variable], values: Mapping[st
             described.append(columns[name])
     for power in range(1, net.config.asinh_scales + 1):
         described += [ops.xp.arcsinh(10**power * x) / math.asinh(10**power) for x in columns.values()]
-    return described
+    return [ops.xp.clip(x, -_LARGEST, _LARGEST) for x in described]
 
 
 def embed_targets(net: Network, inputs: Mapping[str, Array], shape: Sequence[int]) -> Array:
@@ -68,7 +72,9 @@ def embed_pairs(net: Network, trials: Trials, role: str) -> Array:
 def embed_params(net: Network, params: Mapping[str, Array]) -> Array:
     """Parameter tokens (B, R, P, W), one for each given parameter (B, R), in the schema's order."""
     given = {name: variable for name, variable in net.schema.params.items() if name in params}
-    values = standardize(net, given, net.ops.number_each(net, {name: params[name] for name in given}))
+    legal = nearest_legal(net, net.ops.number_each(net, {name: params[name] for name in given}))
+    values = standardize(net, given, legal)
+    values = {name: net.ops.xp.clip(value, -_LARGEST, _LARGEST) for name, value in values.items()}
     tokens = [net.ops.perceptron(net, f"embed.param.{name}", value[..., None]) for name, value in values.items()]
     return net.ops.xp.stack(tokens, -2) + net.weights["role.param"]
 

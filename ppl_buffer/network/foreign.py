@@ -17,8 +17,10 @@ def plain(value: Array) -> Array:
         value: array-like that is none of the backend's own arrays.
 
     Raises:
-        TypeError: if it holds anything but numbers.
+        TypeError: if it holds anything but numbers, or hides some of them.
     """
+    if np.ma.is_masked(value):
+        raise TypeError("some values are masked; trial_mask says which trials exist")
     if isinstance(value, _PLAIN):
         return value
     array = np.asarray(value)

@@ -305,7 +305,7 @@ def _checked_legal(net: NetworkLike, value: Array, exists: Array) -> Array | Non
     check_outcomes(net, value, exists)
     if net.ops.to_concrete(value) is not None and net.ops.to_concrete(exists) is not None:
         return None
-    return legal_trials(net.ops.xp, net.schema, value, exists)
+    return legal_trials(net.ops.xp, net.schema, value, exists, net.dtype)
 
 
 def _group_by_length(net: NetworkLike, trials: dict[str, Named], valid: Array) -> list[LengthGroup] | None:

@@ -3,6 +3,9 @@
 Shapes: a value is (*sample, *batch, *event), event (K,) or (K, n_outcomes). Results have all dimensions of the value
 and of the query's data; a language broadcasts them to those that it has beyond.
 
+Outcomes and parameters that cannot be have density 0, wherever nobody could refuse them before; whatever else is asked
+of such parameters is NaN.
+
 Where a value is known to be the observed one, what was computed of that is read again. Functions that can do so take
 `reuse`: None asks `query.matches(value)`; a language that compiles asks before, since compilation hides the answer.
 """
@@ -86,7 +89,7 @@ def _conditionals(query: Query, value: Array, reuse: bool, order_dims: int = 0) 
         result = folded.backend.conditionals(
             net, targets, folded.params, folded.trials["outcomes"], folded.valid, folded.lapse
         )
-    return _finish(query, value, folded.layout.unfold(result), reuse)
+    return _finish(query, value, folded, result, reuse)
 
 
 def marginals(query: Query, value: Array) -> Array:
@@ -96,7 +99,7 @@ def marginals(query: Query, value: Array) -> Array:
     result = folded.backend.conditionals(
         query.net, targets, folded.params, folded.trials["outcomes"], folded.valid, folded.lapse
     )
-    return _finish(query, value, folded.layout.unfold(result))
+    return _finish(query, value, folded, result)
 
 
 def leave_one_out(query: Query, value: Array) -> Array:
@@ -116,7 +119,7 @@ def leave_one_out(query: Query, value: Array) -> Array:
     result = folded.backend.leave_one_out(
         query.net, context, exists, folded.trials, folded.valid, folded.params, folded.lapse
     )
-    return _finish(query, value, folded.layout.unfold(result))
+    return _finish(query, value, folded, result)
 
 
 def cdf_values(query: Query, value: Array, uniform: Array, reuse: bool | None = None) -> Array:
@@ -131,7 +134,7 @@ def cdf_values(query: Query, value: Array, uniform: Array, reuse: bool | None = 
     targets = joint_targets(query, folded, reuse)
     places = folded.layout.fold({"uniform": uniform}, 2, replicate=True)["uniform"]
     values = folded.backend.cdf(query.net, targets, folded.params, folded.trials["outcomes"], places, folded.lapse)
-    result = folded.layout.unfold(values)
+    result = folded.layout.unfold(folded.where_possible(values, float("nan")))
     legal = _legal_trials(query, value, reuse)
     if legal is not None:
         result = query.net.ops.xp.where(legal[..., None], result, float("nan"))
@@ -164,10 +167,9 @@ def one_step_ahead(query: Query, value: Array, noise: Array, reuse: bool | None 
     both = folded.backend.one_step(
         net, targets, folded.params, folded.trials["outcomes"], folded.valid, folded.lapse, places
     )
-    result = folded.layout.unfold(both)
-    legal = legal_trials(net.ops.xp, net.schema, value, query.trial_mask)
-    log_probs = net.ops.xp.where(legal, result[..., 0], -float("inf"))
-    return log_probs, result[..., 1:] if len(query.event_shape) > 1 else result[..., 1]
+    draws = folded.layout.unfold(folded.where_possible(both[..., 1:], float("nan")))
+    log_probs = _finish(query, value, folded, both[..., 0], reuse)
+    return log_probs, draws if len(query.event_shape) > 1 else draws[..., 0]
 
 
 def marginal_moments(query: Query) -> tuple[Array, Array]:
@@ -175,13 +177,14 @@ def marginal_moments(query: Query) -> tuple[Array, Array]:
     folded = fold(query, query.batch_shape)
     targets = marginal_targets(query, folded)
     moments = folded.backend.moments(query.net, targets, folded.params, folded.lapse)
-    mean, variance = (folded.layout.unfold(x) for x in moments)
+    mean, variance = (folded.layout.unfold(folded.where_possible(x, float("nan"))) for x in moments)
     return (mean, variance) if len(query.event_shape) > 1 else (mean[..., 0], variance[..., 0])
 
 
-def _finish(query: Query, value: Array, result: Array, reuse: bool = False) -> Array:
-    """Log densities in the user's precision, -inf where an outcome cannot be."""
+def _finish(query: Query, value: Array, folded: FoldedQuery, result: Array, reuse: bool = False) -> Array:
+    """Log densities (B, R, K) unfolded, in the user's precision, -inf where a parameter or an outcome cannot be."""
     ops = query.net.ops
+    result = folded.layout.unfold(folded.where_possible(result, -float("inf")))
     for like in (*query.params.values(), query.lapse, value):
         if like is not None and str(like.dtype).endswith("64"):
             result = ops.cast(result, like)
@@ -194,7 +197,8 @@ def _legal_trials(query: Query, value: Array, reuse: bool) -> Array | None:
     """Which trials hold legal outcomes or do not exist; None where all were seen to do so."""
     if reuse and query.observed is not None:
         return query.observed.legal
-    return legal_trials(query.net.ops.xp, query.net.schema, value, query.trial_mask)
+    net = query.net
+    return legal_trials(net.ops.xp, net.schema, value, query.trial_mask, net.dtype)
 
 
 def _is_grouped(query: Query, folded: FoldedQuery) -> bool:

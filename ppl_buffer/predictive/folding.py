@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ppl_buffer.network.arguments import all_exist, arrange_outcomes, require_feedback
 from ppl_buffer.network.backend import Array, Backend, Named, Own, Trials, backend_of
+from ppl_buffer.network.bounds import can_be
 from ppl_buffer.network.lapse_mixture import LapseMixture
 from ppl_buffer.network.layout import BatchLayout
 from ppl_buffer.predictive.query import Query
@@ -25,6 +26,7 @@ class FoldedQuery:
             (B, r, K).
         valid: (B, r, K) bool, which trials exist.
         params: the encoded parameters.
+        possible: (B, r, 1) bool, where the parameters are such as can be; None without parameters.
         lapse: the user's lapses, their rate (B, r, 1); or None.
     """
 
@@ -33,7 +35,15 @@ class FoldedQuery:
     trials: dict[str, Named]
     valid: Array
     params: Own
+    possible: Array | None
     lapse: LapseMixture | None
+
+    def where_possible(self, result: Array, otherwise: float) -> Array:
+        """A result (B, R, K) or (B, R, K, n), with another number in trials whose parameters cannot be."""
+        if self.possible is None:
+            return result
+        kept = self.possible | ~self.valid
+        return self.backend.ops.xp.where(kept if result.ndim == 3 else kept[..., None], result, otherwise)
 
 
 def fold(
@@ -62,12 +72,15 @@ def fold(
     trials, valid = layout.fold_trials(
         {"inputs": query.inputs, "outcomes": outcomes, "feedback": query.feedback or {}}, mask
     )
-    encoded = backend.encode_params(net, layout.fold(params, 0))
+    params = layout.fold(params, 0)
+    encoded, possible = backend.encode_params(net, params), can_be(net, params)
+    if possible is not None:
+        possible = possible[..., None]
     lapse = None
     if query.lapse is not None:
         rate = layout.fold({"lapse": net.ops.number(net, query.lapse)}, 0)["lapse"][..., None]
         lapse = LapseMixture(rate, query.lapse_ranges)
-    return FoldedQuery(backend, layout, trials, valid, encoded, lapse)
+    return FoldedQuery(backend, layout, trials, valid, encoded, possible, lapse)
 
 
 def _shared_shapes(query: Query, lead: tuple[int, ...], reuse: bool, order_dims: int) -> list[tuple[int, ...]]:

@@ -150,8 +150,13 @@ def _draw(query: Query, noise: Array, roll: Callable[..., tuple[Array, ...]]) ->
             net, fold_cache(query, folded), inputs, folded.valid, folded.params, uniform, folded.lapse,
             query.environment,
         )  # fmt: skip
-    outcomes, feedback = ({name: layout.unfold(x) for name, x in group.items()} for group in rolled[:2])
+    feedback = {name: layout.unfold(x) for name, x in rolled[1].items()}
     check_feedback(net, feedback, query.trial_mask)
+    # Parameters that cannot be draw nothing.
+    outcomes, feedback = (
+        {name: layout.unfold(folded.where_possible(x, float("nan"))) for name, x in group.items()}
+        for group in rolled[:2]
+    )
     return stack_value(net.ops.xp, schema, outcomes), feedback, *(layout.unfold(x) for x in rolled[2:])
 
 
