@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ppl_buffer.checks import check_integer
 from ppl_buffer.diagnostics.bands import check_level
+from ppl_buffer.diagnostics.curves import Curve, outcome_curves
 from ppl_buffer.diagnostics.output import data_frame, panels
 from ppl_buffer.diagnostics.ranges import draws_of_params
 from ppl_buffer.diagnostics.statistics import Arrays, Statistic, outcome_statistics
@@ -41,11 +42,14 @@ class DataCheck:
         observed: dict statistic -> (draws, subjects), of the observed data at each draw.
         replicated: dict statistic -> (draws, subjects), of data sets generated at each draw.
         level: probability below which a posterior predictive p-value is called extreme is one minus this.
+        curves: dict name -> what a picture shows of all people together (learning curves, quantiles, lags), judged by
+            a simultaneous band: so many whole curves of generated data sets stay inside.
     """
 
     observed: Arrays
     replicated: Arrays
     level: float
+    curves: dict[str, Curve] = field(default_factory=dict)
 
     def p_values(self, name: str) -> np.ndarray:
         """(subjects,), share of draws at which the generated data sets have at least the observed value of a statistic.
@@ -73,6 +77,7 @@ class DataCheck:
             rows.append(
                 {
                     "statistic": name,
+                    "where": "",
                     "observed": float(every[0].mean()),
                     "generated": float(every[1].mean()),
                     "low": float(np.quantile(every[1], tail)),
@@ -83,7 +88,23 @@ class DataCheck:
                     "passed": bool(tail <= p <= 1 - tail and beyond <= most),
                 }
             )
-        return rows
+        return rows + [self._row_of_curve(name, curve) for name, curve in self.curves.items()]
+
+    def _row_of_curve(self, name: str, curve: Curve) -> dict[str, Any]:
+        """A curve's row: its point that lies farthest out, and what the whole curve is worth."""
+        band = curve.envelope
+        numbers = {
+            "observed": curve.observed, "generated": band.middle, "low": band.low, "high": band.high
+        }  # fmt: skip
+        return {
+            "statistic": name,
+            "where": curve.points[band.worst],
+            **{column: float(x[band.worst]) for column, x in numbers.items()},
+            "p": band.p,
+            "subjects": next((x.shape[-1] for x in self.observed.values()), 0),
+            "subjects_extreme": math.nan,
+            "passed": band.p > 1 - self.level,
+        }
 
     @property
     def table(self) -> pandas.DataFrame:
@@ -91,7 +112,9 @@ class DataCheck:
 
         Columns: ``observed`` and ``generated`` (mean over subjects and draws), ``low`` and ``high`` (central interval
         of what is generated), ``p`` (posterior predictive p-value of the mean over subjects), ``subjects``,
-        ``subjects_extreme`` (how many have an extreme p-value of their own), ``passed``.
+        ``subjects_extreme`` (how many have an extreme p-value of their own), ``passed``. Of a curve the numbers are
+        those of the point that lies farthest out, ``where``; ``low`` and ``high`` are its simultaneous band, ``p`` is
+        the share of generated curves that leave their middle as far anywhere, and people are not judged one by one.
         """
         return data_frame(self.rows)
 
@@ -106,14 +129,21 @@ class DataCheck:
         return [_finding(row) for row in self.rows if not row["passed"]]
 
     def plot(self) -> Any:
-        """Draw each subject's observed value of a statistic against what the model generates; a matplotlib figure."""
-        columns = min(3, len(self.observed))
-        figure, axes = panels(columns, math.ceil(len(self.observed) / columns))
-        for panel in axes.flat[len(self.observed) :]:
+        """Draw each subject's observed value of a statistic against what the model generates, and the curves with
+        their simultaneous bands; a matplotlib figure.
+        """
+        count = len(self.observed) + len(self.curves)
+        columns = min(3, count)
+        figure, axes = panels(columns, math.ceil(count / columns))
+        for panel in axes.flat[count:]:
             panel.set_axis_off()
         tail = (1 - self.level) / 2
         for panel, row in zip(axes.flat, self.rows, strict=False):
             name = row["statistic"]
+            panel.set_title(f"{name} (p = {row['p']:.2f})")
+            if name in self.curves:
+                self.curves[name].plot(panel)
+                continue
             middle = np.median(self.replicated[name], 0)
             low, high = np.quantile(self.replicated[name], [tail, 1 - tail], axis=0)
             observed = self.observed[name].mean(0)
@@ -121,7 +151,7 @@ class DataCheck:
                 observed, middle, yerr=np.maximum([middle - low, high - middle], 0), fmt=".", color="C0", lw=0.8
             )
             panel.axline((float(np.mean(observed)),) * 2, slope=1, color="0.5", linewidth=0.8)
-            panel.set(title=f"{name} (p = {row['p']:.2f})", xlabel="observed", ylabel="generated")
+            panel.set(xlabel="observed", ylabel="generated")
         return figure
 
 
@@ -145,7 +175,8 @@ def check_data(
     """Compare observed data with data sets that the network generates at posterior draws: posterior predictive checks.
 
     The statistics are the log density (a discrepancy: of observed and generated data at the same draw), simple ones of
-    the outcomes, and the user's. A posterior predictive p-value near 0 or 1 says that the model does not generate such
+    the outcomes, the user's, and the curves that the field's pictures show: learning curves by cue and the first
+    trials, quantiles, lags. A posterior predictive p-value near 0 or 1 says that the model does not generate such
     data. The data were used to fit, so that the values lie nearer to 1/2 than uniform ones: a pass proves little, an
     extreme one much.
 
@@ -197,6 +228,7 @@ def check_data(
         {"log density": _log_densities(net, data, params, lapses, rates), **repeated},
         {"log density": np.nansum(generated.log_prob, -1), **outcome_statistics(net.schema, replicated, statistics)},
         level,
+        outcome_curves(net.schema, observed, replicated, level),
     )
     for finding in check.findings:
         warn_of(finding)
@@ -248,11 +280,18 @@ def _log_densities(
 
 def _finding(row: Mapping[str, Any]) -> Finding:
     """What to say of a statistic that fails, by its row of the table."""
-    text = (
-        f"check_data: {row['statistic']!r} is {row['observed']:.4g} in the data, and {row['low']:.4g} to "
-        f"{row['high']:.4g} in what the fitted model generates (p = {row['p']:.3f}; extreme for "
-        f"{row['subjects_extreme']} of {row['subjects']} people): the data lie outside what the model can do. Look "
-        "at plot(), and at the data for mistakes of coding; then extend the model (a lapse, another parameter)"
+    of_curve = bool(row["where"])
+    place = f" at {row['where']}" if of_curve else ""
+    who = (
+        f"p = {row['p']:.3f} of the whole curve"
+        if of_curve
+        else f"p = {row['p']:.3f}; extreme for {row['subjects_extreme']} of {row['subjects']} people"
     )
-    share = row["subjects_extreme"] / row["subjects"] if row["subjects"] else None
+    text = (
+        f"check_data: {row['statistic']!r} is {row['observed']:.4g} in the data{place}, and "
+        f"{row['low']:.4g} to {row['high']:.4g} in what the fitted model generates ({who}): the data lie outside what "
+        "the model can do. Look at plot(), and at the data for mistakes of coding; then extend the model (a lapse, "
+        "another parameter)"
+    )
+    share = None if of_curve or not row["subjects"] else row["subjects_extreme"] / row["subjects"]
     return Finding("data", text, parameter=row["statistic"], share=share)

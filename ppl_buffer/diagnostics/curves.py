@@ -1,0 +1,182 @@
+"""What the field's pictures show, as curves: data against generated data sets by simultaneous bands."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ppl_buffer.diagnostics.statistics import Arrays
+from ppl_buffer.plots.envelopes import Envelope, envelope
+from ppl_buffer.plots.statistics import (
+    QUANTILES,
+    autocorrelation,
+    conditional_accuracy,
+    learning_curve,
+    post_error_slowing,
+    quantile_probability,
+    quantiles,
+    repetition,
+)
+from ppl_buffer.schema import Categorical, Positive, Schema
+
+# More categories of an input than this are no panels of a picture.
+MOST_PANELS = 6
+# Presentations of a cue that count as the first ones, and trials from which on lags are looked at.
+_FIRST, _LEAST_TRIALS = 5, 10
+Points = tuple[list[str], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A curve of the data among those of data sets that the model generates.
+
+    Attributes:
+        points: (P,), what each point is.
+        observed: (P,), of the data, all people together.
+        replicated: (draws, P), of generated data sets.
+        level: share of whole curves inside the band.
+    """
+
+    points: list[str]
+    observed: np.ndarray
+    replicated: np.ndarray
+    level: float
+
+    @property
+    def envelope(self) -> Envelope:
+        """The simultaneous band, and how far out the data are."""
+        return envelope(self.replicated, self.observed, self.level)
+
+    def plot(self, axes: Any) -> None:
+        """Draw the data's curve and the band on matplotlib axes."""
+        band, places = self.envelope, np.arange(len(self.points))
+        axes.fill_between(places, band.low, band.high, color="0.85", linewidth=0)
+        axes.plot(places, band.middle, color="0.5", linewidth=0.8)
+        outside = band.used & ((self.observed < band.low) | (self.observed > band.high))
+        axes.plot(places, self.observed, ".-", color="C0", lw=0.8)
+        axes.plot(places[outside], self.observed[outside], ".", color="C3")
+        axes.set(xlabel=f"{self.points[0]} ... {self.points[-1]}")
+
+
+def shown_cue(schema: Schema) -> str | None:
+    """The input that pictures have panels for: the first of a few categories."""
+    few = [name for name, x in schema.inputs.items() if isinstance(x, Categorical) and x.n <= MOST_PANELS]
+    return few[0] if few else None
+
+
+def shown_outcomes(schema: Schema) -> tuple[str | None, str | None]:
+    """The choice and the number (a response time, if there is one) that pictures show."""
+    choice = next((name for name, x in schema.outcomes.items() if isinstance(x, Categorical)), None)
+    numbers = [name for name, x in schema.outcomes.items() if not isinstance(x, Categorical)]
+    times = [name for name in numbers if isinstance(schema.outcomes[name], Positive)]
+    return choice, next(iter(times or numbers), None)
+
+
+def curve_width(trials: int, cues: int) -> int:
+    """Presentations in a bin of a learning curve: ten bins, where people saw each of so many cues often enough."""
+    return max(1, trials // cues // 10)
+
+
+def outcome_curves(schema: Schema, observed: Arrays, replicated: Arrays, level: float) -> dict[str, Curve]:
+    """Every picture's curve that the outcomes allow: name -> curve.
+
+    Args:
+        schema: of the data.
+        observed: name -> (subjects, K) of inputs, outcomes and feedback, NaN where there is no trial.
+        replicated: name -> (draws, subjects, K) of the same names.
+        level: share of whole curves inside a band.
+    """
+    inputs = {name: observed[name] for name in schema.inputs}
+    curves = {}
+    with warnings.catch_warnings():
+        # A data set may have no trial that a curve asks for.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        pairs = zip(_curves(schema, observed), _curves(schema, {**replicated, **inputs}), strict=True)
+        for (name, (points, seen)), (_, (_, again)) in pairs:
+            curve = Curve(points, seen, again, level)
+            if curve.envelope.used.any():
+                curves[name] = curve
+    return curves
+
+
+def _curves(schema: Schema, data: Arrays) -> Iterator[tuple[str, Points]]:
+    choice, number = shown_outcomes(schema)
+    cue = shown_cue(schema)
+    shown = None if cue is None else data[cue]
+    trials = int(np.median(np.isfinite(next(iter(data[name] for name in schema.outcomes))).sum(-1)))
+    enough = trials > _LEAST_TRIALS
+    binary = choice is not None and schema.outcomes[choice] == Categorical(2)
+    if choice is not None and schema.ordered and schema.feedback:
+        yield from _learning(schema, data, choice, cue, trials)
+    if number is not None:
+        yield f"quantiles of {number}", _quantiles(schema, data, number, choice, cue)
+    if number is not None and choice is not None and isinstance(schema.outcomes[number], Positive) and binary:
+        times, accuracy = conditional_accuracy(data[number], data[choice])
+        labels = [f"{part} of five by speed" for part in ("first", "second", "third", "fourth", "last")]
+        yield f"{choice} by speed of response", (labels, accuracy)
+        slowing = post_error_slowing(data[number], data[choice])
+        yield f"slowing after {choice} = 0", (_lags(slowing), slowing)
+    if choice is not None and enough:
+        repeated = repetition(data[choice], cue=shown if schema.ordered else None)
+        yield f"repetition of {choice}", (_lags(repeated), repeated)
+    if number is not None and enough:
+        values = data[number]
+        related = autocorrelation(np.log(values) if isinstance(schema.outcomes[number], Positive) else values)
+        yield f"autocorrelation of {number} by lag", (_lags(related), related)
+
+
+def _lags(values: np.ndarray) -> list[str]:
+    return [f"lag {lag}" for lag in range(1, values.shape[-1] + 1)]
+
+
+def _learning(
+    schema: Schema, data: Arrays, choice: str, cue: str | None, trials: int
+) -> Iterator[tuple[str, Points]]:
+    """Learning curves and the very first trials, by cue, of each choice but the first."""
+    variable, outcome = None if cue is None else schema.inputs[cue], schema.outcomes[choice]
+    assert isinstance(outcome, Categorical)
+    cues = variable.n if isinstance(variable, Categorical) else 1
+    shown = None if cue is None else data[cue]
+    for category in range(1, outcome.n):
+        made = np.where(np.isfinite(data[choice]), data[choice] == category, np.nan)
+        which = choice if outcome.n == 2 else f"{choice} = {category}"
+        for name, width, most in (("learning curve", curve_width(trials, cues), None), ("first trials", 1, _FIRST)):
+            try:
+                curve = learning_curve(made, shown, width)[..., :most]
+            except ValueError:
+                # Some cue was shown to hardly anybody.
+                continue
+            labels = [
+                f"{'' if cue is None else f'{cue} = {index}, '}presentation {1 + width * place}"
+                + (f" to {width * (place + 1)}" if width > 1 else "")
+                for index in range(curve.shape[-2]) for place in range(curve.shape[-1])
+            ]  # fmt: skip
+            yield f"{name} of {which}", (labels, curve.reshape(*curve.shape[:-2], -1))
+
+
+def _quantiles(schema: Schema, data: Arrays, number: str, choice: str | None, cue: str | None) -> Points:
+    """Quantiles of an outcome, means over people, by condition and choice, and the shares of the choices."""
+    variable = None if cue is None else schema.inputs[cue]
+    conditions = range(variable.n) if isinstance(variable, Categorical) else [None]
+    labels, columns = [], []
+    for condition in conditions:
+        values = data[number]
+        where = "" if condition is None else f"{cue} = {condition}, "
+        if condition is not None:
+            assert cue is not None
+            values = np.where(data[cue] == condition, values, np.nan)
+        if choice is None:
+            columns.append(np.nanmean(quantiles(values), -2))
+            labels += [f"{where}{level:.0%}" for level in QUANTILES]
+            continue
+        outcome = schema.outcomes[choice]
+        assert isinstance(outcome, Categorical)
+        shares, times = quantile_probability(values, data[choice], outcome.n)
+        columns += [shares, times.reshape(*times.shape[:-2], -1)]
+        labels += [f"{where}share of {choice} = {index}" for index in range(outcome.n)]
+        labels += [f"{where}{level:.0%}, {choice} = {index}" for index in range(outcome.n) for level in QUANTILES]
+    return labels, np.concatenate(columns, -1)
