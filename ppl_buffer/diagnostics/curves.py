@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,9 +133,7 @@ def _lags(values: np.ndarray) -> list[str]:
     return [f"lag {lag}" for lag in range(1, values.shape[-1] + 1)]
 
 
-def _learning(
-    schema: Schema, data: Arrays, choice: str, cue: str | None, trials: int
-) -> Iterator[tuple[str, Points]]:
+def _learning(schema: Schema, data: Arrays, choice: str, cue: str | None, trials: int) -> Iterator[tuple[str, Points]]:
     """Learning curves and the very first trials, by cue, of each choice but the first."""
     variable, outcome = None if cue is None else schema.inputs[cue], schema.outcomes[choice]
     assert isinstance(outcome, Categorical)

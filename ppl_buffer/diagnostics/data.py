@@ -129,9 +129,7 @@ class DataCheck:
         return [_finding(row) for row in self.rows if not row["passed"]]
 
     def plot(self) -> Any:
-        """Draw each subject's observed value of a statistic against what the model generates, and the curves with
-        their simultaneous bands; a matplotlib figure.
-        """
+        """Draw subjects' statistics against what the model generates, and curves with their bands; a figure."""
         count = len(self.observed) + len(self.curves)
         columns = min(3, count)
         figure, axes = panels(columns, math.ceil(count / columns))

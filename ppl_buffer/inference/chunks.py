@@ -64,7 +64,8 @@ def run_groups(
             no_grad) no other thread knows.
         update: is told how much each piece did.
     """
-    with ThreadPoolExecutor(workers) as pool:
+    pool = ThreadPoolExecutor(workers)
+    try:
         each: Callable[..., Iterator[int]] = pool.map if workers > 1 else map
         waiting = [iter(group) for group in groups]
         for done in each(lambda group: next(group)(), waiting):
@@ -73,3 +74,6 @@ def run_groups(
         for done in each(lambda piece: piece(), chain(*waiting)):
             if update is not None:
                 update(done)
+    finally:
+        # After an error or Ctrl-C nobody wants what was not begun.
+        pool.shutdown(cancel_futures=True)

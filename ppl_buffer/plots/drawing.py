@@ -57,3 +57,9 @@ def bands(axes: Any, x: Any, curves: np.ndarray, *, color: str = MODEL, label: s
             low, high = np.nanpercentile(curves, [50 - level / 2, 50 + level / 2], axis=0)
         text = f"{label}, {level} %" if label else None
         axes.fill_between(x, low, high, color=color, alpha=shade, lw=0, label=text, **step)
+
+
+def outline(axes: Any, x: Any, low: np.ndarray, high: np.ndarray, label: str | None = "model, 95 % of curves") -> None:
+    """Draw the ends of the band that so many whole curves stay inside, by which a check judges the data's."""
+    for end in (low, high):
+        axes.plot(x, end, color=MODEL, lw=0.8, ls="--", alpha=0.7, label=label if end is low else None)

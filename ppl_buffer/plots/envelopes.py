@@ -60,10 +60,10 @@ def envelope(curves: np.ndarray, observed: np.ndarray | None = None, level: floa
 
     own = distances(curves).max(-1, initial=0.0)
     most = float(np.quantile(own, level))
-    band = {"low": np.where(used, middle - most * below, np.nan), "high": np.where(used, middle + most * above, np.nan)}
-    middle = np.where(used, middle, np.nan)
+    middle_known = np.where(used, middle, np.nan)
+    low, high = middle_known - most * below, middle_known + most * above
     if observed is None:
-        return Envelope(middle, **band, used=used)
+        return Envelope(middle_known, low, high, used)
     apart = distances(observed)
     p = (1 + int((own >= apart.max(initial=0.0)).sum())) / (1 + len(own))
-    return Envelope(middle, **band, used=used, p=p, worst=int(apart.argmax()))
+    return Envelope(middle_known, low, high, used, p, int(apart.argmax()))

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from ppl_buffer.plots.arguments import both, codes, pick
-from ppl_buffer.plots.drawing import DATA, GRID, bands, make_panels
+from ppl_buffer.plots.drawing import DATA, GRID, bands, make_panels, outline
+from ppl_buffer.plots.envelopes import envelope
 from ppl_buffer.plots.statistics import autocorrelation, post_error_slowing, repetition
 
 
@@ -17,7 +18,9 @@ def _plot_lags(axes: Any, observed: np.ndarray, generated: np.ndarray | None, y:
     if zero:
         panel.axhline(0.0, color=GRID, lw=0.8, zorder=0)
     if generated is not None:
+        whole = envelope(generated)
         bands(panel, lags, generated)
+        outline(panel, lags, whole.low, whole.high)
     panel.plot(lags, observed, "o-", color=DATA, ms=4.5, lw=1.1, label="data")
     panel.set(xlabel="lag (trials)", ylabel=y)
     panel.xaxis.get_major_locator().set_params(integer=True)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from ppl_buffer.plots.arguments import both, codes, label_names, pick
-from ppl_buffer.plots.drawing import DATA, GRID, bands, make_panels
+from ppl_buffer.plots.drawing import DATA, GRID, bands, make_panels, outline
+from ppl_buffer.plots.envelopes import envelope
 from ppl_buffer.plots.statistics import learning_curve
 
 
@@ -47,9 +48,12 @@ def plot_learning_curves(
     panels = make_panels(axes, len(observed))
     titles = label_names(cue_labels, len(observed), cue or "")
     centers = width * (np.arange(observed.shape[-1]) + 0.5)
+    # All cues together are one curve.
+    whole = None if generated is None else envelope(generated.reshape(len(generated), -1))
     for index, panel in enumerate(panels):
-        if generated is not None:
+        if generated is not None and whole is not None:
             bands(panel, centers, generated[:, index])
+            outline(panel, centers, *(end.reshape(observed.shape)[index] for end in (whole.low, whole.high)))
         panel.plot(centers, observed[index], "o-", color=DATA, ms=4, lw=1.1, label="data")
         panel.axhline(0.5, color=GRID, lw=0.8, ls=":", zorder=0)
         panel.set(xlabel="times seen" if cue is None else f"times this {cue} was seen")

@@ -9,7 +9,8 @@ import numpy as np
 
 from ppl_buffer.checks import check_integer
 from ppl_buffer.plots.arguments import both, categories, codes, label_names, number_of_choices, pick
-from ppl_buffer.plots.drawing import CHOICES, DATA, MODEL, bands, make_panels
+from ppl_buffer.plots.drawing import CHOICES, DATA, MODEL, bands, make_panels, outline
+from ppl_buffer.plots.envelopes import envelope
 from ppl_buffer.plots.statistics import QUANTILES, conditional_accuracy, defective_density, median, quantile_probability
 
 
@@ -184,7 +185,9 @@ def plot_conditional_accuracy(
     panel = make_panels(axes, 1, (4.2, 3.4))[0]
     if again is not None:
         x, y = conditional_accuracy(again[0], again[1], bins)
+        whole = envelope(y)
         bands(panel, median(x, 0), y)
+        outline(panel, median(x, 0), whole.low, whole.high)
     panel.plot(*conditional_accuracy(observed[0], observed[1], bins), "o-", color=DATA, ms=4.5, lw=1.1, label="data")
     panel.set(xlabel="response time (s), from fast to slow", ylabel=f"share of {correct} = 1")
     panel.legend(frameon=False, fontsize="small")

@@ -31,8 +31,8 @@ DRAWS_FILE = "draws.safetensors"
 _EDGE = 0.02
 # What an effective sample size and R-hat should be (Vehtari et al. 2021, Bayesian Analysis 16, 667-718), by quantity.
 LEAST_EFFECTIVE, MOST_R_HAT, MOST_DIVERGING = 400, 1.01, 0.01
-# Above either of these a posterior is not to be read at all.
-_HOPELESS_R_HAT, _HOPELESS_DIVERGING = 1.05, 0.05
+# Above these, or with fewer effective draws, a posterior is not to be read at all.
+_HOPELESS_R_HAT, _HOPELESS_DIVERGING, _HOPELESS_EFFECTIVE = 1.05, 0.05, 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,13 +92,14 @@ class Fit:
 
     @property
     def r_hat(self) -> float:
-        """The worst R-hat of any quantity; NaN with a single chain."""
-        return float(self.summary["r_hat"].astype(float).max())
+        """The worst R-hat of any quantity; NaN with a single chain, infinite where a quantity never moves."""
+        values = self.summary["r_hat"].astype(float)
+        return float(values.max() if values.isna().all() else values.fillna(np.inf).max())
 
     @property
     def effective(self) -> float:
-        """The least effective sample size, in the bulk or the tails, of any quantity."""
-        return float(self.summary[["ess_bulk", "ess_tail"]].astype(float).min().min())
+        """The least effective sample size, in the bulk or the tails, of any quantity; 0 where it is not known."""
+        return float(self.summary[["ess_bulk", "ess_tail"]].astype(float).fillna(0.0).min().min())
 
     @property
     def converged(self) -> bool:
@@ -107,8 +108,12 @@ class Fit:
 
     @property
     def readable(self) -> bool:
-        """Whether means and spreads can be read at least; of a single chain only the divergences tell."""
-        return not self.r_hat > _HOPELESS_R_HAT and self.diverging < _HOPELESS_DIVERGING
+        """Whether means and spreads can be read at least; a single chain has no R-hat to tell."""
+        return (
+            not self.r_hat > _HOPELESS_R_HAT
+            and self.diverging < _HOPELESS_DIVERGING
+            and self.effective >= _HOPELESS_EFFECTIVE
+        )
 
     def edge(self, name: str) -> float:
         """Share of a parameter's draws at an edge of the trained range beyond which other values would be legal.

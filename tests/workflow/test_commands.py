@@ -1,5 +1,8 @@
 """The commands `evidence`, `compare`, `check` and `zoo`, and what is said of mistakes."""
 
+import sys
+import warnings
+
 import numpy as np
 import pytest
 
@@ -114,3 +117,70 @@ def test_mistakes_on_the_command_line_have_no_traceback(checkpoint, tmp_path):
     assert not (tmp_path / "out").exists()
     done = run("evidence", tmp_path / "none.csv", "--model", checkpoint)
     assert done.exit_code == 1 and "no such file" in done.output
+
+
+def test_what_names_no_simulator_is_said(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "some_module_of_mine.py").write_text(
+        "import ppl_buffer as pb\nclass Full(pb.simulators.NoisyQ):\n    def __init__(self, size): ...\nthing = 3\n"
+    )
+    # A file that is called as a library neither takes its place nor goes unnoticed.
+    (tmp_path / "numpy.py").write_text("raise RuntimeError('not this one')\n")
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    for spec, said in (
+        ("os:system", "which has no schema, prior, inputs, simulate"),
+        ("../x:Y", "expected my_module:MySimulator"),
+        ("some_module_of_mine.py:Full", "there is no module 'some_module_of_mine.py'"),
+        ("some_module_of_mine:Full", "a class without arguments"),
+        ("some_module_of_mine:thing", "which has no schema"),
+        ("numpy:Full", "give that another name"),
+    ):
+        for command in (["check", "noisy_q", "--simulator", spec], ["train", spec]):
+            done = run(*command)
+            assert done.exit_code == 1 and said in done.output, (spec, done.output)
+    assert sys.path[-1] == str(tmp_path)
+
+
+def test_a_folder_for_results_that_is_a_file_is_refused_before_the_work(tmp_path):
+    (tmp_path / "file").write_text("")
+    for command in (
+        ["fit", "no.csv", "--model", "noisy_q"],
+        ["evidence", "no.csv", "--model", "noisy_q"],
+        ["compare", "no.csv", "--model", "noisy_q", "--model", "ddm"],
+        ["check", "noisy_q"],
+        ["demo", "--simulated"],
+    ):
+        for out in (tmp_path / "file", tmp_path / "file" / "below"):
+            done = run(*command, "--out", out)
+            assert done.exit_code == 1 and "--out: expected a folder" in done.output, done.output
+
+
+@pytest.mark.filterwarnings("always")
+def test_an_interrupt_ends_with_130_and_one_line_that_says_what_is_kept(tmp_path, capsys):
+    import typer
+
+    from ppl_buffer.workflow.cli.errors import plain_errors
+
+    def said(kept=None, error=None):
+        with pytest.raises(typer.Exit) as end, plain_errors(kept):
+            raise error or KeyboardInterrupt
+        text = capsys.readouterr().err
+        assert text.count("\n") == 1
+        return end.value.exit_code, text
+
+    assert said() == (130, "Interrupted: nothing was written.\n")
+    draws = tmp_path / "draws.safetensors"
+    assert "nothing was written" in said(draws)[1]
+    draws.write_bytes(b"")
+    assert said(draws) == (
+        130, f"Interrupted: what was done is kept in {draws}, and the same command goes on from there.\n"
+    )  # fmt: skip
+    assert said(draws, KeyboardInterrupt("training stopped"))[1] == "Interrupted: training stopped.\n"
+    assert said(draws, PermissionError(13, "Permission denied"))[0] == 1
+    # What should not happen keeps its traceback, and says what is kept; a warning is said once.
+    with pytest.raises(TypeError), plain_errors(draws):
+        for _ in range(3):
+            warnings.warn("twice the same", stacklevel=1)
+        raise TypeError
+    text = capsys.readouterr().err
+    assert text.count("Warning: twice the same") == 1 and f"kept in {draws}" in text

@@ -79,6 +79,42 @@ def test_doubts_of_the_checks_are_listed_and_those_of_the_data_are_not_said_twic
     assert "<li>far &lt;out&gt;</li>" in text and "odd data" not in text and "Nothing speaks" not in text
 
 
+def test_verdicts_do_not_say_more_than_the_chains_do(tmp_path):
+    from ppl_buffer.workflow.report import answers
+
+    good = finished()
+    rows = {"r_hat": [1.03, 1.003], "ess_bulk": [900, 1200], "ess_tail": [700, 800]}
+    almost = replace(good, summary=pandas.DataFrame(rows))
+    stuck = replace(good, summary=pandas.DataFrame(rows | {"ess_tail": [1, 800]}))
+    frozen = replace(good, summary=pandas.DataFrame(rows | {"r_hat": [1.0, np.nan]}))
+    alone = replace(good, summary=pandas.DataFrame(rows | {"r_hat": [np.nan, np.nan]}))
+    lost = replace(alone, summary=pandas.DataFrame(rows | {"r_hat": [np.nan, np.nan], "ess_bulk": [1.0, 5.0]}))
+    expected = {
+        "good": (good, ["yes", "yes", "measurably", "yes"]),
+        "almost": (almost, ["look closer", "yes", "look closer", "look closer"]),
+        # An effective sample size of 1 is no posterior; and a quantity that never moves has no R-hat.
+        "stuck": (stuck, ["no", "look closer", "unknown", "no"]),
+        "frozen": (frozen, ["no", "look closer", "unknown", "no"]),
+        "alone": (alone, ["look closer", "yes", "look closer", "look closer"]),
+        "lost": (lost, ["no", "look closer", "unknown", "no"]),
+    }
+    for name, (fit, verdicts) in expected.items():
+        assert [section.verdict for section in answers(fit)] == verdicts, name
+    assert not stuck.readable and frozen.r_hat == np.inf and np.isnan(alone.r_hat)
+    said = answers(lost)[0].lines[0]
+    assert "hardly moved" in said and "effective sample size 1," in said and "--chains 2" in said and "<" not in said
+    # A curve far outside of its band is no fit, and the terminal hears of it.
+    from ppl_buffer.diagnostics.curves import Curve
+
+    rng = np.random.default_rng(3)
+    curve = Curve(["pair = 2, presentation 1", "pair = 2, presentation 2"], np.array([0.31, 0.6]),
+                  rng.normal(0.55, 0.04, (100, 2)), 0.95)  # fmt: skip
+    section = answers(replace(good, check=replace(good.check, curves={"first trials of choice": curve})))[1]
+    assert section.verdict == "look closer" and "first trials of choice" in section.lines[0]
+    assert "first trials of choice, pair = 2, presentation 1" in section.body
+    good.check.plot().savefig(tmp_path / "check.png")
+
+
 def test_draws_that_pile_up_at_the_edge_of_the_range_are_told(tmp_path):
     from ppl_buffer.workflow.report import write_report
 

@@ -4,6 +4,7 @@ A thin layer over the library: each command reads its arguments, calls one or tw
 return.
 """
 
+import os
 import sys
 
 from ppl_buffer.extras import MissingLibraryError, needs
@@ -17,6 +18,17 @@ def main() -> None:
     try:
         with needs("the command line", "cli"):
             from ppl_buffer.workflow.cli.app import app
+            from ppl_buffer.workflow.cli.errors import INTERRUPTED
         app()
     except MissingLibraryError as error:
         sys.exit(f"Error: {error}")
+    except KeyboardInterrupt:
+        # While modules were imported.
+        sys.exit("Interrupted: nothing was written.")
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            # At once: threads of JAX that still compute crash an interpreter that takes itself apart.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(INTERRUPTED)
+        raise

@@ -9,7 +9,8 @@ import typer
 
 from ppl_buffer.network.checkpoint import load
 from ppl_buffer.simulator import WithEnvironment
-from ppl_buffer.workflow.cli.options import Out, Progress, Seed, SimulatorOption, plain_errors
+from ppl_buffer.workflow.cli.errors import check_folder, plain_errors
+from ppl_buffer.workflow.cli.options import Out, Progress, Seed, SimulatorOption
 from ppl_buffer.workflow.cli.simulators import simulator_of
 
 
@@ -24,9 +25,11 @@ def check(
     progress: Progress = True,
 ) -> None:
     """Calibrate a network against fresh simulations; ends with an error where it is off."""
-    from ppl_buffer.diagnostics import check_likelihood, check_posterior
+    batches = out / "batches"
+    with plain_errors(batches):
+        from ppl_buffer.diagnostics import check_likelihood, check_posterior
 
-    with plain_errors():
+        check_folder(out)
         net = load(model)
         task = simulator_of(net, simulator)
         if task is None:
@@ -38,7 +41,7 @@ def check(
         checks: dict[str, Any] = {"likelihood": check_likelihood(net, task, rollouts=can_roll, **common)}
         out.mkdir(parents=True, exist_ok=True)
         if posterior:
-            checks["posterior"] = check_posterior(net, task, out=out / "batches", **common)
+            checks["posterior"] = check_posterior(net, task, out=batches, **common)
         for name, result in checks.items():
             result.table.to_csv(out / f"{name}.csv", index=False)
             result.plot().savefig(out / f"{name}.png", dpi=130)

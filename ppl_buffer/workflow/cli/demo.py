@@ -10,8 +10,9 @@ import numpy as np
 import typer
 
 from ppl_buffer.datasets import selection_task, simulated_selection_task, write_trials
+from ppl_buffer.workflow.cli.errors import check_folder, plain_errors
 from ppl_buffer.workflow.cli.fit import fit
-from ppl_buffer.workflow.cli.options import Draws, Out, PredictiveDraws, Progress, Seed, Warmup, plain_errors
+from ppl_buffer.workflow.cli.options import Draws, Out, PredictiveDraws, Progress, Seed, Warmup
 
 
 def demo(
@@ -28,6 +29,7 @@ def demo(
     with plain_errors():
         if subjects != "all" and not (subjects.isdigit() and int(subjects) > 1):
             raise ValueError(f"--subjects: expected 'all' or a number of at least 2, got {subjects!r}")
+        check_folder(out)
         trials = None
         if not simulated:
             try:

@@ -16,6 +16,7 @@ from ppl_buffer.network.checkpoint import load
 from ppl_buffer.network.lapses import Lapse
 from ppl_buffer.network.network import Network
 from ppl_buffer.schema import stack_value
+from ppl_buffer.workflow.cli.errors import check_folder, plain_errors
 from ppl_buffer.workflow.cli.options import (
     Columns,
     LapseRange,
@@ -34,7 +35,6 @@ from ppl_buffer.workflow.cli.options import (
     Subject,
     Table,
     TrialOrder,
-    plain_errors,
     read_lapse,
     said,
 )
@@ -63,9 +63,10 @@ def evidence(
     progress: Progress = True,
 ) -> None:
     """Log evidence of each person's trials under a model."""
-    import pandas
-
     with plain_errors():
+        import pandas
+
+        check_folder(out)
         net = load(model)
         task = simulator_of(net, simulator)
         options = TableOptions(subject, order, columns, recode, scale, signed, outside)
@@ -122,6 +123,7 @@ def compare(
 ) -> None:
     """Compare models of the same trials by their evidence, person by person."""
     with plain_errors():
+        check_folder(out)
         nets = _load_comparable(model)
         # Each model checks the table by its own schema; what is read is the same.
         options = TableOptions(subject, order, columns, recode, scale, signed, outside)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +11,7 @@ import typer
 
 from ppl_buffer.network.checkpoint import load
 from ppl_buffer.simulator import WithEnvironment
+from ppl_buffer.workflow.cli.errors import check_folder, plain_errors
 from ppl_buffer.workflow.cli.options import (
     Columns,
     Draws,
@@ -31,7 +31,6 @@ from ppl_buffer.workflow.cli.options import (
     Table,
     TrialOrder,
     Warmup,
-    plain_errors,
     read_lapse,
 )
 from ppl_buffer.workflow.cli.simulators import simulator_of
@@ -39,6 +38,7 @@ from ppl_buffer.workflow.cli.tables import TableOptions
 
 if TYPE_CHECKING:
     from ppl_buffer.workflow.fitting import Fit
+    from ppl_buffer.workflow.report.sections import Section
 
 
 def fit(
@@ -66,13 +66,15 @@ def fit(
     progress: Progress = True,
 ) -> None:
     """Fit people to a model, all together, and write a report: did it converge, does it fit, can it be trusted."""
-    with plain_errors():
+    # `ppl_buffer.workflow.fitting.DRAWS_FILE`, which cannot be imported before the number of devices is set.
+    with plain_errors(out / "draws.safetensors"):
+        check_folder(out)
         import numpyro
 
         # Before anything uses JAX, or chains wait for each other.
         numpyro.set_host_device_count(chains)
         from ppl_buffer.workflow import fitting
-        from ppl_buffer.workflow.report import write_report
+        from ppl_buffer.workflow.report import answers, write_report
 
         net = load(model, backend="jax")
         task = simulator_of(net, simulator)
@@ -80,24 +82,40 @@ def fit(
         trials = options.read(table, net, task)
         counts = trials.trial_counts
         typer.echo(f"{len(counts)} people, {counts.sum()} trials; {chains} chains of {warmup} + {draws} draws.")
-        out.mkdir(parents=True, exist_ok=True)
         sampling: dict[str, Any] = {
             "chains": chains, "warmup": warmup, "draws": draws, "predictive_draws": predictive_draws,
             "target_accept": target_accept, "tree_depth": tree_depth, "seed": seed,
         }  # fmt: skip
         result = fitting.fit(
             net, trials, environment=task.environment if isinstance(task, WithEnvironment) else None,
-            hierarchical=hierarchical, lapse=read_lapse(lapse, lapse_range), progress=progress, **sampling,
+            hierarchical=hierarchical, lapse=read_lapse(lapse, lapse_range), progress=progress, out=out, **sampling,
         )  # fmt: skip
-        result.posterior.to_netcdf(str(out / "posterior.nc"))
-        result.summary.to_csv(out / "summary.csv", index_label="quantity")
         again: dict[str, Any] = {"model": model, **options.given, **sampling}
         again |= {"lapse": lapse, "lapse_range": lapse_range, "simulator": simulator}
         title = f"{Path(model).stem}: a fit of {table.name}"
         command = command_again(table, again, hierarchical)
+        result.summary.to_csv(out / "summary.csv", index_label="quantity")
         report = write_report(result, out, title=title, source=str(table), command=command)
-    _print(result)
-    typer.echo(f"Written: {report} (open it in a browser), posterior.nc, summary.csv and figures beside it.")
+        _print(result, answers(result))
+        typer.echo(f"Written: {report} (open it in a browser), summary.csv and figures beside it.")
+        _write_posterior(result, out / "posterior.nc")
+
+
+def _write_posterior(fit: Fit, path: Path) -> None:
+    """Write all draws as NetCDF, which cannot hold every label.
+
+    Raises:
+        ValueError: if it cannot be written.
+    """
+    try:
+        fit.posterior.to_netcdf(str(path))
+    except Exception as error:
+        raise ValueError(
+            f"{path} could not be written ({type(error).__name__}: {error}); draws.safetensors beside it holds the "
+            "draws. Give people and models other names, or call the command again once the reason is gone: it does "
+            "not sample again"
+        ) from error
+    typer.echo(f"Written: {path}, all draws for ArviZ.")
 
 
 def command_again(table: Path, options: Mapping[str, Any], hierarchical: bool) -> str:
@@ -109,8 +127,10 @@ def command_again(table: Path, options: Mapping[str, Any], hierarchical: bool) -
     return " ".join(words + ["--no-hierarchical"] * (not hierarchical))
 
 
-def _print(fit: Fit) -> None:
-    """The summary, and whether it can be read."""
+def _print(fit: Fit, sections: Iterable[Section]) -> None:
+    """The summary, and the report's answers: what stands there in red stands here in red."""
+    if fit.reused:
+        typer.echo(f"{fit.reused} draws of each chain were there already.")
     shown = fit.summary
     if fit.hierarchical:
         typer.echo("The group: the median person in natural units, and the spread of people on the logistic scale")
@@ -118,10 +138,10 @@ def _print(fit: Fit) -> None:
     typer.echo(shown.to_string(float_format=lambda x: f"{x:.3g}"))
     typer.echo(f"R-hat at most {fit.r_hat:.3f}, effective sample size at least {fit.effective:.0f}, "
                f"divergences {fit.diverging:.1%}; {fit.seconds:.0f} s of sampling.")  # fmt: skip
-    if not fit.converged:
-        advice = "Means and spreads can be read, ends of intervals not yet: take more --draws before you publish."
-        if not fit.readable:
-            advice = "Do not read the posterior; the report says what is wrong, and what to do."
-        elif math.isnan(fit.r_hat):
-            advice = "One chain cannot tell whether it has settled: take --chains 2 or more."
-        typer.secho(advice, fg=typer.colors.YELLOW)
+    colours = {"good": typer.colors.GREEN, "look": typer.colors.YELLOW, "bad": typer.colors.RED}
+    for section in sections:
+        typer.secho(f"{section.question} {section.verdict}", fg=colours[section.mark], bold=True)
+        answer, *points = section.lines
+        typer.echo(f"  {answer}")
+        for point in points:
+            typer.secho(f"  - {point}", fg=colours[section.mark])

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -71,16 +69,6 @@ PredictiveDraws = Annotated[int, typer.Option(min=1, help="Data sets drawn from 
 Progress = Annotated[bool, typer.Option(help="Show progress bars.")]
 Orders = Annotated[int, typer.Option(min=1, help="Orders of the trials of the autoregressive method.")]
 ParameterDraws = Annotated[int, typer.Option(min=1, help="Parameter draws of the importance method.")]
-
-
-@contextlib.contextmanager
-def plain_errors() -> Iterator[None]:
-    """Say what a user did wrong without a traceback."""
-    try:
-        yield
-    except (ValueError, FileNotFoundError, ImportError) as error:
-        typer.secho(f"Error: {error}", fg=typer.colors.RED, err=True)
-        raise typer.Exit(1) from None
 
 
 def read_lapse(rate: str | None, ranges: list[str] | None) -> Lapse | None:

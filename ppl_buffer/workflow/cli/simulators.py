@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from types import ModuleType
 
 from ppl_buffer.network.network import Network
-from ppl_buffer.simulator import Simulator, name_of
+from ppl_buffer.schema import Schema
+from ppl_buffer.simulator import Simulator, name_of, public_names
 from ppl_buffer.simulators import (
     CollapsingDriftDiffusion,
     DriftDiffusion,
@@ -19,26 +21,51 @@ from ppl_buffer.simulators import (
 
 
 def named_simulator(spec: str) -> Simulator:
-    """The simulator ``module:Class`` or ``module:object``; the working folder is searched too.
+    """The simulator ``module:Class`` or ``module:object``; after the installed modules, the working folder is searched.
 
     Raises:
-        ValueError: if there is no such module, or it has no such name.
+        ValueError: if there is no such module, it has no such name, or what it names is no simulator.
     """
     module, colon, name = spec.partition(":")
-    if not colon:
-        raise ValueError(f"simulator: expected my_module:MySimulator, got {spec!r}")
+    if not (colon and name.isidentifier() and all(part.isidentifier() for part in module.split("."))):
+        raise ValueError(
+            "simulator: expected my_module:MySimulator, the name of a module (my_module.py in the working folder) and "
+            f"of what is in it, got {spec!r}"
+        )
     folder = os.getcwd()
+    # At the end: a file of the working folder that is called as a library must not take its place.
     if folder not in sys.path:
-        sys.path.insert(0, folder)
+        sys.path.append(folder)
     try:
-        simulator = getattr(importlib.import_module(module), name)
+        found = importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name != module.split(".")[0]:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise
         raise ValueError(f"simulator: there is no module {module!r} in {folder} or among the installed ones") from None
-    except AttributeError:
-        raise ValueError(f"simulator: module {module!r} has no {name!r}") from None
-    return simulator() if isinstance(simulator, type) else simulator
+    if name not in vars(found):
+        raise ValueError(f"simulator: module {module!r} has no {name!r} ({_where(found, folder)})")
+    simulator = vars(found)[name]
+    if isinstance(simulator, type):
+        try:
+            simulator = simulator()
+        except TypeError as error:
+            raise ValueError(
+                f"simulator: expected a class without arguments, or an object made of it, got {spec} ({error})"
+            ) from None
+    lacking = [member for member in ("schema", "prior", "inputs", "simulate") if member not in public_names(simulator)]
+    if lacking or not isinstance(simulator.schema, Schema):
+        raise ValueError(
+            f"simulator: expected an object with schema (a Schema), prior, inputs and simulate, got {spec}, which has "
+            f"{'no ' + ', '.join(lacking) if lacking else 'another schema'} ({_where(found, folder)})"
+        )
+    return simulator
+
+
+def _where(module: ModuleType, folder: str) -> str:
+    """Where a module was found, which may be another than the user thinks of."""
+    found, own = str(vars(module).get("__file__", "built in")), os.path.join(folder, f"{module.__name__}.py")
+    another = os.path.exists(own) and os.path.realpath(found) != os.path.realpath(own)
+    return f"the module is {found}{f', not {own}: give that another name' if another else ''}"
 
 
 def simulator_of(net: Network, spec: str | None = None) -> Simulator | None:

@@ -13,7 +13,8 @@ from ppl_buffer.extras import needs
 from ppl_buffer.network.checkpoint import load, save
 from ppl_buffer.network.config import Config
 from ppl_buffer.network.network import Network
-from ppl_buffer.workflow.cli.options import Seed, plain_errors, read_range
+from ppl_buffer.workflow.cli.errors import check_folder, plain_errors
+from ppl_buffer.workflow.cli.options import Seed, read_range
 from ppl_buffer.workflow.cli.simulators import named_simulator
 
 
@@ -56,9 +57,11 @@ def train(
     progress: Annotated[bool, typer.Option(help="Show a progress bar.")] = True,
 ) -> None:
     """Train a network on a simulator of yours. Stop it and call it again: it goes on."""
-    with plain_errors():
-        task, name = named_simulator(simulator), simulator.partition(":")[2]
-        folder = Path("runs") / name if out is None else out
+    name = simulator.partition(":")[2]
+    folder = Path("runs") / name if out is None else out
+    with plain_errors(folder):
+        task = named_simulator(simulator)
+        check_folder(folder)
         first = load(start, backend="torch") if start else None
         sizes = {"width": width, "depth": depth, "heads": heads, "mlp": mlp, "asinh_scales": asinh_scales}
         net = _train()(

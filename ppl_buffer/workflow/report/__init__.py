@@ -1,5 +1,5 @@
 """A fit as one HTML file that needs nothing else: what a scientist sends to a colleague."""
 
-from ppl_buffer.workflow.report.page import write_report
+from ppl_buffer.workflow.report.page import answers, write_report
 
-__all__ = ["write_report"]
+__all__ = ["answers", "write_report"]

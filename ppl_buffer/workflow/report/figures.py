@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ppl_buffer.diagnostics.curves import curve_width, shown_cue
 from ppl_buffer.extras import needs
 from ppl_buffer.plots import (
     columns,
@@ -20,13 +21,12 @@ from ppl_buffer.plots import (
     plot_subjects,
     plot_traces,
 )
-from ppl_buffer.schema import Categorical, Positive, Schema
+from ppl_buffer.schema import Categorical, Positive
 from ppl_buffer.workflow.fitting import Fit
 from ppl_buffer.workflow.report.fragments import Figures
 
-# More categories of an input than this are too many panels.
-_MOST_PANELS = 6
-_BANDS = "Lines: the data. Bands: 50 % and 90 % of data sets drawn from the posterior."
+_BANDS = "Line: the data. Bands: 50 % and 90 % of data sets drawn from the posterior, point by point."
+_CURVES = f"{_BANDS} Between the dashed lines 95 % of their whole curves stay: what lies outside is no accident."
 
 
 def draw_figures(fit: Fit) -> Figures:
@@ -73,14 +73,15 @@ def _predictive(fit: Fit) -> Figures:
     choice = next((name for name, x in schema.outcomes.items() if isinstance(x, Categorical)), None)
     time = next((name for name, x in schema.outcomes.items() if isinstance(x, Positive)), None)
     number = next((name for name, x in schema.outcomes.items() if not isinstance(x, Categorical)), None)
-    cue = next((name for name, x in schema.inputs.items() if isinstance(x, Categorical) and x.n <= _MOST_PANELS), None)
+    cue = shown_cue(schema)
     binary = choice is not None and schema.outcomes[choice] == Categorical(2)
     trials = int(np.median(fit.trials.trial_counts))
     figures: Figures = {}
     if schema.ordered and schema.feedback and choice is not None and binary:
-        width = _curve_width(schema, trials, cue)
+        shown = None if cue is None else schema.inputs[cue]
+        width = curve_width(trials, shown.n if isinstance(shown, Categorical) else 1)
         axes = plot_learning_curves(data, replicated, correct=choice, cue=cue, width=width)
-        figures["learning_curves"] = (axes[0].figure, f"Learning. {_BANDS}")
+        figures["learning_curves"] = (axes[0].figure, f"Learning. {_CURVES}")
     if number is not None:
         axes = plot_response_times(data, replicated, rt=number, choice=choice, condition=cue)
         what = "Response times" if number == "rt" else number
@@ -94,20 +95,13 @@ def _predictive(fit: Fit) -> Figures:
         )
         if binary:
             axes = plot_conditional_accuracy(data, replicated, rt=time, correct=choice)
-            figures["conditional_accuracy"] = (axes.figure, f"Choices of fast and of slow responses. {_BANDS}")
+            figures["conditional_accuracy"] = (axes.figure, f"Choices of fast and of slow responses. {_CURVES}")
             axes = plot_post_error_slowing(data, replicated, rt=time, correct=choice)
-            figures["post_error_slowing"] = (axes.figure, f"Do people slow down after an error? {_BANDS}")
+            figures["post_error_slowing"] = (axes.figure, f"Do people slow down after an error? {_CURVES}")
     if choice is not None and trials > 10:
         axes = plot_repetition(data, replicated, choice=choice, cue=cue if schema.ordered else None)
-        figures["repetition"] = (axes.figure, f"Repetition of choices. {_BANDS}")
+        figures["repetition"] = (axes.figure, f"Repetition of choices. {_CURVES}")
     if number is not None and trials > 10:
         axes = plot_autocorrelation(data, replicated, value=number, log=time == number)
-        figures["autocorrelation"] = (axes.figure, f"Do outcomes depend on those before? {_BANDS}")
+        figures["autocorrelation"] = (axes.figure, f"Do outcomes depend on those before? {_CURVES}")
     return figures
-
-
-def _curve_width(schema: Schema, trials: int, cue: str | None) -> int:
-    """Presentations in a bin of the learning curve: ten bins, where subjects saw each cue often enough."""
-    variable = None if cue is None else schema.inputs[cue]
-    seen = max(1, trials // variable.n) if isinstance(variable, Categorical) else trials
-    return max(1, seen // 10)

@@ -6,6 +6,7 @@ import base64
 import html
 import io
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,10 +35,15 @@ def percent(share: float) -> str:
     return f"{share:.1%}" if 0 < share < 0.1 else f"{share:.0%}"
 
 
+def as_text(fragment: str) -> str:
+    """A sentence without its HTML, for a terminal."""
+    return html.unescape(re.sub(r"<[^>]+>", "", fragment))
+
+
 def images(figures: Figures, names: Sequence[str]) -> str:
-    """Figures with their captions, inside the file."""
+    """Those of the named figures that there are, with their captions, inside the file."""
     out = []
-    for name in names:
+    for name in [name for name in names if name in figures]:
         figure, caption = figures[name]
         content = io.BytesIO()
         figure.savefig(content, format="png", dpi=110)

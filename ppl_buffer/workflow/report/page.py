@@ -16,6 +16,7 @@ from ppl_buffer.files import write_atomic
 from ppl_buffer.version import __version__
 from ppl_buffer.workflow.fitting import Fit
 from ppl_buffer.workflow.report.figures import draw_figures
+from ppl_buffer.workflow.report.fragments import Figures
 from ppl_buffer.workflow.report.sections import Section, converged, fits, subjects_differ, trusted
 from ppl_buffer.workflow.report.style import STYLE
 
@@ -36,10 +37,16 @@ def write_report(fit: Fit, folder: Path, *, title: str, source: str = "", comman
     figures = draw_figures(fit)
     for name, (figure, _) in figures.items():
         figure.savefig(folder / f"{name}.png", dpi=130)
-    sections = [converged(fit, figures), fits(fit, figures), subjects_differ(fit, figures), trusted(fit)]
+    sections = answers(fit, figures)
     path = folder / "report.html"
     write_atomic(path, _page(fit, sections, title, source, command).encode(errors="replace"))
     return path
+
+
+def answers(fit: Fit, figures: Figures | None = None) -> list[Section]:
+    """The four questions and their answers, with the figures that there are."""
+    shown = figures or {}
+    return [converged(fit, shown), fits(fit, shown), subjects_differ(fit, shown), trusted(fit)]
 
 
 def _page(fit: Fit, sections: list[Section], title: str, source: str, command: str) -> str:
@@ -59,10 +66,11 @@ def _card(section: Section) -> str:
 
 
 def _section(section: Section) -> str:
+    listed = f"<ul>{''.join(f'<li>{point}</li>' for point in section.points)}</ul>" if section.points else ""
     return (
         f'<section id="{section.key}"><h2>{section.question} '
-        f'<span class="verdict {section.mark}">{section.verdict}</span></h2><p>{section.answer}</p>{section.body}'
-        "</section>"
+        f'<span class="verdict {section.mark}">{section.verdict}</span></h2><p>{section.answer}</p>{listed}'
+        f"{section.body}</section>"
     )
 
 
@@ -99,7 +107,8 @@ def _reproduction(fit: Fit, command: str) -> str:
     how = f"<p><code>{html.escape(command)}</code></p>" if command else ""
     files = (
         "posterior.nc holds all draws, log likelihoods and predictive data sets (<code>arviz.from_netcdf</code>), "
-        "summary.csv every quantity with its diagnostics, the PNG files these figures."
+        "summary.csv every quantity with its diagnostics, the PNG files these figures; draws.safetensors keeps the "
+        "draws, from which the same command goes on where it was interrupted, or with more <code>--draws</code>."
     )
     return (
         f'<section><h2>To do it again</h2>{how}<p class="soft">{html.escape(settings)}. '

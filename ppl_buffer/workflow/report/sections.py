@@ -13,7 +13,7 @@ import numpy as np
 from ppl_buffer.network.checkpoint import load
 from ppl_buffer.network.zoo import zoo
 from ppl_buffer.workflow.fitting import LEAST_EFFECTIVE, MOST_DIVERGING, MOST_R_HAT, Fit
-from ppl_buffer.workflow.report.fragments import Figures, images, percent, table
+from ppl_buffer.workflow.report.fragments import Figures, as_text, images, percent, table
 
 # Share of draws outside the trained range, or at its edge, from which on a report says so.
 _OUTSIDE, _AT_EDGE = 0.01, 0.05
@@ -31,6 +31,7 @@ class Section:
         answer: a sentence, HTML.
         body: what it rests on, HTML.
         verdicts: the mark in words.
+        points: what the answer lists, HTML.
     """
 
     key: str
@@ -39,11 +40,17 @@ class Section:
     answer: str
     body: str
     verdicts: tuple[str, str, str] = ("yes", "look closer", "no")
+    points: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> str:
         """The mark in a word."""
         return dict(zip((GOOD, LOOK, BAD), self.verdicts, strict=True))[self.mark]
+
+    @property
+    def lines(self) -> list[str]:
+        """The answer and its points without HTML, for a terminal."""
+        return [as_text(fragment) for fragment in (self.answer, *self.points)]
 
 
 def converged(fit: Fit, figures: Figures) -> Section:
@@ -64,13 +71,17 @@ def converged(fit: Fit, figures: Figures) -> Section:
     ]
     if fit.converged:
         mark, answer = GOOD, f"{chains} chains of {draws} draws agree, and hold enough independent draws."
-    elif not several:
-        mark, answer = LOOK, "One chain cannot tell whether it has settled. Take <code>--chains 2</code> or more."
     elif not fit.readable:
         mark = BAD
-        answer = "The chains have not met: do not read the posterior. Take more <code>--warmup</code> and draws" + (
-            "; divergences ask for <code>--target-accept 0.95</code>." if fit.diverging >= MOST_DIVERGING else "."
+        answer = (
+            f"{'The chains have not met' if several else 'The chain has hardly moved'}: do not read the posterior "
+            f"(largest R-hat {rows[0][1]}, least effective sample size {rows[1][1]}, {rows[2][1]} divergent "
+            "transitions). Take more <code>--warmup</code> and <code>--draws</code>"
+            f"{'' if several else ', of <code>--chains 2</code> or more: one cannot tell whether it has settled'}"
+            + ("; divergences ask for <code>--target-accept 0.95</code>." if fit.diverging >= MOST_DIVERGING else ".")
         )
+    elif not several:
+        mark, answer = LOOK, "One chain cannot tell whether it has settled. Take <code>--chains 2</code> or more."
     else:
         mark = LOOK
         answer = (
@@ -96,16 +107,20 @@ def fits(fit: Fit, figures: Figures) -> Section:
     failed = [row["statistic"] for row in rows if not row["passed"]]
     body = table(
         ("statistic", "data", "model", "model, 95 % from", "to", "p", "people extreme"),
-        [(row["statistic"], row["observed"], row["generated"], row["low"], row["high"], row["p"],
-          f"{row['subjects_extreme']} of {row['subjects']}") for row in rows],
+        [(f"{row['statistic']}{', ' * bool(row['where'])}{row['where']}", row["observed"], row["generated"],
+          row["low"], row["high"], row["p"],
+          "" if row["where"] else f"{row['subjects_extreme']} of {row['subjects']}") for row in rows],
         [not row["passed"] for row in rows],
     )  # fmt: skip
     note = (
         '<p class="soft">p is the posterior predictive p-value of the mean over people: how often a drawn data set '
         "has a larger value than the data. Near 0 or 1 the model does not generate such data; in between it proves "
-        "little, since the same data were fitted.</p>"
+        "little, since the same data were fitted. Of a curve the point that lies farthest out is shown, and the band "
+        "in which 95 % of drawn curves stay whole; p is how often a drawn curve strays as far, anywhere.</p>"
     )
-    if not failed:
+    if not failed and not fit.readable:
+        mark, answer = LOOK, "Unknown while the chains have not met: the data sets are drawn from where they are."
+    elif not failed:
         mark, answer = GOOD, f"Data sets drawn from the model look like the data in all {len(rows)} statistics."
     else:
         mark = BAD if len(failed) > len(rows) / 2 else LOOK
@@ -127,20 +142,13 @@ def subjects_differ(fit: Fit, figures: Figures) -> Section:
     if subjects == 1:
         return Section(*about, LOOK, "There is one person.", everybody + pictures, verdicts)
     shares = {name: _between(fit.draws(name).reshape(-1, subjects)) for name in names}
-    best = html.escape(max(shares, key=shares.__getitem__))
     if not fit.readable:
         mark, answer = BAD, "The chains have not met, so that these figures say nothing yet."
-    elif max(shares.values()) < 0.3:
-        mark = LOOK
-        answer = "Little: for every parameter we know less about a person than people differ from each other."
     else:
-        mark = GOOD
-        clear = [name for name, share in shares.items() if share >= 0.5]
-        answer = (
-            f"Most clearly in {best}. People can be told apart by {html.escape(', '.join(clear))}."
-            if clear
-            else f"Most in {best}, but each person's value is as uncertain as people are different."
-        )
+        clear, answer = _differences(shares)
+        mark = GOOD if clear and fit.converged else LOOK
+        if not fit.converged:
+            answer = f"Provisional, since the sampler has not converged as it should. {answer}"
     note = (
         '<p class="soft">"people from, to": the smallest and the largest posterior mean of a person. "told apart": the '
         "share of a parameter's variance that lies between people rather than in our uncertainty about each; near 0 "
@@ -148,6 +156,17 @@ def subjects_differ(fit: Fit, figures: Figures) -> Section:
     )
     details = f"<details><summary>Everybody's values</summary>{everybody}</details>"
     return Section(*about, mark, answer, _population(fit, shares) + note + pictures + details, verdicts)
+
+
+def _differences(shares: dict[str, float]) -> tuple[bool, str]:
+    """Whether people differ more than we are uncertain about each, and in what; `shares` as `_between` has them."""
+    best = html.escape(max(shares, key=shares.__getitem__))
+    if max(shares.values()) < 0.3:
+        return False, "Little: for every parameter we know less about a person than people differ from each other."
+    clear = [name for name, share in shares.items() if share >= 0.5]
+    if not clear:
+        return True, f"Most in {best}, but each person's value is as uncertain as people are different."
+    return True, f"Most clearly in {best}. People can be told apart by {html.escape(', '.join(clear))}."
 
 
 def _between(draws: np.ndarray) -> float:
@@ -210,8 +229,8 @@ def trusted(fit: Fit) -> Section:
         doubts.append("The data differ from what the model generates, see above: parameters may mean something else.")
     if not fit.converged:
         doubts.append("The sampler has not converged as it should, see above.")
-    listed = f"<ul>{''.join(f'<li>{text}</li>' for text in doubts)}</ul>" if doubts else ""
-    mark = GOOD if not doubts else BAD if any(marks) and fit.check is not None and not fit.check.passed else LOOK
+    hopeless = not fit.readable or (any(marks) and fit.check is not None and not fit.check.passed)
+    mark = GOOD if not doubts else BAD if hopeless else LOOK
     answer = (
         "Nothing speaks against it: draws lie inside the range that the network knows, and the checks above passed."
         if not doubts
@@ -223,7 +242,8 @@ def trusted(fit: Fit) -> Section:
         "alone; at the edge counts where the model itself would allow more. "
         f"It was trained on {html.escape(record.simulator)}, with up to {record.trials} trials.</p>"
     )
-    return Section("trust", "Can I trust it?", mark, answer, listed + ranges + note + _measured(fit))
+    body = ranges + note + _measured(fit)
+    return Section("trust", "Can I trust it?", mark, answer, body, points=tuple(doubts))
 
 
 def _measured(fit: Fit) -> str:
