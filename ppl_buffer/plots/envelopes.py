@@ -35,6 +35,11 @@ class Envelope:
     p: float = float("nan")
     worst: int = -1
 
+    @property
+    def shares(self) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper end of a band of shares, from 0 to 1."""
+        return np.clip(self.low, 0.0, 1.0), np.clip(self.high, 0.0, 1.0)
+
 
 def envelope(curves: np.ndarray, observed: np.ndarray | None = None, level: float = 0.95) -> Envelope:
     """The simultaneous band of curves.

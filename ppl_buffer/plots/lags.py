@@ -20,7 +20,7 @@ def _plot_lags(axes: Any, observed: np.ndarray, generated: np.ndarray | None, y:
     if generated is not None:
         whole = envelope(generated)
         bands(panel, lags, generated)
-        outline(panel, lags, whole.low, whole.high)
+        outline(panel, lags, *((whole.low, whole.high) if zero else whole.shares))
     panel.plot(lags, observed, "o-", color=DATA, ms=4.5, lw=1.1, label="data")
     panel.set(xlabel="lag (trials)", ylabel=y)
     panel.xaxis.get_major_locator().set_params(integer=True)

@@ -53,7 +53,7 @@ def plot_learning_curves(
     for index, panel in enumerate(panels):
         if generated is not None and whole is not None:
             bands(panel, centers, generated[:, index])
-            outline(panel, centers, *(end.reshape(observed.shape)[index] for end in (whole.low, whole.high)))
+            outline(panel, centers, *(shares.reshape(observed.shape)[index] for shares in whole.shares))
         panel.plot(centers, observed[index], "o-", color=DATA, ms=4, lw=1.1, label="data")
         panel.axhline(0.5, color=GRID, lw=0.8, ls=":", zorder=0)
         panel.set(xlabel="times seen" if cue is None else f"times this {cue} was seen")

@@ -187,7 +187,7 @@ def plot_conditional_accuracy(
         x, y = conditional_accuracy(again[0], again[1], bins)
         whole = envelope(y)
         bands(panel, median(x, 0), y)
-        outline(panel, median(x, 0), whole.low, whole.high)
+        outline(panel, median(x, 0), *whole.shares)
     panel.plot(*conditional_accuracy(observed[0], observed[1], bins), "o-", color=DATA, ms=4.5, lw=1.1, label="data")
     panel.set(xlabel="response time (s), from fast to slow", ylabel=f"share of {correct} = 1")
     panel.legend(frameon=False, fontsize="small")

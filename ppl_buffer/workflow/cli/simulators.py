@@ -37,14 +37,14 @@ def named_simulator(spec: str) -> Simulator:
     if folder not in sys.path:
         sys.path.append(folder)
     try:
-        found = importlib.import_module(module)
+        imported = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise
         raise ValueError(f"simulator: there is no module {module!r} in {folder} or among the installed ones") from None
-    if name not in vars(found):
-        raise ValueError(f"simulator: module {module!r} has no {name!r} ({_where(found, folder)})")
-    simulator = vars(found)[name]
+    if name not in vars(imported):
+        raise ValueError(f"simulator: module {module!r} has no {name!r} ({_where(imported, folder)})")
+    simulator = vars(imported)[name]
     if isinstance(simulator, type):
         try:
             simulator = simulator()
@@ -56,16 +56,16 @@ def named_simulator(spec: str) -> Simulator:
     if lacking or not isinstance(simulator.schema, Schema):
         raise ValueError(
             f"simulator: expected an object with schema (a Schema), prior, inputs and simulate, got {spec}, which has "
-            f"{'no ' + ', '.join(lacking) if lacking else 'another schema'} ({_where(found, folder)})"
+            f"{'no ' + ', '.join(lacking) if lacking else 'another schema'} ({_where(imported, folder)})"
         )
     return simulator
 
 
 def _where(module: ModuleType, folder: str) -> str:
     """Where a module was found, which may be another than the user thinks of."""
-    found, own = str(vars(module).get("__file__", "built in")), os.path.join(folder, f"{module.__name__}.py")
-    another = os.path.exists(own) and os.path.realpath(found) != os.path.realpath(own)
-    return f"the module is {found}{f', not {own}: give that another name' if another else ''}"
+    path, own = str(vars(module).get("__file__", "built in")), os.path.join(folder, f"{module.__name__}.py")
+    another = os.path.exists(own) and os.path.realpath(path) != os.path.realpath(own)
+    return f"the module is {path}{f', not {own}: give that another name' if another else ''}"
 
 
 def simulator_of(net: Network, spec: str | None = None) -> Simulator | None:
