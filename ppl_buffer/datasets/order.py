@@ -28,9 +28,10 @@ SubjectRows = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class _Numbering:
-    """Columns that number: trials (None where there is none), sessions, runs and blocks; and those of subjects."""
+    """Columns that number trials (None where there is none), that name or number blocks, and those of subjects."""
 
     trial: str | None
+    parts: list[str]
     blocks: list[str]
     subject: list[str]
 
@@ -44,8 +45,9 @@ class _Numbering:
             if name and name not in otherwise and name not in subject_columns
         }
         trial = next((name for name, text in plain.items() if _TRIALS.fullmatch(text)), None)
-        blocks = [name for pattern in _BLOCKS for name, text in plain.items() if pattern.fullmatch(text)]
-        return cls(trial, [name for name in blocks if not np.isnan(_numbers(table, name)).any()], list(subject_columns))
+        parts = [name for pattern in _BLOCKS for name, text in plain.items() if pattern.fullmatch(text)]
+        blocks = [name for name in parts if not np.isnan(_numbers(table, name)).any()]
+        return cls(trial, parts, blocks, list(subject_columns))
 
 
 def trial_order(
@@ -71,20 +73,22 @@ def trial_order(
     Raises:
         ValueError: if the order is not certain, or rows come twice.
     """
-    everything = np.arange(len(labels))
+    rows = np.arange(len(labels))
     if order == AS_IT_LIES:
-        return everything
+        return rows
     subjects = _rows_of_subjects(labels)
     if order is not None:
         return _sorted_by(table, [order] if isinstance(order, str) else list(order), subjects)
     numbering = _Numbering.of(table, subject_columns, used)
     _check_copies(table, subjects, numbering.trial, next(iter(used.values())))
     if not ordered:
-        return everything
+        return rows
     if numbering.trial is None:
         _check_blocks(table, numbering.blocks, subjects)
-        return everything
-    return _by_trial(table, numbering.trial, numbering, subjects)
+    else:
+        rows = _by_trial(table, numbering.trial, numbering, subjects)
+    _say_blocks(table, numbering, subjects)
+    return rows
 
 
 def _plain(name: str) -> str:
@@ -174,6 +178,21 @@ def _check_blocks(table: Table, blocks: list[str], subjects: SubjectRows) -> Non
                 f"{table.source}: rows of subject {label} do not lie in the order of {listed(blocks)}, and no column "
                 f"numbers the trials. To sort by it, write --order {shlex.quote(','.join(blocks))}; {_WHY_FILE}"
             )
+
+
+def _say_blocks(table: Table, numbering: _Numbering, subjects: SubjectRows) -> None:
+    """Say that a person goes on from one block to the next."""
+    for part in numbering.parts:
+        cells = np.array(table.column(part), dtype=object)
+        if any(len(set(cells[rows])) > 1 for rows in subjects.values()):
+            anew = shlex.quote(",".join([*numbering.subject, part]))
+            going_on = AS_IT_LIES if numbering.trial is None else shlex.quote(numbering.trial)
+            _say(
+                f"{table.source}: column {part!r} divides the trials of a person, who is taken to go on from one to "
+                f"the next: --order {going_on} says so. If each begins anew, as another person would, write --subject "
+                f"{anew}"
+            )
+            return
 
 
 def _check_copies(table: Table, subjects: SubjectRows, trial: str | None, column: str) -> None:

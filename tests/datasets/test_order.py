@@ -90,12 +90,25 @@ def test_numbers_that_start_again():
 def test_blocks_out_of_order_without_numbers_of_trials():
     table = table_of_trials()
     table["block"] = 1 + table.groupby("subject").cumcount() // 10
-    assert np.array_equal(silently(table), RIGHT)
     later = table.sort_values("block", ascending=False, kind="stable").sort_values("subject", kind="stable")
     refused(later, "subject s0 do not lie in the order of 'block'", "--order block")
     assert np.array_equal(silently(later, order="block"), RIGHT)
-    # Words do not number anything.
-    assert np.array_equal(silently(table.assign(block=table["block"].map({1: "one", 2: "two"}))), RIGHT)
+
+
+def test_that_a_person_goes_on_from_block_to_block_is_said():
+    table = table_of_trials()
+    table["Block"] = 1 + table.groupby("subject").cumcount() // 10
+    for change, option in (
+        (table, "--order file"),
+        (table.assign(Block=table["Block"].map({1: "practice", 2: "main"})), "--order file"),
+        (table.assign(trial=numbered()["trial"]), "--order trial"),
+    ):
+        with pytest.warns(FindingWarning, match=f"go on .* {option} says so.*begins anew.*--subject subject,Block"):
+            assert np.array_equal(read_rt(change), RIGHT)
+    assert np.array_equal(silently(table, order="file"), RIGHT)
+    assert np.array_equal(silently(table.assign(trial=numbered()["trial"]), order="trial"), RIGHT)
+    assert read(table, net=RLDDM, simulator=None, subject=("subject", "Block")).trial_counts.max() == 10
+    silently(table.assign(Block=1))
 
 
 @pytest.mark.parametrize("net", [RLDDM, DDM])
