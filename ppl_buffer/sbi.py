@@ -34,7 +34,8 @@ from ppl_buffer.predictive import density, sampling
 from ppl_buffer.predictive.query import Query
 from ppl_buffer.schema import split_value, stack_value
 from ppl_buffer.simulator import Simulator, WithEnvironment
-from ppl_buffer.training.draws import check_simulator, draw_data
+from ppl_buffer.training.abilities import check_simulator
+from ppl_buffer.training.draws import draw_data
 
 _validates = Distribution._validate_args
 try:

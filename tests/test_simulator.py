@@ -24,15 +24,8 @@ from ppl_buffer.simulator import (
     misspelt_members,
     name_of,
 )
-from ppl_buffer.training.draws import (
-    augment_data,
-    check_simulator,
-    draw_data,
-    draw_params,
-    draw_trials,
-    known_log_likelihood,
-    resample,
-)
+from ppl_buffer.training.abilities import check_simulator
+from ppl_buffer.training.draws import augment_data, draw_data, draw_params, draw_trials, known_log_likelihood, resample
 
 SHIPPED = [
     pb.simulators.NoisyQ(),

@@ -12,7 +12,8 @@ from ppl_buffer.network.backend import backend_of
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import ObservedTrials
 from ppl_buffer.simulator import Simulator
-from ppl_buffer.training.draws import RejectionCounts, check_simulator, draw_data, find_legal
+from ppl_buffer.training.abilities import check_simulator
+from ppl_buffer.training.draws import RejectionCounts, draw_data, find_legal
 
 
 def check_pair(net: Network, simulator: Simulator) -> None:

@@ -16,15 +16,13 @@ import numpy as np
 from ppl_buffer.checks import check_flag, check_integer, check_number, is_integer
 from ppl_buffer.schema import Schema
 from ppl_buffer.simulator import Arrays, Simulator, WithLogLikelihood
+from ppl_buffer.training.abilities import atoms_of, check_outcome_samples, has_proposal
 from ppl_buffer.training.draws import (
     RejectionCounts,
-    atoms_of,
-    check_outcome_samples,
     draw_data,
     draw_params,
     draw_proposal,
     find_legal,
-    has_proposal,
     known_log_likelihood,
     resample,
 )

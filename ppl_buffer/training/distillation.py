@@ -36,6 +36,7 @@ from ppl_buffer.predictive import density
 from ppl_buffer.predictive.query import Query
 from ppl_buffer.schema import stack_value
 from ppl_buffer.simulator import Arrays, Simulator, name_of
+from ppl_buffer.training.abilities import check_simulator
 from ppl_buffer.training.batches import (
     DISTILLATION,
     HELD_OUT,
@@ -50,7 +51,8 @@ from ppl_buffer.training.batches import (
     log_uniform,
     trial_arrays,
 )
-from ppl_buffer.training.draws import RejectionCounts, augment_data, check_simulator, draw_trials
+from ppl_buffer.training.draws import RejectionCounts, augment_data, draw_trials
+from ppl_buffer.training.randomness import check_randomness
 from ppl_buffer.training.sketch import Sketch, check_same_simulator, sketch
 
 # Names and version of the files: those of the first release, since preparing sets takes hours and they are still good.
@@ -192,6 +194,7 @@ def prepare_distillation(
     if not (schema.independent and schema.params):
         raise ValueError("net: expected a network whose trials are independent given parameters; its schema says no")
     check_simulator(source)
+    check_randomness(source)
     if source.schema != schema:
         raise ValueError(f"source: expected the network's schema {schema.to_dict()}, got {source.schema.to_dict()}")
     simulator = "" if net.record is None else net.record.simulator

@@ -28,12 +28,13 @@ from ppl_buffer.network.config import Config
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.simulator import Simulator
+from ppl_buffer.training.abilities import check_simulator
 from ppl_buffer.training.batches import BatchOptions
 from ppl_buffer.training.distillation import DistillationSets
-from ppl_buffer.training.draws import check_simulator
 from ppl_buffer.training.loading import Share, held_out_batches, make_loader, next_share, start_workers, to_device
 from ppl_buffer.training.lock import locked
 from ppl_buffer.training.options import OptimizationOptions, RunOptions, TrainingPlan, make_plan
+from ppl_buffer.training.randomness import check_randomness
 from ppl_buffer.training.trainer import BEST, Trainer, forget_run
 
 # Seconds between two writes of the state and the loss curve, beside those of the state at each evaluation.
@@ -148,6 +149,7 @@ def train(
     run = RunOptions(check_path("out", out), held_out, evaluate_every, devices, accelerator, workers, progress, minutes)
     plan = make_plan(simulator, config, seed, batches, optimization, run, start, distillation, distillation_share)
     check_flag("resume", resume)
+    check_randomness(simulator)
     make_folder("out", run.out)
     device = _device(accelerator)
     with locked(run.out):

@@ -14,9 +14,9 @@ from ppl_buffer.network.digest import weights_digest
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.simulator import Simulator, WithInProcess, name_of
+from ppl_buffer.training.abilities import atoms_of, check_outcome_samples, check_use_log_likelihood, has_proposal
 from ppl_buffer.training.batches import HELD_OUT, SOURCE, TRAINING, Batch, BatchOptions, generator, make_batch
 from ppl_buffer.training.distillation import DistillationSets, make_distillation_batch
-from ppl_buffer.training.draws import atoms_of, check_outcome_samples, check_use_log_likelihood, has_proposal
 from ppl_buffer.training.sketch import Sketch, sketch
 from ppl_buffer.training.start import load_start
 

@@ -10,7 +10,7 @@ from ppl_buffer.network.ranges import ValueRange, ranges_of
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Categorical, Continuous, Positive
 from ppl_buffer.simulator import Arrays, Simulator
-from ppl_buffer.training import draws
+from ppl_buffer.training import abilities, draws
 from ppl_buffer.training.batches import STANDARDIZATION, BatchOptions, draw, generator
 from ppl_buffer.training.distillation import DistillationSets
 from ppl_buffer.training.draws import RejectionCounts
@@ -77,7 +77,7 @@ def trained_box(simulator: Simulator) -> tuple[dict[str, tuple[float, float]], d
     Raises:
         ValueError: if a stated prior is not what the simulator draws from.
     """
-    stated = draws.priors_of(simulator)
+    stated = abilities.priors_of(simulator)
     check_priors(simulator)
     names = list(simulator.schema.params)
     box: dict[str, tuple[float, float]] = {}
@@ -92,6 +92,6 @@ def trained_box(simulator: Simulator) -> tuple[dict[str, tuple[float, float]], d
         for name in names:
             values = params[name][draws.legal(simulator.schema.params[name], params[name].astype(np.float32))]
             box.setdefault(name, (float(values.min()), float(values.max())))
-    for name, value in draws.atoms_of(simulator).items():
+    for name, value in abilities.atoms_of(simulator).items():
         box[name] = (min(box[name][0], value), max(box[name][1], value))
     return {name: box[name] for name in names}, {name: stated.get(name) for name in names}

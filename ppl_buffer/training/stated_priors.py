@@ -10,7 +10,8 @@ from scipy import special
 
 from ppl_buffer.prior import Prior
 from ppl_buffer.simulator import Arrays, Simulator
-from ppl_buffer.training.draws import draw_params, priors_of
+from ppl_buffer.training.abilities import priors_of
+from ppl_buffer.training.draws import draw_params
 
 # Draws to compare with.
 DRAWS = 20_000

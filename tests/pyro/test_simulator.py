@@ -22,7 +22,7 @@ from pyro.infer import (
 
 import ppl_buffer as pb
 from ppl_buffer.pyro import simulator_from_model
-from ppl_buffer.training.draws import check_simulator
+from ppl_buffer.training.abilities import check_simulator
 
 
 def regression(inputs: dict, trials: int) -> None:

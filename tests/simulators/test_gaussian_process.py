@@ -10,8 +10,8 @@ import ppl_buffer as pb
 from ppl_buffer.predictive import density
 from ppl_buffer.predictive.query import Query
 from ppl_buffer.simulators import GaussianProcess, gaussian_process
+from ppl_buffer.training.abilities import check_simulator
 from ppl_buffer.training.batches import TRAINING, BatchOptions, draw, make_batch
-from ppl_buffer.training.draws import check_simulator
 from tests.references import gaussian_process as reference
 
 KERNELS = ("squared_exponential", "matern32", "matern52")

@@ -263,7 +263,7 @@ def test_preparing_goes_on_after_a_stop_and_refuses_other_sets(tmp_path):
 
         def simulate(self, rng, params, inputs):
             self.calls += 1
-            if self.calls == 3:  # the first is compared with later ones
+            if self.calls == 6:  # three look at its randomness, one is compared with later calls
                 raise KeyboardInterrupt
             return super().simulate(rng, params, inputs)
 

@@ -219,10 +219,10 @@ def test_a_simulator_that_hangs_in_its_worker_does_not_keep_the_training(how, tm
 
 def test_a_folder_has_one_run_at_a_time(tmp_path):
     class Impatient(ChoiceTime):
-        def inputs(self, rng, size, trials):
+        def simulate_with_probabilities(self, rng, params, inputs):
             with pytest.raises(ValueError, match="out: another call of this process is training in"):
                 train(ChoiceTime(), TINY, steps=4, out=tmp_path, **SMALL)
-            return super().inputs(rng, size, trials)
+            return super().simulate_with_probabilities(rng, params, inputs)
 
     train(Impatient(), TINY, steps=1, out=tmp_path, **SMALL)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
