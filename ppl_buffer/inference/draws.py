@@ -43,7 +43,7 @@ def sample_shape(params: Mapping[str, np.ndarray], batch: tuple[int, ...]) -> tu
     if longest == 1 <= len(batch) and set(shapes.values()) == {whole[0]} != {batch}:
         # Nobody has parameters of their own.
         lead = whole[0]
-    if not lead or any(not _fits(shape, lead, batch) for shape in shapes.values()):
+    if not lead or 0 in lead or any(not _fits(shape, lead, batch) for shape in shapes.values()):
         raise ValueError(
             f"params: expected shapes (*draws, *{batch}), or (*draws,) for what all data sets share, got {shapes}; of "
             f"one draw it is (1, *{batch})"

@@ -15,7 +15,7 @@ from numpyro.distributions import constraints
 from numpyro.distributions.batch_util import promote_batch_shape
 from numpyro.distributions.util import is_prng_key, validate_sample
 
-from ppl_buffer.network.arguments import legal_trials
+from ppl_buffer.network.arguments import as_floating, legal_trials
 from ppl_buffer.network.jax.execution import bucket
 from ppl_buffer.network.jax.weights import JaxNetwork
 from ppl_buffer.network.layout import pad_last
@@ -150,7 +150,7 @@ class JointPredictive(JointPredictiveBase, dist.Distribution):  # type: ignore[m
         return JointPredictive(query.net, query, validate_args=self._validate_args, _batch_shape=batch_shape)
 
     def _as_array(self, value: Any) -> Array:
-        return jnp.asarray(value)
+        return value if isinstance(value, Array) else as_floating(self.net, "value", value)
 
     def _compute(self, function: Callable[..., Any], *arrays: Any, **static: Any) -> Any:
         if _is_traced(self.query, *arrays):
@@ -172,7 +172,7 @@ class JointPredictive(JointPredictiveBase, dist.Distribution):  # type: ignore[m
     @validate_sample
     def log_prob(self, value: Any, intermediates: Any = None) -> Array:
         """Joint log density of all trials, averaged over `orders` where given: (*sample, *batch)."""
-        given, value = value, jnp.asarray(value)
+        given, value = value, self._as_array(value)
         shape, reuse = self._full_shape(value), self.query.matches(value)
         if self._validate_args is not False and not reuse:
             # Inside a compiled program JAX's own copy of the observed numbers is hidden.
@@ -235,15 +235,16 @@ class JointPredictive(JointPredictiveBase, dist.Distribution):  # type: ignore[m
 
     def expand(self, batch_shape: Sequence[int]) -> JointPredictive:
         """The same with batch dimensions expanded to `batch_shape`; data are not copied."""
-        return self._expand(tuple(batch_shape))
+        return self._expand(batch_shape)
 
     def mask(self, mask: Any) -> Any:
         """Mask data sets, as in NumPyro; trials are masked by `trial_mask`.
 
         Raises:
-            ValueError: if the mask has dimensions that the batch shape has not.
+            ValueError: if it is no mask, or has dimensions that the batch shape has not.
         """
-        self._check_mask(jnp.shape(mask))
+        boolean = isinstance(mask, bool) or isinstance(mask, np.bool_ | np.ndarray | Array) and mask.dtype == np.bool_
+        self._check_mask(jnp.shape(mask) if boolean else None, mask)
         return super().mask(mask)
 
 

@@ -18,6 +18,7 @@ from ppl_buffer.ppl.simulator import (
     InputSource,
     ModelSimulator,
     Site,
+    check_model,
     probe_inputs,
 )
 from ppl_buffer.schema import Variable
@@ -53,6 +54,7 @@ def simulator_from_model(
         ValueError: if an outcome is no site of the program, is observed in it or has another shape, a support fits
             no variable, or a parameter is sampled after a latent site that is none.
     """
+    check_model(model)
     shown = probe_inputs(inputs)
 
     def probe(seed: int) -> dict[str, Site]:

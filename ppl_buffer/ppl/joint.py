@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from operator import index
 from typing import Any, TypeVar
 
 import numpy as np
@@ -107,8 +108,8 @@ class JointPredictiveBase:
         result = self._compute(density.cdf_values, value, draw_uniform(shape), reuse=self.query.matches(value))
         return self.net.ops.xp.broadcast_to(result, shape if len(self.query.event_shape) > 1 else shape[:-1])
 
-    def _moment(self, index: int) -> Array:
-        moment = self._compute(density.marginal_moments)[index]
+    def _moment(self, order: int) -> Array:
+        moment = self._compute(density.marginal_moments)[order]
         batch = np.broadcast_shapes(tuple(self.batch_shape), self.query.batch_shape)
         return self.net.ops.xp.broadcast_to(moment, (*batch, *self.query.event_shape))
 
@@ -130,18 +131,22 @@ class JointPredictiveBase:
 
     def _expand(self: Self, batch_shape: Sequence[int]) -> Self:
         """The same with batch dimensions expanded to `batch_shape`; data are not copied."""
-        if not broadcasts_to(self.batch_shape, batch_shape):
-            raise ValueError(
-                f"batch_shape: expected one that {tuple(self.batch_shape)} broadcasts to, got {tuple(batch_shape)}"
-            )
-        return self._with(self.query.expanded(len(batch_shape)), batch_shape)
+        try:
+            shape = tuple(map(index, batch_shape))
+        except TypeError:
+            raise ValueError(f"batch_shape: expected whole numbers, got {batch_shape!r}") from None
+        if not broadcasts_to(self.batch_shape, shape):
+            raise ValueError(f"batch_shape: expected one that {tuple(self.batch_shape)} broadcasts to, got {shape}")
+        return self._with(self.query.expanded(len(shape)), shape)
 
     def _noise_shape(self, sample_shape: Sequence[int]) -> tuple[int, ...]:
         """Shape of the uniform numbers of a rollout."""
         return sampling.noise_shape(self.query, tuple(sample_shape), tuple(self.batch_shape))
 
-    def _check_mask(self, shape: Sequence[int]) -> None:
-        """Refuse a mask of trials where the language takes a mask of data sets."""
+    def _check_mask(self, shape: Sequence[int] | None, mask: object) -> None:
+        """Refuse a mask of trials where the language takes one of data sets; and what has no shape, being no mask."""
+        if shape is None:
+            raise ValueError(f"mask: expected a boolean, or an array of booleans, got {mask!r}")
         if not broadcasts_to(shape, self.batch_shape):
             raise ValueError(
                 f"mask: expected a mask of data sets, of shape {tuple(self.batch_shape)}, got {tuple(shape)}; it would "

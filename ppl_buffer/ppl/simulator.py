@@ -6,7 +6,7 @@ at once; this module decides which site is a parameter, what kind of variable it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -88,7 +88,7 @@ class ModelSimulator:
         self._draw = draw
         self._sources = check_inputs(inputs)
         given = dict(outcomes) if isinstance(outcomes, Mapping) else {}
-        names = [outcomes] if isinstance(outcomes, str) else list(outcomes)
+        names = _outcome_names(outcomes)
         first = probes[0]
         for outcome in names:
             self._check_outcome(outcome, first)
@@ -150,6 +150,20 @@ class ModelSimulator:
         if trials is None or size is None:
             raise ValueError("trials, size: expected numbers where no array tells them, got None")
         return self._draw(rng, list(self.schema.outcomes), params, _as_codes(self._sources, inputs), size, trials)
+
+
+def check_model(model: Any) -> None:
+    """Refuse what is no program, before it is run."""
+    if not callable(model):
+        raise ValueError(f"model: expected a function (inputs, trials), got {model!r}")
+
+
+def _outcome_names(outcomes: Any) -> list[str]:
+    """The names of the outcome sites."""
+    names = [outcomes] if isinstance(outcomes, str) else list(outcomes) if isinstance(outcomes, Iterable) else []
+    if not names or not all([isinstance(name, str) for name in names]):
+        raise ValueError(f"outcomes: expected names of sample sites, or a dict of name to variable, got {outcomes!r}")
+    return names
 
 
 def check_inputs(inputs: Mapping[str, InputSource] | None) -> dict[str, InputSource]:

@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 
 from ppl_buffer.checks import check_choice, is_integer
-from ppl_buffer.network.arguments import check_legal, require_feedback
+from ppl_buffer.network.arguments import as_floating, check_legal, require_feedback
 from ppl_buffer.network.backend import Array, Named, Own, backend_of
 from ppl_buffer.network.layout import broadcast_shape
 from ppl_buffer.network.network import Network
@@ -198,7 +198,7 @@ def condition(query: Query, value: Array) -> Query:
         ValueError: if `value` does not hold some of the trials, its values cannot be, or feedback is missing.
     """
     net, schema, tail = query.net, query.net.schema, len(query.event_shape) - 1
-    value = net.ops.floating(net, value)
+    value = as_floating(net, "value", value)
     first = value.shape[-1 - tail] if value.ndim > tail else 0
     if not 1 <= first < query.trials or (tail and value.shape[-1] != len(schema.outcomes)):
         raise ValueError(

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from ppl_buffer.network.arguments import legal_trials
+from ppl_buffer.network.arguments import as_floating, legal_trials
+from ppl_buffer.network.backend import Array
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import EncodedContext, ObservedTrials
 from ppl_buffer.network.torch.weights import TorchNetwork
@@ -110,8 +111,8 @@ class JointPredictive(JointPredictiveBase, dist.TorchDistribution):  # type: ign
     def _with(self, query: Query, batch_shape: Sequence[int] | None = None) -> JointPredictive:
         return JointPredictive(query.net, query, validate_args=self._validate_args, _batch_shape=batch_shape)
 
-    def _as_array(self, value: Tensor) -> Tensor:
-        return value
+    def _as_array(self, value: Array) -> Tensor:
+        return value if isinstance(value, Tensor) else as_floating(self.net, "value", value)
 
     def _compute(self, function: Callable[..., Any], *arrays: Any, **static: Any) -> Any:
         return function(self.query, *arrays, **static)
@@ -119,8 +120,10 @@ class JointPredictive(JointPredictiveBase, dist.TorchDistribution):  # type: ign
     def _score(self, function: Callable[..., Any], value: Tensor, **static: Any) -> Tensor:
         return function(self.query, value, **static)
 
-    def log_prob(self, value: Tensor) -> Tensor:
+    def log_prob(self, value: Array) -> Tensor:
         """Joint log density of all trials, averaged over `orders` where given: (*sample, *batch)."""
+        if not isinstance(value, Tensor):
+            value = self._as_array(value)
         shape, reuse = self._full_shape(value), self.query.matches(value)
         if self._validate_args and not reuse:
             self._validate_sample(value)
@@ -197,15 +200,17 @@ class JointPredictive(JointPredictiveBase, dist.TorchDistribution):  # type: ign
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> JointPredictive:
         """The same with batch dimensions expanded to `batch_shape`; data are not copied."""
-        return self._expand(torch.Size(batch_shape))
+        return self._expand(batch_shape)
 
     def mask(self, mask: Any) -> Any:
         """Mask data sets, as in Pyro; trials are masked by `trial_mask`.
 
         Raises:
-            ValueError: if the mask has dimensions that the batch shape has not.
+            ValueError: if it is no mask, or has dimensions that the batch shape has not.
         """
-        self._check_mask(tuple(mask.shape) if isinstance(mask, Tensor) else ())
+        self._check_mask(
+            tuple(mask.shape) if isinstance(mask, Tensor) else () if isinstance(mask, bool) else None, mask
+        )
         return super().mask(mask)
 
 

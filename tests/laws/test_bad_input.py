@@ -167,6 +167,14 @@ BAD_INPUT = {
         lambda b: learner(feedback=None)(b).condition(array(b, data(LEARNING).value[:, :2])),
         r"feedback: expected \['reward'\] to condition",
     ),
+    "values of words": (function(lambda d, v: d.marginals("y")), "value: expected an array of numbers, got str"),
+    "condition on a set": (function(lambda d, v: d.condition({0.1})), "value: expected an array of numbers, got set"),
+    "expand by a word": (function(lambda d, v: d.expand("ab")), "batch_shape: expected whole numbers, got 'ab'"),
+    "expand by a fraction": (function(lambda d, v: d.expand((2.5, 3))), "batch_shape: expected whole numbers"),
+    "mask of none": (
+        function(lambda d, v: d.mask(None)),
+        "mask: expected a boolean.*, got None",
+    ),
     "observe without feedback": (observing(feedback=None), r"feedback: expected \['reward'\] to observe"),
     "observe NaN": (observing(value=data(LEARNING).value * np.nan), r"value\['choice'\]: expected an integer.*nan"),
     "observe a negative time": (

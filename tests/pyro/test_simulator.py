@@ -143,7 +143,11 @@ def test_a_simulator_depends_on_its_generator_alone_and_changes_nothing_global()
 
 @pytest.mark.parametrize(
     ("outcomes", "message"),
-    [(("z",), "outcomes: expected names of sample sites"), (("slope",), r"outcomes: .*shape \(trials,\)")],
+    [
+        (("z",), "outcomes: expected names of sample sites"),
+        (("slope",), r"outcomes: .*shape \(trials,\)"),
+        (None, "outcomes: expected names of sample sites, or a dict of name to variable, got None"),
+    ],
 )
 def test_an_outcome_that_is_none_is_refused(outcomes: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
