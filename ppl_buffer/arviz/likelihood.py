@@ -18,7 +18,7 @@ from ppl_buffer.inference.streams import uniform_streams
 from ppl_buffer.inference.subjects import last_trials, rows_of_similar_length
 from ppl_buffer.network.backend import Array, backend_of
 from ppl_buffer.network.network import Network
-from ppl_buffer.network.observed import ObservedTrials
+from ppl_buffer.network.observed import ObservedTrials, observe_trials
 from ppl_buffer.ppl.trace import ObservedSite
 from ppl_buffer.predictive import density, sampling
 from ppl_buffer.predictive.query import Query
@@ -122,8 +122,14 @@ class _Scoring:
             return part.inputs, {**arguments, "history": part.history}, ops.floating(self.net, part.value)
         if self.block is not None:
             return part.inputs, arguments, ops.floating(self.net, part.value)
-        observed = self.net.observe(
-            part.inputs, part.value, feedback=part.feedback, trial_mask=part.mask, context=part.context
+        observed = observe_trials(
+            self.net,
+            part.inputs,
+            part.value,
+            feedback=part.feedback,
+            trial_mask=part.mask,
+            context=part.context,
+            known=True,
         )
         # The data sets are alike in length already.
         return replace(observed, groups=None), {}, ops.floating(self.net, observed.value)

@@ -236,8 +236,9 @@ def observe_trials(
     feedback: Mapping[str, Array] | None,
     trial_mask: Array | None,
     context: Mapping[str, Array] | EncodedContext | None,
+    known: bool = False,
 ) -> ObservedTrials:
-    """See `Network.observe`."""
+    """See `Network.observe`; where the data are known already, nothing is said of what the training covered."""
     backend, xp, schema = backend_of(net), net.ops.xp, net.schema
     tail = len(schema.event_shape_tail)
     value = as_floating(net, "value", value)
@@ -251,7 +252,7 @@ def observe_trials(
         "feedback": check_trial_arrays(net, "feedback", feedback or {}, schema.feedback, trials, mask),
     }
     encoded = None if context is None else encode_context(net, context)
-    if not schema.independent:
+    if not (schema.independent or known):
         # Otherwise it is a matter of the parameters: where all are given, nothing depends on how many trials there are.
         warn_longer(net, "trials", count_existing(net, trials, mask), "trials")
     shapes = {f"{group}[{k!r}]": x.shape[:-1] for group, values in given.items() for k, x in values.items()}
@@ -263,7 +264,8 @@ def observe_trials(
     check_value_shape(value, (trials, *schema.event_shape_tail))
     exists = xp.ones_like(split_value(schema, value)[next(iter(schema.outcomes))]) > 0 if mask is None else mask
     legal = _checked_legal(net, value, exists)
-    warn_unfamiliar(net, {**given, "value": split_value(schema, value)}, mask)
+    if not known:
+        warn_unfamiliar(net, {**given, "value": split_value(schema, value)}, mask)
     batch = broadcast_shape([value.shape[: value.ndim - 1 - tail], beside], "value")
     if 0 in batch:
         refuse_empty("value", batch)

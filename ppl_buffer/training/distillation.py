@@ -32,6 +32,7 @@ from ppl_buffer.inference.normal_scores import NormalScores
 from ppl_buffer.network.backend import backend_of
 from ppl_buffer.network.digest import weights_digest
 from ppl_buffer.network.network import Network
+from ppl_buffer.network.observed import observe_trials
 from ppl_buffer.predictive import density
 from ppl_buffer.predictive.query import Query
 from ppl_buffer.schema import stack_value
@@ -246,7 +247,10 @@ def _prepare(net: Network, scale: NormalScores, source: Simulator, trials: int, 
     data = {name: x.astype(np.float32) for name, x in data_sets[1].items()}
     groups = {group: {name: data[name] for name in getattr(schema, group)} for group in PAIR}
     value = stack_value(np, schema, groups["outcomes"])
-    observed = net.observe(groups["inputs"], value, feedback=groups["feedback"])
+    # Data unlike any that the network was trained on are what these sets are for.
+    observed = observe_trials(
+        net, groups["inputs"], value, feedback=groups["feedback"], trial_mask=None, context=None, known=True
+    )
     evaluated: list[tuple[Arrays, np.ndarray]] = []
 
     def log_likelihood(scores: np.ndarray) -> np.ndarray:
