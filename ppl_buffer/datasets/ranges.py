@@ -140,8 +140,10 @@ def _codes(one: Unfamiliar, column: TableColumn, values: np.ndarray, rows: np.nd
         f"holds {listed(list(texts.values())[:8])}, but the model was trained with "
         f"{listed(f'{value:g}' for value in known)} alone and knows nothing of other values"
     )
+    if len(texts) > FEW:
+        return f"{message}. Is it the right model? It needs one that was trained on such values"
     others = {value: cell for value, cell in zip(values[~theirs].tolist(), np.array(cells)[~theirs], strict=True)}
-    if isinstance(column.variable, Categorical) or len(texts) > FEW:
+    if isinstance(column.variable, Categorical):
         return f"{message}; write: {recode_option(one.name, {next(iter(texts.values())): '...'})}"
     if len(texts) != len(known):
         codes = {cell: f"{value:g}" if value in known else "..." for value, cell in texts.items()}

@@ -197,8 +197,11 @@ def _of_codes(name: str, seen: ValueRange, values: np.ndarray) -> Iterator[Unfam
     bad = np.isfinite(values) & ~same.any(-1)
     if not bad.any():
         return
-    # A data set of -1 and 1 has another code; one of -1, 0 and 1 has the trained one, and something missing.
-    missing = bad & np.isin(values, MISSING_CODES) & same.any(1).all(1)[:, None] & _rarely(bad, values)
+    # A data set of -1 and 1 has another code; one of -1, 0 and 1 has the trained one, and something missing. One with
+    # other values beside has neither.
+    other = bad & ~np.isin(values, MISSING_CODES)
+    coded = same.any(1).all(1) & ~other.any(1)
+    missing = bad & coded[:, None] & _rarely(bad, values)
     rest = bad & ~missing
     if missing.any():
         yield Unfamiliar(name, "missing", missing, _examples(values[missing]), True, seen)
@@ -215,7 +218,10 @@ def _of_numbers(
     with np.errstate(invalid="ignore"):
         outside = (values < low) | (values > high)
         beyond = (values < seen.low) | (values > seen.high)
-    missing = beyond & np.isin(values, MISSING_CODES)
+    code = np.isin(values, MISSING_CODES)
+    # Not where 888 stands among other milliseconds.
+    alone = (outside & ~code).sum(1, keepdims=True) <= (beyond & code).sum(1, keepdims=True)
+    missing = beyond & code & alone
     missing &= _rarely(missing, values)
     if missing.any():
         yield Unfamiliar(name, "missing", missing, _examples(values[missing]), True, seen)

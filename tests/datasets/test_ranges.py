@@ -113,6 +113,12 @@ def test_rewards_of_another_code(code, written):
     same(read_trials(other, RLDDM, recode={"reward": {key: float(x) for key, x in codes.items()}}), right)
 
 
+def test_rewards_of_another_task():
+    table = table_for(RLDDM)
+    said = message(table.assign(reward=np.arange(len(table)) % 9 - 4))
+    assert "holds '-4', '-3', '-2'" in said and "Is it the right model?" in said and "--recode" not in said
+
+
 def test_rewards_of_one_subject_of_another_code():
     table = table_for(RLDDM)
     right, one = read_trials(table, RLDDM), table["subject"] == "s1"

@@ -82,6 +82,13 @@ def test_milliseconds_among_seconds(who):
     assert one.where[who].all() and "milliseconds" in one.unit
 
 
+def test_a_response_of_999_milliseconds_is_no_code():
+    values = changed("ddm", "rt", [4], lambda x: np.round(1000 * x))
+    values["rt"][4, :2] = 888, 999
+    one = only("ddm", values)
+    assert (one.cause, one.factor, one.data_sets.tolist()) == ("unit", 0.001, [4])
+
+
 def test_some_trials_in_milliseconds():
     one = only("ddm", changed("ddm", "rt", (4, slice(0, 9)), lambda x: 1000 * x))
     assert (one.cause, one.factor, one.data_sets.tolist(), one.where.sum()) == ("unit", 0.001, [4], 9)
@@ -138,6 +145,14 @@ def test_rewards_of_another_code(change, cause, values):
 def test_a_missing_reward_beside_rewards():
     one = only("rlddm", changed("rlddm", "reward", (3, 4), constant(-1)))
     assert (one.cause, one.values, one.where.sum()) == ("missing", (-1,), 1)
+
+
+def test_rewards_of_another_task():
+    # -1 is no code for a missing reward where there are other ones beside 0 and 1.
+    values = drawn("rlddm")
+    values["reward"][3] = np.arange(TRIALS) % 7 - 3
+    one = only("rlddm", values)
+    assert (one.cause, one.values, one.data_sets.tolist()) == ("code", (-3, -2, -1, 0, 1, 2, 3), [3])
 
 
 def test_a_category_that_training_never_drew():
