@@ -115,6 +115,8 @@ def find_unfamiliar(
         variable, numbers = variables[name], np.asarray(data[name], dtype=float)
         with np.errstate(invalid="ignore"):
             values = np.where(exists & variable.contains(np, numbers), numbers, np.nan)
+        if not np.isfinite(values).any():
+            continue
         if seen.values:
             result += _of_codes(name, seen, values)
         else:
@@ -144,6 +146,8 @@ def warn_unfamiliar(
         if not numbers:
             continue
         shape = np.broadcast_shapes(*shapes)
+        if 0 in shape:
+            continue
         flat = {name: np.broadcast_to(x, shape).reshape(-1, shape[-1]) for name, x in numbers.items()}
         there = np.broadcast_to(True if mask is None else mask, shape).reshape(-1, shape[-1])
         for one in find_unfamiliar(net.schema, net.record.ranges, flat, there):
