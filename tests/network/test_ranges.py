@@ -26,6 +26,8 @@ def test_a_range_is_that_of_the_values():
     # 999.5 places from the lowest to the middle of 2000.
     assert dict(made.quantiles)[0.5] == pytest.approx((flat[999] + flat[1000]) / 2)
     assert made.medians == pytest.approx((np.median(values, 1).min(), np.median(values, 1).max()))
+    straight = np.linspace(0, 1, 11) * np.array([[10.0], [40.0]])
+    assert ValueRange.of(pb.Real(), straight).spreads == pytest.approx((8, 32))
     # Data sets may be of different lengths.
     assert ValueRange.of(pb.Positive(), [*values[:7], values[7:].ravel()[:91]]).low >= flat[0]
 

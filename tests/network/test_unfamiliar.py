@@ -122,6 +122,49 @@ def test_radians_and_pixels():
     assert not findings("multisensory_rho1", changed("multisensory_rho1", "s_A", slice(None), constant(5)))
 
 
+def one_variable(variable, seen, values):
+    """What is found in data sets of one input."""
+    schema = Schema(inputs={"level": variable}, outcomes={"choice": Categorical(2)})
+    return find_unfamiliar(schema, {"level": seen}, {"level": values}, np.ones(values.shape, dtype=bool))
+
+
+def test_medians_tell_a_unit_where_all_values_lie_inside_the_range():
+    seen = ValueRange(0.001, 1000.0, ((0.5, 0.7),), medians=(0.5, 1.0), spreads=(0.1, 2.0))
+    levels = np.linspace(0.9, 1.1, 20) * np.array([[0.6], [2.5], [20.0]])
+    (one,) = one_variable(Positive(), seen, levels)
+    assert (one.cause, one.factor, one.data_sets.tolist()) == ("unit", 0.01, [2])
+
+
+def test_how_far_outside_is_no_data():
+    seen = ValueRange(1.0, 100.0, ((0.5, 10.0),), medians=(1.0, 100.0), spreads=(0.1, 80.0))
+    for factor, plain in ((5, False), (11, True)):
+        levels = np.full((1, 20), 10.0)
+        levels[0, 3] = factor * 100**1.1
+        (one,) = one_variable(Positive(), seen, levels)
+        assert (one.cause, one.plain) == ("range", plain)
+    # Most values outside, and not by much: no other unit.
+    one = only("multisensory_rho1", changed("multisensory_rho1", "s_A", [2], constant(20)))
+    assert (one.cause, one.plain, one.data_sets.tolist()) == ("range", False, [2])
+
+
+def test_a_subject_who_hardly_varies_is_no_other_unit():
+    def narrow(factor):
+        values = drawn("multisensory_rho1")
+        usual = np.median(np.diff(np.quantile(values["response"], (0.1, 0.9), axis=1), axis=0))
+        spread = np.diff(np.quantile(values["response"][6], (0.1, 0.9)))
+        values["response"][6] *= factor * usual / spread
+        return findings("multisensory_rho1", values)
+
+    assert narrow(1 / 60)[0].factor == pytest.approx(180 / np.pi)
+    assert not narrow(1 / 400)
+
+
+def test_numbers_are_degrees_only_where_angles_were_trained():
+    values = np.random.default_rng(0).uniform(-2, 2, (20, 30))
+    (one,) = one_variable(Real(), ValueRange.of(Real(), values), np.rad2deg(values))
+    assert (one.cause, one.factor, one.plain) == ("unit", None, True)
+
+
 def test_a_wider_range_is_said_and_no_mistake():
     one = only("multisensory_rho1", changed("multisensory_rho1", "s_A", slice(None), lambda x: 1.5 * x))
     assert (one.name, one.cause, one.plain) == ("s_A", "range", False)
@@ -194,7 +237,9 @@ def test_bounds_have_a_margin_but_not_for_one_wild_value():
     assert trained_bounds(Real(), ValueRange(-1.0, 1.0)) == pytest.approx((-1.2, 1.2))
     wild = ValueRange(-1.0, 90.0, quantiles=((0.001, -1.0), (0.999, 1.0)))
     assert trained_bounds(Real(), wild) == pytest.approx((-2, 90))
+    assert trained_bounds(Real(), ValueRange(-1.0, 1.0), is_outcome=True) == pytest.approx((-1.5, 1.5))
     assert trained_bounds(Positive(), ValueRange(1.0, 100.0)) == pytest.approx((100**-0.1, 100**1.1))
+    assert trained_bounds(Positive(), ValueRange(1e-9, 1e9)) == pytest.approx((1e-9 / 3, 3e9))
 
 
 RANGES = ranges_of(FUNCTION.schema, {name: np.linspace(-3, 3, 400).reshape(20, 20) for name in ("x", "y")})

@@ -16,6 +16,7 @@ from ppl_buffer.training.distillation import (
     draw_systematically,
     make_distillation_batch,
 )
+from ppl_buffer.training.standardization import standardize
 from tests.networks import Case, Record, array, network
 
 PRIOR = scipy.stats.norm(0, 2)
@@ -332,6 +333,14 @@ def test_training_uses_distillation_sets_for_their_share_and_goes_on(tmp_path):
         ValueError, match=r"distillation: expected sets of a network of 'Multi.*', got sets of .* 'Shift'"
     ):
         pb.train(other, CASE.config, out=tmp_path / "bad", **arguments)
+
+
+def test_distillation_sets_count_for_the_ranges_alone():
+    sets, options = Prepared(13), BatchOptions(batch_size=5, trials=(3, 7), context=(0, 3))
+    sets[0].data["y"][3] = 77.0
+    scales, ranges, _ = standardize(Shift(), options, sets)
+    without, narrower, _ = standardize(Shift(), options)
+    assert scales == without and ranges["y"].high == 77 and narrower["y"].high < 20
 
 
 def test_simulated_batches_are_those_of_a_run_without_distillation(tmp_path):
