@@ -51,7 +51,11 @@ class ReadOptions:
         names = [*schema.inputs, *schema.outcomes, *schema.feedback]
         options = cls(
             subject=_headings("subject", subject),
-            order=order if order is None or order == AS_IT_LIES else _headings("order", order),
+            order=AS_IT_LIES
+            if isinstance(order, str) and order == AS_IT_LIES
+            else None
+            if order is None
+            else _headings("order", order),
             columns={name: _heading(name, value) for name, value in _by_name("columns", columns, names).items()},
             recode={name: _codes(name, value) for name, value in _by_name("recode", recode, names).items()},
             scale={

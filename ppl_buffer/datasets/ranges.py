@@ -15,7 +15,7 @@ from ppl_buffer.network.ranges import FEW, ValueRange, ranges_of
 from ppl_buffer.network.unfamiliar import Unfamiliar, find_unfamiliar
 from ppl_buffer.schema import Categorical, Positive, Schema
 from ppl_buffer.simulator import Simulator
-from ppl_buffer.training.draws import draw_data, draw_params
+from ppl_buffer.training.draws import check_simulator, draw_data, draw_params
 
 OUTSIDE = ("error", "warn", "ignore")
 # Standard deviations of the training's distribution (of a logarithm) that count as trained where no more is known.
@@ -74,6 +74,7 @@ def _trained_ranges(net: Network, simulator: Simulator | None) -> Mapping[str, V
         return net.record.ranges
     schema = net.schema
     if simulator is not None:
+        check_simulator(simulator)
         rng = np.random.default_rng(0)
         params = draw_params(simulator, rng, _DATA_SETS)
         data, _ = draw_data(simulator, rng, params, _DATA_SETS, _TRIALS, probabilities=False)

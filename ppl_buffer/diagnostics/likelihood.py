@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from ppl_buffer.checks import check_integer, check_seed
+from ppl_buffer.checks import check_flag, check_integer, check_seed
 from ppl_buffer.diagnostics.bands import check_level, uniformity
 from ppl_buffer.diagnostics.output import data_frame, panels
 from ppl_buffer.diagnostics.simulations import check_pair, observe_sets, simulate_legal, trials_to_simulate
@@ -172,6 +172,7 @@ def check_likelihood(
     """
     check_pair(net, simulator)
     check_level(level)
+    check_flag("rollouts", rollouts)
     seed, schema = check_seed(seed), net.schema
     sets = check_integer("sets", sets, 2 * _PARTS)
     trials = trials_to_simulate(net, trials)

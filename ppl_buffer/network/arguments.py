@@ -108,6 +108,9 @@ def check_trial_arrays(
 
 
 def _as_number(convert: Callable[[Own, Array], Array], net: NetworkLike, argument: str, value: Array) -> Array:
+    if value is None:
+        # NumPy would take it for no number.
+        raise ValueError(f"{argument}: expected an array of numbers, got None")
     if "complex" in str(getattr(value, "dtype", type(value))):
         raise ValueError(f"{argument}: expected an array of real numbers, got complex ones")
     try:

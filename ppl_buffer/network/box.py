@@ -14,6 +14,7 @@ import numpy as np
 from ppl_buffer.checks import check_choice
 from ppl_buffer.network.arguments import NetworkLike, as_floating, check_names
 from ppl_buffer.network.backend import Array, Named
+from ppl_buffer.network.layout import common_batch_shape
 from ppl_buffer.network.observed import ObservedTrials
 
 # The share of a range at either end that nothing is mapped into.
@@ -59,6 +60,7 @@ def into_box(
     """See `Network.into_box`."""
     real = as_floating(net, "x", x)
     bounds = _range(net, name, params, below)
+    common_batch_shape({"x": tuple(real.shape), "params, below": tuple(np.shape(bounds.width))})
     return bounds.low + bounds.width * (MARGIN + (1 - 2 * MARGIN) * net.ops.sigmoid(real))
 
 
@@ -69,6 +71,7 @@ def from_box(
     xp, ops = net.ops.xp, net.ops
     number = as_floating(net, "value", value)
     bounds = _range(net, name, params, below)
+    common_batch_shape({"value": tuple(number.shape), "params, below": tuple(np.shape(bounds.width))})
     share = (number - bounds.low) / bounds.width
     known = ops.to_concrete(share)
     if known is not None and not ((known >= -MARGIN) & (known <= 1 + MARGIN)).all():
@@ -132,6 +135,7 @@ def _range(
     if below is None:
         return _Range(base, high - low)
     bound = as_floating(net, "below", below)
+    common_batch_shape({"params": tuple(np.shape(base)), "below": tuple(bound.shape)})
     _check_above(net, name, bound, base)
     return _Range(base, net.ops.xp.clip(bound - base, None, high - low))
 

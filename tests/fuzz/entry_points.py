@@ -76,6 +76,8 @@ def fault_of(point: EntryPoint, arguments: Mapping[str, Any]) -> str | None:
                 # torch looks at a value before the distribution does.
                 said = any(f"The {name} argument" in str(error) for name in arguments)
             return None if said else f"an error that names no argument: {error} at {frame.filename}:{frame.lineno}"
+        except FileNotFoundError:
+            return None  # what functions that read files say of one that is not there
         except Exception as error:
             frame = traceback.extract_tb(error.__traceback__)[-1]
             return f"{type(error).__name__}: {error} at {frame.filename}:{frame.lineno}"
@@ -191,6 +193,38 @@ def checked_data(data: Any, posterior: Any, **more: Any) -> list[np.ndarray]:
     return [*check.observed.values(), *check.replicated.values()]
 
 
+def missing_aside(values: np.ndarray) -> np.ndarray:
+    """The numbers of an answer to numbers some of which are none."""
+    return values[~np.isnan(values)]
+
+
+class Functions:
+    """A simulator of the random function: noise about a mean."""
+
+    schema = FUNCTION.schema
+
+    def prior(self, rng: np.random.Generator, size: int) -> dict[str, np.ndarray]:
+        """Draws of the trained box."""
+        return {name: prior.sample(rng, size) for name, prior in record().priors.items()}
+
+    def inputs(self, rng: np.random.Generator, size: int, trials: int) -> dict[str, np.ndarray]:
+        """Places."""
+        return {"x": rng.normal(size=(size, trials))}
+
+    def simulate(self, rng: np.random.Generator, params: Any, inputs: Any) -> dict[str, np.ndarray]:
+        """Values at the places."""
+        noise = rng.normal(size=inputs["x"].shape)
+        return {"y": params["mu"][:, None] + params["sigma"][:, None] * noise}
+
+
+def likelihood_checked(**arguments: Any) -> list[np.ndarray]:
+    """A check of a likelihood."""
+    from ppl_buffer import diagnostics
+
+    check = diagnostics.check_likelihood(net(), Functions(), progress=False, **arguments)
+    return [*check.pit.values(), *check.simulated.values()]
+
+
 def left_out(**arguments: Any) -> np.ndarray:
     """Scores of trials given all others."""
     from ppl_buffer import scores
@@ -243,7 +277,9 @@ def entry_points() -> dict[str, EntryPoint]:
     """The public functions that are tried."""
     import ppl_buffer as pb
     from ppl_buffer import diagnostics
+    from ppl_buffer.datasets import read_trials
     from ppl_buffer.prior import Prior
+    from tests.datasets.tables import NOISY_Q, table_of_trials
 
     return {
         "observe": EntryPoint(
@@ -361,6 +397,50 @@ def entry_points() -> dict[str, EntryPoint]:
             },
             names=("input", "condition"),
             may_be_infinite=True,
+        ),
+        "into_box": EntryPoint(
+            lambda **a: missing_aside(net().into_box(**a).numpy()),
+            lambda: {"name": "mu", "x": np.zeros(PEOPLE), "params": params(), "below": None},
+        ),
+        "from_box": EntryPoint(
+            lambda **a: missing_aside(net().from_box(**a).numpy()),
+            lambda: {"name": "mu", "value": np.zeros(PEOPLE), "params": params(), "below": 1.5},
+        ),
+        "Lapse": EntryPoint(
+            lambda **a: density_of(
+                function()["inputs"], np_tensor(function()["value"]), params=params(), lapse=pb.Lapse(**a)
+            ),
+            lambda: {"rate": 0.1, "ranges": {"y": (-9.0, 9.0)}},
+            names=("lapse",),
+        ),
+        "check_likelihood": EntryPoint(
+            likelihood_checked,
+            lambda: {
+                "sets": 10,
+                "trials": 3,
+                "context": 0,
+                "rollouts": True,
+                "level": 0.9,
+                "seed": 0,
+                "statistics": None,
+                "environment": None,
+            },
+        ),
+        "read_trials": EntryPoint(
+            lambda **a: [read_trials(**a).outcomes["choice"]],
+            lambda: {
+                "table": table_of_trials(),
+                "net": NOISY_Q,
+                "subject": "subject",
+                "order": "file",
+                "columns": {"choice": "response", "reward": "feedback", "pair": "cond"},
+                "recode": {"choice": {"0": 0, "1": 1}},
+                "scale": {"reward": 1.0},
+                "signed": None,
+                "outside": "error",
+                "simulator": None,
+            },
+            names=("column", "CSV file"),
         ),
         "Schema": EntryPoint(
             lambda **a: pb.Schema(**a),
