@@ -15,7 +15,8 @@ from ppl_buffer.network.ranges import FEW, ValueRange, ranges_of
 from ppl_buffer.network.unfamiliar import Unfamiliar, find_unfamiliar
 from ppl_buffer.schema import Categorical, Positive, Schema
 from ppl_buffer.simulator import Simulator
-from ppl_buffer.training.draws import check_simulator, draw_data, draw_params
+from ppl_buffer.training.abilities import check_simulator
+from ppl_buffer.training.draws import draw_data, draw_params
 
 OUTSIDE = ("error", "warn", "ignore")
 # Standard deviations of the training's distribution (of a logarithm) that count as trained where no more is known.
