@@ -1,6 +1,8 @@
 """Chunks of one shape cover every index; groups of work start with the piece that compiles; streams stand alone."""
 
 import threading
+import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -50,6 +52,26 @@ def test_the_first_piece_of_each_group_is_done_before_all_others(workers):
     assert sorted(done[:2]) == [("a", 0), ("b", 0)]
     assert sorted(done) == [(name, number) for name in "ab" for number in range(4)]
     assert sum(added) == 20
+
+
+def test_after_an_interrupt_nothing_is_begun():
+    begun, lock = [], threading.Lock()
+
+    def piece(number):
+        with lock:
+            begun.append(number)
+        time.sleep(0.01)
+        return 1
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    pieces = [partial(piece, number) for number in range(200)]
+    with pytest.raises(KeyboardInterrupt):
+        run_groups([pieces], 2, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_groups([pieces[:1], pieces], 2, lambda done: interrupt(done) if len(begun) > 3 else None)
+    assert len(begun) < 50
 
 
 def test_a_stream_depends_on_its_seed_alone():

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.networks import CONTAMINATED, FUNCTION, LEARNING, Case, data, network
+from tests.networks import CONTAMINATED, FUNCTION, LEARNING, SLIDER, Case, data, network
 
 jax = pytest.importorskip("jax")
 jnp = pytest.importorskip("jax.numpy")
 
+from ppl_buffer.network.embeddings import embed_targets  # noqa: E402
 from ppl_buffer.network.jax import joint  # noqa: E402
 from ppl_buffer.network.jax.cache import Cache, allocate  # noqa: E402
 from ppl_buffer.network.jax.network import encode_params, extend, predict, prepare, step  # noqa: E402
@@ -105,3 +106,12 @@ def test_fused_step_is_extend_and_predict(case: Case) -> None:
         return jnp.concatenate(found, 2)
 
     np.testing.assert_allclose(fused(), apart(), rtol=1e-4, atol=2e-5)
+
+
+def test_targets_without_inputs_are_no_constants_to_compute_with_while_compiling() -> None:
+    net = network(SLIDER, "jax")
+    program = jax.jit(lambda: embed_targets(net, {}, (2, 1, 37))).lower().compile().as_text()
+    # The weights are; a program that holds the targets themselves has computed them, which took seconds of larger nets.
+    assert "f32[2,1,37" in program and not any(
+        "f32[2,1,37" in line for line in program.splitlines() if "constant(" in line
+    )
