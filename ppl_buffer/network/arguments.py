@@ -8,10 +8,11 @@ from typing import Protocol
 
 import numpy as np
 
+from ppl_buffer.findings import Finding, warn_of
 from ppl_buffer.network.backend import Array, ArrayOps, Named, Own
 from ppl_buffer.network.layout import pad_dims
 from ppl_buffer.network.record import TrainingRecord
-from ppl_buffer.schema import Categorical, Schema, Variable, split_value
+from ppl_buffer.schema import Categorical, Interval, Schema, Variable, split_value
 
 
 class NetworkLike(Protocol):
@@ -160,8 +161,24 @@ def check_params(
     numbers = ops.to_concrete_each(arrays)
     for name, known in numbers.items():
         if known is not None and not schema.params[name].contains(np, known).all():
-            check_legal(net, f"params[{name!r}]", schema.params[name], arrays[name])
+            _check_bounds(net, name, known)
     return arrays, numbers
+
+
+def _check_bounds(net: NetworkLike, name: str, numbers: np.ndarray) -> None:
+    """Refuse values that a parameter cannot take; say so where one lies on an open bound, for which rounding suffices.
+
+    The density there is that of the nearest number inside, so that a model that gets there goes on.
+    """
+    variable = net.schema.params[name]
+    bounds = (variable.low, variable.high) if isinstance(variable, Interval) else (0.0,)
+    on_bound = np.isin(numbers, np.asarray(bounds, numbers.dtype))
+    check_legal(net, f"params[{name!r}]", variable, numbers, ~on_bound)
+    text = (
+        f"params[{name!r}]: expected {variable.description}, got {numbers[on_bound].flat[0]!s} ({on_bound.sum()} of "
+        f"{on_bound.size}); the density there is that of the nearest number inside. net.into_box keeps off the bounds"
+    )
+    warn_of(Finding("outside_box", text, parameter=name, share=float(on_bound.mean())), stacklevel=6)
 
 
 def count_trials(net: NetworkLike, inputs: Mapping[str, Array], trials: int | None) -> int:

@@ -96,7 +96,10 @@ BAD_INPUT = {
     "params unknown": (learner(params__gamma=np.ones(3)), r"params: expected any of .*unknown \['gamma'\]"),
     "params NaN": (learner(params__beta=with_one(3, np.nan, 1.0)), r"params\['beta'\]: expected .*got nan"),
     "params negative": (learner(params__beta=np.array([1.0, 2.0, -0.5])), r"params\['beta'\]: .*above 0.*-0.5"),
-    "params at an open bound": (learner(params__alpha=np.array([0.0, 0.5, 0.5])), r"params\['alpha'\]: .*\(0, 1\)"),
+    "params beyond an open bound": (
+        learner(params__alpha=np.array([0.0, 0.5, -1e-9])),
+        r"params\['alpha'\]: .*\(0, 1\)",
+    ),
     "params out of a closed one": (learner(params__zeta=np.array([0.0, 1.0, 1.1])), r"params\['zeta'\]: .*\[0, 1\]"),
     "params not numbers": (learner(params__beta="large"), r"params\['beta'\]: expected an array of numbers"),
     "params of other batch": (learner(params__beta=np.ones(4)), r"broadcast.*params\['beta'\] has \(4,\)"),

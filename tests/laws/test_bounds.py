@@ -12,6 +12,7 @@ pytest.importorskip("numpyro", reason="both backends are compared")
 import jax.numpy as jnp
 import torch
 
+from ppl_buffer.findings import FindingWarning
 from ppl_buffer.predictive import density, sampling
 from tests.laws.cases import BACKENDS, close, numbers, observed, replaced, scored, uniform
 from tests.networks import DECISION, FUNCTION, LEARNING, SLIDER, array, data, joint_predictive, rollout
@@ -157,3 +158,21 @@ def test_doubles_that_round_onto_a_bound_are_legal_parameters():
     nearest = scored(LEARNING, "torch", given, params=given.params | {"alpha": np.array([NEXT_TO_1, LEAST, 0.5], "f4")})
     value = array("torch", given.value)
     close(checked.log_prob(value), nearest.log_prob(value), rtol=1e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_parameter_on_an_open_bound_is_told_and_goes_on(backend):
+    """Where values are checked too: rounding brings a logistic function onto 0 and 1 in the middle of a run."""
+    given = data(LEARNING)
+    with pytest.warns(
+        FindingWarning, match=r"params\['alpha'\]: expected a number in \(0, 1\), got 1\.0 \(1 of 3\)"
+    ) as told:
+        found = scored(
+            LEARNING, backend, given, params=given.params | {"alpha": np.array([0.4, 1.0, 0.5])}, validate_args=True
+        )
+    finding = told[0].message.finding
+    assert (finding.kind, finding.parameter, finding.share) == ("outside_box", "alpha", 1 / 3)
+    assert "test_bounds.py" in told[0].filename or "networks.py" in told[0].filename
+    nearest = scored(LEARNING, backend, given, params=given.params | {"alpha": np.array([0.4, NEXT_TO_1, 0.5])})
+    value = array(backend, given.value)
+    np.testing.assert_allclose(numbers(found.log_prob(value)), numbers(nearest.log_prob(value)), rtol=1e-6)
