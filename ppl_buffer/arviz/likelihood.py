@@ -104,7 +104,7 @@ class _Scoring:
             params = {name: x[draws] for name, x in part.params.items()}
             lapse = self.lapse_at(None if part.lapse is None else part.lapse[draws])
             query = Query.build(
-                self.net, data, params=params, lapse=lapse, outside="ignore", block=self.block, **arguments
+                self.net, data, params=params, lapse=lapse, outside="ignore", block=self.block, check=False, **arguments
             )
             self._score(query, value, indices, draws)
             return added * part.count

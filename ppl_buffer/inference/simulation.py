@@ -17,6 +17,7 @@ from ppl_buffer.inference.chunks import chunks, new_in_chunks, run_groups
 from ppl_buffer.inference.draws import align, align_lapse, conditioned_params, sample_shape
 from ppl_buffer.inference.streams import uniform_streams
 from ppl_buffer.inference.subjects import flatten_leaves, flatten_trials, last_trials, rows_of_similar_length
+from ppl_buffer.network.arguments import check_params
 from ppl_buffer.network.backend import Array, Environment, backend_of
 from ppl_buffer.network.lapses import Lapse, check_lapse
 from ppl_buffer.network.network import Network
@@ -99,6 +100,7 @@ def posterior_predictive(
     seed, devices = check_seed(seed), check_devices(devices)
     # Checks the arguments and broadcasts the data; parameters come chunk by chunk.
     given = {} if params is None else conditioned_params(net.schema, params)
+    check_params(net, given, check=True)
     whole = Query.build(
         net, inputs, trials=trials, trial_mask=trial_mask, context=context, environment=environment, later=given
     )
@@ -212,7 +214,7 @@ class _Rollouts:
             lapse = None if self.lapse is None else self.lapse.at(conditioned[_LAPSE])
             query = Query.build(
                 net, inputs, trials=length, params=params, trial_mask=exists, context=context,
-                lapse=lapse, environment=self.environment, outside="ignore",
+                lapse=lapse, environment=self.environment, outside="ignore", check=False,
             )  # fmt: skip
             return sampling.rollout(query, noise)
 

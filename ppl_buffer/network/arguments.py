@@ -142,11 +142,11 @@ def as_mask(net: NetworkLike, argument: str, value: Array, trials: int) -> Array
 
 
 def check_params(
-    net: NetworkLike, params: Mapping[str, Array], check: bool
+    net: NetworkLike, params: Mapping[str, Array], check: bool, warn: bool = True
 ) -> tuple[Named, dict[str, np.ndarray | None]]:
     """Any subset of the parameters as floating-point arrays in the schema's order, and their numbers where known.
 
-    Without `check` nobody looks at the numbers.
+    Without `check` nobody looks at the numbers; without `warn` it is not said that one lies on an open bound.
     """
     ops, schema = net.ops, net.schema
     check_names("params", params, schema.params, subset=True)
@@ -161,11 +161,11 @@ def check_params(
     numbers = ops.to_concrete_each(arrays)
     for name, known in numbers.items():
         if known is not None and not schema.params[name].contains(np, known).all():
-            _check_bounds(net, name, known)
+            _check_bounds(net, name, known, warn)
     return arrays, numbers
 
 
-def _check_bounds(net: NetworkLike, name: str, numbers: np.ndarray) -> None:
+def _check_bounds(net: NetworkLike, name: str, numbers: np.ndarray, warn: bool) -> None:
     """Refuse values that a parameter cannot take; say so where one lies on an open bound, for which rounding suffices.
 
     The density there is that of the nearest number inside, so that a model that gets there goes on.
@@ -174,6 +174,8 @@ def _check_bounds(net: NetworkLike, name: str, numbers: np.ndarray) -> None:
     bounds = (variable.low, variable.high) if isinstance(variable, Interval) else (0.0,)
     on_bound = np.isin(numbers, np.asarray(bounds, numbers.dtype))
     check_legal(net, f"params[{name!r}]", variable, numbers, ~on_bound)
+    if not warn:
+        return
     text = (
         f"params[{name!r}]: expected {variable.description}, got {numbers[on_bound].flat[0]!s} ({on_bound.sum()} of "
         f"{on_bound.size}); the density there is that of the nearest number inside. net.into_box keeps off the bounds"

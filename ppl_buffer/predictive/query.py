@@ -144,7 +144,7 @@ class Query:
             data = _observed_data(net, inputs, trials, feedback=feedback, trial_mask=trial_mask, context=context)
         else:
             data = _checked_data(net, inputs, trials, feedback, trial_mask, context)
-        arrays, numbers = check_params(net, {} if params is None else params, check)
+        arrays, numbers = check_params(net, {} if params is None else params, check, outside != "ignore")
         alone = schema.independent and {*arrays, *later} >= set(schema.params)
         length = data["trials"] + (0 if history is None else history.mask.shape[-1])
         if not alone and net.record is not None and length > net.record.trials:

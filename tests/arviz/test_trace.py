@@ -7,11 +7,12 @@ from importlib import import_module
 import numpy as np
 import pytest
 
+from ppl_buffer.arviz import from_mcmc, groups_of
 from ppl_buffer.arviz.language import language_of
 from ppl_buffer.findings import FindingWarning
 from ppl_buffer.ppl.trace import Language, observed_site, unwrap_joint
 from ppl_buffer.schema import Real, Schema
-from tests.arviz.models import ppl_of
+from tests.arviz.models import PEOPLE, QUIET, finished, learners, ppl_of
 from tests.networks import FUNCTION, FUNCTION_RECORD, TINY, Case, array, data, joint_predictive, network
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -32,6 +33,19 @@ def test_both_languages_offer_the_same_functions(language):
     for name, function in asked.items():
         wanted = list(inspect.signature(function).parameters.values())[1:]
         assert list(inspect.signature(offered[name]).parameters.values()) == wanted
+
+
+def test_draws_on_a_bound_are_taken_as_the_sampler_took_them():
+    """Pyro's samplers do not validate; rounding brings a logistic function to 0 and 1."""
+    pytest.importorskip("pyro")
+    model, seen = learners("torch")
+    samples = {"mean": np.array([[0.0, 300.0, -300.0]], np.float32), "offset": np.zeros((1, 3, PEOPLE), np.float32)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        groups = groups_of(from_mcmc(finished("pyro", model, samples, (seen,)), predictive_draws=0, **QUIET))
+    alpha = groups["posterior"]["alpha"].values
+    assert (alpha[0, 1] == 1).all() and (alpha[0, 2] == 0).all()
+    assert np.isfinite(next(iter(groups["log_likelihood"].data_vars.values())).values).all()
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
