@@ -75,24 +75,28 @@ class Unfamiliar:
 
     def describe(self, batch_shape: tuple[int, ...] = ()) -> str:
         """What is wrong and what to do, of arrays whose batch dimensions *B are the data sets."""
-        some = ", ".join(f"{value:.4g}" for value in self.values[:4])
-        whose = f"{_listed(self.data_sets, batch_shape)}{some}{', ...' if len(self.values) > 4 else ''}"
+        some = ", ".join(f"{value:.4g}" for value in self.values[:4]) + ", ..." * (len(self.values) > 4)
+        place = _place(self.data_sets, batch_shape)
         if self.cause == "unit" and self.factor is not None:
-            return f"{whose} look like {self.unit}; multiply them by {self.factor:.4g}"
+            return f"values such as {some}{place} look like {self.unit}; multiply them by {self.factor:.4g}"
         if self.cause == "unit":
-            return f"{whose} have another unit than the network's, which was trained on {self.trained}; convert them"
+            return (
+                f"values such as {some}{place} have another unit than the network's, which was trained on "
+                f"{self.trained}; convert them"
+            )
         if self.cause == "missing":
             return (
-                f"{whose} look like a code for a missing value, and the network was trained on {self.trained}; leave "
-                "these trials out (trial_mask)"
+                f"{some}{place} looks like a code for a missing value, and the network was trained on {self.trained}; "
+                "leave these trials out (trial_mask)"
             )
         if self.cause == "code":
             return (
-                f"{whose}, but the network was trained on {self.trained} and knows nothing of other values; recode them"
+                f"holds {some}{place}, but the network was trained on {self.trained} and knows nothing of other "
+                "values; recode them"
             )
         return (
-            f"{whose}: {int(self.where.sum())} values lie outside the trained range, {self.trained}; predictions there "
-            "are extrapolations. Check the values, or train on a wider range"
+            f"{int(self.where.sum())} values{place}, such as {some}, lie outside the trained range, {self.trained}; "
+            "predictions there are extrapolations. Check them, or train on a wider range"
         )
 
 
@@ -171,17 +175,17 @@ def trained_bounds(variable: Variable, seen: ValueRange, is_outcome: bool = Fals
     return (math.exp(bounds[0]), math.exp(bounds[1])) if logarithmic else bounds
 
 
-def _listed(data_sets: np.ndarray, batch_shape: tuple[int, ...]) -> str:
-    """Which data sets, before their values are listed; nothing where there is only one."""
+def _place(data_sets: np.ndarray, batch_shape: tuple[int, ...]) -> str:
+    """In which data sets; nothing where there is only one."""
     total = math.prod(batch_shape)
     if total == 1:
         return ""
     if len(data_sets) == total:
-        return f"in all {total} data sets "
+        return f" in all {total} data sets"
     indices = [np.unravel_index(index, batch_shape) for index in data_sets[:5]]
     named = ", ".join(str(tuple(map(int, index))) if len(index) > 1 else str(int(index[0])) for index in indices)
     more = ", ..." if len(data_sets) > 5 else ""
-    return f"in data set{'s' * (len(data_sets) > 1)} {named}{more} of {total} "
+    return f" in data set{'s' * (len(data_sets) > 1)} {named}{more} of {total}"
 
 
 def _examples(values: np.ndarray) -> tuple[float, ...]:

@@ -257,7 +257,7 @@ def test_networks_say_it_wherever_data_come_in(backend):
         warnings.simplefilter("error")
         net.observe(inputs, array(backend, value))
     value[1, 2] = 999
-    with pytest.warns(FindingWarning, match=r"^value\['y'\]: in data set 1 of 3 999 look like a code") as said:
+    with pytest.warns(FindingWarning, match=r"^value\['y'\]: 999 in data set 1 of 3 looks like a code") as said:
         net.observe(inputs, array(backend, value))
     (one,) = said
     assert one.filename == __file__
@@ -267,11 +267,13 @@ def test_networks_say_it_wherever_data_come_in(backend):
         warnings.simplefilter("error")
         net.observe(inputs, array(backend, value), trial_mask=array(backend, value < 999))
         joint_predictive(FUNCTION, backend, {"x": np.full((3, 7), 7.0)}, net, outside="ignore")
-    with pytest.warns(FindingWarning, match=r"^inputs\['x'\]: in all 3 data sets 7: 21 values lie outside") as said:
+    with pytest.warns(
+        FindingWarning, match=r"^inputs\['x'\]: 21 values in all 3 data sets, such as 7, lie outside"
+    ) as said:
         joint_predictive(FUNCTION, backend, {"x": np.full((3, 7), 7.0)}, net)
     assert said[0].filename.endswith("tests/networks.py")
     point["x"][2] = -7
-    with pytest.warns(FindingWarning, match=r"^context\['x'\]: in data set 2 of 3 -7: 4 values lie outside"):
+    with pytest.warns(FindingWarning, match=r"^context\['x'\]: 4 values in data set 2 of 3, such as -7, lie outside"):
         net.encode(array(backend, point))
 
 
@@ -297,7 +299,7 @@ def test_outcomes_are_looked_at_where_they_are_scored(backend):
         def run(function, mu):
             return function(mu)
 
-    with pytest.warns(FindingWarning, match=r"^value\['y'\]: in data set 2 of 3 -999 look like a code"):
+    with pytest.warns(FindingWarning, match=r"^value\['y'\]: -999 in data set 2 of 3 looks like a code"):
         run(partial(score, validate_args=True), 0.0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -313,7 +315,7 @@ def test_feedback_of_an_environment_is_looked_at():
         return {"reward": 100.0 * outcomes["choice"]}
 
     distribution = joint_predictive(LEARNING, "torch", given.inputs, net, params=given.params, environment=cents)
-    with pytest.warns(FindingWarning, match=r"^environment\['reward'\]: in .*data set.* 0, 100, but"):
+    with pytest.warns(FindingWarning, match=r"^environment\['reward'\]: holds 0, 100 in .*data set.*, but"):
         distribution.sample_with_feedback()
     with pytest.warns(FindingWarning, match=r"^environment\['reward'\]: .* trained on 0, 1 alone"):
         draws = {name: np.broadcast_to(x, (2, 3)) for name, x in given.params.items()}
