@@ -156,6 +156,19 @@ def trained_range(record: Any) -> str:
     return markdown(("parameter", "prior", "range"), rows)
 
 
+def trained_data(record: Any) -> str:
+    """Where the values of the training data lay, as a table."""
+
+    def described(seen: Any) -> str:
+        if seen.values:
+            pairs = zip(seen.values, seen.shares, strict=True)
+            return ", ".join(f"{value:g} ({share:.0%})" for value, share in pairs)
+        middle = dict(seen.quantiles)
+        return f"{seen.low:.3g} to {seen.high:.3g}, 98% of them {middle[0.01]:.3g} to {middle[0.99]:.3g}"
+
+    return markdown(("variable", "values"), [[f"`{name}`", described(seen)] for name, seen in record.ranges.items()])
+
+
 def write(name: str, measurement: Measurement) -> None:
     """Write both files of a network."""
     net = pb.load(name)
@@ -174,6 +187,8 @@ def write(name: str, measurement: Measurement) -> None:
 ## Trained range
 
 {trained_range(net.record)}
+
+{trained_data(net.record)}
 
 {wrapped(recipe["outside"])}
 

@@ -17,6 +17,7 @@ from ppl_buffer.network.backend import Array, Named, Own, backend_of
 from ppl_buffer.network.layout import broadcast_shape
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import encode_context
+from ppl_buffer.network.unfamiliar import warn_unfamiliar
 from ppl_buffer.predictive.folding import fold, fold_cache, fold_context
 from ppl_buffer.predictive.query import History, Query, permutations
 from ppl_buffer.schema import split_value, stack_value
@@ -217,6 +218,9 @@ def condition(query: Query, value: Array) -> Query:
         "outcomes": outcomes,
         "feedback": {name: x[..., :first] for name, x in (query.feedback or {}).items()},
     }
+    if schema.ordered and query.outside in ("warn", "error"):
+        # An exchangeable model's context is looked at where it is encoded.
+        warn_unfamiliar(net, {"value": outcomes}, mask)
     if mask is None:
         mask = net.ops.xp.ones_like(next(iter(outcomes.values()))) > 0
     context, history = query.context, query.history

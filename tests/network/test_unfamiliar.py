@@ -308,7 +308,10 @@ def test_outcomes_are_looked_at_where_they_are_scored(backend):
 
 def test_feedback_of_an_environment_is_looked_at():
     pytest.importorskip("pyro")
-    ranges = {"reward": ValueRange(0.0, 1.0, values=(0.0, 1.0), shares=(0.5, 0.5))}
+    ranges = {
+        "rt": ValueRange(0.1, 9.0, ((0.5, 1.0),), (0.5, 2.0), (0.1, 2.0)),
+        "reward": ValueRange(0.0, 1.0, values=(0.0, 1.0), shares=(0.5, 0.5)),
+    }
     net, given = network(LEARNING, "torch", Record({}, {}, 9, 0, "none", ranges=ranges)), data(LEARNING)
 
     def cents(trial, inputs, outcomes, uniform):
@@ -320,6 +323,13 @@ def test_feedback_of_an_environment_is_looked_at():
     with pytest.warns(FindingWarning, match=r"^environment\['reward'\]: .* trained on 0, 1 alone"):
         draws = {name: np.broadcast_to(x, (2, 3)) for name, x in given.params.items()}
         posterior_predictive(net, given.inputs, draws, environment=cents, progress=False)
+
+    # As outcomes that a distribution is conditioned on are.
+    first, feedback = given.value[:, :4].copy(), {"reward": 0 * given.feedback["reward"]}
+    first[1, 2, 1] = 99
+    known = joint_predictive(LEARNING, "torch", given.inputs, net, params=given.params, feedback=feedback)
+    with pytest.warns(FindingWarning, match=r"^value\['rt'\]: 99 in data set 1 of 3 looks like a code"):
+        known.condition(array("torch", first))
 
 
 def test_the_number_of_trials_matters_where_trials_depend_on_each_other():

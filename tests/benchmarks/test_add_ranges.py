@@ -1,0 +1,35 @@
+"""The ranges in the shipped files are those that the script simulates."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+import ppl_buffer as pb
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import add_ranges  # noqa: E402
+
+
+def test_shipped_ranges_are_simulated_anew():
+    name = "multisensory_rho1"  # which was trained on distillation sets as well
+    shipped, simulated = pb.load(name, backend="torch").record.ranges, add_ranges.ranges(name)
+    assert simulated == shipped
+
+
+def test_sources_of_distillation_sets_are_made_from_their_names():
+    described = "MultisensoryDepartures(rho=1, share=0, near=0.4, precise=0.4, extent=1)"
+    assert add_ranges.source_of(described).name == described
+
+
+def test_arrays_stay_as_they_are(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(add_ranges, "ranges", lambda name: pb.load(name, backend="torch").record.ranges)
+    monkeypatch.setattr(sys, "argv", ["add_ranges.py", "noisy_q", "--out", str(tmp_path)])
+    add_ranges.main()
+    again, net = pb.load(tmp_path / "noisy_q.safetensors", backend="torch"), pb.load("noisy_q", backend="torch")
+    assert again.record == net.record and again.digest == net.digest
+    for name, weight in net.weights.items():
+        np.testing.assert_array_equal(weight, again.weights[name])
