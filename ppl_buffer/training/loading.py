@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
+import sys
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from ppl_buffer.findings import Finding, warn_of
 from ppl_buffer.training.batches import HELD_OUT, Batch, Tree, map_arrays
 from ppl_buffer.training.draws import RejectionCounts
 from ppl_buffer.training.options import TrainingPlan
@@ -53,6 +58,32 @@ def _ignore_interrupts(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
+def start_method() -> str:
+    """How workers begin: by a fork on Linux, whatever Python's default is there; elsewhere as Python does."""
+    return "fork" if sys.platform == "linux" else multiprocessing.get_start_method()
+
+
+def with_possible_workers(plan: TrainingPlan) -> TrainingPlan:
+    """The plan, without workers where they begin afresh and its simulator cannot be sent to them; a warning says so."""
+    if not plan.run.workers or start_method() == "fork":
+        return plan
+    # What was defined in a notebook is nowhere to be imported from.
+    bound = type(plan.simulator).__module__ == "__main__" and "__file__" not in vars(sys.modules["__main__"])
+    try:
+        ForkingPickler.dumps(BatchShares(plan, 0, 1))
+    except Exception:  # whatever the parts of a simulator raise
+        bound = True
+    if not bound:
+        return plan
+    text = (
+        f"simulator: {type(plan.simulator).__name__} cannot be sent to worker processes, which begin afresh on this "
+        "system, so it simulates in the training process, which is slower. Define it in a module of its own, or write "
+        "workers=0"
+    )
+    warn_of(Finding("training", text), stacklevel=3)
+    return replace(plan, run=replace(plan.run, workers=0))
+
+
 def make_loader(plan: TrainingPlan, start: int, rank: int, processes: int) -> DataLoader:
     """What makes the batches from step `start` on, each whole one in one of the workers."""
     return DataLoader(
@@ -62,6 +93,7 @@ def make_loader(plan: TrainingPlan, start: int, rank: int, processes: int) -> Da
         num_workers=plan.run.workers,
         prefetch_factor=4 if plan.run.workers else None,
         timeout=_PATIENCE if plan.run.workers else 0,
+        multiprocessing_context=start_method() if plan.run.workers else None,
         collate_fn=_untouched,
         worker_init_fn=_ignore_interrupts,
         generator=torch.Generator(),  # else it would draw from the user's

@@ -26,12 +26,21 @@ from ppl_buffer.findings import Finding, warn_of
 from ppl_buffer.network import checkpoint
 from ppl_buffer.network.config import Config
 from ppl_buffer.network.network import Network
+from ppl_buffer.network.record import StageRecord
 from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.simulator import Simulator
 from ppl_buffer.training.abilities import check_simulator
 from ppl_buffer.training.batches import BatchOptions
 from ppl_buffer.training.distillation import DistillationSets
-from ppl_buffer.training.loading import Share, held_out_batches, make_loader, next_share, start_workers, to_device
+from ppl_buffer.training.loading import (
+    Share,
+    held_out_batches,
+    make_loader,
+    next_share,
+    start_workers,
+    to_device,
+    with_possible_workers,
+)
 from ppl_buffer.training.lock import locked
 from ppl_buffer.training.options import OptimizationOptions, RunOptions, TrainingPlan, make_plan
 from ppl_buffer.training.randomness import check_randomness
@@ -41,6 +50,8 @@ from ppl_buffer.training.trainer import BEST, Trainer, forget_run
 _SAVE_EVERY = 60.0
 # Steps between two agreements of several processes on whether to stop.
 _AGREE_EVERY = 10
+# Share of dropped data sets from which on the user is told: fewer change nothing that could be measured.
+_FEW_DROPPED = 1e-3
 
 
 def train(
@@ -82,7 +93,7 @@ def train(
     the run stopped, and ends where it would have ended without the stop.
 
     Data sets with values that are no numbers, or not legal ones, are dropped and counted (in the checkpoint's
-    record); more than 5 % of them end the run.
+    record); more than one in a thousand is warned of, more than 5 % end the run.
 
     Args:
         simulator: what draws the data sets; see `Simulator`.
@@ -147,7 +158,9 @@ def train(
     )
     optimization = OptimizationOptions(steps, learning_rate, warmup, weight_decay, optimizer, likelihood_weight)
     run = RunOptions(check_path("out", out), held_out, evaluate_every, devices, accelerator, workers, progress, minutes)
-    plan = make_plan(simulator, config, seed, batches, optimization, run, start, distillation, distillation_share)
+    plan = with_possible_workers(
+        make_plan(simulator, config, seed, batches, optimization, run, start, distillation, distillation_share)
+    )
     check_flag("resume", resume)
     check_randomness(simulator)
     make_folder("out", run.out)
@@ -162,13 +175,29 @@ def train(
     assert isinstance(net, TorchNetwork)
     if ended == "time":
         warn_of(_out_of_time(plan, net))
+    assert net.record is not None
+    stage = net.record.stages[-1]
+    if stage.dropped_data_sets > _FEW_DROPPED * stage.data_sets:
+        warn_of(_dropped(stage))
     return net
+
+
+def _dropped(stage: StageRecord) -> Finding:
+    """What to know of a network whose training left data sets out."""
+    share = stage.dropped_data_sets / stage.data_sets
+    text = (
+        f"{stage.dropped_data_sets} of {stage.data_sets} simulated data sets ({share:.1%}) were left out, since they "
+        "held values that are no numbers or not legal: the network knows the model given that this does not happen, "
+        "which is another likelihood and another prior. Let the simulator return legal values, or narrow its prior"
+    )
+    return Finding("simulator", text, share=share)
 
 
 def _out_of_time(plan: TrainingPlan, net: TorchNetwork) -> Finding:
     """What to know of a network whose training was stopped by `minutes`."""
     text = f"training stopped after minutes={plan.run.minutes}; the same call goes on with the run in {plan.run.out}"
-    if net.record is not None and net.record.stages[-1].step == 0:
+    assert net.record is not None
+    if net.record.stages[-1].step == 0:
         weights = "random weights" if plan.start is None else "the weights of start"
         text += (
             f". The network is untrained: it has {weights}, since the first evaluation comes after "

@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("torch", reason="training needs torch")
 
 import ppl_buffer as pb
+from ppl_buffer.findings import FindingWarning
 from ppl_buffer.training.draws import RejectionCounts
 from ppl_buffer.training.loop import train
 from tests.training.cases import (
@@ -86,7 +87,9 @@ class AllNan(Shift):
 
 
 def test_a_few_failed_data_sets_are_dropped_and_counted(tmp_path):
-    net = train(SomeNan(), TINY, steps=20, out=tmp_path, **{**SMALL, "batch_size": 30})
+    with pytest.warns(FindingWarning, match=r"simulated data sets \([1-4]\.\d%\) were left out") as caught:
+        net = train(SomeNan(), TINY, steps=20, out=tmp_path, **{**SMALL, "batch_size": 30})
+    assert 0.005 < caught[0].message.finding.share < 0.05
     facts = net.record.provenance
     share = facts["dropped_data_sets"] / facts["data_sets"]
     assert facts["data_sets"] > 500 and 0.005 < share < 0.05

@@ -12,9 +12,10 @@ import torch
 from scipy import stats
 
 import ppl_buffer as pb
+from ppl_buffer.findings import FindingWarning
 from ppl_buffer.predictive import density
 from ppl_buffer.predictive.query import Query
-from ppl_buffer.training import batches
+from ppl_buffer.training import batches, loading
 from ppl_buffer.training.batches import HELD_OUT, BatchOptions, make_batch
 from ppl_buffer.training.loop import train
 from ppl_buffer.training.loss import Loss
@@ -186,3 +187,25 @@ def test_endless_gradients_are_left_out_then_stop(tmp_path, monkeypatch):
     monkeypatch.setattr(Loss, "forward", lambda self, batch: forward(self, batch) * math.nan)
     with pytest.raises(FloatingPointError, match="the gradient was no number in 11 of 11 steps"):
         train(ChoiceTime(), TINY, steps=40, out=tmp_path / "b", **SMALL)
+
+
+def test_a_simulator_that_cannot_be_sent_to_workers_simulates_in_the_training_process(tmp_path, monkeypatch):
+    """On macOS, on Windows and in notebooks there, workers begin afresh and import what they are sent."""
+
+    class Local(ChoiceTime):
+        name = "ChoiceTime"
+
+    train(ChoiceTime(), TINY, steps=3, out=tmp_path / "a", **SMALL)
+    monkeypatch.setattr(loading, "start_method", lambda: "spawn")
+    with pytest.warns(FindingWarning, match="simulator: Local cannot be sent to worker processes") as caught:
+        train(Local(), TINY, steps=3, out=tmp_path / "b", **{**SMALL, "workers": 1})
+    assert caught[0].filename == __file__
+    same_run(tmp_path / "a", tmp_path / "b")
+
+
+@pytest.mark.slow
+def test_workers_that_begin_afresh_draw_the_same(tmp_path, monkeypatch):
+    train(ChoiceTime(), TINY, steps=3, out=tmp_path / "a", **SMALL)
+    monkeypatch.setattr(loading, "start_method", lambda: "spawn")
+    train(ChoiceTime(), TINY, steps=3, out=tmp_path / "b", **{**SMALL, "workers": 2})
+    same_run(tmp_path / "a", tmp_path / "b")
