@@ -153,7 +153,7 @@ def check_params(
     given = {name: params[name] for name in schema.params if name in params}
     try:
         arrays = ops.floating_each(net, given)
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         # Once more, one by one, to say which of them is no array of real numbers.
         arrays = {name: as_floating(net, f"params[{name!r}]", value) for name, value in given.items()}
     if not check:

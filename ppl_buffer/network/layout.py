@@ -44,7 +44,7 @@ def select(tree: Own, batch_shape: Sequence[int], index: Array) -> Own:
         return map_leaves(lambda x: x[_of_shared(items, x.shape[: len(batch_shape)], batch_shape)], tree)
     try:
         positions = np.asarray(np.arange(math.prod(batch_shape)).reshape(batch_shape)[items])
-    except (IndexError, ValueError) as error:
+    except (IndexError, ValueError, OverflowError) as error:
         raise IndexError(
             f"index: expected whole numbers, slices or booleans that select data sets of a batch of shape "
             f"{batch_shape}, got {index!r} ({error})"

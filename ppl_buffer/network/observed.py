@@ -249,7 +249,9 @@ def observe_trials(
     mask = None if trial_mask is None else as_mask(net, "trial_mask", trial_mask, trials)
     given = {
         "inputs": check_trial_arrays(net, "inputs", inputs, schema.inputs, trials, mask),
-        "feedback": check_trial_arrays(net, "feedback", feedback or {}, schema.feedback, trials, mask),
+        "feedback": check_trial_arrays(
+            net, "feedback", {} if feedback is None else feedback, schema.feedback, trials, mask
+        ),
     }
     encoded = None if context is None else encode_context(net, context)
     if not (schema.independent or known):

@@ -15,6 +15,7 @@ from numpyro.distributions import constraints
 from numpyro.distributions.batch_util import promote_batch_shape
 from numpyro.distributions.util import is_prng_key, validate_sample
 
+from ppl_buffer.checks import check_flag
 from ppl_buffer.network.arguments import as_floating, legal_trials
 from ppl_buffer.network.jax.execution import bucket
 from ppl_buffer.network.jax.weights import JaxNetwork
@@ -122,6 +123,8 @@ class JointPredictive(JointPredictiveBase, dist.Distribution):  # type: ignore[m
     ) -> None:
         if not isinstance(net, JaxNetwork):
             raise ValueError(f"net: expected a network loaded with backend='jax', got {type(net).__name__}")
+        if validate_args is not None:
+            check_flag("validate_args", validate_args)
         self.query = inputs if isinstance(inputs, Query) else Query.build(
             net, inputs, trials=trials, params=params, context=context, feedback=feedback, trial_mask=trial_mask,
             orders=orders, block=block, environment=environment, lapse=lapse, outside=outside,

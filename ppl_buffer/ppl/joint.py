@@ -131,17 +131,14 @@ class JointPredictiveBase:
 
     def _expand(self: Self, batch_shape: Sequence[int]) -> Self:
         """The same with batch dimensions expanded to `batch_shape`; data are not copied."""
-        try:
-            shape = tuple(map(index, batch_shape))
-        except TypeError:
-            raise ValueError(f"batch_shape: expected whole numbers, got {batch_shape!r}") from None
+        shape = _checked_shape("batch_shape", batch_shape)
         if not broadcasts_to(self.batch_shape, shape):
             raise ValueError(f"batch_shape: expected one that {tuple(self.batch_shape)} broadcasts to, got {shape}")
         return self._with(self.query.expanded(len(shape)), shape)
 
     def _noise_shape(self, sample_shape: Sequence[int]) -> tuple[int, ...]:
         """Shape of the uniform numbers of a rollout."""
-        return sampling.noise_shape(self.query, tuple(sample_shape), tuple(self.batch_shape))
+        return sampling.noise_shape(self.query, _checked_shape("sample_shape", sample_shape), tuple(self.batch_shape))
 
     def _check_mask(self, shape: Sequence[int] | None, mask: object) -> None:
         """Refuse a mask of trials where the language takes one of data sets; and what has no shape, being no mask."""
@@ -152,6 +149,17 @@ class JointPredictiveBase:
                 f"mask: expected a mask of data sets, of shape {tuple(self.batch_shape)}, got {tuple(shape)}; it would "
                 f"multiply the joint density. To leave out trials give trial_mask to JointPredictive"
             )
+
+
+def _checked_shape(argument: str, shape: Sequence[int]) -> tuple[int, ...]:
+    """A shape as a tuple of numbers; whatever is none is refused."""
+    try:
+        sizes = tuple(map(index, shape))
+    except TypeError:
+        sizes = (-1,)
+    if any(size < 1 for size in sizes):
+        raise ValueError(f"{argument}: expected whole numbers of at least 1 in a tuple, got {shape!r}")
+    return sizes
 
 
 def infer_shapes(

@@ -38,6 +38,9 @@ from ppl_buffer.network.unfamiliar import warn_unfamiliar
 
 _OUTSIDE = ("warn", "error", "-inf", "ignore")
 
+# More orders than anybody averages over would take hours to write down.
+_MOST_ORDERS = 100_000
+
 # Arguments that hold arrays, and the number of dimensions behind their batch dimensions.
 _TRAILING = {"inputs": 1, "params": 0, "feedback": 1, "trial_mask": 1, "lapse": 0}
 
@@ -140,6 +143,8 @@ class Query:
         """
         backend_of(net)  # or it is no network
         schema = net.schema
+        if not isinstance(outside, str) or outside not in _OUTSIDE:
+            check_choice("outside", outside, _OUTSIDE)
         if isinstance(inputs, ObservedTrials):
             data = _observed_data(net, inputs, trials, feedback=feedback, trial_mask=trial_mask, context=context)
         else:
@@ -167,8 +172,6 @@ class Query:
             block = int(block)
         if environment is not None and not callable(environment):
             raise ValueError(f"environment: expected a function, got {type(environment).__name__}")
-        if outside not in _OUTSIDE:
-            check_choice("outside", outside, _OUTSIDE)
         if check and net.record is not None and outside in ("warn", "error"):
             _check_range(net.record, numbers, outside)
         query = cls(
@@ -305,11 +308,13 @@ def permutations(orders: int | Array, trials: int) -> np.ndarray:
     """Orders of the trials: (R, K). A number gives the natural order and R - 1 fixed random ones.
 
     Raises:
-        ValueError: if a number is below 1, or an array does not hold permutations of the trials.
+        ValueError: if a number is below 1 or beyond all use, or an array does not hold permutations of the trials.
     """
     if isinstance(orders, (int, np.integer)) and not isinstance(orders, bool):
         if orders < 1:
             raise ValueError(f"orders: expected at least 1, got {orders}")
+        if orders > _MOST_ORDERS:
+            raise ValueError(f"orders: expected at most {_MOST_ORDERS}, got {orders}")
         rng = np.random.default_rng(0)
         return np.stack([np.arange(trials), *(rng.permutation(trials) for _ in range(orders - 1))])
     try:

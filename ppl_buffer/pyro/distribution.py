@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
+from ppl_buffer.checks import check_flag
 from ppl_buffer.network.arguments import as_floating, legal_trials
 from ppl_buffer.network.backend import Array
 from ppl_buffer.network.network import Network
@@ -85,6 +86,8 @@ class JointPredictive(JointPredictiveBase, dist.TorchDistribution):  # type: ign
         if net.training:
             raise ValueError("net: expected a network in evaluation mode, got one in training mode; call net.eval()")
         # Pyro's samplers and compiled inference switch validation off: a step too far is no mistake of the user's.
+        if validate_args is not None:
+            check_flag("validate_args", validate_args)
         check = JointPredictive._validate_args if validate_args is None else validate_args
         self.query = inputs if isinstance(inputs, Query) else Query.build(
             net, inputs, trials=trials, params=params, context=context, feedback=feedback, trial_mask=trial_mask,

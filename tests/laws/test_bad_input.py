@@ -1,5 +1,6 @@
 """Bad input is refused with a message that names the argument; values that cannot be have no density."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -122,10 +123,16 @@ BAD_INPUT = {
         lambda b: joint_predictive(LAPSELESS, b, {"x": np.ones((3, 7))}, lapse=0.1),
         r"lapse: expected every outcome.*'y' has none",
     ),  # fmt: skip
+    "outside an array": (learner(outside=np.ones((3, 7))), "outside: expected one of"),
+    "validate_args": (learner(validate_args=np.ones(3)), "validate_args: expected True or False"),
+    "params beyond all numbers": (learner(params__beta=[10**400] * 3), r"params\['beta'\]: expected an array of numb"),
+    "expand to nothing": (function(lambda d, v: d.expand((0, 3))), "batch_shape: expected whole numbers of at least 1"),
+    "expand to no shape": (function(lambda d, v: d.expand(3)), "batch_shape: expected whole numbers of at least 1"),
     "outside": (learner(outside="clip"), r"outside: expected one of .*'clip'"),
     "context of an ordered model": (learner(context={}), "context: expected none for an ordered model"),
     "orders of an ordered model": (learner(orders=4), "orders: expected none for an ordered model"),
     "block of an ordered model": (learner(block=4), "block: expected none for an ordered model"),
+    "orders beyond all use": (function(orders=10**12), "orders: expected at most 100000, got 10+"),
     "orders 0": (function(orders=0), "orders: expected at least 1, got 0"),
     "orders no permutation": (function(orders=np.zeros((2, 7), int)), "orders: expected a number, or permutations"),
     "orders not numbers": (function(orders="all"), "orders: expected a number, or permutations"),
@@ -172,13 +179,18 @@ BAD_INPUT = {
     ),
     "values of words": (function(lambda d, v: d.marginals("y")), "value: expected an array of numbers, got str"),
     "condition on a set": (function(lambda d, v: d.condition({0.1})), "value: expected an array of numbers, got set"),
-    "expand by a word": (function(lambda d, v: d.expand("ab")), "batch_shape: expected whole numbers, got 'ab'"),
+    "expand by a word": (function(lambda d, v: d.expand("ab")), "batch_shape: expected whole numbers.*'ab'"),
     "expand by a fraction": (function(lambda d, v: d.expand((2.5, 3))), "batch_shape: expected whole numbers"),
     "mask of none": (
         function(lambda d, v: d.mask(None)),
         "mask: expected a boolean.*, got None",
     ),
     "observe without feedback": (observing(feedback=None), r"feedback: expected \['reward'\] to observe"),
+    "observe feedback that is no dict": (observing(feedback=np.ones((3, 7))), "feedback: expected a dict of name to"),
+    "observe masked values": (
+        observing(FUNCTION, value=np.ma.masked_greater(data(FUNCTION).value, 0)),
+        "value: expected an array of numbers, got MaskedArray .*trial_mask says which trials exist",
+    ),
     "observe NaN": (observing(value=data(LEARNING).value * np.nan), r"value\['choice'\]: expected an integer.*nan"),
     "observe a negative time": (
         observing(value=data(LEARNING).value * [1, -1]),
@@ -221,3 +233,11 @@ def test_values_that_cannot_be_have_no_density():
         np.testing.assert_array_equal(found == -np.inf, impossible)
         assert not np.isnan(found).any()
         assert (numbers(distribution.log_prob(array(backend, value))) == -np.inf).all()
+
+
+@pytest.mark.parametrize("shape", [2, (0,), (2, -1), (1.5,), "ab", None])
+def test_draws_of_no_number(shape):
+    with pytest.raises(ValueError, match="sample_shape: expected whole numbers of at least 1 in a tuple, got"):
+        function()("torch").sample(shape)
+    with pytest.raises(ValueError, match="sample_shape: expected whole numbers of at least 1 in a tuple, got"):
+        function()("jax").sample(jax.random.PRNGKey(0), shape)
