@@ -43,8 +43,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)  # ArviZ announces its next major version on import
     import arviz as az
 
-# Share of trials that are no decision at all: an attention lapse, uniform up to 20 s.
-LAPSE = 0.02
+# Share of trials that are no decision at all: an attention lapse, uniform up to the slowest response.
+LAPSE_RATE = 0.02
 EFFECTS = {
     "drift_conflict": "drift: high minus low conflict",
     "theta_low": "log boundary per sd of theta, low conflict",
@@ -98,8 +98,7 @@ def model(net: Any, trials: dict[str, np.ndarray], value: Any = None) -> None:
     """Trial i of person p: drift v_p + conflict effect, log boundary a_p + theta effect, all else by person."""
     subject, conflict, theta = trials["subject"], trials["conflict"], trials["theta"]
     subjects = int(subject.max()) + 1
-    # No response is faster than the non-decision time, whose prior ends there.
-    fastest = jnp.asarray([trials["rt"][subject == p].min() for p in range(subjects)])
+    lapse = pb.Lapse(LAPSE_RATE, {"rt": (0.0, float(trials["rt"].max()))})
     effects = {name: numpyro.sample(name, dist.Normal(0.0, scale))
                for name, scale in (("drift_conflict", 1.0), ("theta_low", 0.2), ("theta_high", 0.2))}  # fmt: skip
     group = {
@@ -109,7 +108,8 @@ def model(net: Any, trials: dict[str, np.ndarray], value: Any = None) -> None:
     spread = {name: numpyro.sample(f"{name}_spread", dist.HalfNormal(0.3)) for name in group}
     with numpyro.plate("subjects", subjects):
         offset = {name: numpyro.sample(f"{name}_offset", dist.Normal()) for name in group}
-        share = numpyro.sample("non_decision_share", dist.Beta(4.0, 2.0))
+        # The fastest response may be a lapse, and is no bound.
+        delay = numpyro.sample("non_decision_time", dist.TruncatedNormal(0.3, 0.15, low=0.02, high=1.5))
         variability = numpyro.sample("drift_variability", dist.HalfNormal(0.5))
         start = numpyro.sample("starting_point", dist.TruncatedNormal(0.5, 0.07, low=0.1, high=0.9))
     by_subject = {name: group[name] + spread[name] * offset[name] for name in group}
@@ -119,12 +119,12 @@ def model(net: Any, trials: dict[str, np.ndarray], value: Any = None) -> None:
         "drift": by_subject["drift"][subject] + effects["drift_conflict"] * conflict,
         "boundary": jnp.exp(log_boundary),
         "starting_point": start[subject],
-        "non_decision_time": (share * fastest)[subject],
+        "non_decision_time": delay[subject],
         "drift_variability": variability[subject],
     }
     # A batch element a trial, each with parameters of its own and a sequence of one trial.
     with numpyro.plate("trials", len(subject)):
-        numpyro.sample("y", JointPredictive(net, {}, trials=1, params=params, lapse=LAPSE, outside="ignore"), obs=value)
+        numpyro.sample("y", JointPredictive(net, {}, trials=1, params=params, lapse=lapse, outside="ignore"), obs=value)
 
 
 # %%
@@ -200,9 +200,9 @@ print(f"{source}: {len(value)} trials; {options.chains} chains of {options.warmu
 # Sampling
 # --------
 #
-# NUTS starts where people could be: at the middle of the box no response could be as fast as the fastest is.
+# NUTS starts where people could be: at the middle of the box most responses would be faster than a decision can be.
 first = {"drift_mean": 0.8, "log_boundary_mean": 0.7, "drift_spread": 0.3, "log_boundary_spread": 0.2}
-alike = {"drift_variability": 0.3, "non_decision_share": 0.7, "starting_point": 0.5}
+alike = {"drift_variability": 0.3, "non_decision_time": 0.25, "starting_point": 0.5}
 first |= {name: jnp.full(subjects, value) for name, value in alike.items()}
 depth = 5 if options.quick else 7
 kernel = NUTS(partial(model, net, trials), init_strategy=init_to_value(values=first), max_tree_depth=depth)

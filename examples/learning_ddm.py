@@ -42,8 +42,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)  # ArviZ announces its next major version on import
     import arviz as az
 
-# Share of trials that are no decision at all: an attention lapse, uniform up to 20 s.
-LAPSE = 0.02
+# Share of trials that are no decision at all: an attention lapse, uniform up to the slowest response.
+LAPSE_RATE = 0.02
 Arrays = dict[str, np.ndarray]
 
 
@@ -84,19 +84,20 @@ def load(path: str | None, task: Any, subjects: int, trials: int, seed: int) -> 
 # ---------
 #
 # Two outcomes a trial, one distribution: the network's density of choice and response time together.
-def model(net: Any, data: Any, fastest: Any) -> None:
+def model(net: Any, data: Any, lapse: pb.Lapse) -> None:
     """Every person alone, with weak priors inside the trained box."""
-    with numpyro.plate("subject", len(fastest)):
+    with numpyro.plate("subject", data.batch_shape[0]):
         params = {
             "alpha_positive": numpyro.sample("alpha_positive", dist.Beta(1.2, 4.0)),
             "alpha_negative": numpyro.sample("alpha_negative", dist.Beta(1.2, 4.0)),
             "scaling": numpyro.sample("scaling", dist.TruncatedNormal(3.0, 2.0, low=0.01, high=10.0)),
             "boundary": numpyro.sample("boundary", dist.TruncatedNormal(1.8, 0.6, low=0.6, high=5.0)),
+            # The fastest response may be a lapse, and is no bound.
+            "non_decision_time": numpyro.sample(
+                "non_decision_time", dist.TruncatedNormal(0.3, 0.15, low=0.02, high=1.5)
+            ),
         }
-        # No response is faster than the non-decision time, whose prior ends there.
-        share = numpyro.sample("non_decision_share", dist.Beta(4.0, 2.0))
-        params["non_decision_time"] = numpyro.deterministic("non_decision_time", share * fastest)
-        numpyro.sample("y", JointPredictive(net, data, params=params, lapse=LAPSE), obs=data.value)
+        numpyro.sample("y", JointPredictive(net, data, params=params, lapse=lapse), obs=data.value)
 
 
 # %%
@@ -170,12 +171,11 @@ data = net.observe(
 # --------
 #
 # Everybody at once, each alone.
-fastest = jnp.asarray(np.where(mask, trials["rt"], np.inf).min(1), jnp.float32)
-subjects = len(fastest)
-# NUTS starts where people could be: at the middle of the box no response could be as fast as the fastest is.
-first = {"alpha_positive": 0.15, "alpha_negative": 0.1, "scaling": 3.0, "boundary": 1.8, "non_decision_share": 0.7}
-values = {name: jnp.full(subjects, value) for name, value in first.items()}
-kernel = NUTS(partial(model, net, data, fastest), init_strategy=init_to_value(values=values), max_tree_depth=6)
+lapse = pb.Lapse(LAPSE_RATE, {"rt": (0.0, float(trials["rt"][mask].max()))})
+# NUTS starts where people could be: at the middle of the box most responses would be faster than a decision can be.
+first = {"alpha_positive": 0.15, "alpha_negative": 0.1, "scaling": 3.0, "boundary": 1.8, "non_decision_time": 0.2}
+values = {name: jnp.full(len(mask), value) for name, value in first.items()}
+kernel = NUTS(partial(model, net, data, lapse), init_strategy=init_to_value(values=values), max_tree_depth=6)
 mcmc = MCMC(kernel, num_warmup=options.warmup, num_samples=options.draws, num_chains=options.chains)
 mcmc.run(random.PRNGKey(options.seed))
 posterior = az.from_numpyro(mcmc, log_likelihood=False)
@@ -193,7 +193,7 @@ simulated = pb.posterior_predictive(
     data,
     {name: draws[name][some] for name in net.schema.params},
     environment=task.environment,
-    lapse=LAPSE,
+    lapse=lapse,
     seed=options.seed,
 )
 width = 4
