@@ -208,7 +208,18 @@ class Query:
         if self.history is not None:
             shapes["history"] = tuple(self.history.mask.shape[:-1])
         different = set(shapes.values())
-        return different.pop() if len(different) == 1 else common_batch_shape(shapes)
+        if len(different) == 1:
+            return different.pop()
+        try:
+            return common_batch_shape(shapes)
+        except ValueError as error:
+            by_trial = [name for name, x in self.params.items() if self.trials > 1 and x.shape[-1:] == (self.trials,)]
+            if not by_trial:
+                raise
+            raise ValueError(
+                f"{error}. A parameter has one value a data set: where params[{by_trial[0]!r}] varies by trial, make "
+                f"each trial a data set of its own, with trials=1"
+            ) from None
 
     def leading_shape(self, value: Array) -> tuple[int, ...]:
         """Leading dimensions (*sample, *batch) that a value and the data have together.

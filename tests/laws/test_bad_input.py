@@ -104,6 +104,10 @@ BAD_INPUT = {
     "params out of a closed one": (learner(params__zeta=np.array([0.0, 1.0, 1.1])), r"params\['zeta'\]: .*\[0, 1\]"),
     "params not numbers": (learner(params__beta="large"), r"params\['beta'\]: expected an array of numbers"),
     "params of other batch": (learner(params__beta=np.ones(4)), r"broadcast.*params\['beta'\] has \(4,\)"),
+    "params by trial": (
+        learner(params__beta=np.ones((3, 7))),
+        r"broadcast.*A parameter has one value a data set: where params\['beta'\] varies by trial, make each trial",
+    ),
     "feedback missing": (learner(feedback={}), r"feedback: expected \['reward'\].*missing"),
     "feedback NaN": (learner(feedback__reward=with_one((3, 7), np.inf)), r"feedback\['reward'\]: .*finite.*inf"),
     "feedback to score": (
