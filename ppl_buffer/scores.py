@@ -128,7 +128,8 @@ class Score:
         return float(difference.sum()), _error_of_sum(difference)
 
     def __str__(self) -> str:
-        text = f"{self.kind}: elpd {self.elpd:.1f} (standard error {self.standard_error:.1f}), {MEANING[self.kind]}"
+        error = "unknown" if math.isnan(self.standard_error) else f"{self.standard_error:.1f}"
+        text = f"{self.kind}: elpd {self.elpd:.1f} (standard error {error}), {MEANING[self.kind]}"
         if self.pareto_k is not None:
             text += f"; Pareto k above {self.threshold:.2f} in {self.doubtful} of {self.pareto_k.size} terms"
         return text

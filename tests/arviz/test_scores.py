@@ -208,6 +208,7 @@ def test_a_difference_pairs_terms_by_their_labels():
     assert one.difference(shuffled) == pytest.approx((0, 0))
     alone = scored([1.0], subject=["a"], trial=[1])
     assert np.isnan(alone.standard_error) and np.isnan(alone.difference(alone)[1])
+    assert "elpd 1.0 (standard error unknown)" in str(alone)
 
 
 def test_people_in_another_order_have_the_same_difference(fit):

@@ -7,7 +7,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -473,3 +473,26 @@ def entry_points() -> dict[str, EntryPoint]:
             lambda **a: pb.load(**a), lambda: {"name_or_path": "noisy_q", "backend": "torch"}, names=("path",)
         ),
     }
+
+
+def entry_points_of_jax() -> dict[str, EntryPoint]:
+    """The same of the other backend, where it has code of its own."""
+    from ppl_buffer.numpyro import JointPredictive
+
+    of_torch, function_net = entry_points(), network(FUNCTION, "jax", record())
+
+    def density(inputs: Any, value: Any, **more: Any) -> np.ndarray:
+        return np.asarray(JointPredictive(function_net, inputs, **more).log_prob(value))
+
+    calls: dict[str, tuple[Callable[..., Any], str]] = {
+        "observe in JAX": (lambda **a: np.asarray(network(LEARNING, "jax").observe(**a).value), "observe"),
+        "encode in JAX": (lambda context: np.asarray(function_net.encode(context).mask), "encode"),
+        "JointPredictive of NumPyro": (density, "JointPredictive"),
+        "into_box in JAX": (lambda **a: missing_aside(np.asarray(function_net.into_box(**a))), "into_box"),
+    }
+    points = {name: replace(of_torch[like], call=call) for name, (call, like) in calls.items()}
+    point = points["JointPredictive of NumPyro"]
+    points["JointPredictive of NumPyro"] = replace(
+        point, arguments=lambda: {**point.arguments(), "value": function()["value"]}
+    )
+    return points

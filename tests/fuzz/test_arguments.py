@@ -9,7 +9,7 @@ pytest.importorskip("pandas")
 pytest.importorskip("arviz")
 pytest.importorskip("ppl_buffer.sbi", exc_type=ImportError)
 
-from tests.fuzz.entry_points import entry_points, fault_of  # noqa: E402
+from tests.fuzz.entry_points import entry_points, entry_points_of_jax, fault_of  # noqa: E402
 from tests.fuzz.values import ODD, replaced  # noqa: E402
 
 POINTS = entry_points()
@@ -30,6 +30,14 @@ def faults(point, values):
 def test_a_few_odd_arguments_are_refused_by_name(name):
     assert fault_of(POINTS[name], POINTS[name].arguments()) is None
     assert faults(POINTS[name], FEW) == []
+
+
+@pytest.mark.slow
+def test_odd_arguments_are_refused_by_name_in_jax(quick_compilation):
+    pytest.importorskip("numpyro")
+    for name, point in entry_points_of_jax().items():
+        assert fault_of(point, point.arguments()) is None
+        assert (name, faults(point, ODD)) == (name, [])
 
 
 @pytest.mark.slow
