@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -63,6 +64,23 @@ def test_fit_writes_everything_and_answers_four_questions(checkpoint, tmp_path):
     assert alpha.dims == ("chain", "draw", "subject") and list(alpha.subject.values) == ["s0", "s1", "s2"]
     assert float(alpha.min()) > 0 and float(alpha.max()) < 1
     assert summary.loc["alpha[s0]", "mean"] == pytest.approx(float(alpha.sel(subject="s0").mean()))
+
+
+def test_a_posterior_that_cannot_be_written_is_said_and_its_draws_are_kept(tmp_path):
+    xarray, arviz = pytest.importorskip("xarray"), pytest.importorskip("arviz")
+    from ppl_buffer.arviz import container
+    from ppl_buffer.workflow.cli.fit import write_posterior
+
+    values = {"alpha": (("chain", "draw", "subject"), np.zeros((1, 3, 2)))}
+    for labels, fine in ((["a", "b"], True), (["a\x00b", "b"], False)):
+        posterior = container({"posterior": xarray.Dataset(values, coords={"subject": labels})})
+        path = tmp_path / f"{fine}.nc"
+        if fine:
+            write_posterior(SimpleNamespace(posterior=posterior), path)
+            assert arviz.from_netcdf(str(path)).posterior["alpha"].shape == (1, 3, 2)
+        else:
+            with pytest.raises(ValueError, match=r"NULL.*draws.safetensors beside it holds the draws"):
+                write_posterior(SimpleNamespace(posterior=posterior), path)
 
 
 def test_the_demo_fits_those_with_the_fewest_trials_of_a_table_it_writes(tmp_path, monkeypatch):

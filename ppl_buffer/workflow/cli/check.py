@@ -46,6 +46,7 @@ def check(
             result.table.to_csv(out / f"{name}.csv", index=False)
             result.plot().savefig(out / f"{name}.png", dpi=130)
             typer.echo(result.table.to_string(index=False, float_format=lambda x: f"{x:.3f}"))
-            typer.echo(f"{name}: {'passed' if result.passed else 'FAILED'}; written to {out}/{name}.csv and .png")
+            verdict, colour = ("passed", typer.colors.GREEN) if result.passed else ("FAILED", typer.colors.RED)
+            typer.secho(f"{name}: {verdict}; written to {out}/{name}.csv and .png", fg=colour)
     if not all(result.passed for result in checks.values()):
         raise typer.Exit(1)

@@ -98,10 +98,10 @@ def fit(
         report = write_report(result, out, title=title, source=str(table), command=command)
         _print(result, answers(result))
         typer.echo(f"Written: {report} (open it in a browser), summary.csv and figures beside it.")
-        _write_posterior(result, out / "posterior.nc")
+        write_posterior(result, out / "posterior.nc")
 
 
-def _write_posterior(fit: Fit, path: Path) -> None:
+def write_posterior(fit: Fit, path: Path) -> None:
     """Write all draws as NetCDF, which cannot hold every label.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,7 +107,7 @@ def fits(fit: Fit, figures: Figures) -> Section:
     failed = [row["statistic"] for row in rows if not row["passed"]]
     body = table(
         ("statistic", "data", "model", "model, 95 % from", "to", "p", "people extreme"),
-        [(f"{row['statistic']}{', ' * bool(row['where'])}{row['where']}", row["observed"], row["generated"],
+        [(_statistic(row), row["observed"], row["generated"],
           row["low"], row["high"], row["p"],
           "" if row["where"] else f"{row['subjects_extreme']} of {row['subjects']}") for row in rows],
         [not row["passed"] for row in rows],
@@ -128,7 +128,19 @@ def fits(fit: Fit, figures: Figures) -> Section:
             f"The data differ from what the model generates in {html.escape(', '.join(failed))}. "
             "Conclusions that rest on this may be wrong; look at the plots, and extend the model."
         )
-    return Section("fit", question, mark, answer, body + note + shown)
+    points = tuple(
+        html.escape(
+            f"{_statistic(row)}: {row['observed']:.3g} in the data, {row['low']:.3g} to {row['high']:.3g} in the model "
+            f"(p = {row['p']:.3f})"
+        )
+        for row in rows if not row["passed"]
+    )  # fmt: skip
+    return Section("fit", question, mark, answer, body + note + shown, points=points)
+
+
+def _statistic(row: Mapping[str, Any]) -> str:
+    """What a row of a check is about: a curve's point too."""
+    return f"{row['statistic']}, {row['where']}" if row["where"] else str(row["statistic"])
 
 
 def subjects_differ(fit: Fit, figures: Figures) -> Section:
