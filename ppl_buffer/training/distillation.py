@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from tqdm.auto import tqdm
 
-from ppl_buffer.checks import check_integer, check_path
-from ppl_buffer.files import make_folder, pack_arrays, read_arrays, to_numpy, write_atomic
+from ppl_buffer.checks import check_integer, check_path, is_integer
+from ppl_buffer.files import Description, make_folder, pack_arrays, read_arrays, to_numpy, write_atomic
 from ppl_buffer.inference.chunks import map_chunks
 from ppl_buffer.inference.importance import fit_proposal, normalize
 from ppl_buffer.inference.normal_scores import NormalScores
@@ -111,7 +111,7 @@ class DistillationSets(Sequence[DistillationSet]):
         description: JSON-ready facts: the network that found the posteriors, the source of the data, trials, seed.
 
     Raises:
-        ValueError: if the folder holds no distillation sets.
+        ValueError: if the folder holds no distillation sets, or a file of theirs is damaged.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -119,7 +119,7 @@ class DistillationSets(Sequence[DistillationSet]):
         path = self.folder / _DESCRIPTION
         if not path.is_file():
             raise ValueError(f"distillation: expected a folder that prepare_distillation wrote, got {str(folder)!r}")
-        self.description: dict[str, Any] = json.loads(path.read_text())
+        self.description = _read_description(path)
         self.paths = [
             path for path in sorted(self.folder.glob("*.safetensors")) if _effective(path) > _FEWEST_EFFECTIVE
         ]
@@ -282,10 +282,24 @@ def _prepare(net: Network, scale: NormalScores, source: Simulator, trials: int, 
     return files
 
 
+def _read_description(path: Path) -> Description:
+    """The facts of a folder's sets."""
+    try:
+        description = json.loads(path.read_text())
+        if not is_integer(description["trials"]):
+            raise ValueError(f"trials are {description['trials']!r}")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"distillation: {str(path)!r} is damaged ({error!r})") from error
+    return dict(description)
+
+
 def _effective(path: Path) -> float:
     """How many equal draws the posterior given all trials rests on."""
-    with safe_open(path, framework="numpy") as file:
-        return float(json.loads((file.metadata() or {}).get(_KEY, "{}")).get("effective", 0.0))
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return float(json.loads((file.metadata() or {}).get(_KEY, "{}")).get("effective", 0.0))
+    except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"distillation: {str(path)!r} is damaged ({error}); delete it, and prepare it anew") from error
 
 
 def make_distillation_batch(

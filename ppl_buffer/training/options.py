@@ -227,7 +227,14 @@ def _load_distillation(
         sets = distillation
     else:
         sets = DistillationSets(check_path("distillation", distillation))
-    teacher, name = sets.description["network"], name_of(simulator)
+    teacher, name = sets.description.get("network"), name_of(simulator)
     if teacher != name:
         raise ValueError(f"distillation: expected sets of a network of {name!r}, got sets of one of {teacher!r}")
+    schema, first = simulator.schema, sets[0]
+    expected = {*schema.params, *schema.inputs, *schema.outcomes, *schema.feedback}
+    if {*first.params, *first.data} != expected:
+        raise ValueError(
+            f"distillation: expected sets that hold {sorted(expected)}, as the simulator's schema does, got "
+            f"{sorted({*first.params, *first.data})}"
+        )
     return sets

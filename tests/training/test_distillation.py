@@ -301,7 +301,15 @@ def test_preparing_refuses_what_cannot_be_distilled(tmp_path):
             pb.prepare_distillation(net, Elsewhere(), **{**arguments, name: value})
     with pytest.raises(ValueError, match="distillation: expected a folder that prepare_distillation wrote"):
         DistillationSets(tmp_path / "nothing")
+    for damaged in ("{", "[]", "{}", json.dumps({"trials": "many"})):
+        (tmp_path / "lessons.json").write_text(damaged)
+        with pytest.raises(ValueError, match="distillation: .*lessons.json' is damaged"):
+            DistillationSets(tmp_path)
     (tmp_path / "lessons.json").write_text(json.dumps({"trials": 3}))
+    (tmp_path / "000000.safetensors").write_bytes(b"half")
+    with pytest.raises(ValueError, match="distillation: .*000000.safetensors' is damaged .*; delete it"):
+        DistillationSets(tmp_path)
+    (tmp_path / "000000.safetensors").unlink()
     with pytest.raises(ValueError, match="distillation: expected at least two"):
         DistillationSets(tmp_path)
 
@@ -328,6 +336,12 @@ def test_training_uses_distillation_sets_for_their_share_and_goes_on(tmp_path):
     assert any((weight != plain.weights[name]).any() for name, weight in whole.weights.items())
     with pytest.raises(ValueError, match=r"distillation_share: expected a number in \(0, 1\), got 1.0"):
         pb.train(Shift(), CASE.config, out=tmp_path / "bad", **{**arguments, "distillation_share": 1.0})
+    schema = pb.Schema(
+        params={"mu": pb.Real()}, inputs={"x": pb.Real()}, outcomes={"report": pb.Real()}, independent=True
+    )
+    renamed = type("Shift", (Shift,), {"schema": schema})
+    with pytest.raises(ValueError, match=r"distillation: expected sets that hold \['mu', 'report', 'x'\], .* 'y'\]"):
+        pb.train(renamed(), CASE.config, out=tmp_path / "bad", **arguments)
     other = pb.simulators.MultisensoryCausalInference()
     with pytest.raises(
         ValueError, match=r"distillation: expected sets of a network of 'Multi.*', got sets of .* 'Shift'"
