@@ -17,7 +17,7 @@ class Finding:
             outcomes or feedback unlike those that it was trained on), "data" (statistics that the fitted model does not
             generate), "lapse" (outcomes that no lapse can be), "left_out" (results that could not be computed),
             "sampling" (draws that are worth too little), "simulator" (a member that nothing reads, draws that do not
-            repeat), "training" (a run that was stopped).
+            repeat), "table" (how a table was read), "training" (a run that was stopped).
         text: in words, with what to do about it.
         parameter: the parameter, statistic or member that it is about; None where it is about no single one.
         share: how large it is, from 0 to 1 (of draws, of subjects); None where that is no share.
