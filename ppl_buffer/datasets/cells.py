@@ -76,9 +76,9 @@ class Table:
     def _known(self) -> dict[int, list[str]]:
         return {}
 
-    def rows(self, which: np.ndarray) -> list[tuple[str, ...]]:
-        """All cells of some rows, columns without names left out: for comparing rows."""
-        named = [column for column, name in zip(self.cells, self.headings, strict=True) if name]
+    def rows(self, which: np.ndarray, without: str | None = None) -> list[tuple[str, ...]]:
+        """All cells of some rows, for comparing rows; columns that have no name, or that of `without`, left out."""
+        named = [column for column, name in zip(self.cells, self.headings, strict=True) if name not in ("", without)]
         return [tuple(self.to_text(column[row]) for column in named) for row in which.tolist()]
 
     def where(self, bad: ArrayLike) -> str:
@@ -86,6 +86,10 @@ class Table:
         places = [self.places[row] for row in np.flatnonzero(np.asarray(bad)).tolist()]
         more = f" and {len(places) - 3} more" if len(places) > 3 else ""
         return f"{self.place}{'s' * (len(places) > 1)} {', '.join(map(str, places[:3]))}{more}"
+
+    def where_both(self, one: int, other: int) -> str:
+        """Where two rows are."""
+        return self.where(np.isin(np.arange(len(self)), (one, other)))
 
 
 def read_cells(table: object) -> Table:

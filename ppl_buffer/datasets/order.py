@@ -12,6 +12,7 @@ import numpy as np
 
 from ppl_buffer.datasets.cells import Table, to_numbers
 from ppl_buffer.datasets.columns import listed
+from ppl_buffer.datasets.copies import SubjectRows, check_copies
 from ppl_buffer.findings import Finding, warn_of
 
 # Names of columns that number trials, and those of blocks, the longer ones first; without capitals and punctuation.
@@ -20,10 +21,8 @@ _BLOCKS = tuple(re.compile(f"{name}s?(number|num|no|nr|idx|index|id)?") for name
 _DATES = re.compile(r"\d{4}-\d\d-\d\d.*|\d\d:\d\d:\d\d.*", re.ASCII)
 AS_IT_LIES = "file"
 _WHY_FILE = f"if the rows lie in the order in which they were done: --order {AS_IT_LIES}"
-_PASTED = 10  # rows of a person that, if they come again as a whole, were probably pasted twice
 _SKIPPED = 0.1  # share of the numbers of trials that may be absent
 _SHOWN = 5
-SubjectRows = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def trial_order(
     if order is not None:
         return _sorted_by(table, [order] if isinstance(order, str) else list(order), subjects)
     numbering = _Numbering.of(table, subject_columns, used)
-    _check_copies(table, subjects, numbering.trial, next(iter(used.values())))
+    check_copies(table, subjects, numbering.trial, next(iter(used.values())), otherwise=_WHY_FILE)
     if not ordered:
         return rows
     if numbering.trial is None:
@@ -146,7 +145,7 @@ def _restarts(table: Table, trial: str, numbering: _Numbering, label: str, rows:
     values = _numbers(table, trial)[rows]
     seen: dict[float, int] = {}
     again = next(index for index, value in enumerate(values.tolist()) if seen.setdefault(value, index) != index)
-    where = _both(table, rows[seen[float(values[again])]], rows[again])
+    where = table.where_both(rows[seen[float(values[again])]], rows[again])
     message = (
         f"{table.source}: subject {label} has trial {values[again]:g} of column {trial!r} more than once ({where}), so "
         "that the order of the trials is not certain"
@@ -195,52 +194,6 @@ def _say_blocks(table: Table, numbering: _Numbering, subjects: SubjectRows) -> N
             return
 
 
-def _check_copies(table: Table, subjects: SubjectRows, trial: str | None, column: str) -> None:
-    """Refuse rows that come twice, and people whose rows are a part of them several times.
-
-    Args:
-        table: of trials.
-        subjects: rows of each.
-        trial: column that numbers trials.
-        column: another, looked at first where there is none.
-    """
-    first = np.array(table.column(column if trial is None else trial), dtype=object)
-    for label, rows in subjects.items():
-        # Most are found out by one column.
-        if not _repeats(first[rows].tolist()) if trial is None else len(set(first[rows])) == len(rows):
-            continue
-        content = table.rows(rows)
-        different, times = len(set(content)), _repeats(content)
-        if trial is not None and different < len(content):
-            seen: dict[tuple[str, ...], int] = {}
-            again = next(index for index, row in enumerate(content) if seen.setdefault(row, index) != index)
-            where = _both(table, rows[seen[content[again]]], rows[again])
-            raise ValueError(
-                f"{table.source}: subject {label} has the same row twice, the number of the trial included ({where}): "
-                f"was something pasted twice? Delete copies; {_WHY_FILE}"
-            )
-        if trial is None and times:
-            part = len(content) // times
-            what = f"{table.source}: the {len(content)} rows of subject {label} are {times} times the same {part}"
-            # Few different rows may be somebody who always does the same.
-            if part >= _PASTED and different > part / 2:
-                raise ValueError(f"{what}: was something pasted twice? Delete copies; {_WHY_FILE}")
-            _say(f"{what}: was something pasted twice?")
-
-
-def _repeats(rows: Sequence[object]) -> int:
-    """How often the first part of some rows, as short as it may be, makes all of them; 0 where that is once."""
-    for times in (4, 3, 2):
-        part, rest = divmod(len(rows), times)
-        if (
-            not rest
-            and part >= _PASTED / 2
-            and all(rows[index] == rows[index % part] for index in range(part, len(rows)))
-        ):
-            return times
-    return 0
-
-
 def _sorted_by(table: Table, columns: list[str], subjects: SubjectRows) -> np.ndarray:
     """Sorted by columns that the user names; rows that these do not tell apart must lie together."""
     keys = np.stack([_key(table, column) for column in columns])
@@ -252,7 +205,7 @@ def _sorted_by(table: Table, columns: list[str], subjects: SubjectRows) -> np.nd
             if last.get(key, index - 1) != index - 1:
                 raise ValueError(
                     f"{table.source}: order: {listed(columns)} do not tell trials of subject {label} apart "
-                    f"({_both(table, rows[last[key]], rows[index])}): delete copies, or name a column more"
+                    f"({table.where_both(rows[last[key]], rows[index])}): delete copies, or name a column more"
                 )
             last[key] = index
     return order
@@ -275,10 +228,6 @@ def _key(table: Table, column: str) -> np.ndarray:
             f"holds {cells[np.flatnonzero(bad)[0]]!r} in {table.where(bad)}"
         )
     return numbers
-
-
-def _both(table: Table, one: int, other: int) -> str:
-    return table.where(np.isin(np.arange(len(table)), (one, other)))
 
 
 def _who(labels: list[str]) -> str:

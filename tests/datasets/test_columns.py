@@ -167,3 +167,7 @@ def test_the_alphabet_is_a_finding():
     with pytest.warns(FindingWarning, match="alphabetical order, as by --recode pair:AB=0,CD=1,EF=2"):
         assert same(read_rt(table))
     assert COLUMNS["pair"] == "cond" and NOISY_Q.schema.inputs["pair"].n == 3
+    # Numbers, and numbers among words, are no alphabet; nor are words of an outcome.
+    for words in ({0: "1", 1: "2", 2: "3"}, {0: "1", 1: "b", 2: "c"}):
+        refused(table_of_trials().assign(cond=table_of_trials()["cond"].map(words)), "should be coded 0 or 1 or 2")
+    refused(table_of_trials().assign(response=table_of_trials()["response"].map({0: "a", 1: "b"})), "coded 0 or 1")

@@ -123,10 +123,28 @@ def test_what_was_pasted_twice(net):
             read(part, net=net, simulator=None) if columns is None else read_trials(part, net, columns=columns)
     assert silently(pandas.concat([table_of_trials()] * 2), order="file").shape == (3, 40)
     refused(pandas.concat([table_of_trials()] * 3), "60 rows of subject s0 are 3 times the same 20")
-    # Without response times a person may do the same twice; it is said all the same.
+    # Without response times somebody may do the same twice; of many rows that are all alike it is said.
     same = pandas.DataFrame({"subject": 1, "cond": [0, 1, 2] * 8, "response": 1, "feedback": 1})
     with pytest.warns(FindingWarning, match="24 rows of subject 1 are 4 times the same 6"):
         assert read(same, simulator=None).trial_counts.tolist() == [24]
+
+
+def test_choices_that_are_alike_in_two_blocks_are_no_copies():
+    rng = np.random.default_rng(0)
+    table = pandas.DataFrame({"subject": 1, "trial": np.tile(np.arange(30), 3), "choice": rng.integers(0, 2, 90)})
+    net = SimpleNamespace(schema=Schema(outcomes={"choice": Categorical(2)}), standardization={})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_trials(table, net, outside="ignore").trial_counts.tolist() == [90]
+    # Ten in line are; a file may be pasted into itself anywhere.
+    copied = pandas.concat([table, table[40:50]], ignore_index=True)
+    with pytest.raises(ValueError, match="the same row twice.*rows 40, 90"):
+        read_trials(copied, net, outside="ignore")
+    assert read_trials(copied[:-1], net, outside="ignore").trial_counts.tolist() == [99]
+    # Response times are never the same.
+    table["rt"] = rng.gamma(3, 0.2, 90)
+    with pytest.raises(ValueError, match="the same row twice.*rows 7, 90"):
+        read_trials(pandas.concat([table, table[7:8]], ignore_index=True), net, outside="ignore")
 
 
 def test_an_exchangeable_model_asks_for_no_order():
@@ -164,6 +182,7 @@ def test_trials_that_were_left_out():
         assert read_rt(table.drop([3, 4, 8])).shape == (3, 19)
     # Few, or every second: another counter.
     silently(table.drop([3]))
+    silently(table.drop([3, 8]))
     silently(table.assign(trial=2 * table["trial"]))
 
 
