@@ -40,6 +40,8 @@ def upper_bounds(net: NetworkLike, seen: ObservedTrials) -> Named:
     """See `Network.upper_bounds`."""
     xp = net.ops.xp
     bounds: Named = {}
+    if net.schema.lapse_rate:  # any outcome may be a lapse
+        return bounds
     for outcome, name in net.schema.lower_bounds.items():
         least = xp.amin(xp.where(seen.trial_mask, seen.outcomes[outcome], float("inf")), -1)
         bounds[name] = xp.minimum(bounds[name], least) if name in bounds else least

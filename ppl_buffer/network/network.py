@@ -150,7 +150,8 @@ class Network(ABC):
             seen: what ``net.observe(...)`` returned.
 
         Returns:
-            dict name -> (*B,), infinite where a data set has no trial; empty where the schema has no such parameter.
+            dict name -> (*B,), infinite where a data set has no trial; empty where the schema has no such parameter, or
+            a known rate of lapses, which need not exceed anything.
         """
         return upper_bounds(self, seen)
 

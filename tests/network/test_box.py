@@ -1,5 +1,7 @@
 """The trained box: maps from and to the real line, upper bounds that observed outcomes set, bounded priors."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -103,6 +105,16 @@ def test_fastest_responses_are_upper_bounds(net):
     # No outcome has to exceed the others.
     plain = numbers(net.into_box("low", array(net.backend, x)))
     np.testing.assert_array_equal(numbers(net.into_box("low", array(net.backend, x), below=seen)), plain)
+
+
+def test_responses_that_may_be_lapses_bound_nothing(net):
+    outcomes = {name: replace(x, lapse_range=(0.0, 5.0)) for name, x in RACE.schema.outcomes.items()}
+    case = replace(RACE, name="lapsing race", schema=replace(RACE.schema, outcomes=outcomes, lapse_rate=0.05))
+    lapsing = network(case, net.backend, RECORD)
+    x = array(net.backend, np.zeros(3, np.float32))
+    seen = observe(lapsing)
+    assert lapsing.upper_bounds(seen) == {}
+    np.testing.assert_allclose(numbers(lapsing.into_box("delay", x, below=seen)), (0.1 + 2.0) / 2, rtol=1e-6)
 
 
 def test_from_box_is_the_inverse(net):
