@@ -47,6 +47,8 @@ def test_what_is_said_of_a_table(tmp_path, capsys):
     options = TableOptions("subject", None, COLUMNS, None, None, "")
     assert options.read(path, RLDDM, None).trial_counts.tolist() == [19, 17, 20]
     assert "were sorted by it" in capsys.readouterr().err
+    assert len(options.read_for(path, [(RLDDM, None), (RLDDM, None)])) == 2
+    assert capsys.readouterr().err.count("were sorted by it") == 1
     options = TableOptions("subject", "file", COLUMNS, None, None, "")
     options.read(path, RLDDM, None)
     assert capsys.readouterr().err == ""

@@ -127,7 +127,7 @@ def compare(
         nets = _load_comparable(model)
         # Each model checks the table by its own schema; what is read is the same.
         options = TableOptions(subject, order, columns, recode, scale, signed, outside)
-        trials = [options.read(table, net, simulator_of(net)) for net in nets.values()][0]
+        trials = options.read_for(table, [(net, simulator_of(net)) for net in nets.values()])[0]
         lapses = _lapses(lapse, lapse_range, nets[model[0]], trials)
         rows = comparison.compare(
             nets,

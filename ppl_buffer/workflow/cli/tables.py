@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,23 +53,35 @@ class TableOptions:
             ValueError: if the options or the table are wrong.
             FileNotFoundError: if there is no such file.
         """
+        return self.read_for(path, [(net, simulator)])[0]
+
+    def read_for(self, path: Path, networks: Sequence[tuple[Network, Simulator | None]]) -> list[TrialData]:
+        """Read a table for several networks with their simulators, and say once what is warned of.
+
+        Raises:
+            ValueError: if the options or the table are wrong.
+            FileNotFoundError: if there is no such file.
+        """
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            trials = read_trials(
-                path,
-                net,
-                subject=read_headings("subject", self.subject),
-                order=self.order if self.order in (None, AS_IT_LIES) else read_headings("order", self.order),
-                columns=read_pairs("columns", self.columns),
-                recode=read_codes("recode", self.recode or []),
-                scale=read_numbers("scale", ",".join(self.scale or [])),
-                signed=read_pairs("signed", self.signed),
-                simulator=simulator,
-                outside=self.outside,
-            )
-        for warning in caught:
-            typer.secho(str(warning.message), fg=typer.colors.YELLOW, err=True)
+            trials = [self._read(path, net, simulator) for net, simulator in networks]
+        for text in dict.fromkeys(str(warning.message) for warning in caught):
+            typer.secho(text, fg=typer.colors.YELLOW, err=True)
         return trials
+
+    def _read(self, path: Path, net: Network, simulator: Simulator | None) -> TrialData:
+        return read_trials(
+            path,
+            net,
+            subject=read_headings("subject", self.subject),
+            order=self.order if self.order in (None, AS_IT_LIES) else read_headings("order", self.order),
+            columns=read_pairs("columns", self.columns),
+            recode=read_codes("recode", self.recode or []),
+            scale=read_numbers("scale", ",".join(self.scale or [])),
+            signed=read_pairs("signed", self.signed),
+            simulator=simulator,
+            outside=self.outside,
+        )
 
 
 def write_rows(rows: pandas.DataFrame, path: Path) -> None:
