@@ -35,11 +35,10 @@ from ppl_buffer.network.observed import (
 )
 from ppl_buffer.network.record import TrainingRecord
 from ppl_buffer.network.unfamiliar import warn_unfamiliar
+from ppl_buffer.predictive.orders import permutations
 
 _OUTSIDE = ("warn", "error", "-inf", "ignore")
 
-# More orders than anybody averages over would take hours to write down.
-_MOST_ORDERS = 100_000
 
 # Arguments that hold arrays, and the number of dimensions behind their batch dimensions.
 _TRAILING = {"inputs": 1, "params": 0, "feedback": 1, "trial_mask": 1, "lapse": 0}
@@ -313,28 +312,6 @@ class Query:
             orders=orders,
             observed=None,
         )
-
-
-def permutations(orders: int | Array, trials: int) -> np.ndarray:
-    """Orders of the trials: (R, K). A number gives the natural order and R - 1 fixed random ones.
-
-    Raises:
-        ValueError: if a number is below 1 or beyond all use, or an array does not hold permutations of the trials.
-    """
-    if isinstance(orders, (int, np.integer)) and not isinstance(orders, bool):
-        if orders < 1:
-            raise ValueError(f"orders: expected at least 1, got {orders}")
-        if orders > _MOST_ORDERS:
-            raise ValueError(f"orders: expected at most {_MOST_ORDERS}, got {orders}")
-        rng = np.random.default_rng(0)
-        return np.stack([np.arange(trials), *(rng.permutation(trials) for _ in range(orders - 1))])
-    try:
-        array = np.asarray(orders)
-    except ValueError:
-        array = np.zeros(0)
-    if array.ndim != 2 or array.shape[1] != trials or not (np.sort(array, 1) == np.arange(trials)).all():
-        raise ValueError(f"orders: expected a number, or permutations of 0..{trials - 1} in rows, got {orders!r}")
-    return array.astype(int)
 
 
 def trained_ranges(record: TrainingRecord, params: Mapping[str, Array]) -> list[tuple[str, Array, float, float]]:

@@ -19,7 +19,8 @@ from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import encode_context
 from ppl_buffer.network.unfamiliar import warn_unfamiliar
 from ppl_buffer.predictive.folding import fold, fold_cache, fold_context
-from ppl_buffer.predictive.query import History, Query, permutations
+from ppl_buffer.predictive.orders import permutations
+from ppl_buffer.predictive.query import History, Query
 from ppl_buffer.schema import split_value, stack_value
 
 # Trials that a speculative rollout tests in one pass.

@@ -2,275 +2,39 @@
 
 from __future__ import annotations
 
-import signal
-import traceback
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-import ppl_buffer
-from tests.networks import FUNCTION, LEARNING, Record, data, network
-
-PEOPLE, TRIALS = 2, 5
-PACKAGE = Path(ppl_buffer.__file__).parent
-# A second is enough for every call here; a slow machine is no hang.
-_SECONDS = 30
-
-
-@dataclass(frozen=True)
-class EntryPoint:
-    """A public function, and arguments that it takes.
-
-    Attributes:
-        call: the function, of the arguments by name.
-        arguments: makes arguments that are right.
-        names: what a message may call an argument, beside its own name.
-        may_be_infinite: whether minus infinity is a right answer (a density of what cannot be).
-    """
-
-    call: Callable[..., Any]
-    arguments: Callable[[], dict[str, Any]]
-    names: tuple[str, ...] = ()
-    may_be_infinite: bool = False
-
-
-class Hang(Exception):
-    """A call that did not come back."""
-
-
-@contextmanager
-def time_limit(seconds: int = _SECONDS) -> Iterator[None]:
-    """Raise `Hang` in the main thread where the body takes longer."""
-
-    def hang(*_: Any) -> None:
-        raise Hang(f"no answer after {seconds} s")
-
-    before = signal.signal(signal.SIGALRM, hang)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def fault_of(point: EntryPoint, arguments: Mapping[str, Any]) -> str | None:
-    """What is wrong with how a call ends; None where it is refused by name, or answered with numbers."""
-    with warnings.catch_warnings(), time_limit(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")
-        try:
-            result = point.call(**arguments)
-        except ValueError as error:
-            frame = traceback.extract_tb(error.__traceback__)[-1]
-            # The number of trials is told by other arguments where it is none itself.
-            named = (*arguments, *point.names, "trials: ")
-            if Path(frame.filename).is_relative_to(PACKAGE):
-                said = any(name in str(error) for name in named)
-            else:
-                # torch looks at a value before the distribution does.
-                said = any(f"The {name} argument" in str(error) for name in arguments)
-            return None if said else f"an error that names no argument: {error} at {frame.filename}:{frame.lineno}"
-        except FileNotFoundError:
-            return None  # what functions that read files say of one that is not there
-        except Exception as error:
-            frame = traceback.extract_tb(error.__traceback__)[-1]
-            return f"{type(error).__name__}: {error} at {frame.filename}:{frame.lineno}"
-    return None if _right(result, point.may_be_infinite) else f"an answer that is no number: {result!r}"
-
-
-def _right(result: Any, may_be_infinite: bool) -> bool:
-    """Whether all numbers in a result are numbers."""
-    if isinstance(result, Mapping):
-        return all(_right(x, may_be_infinite) for x in result.values())
-    if isinstance(result, (list, tuple)):
-        return all(_right(x, may_be_infinite) for x in result)
-    if isinstance(result, (float, np.ndarray, np.generic)):
-        numbers = np.asarray(result)
-        if numbers.dtype.kind != "f":
-            return True
-        return bool((np.isfinite(numbers) | (np.isneginf(numbers) & may_be_infinite)).all())
-    return True
-
-
-# What is called -------------------------------------------------------------------------------------------------
-
-
-@cache
-def record() -> Record:
-    """A training record for the random function: its box holds all that its data are drawn from."""
-    from ppl_buffer.prior import Prior
-
-    priors = {"mu": Prior.uniform(-2.0, 2.0), "sigma": Prior.uniform(0.5, 3.0)}
-    box = {name: prior.range() for name, prior in priors.items()}
-    return Record(box=box, priors=priors, trials=11, context=13, simulator="none")
-
-
-def net(case: Any = FUNCTION) -> Any:
-    """A tiny network of torch."""
-    return network(case, "torch", record() if case is FUNCTION else None)
-
-
-def with_data(**more: Any) -> dict[str, Any]:
-    """Data of a random function, and further arguments."""
-    return {**function(), **more}
-
-
-def learning() -> dict[str, Any]:
-    """Data of people who learn, as `observe` takes them."""
-    given = data(LEARNING, batch=PEOPLE, trials=TRIALS)
-    return {"inputs": given.inputs, "value": given.value, "feedback": given.feedback}
-
-
-def function() -> dict[str, Any]:
-    """Data of a random function, as `observe` takes them."""
-    given = data(FUNCTION, batch=PEOPLE, trials=TRIALS)
-    return {"inputs": given.inputs, "value": given.value}
-
-
-def params(*lead: int) -> dict[str, np.ndarray]:
-    """Parameters of the random function, (*lead, people)."""
-    rng = np.random.default_rng(1)
-    shape = (*lead, PEOPLE)
-    return {"mu": rng.uniform(-1, 1, shape).astype("f4"), "sigma": rng.uniform(0.6, 2, shape).astype("f4")}
-
-
-def mask() -> np.ndarray:
-    """Which trials exist."""
-    return np.arange(TRIALS) < np.array([[TRIALS], [3]])
-
-
-def np_tensor(values: np.ndarray) -> Any:
-    """An array as torch's."""
-    import torch
-
-    return torch.tensor(values)
-
-
-def density_of(inputs: Any, value: Any, **more: Any) -> np.ndarray:
-    """A log density of Pyro's distribution."""
-    from ppl_buffer.pyro import JointPredictive
-
-    return JointPredictive(net(), inputs, **more).log_prob(value).numpy()
-
-
-def evidence(**arguments: Any) -> list[np.ndarray]:
-    """Log evidence and its standard error."""
-    import ppl_buffer as pb
-
-    result = pb.log_evidence(net(), progress=False, **arguments)
-    return [result.log_evidence, result.standard_error]
-
-
-def compared(nets: Any, **arguments: Any) -> np.ndarray:
-    """A table of log evidences."""
-    import ppl_buffer as pb
-
-    table = pb.compare(nets, progress=False, **arguments)
-    return table[["log_evidence", "log_bayes_factor", "probability"]].to_numpy(float)
-
-
-def simulated(case: Any, **arguments: Any) -> list[np.ndarray]:
-    """Simulated data sets, trials that exist."""
-    import ppl_buffer as pb
-
-    result = pb.posterior_predictive(net(case), progress=False, **arguments)
-    # Where there is no trial all numbers are missing together.
-    return [result.value[np.isfinite(result.log_prob)], result.log_prob[~np.isnan(result.log_prob)]]
-
-
-def checked_data(data: Any, posterior: Any, **more: Any) -> list[np.ndarray]:
-    """A check of data against the fitted model."""
-    from ppl_buffer import diagnostics
-
-    seen = net().observe(**function()) if data is None else data
-    check = diagnostics.check_data(net(), seen, posterior, progress=False, **more)
-    return [*check.observed.values(), *check.replicated.values()]
-
-
-def missing_aside(values: np.ndarray) -> np.ndarray:
-    """The numbers of an answer to numbers some of which are none."""
-    return values[~np.isnan(values)]
-
-
-class Functions:
-    """A simulator of the random function: noise about a mean."""
-
-    schema = FUNCTION.schema
-
-    def prior(self, rng: np.random.Generator, size: int) -> dict[str, np.ndarray]:
-        """Draws of the trained box."""
-        return {name: prior.sample(rng, size) for name, prior in record().priors.items()}
-
-    def inputs(self, rng: np.random.Generator, size: int, trials: int) -> dict[str, np.ndarray]:
-        """Places."""
-        return {"x": rng.normal(size=(size, trials))}
-
-    def simulate(self, rng: np.random.Generator, params: Any, inputs: Any) -> dict[str, np.ndarray]:
-        """Values at the places."""
-        noise = rng.normal(size=inputs["x"].shape)
-        return {"y": params["mu"][:, None] + params["sigma"][:, None] * noise}
-
-
-def likelihood_checked(**arguments: Any) -> list[np.ndarray]:
-    """A check of a likelihood."""
-    from ppl_buffer import diagnostics
-
-    check = diagnostics.check_likelihood(net(), Functions(), progress=False, **arguments)
-    return [*check.pit.values(), *check.simulated.values()]
-
-
-def left_out(**arguments: Any) -> np.ndarray:
-    """Scores of trials given all others."""
-    from ppl_buffer import scores
-
-    return scores.leave_one_out(net(), **arguments).pointwise.values
-
-
-def fit_of(values: Any) -> Any:
-    """Log likelihoods (chain, draw, subject, trial) as ArviZ holds them."""
-    import xarray
-
-    from ppl_buffer.arviz import container
-
-    values = np.asarray(values, dtype=float)
-    dims = ("chain", "draw", "subject", "trial")
-    return container({"log_likelihood": xarray.Dataset({"y": (dims, values)}, {dims[2]: ["b", "a"]})})
-
-
-def log_likelihoods() -> np.ndarray:
-    """Log likelihoods (chain, draw, subject, trial)."""
-    return -1 + 0.1 * np.random.default_rng(2).normal(size=(2, 50, PEOPLE, TRIALS))
-
-
-def scored(kind: str, data: Any, **more: Any) -> list[Any]:
-    """A score of a fit."""
-    from ppl_buffer import scores
-
-    if kind == "lfo":
-        more["progress"] = False
-    score = getattr(scores, kind)(data, **more)
-    return [score.elpd, score.pointwise.values]
-
-
-def estimated(net: Any, x: Any, theta: Any, **more: Any) -> np.ndarray:
-    """A log likelihood of sbi's estimator."""
-    from ppl_buffer.sbi import LikelihoodEstimator
-
-    estimator = LikelihoodEstimator(net, **more)
-    return estimator.log_prob(estimator.pack(x), theta).numpy()
-
-
-def theta() -> Any:
-    """Parameters as sbi takes them."""
-    import torch
-
-    return torch.tensor(np.stack(list(params().values()), -1))
+from tests.fuzz.calls import (
+    PEOPLE,
+    TRIALS,
+    checked_data,
+    compared,
+    density_of,
+    estimated,
+    evidence,
+    fit_of,
+    function,
+    learning,
+    left_out,
+    likelihood_checked,
+    log_likelihoods,
+    mask,
+    missing_aside,
+    net,
+    np_tensor,
+    params,
+    record,
+    scored,
+    simulated,
+    theta,
+    with_data,
+)
+from tests.fuzz.refusal import EntryPoint
+from tests.networks import FUNCTION, LEARNING, data, network
 
 
 def entry_points() -> dict[str, EntryPoint]:

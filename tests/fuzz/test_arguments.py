@@ -9,7 +9,8 @@ pytest.importorskip("pandas")
 pytest.importorskip("arviz")
 pytest.importorskip("ppl_buffer.sbi", exc_type=ImportError)
 
-from tests.fuzz.entry_points import entry_points, entry_points_of_jax, fault_of  # noqa: E402
+from tests.fuzz.entry_points import entry_points, entry_points_of_jax  # noqa: E402
+from tests.fuzz.refusal import fault_of  # noqa: E402
 from tests.fuzz.values import ODD, replaced  # noqa: E402
 
 POINTS = entry_points()

@@ -21,7 +21,9 @@ from ppl_buffer import plots, scores  # noqa: E402
 from ppl_buffer.datasets import read_trials, write_trials  # noqa: E402
 from ppl_buffer.datasets.trials import TrialData  # noqa: E402
 from tests.datasets.tables import NOISY_Q, table_of_trials  # noqa: E402
-from tests.fuzz.entry_points import density_of, entry_points, fault_of, np_tensor, time_limit  # noqa: E402
+from tests.fuzz.calls import density_of, np_tensor  # noqa: E402
+from tests.fuzz.entry_points import entry_points  # noqa: E402
+from tests.fuzz.refusal import fault_of, time_limit  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 # The same examples in every run, and none kept in the working folder.
