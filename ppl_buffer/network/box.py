@@ -38,6 +38,9 @@ class _Range:
 
 def upper_bounds(net: NetworkLike, seen: ObservedTrials) -> Named:
     """See `Network.upper_bounds`."""
+    if not isinstance(seen, ObservedTrials):
+        raise ValueError(f"seen: expected what net.observe(...) returns, got {type(seen).__name__}")
+    check_names("seen", seen.outcomes, net.schema.outcomes)
     xp = net.ops.xp
     bounds: Named = {}
     if net.schema.lapse_rate:  # any outcome may be a lapse

@@ -152,6 +152,9 @@ class Network(ABC):
         Returns:
             dict name -> (*B,), infinite where a data set has no trial; empty where the schema has no such parameter, or
             a known rate of lapses, which need not exceed anything.
+
+        Raises:
+            ValueError: if these are no observed trials, or their outcomes have other names.
         """
         return upper_bounds(self, seen)
 

@@ -129,6 +129,17 @@ def test_from_box_is_the_inverse(net):
     assert np.isfinite(ends).all() and (np.abs(ends) > 13).all()
 
 
+def test_the_least_of_several_outcomes_bounds_a_parameter_and_lapses_bound_none():
+    pytest.importorskip("torch")
+    twice = {name: Positive(above="delay", lapse_range=(0, 9)) for name in ("first", "second")}
+    value = np.array([[[0.9, 0.5], [0.3, 0.8]], [[0.9, 0.5], [0.6, 0.8]]], np.float32)
+    for lapse_rate, expected in ((0.0, {"delay": [0.3, 0.5]}), (0.01, {})):
+        schema = Schema(params={"delay": Positive()}, outcomes=twice, lapse_rate=lapse_rate)
+        net = network(Case(f"twice {lapse_rate}", schema, config=FLAT), "torch", RECORD)
+        found = net.upper_bounds(net.observe({}, array("torch", value)))
+        assert {name: numbers(x).round(6).tolist() for name, x in found.items()} == expected
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -137,6 +148,8 @@ def test_from_box_is_the_inverse(net):
         (lambda net: net.into_box("low", 0.0, {"speed": 1.0}), r"params: expected any of .* \(unknown \['speed'\]\)"),
         (lambda net: net.into_box("delay", 0.0, below=np.array([0.4, 0.05])), r"below: expected bounds above 0\.1, the "
          r"least delay .* got 0\.05.* \(1 of 2, data set 1\)"),
+        (lambda net: net.into_box("weight", 0.0, below=0.5), r"below: expected bounds above 0\.5, .* 0\.5 \(1 of 1\)"),
+        (lambda net: net.prior({}), r"seen: expected what net\.observe\(\.\.\.\) returns, got dict"),
         (lambda net: net.from_box("weight", 4.1), r"value: expected weight inside its trained range \(0\.5 to 4\)"),
         (lambda net: net.from_box("high", 3.1, {"low": 1.0}), r"trained range \(0 to 2 above low\), got 3\.1"),
         (lambda net: net.prior(observe(net, 0.3 * RT)), r"below: expected bounds above 0\.1.*data set 0\)"),
