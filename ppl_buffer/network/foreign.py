@@ -21,11 +21,14 @@ def plain(value: Array) -> Array:
     """
     if np.ma.is_masked(value):
         raise TypeError("some values are masked; trial_mask says which trials exist")
-    if isinstance(value, _PLAIN):
+    rows = isinstance(value, (list, tuple)) and bool(value) and isinstance(value[0], np.ndarray)
+    if isinstance(value, _PLAIN) and not rows and not isinstance(value, np.longdouble):
         return value
     array = np.asarray(value)
     if array.dtype.kind in "biufc":
-        return array
+        # In this machine's order of bytes, forwards in memory, and of no more digits than the backends know.
+        digits = np.dtype(float) if array.dtype == np.longdouble else array.dtype.newbyteorder("=")
+        return array.astype(digits, order="C", copy=False)
     words = {item for item in array.ravel().tolist() if isinstance(item, str)}
     if array.dtype.kind != "O" or words:
         shown = f", such as {min(words)!r}" if words else f" of type {array.dtype}"

@@ -19,6 +19,10 @@ COLUMNS = {
     "objects": FRAME["pair"].astype(object),
     "index": pandas.Index(CODES),
     "list": CODES.tolist(),
+    "other order of bytes": CODES.astype(">f8"),
+    "backwards in memory": CODES[::-1].copy()[::-1],
+    "more digits": CODES.astype(np.longdouble),
+    "list of arrays": list(np.array(CODES)[:, None]),
 }
 
 
@@ -30,7 +34,7 @@ def net(request):
 
 @pytest.mark.parametrize("kind", COLUMNS)
 def test_columns(net, kind):
-    right = net.ops.number(net, CODES)
+    right = net.ops.number(net, CODES.reshape(np.shape(COLUMNS[kind])))
     for convert in (net.ops.number, net.ops.floating):
         got = convert(net, COLUMNS[kind])
         np.testing.assert_array_equal(np.asarray(got), np.asarray(right))
@@ -43,6 +47,13 @@ def test_columns(net, kind):
 def test_truth(net, kind):
     column = pandas.Series(CODES > 0).astype(kind)[1:]
     np.testing.assert_array_equal(np.asarray(net.ops.number(net, column)), CODES[1:] > 0)
+
+
+def test_masked_values_are_not_taken_for_others(net):
+    hidden = np.ma.masked_array(CODES, CODES == 2)
+    with pytest.raises(TypeError, match="some values are masked"):
+        net.ops.number(net, hidden)
+    np.testing.assert_array_equal(np.asarray(net.ops.number(net, np.ma.masked_array(CODES))), CODES)
 
 
 def test_labelled_arrays(net):
