@@ -110,10 +110,16 @@ def lapse_components(net: Network, lapse: LapseMixture | None) -> list[LapseComp
 
 
 def mix(ops: ArrayOps, log_prob: Array, log_lapse: Array, rate: Array | float) -> Array:
-    """Mixture log((1 - rate) exp(log_prob) + rate exp(log_lapse)), with a finite gradient at rate = 0."""
+    """Mixture log((1 - rate) exp(log_prob) + rate exp(log_lapse)), with a finite gradient, at rates of 0 and 1 too.
+
+    Where neither can be the mixture is -inf, and its gradient 0.
+    """
     xp = ops.xp
     top = ops.stop_gradient(xp.maximum(log_prob, log_lapse))
-    return top + xp.log((1 - rate) * xp.exp(log_prob - top) + rate * xp.exp(log_lapse - top))
+    top = xp.where(top > -math.inf, top, 0.0)
+    total = (1 - rate) * xp.exp(log_prob - top) + rate * xp.exp(log_lapse - top)
+    possible = total > 0
+    return xp.where(possible, top + xp.log(xp.where(possible, total, 1.0)), -math.inf)
 
 
 def with_lapse(

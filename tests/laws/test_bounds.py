@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import torch
 
 from ppl_buffer.findings import FindingWarning
+from ppl_buffer.network.lapse_mixture import mix
 from ppl_buffer.predictive import density, sampling
 from tests.laws.cases import BACKENDS, close, numbers, observed, replaced, scored, uniform
-from tests.networks import DECISION, FUNCTION, LEARNING, SLIDER, array, data, joint_predictive, rollout
+from tests.networks import DECISION, FUNCTION, LEARNING, SLIDER, array, data, joint_predictive, network, rollout
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -176,3 +177,29 @@ def test_a_parameter_on_an_open_bound_is_told_and_goes_on(backend):
     nearest = scored(LEARNING, backend, given, params=given.params | {"alpha": np.array([0.4, NEXT_TO_1, 0.5])})
     value = array(backend, given.value)
     np.testing.assert_allclose(numbers(found.log_prob(value)), numbers(nearest.log_prob(value)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_mixture_of_which_one_part_or_none_can_be(backend):
+    """Log density by the model, as a lapse, rate; a response may be below the ceiling and outside the lapses' range."""
+    ops, inf = network(DECISION, backend).ops, np.inf
+    model, lapse, rate = np.array(
+        [[-inf, -2, 0], [-3, -inf, 0], [-inf, -2, 0.5], [-3, -inf, 1], [-inf, -inf, 0.1], [-3, -2, 0.25]], np.float32
+    ).T
+    with np.errstate(divide="ignore"):
+        expected = np.log((1 - rate) * np.exp(model) + rate * np.exp(lapse))
+    given = [array(backend, x) for x in (model, lapse, rate)]
+    np.testing.assert_allclose(numbers(mix(ops, *given)), expected, rtol=1e-6)
+
+    def total(*arguments):
+        mixed = mix(ops, *arguments)
+        return ops.xp.where(mixed > -inf, mixed, 0.0).sum()
+
+    if backend == "jax":
+        gradients = jax.grad(total, argnums=(0, 1, 2))(*given)
+    else:
+        gradients = torch.autograd.grad(total(*(x.requires_grad_() for x in given)), given)
+    by_model, by_lapse, by_rate = map(numbers, gradients)
+    np.testing.assert_array_equal(by_model > 0, (rate < 1) & (model > -inf))
+    np.testing.assert_array_equal(by_lapse > 0, (rate > 0) & (lapse > -inf))
+    assert np.isfinite([by_model, by_lapse, by_rate]).all()
