@@ -74,6 +74,9 @@ class Network(ABC):
 
         Pass the result in place of `inputs`; `log_prob` at this very value then runs the top layers alone.
 
+        Warns (`ppl_buffer.findings.Finding` "outside_range") of data unlike those of the training, by variable and
+        cause, and names the data sets: another unit, another code, codes for missing values, values outside the range.
+
         Args:
             inputs: dict name -> (*B, K); {} where the schema has none.
             value: outcomes, (*B, K) or (*B, K, n_outcomes).

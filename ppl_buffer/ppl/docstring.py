@@ -25,6 +25,7 @@ ARGUMENTS = """Args:
             that the schema states; or a `ppl_buffer.Lapse`, which states ranges for the data at hand.
         outside: what to do where parameters leave the box that the network was trained on: "warn" and "error" (for
             values that are known when the distribution is made), "-inf" (density zero there), or "ignore".
+            Inputs, outcomes and feedback unlike those of the training are warned of, unless it is "ignore".
         validate_args: as in the language; where it is off, nobody looks at parameter values. None is the language's
             setting in Pyro, whose samplers switch it off; in NumPyro, where it is off unless you ask for it, values
             that can be seen (no tracers) are checked even so.

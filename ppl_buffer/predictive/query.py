@@ -155,7 +155,7 @@ class Query:
             length = count_existing(net, data["trials"], data["trial_mask"])
             length += 0 if history is None else count_existing(net, history.mask.shape[-1], history.mask)
             warn_longer(net, "trials", length, "trials")
-        if check and outside in ("warn", "error") and data.get("observed") is None:
+        if check and outside != "ignore" and data.get("observed") is None:
             seen = {group: data.get(group) or {} for group in ("inputs", "feedback")}
             warn_unfamiliar(net, seen, data["trial_mask"], stacklevel=5)
         rate, ranges = (None, ()) if lapse is None else check_lapse(net, lapse)

@@ -219,7 +219,7 @@ def condition(query: Query, value: Array) -> Query:
         "outcomes": outcomes,
         "feedback": {name: x[..., :first] for name, x in (query.feedback or {}).items()},
     }
-    if schema.ordered and query.outside in ("warn", "error"):
+    if schema.ordered and query.outside != "ignore":
         # An exchangeable model's context is looked at where it is encoded.
         warn_unfamiliar(net, {"value": outcomes}, mask)
     if mask is None:
