@@ -258,6 +258,8 @@ def legal_trials(
     """Which trials (..., K) of a value do not exist, or hold legal outcomes in a number type, by default single."""
     legal: Array = None
     for name, column in split_value(schema, value).items():
+        # A tensor's own gradient is none of this, and torch warns where `asarray` would keep it.
+        column = column.detach() if hasattr(column, "detach") else column
         contains = schema.outcomes[name].contains(xp, xp.asarray(column, dtype=dtype or xp.float32))
         legal = contains if legal is None else legal & contains
     return legal if trial_mask is None else legal | ~trial_mask
