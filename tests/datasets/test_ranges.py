@@ -189,3 +189,4 @@ def test_per_cent_of_a_slider():
     table = pandas.DataFrame({"subject": ["a", "a", "b", "b"], "rating": [12, 30, 45, 99]})
     assert "If these are per cent, write: --scale rating=0.01" in message(table, slider)
     assert read_trials(table, slider, scale={"rating": 0.01}).outcomes["rating"][1, 1] == pytest.approx(0.99)
+    assert "per cent" not in message(table.assign(rating=[12, 30, 450, 99]), slider)
