@@ -10,6 +10,9 @@ import numpy as np
 from ppl_buffer.plots.arguments import finite_draws, label_names
 from ppl_buffer.plots.drawing import DATA, MODEL, make_panels
 
+# Characters of a label; longer ones would leave no room for the picture.
+_LONGEST = 20
+
 
 def plot_subjects(
     draws: np.ndarray,
@@ -49,7 +52,10 @@ def plot_subjects(
     panel.plot(middle[order], row, "o", color="white", mec=DATA, ms=4, mew=1.0)
     panel.set(xlabel=name, ylabel="person, sorted", ylim=(-0.8, len(order) - 0.2))
     if names is not None and len(order) <= 30:
-        panel.set_yticks(row, [names[index] for index in order], fontsize="x-small")
+        shown = [names[index] for index in order]
+        shown = [name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…" for name in shown]
+        # Labels are people's names, in which a dollar sign begins no formula.
+        panel.set_yticks(row, shown, fontsize="x-small", parse_math=False)
         panel.set_ylabel("person")
     else:
         panel.set_yticks([])

@@ -18,6 +18,7 @@ from ppl_buffer.files import to_numpy
 from ppl_buffer.findings import Finding, FindingWarning
 from ppl_buffer.network.lapses import Lapse, checked_lapse
 from ppl_buffer.network.network import Network
+from ppl_buffer.network.observed import ObservedTrials
 from ppl_buffer.network.record import TrainingRecord
 from ppl_buffer.schema import Interval, Positive
 from ppl_buffer.workflow.hierarchical import RATE, Box, Sampler, model, observe, sample, scores
@@ -176,7 +177,8 @@ def fit(
     hierarchical = hierarchical and len(trials.subjects) > 1
     options = Sampler(**sampler)
     lapses, findings = _lapses(net, trials, lapse)
-    box, data = Box.of(net, trials, lapses), observe(net, trials)
+    box = Box.of(net, trials, lapses)
+    data, unfamiliar = _observe(net, trials)
     began = time.perf_counter()
     path = None if out is None else Path(out) / DRAWS_FILE
     if path is not None:
@@ -226,7 +228,7 @@ def fit(
         diverging=float(np.mean(draws.fields["diverging"])),
         deepest=float(np.mean(draws.fields["num_steps"] >= 2**options.tree_depth - 1)),
         # What other packages announce of their own is not about this fit.
-        findings=[*findings, *(x.message.finding for x in caught if isinstance(x.message, FindingWarning))],
+        findings=[*findings, *unfamiliar, *_findings(caught)],
         settings=settings | asdict(options),
         seconds=seconds,
         reused=draws.reused,
@@ -244,6 +246,22 @@ def _lapses(net: Network, trials: TrialData, lapse: float | Lapse | None) -> tup
         checked_lapse(net, given, (len(trials.subjects),)),
         given.findings(net.schema, trials.outcomes, trials.trial_mask),
     )
+
+
+def _observe(net: Network, trials: TrialData) -> tuple[ObservedTrials, list[Finding]]:
+    """The trials as the network has observed them, and what it found, which is warned of at once too."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        data = observe(net, trials)
+    for warning in caught:
+        warnings.warn(warning.message, stacklevel=3)
+    return data, _findings(caught)
+
+
+def _findings(caught: Iterable[warnings.WarningMessage]) -> list[Finding]:
+    """The findings among warnings, each once."""
+    findings = [warning.message.finding for warning in caught if isinstance(warning.message, FindingWarning)]
+    return list(dict.fromkeys(findings))
 
 
 def _replicated(posterior: Any, trials: TrialData, outcomes: Iterable[str]) -> dict[str, np.ndarray]:

@@ -157,3 +157,12 @@ def test_autocorrelation_divides_by_the_variance_of_all_trials():
     centered = value[0] - 2.0
     expected = (centered[1:] * centered[:-1]).mean() / (centered**2).mean()
     np.testing.assert_allclose(plots.autocorrelation(value, 1), [expected])
+
+
+def test_names_of_people_are_no_formulas_and_leave_room_for_the_picture(tmp_path):
+    pytest.importorskip("matplotlib")
+    draws = np.random.default_rng(0).normal(size=(50, 3))
+    panel = plots.plot_subjects(draws, labels=["$\\foo$", "b" * 300, "c"], name="alpha")
+    # A warning is an error here: none of a layout without room.
+    panel.figure.savefig(tmp_path / "people.png")
+    assert {label.get_text() for label in panel.get_yticklabels()} == {"$\\foo$", "b" * 19 + "…", "c"}

@@ -1,5 +1,7 @@
 """The commands `evidence`, `compare`, `check` and `zoo`, and what is said of mistakes."""
 
+import os
+import subprocess
 import sys
 import warnings
 
@@ -184,3 +186,16 @@ def test_an_interrupt_ends_with_130_and_one_line_that_says_what_is_kept(tmp_path
         raise TypeError
     text = capsys.readouterr().err
     assert text.count("Warning: twice the same") == 1 and f"kept in {draws}" in text
+
+
+@pytest.mark.parametrize(
+    ("app", "code", "output"), [("typer.echo('\u65e5\u672c')", 0, "??"), ("sys.exit(130)", 130, "")]
+)
+def test_a_terminal_of_few_letters_shows_the_rest_and_an_interrupt_ends_at_once(app, code, output):
+    program = (
+        f"import sys, typer, ppl_buffer.workflow.cli.app as module; module.app = lambda: {app}; "
+        "from ppl_buffer.workflow.cli import main; main()"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1:strict"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False)
+    assert (done.returncode, done.stdout.strip()) == (code, output), done.stderr

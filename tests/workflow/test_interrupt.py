@@ -59,9 +59,8 @@ def test_other_commands_end_as_quietly(command, checkpoint, tmp_path):
     table = tmp_path / "trials.csv"
     table_of_trials().to_csv(table, index=False)
     arguments = {
-        "evidence": [table, "--model", checkpoint, "--columns", COLUMNS, "--method", "autoregressive",
-                     "--orders", 100_000],
+        "evidence": [table, "--model", checkpoint, "--columns", COLUMNS, "--draws", 1_000_000],
         "check": [checkpoint, "--sets", 5_000],
     }[command]  # fmt: skip
-    code, said = interrupted(tmp_path / "log", r"\d%", command, *arguments, "--out", tmp_path / "out")
+    code, said = interrupted(tmp_path / "log", r"\d(%|draw)", command, *arguments, "--out", tmp_path / "out")
     assert code == 130 and "Interrupted: nothing was written." in said and "Traceback" not in said, said

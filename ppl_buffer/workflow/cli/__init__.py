@@ -4,6 +4,7 @@ A thin layer over the library: each command reads its arguments, calls one or tw
 return.
 """
 
+import io
 import os
 import sys
 
@@ -15,6 +16,10 @@ def main() -> None:
 
     A library that is missing is said in one line, as any other mistake.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a person's name shows the rest.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         with needs("the command line", "cli"):
             from ppl_buffer.workflow.cli.app import app

@@ -42,6 +42,9 @@ def plain_errors(kept: Path | None = None) -> Iterator[None]:
         warnings.showwarning = show
         try:
             yield
+        except BrokenPipeError:
+            # Whoever read the output has gone, such as `head`: no mistake, and the program ends.
+            raise
         except (ValueError, OSError, ImportError) as error:
             typer.secho(f"Error: {error}", fg=typer.colors.RED, err=True)
             raise typer.Exit(1) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -136,7 +137,8 @@ def _print(fit: Fit, sections: Iterable[Section]) -> None:
         typer.echo("The group: the median person in natural units, and the spread of people on the logistic scale")
         shown = shown[shown.index.str.endswith(("_group", "_spread"))]
     typer.echo(shown.to_string(float_format=lambda x: f"{x:.3g}"))
-    typer.echo(f"R-hat at most {fit.r_hat:.3f}, effective sample size at least {fit.effective:.0f}, "
+    r_hat = "unknown" if math.isnan(fit.r_hat) else f"at most {fit.r_hat:.3f}"
+    typer.echo(f"R-hat {r_hat}, effective sample size at least {fit.effective:.0f}, "
                f"divergences {fit.diverging:.1%}; {fit.seconds:.0f} s of sampling.")  # fmt: skip
     colours = {"good": typer.colors.GREEN, "look": typer.colors.YELLOW, "bad": typer.colors.RED}
     for section in sections:

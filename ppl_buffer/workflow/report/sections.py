@@ -255,7 +255,7 @@ def trusted(fit: Fit) -> Section:
         f"It was trained on {html.escape(record.simulator)}, with up to {record.trials} trials.</p>"
     )
     body = ranges + note + _measured(fit)
-    return Section("trust", "Can I trust it?", mark, answer, body, points=tuple(doubts))
+    return Section("trust", "Can I trust it?", mark, answer, body, points=tuple(dict.fromkeys(doubts)))
 
 
 def _measured(fit: Fit) -> str:
