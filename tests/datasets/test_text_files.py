@@ -63,6 +63,7 @@ SILENT = {
     "trailing separators": CSV.replace("\n", ",,\n"),
     "names of rows of R": '"",' + ROWS[0] + "\n" + "".join(f'"{i}",{row}\n' for i, row in enumerate(ROWS[1:])),
     "all quoted": "".join('"' + row.replace(",", '","') + '"\n' for row in ROWS),
+    "quoted after blanks": ROWS[0] + ", note\n" + "".join(f'{row}, "one, two"\n' for row in ROWS[1:]),
     "breaks and commas in a note": ROWS[0] + ",note\n" + "".join(f'{x},"one, two\nand ""three"""\n' for x in ROWS[1:]),
     "a column twice that is not read": "".join(row + ",x,x\n" for row in ROWS),
 }  # fmt: skip
@@ -139,6 +140,14 @@ def test_lines_are_those_of_the_file(file):
     content = between(10, "", "# two\n", "s0,1,1,1,-9")
     with pytest.warns(FindingWarning), pytest.raises(ValueError, match="-9 in line 14"):
         read(file("# one\n" + content), net=RLDDM, simulator=None)
+
+
+def test_names_in_a_comment_as_numpy_writes_them(file):
+    numbers = CSV.replace("s0", "0").replace("s1", "1").replace("s2", "2")
+    assert_right(file("# made by numpy\n# " + numbers), "012")
+    # Other comments are no names.
+    with pytest.raises(ValueError, match="first row should hold names"):
+        read(file("# one, two\n" + numbers.split("\n", 1)[1]), net=RLDDM, simulator=None)
 
 
 def test_what_is_no_table(tmp_path):
