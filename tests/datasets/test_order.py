@@ -190,6 +190,8 @@ def test_order_by_dates():
     table = table_of_trials()
     table["time"] = pandas.Timestamp("2026-01-31 10:30") + pandas.to_timedelta(np.arange(len(table)), unit="min")
     assert np.array_equal(silently(table[::-1], order="time")[::-1], RIGHT)
+    mixed = table.assign(time=table["time"].astype(str).where(table.index != 7, "later"))
+    refused(mixed, "column 'time' should be numbers, or dates", order="time")
     refused(table, "column 'subject' should be numbers, or dates", "'s0'", order="subject")
     refused(table, "order: there is no column 'onset'", order="onset")
     refused(table, "order: expected the name of a column", order=())

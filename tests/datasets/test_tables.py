@@ -1,5 +1,8 @@
 """What is said of tables with mistakes, and that a table without is read as it stands."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -137,6 +140,15 @@ def test_numbers_of_trials_are_put_at_their_places():
 def test_arguments_of_another_kind(argument, value):
     with pytest.raises(ValueError, match=rf"^{argument}\b.*(expected|the model has no)"):
         read_trials(table_of_trials(), NOISY_Q, **{argument: value})
+
+
+def test_the_page_on_tables_runs(capsys):
+    page = (Path(__file__).parents[2] / "docs" / "howto" / "tables.md").read_text()
+    names = {}
+    with pytest.warns(UserWarning, match="'007', '7' are read as different people"):
+        exec(re.search(r"```python\n(.*?)```", page, re.DOTALL)[1], names)
+    assert names["trials"].subjects.tolist() == ["007", "7"] and capsys.readouterr().out == "['007' '7'] [4 4]\n"
+    np.testing.assert_array_equal(names["trials"].outcomes["choice"], [[0, 0, 1, 0], [1, 0, 0, 1]])
 
 
 def test_a_network_that_is_none():

@@ -52,7 +52,7 @@ def test_select():
     assert TRIALS.select([False, True]).subjects.tolist() == ["a"]
     assert TRIALS.select([1, 0, 1]).trial_counts.tolist() == [1, 3, 1]
     assert TRIALS.select([-1]).inputs["x"].tolist() == [[0.5]]
-    for wrong in ([], [2], [-3], 0, [0.0], ["a"], [True], np.zeros((1, 1), int), [False, False]):
+    for wrong in ([], [2], [-3], [0, 2], [0, -3], 0, [0.0], ["a"], [True], np.zeros((1, 1), int), [False, False]):
         with pytest.raises(ValueError, match="indices: expected a list of rows from 0 to 1, or 2 booleans"):
             TRIALS.select(wrong)
     # Trials that lie behind a gap are not cut off.
