@@ -56,6 +56,8 @@ SILENT = {
     "quoted decimal commas": CSV.replace("0.", '"0,').replace("\n", '"\n').replace('rt"', "rt"),
     "bars": CSV.replace(",", "|"),
     "blanks": CSV.replace(",", "   "),
+    "blanks before and after": "".join(f"  {row.replace(',', '  ')} \n" for row in ROWS),
+    "blanks after rows": ROWS[0].replace(",", " ") + "\n" + "".join(f"{row.replace(',', ' ')}  \n" for row in ROWS[1:]),
     "blanks around": CSV.replace(",", " , "),
     "what Excel is told": "sep=;\n" + CSV.replace(",", ";"),
     "comment above": "# exported, by me\n\n#\n" + CSV,
