@@ -7,7 +7,6 @@ words of the description, and in the record's stages; files of format 1 are stil
 from __future__ import annotations
 
 import importlib.util
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import fields
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ppl_buffer.checks import check_choice, check_path
+from ppl_buffer.checks import check_choice, check_number, check_path
 from ppl_buffer.extras import MissingLibraryError, needs
 from ppl_buffer.files import Description, check_writable, pack_arrays, read_arrays, to_numpy, write_atomic
 from ppl_buffer.network import format_1
@@ -25,6 +24,7 @@ from ppl_buffer.network.config import Config, weight_shapes
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.ranges import ValueRange
 from ppl_buffer.network.record import StageRecord, TrainingRecord
+from ppl_buffer.network.record_checks import check_record
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import GROUPS, Schema
 
@@ -58,7 +58,7 @@ def write(net: Network, record: TrainingRecord | None, path: Path) -> None:
             raise ValueError(f"net: expected finite weights, got non-finite numbers in {name!r}")
     try:
         if record is not None:
-            _check_record(net.schema, record)
+            check_record(net.schema, record)
     except ValueError as error:
         raise ValueError(f"net: expected a record that fits the schema: {error}") from error
     description = {
@@ -90,35 +90,12 @@ def _check_standardization(schema: Schema, standardization: Mapping[str, tuple[f
     if set(standardization) != names:
         raise ValueError(f"standardization of {sorted(names)} expected, got {sorted(standardization)}")
     for name, (mean, std) in standardization.items():
-        if not (math.isfinite(mean) and math.isfinite(std) and std > 0):
+        if not std > 0:
             raise ValueError(f"standardization of {name!r} is {(mean, std)}")
 
 
-def _check_record(schema: Schema, record: TrainingRecord) -> None:
-    """Refuse a record that no training on this schema leaves.
-
-    Raises:
-        ValueError: naming the part.
-    """
-    params = list(schema.params)
-    for part, names in (("box", list(record.box)), ("priors", list(record.priors))):
-        if sorted(names) != sorted(params):
-            raise ValueError(f"record.{part}: expected that of the parameters {params}, got {names}")
-    for name, (low, high) in record.box.items():
-        if not (math.isfinite(low) and math.isfinite(high) and low <= high):
-            raise ValueError(f"record.box[{name!r}]: expected (low, high), finite and in order, got ({low}, {high})")
-    for name, prior in record.priors.items():
-        earlier = params[: params.index(name)]
-        if prior is not None and prior.relative_to is not None and prior.relative_to not in earlier:
-            raise ValueError(
-                f"record.priors[{name!r}]: expected it to be relative to one of {earlier}, got {prior.relative_to!r}"
-            )
-    strange = sorted(set(record.ranges) - {*schema.inputs, *schema.outcomes, *schema.feedback})
-    if strange:
-        raise ValueError(f"record.ranges: expected those of inputs, outcomes and feedback, got {strange}")
-    for part, length, least in (("trials", record.trials, 1), ("context", record.context, 0)):
-        if length < least:
-            raise ValueError(f"record.{part}: expected an integer of at least {least}, got {length}")
+def _number(name: str, value: object) -> float:
+    return check_number(f"standardization of {name!r}", value, "finite numbers", lambda x: True)
 
 
 def _unknown_fields(description: Description) -> list[str]:
@@ -208,12 +185,13 @@ def _load(path: Path, backend: str) -> Network:
         schema = Schema.from_dict(description["schema"])
         config = Config.from_dict(description["config"])
         standardization = {
-            name: (float(mean), float(std)) for name, (mean, std) in description["standardization"].items()
+            name: (_number(name, mean), _number(name, std))
+            for name, (mean, std) in description["standardization"].items()
         }
         record = None if description["record"] is None else TrainingRecord.from_dict(description["record"])
         _check_standardization(schema, standardization)
         if record is not None:
-            _check_record(schema, record)
+            check_record(schema, record)
         if config.depth > len(arrays):
             raise ValueError(f"config.depth is {config.depth}, but there are only {len(arrays)} arrays")
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:

@@ -189,6 +189,20 @@ def set_weight(arrays, name, index, value):
             ),
             r"record.priors\['alpha'\]: expected it to be relative to one of \[\], got 'zeta'",
         ),
+        (rewritten(lambda d, a: d["record"]["stages"][1].update(step="x")), "record.stages: step: .* got 'x'"),
+        (rewritten(lambda d, a: d["record"]["stages"][0].update(learning_rate=None)), "learning_rate: .* got None"),
+        (rewritten(lambda d, a: d["record"]["stages"][0].update(date=3)), "record.stages: date: expected text, got 3"),
+        (
+            rewritten(lambda d, a: d["record"]["stages"][0].update(options=[1])),
+            "stages: options: expected a dict",
+        ),
+        (rewritten(lambda d, a: d["record"]["ranges"]["rt"].update(high=math.nan)), r"ranges\['rt'\].high: .* got nan"),
+        (rewritten(lambda d, a: d["record"]["ranges"]["rt"].update(medians=[1])), r"\['rt'\].medians: expected pairs"),
+        (
+            rewritten(lambda d, a: d["record"]["ranges"].update(pace={"low": 0, "high": 1})),
+            "record.ranges: .*pace",
+        ),
+        (rewritten(lambda d, a: d["standardization"].update(rt=["1e9", 1])), "standardization of 'rt': .*got '1e9'"),
         (
             rewritten(lambda d, a: d["record"].update(trials=0)),
             "record.trials: expected .* at least 1, got 0",
