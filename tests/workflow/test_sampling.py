@@ -89,13 +89,19 @@ def test_the_chains_are_numpyros_own_and_go_on_to_the_last_bit_after_interrupts(
         for name, value in getattr(whole, group).items():
             np.testing.assert_array_equal(getattr(again, group)[name], value)
             np.testing.assert_array_equal(getattr(fewer, group)[name], value[:, :6])
-    # Draws of something else, and what is no file of draws, are said and replaced.
-    for wrong in (kept.path.read_bytes(), b"no draws"):
-        kept.path.write_bytes(wrong)
-        with pytest.warns(UserWarning, match="replaced"):
-            other = run(3, Kept(kept.path, fingerprint({"seed": 4}, {})))
-        assert other.reused == 0
-        np.testing.assert_array_equal(other.sites["mean"], whole.sites["mean"][:, :3])
+    # Draws of something else are said and replaced.
+    with pytest.warns(UserWarning, match="other data, another network or other options: it is replaced"):
+        other = run(3, Kept(kept.path, fingerprint({"seed": 4}, {})))
+    assert other.reused == 0
+    np.testing.assert_array_equal(other.sites["mean"], whole.sites["mean"][:, :3])
+
+
+@pytest.mark.parametrize("content", [b"", b"no draws"])
+def test_what_is_no_file_of_draws_is_not_gone_on_from(tmp_path: Path, content: bytes) -> None:
+    kept, begin = Kept(tmp_path / "draws.safetensors", "a"), sampling._Progress(0, {"z": np.zeros(2)})
+    kept.path.write_bytes(content)
+    with pytest.warns(UserWarning, match="cannot be gone on from, and is replaced"):
+        assert sampling._read(kept, begin) is begin
 
 
 def test_a_fingerprint_tells_settings_and_arrays_apart() -> None:
