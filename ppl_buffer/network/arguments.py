@@ -253,14 +253,12 @@ def all_exist(net: NetworkLike, trials: int, ndim: int) -> Array:
 
 
 def legal_trials(
-    xp: ModuleType, schema: Schema, value: Array, trial_mask: Array | None, dtype: Own | None = None
+    cast: Callable[[Array], Array], xp: ModuleType, schema: Schema, value: Array, trial_mask: Array | None
 ) -> Array:
-    """Which trials (..., K) of a value do not exist, or hold legal outcomes in a number type, by default single."""
+    """Which trials (..., K) of a value do not exist, or hold legal outcomes in the number type of `cast`."""
     legal: Array = None
     for name, column in split_value(schema, value).items():
-        # A tensor's own gradient is none of this, and torch warns where `asarray` would keep it.
-        column = column.detach() if hasattr(column, "detach") else column
-        contains = schema.outcomes[name].contains(xp, xp.asarray(column, dtype=dtype or xp.float32))
+        contains = schema.outcomes[name].contains(xp, cast(column))
         legal = contains if legal is None else legal & contains
     return legal if trial_mask is None else legal | ~trial_mask
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -309,7 +310,7 @@ def _checked_legal(net: NetworkLike, value: Array, exists: Array) -> Array | Non
     check_outcomes(net, value, exists)
     if net.ops.to_concrete(value) is not None and net.ops.to_concrete(exists) is not None:
         return None
-    return legal_trials(net.ops.xp, net.schema, value, exists, net.dtype)
+    return legal_trials(partial(net.ops.number, net), net.ops.xp, net.schema, value, exists)
 
 
 def _group_by_length(net: NetworkLike, trials: dict[str, Named], valid: Array) -> list[LengthGroup] | None:

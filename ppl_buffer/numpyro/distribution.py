@@ -63,7 +63,7 @@ class TrialSupport(TrialSupportBase, constraints.ParameterFreeConstraint):  # ty
         if mask is not None and jnp.ndim(mask) > value.ndim - self.event_dim + 1:
             # One value of many data sets, or of all components of a mixture: a density knows which trials it has.
             mask = _exists_in_all(mask)
-        return legal_trials(jnp, self.schema, value, mask).all(-1)
+        return legal_trials(jnp.float32, jnp, self.schema, value, mask).all(-1)
 
     def feasible_like(self, prototype: Any) -> Any:
         """A legal value of the prototype's shape."""

@@ -198,7 +198,7 @@ def _legal_trials(query: Query, value: Array, reuse: bool) -> Array | None:
     if reuse and query.observed is not None:
         return query.observed.legal
     net = query.net
-    return legal_trials(net.ops.xp, net.schema, value, query.trial_mask, net.dtype)
+    return legal_trials(partial(net.ops.number, net), net.ops.xp, net.schema, value, query.trial_mask)
 
 
 def _is_grouped(query: Query, folded: FoldedQuery) -> bool:

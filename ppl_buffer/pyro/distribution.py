@@ -40,7 +40,7 @@ class TrialSupport(TrialSupportBase, constraints.Constraint):  # type: ignore[mi
 
     def check(self, value: Tensor) -> Tensor:
         """Whether each value is legal: (*batch,)."""
-        return legal_trials(torch, self.schema, value, self.trial_mask).all(-1)
+        return legal_trials(Tensor.float, torch, self.schema, value, self.trial_mask).all(-1)
 
 
 class JointPredictive(JointPredictiveBase, dist.TorchDistribution):  # type: ignore[misc]  # noqa: D101
