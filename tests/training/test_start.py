@@ -72,6 +72,8 @@ def test_the_record_goes_on_from_that_of_the_start(tmp_path):
     settings = {**SMALL, "trials": (2, 5), "learning_rate": 1e-3}
     second = train(Shift(), steps=2, seed=2, out=tmp_path / "second", start=first, **settings)
     third = train(Shift(), steps=4, seed=3, out=tmp_path / "third", start=second, outcome_samples=2, **settings)
+    # Weights mean something on the scales that they were trained on alone, whatever the data of later stages are.
+    assert third.standardization == second.standardization == first.standardization
     assert len(first.record.stages) == 1 and second.record.stages[:1] == first.record.stages
     stages = third.record.stages
     assert stages[:2] == second.record.stages and len(stages) == 3
@@ -86,3 +88,14 @@ def test_the_record_goes_on_from_that_of_the_start(tmp_path):
     assert third.record.provenance["seed"] == 3 and third.record.provenance["outcome_samples"] == 2
     assert all(stage.versions["torch"] == str(torch.__version__) and stage.date for stage in stages)
     assert pb.load(tmp_path / "third" / "best.safetensors", backend="torch").record == third.record
+
+
+def test_the_held_out_loss_is_of_the_same_data_for_all_seeds(tmp_path):
+    first = train(Shift(), TINY, steps=1, out=tmp_path / "first", **SMALL)
+    losses = []
+    for seed in (1, 2):
+        train(Shift(), steps=1, seed=seed, out=tmp_path / str(seed), start=first, **SMALL)
+        log = np.genfromtxt(tmp_path / str(seed) / "log.csv", delimiter=",", names=True)
+        losses.append((log["held_out"][0], log["loss"][-1]))
+    # Before the first step both are the same network; the batches that they learn from differ.
+    assert losses[0][0] == losses[1][0] and losses[0][1] != losses[1][1]
