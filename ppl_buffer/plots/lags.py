@@ -24,7 +24,7 @@ def _plot_lags(axes: Any, observed: np.ndarray, generated: np.ndarray | None, y:
     panel.plot(lags, observed, "o-", color=DATA, ms=4.5, lw=1.1, label="data")
     panel.set(xlabel="lag (trials)", ylabel=y)
     panel.xaxis.get_major_locator().set_params(integer=True)
-    panel.legend(frameon=False, fontsize="small")
+    panel.legend(framealpha=0.8, edgecolor="none", fontsize="small")
     return panel
 
 

@@ -131,11 +131,16 @@ def fits(fit: Fit, figures: Figures) -> Section:
     points = tuple(
         html.escape(
             f"{_statistic(row)}: {row['observed']:.3g} in the data, {row['low']:.3g} to {row['high']:.3g} in the model "
-            f"(p = {row['p']:.3f})"
+            f"(p = {row['p']:.3f}{'' if row['where'] else _extreme(row)})"
         )
         for row in rows if not row["passed"]
     )  # fmt: skip
     return Section("fit", question, mark, answer, body + note + shown, points=points)
+
+
+def _extreme(row: Mapping[str, Any]) -> str:
+    """How many people are extreme by themselves, which may be what fails."""
+    return f"; extreme for {row['subjects_extreme']} of {row['subjects']} people"
 
 
 def _statistic(row: Mapping[str, Any]) -> str:
