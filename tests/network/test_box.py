@@ -24,12 +24,12 @@ HALF_NORMAL = Prior("HalfNormal", {"scale": 0.4})
 PRIORS = {
     "delay": Prior.uniform(0.1, 2.0),
     "low": Prior.uniform(0.0, 1.0),
-    "high": Prior("TruncatedNormal", {"loc": 0.5, "scale": 0.4, "low": 0.0, "high": 2.0}, relative_to="low"),
+    "high": Prior("TruncatedNormal", {"loc": 0.5, "scale": 0.4, "low": 0.25, "high": 2.0}, relative_to="low"),
     "weight": None,
 }
-BOX = {"delay": (0.1, 2.0), "low": (0.0, 1.0), "high": (0.0, 3.0), "weight": (0.5, 4.0)}
-RT = np.array([[0.9, 0.4, 0.31], [3.0, 2.5, 2.8], [0.2, 0.6, 0.7]], np.float32)
-MASK = np.array([[True, True, True], [True, True, True], [False, True, True]])
+BOX = {"delay": (0.1, 2.0), "low": (0.0, 1.0), "high": (0.25, 3.0), "weight": (0.5, 4.0)}
+RT = np.array([[0.9, 0.4, 0.31], [3.0, 2.5, 0.6], [0.2, 0.6, 0.7]], np.float32)
+MASK = np.array([[True, True, True], [True, True, False], [False, True, True]])
 
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -89,7 +89,7 @@ def test_into_box_is_differentiable(net):
 def test_a_relative_parameter_counts_from_the_other(net):
     x, low = np.array([-1.0, 0.4], np.float32), np.array([0.2, 0.9], np.float32)
     value = net.into_box("high", array(net.backend, x), {"low": array(net.backend, low)})
-    np.testing.assert_allclose(numbers(value), low + 2.0 * (1e-4 + (1 - 2e-4) * expit(x)), rtol=1e-5)
+    np.testing.assert_allclose(numbers(value), low + 0.25 + 1.75 * (1e-4 + (1 - 2e-4) * expit(x)), rtol=1e-5)
     with pytest.raises(ValueError, match=r"params: expected the value of 'low', from which 'high' counts"):
         net.into_box("high", array(net.backend, x))
 
@@ -150,8 +150,9 @@ def test_the_least_of_several_outcomes_bounds_a_parameter_and_lapses_bound_none(
          r"least delay .* got 0\.05.* \(1 of 2, data set 1\)"),
         (lambda net: net.into_box("weight", 0.0, below=0.5), r"below: expected bounds above 0\.5, .* 0\.5 \(1 of 1\)"),
         (lambda net: net.prior({}), r"seen: expected what net\.observe\(\.\.\.\) returns, got dict"),
+        (lambda net: net.from_box("weight", 0.4), r"value: expected weight inside its trained range .* got 0\.4"),
         (lambda net: net.from_box("weight", 4.1), r"value: expected weight inside its trained range \(0\.5 to 4\)"),
-        (lambda net: net.from_box("high", 3.1, {"low": 1.0}), r"trained range \(0 to 2 above low\), got 3\.1"),
+        (lambda net: net.from_box("high", 3.1, {"low": 1.0}), r"trained range \(0\.25 to 2 above low\), got 3\.1"),
         (lambda net: net.prior(observe(net, 0.3 * RT)), r"below: expected bounds above 0\.1.*data set 0\)"),
         (lambda net: network(RACE, net.backend).into_box("low", 0.0), "net: expected a trained network"),
         (lambda net: network(RACE, net.backend, UNBOUNDED).prior(observe(net)), "seen: expected None: delay has to "

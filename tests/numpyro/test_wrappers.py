@@ -86,3 +86,4 @@ def test_a_mixture_of_two_strategies():
     mixture = dist.MixtureSameFamily(dist.Categorical(jnp.asarray(weights)), components, validate_args=True)
     expected = np.logaddexp(*(np.log(weights[:, index]) + by_strategy[index] for index in (0, 1)))
     np.testing.assert_allclose(mixture.log_prob(value), expected, rtol=1e-5)
+    assert jax.eval_shape(mixture.log_prob, jnp.stack([value] * 4)).shape == (4, 3)
