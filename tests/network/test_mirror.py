@@ -36,7 +36,8 @@ ALONE = {
     "layer": {"torch": set(), "jax": {"_split_heads", "_merge_heads"}},
     # A loop of fixed shapes: blocks are padded, trials to come are masked, data sets are mapped over in chunks.
     "joint": {"torch": set(), "jax": {"_unrealised", "_pad_to_blocks", "_in_chunks"}},
-    "ops": {"torch": {"_tensor"}, "jax": set()},
+    # How an array-like becomes an array: torch needs to know where the weights are.
+    "ops": {"torch": {"_tensor"}, "jax": {"_array"}},
     # Torch compiles nothing; a JAX axis is cut into equal shares, which must be filled up.
     "execution": {"torch": set(), "jax": {"compiled", "_fill"}},
 }
