@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from ppl_buffer.checks import check_flag
-from ppl_buffer.network.arguments import as_floating, legal_trials
+from ppl_buffer.network.arguments import as_floating, check_outcomes, legal_trials
 from ppl_buffer.network.backend import Array
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import EncodedContext, ObservedTrials
@@ -129,7 +129,12 @@ class JointPredictive(JointPredictiveBase, dist.TorchDistribution):  # type: ign
             value = self._as_array(value)
         shape, reuse = self._full_shape(value), self.query.matches(value)
         if self._validate_args and not reuse:
-            self._validate_sample(value)
+            try:
+                self._validate_sample(value)
+            except ValueError as error:
+                check_outcomes(self.net, value, self.query.trial_mask)
+                # Legal numbers, but not in the precision that the network computes in.
+                raise ValueError(f"value: {error}") from None
             self._warn_of_value(value)
         return density.log_prob(self.query, value, reuse).expand(shape)
 

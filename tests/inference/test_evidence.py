@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.special
 import scipy.stats
+from scipy.integrate import trapezoid
 
 import ppl_buffer as pb
 from ppl_buffer.inference.evidence import Evidence
@@ -53,7 +54,7 @@ def test_importance_method_is_the_integral_over_the_prior(backend):
     grid = np.linspace(*prior.interval(1 - 1e-9), 801)[:, None]
     likelihood = Query.build(net, given.inputs, params={"mu": grid.astype(np.float32)}, outside="ignore")
     terms = np.asarray(density.log_prob(likelihood, array(backend, given.value)), dtype=float) + prior.logpdf(grid)
-    expected = np.log(np.trapezoid(np.exp(terms), grid, axis=0))
+    expected = np.log(trapezoid(np.exp(terms), grid, axis=0))
     assert found.log_evidence.shape == (3,) and found.terms.shape == (1500, 3)
     assert (found.standard_error < 0.05).all()
     np.testing.assert_allclose(found.log_evidence, expected, atol=0.15)
@@ -297,7 +298,7 @@ def test_lapses_are_part_of_the_evidence(lapse):
     each = np.asarray(density.conditionals(likelihood, array("torch", given.value)), dtype=float)[None]
     by_rate = rates[:, None, None, None]
     terms = np.log((1 - by_rate) * np.exp(each) + by_rate / 5).sum(-1) + prior.logpdf(grid)
-    expected = np.log(np.trapezoid(np.exp(terms).mean(0), grid, axis=0))
+    expected = np.log(trapezoid(np.exp(terms).mean(0), grid, axis=0))
     assert (np.abs(found.log_evidence - expected) < 5 * found.standard_error + 1e-3).all()
     assert (found.standard_error < 0.05).all()
     if isinstance(lapse, pb.Lapse):

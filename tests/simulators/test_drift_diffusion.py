@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.integrate import trapezoid
 from scipy.linalg import eigh_tridiagonal
 
 from ppl_buffer.simulators import DriftDiffusion, drift_diffusion
@@ -86,7 +87,7 @@ def test_choices_and_mean_decision_time_have_their_closed_form():
         np.exp(reference.log_density(column(params), choice, params["non_decision_time"][:, None] + np.exp(log_time)))
         for choice in (0, 1)
     )
-    np.testing.assert_allclose(np.trapezoid(density * np.exp(2 * log_time), log_time), expected, rtol=1e-6)
+    np.testing.assert_allclose(trapezoid(density * np.exp(2 * log_time), log_time), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("setting", SETTINGS[1:3])
