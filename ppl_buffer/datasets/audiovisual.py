@@ -128,11 +128,8 @@ def _halves(rng: np.random.Generator, strata: np.ndarray) -> tuple[np.ndarray, n
 def _read_original(file: Path) -> pandas.DataFrame:
     """The authors' file as a table: a cell a person, of a matrix (reliability, s_A, s_V, response) a task."""
     import pandas
+    from scipy.io import loadmat
 
-    try:
-        from scipy.io import loadmat
-    except ImportError as error:
-        raise ImportError("audiovisual_localization reads alldata.mat with SciPy: pip install scipy") from error
     try:
         subjects = loadmat(file, simplify_cells=True)["data"]
         pieces = [

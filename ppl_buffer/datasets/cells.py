@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ppl_buffer.datasets.text_files import is_number, read_text
+from ppl_buffer.extras import needs
 
 # How programs write that there is no value.
 MISSING = {"", "na", "nan", "n/a", "#n/a", "#na", "<na>", "nat", "null", "none", "."}
@@ -100,10 +101,8 @@ def read_cells(table: object) -> Table:
         FileNotFoundError: if there is no such file.
         ImportError: if pandas is not installed.
     """
-    try:
+    with needs("read_trials", "data"):
         import pandas
-    except ImportError as error:
-        raise ImportError("read_trials reads tables with pandas: pip install 'ppl-buffer[data]'") from error
     if isinstance(table, pandas.DataFrame):
         if not len(table):
             raise ValueError("table: expected a row a trial, got a data frame without rows")

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ppl_buffer.extras import needs
+
 if TYPE_CHECKING:
     import pandas
 
@@ -61,10 +63,8 @@ def need_pandas(loader: str) -> None:
     Raises:
         ImportError: if it is.
     """
-    try:
+    with needs(loader, "data"):
         import pandas  # noqa: F401
-    except ImportError as error:
-        raise ImportError(f"{loader} reads its file with pandas: pip install 'ppl-buffer[data]'") from error
 
 
 def locate(source: Source, path: str | os.PathLike[str] | None) -> Path:

@@ -6,7 +6,6 @@ calibration, arXiv 1804.06788. The fits are in `ppl_buffer.diagnostics.chains`.
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import math
@@ -26,6 +25,7 @@ from ppl_buffer.diagnostics.chains import compile_chains, fit_batch
 from ppl_buffer.diagnostics.output import data_frame, panels
 from ppl_buffer.diagnostics.simulations import check_pair, trials_to_simulate
 from ppl_buffer.diagnostics.statistics import Arrays
+from ppl_buffer.extras import needs
 from ppl_buffer.files import to_numpy, write_atomic
 from ppl_buffer.findings import Finding, warn_of
 from ppl_buffer.network.digest import weights_digest
@@ -137,13 +137,11 @@ class PosteriorCheck:
         Raises:
             ImportError: if sbi is not installed.
         """
-        try:
-            import torch
+        from ppl_buffer.sbi import LikelihoodEstimator  # noqa: F401  # first: it keeps torch's checks as they are
 
-            from ppl_buffer.sbi import LikelihoodEstimator  # noqa: F401  # first: it keeps torch's checks as they are
-            from sbi.diagnostics import check_tarp, run_tarp  # isort: skip
-        except ImportError as error:
-            raise ImportError("PosteriorCheck.tarp needs sbi: pip install 'ppl-buffer[sbi]'") from error
+        import torch  # isort: skip
+        from sbi.diagnostics import check_tarp, run_tarp  # isort: skip
+
         truth = torch.as_tensor(np.stack(list(self.truth.values()), -1), dtype=torch.float32)
         draws = torch.as_tensor(np.stack(list(self.draws.values()), -1), dtype=torch.float32)
 
@@ -245,8 +243,8 @@ def check_posterior(
         ValueError: if the simulator's schema is not the network's, an argument does not fit, or the folder holds
             batches of another check.
     """
-    if importlib.util.find_spec("numpyro") is None:
-        raise ImportError("check_posterior samples with NumPyro: pip install 'ppl-buffer[numpyro]'")
+    with needs("check_posterior", "numpyro"):
+        import numpyro  # noqa: F401
     check_pair(net, simulator)
     check_level(level)
     seed = check_seed(seed)

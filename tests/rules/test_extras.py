@@ -43,7 +43,7 @@ CASES = {
     "pb.arviz.arviz_version()": "ppl_buffer.arviz needs arviz: pip install 'ppl-buffer[arviz]'",
     "pb.workflow.fit": "ppl_buffer.workflow.fit needs jax: pip install 'ppl-buffer[numpyro]'",
     "pb.plots.plot_traces({'a': [[0.0, 1.0]]})": "a plot needs matplotlib: pip install 'ppl-buffer[arviz]'",
-    "pb.datasets.selection_task()": "selection_task reads its file with pandas: pip install 'ppl-buffer[data]'",
+    "pb.datasets.selection_task()": "selection_task needs pandas: pip install 'ppl-buffer[data]'",
 }
 
 
