@@ -21,6 +21,7 @@ from ppl_buffer.extras import MissingLibraryError, needs
 from ppl_buffer.files import Description, check_writable, pack_arrays, read_arrays, to_numpy, write_atomic
 from ppl_buffer.network import format_1
 from ppl_buffer.network.config import Config, weight_shapes
+from ppl_buffer.network.estimated_error import EstimatedError
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.ranges import ValueRange
 from ppl_buffer.network.record import StageRecord, TrainingRecord
@@ -116,6 +117,8 @@ def _unknown_fields(description: Description) -> list[str]:
         parts += [("record.stages.", stage, _names(StageRecord)) for stage in record["stages"]]
         ranges = record.get("ranges", {})
         parts += [(f"record.ranges.{name}.", values, _names(ValueRange)) for name, values in ranges.items()]
+        errors = record.get("errors", {})
+        parts += [(f"record.errors.{part}.", error, _names(EstimatedError)) for part, error in errors.items()]
     return [f"{prefix}{name}" for prefix, part, known in parts for name in part if name not in known]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ppl_buffer.network.estimated_error import EstimatedError, nearest
 from ppl_buffer.network.ranges import ValueRange
 from ppl_buffer.prior import Prior
 
@@ -65,6 +66,8 @@ class TrainingRecord:
         simulator: the simulator's name.
         stages: the stages of the training in turn, the last one last.
         ranges: input, outcome or feedback -> where its values lay in the training data; empty where that is not known.
+        errors: part of the network, "likelihood" (direct) or "buffer" -> how far its likelihood is from the
+            simulator's, as far as one could tell; a part that was not measured is missing.
     """
 
     box: Mapping[str, tuple[float, float]]
@@ -74,6 +77,12 @@ class TrainingRecord:
     simulator: str
     stages: tuple[StageRecord, ...] = ()
     ranges: Mapping[str, ValueRange] = field(default_factory=dict)
+    errors: Mapping[str, EstimatedError] = field(default_factory=dict)
+
+    @property
+    def estimated_error(self) -> EstimatedError | None:
+        """The error of the part that ``likelihood="auto"`` takes, the least of `errors`; None if none was measured."""
+        return nearest(self.errors)
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -98,6 +107,7 @@ class TrainingRecord:
             "simulator": self.simulator,
             "stages": [stage.to_dict() for stage in self.stages],
             "ranges": {name: values.to_dict() for name, values in self.ranges.items()},
+            "errors": {part: error.to_dict() for part, error in self.errors.items()},
         }
 
     @classmethod
@@ -112,6 +122,7 @@ class TrainingRecord:
             context=int(description["context"]),
             simulator=str(description["simulator"]),
             stages=tuple(StageRecord.from_dict(stage) for stage in description["stages"]),
-            # Files from before ranges were kept have none.
+            # Files from before ranges or errors were kept have none.
             ranges={name: ValueRange.from_dict(values) for name, values in description.get("ranges", {}).items()},
+            errors={part: EstimatedError.from_dict(error) for part, error in description.get("errors", {}).items()},
         )

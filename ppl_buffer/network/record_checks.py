@@ -35,6 +35,9 @@ def check_record(schema: Schema, record: TrainingRecord) -> None:
         raise ValueError(f"record.ranges: expected those of inputs, outcomes and feedback, got {strange}")
     for name, values in record.ranges.items():
         _check_range(f"record.ranges[{name!r}]", values)
+    for part, error in record.errors.items():
+        if error.part != part:
+            raise ValueError(f"record.errors[{part!r}]: expected the error of this part, got that of {error.part!r}")
     for stage in record.stages:
         _check_stage(stage)
     for part, length, least in (("trials", record.trials, 1), ("context", record.context, 0)):

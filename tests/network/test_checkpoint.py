@@ -12,6 +12,7 @@ from safetensors.numpy import save as to_safetensors
 import ppl_buffer as pb
 from ppl_buffer.network import checkpoint
 from ppl_buffer.network.config import weight_shapes
+from ppl_buffer.network.estimated_error import EstimatedError
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.ranges import ValueRange
 from ppl_buffer.network.record import StageRecord, TrainingRecord
@@ -40,6 +41,7 @@ RECORD = TrainingRecord(
         "cue": ValueRange(0.0, 2.0, values=(0.0, 1.0, 2.0), shares=(0.25, 0.75, 0.0)),
         "rt": ValueRange(0.2, 4.5, ((0.01, 0.3), (0.99, 1 / 3)), (0.4, 0.9), (0.1, 1.2)),
     },
+    errors={"buffer": EstimatedError(1 / 300, 0.002, 0.005, "snapshots", "buffer")},
 )
 
 
@@ -200,6 +202,13 @@ def set_weight(arrays, name, index, value):
         (
             rewritten(lambda d, a: d["record"]["ranges"].update(pace={"low": 0, "high": 1})),
             "record.ranges: .*pace",
+        ),
+        (rewritten(lambda d, a: d["record"]["errors"]["buffer"].update(bars=3)), "record.errors.buffer.bars is not"),
+        (rewritten(lambda d, a: d["record"]["errors"]["buffer"].update(low=1.0)), "nats_per_trial: expected a number"),
+        (rewritten(lambda d, a: d["record"]["errors"]["buffer"].update(method="hope")), "method: expected one of"),
+        (
+            rewritten(lambda d, a: d["record"]["errors"]["buffer"].update(part="likelihood")),
+            r"errors\['buffer'\]: expec",
         ),
         (rewritten(lambda d, a: d["standardization"].update(rt=["1e9", 1])), "standardization of 'rt': .*got '1e9'"),
         (
