@@ -32,6 +32,8 @@ SHIPPED = [
     pb.simulators.DriftDiffusion(),
     pb.simulators.CollapsingDriftDiffusion(),
     pb.simulators.RLDriftDiffusion(),
+    pb.simulators.ForgettingQ(),
+    pb.simulators.TwoStep(),
     pb.simulators.GaussianProcess(),
     pb.simulators.MultisensoryCausalInference(),
     pb.simulators.MultisensoryDepartures(),

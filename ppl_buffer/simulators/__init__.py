@@ -2,18 +2,22 @@
 
 from ppl_buffer.simulators.collapsing_drift_diffusion import CollapsingDriftDiffusion
 from ppl_buffer.simulators.drift_diffusion import DriftDiffusion
+from ppl_buffer.simulators.forgetting_q import ForgettingQ
 from ppl_buffer.simulators.gaussian_process import GaussianProcess
 from ppl_buffer.simulators.multisensory import MultisensoryCausalInference
 from ppl_buffer.simulators.multisensory_departures import MultisensoryDepartures
 from ppl_buffer.simulators.noisy_q import NoisyQ
 from ppl_buffer.simulators.rl_drift_diffusion import RLDriftDiffusion
+from ppl_buffer.simulators.two_step import TwoStep
 
 __all__ = [
     "CollapsingDriftDiffusion",
     "DriftDiffusion",
+    "ForgettingQ",
     "GaussianProcess",
     "MultisensoryCausalInference",
     "MultisensoryDepartures",
     "NoisyQ",
     "RLDriftDiffusion",
+    "TwoStep",
 ]

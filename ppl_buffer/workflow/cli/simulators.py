@@ -13,10 +13,12 @@ from ppl_buffer.simulator import Simulator, name_of, public_names
 from ppl_buffer.simulators import (
     CollapsingDriftDiffusion,
     DriftDiffusion,
+    ForgettingQ,
     GaussianProcess,
     MultisensoryCausalInference,
     NoisyQ,
     RLDriftDiffusion,
+    TwoStep,
 )
 
 
@@ -84,6 +86,8 @@ def simulator_of(net: Network, spec: str | None = None) -> Simulator | None:
         DriftDiffusion(),
         CollapsingDriftDiffusion(),
         RLDriftDiffusion(),
+        ForgettingQ(),
+        TwoStep(),
         GaussianProcess(),
         *(MultisensoryCausalInference(rho=rho) for rho in (1, 4 / 3)),
     ]

@@ -1,0 +1,28 @@
+"""What several tasks share: a chance event that leaves its random number for the next one. Any backend's arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# Of NumPy, torch or JAX, traced or not; or a number.
+Array = Any
+
+
+def happens(uniform: Array, probability: Array) -> tuple[Array, Array]:
+    """Let an event happen with a probability, and make the number that decided it uniform again.
+
+    An environment is given one random number for each feedback variable; a task in which more than the feedback is
+    left to chance draws one after another from it. Given the event, the number is uniform in an interval that is as
+    long as the event is likely, and independent of everything else: stretched, it serves again. Each use costs as many
+    binary digits as the event tells, of the 24 that single precision has.
+
+    Args:
+        uniform: numbers uniform in (0, 1), (...).
+        probability: of the event, in (0, 1), a number or (...).
+
+    Returns:
+        whether it happens, 1.0 or 0.0, and numbers that are uniform whether it did or not: both (...).
+    """
+    happened = 1.0 * (uniform < probability)
+    stretched = happened * uniform / probability + (1 - happened) * (uniform - probability) / (1 - probability)
+    return happened, stretched
