@@ -7,6 +7,7 @@ from ppl_buffer.simulators.gaussian_process import GaussianProcess
 from ppl_buffer.simulators.multisensory import MultisensoryCausalInference
 from ppl_buffer.simulators.multisensory_departures import MultisensoryDepartures
 from ppl_buffer.simulators.noisy_q import NoisyQ
+from ppl_buffer.simulators.noisy_q_tasks import NoisyQTasks
 from ppl_buffer.simulators.rl_drift_diffusion import RLDriftDiffusion
 from ppl_buffer.simulators.two_step import TwoStep
 
@@ -18,6 +19,7 @@ __all__ = [
     "MultisensoryCausalInference",
     "MultisensoryDepartures",
     "NoisyQ",
+    "NoisyQTasks",
     "RLDriftDiffusion",
     "TwoStep",
 ]

@@ -240,6 +240,12 @@ class DriftDiffusion(Diffusion):
 
     The box is that of the likelihood networks of HDDM and HSSM for this model, ``ddm_sdv`` (Fengler, Govindarajan,
     Chen & Frank 2021, eLife 10, e65074), with their a doubled.
+
+    Args:
+        drift: the ends of the drift's prior, for a box as wide as another study's.
+
+    Raises:
+        ValueError: if these are not two finite numbers, the smaller one first.
     """
 
     priors = Diffusion.priors | {"drift_variability": Prior.uniform(0.0, 2.5)}
@@ -248,6 +254,12 @@ class DriftDiffusion(Diffusion):
     schema = replace(
         Diffusion.schema, params={**Diffusion.schema.params, "drift_variability": Interval(0, 2.5, closed=True)}
     )
+
+    def __init__(self, drift: tuple[float, float] = (-3.0, 3.0)) -> None:
+        ends = np.asarray(drift, dtype=float)
+        if ends.shape != (2,) or not np.isfinite(ends).all() or not ends[0] < ends[1]:
+            raise ValueError(f"drift: expected two finite numbers, the smaller one first, got {drift!r}")
+        self.priors = type(self).priors | {"drift": Prior.uniform(*ends.tolist())}
 
     def decide(
         self, rng: np.random.Generator, shape: tuple[int, int], **params: np.ndarray
@@ -273,3 +285,20 @@ class DriftDiffusion(Diffusion):
         upper = choice_probability(drift + variability * _NODES, boundary, start) @ _WEIGHTS
         probability = np.broadcast_to(upper[:, None], data["choice"].shape)
         return data, {"choice": np.stack([1 - probability, probability], axis=-1)}
+
+    def log_likelihood(self, params: Arrays, data: Arrays) -> np.ndarray:
+        """Log density of each trial's choice and response time together, (size, trials).
+
+        Args:
+            params: dict name -> (size,).
+            data: ``choice`` and ``rt``, each (size, trials).
+        """
+        checked = {name: values[:, None] for name, values in check_params(self.schema, params).items()}
+        drift, boundary, start, non_decision_time, variability = checked.values()
+        time, choice = data["rt"] - non_decision_time, data["choice"]
+        # At drift v the density is that at 0 times exp(v w - v^2 t / 2), w the way from the start to the boundary: a
+        # normal integral over v.
+        at_rest = decision_log_density(time, 0.0, boundary, start, choice)
+        way, spread = boundary * np.where(choice == 1, 1 - start, -start), 1 + variability**2 * np.maximum(time, 0.0)
+        exponent = drift * way - 0.5 * drift**2 * np.maximum(time, 0.0) + 0.5 * (variability * way) ** 2
+        return at_rest + exponent / spread - 0.5 * np.log(spread)

@@ -7,7 +7,7 @@ The task is the probabilistic selection task (Frank, Seeberger & O'Reilly 2004, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -95,78 +95,120 @@ class NoisyQ(SelectionTask):
             the data, and {"choice": (size, trials, 2)}.
         """
         data, probability = self._simulate(rng, params, inputs, trials)
-        noisy = params["zeta"] > 0
-        if noisy.any():
-            rows = {name: np.asarray(params[name], dtype=float)[noisy] for name in self.schema.params}
-            pair = self.shown(inputs, *data["choice"].shape)
-            probability[noisy] = self._filter(rng, rows, pair[noisy], data["choice"][noisy], data["reward"][noisy])
-        return data, {"choice": np.stack([1 - probability, probability], axis=-1)}
-
-    def _filter(
-        self, rng: np.random.Generator, params: Arrays, pair: np.ndarray, choice: np.ndarray, reward: np.ndarray
-    ) -> np.ndarray:
-        """p(choice_k = 1 | parameters, trials before k), (size, trials), by bootstrap particle filters.
-
-        The previous choice is observed, so that given the parameters the pairs are independent: a filter each.
-        """
-        size, trials = choice.shape
-        alpha, beta, kappa, zeta = (params[name][:, None] for name in self.schema.params)
-        rows = np.arange(size)
-        values = np.full((size, self.pairs, 2, _PARTICLES), 0.5)
-        weights = np.full((size, self.pairs, _PARTICLES), 1.0 / _PARTICLES)
-        probability = np.empty((size, trials))
-        previous = np.zeros((size, 1))
-        offset = rng.random((trials, size, 1))
-        for k in range(trials):
-            shown, option = pair[:, k], choice[:, k]
-            options, weight = values[rows, shown], weights[rows, shown]
-            # Far-off values would make a choice impossible in floating point, and a filter of no weight.
-            logit = np.clip(beta * (options[:, 1] - options[:, 0]) + kappa * previous, -_STEEPEST, _STEEPEST)
-            chance = 0.5 * (1 + np.tanh(0.5 * logit))
-            probability[:, k] = (weight * chance).sum(1)
-            weight *= np.where(option[:, None] == 1, chance, 1 - chance)
-            weight /= weight.sum(1, keepdims=True)
-            poor = np.flatnonzero((weight**2).sum(1) * _PARTICLES > 2)
-            if len(poor):
-                # Systematic resampling of all these filters in one search: each has an interval of its own.
-                lane = np.arange(len(poor))[:, None]
-                wanted = (np.arange(_PARTICLES) + offset[k, poor]) / _PARTICLES
-                index = np.searchsorted((weight[poor].cumsum(1) + lane).ravel(), (wanted + lane).ravel())
-                parent = np.clip(index.reshape(wanted.shape) - lane * _PARTICLES, 0, _PARTICLES - 1)
-                options[poor] = np.take_along_axis(options[poor], parent[:, None], -1)
-                weight[poor] = 1.0 / _PARTICLES
-            old = options[rows, option]
-            error = reward[:, k, None] - old
-            noise = rng.standard_normal((size, _PARTICLES))
-            options[rows, option] = old + alpha * error + zeta * np.abs(error) * noise
-            values[rows, shown], weights[rows, shown] = options, weight
-            previous = 2.0 * option[:, None] - 1
-        return probability
+        pair = self.shown(inputs, *data["choice"].shape)
+        return data, {"choice": without_noise(rng, params, pair, data, probability)}
 
     def _simulate(
         self, rng: np.random.Generator, params: Arrays, inputs: Arrays, trials: int | None
     ) -> tuple[Arrays, np.ndarray]:
         """The data, and the probability of option 1 given the values as they were: (size, trials)."""
-        size = len(params["alpha"])
-        pair = self.shown(inputs, size, trials)
-        trials = pair.shape[1]
-        alpha, beta, kappa, zeta = (np.asarray(params[name], dtype=float) for name in self.schema.params)
-        rows = np.arange(size)
-        values = np.full((size, self.pairs, 2), 0.5)
-        choices = np.empty((size, trials), dtype=int)
-        rewards = np.empty((size, trials))
-        probability = np.empty((size, trials))
-        previous = np.zeros(size)  # +1 after option 1, -1 after option 0, 0 before the first trial
+        pair = self.shown(inputs, len(params["alpha"]), trials)
+        size, trials = pair.shape
         choice_uniform, reward_uniform = rng.random((trials, size)), rng.random((trials, size))
         noise = rng.standard_normal((trials, size))
-        for k in range(trials):
-            shown = pair[:, k]
-            logit = beta * (values[rows, shown, 1] - values[rows, shown, 0]) + kappa * previous
-            chance = 0.5 * (1 + np.tanh(0.5 * logit))
-            choice = (choice_uniform[k] < chance).astype(int)
-            reward = self.environment(k, {"pair": shown}, {"choice": choice}, reward_uniform[k][:, None])["reward"]
-            error = reward - values[rows, shown, choice]
-            values[rows, shown, choice] += alpha * error + zeta * np.abs(error) * noise[k]
-            previous = 2.0 * choice - 1
-            choices[:, k], rewards[:, k], probability[:, k] = choice, reward, chance
-        return {"choice": choices, "reward": rewards}, probability
+
+        def reward(k: int, choice: np.ndarray) -> np.ndarray:
+            shown = {"pair": pair[:, k]}
+            return self.environment(k, shown, {"choice": choice}, reward_uniform[k][:, None])["reward"]
+
+        return learn(params, pair, reward, choice_uniform, noise)
+
+
+def learn(
+    params: Arrays,
+    pair: np.ndarray,
+    reward: Callable[[int, np.ndarray], np.ndarray],
+    uniform: np.ndarray,
+    noise: np.ndarray,
+) -> tuple[Arrays, np.ndarray]:
+    """Choices and rewards of the noisy Q-learner, whoever rewards it.
+
+    Args:
+        params: dict name -> (size,).
+        pair: (size, trials), which pair is shown.
+        reward: ``reward(trial, choice)`` of the choices (size,) in a trial: (size,).
+        uniform: (trials, size) numbers in (0, 1), from which choices are drawn.
+        noise: (trials, size) standard normal numbers, those of the updates.
+
+    Returns:
+        ``choice`` and ``reward``, and the probability of option 1 given the values as they were; each (size, trials).
+    """
+    size, trials = pair.shape
+    alpha, beta, kappa, zeta = (np.asarray(params[name], dtype=float) for name in NoisyQ.priors)
+    rows = np.arange(size)
+    values = np.full((size, pair.max(initial=0) + 1, 2), 0.5)
+    choices = np.empty((size, trials), dtype=int)
+    rewards = np.empty((size, trials))
+    probability = np.empty((size, trials))
+    previous = np.zeros(size)  # +1 after option 1, -1 after option 0, 0 before the first trial
+    for k in range(trials):
+        shown = pair[:, k]
+        logit = beta * (values[rows, shown, 1] - values[rows, shown, 0]) + kappa * previous
+        probability[:, k] = 0.5 * (1 + np.tanh(0.5 * logit))
+        choices[:, k] = choice = (uniform[k] < probability[:, k]).astype(int)
+        rewards[:, k] = reward(k, choice)
+        error = rewards[:, k] - values[rows, shown, choice]
+        values[rows, shown, choice] += alpha * error + zeta * np.abs(error) * noise[k]
+        previous = 2.0 * choice - 1
+    return {"choice": choices, "reward": rewards}, probability
+
+
+def without_noise(
+    rng: np.random.Generator, params: Arrays, pair: np.ndarray, data: Arrays, probability: np.ndarray
+) -> np.ndarray:
+    """Choice probabilities (size, trials, 2) of an observer who does not know the learning noise.
+
+    Args:
+        rng: of the particle filters, where zeta is above 0.
+        params: dict name -> (size,).
+        pair: (size, trials), which pair is shown.
+        data: ``choice`` and ``reward``, each (size, trials).
+        probability: (size, trials), of option 1 given the noise: the answer where zeta is 0.
+    """
+    probability, noisy = probability.copy(), params["zeta"] > 0
+    if noisy.any():
+        rows = {name: np.asarray(params[name], dtype=float)[noisy] for name in NoisyQ.priors}
+        probability[noisy] = _filter(rng, rows, pair[noisy], data["choice"][noisy], data["reward"][noisy])
+    return np.stack([1 - probability, probability], axis=-1)
+
+
+def _filter(
+    rng: np.random.Generator, params: Arrays, pair: np.ndarray, choice: np.ndarray, reward: np.ndarray
+) -> np.ndarray:
+    """p(choice_k = 1 | parameters, trials before k), (size, trials), by bootstrap particle filters.
+
+    The previous choice is observed, so that given the parameters the pairs are independent: a filter each.
+    """
+    (size, trials), pairs = choice.shape, pair.max(initial=0) + 1
+    alpha, beta, kappa, zeta = (params[name][:, None] for name in NoisyQ.priors)
+    rows = np.arange(size)
+    values = np.full((size, pairs, 2, _PARTICLES), 0.5)
+    weights = np.full((size, pairs, _PARTICLES), 1.0 / _PARTICLES)
+    probability = np.empty((size, trials))
+    previous = np.zeros((size, 1))
+    offset = rng.random((trials, size, 1))
+    for k in range(trials):
+        shown, option = pair[:, k], choice[:, k]
+        options, weight = values[rows, shown], weights[rows, shown]
+        # Far-off values would make a choice impossible in floating point, and a filter of no weight.
+        logit = np.clip(beta * (options[:, 1] - options[:, 0]) + kappa * previous, -_STEEPEST, _STEEPEST)
+        chance = 0.5 * (1 + np.tanh(0.5 * logit))
+        probability[:, k] = (weight * chance).sum(1)
+        weight *= np.where(option[:, None] == 1, chance, 1 - chance)
+        weight /= weight.sum(1, keepdims=True)
+        poor = np.flatnonzero((weight**2).sum(1) * _PARTICLES > 2)
+        if len(poor):
+            # Systematic resampling of all these filters in one search: each has an interval of its own.
+            lane = np.arange(len(poor))[:, None]
+            wanted = (np.arange(_PARTICLES) + offset[k, poor]) / _PARTICLES
+            index = np.searchsorted((weight[poor].cumsum(1) + lane).ravel(), (wanted + lane).ravel())
+            parent = np.clip(index.reshape(wanted.shape) - lane * _PARTICLES, 0, _PARTICLES - 1)
+            options[poor] = np.take_along_axis(options[poor], parent[:, None], -1)
+            weight[poor] = 1.0 / _PARTICLES
+        old = options[rows, option]
+        error = reward[:, k, None] - old
+        noise = rng.standard_normal((size, _PARTICLES))
+        options[rows, option] = old + alpha * error + zeta * np.abs(error) * noise
+        values[rows, shown], weights[rows, shown] = options, weight
+        previous = 2.0 * option[:, None] - 1
+    return probability

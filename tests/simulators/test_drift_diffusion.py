@@ -75,6 +75,19 @@ def test_the_simulators_own_density_is_that_of_the_reference(setting, choice):
     assert (found[:2] == -np.inf).all() and np.isfinite(found[2:]).all()
 
 
+def test_the_simulators_log_likelihood_is_that_of_the_reference():
+    """Over the wider box too, whose fast drifts leave the lower boundary to a choice in many thousands."""
+    simulator = DriftDiffusion(drift=(-6.0, 6.0))
+    params = simulator.prior(np.random.default_rng(3), 67)
+    params["drift_variability"][::3] = 0.0
+    data = simulator.simulate(np.random.default_rng(4), params, {}, 5)
+    data["choice"][::5] = 1 - data["choice"][::5]
+    data["rt"][7, 2] = 0.5 * params["non_decision_time"][7]
+    found = simulator.log_likelihood(params, data)
+    np.testing.assert_allclose(found, reference.log_density(column(params), data["choice"], data["rt"]), atol=1e-9)
+    assert found[7, 2] == -np.inf
+
+
 def test_choices_and_mean_decision_time_have_their_closed_form():
     params = prior_draws(31) | {"drift_variability": np.zeros(31)}
     drift, boundary, start = params["drift"], params["boundary"], params["starting_point"]
@@ -289,3 +302,17 @@ def test_draws_agree_with_ssm_simulators(row):
         mine, other = ours["rt"][ours["choice"] == option], theirs["rts"][theirs["choices"] == code]
         assert abs(len(mine) - len(other)) < 4 * np.sqrt(trials / 2)
         assert stats.ks_2samp(mine, other).pvalue > 1e-3
+
+
+def test_the_box_may_be_wider():
+    wide, usual = DriftDiffusion(drift=(-6.0, 6.0)), DriftDiffusion()
+    assert wide.priors["drift"].range() == (-6.0, 6.0) and usual.priors["drift"].range() == (-3.0, 3.0)
+    drift = wide.prior(np.random.default_rng(0), 2000)["drift"]
+    assert drift.min() < -5.9 and drift.max() > 5.9
+    assert wide.schema == usual.schema and list(wide.priors) == NAMES
+
+
+@pytest.mark.parametrize("drift", [(3.0, -3.0), (0.0,), (0.0, np.inf), 2.0])
+def test_a_box_that_is_none_is_refused(drift):
+    with pytest.raises(ValueError, match="drift: expected two finite numbers, the smaller one first"):
+        DriftDiffusion(drift=drift)

@@ -9,7 +9,7 @@ from types import ModuleType
 
 from ppl_buffer.network.network import Network
 from ppl_buffer.schema import Schema
-from ppl_buffer.simulator import Simulator, name_of, public_names
+from ppl_buffer.simulator import Simulator, WithPriors, name_of, public_names
 from ppl_buffer.simulators import (
     CollapsingDriftDiffusion,
     DriftDiffusion,
@@ -17,6 +17,7 @@ from ppl_buffer.simulators import (
     GaussianProcess,
     MultisensoryCausalInference,
     NoisyQ,
+    NoisyQTasks,
     RLDriftDiffusion,
     TwoStep,
 )
@@ -73,6 +74,8 @@ def _where(module: ModuleType, folder: str) -> str:
 def simulator_of(net: Network, spec: str | None = None) -> Simulator | None:
     """The simulator that a network was trained on: the one named, or a shipped one of the stored name; else None.
 
+    Of several shipped ones, the one that draws its parameters as the network's did.
+
     Raises:
         ValueError: if the one named cannot be found, or has another schema.
     """
@@ -83,7 +86,9 @@ def simulator_of(net: Network, spec: str | None = None) -> Simulator | None:
         return simulator
     shipped: list[Simulator] = [
         NoisyQ(),
+        NoisyQTasks(),
         DriftDiffusion(),
+        DriftDiffusion(drift=(-6.0, 6.0)),
         CollapsingDriftDiffusion(),
         RLDriftDiffusion(),
         ForgettingQ(),
@@ -91,8 +96,9 @@ def simulator_of(net: Network, spec: str | None = None) -> Simulator | None:
         GaussianProcess(),
         *(MultisensoryCausalInference(rho=rho) for rho in (1, 4 / 3)),
     ]
-    for simulator in shipped:
-        name = name_of(simulator)
-        if net.record is not None and name == net.record.simulator and simulator.schema == net.schema:
-            return simulator
-    return None
+    if net.record is None:
+        return None
+    fitting = [one for one in shipped if name_of(one) == net.record.simulator and one.schema == net.schema]
+    priors = dict(net.record.priors)
+    same = [one for one in fitting if isinstance(one, WithPriors) and dict(one.priors) == priors]
+    return next(iter(same + fitting), None)
