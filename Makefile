@@ -14,10 +14,19 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 LOWEST := .venv-lowest/bin
 
+# What measures each shipped network, in the words of benchmarks/.
+MEASURE_noisy_q := noisy_q_accuracy "posterior noisy_q" gradient "calibration --model noisy_q"
+MEASURE_ddm := "likelihood_accuracy ddm" "posterior ddm" "calibration --model ddm"
+MEASURE_rlddm := "likelihood_accuracy rlddm" "posterior rlddm" "calibration --model rlddm"
+MEASURE_collapsing_ddm := "likelihood_accuracy collapsing_ddm" "calibration --model collapsing_ddm"
+MEASURE_multisensory_rho1 := "likelihood_accuracy multisensory_rho1" multisensory_evidence "calibration --model multisensory_rho1"
+MEASURE_multisensory_rho43 := "likelihood_accuracy multisensory_rho43" multisensory_evidence "calibration --model multisensory_rho43"
+MEASURE_gp := gp_accuracy
+
 .PHONY: help venv test test-slow test-lowest demo bench docs lint typecheck doctest
 
 help: ## say what the targets do
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z%-]*\):.*## /\1\t/p' Makefile | expand -t 12
 
 venv: $(INSTALLED) ## create the environment
 
@@ -48,6 +57,13 @@ bench: $(INSTALLED) ## measure speed, and what the cards state, and write the ca
 	  multisensory_evidence $(patsubst %,"likelihood_accuracy %",ddm collapsing_ddm rlddm multisensory_rho1 multisensory_rho43) \
 	  $(patsubst %,"posterior %",noisy_q ddm rlddm) gradient_noise \
 	  $(patsubst %,"calibration --model %",noisy_q ddm collapsing_ddm rlddm multisensory_rho1 multisensory_rho43) arviz_conversion make_card; do \
+	  set -- $$name; script=$$1; shift; $(BIN)/python benchmarks/$$script.py "$$@"; done
+
+# The command of the package trains; what measures and writes cards is in benchmarks/, which a wheel has not.
+zoo-%: $(INSTALLED) ## train a shipped network by its recipe, from seed to card
+	$(BIN)/ppl-buffer zoo --train $*
+	cp runs/$*/$*.safetensors ppl_buffer/pretrained/
+	set -e; for name in $(MEASURE_$*) "make_card $*"; do \
 	  set -- $$name; script=$$1; shift; $(BIN)/python benchmarks/$$script.py "$$@"; done
 
 docs: $(INSTALLED) ## build the documentation into docs/_build/html; runs the tutorials

@@ -83,7 +83,14 @@ def test_a_notebook_does_not_read_the_command_line_of_its_kernel(script: Path, m
     tree = ast.parse(script.read_text())
     statements = [node for node in ast.walk(tree) if isinstance(node, ast.stmt) and reads_options(node)]
     code = compile(ast.Module(sorted(statements, key=lambda node: node.lineno), []), script.name, "exec")
-    known = {"argparse": argparse, "sys": sys, "Path": Path, "math": math, "THEORIES": {}, "names": lambda: ["noisy_q"]}
+    known = {
+        "argparse": argparse,
+        "sys": sys,
+        "Path": Path,
+        "math": math,
+        "THEORIES": {},
+        "recipe_names": lambda: ["noisy_q"],
+    }
     monkeypatch.setattr(sys, "argv", ["ipykernel_launcher.py", "-f", "/run/kernel-1.json"])
     with pytest.raises(SystemExit):
         exec(code, dict(known))

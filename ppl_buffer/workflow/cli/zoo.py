@@ -2,14 +2,46 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 from ppl_buffer.network import zoo as networks
 from ppl_buffer.network.checkpoint import load
+from ppl_buffer.workflow.cli.errors import check_folder, plain_errors
+from ppl_buffer.workflow.cli.options import Progress
+from ppl_buffer.workflow.recipes import Recipe, train_recipe
 
 
-def zoo() -> None:
-    """List the shipped networks, and what each reads from a table."""
+def zoo(
+    train: Annotated[str | None, typer.Option(help="Network to train anew by its recipe, from its seed.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the training; by default runs/NAME.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A tiny network and a few steps, to see it work.")] = False,
+    minutes: Annotated[float | None, typer.Option(help="Stop after this time; the same command goes on.")] = None,
+    progress: Progress = True,
+) -> None:
+    """List the shipped networks and what each reads from a table; or train one of them by its recipe.
+
+    A training may be stopped at any time; the same command goes on.
+    """
+    if train is None:
+        _list()
+        return
+    folder = Path("runs") / train if out is None else out
+    with plain_errors(folder):
+        recipe = Recipe.read(train)
+        check_folder(folder)
+        limit = math.inf if minutes is None else minutes
+        path = train_recipe(recipe, folder, quick=quick, minutes=limit, progress=progress)
+    if path is None:
+        typer.echo("The time is over; the same command goes on.")
+    else:
+        typer.echo(f"Written: {path}. What it knows: make zoo-{train}, in the source, measures it and writes its card.")
+
+
+def _list() -> None:
     for entry in networks.zoo():
         net = load(entry.name)
         schema = net.schema
