@@ -175,19 +175,54 @@ class WithSymmetries(Protocol):
 
 @runtime_checkable
 class WithEnvironment(Protocol):
-    """Gives feedback on outcomes that it did not draw itself, as `JointPredictive(environment=...)` asks for it."""
+    """Gives feedback on outcomes that it did not draw itself, as `JointPredictive(environment=...)` asks for it.
+
+    Needed wherever new data are drawn from a model with feedback: the next choice depends on the reward of this one. It
+    is asked for many data sets at once, in the arrays of NumPy, torch or JAX, traced or not: arithmetic and comparisons
+    serve all of them, an ``if`` on a value or an index into a NumPy array does not. Its answer may depend on nothing
+    but its arguments. What a task must know of the trials before it, is a `StatefulEnvironment`'s state.
+    """
 
     def environment(self, trial: Any, inputs: dict[str, Any], outcomes: dict[str, Any], uniform: Any) -> dict[str, Any]:
-        """Feedback of one trial, in any backend's arrays, traced or not.
+        """Feedback of one trial.
 
         Args:
-            trial: index of the trial.
+            trial: index of the trial, 0 for the first that is drawn.
             inputs: the trial's inputs, each (...).
             outcomes: the trial's outcomes, each (...).
             uniform: numbers uniform in (0, 1), (..., n): one for each feedback variable.
 
         Returns:
-            dict feedback -> (...).
+            dict feedback -> (...), legal values of all of the schema's feedback and of nothing else.
+        """
+        ...
+
+
+@runtime_checkable
+class StatefulEnvironment(Protocol):
+    """An environment that remembers: rewards that drift, an arm that stays better until it is not.
+
+    An object that is called in place of a function; a simulator's ``environment`` may be one. A state is a number for
+    each data set under each name. It is what the call on the trial before returned, and on the first trial that is
+    drawn the `initial_state`; a start that is left to chance is drawn there, where `trial` is 0. For ordered models.
+    """
+
+    initial_state: Mapping[str, float]
+
+    def __call__(
+        self, trial: Any, inputs: dict[str, Any], outcomes: dict[str, Any], uniform: Any, state: dict[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Feedback of one trial, and the state after it.
+
+        Args:
+            trial: as `WithEnvironment.environment` has it.
+            inputs: likewise.
+            outcomes: likewise.
+            uniform: likewise.
+            state: that before the trial, dict name -> (...).
+
+        Returns:
+            dict feedback -> (...), and dict name -> (...) with the names of `initial_state`.
         """
         ...
 
@@ -267,6 +302,9 @@ def check_calls(simulator: object, schema: Schema) -> None:
         "augment": (["rng", "data"], []),
         "environment": (["trial", "inputs", "outcomes", "uniform"], []),
     }
+    environment: object = simulator.environment if isinstance(simulator, WithEnvironment) else None
+    if isinstance(environment, StatefulEnvironment):
+        calls["environment"][0].append("state")
     for method, (arguments, named) in calls.items():
         if method not in REQUIRED and not isinstance(simulator, OPTIONAL[method]):
             continue

@@ -11,13 +11,15 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
+from ppl_buffer.simulator import StatefulEnvironment
+
 # An array of torch or JAX, or what either can make one of: neither library is imported here.
 Array: TypeAlias = Any
 Named: TypeAlias = dict[str, Array]
 # Inputs, outcomes and feedback, each dict name -> (B, r, K).
 Trials: TypeAlias = Mapping[str, Mapping[str, Array]]
 # (trial, inputs, outcomes, uniform) -> feedback, each dict name -> (B, R, 1), but for uniform (B, R, 1, n).
-Environment: TypeAlias = Callable[[Array, Named, Named, Array], Mapping[str, Array]]
+Environment: TypeAlias = Callable[[Array, Named, Named, Array], Mapping[str, Array]] | StatefulEnvironment
 # What only the backend and the heads look into: network, cache, prepared targets, encoded parameters, lapses.
 Own: TypeAlias = Any
 

@@ -34,6 +34,7 @@ from ppl_buffer.network.observed import (
     warn_longer,
 )
 from ppl_buffer.network.record import TrainingRecord
+from ppl_buffer.network.trials import check_environment
 from ppl_buffer.network.unfamiliar import warn_unfamiliar
 from ppl_buffer.predictive.orders import permutations
 
@@ -169,8 +170,8 @@ class Query:
             if not is_integer(block):
                 raise ValueError(f"block: expected a number of trials of at least 1, got {block!r}")
             block = int(block)
-        if environment is not None and not callable(environment):
-            raise ValueError(f"environment: expected a function, got {type(environment).__name__}")
+        if environment is not None:
+            check_environment(environment, schema)
         if check and net.record is not None and outside in ("warn", "error"):
             _check_range(net.record, numbers, outside)
         query = cls(

@@ -22,6 +22,7 @@ from ppl_buffer.predictive.folding import fold, fold_cache, fold_context
 from ppl_buffer.predictive.orders import permutations
 from ppl_buffer.predictive.query import History, Query
 from ppl_buffer.schema import split_value, stack_value
+from ppl_buffer.simulator import StatefulEnvironment
 
 # Trials that a speculative rollout tests in one pass.
 LOOKAHEAD = 64
@@ -114,12 +115,17 @@ def speculative_rollout(
 
     Raises:
         ValueError: if the query has a `block`: there, trials enter the context and nothing can be tested without
-            encoding it anew; if `lookahead` is below 1; and as for `rollout`.
+            encoding it anew; if the environment has a state; if `lookahead` is below 1; and as for `rollout`.
     """
     if query.block is not None:
         raise ValueError(
             f"block: expected None for a speculative rollout, got {query.block}: trials that enter the context "
             f"have to be encoded anew with all of it, which a test in one pass cannot do"
+        )
+    if isinstance(query.environment, StatefulEnvironment):
+        raise ValueError(
+            f"environment: expected one without a state for a speculative rollout, since the state after a draft may "
+            f"yet change, got {type(query.environment).__name__}"
         )
     if not is_integer(lookahead):
         raise ValueError(f"lookahead: expected a number of trials of at least 1, got {lookahead!r}")

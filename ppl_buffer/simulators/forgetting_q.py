@@ -19,6 +19,46 @@ from ppl_buffer.simulator import Arrays
 from ppl_buffer.simulators.chance import Array, happens
 
 
+class ReversingBandit:
+    """Two arms, of which one is better until they change places: an environment with a state.
+
+    Args:
+        reward_probability: of the better arm; the other one has the complement.
+        reversal_probability: that the arms change places after a trial.
+    """
+
+    # Whether arm 1 is the better one; drawn on the first trial.
+    initial_state = {"better": 0.0}
+
+    def __init__(self, reward_probability: float, reversal_probability: float) -> None:
+        self.reward_probability, self.reversal_probability = reward_probability, reversal_probability
+
+    def __call__(
+        self,
+        trial: Array,
+        inputs: dict[str, Array],
+        outcomes: dict[str, Array],
+        uniform: Array,
+        state: dict[str, Array],
+    ) -> tuple[dict[str, Array], dict[str, Array]]:
+        """The reward of a choice, and which arm is better after it: ``reward`` and ``better``, 1.0 or 0.0, (...).
+
+        Args:
+            trial: index of the trial.
+            inputs: not used.
+            outcomes: the trial's outcomes, each (...); only ``choice`` is used.
+            uniform: numbers uniform in (0, 1), (..., 1).
+            state: ``better`` before the trial, (...).
+        """
+        first, choice = 1.0 * (trial == 0), outcomes["choice"]
+        start, chance = happens(uniform[..., 0], 0.5)
+        better = first * start + (1 - first) * state["better"]
+        right = choice * better + (1 - choice) * (1 - better)
+        reward, chance = happens(chance, right * self.reward_probability + (1 - right) * (1 - self.reward_probability))
+        reverses, _ = happens(chance, self.reversal_probability)
+        return {"reward": reward}, {"better": reverses * (1 - better) + (1 - reverses) * better}
+
+
 class ForgettingQ:
     """Forgetting Q-learning in a bandit of two arms, one of which is better until it is not.
 
@@ -72,12 +112,13 @@ class ForgettingQ:
     )
 
     def __init__(self, reward_probability: float = 0.8, reversal_probability: float = 0.03) -> None:
-        self.reward_probability = check_number(
+        reward_probability = check_number(
             "reward_probability", reward_probability, "a number above 0.5 and below 1", lambda x: 0.5 < x < 1
         )
-        self.reversal_probability = check_number(
+        reversal_probability = check_number(
             "reversal_probability", reversal_probability, "a number above 0 and below 1", lambda x: 0 < x < 1
         )
+        self.environment = ReversingBandit(reward_probability, reversal_probability)
 
     def prior(self, rng: np.random.Generator, size: int) -> Arrays:
         """Draw parameters: dict name -> (size,)."""
@@ -111,13 +152,14 @@ class ForgettingQ:
         """
         trials, size = check_integer("trials", trials), len(params["beta"])
         choice, reward = np.empty((size, trials), dtype=int), np.empty((size, trials))
-        choice_uniform, reward_uniform = rng.random((trials, size)), rng.random((trials, size))
-        state = self._start(rng.random(size))
+        choice_uniform, reward_uniform = rng.random((trials, size)), rng.random((trials, size, 1))
+        state = {"better": np.zeros(size)}
 
         def respond(k: int, log_odds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             nonlocal state
             choice[:, k] = choice_uniform[k] < special.expit(log_odds)
-            reward[:, k], state = self._reward(choice[:, k], reward_uniform[k], state)
+            given, state = self.environment(k, {}, {"choice": choice[:, k]}, reward_uniform[k], state)
+            reward[:, k] = given["reward"]
             return choice[:, k], reward[:, k]
 
         upper = special.expit(self._log_odds(params, trials, respond))
@@ -146,18 +188,6 @@ class ForgettingQ:
             data: ``choice`` and ``reward``, each (size, trials).
         """
         return special.log_expit((2 * data["choice"] - 1) * self._observed_log_odds(params, data))
-
-    def _start(self, uniform: Array) -> Array:
-        """Which arm is better on the first trial, 1.0 or 0.0, from uniform numbers, (...)."""
-        return 1.0 * (uniform < 0.5)
-
-    def _reward(self, choice: Array, uniform: Array, better: Array) -> tuple[Array, Array]:
-        """The reward of a choice where arm `better` is better, and which arm is better after it: all (...)."""
-        right = choice * better + (1 - choice) * (1 - better)
-        chance = right * self.reward_probability + (1 - right) * (1 - self.reward_probability)
-        reward, uniform = happens(uniform, chance)
-        reverses, _ = happens(uniform, self.reversal_probability)
-        return reward, reverses * (1 - better) + (1 - reverses) * better
 
     def _observed_log_odds(self, params: Arrays, data: Arrays) -> np.ndarray:
         """Log-odds of option 1 on each trial, given the trials before it as they were, (size, trials)."""

@@ -20,8 +20,53 @@ from ppl_buffer.simulators.chance import Array, happens
 _COMMON = 0.7
 # Between which the reward probabilities walk, and by how much they move from trial to trial.
 _LOWEST, _HIGHEST, _STEP = 0.25, 0.75, 0.025
-_PLACES = round((_HIGHEST - _LOWEST) / _STEP) + 1
+# How far apart the places are where they may start, and their number.
+_APART = 0.1
+_STARTS = round((_HIGHEST - _LOWEST) / _APART) + 1
 _ARMS = ((0, 0), (0, 1), (1, 0), (1, 1))
+
+
+class RewardWalks:
+    """Rewards with probabilities that walk, each of the four (state, option) by itself: an environment with a state.
+
+    The walks start between 0.25 and 0.75, at any of six places 0.1 apart, and go up or down by 0.025 after each trial,
+    the standard deviation of the Gaussian steps of Daw et al.
+    """
+
+    # The reward probability of each option in each state; drawn on the first trial.
+    initial_state = {f"option {option} in state {place}": 0.5 for place, option in _ARMS}
+
+    def __call__(
+        self,
+        trial: Array,
+        inputs: dict[str, Array],
+        outcomes: dict[str, Array],
+        uniform: Array,
+        state: dict[str, Array],
+    ) -> tuple[dict[str, Array], dict[str, Array]]:
+        """The reward of a trial, 1.0 or 0.0, and the reward probabilities after it, each (...).
+
+        Args:
+            trial: index of the trial.
+            inputs: ``common``, (...).
+            outcomes: ``choice_1`` and ``choice_2``, each (...).
+            uniform: numbers uniform in (0, 1), (..., 1).
+            state: the reward probabilities before the trial, each (...).
+        """
+        first, reached = 1.0 * (trial == 0), state_after(outcomes["choice_1"], inputs["common"])
+        chance, probability, walks = uniform[..., 0], 0.0, {}
+        for name, (place, option) in zip(self.initial_state, _ARMS, strict=True):
+            start, rest = _digit(chance, _STARTS)
+            chance = first * rest + (1 - first) * chance
+            walks[name] = first * (_LOWEST + _APART * start) + (1 - first) * state[name]
+            taken = 1.0 * (reached == place) * (outcomes["choice_2"] == option)
+            probability = probability + taken * walks[name]
+        reward, chance = happens(chance, probability)
+        for name, walk in walks.items():
+            up, chance = _digit(chance, 2)
+            moved = walk + _STEP * (2 * up - 1)
+            walks[name] = _HIGHEST - abs(_HIGHEST - (_LOWEST + abs(moved - _LOWEST)))
+        return {"reward": reward}, walks
 
 
 class TwoStep:
@@ -81,6 +126,8 @@ class TwoStep:
         ordered=True,
     )
 
+    environment = RewardWalks()
+
     def prior(self, rng: np.random.Generator, size: int) -> Arrays:
         """Draw parameters: dict name -> (size,)."""
         return {name: prior.sample(rng, size) for name, prior in self.priors.items()}
@@ -111,18 +158,19 @@ class TwoStep:
         common = np.asarray(inputs["common"], dtype=int)
         size, trials = common.shape
         choices, reward = np.empty((2, size, trials), dtype=int), np.empty((size, trials))
-        uniform, reward_uniform = rng.random((trials, 2, size)), rng.random((trials, size))
-        rows, walks = np.arange(size), self._start(rng.random(size))
+        uniform, reward_uniform = rng.random((trials, 2, size)), rng.random((trials, size, 1))
+        rows, state = np.arange(size), {name: np.zeros(size) for name in self.environment.initial_state}
         upper = np.empty((2, size, trials))
 
         def respond(k: int, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-            nonlocal walks
+            nonlocal state
             upper[0, :, k] = special.expit(first)
             choices[0, :, k] = uniform[k, 0] < upper[0, :, k]
-            state = state_after(choices[0, :, k], common[:, k])
-            upper[1, :, k] = special.expit(second[rows, state])
+            upper[1, :, k] = special.expit(second[rows, state_after(choices[0, :, k], common[:, k])])
             choices[1, :, k] = uniform[k, 1] < upper[1, :, k]
-            reward[:, k], walks = self._reward(state, choices[1, :, k], reward_uniform[k], walks)
+            outcomes = {"choice_1": choices[0, :, k], "choice_2": choices[1, :, k]}
+            given, state = self.environment(k, {"common": common[:, k]}, outcomes, reward_uniform[k], state)
+            reward[:, k] = given["reward"]
             return choices[0, :, k], choices[1, :, k], reward[:, k]
 
         self._log_odds(params, common, respond)
@@ -160,27 +208,6 @@ class TwoStep:
         choice_1, choice_2, common = (np.asarray(data[name], dtype=int) for name in ("choice_1", "choice_2", "common"))
         reached = np.take_along_axis(second, state_after(choice_1, common)[..., None], -1)[..., 0]
         return special.log_expit((2 * choice_1 - 1) * first) + special.log_expit((2 * choice_2 - 1) * reached)
-
-    def _start(self, uniform: Array) -> list[Array]:
-        """The four reward probabilities on the first trial, each (...), uniform over their places, from (...)."""
-        walks = []
-        for _ in _ARMS:
-            place, uniform = _digit(uniform, _PLACES)
-            walks.append(_LOWEST + _STEP * place)
-        return walks
-
-    def _reward(self, state: Array, choice: Array, uniform: Array, walks: list[Array]) -> tuple[Array, list[Array]]:
-        """The reward of a choice in a state, and the reward probabilities after it: all (...)."""
-        chance = 0.0 * uniform
-        for (place, option), probability in zip(_ARMS, walks, strict=True):
-            chance = chance + (state == place) * (choice == option) * probability
-        reward, uniform = happens(uniform, chance)
-        moved = []
-        for probability in walks:
-            up, uniform = _digit(uniform, 2)
-            probability = probability + _STEP * (2 * up - 1)
-            moved.append(_HIGHEST - abs(_HIGHEST - (_LOWEST + abs(probability - _LOWEST))))
-        return reward, moved
 
     def _observed_log_odds(self, params: Arrays, data: Arrays) -> tuple[np.ndarray, np.ndarray]:
         """`_log_odds` given the trials before each as they were."""

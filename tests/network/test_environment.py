@@ -73,8 +73,70 @@ def test_a_constant_is_a_feedback(backend):
     uniform = array(backend, np.full((3, 2, 1, 1), 0.1, np.float32))
     inputs = {name: array(backend, x[:, None, :1]) for name, x in given.inputs.items()}
     net = network(LEARNING, backend)
-    constant = respond(net, lambda t, i, o, u: {"reward": 0.25}, 0, inputs, outcomes, uniform)["reward"]
+    constant = respond(net, lambda t, i, o, u: {"reward": 0.25}, 0, inputs, outcomes, uniform)[0]["reward"]
     assert constant.shape == (3, 2, 1)
-    np.testing.assert_array_equal(np.asarray(respond(net, reward, 0, inputs, outcomes, uniform)["reward"]),
+    np.testing.assert_array_equal(np.asarray(respond(net, reward, 0, inputs, outcomes, uniform)[0]["reward"]),
                                   np.full((3, 2, 1), np.float32(0.4) + np.float32(0.1) - np.float32(0.3)))  # fmt: skip
-    assert respond(network(CONTAMINATED, backend), points, 0, {}, {"button": outcomes["choice"]}, uniform)
+    given, state = respond(network(CONTAMINATED, backend), points, 0, {}, {"button": outcomes["choice"]}, uniform)
+    assert given and not state
+
+
+class Drifting:
+    """`reward`, and a drift that choices and chance leave behind."""
+
+    initial_state = {"drift": 0.3}
+
+    def __call__(self, trial, inputs, outcomes, uniform, state):
+        given = reward(trial, inputs, outcomes, uniform)["reward"] + state["drift"]
+        return {"reward": given}, {"drift": 0.8 * state["drift"] + 0.2 * outcomes["choice"] - 0.1 * uniform[..., 0]}
+
+
+# In JAX the program takes seconds to compile.
+@pytest.mark.parametrize("backend", ["torch", pytest.param("jax", marks=pytest.mark.slow)])
+def test_an_environment_is_given_the_state_that_it_returned(backend):
+    mask = np.ones((3, 7), dtype=bool)
+    mask[1, 2:4] = mask[2, 5:] = False
+    noise = np.random.default_rng(0).random((2, 3, 7, LEARNING.schema.noise_size)).astype(np.float32)
+    value, feedback, log_probs = drawing(backend, Drifting(), trial_mask=mask)
+    drift, expected = np.full((2, 3), 0.3), []
+    for k in range(7):
+        chance = noise[:, :, k, -1]
+        expected.append(0.4 * value[:, :, k, 0] + chance - 0.3 + drift)
+        # A trial that does not exist leaves the state as it was.
+        drift = np.where(mask[:, k], 0.8 * drift + 0.2 * value[:, :, k, 0] - 0.1 * chance, drift)
+    np.testing.assert_allclose(feedback["reward"], np.stack(expected, -1), atol=1e-5)
+    # The network reads these rewards.
+    given = data(LEARNING)
+    known = {"reward": feedback["reward"]}
+    joint = joint_predictive(LEARNING, "torch", given.inputs, params=given.params, feedback=known, trial_mask=mask)
+    np.testing.assert_allclose(joint.conditionals(array("torch", value)), log_probs, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        ({"reward": 1.0}, r"expected \(feedback, state\) in return, since it has an initial_state, got dict"),
+        (({"reward": 1.0}, {}), r"expected a dict of the state \['drift'\] in return, got \[\]"),
+        (({"reward": 1.0}, {"drift": "up"}), "expected numbers for 'drift' in return, got 'up'"),
+        (({}, {"drift": 1.0}), r"expected a dict of the feedback \['reward'\] in return, got \[\]"),
+    ],
+)
+def test_what_is_no_feedback_and_state_is_refused(returned, message):
+    wrong = type("Wrong", (Drifting,), {"__call__": lambda self, *_: returned})
+    with pytest.raises(ValueError, match=f"environment: {message}"):
+        drawing("torch", wrong())
+
+
+def test_a_state_is_refused_where_there_is_none():
+    given = data(CONTAMINATED)
+    if not CONTAMINATED.schema.ordered:
+        with pytest.raises(ValueError, match="environment: expected one without a state for an exchangeable model"):
+            joint_predictive(CONTAMINATED, "torch", given.inputs, params=given.params, environment=Drifting())
+    learning = data(LEARNING)
+    joint = joint_predictive(LEARNING, "torch", learning.inputs, params=learning.params, environment=Drifting())
+    with pytest.raises(ValueError, match="environment: expected one without a state for a speculative rollout"):
+        joint.sample((2,), method="speculative")
+    for wrong, message in ((0.3, "expected a dict of names"), ({"drift": "up"}, "expected a finite number, got 'up'")):
+        odd = type("Odd", (Drifting,), {"initial_state": wrong})()
+        with pytest.raises(ValueError, match=f"environment.initial_state.*{message}"):
+            joint_predictive(LEARNING, "torch", learning.inputs, params=learning.params, environment=odd)

@@ -1,9 +1,12 @@
 """The two-step task's hybrid model against a plain loop, and its task against what it says of itself."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 
-from ppl_buffer.simulators import TwoStep
+from ppl_buffer.simulators import ForgettingQ, TwoStep
 from tests.references import two_step as reference
 
 SIMULATOR = TwoStep()
@@ -103,7 +106,46 @@ def test_transitions_and_rewards_are_those_of_the_task():
     assert abs(reward.mean() - 0.5) < 0.01
     same = arm[:, 1:] == arm[:, :-1]
     after_gain, after_loss = (reward[:, 1:][same & (reward[:, :-1] == x)].mean() for x in (1, 0))
-    # The difference is the variance of the reward probability, 21 places 0.025 apart, over that of the reward, 1/4.
-    assert abs(after_gain - after_loss - 4 * 0.025**2 * (21**2 - 1) / 12) < 0.02
+    # The difference is the variance of the reward probability over that of the reward, 1/4. At the start there are six
+    # places 0.1 apart; in the end the walk is anywhere, at 21 places 0.025 apart.
+    start, end = 4 * 0.1**2 * (6**2 - 1) / 12, 4 * 0.025**2 * (21**2 - 1) / 12
+    assert end - 0.01 < after_gain - after_loss < start + 0.01
     for index in range(4):
         assert abs(reward[arm == index].mean() - 0.5) < 0.02
+
+
+def test_walks_stay_in_their_range_and_move_by_one_step():
+    environment = SIMULATOR.environment
+    rng = np.random.default_rng(4)
+    size, state, before = 500, {name: np.full(500, value) for name, value in environment.initial_state.items()}, None
+    for trial in range(60):
+        inputs, outcomes = (
+            {"common": rng.integers(0, 2, size)},
+            {f"choice_{i}": rng.integers(0, 2, size) for i in (1, 2)},
+        )
+        _, state = environment(trial, inputs, outcomes, rng.random((size, 1)), state)
+        walks = np.stack(list(state.values()))
+        assert walks.min() > 0.25 - 1e-9 and walks.max() < 0.75 + 1e-9
+        if before is not None:
+            np.testing.assert_allclose(np.abs(walks - before), 0.025, atol=1e-9)
+        before = walks
+    np.testing.assert_allclose(np.corrcoef(walks)[np.triu_indices(4, 1)], 0, atol=4 / np.sqrt(size))
+
+
+def test_the_environment_serves_every_backend():
+    rng = np.random.default_rng(5)
+    inputs = {"common": rng.integers(0, 2, 101)}
+    outcomes = {"choice_1": rng.integers(0, 2, 101), "choice_2": rng.integers(0, 2, 101)}
+    uniform = rng.random((101, 1)).astype(np.float32)
+    for simulator in (SIMULATOR, ForgettingQ()):
+        given = outcomes | {"choice": outcomes["choice_1"]}
+        environment = simulator.environment
+        start = {name: np.float32(value) for name, value in environment.initial_state.items()}
+        for trial in (0, 3):
+            expected = environment(trial, inputs, given, uniform, start)
+            traced = jax.jit(environment)(jnp.asarray(trial), inputs, given, uniform, start)
+            tensors = jax.tree.map(torch.as_tensor, (inputs, given, uniform, start))
+            for other in (traced, environment(trial, *tensors)):
+                for ours, theirs in zip(expected, other, strict=True):
+                    for name, value in ours.items():
+                        np.testing.assert_allclose(np.asarray(theirs[name]), value, atol=1e-6)

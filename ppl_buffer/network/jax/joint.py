@@ -25,7 +25,7 @@ from ppl_buffer.network.jax.ops import Array
 from ppl_buffer.network.jax.weights import JaxNetwork
 from ppl_buffer.network.lapse_mixture import LapseMixture
 from ppl_buffer.network.observed import EncodedContext, LengthGroup, ObservedTrials
-from ppl_buffer.network.trials import join_arrays, join_trials, respond, split_noise
+from ppl_buffer.network.trials import initial_state, join_arrays, join_trials, respond, split_noise
 
 Tree = TypeVar("Tree")
 
@@ -178,26 +178,29 @@ def rollout(
     if independent:
         representation = predict(net, prepare_marginal(net, cache, inputs, valid), params)
         outcomes, log_probs = trial_sample(net, representation, noise, lapse)
-        feedback = respond(net, environment, 0, inputs, outcomes, chance)
+        feedback, _ = respond(net, environment, 0, inputs, outcomes, chance)
         return outcomes, feedback, jnp.where(valid, log_probs, 0.0)
     start = cache.size
     # One trial enters the buffer while the next one is predicted. Nothing enters before the first: an empty place.
     entering = jnp.pad(valid, ((0, 0), (0, 0), (1, 0)))
 
     def draw(state: Own, k: Array) -> tuple[Own, Own]:
-        realised, pairs = state
+        realised, pairs, remembered = state
         shown, exists = part(inputs, k, 1), part(entering, k, 1)
         # The context stays out of the carry: the loop reads it and never copies it.
         filled = Cache(allocated.context, *realised)
         representation, filled = step(net, filled, pairs, exists, shown, params, start + k)
         outcomes, log_prob = trial_sample(net, representation, part(noise, k, 1), lapse)
-        feedback = respond(net, environment, k, shown, outcomes, part(chance, k, 1))
+        chances, exists = part((chance, valid), k, 1)
+        feedback, remembered = respond(net, environment, k, shown, outcomes, chances, remembered, exists)
         pairs = {"inputs": shown, "outcomes": outcomes, "feedback": feedback}
-        return ((filled.buffer, filled.valid), pairs), jax.tree.map(lambda x: x[..., 0], (outcomes, feedback, log_prob))
+        trial = jax.tree.map(lambda x: x[..., 0], (outcomes, feedback, log_prob))
+        return ((filled.buffer, filled.valid), pairs, remembered), trial
 
     allocated = allocate(net, cache, shape)
     nobody = _unrealised(net, part(inputs, 0, 1), (*shape[:2], 1))
-    _, steps = jax.lax.scan(draw, ((allocated.buffer, allocated.valid), nobody), jnp.arange(shape[2]))
+    first = ((allocated.buffer, allocated.valid), nobody, initial_state(net, environment, shape))
+    _, steps = jax.lax.scan(draw, first, jnp.arange(shape[2]))
     outcomes, feedback, log_probs = jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), steps)
     return outcomes, feedback, jnp.where(valid, log_probs, 0.0)
 

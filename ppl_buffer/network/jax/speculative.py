@@ -152,7 +152,7 @@ def _respond(
     def answer(step: Own) -> dict[str, Array]:
         trial, inputs, outcomes, uniform = step
         inputs, outcomes = jax.tree.map(lambda x: x[..., None], (inputs, outcomes))
-        given = respond(net, environment, trial, inputs, outcomes, uniform[:, :, None])
+        given, _ = respond(net, environment, trial, inputs, outcomes, uniform[:, :, None])
         return {name: value[..., 0] for name, value in given.items()}
 
     trials = first + jnp.arange(uniform.shape[2])

@@ -19,7 +19,7 @@ from ppl_buffer.network.layout import map_leaves
 from ppl_buffer.network.torch.cache import Cache, allocate
 from ppl_buffer.network.torch.network import EncodedParams, PreparedTargets, encode, extend, predict, prepare, step
 from ppl_buffer.network.torch.weights import TorchNetwork
-from ppl_buffer.network.trials import join_arrays, join_trials, respond, split_noise
+from ppl_buffer.network.trials import initial_state, join_arrays, join_trials, respond, split_noise
 
 Tree = TypeVar("Tree")
 
@@ -141,12 +141,12 @@ def rollout(
     if independent:
         representation = predict(net, prepare_marginal(net, cache, inputs, valid), params)
         outcomes, log_probs = trial_sample(net, representation, noise, lapse)
-        feedback = respond(net, environment, 0, inputs, outcomes, chance)
+        feedback, _ = respond(net, environment, 0, inputs, outcomes, chance)
         return outcomes, feedback, torch.where(valid, log_probs, 0.0)
     start = cache.size
     allocated = allocate(net, cache, (*shape[:2], shape[2] - 1))
     pairs: dict[str, dict[str, Tensor]] = {}
-    steps = []
+    state, steps = initial_state(net, environment, shape), []
     for k in range(shape[2]):
         shown = part(inputs, k, 1)
         if k == 0:
@@ -156,7 +156,8 @@ def rollout(
             exists = valid[..., k - 1 : k]
             representation, allocated = step(net, allocated, pairs, exists, shown, params, start + k - 1)
         outcomes, log_prob = trial_sample(net, representation, part(noise, k, 1), lapse)
-        feedback = respond(net, environment, k, shown, outcomes, part(chance, k, 1))
+        chances, exists = part((chance, valid), k, 1)
+        feedback, state = respond(net, environment, k, shown, outcomes, chances, state, exists)
         pairs = {"inputs": shown, "outcomes": outcomes, "feedback": feedback}
         steps.append((outcomes, feedback, log_prob))
     outcomes = {name: torch.cat([each[0][name] for each in steps], -1) for name in net.schema.outcomes}

@@ -156,7 +156,7 @@ def _respond(
         return {}
     steps = []
     for t in range(uniform.shape[2]):
-        steps.append(respond(net, environment, first + t, *part((inputs, outcomes, uniform), t, 1)))
+        steps.append(respond(net, environment, first + t, *part((inputs, outcomes, uniform), t, 1))[0])
     return {name: torch.cat([step[name] for step in steps], -1) for name in net.schema.feedback}
 
 
