@@ -8,7 +8,7 @@ protocol's name is warned of when training starts (`misspelt_members`).
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -18,6 +18,9 @@ from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Schema
 
 Arrays = dict[str, np.ndarray]
+# Of NumPy, torch or JAX, traced or not; or a number.
+AnyArray = Any
+AnyArrays = dict[str, AnyArray]
 
 
 @runtime_checkable
@@ -26,9 +29,10 @@ class Simulator(Protocol):
 
     Whatever is `Categorical` comes to `simulate`, and to the optional methods, as whole numbers of an integer type.
 
-    A simulator whose schema has no inputs also takes ``trials=`` as a keyword of `simulate`; one that has neither
-    inputs nor parameters takes ``size=`` beside it. If the schema states a lapse rate, the simulator draws its
-    outcomes with those lapses in them. What else it may offer:
+    `simulate` may take two keywords more, ``trials=`` and ``size=``, the shape of what it returns, and is given those
+    that it names. Without inputs no array tells the number of trials, so that it must take ``trials``; without inputs
+    and parameters ``size`` too. If the schema states a lapse rate, the simulator draws its outcomes with those lapses
+    in them. What else it may offer:
 
     - `WithPriors`, ``priors``: the named distributions of its parameters;
     - `WithProposal`, ``proposal``: draws of parameters for the batches that condition on all of them;
@@ -53,7 +57,10 @@ class Simulator(Protocol):
         ...
 
     def simulate(self, rng: np.random.Generator, params: Arrays, inputs: Arrays) -> Arrays:
-        """Draw outcomes and feedback given parameters (size,) and inputs (size, trials): each (size, trials)."""
+        """Draw outcomes and feedback given parameters (size,) and inputs (size, trials): each (size, trials).
+
+        Data sets that hold a value that is no number, or no legal one, are dropped and counted.
+        """
         ...
 
 
@@ -183,7 +190,7 @@ class WithEnvironment(Protocol):
     but its arguments. What a task must know of the trials before it, is a `StatefulEnvironment`'s state.
     """
 
-    def environment(self, trial: Any, inputs: dict[str, Any], outcomes: dict[str, Any], uniform: Any) -> dict[str, Any]:
+    def environment(self, trial: AnyArray, inputs: AnyArrays, outcomes: AnyArrays, uniform: AnyArray) -> AnyArrays:
         """Feedback of one trial.
 
         Args:
@@ -210,8 +217,8 @@ class StatefulEnvironment(Protocol):
     initial_state: Mapping[str, float]
 
     def __call__(
-        self, trial: Any, inputs: dict[str, Any], outcomes: dict[str, Any], uniform: Any, state: dict[str, Any]
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        self, trial: AnyArray, inputs: AnyArrays, outcomes: AnyArrays, uniform: AnyArray, state: AnyArrays
+    ) -> tuple[AnyArrays, AnyArrays]:
         """Feedback of one trial, and the state after it.
 
         Args:
@@ -278,10 +285,22 @@ def public_names(simulator: object) -> list[str]:
     return [name for name in dir(simulator) if not name.startswith("_")]
 
 
-def simulate_keywords(schema: Schema, size: int, trials: int) -> dict[str, int]:
-    """What `Simulator.simulate` gets by keyword: where no array has the shape (size, trials), these say it."""
-    keywords = {} if schema.inputs else {"trials": trials}
-    return keywords if schema.inputs or schema.params else {**keywords, "size": size}
+def simulate_keywords(method: Callable[..., Any], schema: Schema, size: int, trials: int) -> dict[str, int]:
+    """What a method that simulates gets by keyword: what it asks for, and what no array would tell it.
+
+    Args:
+        method: `Simulator.simulate`, or `WithProbabilities.simulate_with_probabilities`.
+        schema: the simulator's.
+        size: how many data sets.
+        trials: of each.
+    """
+    numbers = {"trials": trials, "size": size}
+    needed = {"trials": not schema.inputs, "size": not (schema.inputs or schema.params)}
+    try:
+        asked = set(inspect.signature(method).parameters)
+    except (TypeError, ValueError):
+        asked = set()  # some compiled functions do not tell
+    return {name: number for name, number in numbers.items() if needed[name] or name in asked}
 
 
 def check_calls(simulator: object, schema: Schema) -> None:
@@ -290,13 +309,12 @@ def check_calls(simulator: object, schema: Schema) -> None:
     Raises:
         ValueError: naming the method, and how it will be called.
     """
-    keywords = list(simulate_keywords(schema, 0, 0))
     calls: dict[str, tuple[list[str], list[str]]] = {
         "prior": (["rng", "size"], []),
         "inputs": (["rng", "size", "trials"], []),
-        "simulate": (["rng", "params", "inputs"], keywords),
+        "simulate": (["rng", "params", "inputs"], []),
         "proposal": (["rng", "size"], []),
-        "simulate_with_probabilities": (["rng", "params", "inputs"], keywords),
+        "simulate_with_probabilities": (["rng", "params", "inputs"], []),
         "resample_outcomes": (["rng", "params", "data", "count"], []),
         "log_likelihood": (["params", "data"], []),
         "augment": (["rng", "data"], []),
@@ -308,14 +326,19 @@ def check_calls(simulator: object, schema: Schema) -> None:
     for method, (arguments, named) in calls.items():
         if method not in REQUIRED and not isinstance(simulator, OPTIONAL[method]):
             continue
+        function = getattr(simulator, method)
         try:
-            signature = inspect.signature(getattr(simulator, method))
+            signature = inspect.signature(function)
         except (TypeError, ValueError):
             continue  # some compiled functions do not tell
+        if method.startswith("simulate"):
+            named.extend(simulate_keywords(function, schema, 0, 0))
         try:
             signature.bind(*arguments, **dict.fromkeys(named))
         except TypeError as error:
             why = ". Where the schema has no inputs, their shape cannot tell these numbers" if named else ""
+            if method == "environment":
+                why = ". A state is for an object with an initial_state (see ppl_buffer.simulator.StatefulEnvironment)"
             call = ", ".join([*arguments, *(f"{name}=..." for name in named)])
             raise ValueError(
                 f"simulator.{method}: expected a method that can be called as {method}({call}), got "
@@ -326,8 +349,9 @@ def check_calls(simulator: object, schema: Schema) -> None:
 def misspelt_members(simulator: object) -> list[Finding]:
     """Members that nobody reads and that look as if they were meant to be: nearly a protocol's, or a former name.
 
-    A name counts as nearly another one if it is one letter off, or two where the other one is longer than six. Members
-    beside which the right one stands are the simulator's own business.
+    A name counts as nearly another one if it is one letter off, two where the other one is longer than six, three where
+    it is longer than twenty, whatever the case and the underscores; or if it is the first six letters or more of it.
+    Members beside which the right one stands are the simulator's own business.
     """
     names = public_names(simulator)
     meant = {name: name for name in (*REQUIRED, *OPTIONAL)} | FORMER_NAMES
@@ -335,8 +359,9 @@ def misspelt_members(simulator: object) -> list[Finding]:
     for member in names:
         if member in REQUIRED or member in OPTIONAL:
             continue
-        close = {name: edit_distance(member, name) for name in meant}
-        near = [name for name, distance in close.items() if distance <= (1 if len(name) <= 6 else 2)]
+        close = {name: edit_distance(_letters(member), _letters(name)) for name in meant}
+        near = [name for name, distance in close.items() if distance <= 1 + (len(name) > 6) + (len(name) > 20)]
+        near = near or [name for name in OPTIONAL if len(member) >= 6 and _letters(name).startswith(_letters(member))]
         if not near:
             continue
         right = meant[min(near, key=close.__getitem__)]
@@ -347,6 +372,10 @@ def misspelt_members(simulator: object) -> list[Finding]:
             )
             findings.append(Finding("simulator", text, parameter=member))
     return findings
+
+
+def _letters(name: str) -> str:
+    return name.lower().replace("_", "")
 
 
 def _documented_in(member: str) -> str:

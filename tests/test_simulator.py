@@ -23,6 +23,7 @@ from ppl_buffer.simulator import (
     edit_distance,
     misspelt_members,
     name_of,
+    simulate_keywords,
 )
 from ppl_buffer.training.abilities import check_simulator
 from ppl_buffer.training.draws import augment_data, draw_data, draw_params, draw_trials, known_log_likelihood, resample
@@ -99,7 +100,11 @@ def test_each_optional_protocol_has_one_member_and_says_what_it_is_for():
         ("log_likelihoods", "log_likelihood"),
         ("atom", "atoms"),
         ("propposal", "proposal"),
-        ("simulate_with_probability", None),
+        ("simulate_with_probability", "simulate_with_probabilities"),
+        ("resample", "resample_outcomes"),
+        ("log_lik", "log_likelihood"),
+        ("logLikelihood", "log_likelihood"),
+        ("simulate_many", None),
         ("simulate_with_probabilites", "simulate_with_probabilities"),
         ("resample_outcome", "resample_outcomes"),
         ("in_proces", "in_process"),
@@ -212,8 +217,40 @@ def test_categories_come_to_every_method_as_integers():
         ({"inputs": lambda self, size, trials: {}}, r"simulator.inputs: .* called as inputs\(rng, size, trials\)"),
         ({"augment": lambda self, data: data}, r"simulator.augment: .* called as augment\(rng, data\)"),
         ({"environment": lambda self, outcomes: {}}, r"called as environment\(trial, inputs, outcomes, uniform\)"),
+        ({"environment": lambda self, t, i, o, u, state: {}}, r"A state is for an object with an initial_state"),
+        (
+            {"environment": type("Env", (), {"initial_state": {}, "__call__": lambda self, t, i, o, u: {}})()},
+            r"called as environment\(trial, inputs, outcomes, uniform, state\)",
+        ),
     ],
 )
 def test_a_method_that_cannot_be_called_as_it_will_be_is_refused(members, message):
     with pytest.raises(ValueError, match=message):
         check_simulator(with_members(**members))
+
+
+def test_simulate_is_given_the_numbers_that_it_names():
+    def three(rng, params, inputs):
+        raise AssertionError
+
+    def four(rng, params, inputs, trials):
+        raise AssertionError
+
+    def five(rng, params, inputs, size=None, trials=None):
+        raise AssertionError
+
+    with_inputs, without = Counting.schema, Shift.schema
+    assert simulate_keywords(three, with_inputs, 5, 7) == {}
+    assert simulate_keywords(four, with_inputs, 5, 7) == simulate_keywords(four, without, 5, 7) == {"trials": 7}
+    assert simulate_keywords(five, with_inputs, 5, 7) == {"trials": 7, "size": 5}
+    assert simulate_keywords(three, pb.Schema(outcomes={"y": pb.Real()}), 5, 7) == {"trials": 7, "size": 5}
+
+    class Same(Counting):
+        def simulate(self, rng, params, inputs, trials):
+            assert inputs["cue"].shape == (len(params["mu"]), trials)
+            return super().simulate(rng, params, inputs)
+
+    rng = np.random.default_rng(0)
+    check_simulator(Same())
+    data, _ = draw_data(Same(), rng, draw_params(Same(), rng, 5), 5, 7)
+    assert data["choice"].shape == (5, 7)

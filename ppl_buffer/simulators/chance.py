@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-# Of NumPy, torch or JAX, traced or not; or a number.
-Array = Any
+from ppl_buffer.simulator import AnyArray
 
 
-def happens(uniform: Array, probability: Array) -> tuple[Array, Array]:
+def happens(uniform: AnyArray, probability: AnyArray) -> tuple[AnyArray, AnyArray]:
     """Let an event happen with a probability, and make the number that decided it uniform again.
 
     An environment is given one random number for each feedback variable; a task in which more than the feedback is

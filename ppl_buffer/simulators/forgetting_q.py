@@ -15,8 +15,8 @@ from scipy import special
 from ppl_buffer.checks import check_integer, check_number
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Categorical, Interval, Positive, Real, Schema
-from ppl_buffer.simulator import Arrays
-from ppl_buffer.simulators.chance import Array, happens
+from ppl_buffer.simulator import AnyArray, AnyArrays, Arrays
+from ppl_buffer.simulators.chance import happens
 
 
 class ReversingBandit:
@@ -35,12 +35,12 @@ class ReversingBandit:
 
     def __call__(
         self,
-        trial: Array,
-        inputs: dict[str, Array],
-        outcomes: dict[str, Array],
-        uniform: Array,
-        state: dict[str, Array],
-    ) -> tuple[dict[str, Array], dict[str, Array]]:
+        trial: AnyArray,
+        inputs: AnyArrays,
+        outcomes: AnyArrays,
+        uniform: AnyArray,
+        state: AnyArrays,
+    ) -> tuple[AnyArrays, AnyArrays]:
         """The reward of a choice, and which arm is better after it: ``reward`` and ``better``, 1.0 or 0.0, (...).
 
         Args:

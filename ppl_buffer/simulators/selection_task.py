@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from ppl_buffer.schema import Categorical, Variable
-from ppl_buffer.simulator import Arrays
+from ppl_buffer.simulator import AnyArray, AnyArrays, Arrays
 
 
 class SelectionTask(ABC):
@@ -65,7 +64,7 @@ class SelectionTask(ABC):
             raise ValueError("trials: expected a number where there are no inputs, got None")
         return np.zeros((size, trials), dtype=int)
 
-    def environment(self, trial: Any, inputs: dict[str, Any], outcomes: dict[str, Any], uniform: Any) -> dict[str, Any]:
+    def environment(self, trial: AnyArray, inputs: AnyArrays, outcomes: AnyArrays, uniform: AnyArray) -> AnyArrays:
         """Reward choices, as `JointPredictive(environment=...)` asks for it; any backend's arrays.
 
         Args:

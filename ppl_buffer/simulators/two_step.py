@@ -13,8 +13,8 @@ from scipy import special
 
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Categorical, Interval, Positive, Real, Schema
-from ppl_buffer.simulator import Arrays
-from ppl_buffer.simulators.chance import Array, happens
+from ppl_buffer.simulator import AnyArray, AnyArrays, Arrays
+from ppl_buffer.simulators.chance import happens
 
 # Option i of the first stage leads to state i of the second one with this probability, else to the other one.
 _COMMON = 0.7
@@ -38,12 +38,12 @@ class RewardWalks:
 
     def __call__(
         self,
-        trial: Array,
-        inputs: dict[str, Array],
-        outcomes: dict[str, Array],
-        uniform: Array,
-        state: dict[str, Array],
-    ) -> tuple[dict[str, Array], dict[str, Array]]:
+        trial: AnyArray,
+        inputs: AnyArrays,
+        outcomes: AnyArrays,
+        uniform: AnyArray,
+        state: AnyArrays,
+    ) -> tuple[AnyArrays, AnyArrays]:
         """The reward of a trial, 1.0 or 0.0, and the reward probabilities after it, each (...).
 
         Args:
@@ -251,12 +251,12 @@ class TwoStep:
         return first, second
 
 
-def state_after(choice: Array, common: Array) -> Array:
+def state_after(choice: AnyArray, common: AnyArray) -> AnyArray:
     """The state, 0 or 1, that a first choice leads to where the transition is common (1) or rare (0)."""
     return choice * common + (1 - choice) * (1 - common)
 
 
-def _digit(uniform: Array, base: int) -> tuple[Array, Array]:
+def _digit(uniform: AnyArray, base: int) -> tuple[AnyArray, AnyArray]:
     """A number in 0, ..., base - 1, and uniform numbers that are independent of it, from uniform numbers (...)."""
     scaled = base * uniform
     digit = scaled // 1

@@ -172,7 +172,8 @@ def _call(
     shape: tuple[int, int],
 ) -> Any:
     """Call a method that simulates; where no array has the shape (size, trials), keywords do."""
-    return method(rng, _given(schema, params), _given(schema, inputs), **simulate_keywords(schema, *shape))
+    keywords = simulate_keywords(method, schema, *shape)
+    return method(rng, _given(schema, params), _given(schema, inputs), **keywords)
 
 
 def _given(schema: Schema, arrays: Arrays) -> Arrays:

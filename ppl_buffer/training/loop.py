@@ -32,6 +32,7 @@ from ppl_buffer.simulator import Simulator
 from ppl_buffer.training.abilities import check_simulator
 from ppl_buffer.training.batches import BatchOptions
 from ppl_buffer.training.distillation import DistillationSets
+from ppl_buffer.training.environment import try_environment
 from ppl_buffer.training.loading import (
     Share,
     held_out_batches,
@@ -163,6 +164,7 @@ def train(
     )
     check_flag("resume", resume)
     check_randomness(simulator)
+    try_environment(simulator)
     make_folder("out", run.out)
     device = _device(accelerator)
     with locked(run.out):
