@@ -1,0 +1,213 @@
+"""How far a part's likelihood is from the simulator's: what the simulator offers, or else a law of learning.
+
+The loss of held-out data sets is their entropy, which nobody knows, plus the Kullback-Leibler divergence from the
+simulator to the network. What a stretch of the training gained on the *same* data sets is free of the entropy, and of
+most of the noise. While a network learns, the divergence falls about as a power of the effort, effort^-0.75 or so, and
+annealed weights are ahead of averaged ones by a factor that is about the same everywhere: so the gain of the last
+stretches tells what is left. From half of the effort to the end it is about as large as what is left.
+
+A small Bayesian calculation puts this together. With K the divergence of the last weights and u the logarithm of their
+effort over that of an earlier snapshot, the logarithm of that snapshot's divergence over K is
+
+    jump + exponent * u + wander(u),
+
+where jump, exponent and K have the priors below and wander is Brownian: the law bends from model to model. The noise of
+the gains is their covariance over data sets.
+
+What no effort would mend the law does not see: a network too small for its simulator, or one that rests on a plateau
+before it has found out that the history matters, has a floor under its divergence, which is in none of the differences.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ppl_buffer.network.estimated_error import EstimatedError
+from ppl_buffer.training.snapshots import Snapshots
+
+# Mean and standard deviation: of the jump between averaged weights at a constant rate and annealed ones; of the
+# exponent; of the logarithm of the divergence, in nats. The root of the wander's variance at u = 1. Fitted to runs with
+# known likelihoods, and tested on those of other simulators, by benchmarks/error_estimate.py.
+_JUMP, _EXPONENT, _DIVERGENCE, _WANDER = (0.27, 0.15), (0.72, 0.2), (math.log(0.005), 2.0), 0.2
+# Snapshots whose effort is less than that of the last by a factor between these are used, at such distances in u.
+_NEAREST, _FARTHEST, _APART = 1.2, 2.2, 0.15
+# The grid of the divergence, and that of the exponent in standard deviations.
+_GRID = np.exp(np.linspace(math.log(1e-5), math.log(2.0), 160))
+_STEPS = np.linspace(-2.5, 2.5, 21)
+# Of the interval and of its middle; half the width of the interval in standard errors.
+_LEVELS, _WIDTH = (0.1, 0.5, 0.9), 1.28
+# Sets from which on a noise is known well enough.
+_LEAST_SETS = 16
+# Likelihood ratios above it count as this: no more than one in so many data sets can have one.
+_LARGEST_RATIO = 1e3
+
+
+@dataclass(frozen=True, eq=False)
+class LearningLaw:
+    """What is known of a divergence, and of how it falls.
+
+    Args:
+        divergences: (G,) nats a trial.
+        exponents: (E,).
+        probabilities: (G, E), which sum to 1.
+    """
+
+    divergences: np.ndarray
+    exponents: np.ndarray
+    probabilities: np.ndarray
+
+    def quantiles(self, *levels: float) -> list[float]:
+        """Quantiles of the divergence."""
+        return _quantiles(self.divergences, self.probabilities.sum(1), levels)
+
+    def at_most(self, bound: float) -> LearningLaw:
+        """The same, given that the divergence is no more than this."""
+        kept = self.probabilities * (self.divergences <= max(bound, self.divergences[0]))[:, None]
+        return LearningLaw(self.divergences, self.exponents, kept / kept.sum())
+
+    def after(self, factor: float) -> float:
+        """The divergence to expect once the effort is so many times as large."""
+        later = self.divergences[:, None] * factor**-self.exponents
+        order = later.ravel().argsort()
+        return _quantiles(later.ravel()[order], self.probabilities.ravel()[order], [0.5])[0]
+
+
+def _quantiles(values: np.ndarray, weights: np.ndarray, levels: object) -> list[float]:
+    middles = weights.cumsum() - 0.5 * weights
+    return [float(x) for x in np.exp(np.interp(levels, middles, np.log(values)))]  # type: ignore[call-overload]
+
+
+def learning_law(snapshots: Snapshots) -> LearningLaw | None:
+    """What the gains of a training tell of the divergence of its last weights; None while there are too few.
+
+    Args:
+        snapshots: of its averaged weights. Those at the full learning rate count, and the last.
+    """
+    used, distance = _used(snapshots)
+    if not used or len(snapshots.held_out.trials) < _LEAST_SETS:
+        return None
+    gains, noise = _gains(snapshots, used)
+    # Of weights at the full rate there is no jump yet.
+    annealed = 1.0 if snapshots.finished else 1.0 - min(1.0, float(snapshots.rates[-1]))
+    bend = (annealed * _JUMP[1]) ** 2 + _WANDER**2 * np.minimum.outer(distance, distance)
+    exponents = _EXPONENT[0] + _EXPONENT[1] * _STEPS
+    expected = annealed * _JUMP[0] + exponents * distance[:, None]
+    log_probability = np.empty((len(_GRID), len(exponents)))
+    for row, divergence in enumerate(_GRID):
+        # A snapshot that seems to be better than the last is worse all the same, by less than the noise.
+        earlier = np.maximum(divergence + gains, 0.5 * divergence)
+        scale = np.maximum(earlier, divergence)
+        root = np.linalg.cholesky(bend + noise / np.outer(scale, scale) + 1e-9 * np.eye(len(gains)))
+        away = np.linalg.solve(root, np.log(earlier / divergence)[:, None] - expected)
+        log_probability[row] = -0.5 * (away**2).sum(0) - np.log(np.diag(root)).sum() - np.log(scale).sum()
+    log_probability -= 0.5 * _STEPS**2
+    log_probability -= 0.5 * ((np.log(_GRID) - _DIVERGENCE[0]) / _DIVERGENCE[1])[:, None] ** 2
+    probability = np.exp(log_probability - log_probability.max())
+    return LearningLaw(_GRID, exponents, probability / probability.sum())
+
+
+def _used(snapshots: Snapshots) -> tuple[list[int], np.ndarray]:
+    """Which snapshots the law looks at, and their distances u from the last."""
+    steps = snapshots.steps.astype(float)
+    used: list[int] = []
+    distances: list[float] = []
+    for index in range(len(steps) - 2, -1, -1):
+        if steps[index] <= 0 or snapshots.rates[index] < 1 or _FARTHEST * steps[index] < steps[-1]:
+            continue
+        distance = math.log(steps[-1] / steps[index])
+        if distance >= (distances[-1] + _APART if distances else math.log(_NEAREST)):
+            used.append(index)
+            distances.append(distance)
+    return used, np.array(distances)
+
+
+def _gains(snapshots: Snapshots, used: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """How much better the last weights are than these, in nats a trial, and the covariance of its noise."""
+    trials = snapshots.held_out.trials.astype(float)
+    differences = snapshots.losses[used] - snapshots.losses[-1]
+    gains = differences @ trials / trials.sum()
+    scatter = (differences - gains[:, None]) * trials / trials.sum()
+    return gains, scatter @ scatter.T
+
+
+def estimate_error(snapshots: Snapshots) -> EstimatedError | None:
+    """The error of the last weights, by the best of what is known; None while too little is.
+
+    By the simulator's log likelihood it is measured, and the interval is that of the noise of the held-out data sets.
+    So it is by probabilities of the only outcome, if the simulator has a likelihood too. If it has none, they may be
+    given states that nobody observes: then they tell an upper bound, and that the draws are no noise; the law decides.
+    """
+    held_out, law, part = snapshots.held_out, learning_law(snapshots), snapshots.part
+    if held_out.entropy is not None:
+        bound, spread = _mean(snapshots.losses[-1] - held_out.entropy, held_out.trials)
+        if held_out.log_likelihood is not None:
+            return _estimate([bound + level * spread for level in (-_WIDTH, 0, _WIDTH)], "probabilities", part)
+        if law is None:
+            return None
+        low, middle, high = law.at_most(bound + _WIDTH * spread).quantiles(*_LEVELS)
+        if bound <= law.quantiles(*_LEVELS)[-1]:
+            # No sign of such states.
+            middle = high = bound
+        return _estimate([low, middle, high + _WIDTH * spread], "probabilities", part)
+    if held_out.log_likelihood is not None:
+        error, spread = measured_error(held_out.log_likelihood + snapshots.losses[-1], held_out.trials)
+        return _estimate([error + level * spread for level in (-_WIDTH, 0, _WIDTH)], "likelihood", part)
+    return None if law is None else _estimate(law.quantiles(*_LEVELS), "snapshots", part)
+
+
+def _estimate(quantiles: list[float], method: str, part: str) -> EstimatedError:
+    low, middle, high = (max(x, 0.0) for x in quantiles)
+    return EstimatedError(middle, min(low, middle), max(middle, high), method, part)
+
+
+def measured_error(excess: np.ndarray, trials: np.ndarray) -> tuple[float, float]:
+    """The divergence where the likelihood is known, and its standard error, in nats a trial.
+
+    The mean of the excess log likelihoods has a large noise, and that noise a handle: of data that the simulator draws,
+    the likelihood ratio exp(-excess) of network to simulator has the mean 1. What the ratios' mean is off by is taken
+    out, by regression: the error of a good network is then known to a tenth by a few hundred data sets.
+
+    Args:
+        excess: (M,), of each data set, the simulator's log likelihood less the network's, in nats a trial.
+        trials: (M,).
+    """
+    known = np.isfinite(excess)
+    trials, total = trials[known].astype(float), excess[known] * trials[known]
+    with np.errstate(over="ignore"):
+        ratio = np.minimum(np.exp(-total), _LARGEST_RATIO)
+    spread = ratio.var()
+    slope = ((total - total.mean()) * (ratio - ratio.mean())).mean() / spread if spread > 0 else 0.0
+    controlled = total - slope * (ratio - 1)
+    error = controlled.sum() / trials.sum()
+    return float(error), float(np.sqrt(((controlled - error * trials) ** 2).sum()) / trials.sum())
+
+
+def _mean(values: np.ndarray, trials: np.ndarray) -> tuple[float, float]:
+    """The mean over trials of numbers (M,) of data sets, and its standard error."""
+    share = trials / trials.sum()
+    mean = float(values @ share)
+    return mean, float(np.sqrt((((values - mean) * share) ** 2).sum()))
+
+
+def summary(error: EstimatedError, snapshots: Snapshots, parameters: int) -> str:
+    """What a training comes to, in a line: the error, what it means for a data set, and what more time would give.
+
+    Args:
+        error: of the last weights.
+        snapshots: of the training.
+        parameters: how many the simulator has.
+    """
+    trials = round(float(snapshots.held_out.trials.max()))
+    text = f"{snapshots.part}: {error}; {error.meaning(trials, parameters)}"
+    law, minutes = learning_law(snapshots), float(snapshots.seconds[-1]) / 60
+    if law is None or not snapshots.finished or error.nats_per_trial == 0:
+        return text
+    later = error.nats_per_trial * law.after(2.0) / law.quantiles(0.5)[0]
+    return f"{text}; {_duration(minutes)} more would give about {later:.2g}"
+
+
+def _duration(minutes: float) -> str:
+    return f"{60 * minutes:.0f} seconds" if minutes < 1.5 else f"{minutes:.0f} minutes"
