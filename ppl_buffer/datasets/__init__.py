@@ -8,6 +8,7 @@ from ppl_buffer.datasets.conflict import conflict_task
 from ppl_buffer.datasets.selection import selection_task, simulated_selection_task
 from ppl_buffer.datasets.tables import read_trials, write_trials
 from ppl_buffer.datasets.trials import TrialData
+from ppl_buffer.datasets.two_step import two_step_task
 
 __all__ = [
     "TrialData",
@@ -16,5 +17,6 @@ __all__ = [
     "read_trials",
     "selection_task",
     "simulated_selection_task",
+    "two_step_task",
     "write_trials",
 ]

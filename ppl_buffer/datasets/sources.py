@@ -119,8 +119,13 @@ def _fetch(source: Source) -> Path:
     return Path(file)
 
 
-def read_csv(source: Source, file: Path) -> pandas.DataFrame:
+def read_csv(source: Source, file: Path, separator: str = ",") -> pandas.DataFrame:
     """The file as a table, whatever its columns.
+
+    Args:
+        source: of the data set.
+        file: where it is.
+        separator: between two columns.
 
     Raises:
         ValueError: if it is no CSV file.
@@ -128,7 +133,7 @@ def read_csv(source: Source, file: Path) -> pandas.DataFrame:
     import pandas
 
     try:
-        return pandas.read_csv(file)
+        return pandas.read_csv(file, sep=separator)
     except (pandas.errors.ParserError, pandas.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ValueError(f"path: expected the CSV file of {source.title}, got {file}: {error}") from error
 
