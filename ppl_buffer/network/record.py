@@ -21,7 +21,7 @@ class StageRecord:
         start: digest of the weights that the stage began with (`ppl_buffer.network.digest.weights_digest`); None where
             they were random.
         seed: of the initial weights and of all data.
-        steps: that the stage was planned for.
+        steps: that the stage was planned for; where the time was planned, those that it made until then.
         step: after which these weights were taken: those of the least held-out loss.
         learning_rate: its peak.
         held_out_loss: in nats a trial; None where it was no number.
@@ -29,6 +29,8 @@ class StageRecord:
         dropped_data_sets: of these, with values that were no numbers or not legal.
         skipped_updates: steps whose gradient was no number.
         options: JSON-ready, what else decides the batches and the updates, by the names of the arguments of `train`.
+        part: of the network that was trained, ``"likelihood"`` (direct) or ``"buffer"`` (the buffered transformer).
+        seconds: of training until these weights were taken; None where that is not known.
     """
 
     date: str
@@ -43,6 +45,8 @@ class StageRecord:
     dropped_data_sets: int
     skipped_updates: int
     options: Mapping[str, Any] = field(default_factory=dict)
+    part: str = "buffer"
+    seconds: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready description."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from ppl_buffer.checks import check_integer, check_number
+from ppl_buffer.checks import check_choice, check_integer, check_number
+from ppl_buffer.network.estimated_error import PARTS
 from ppl_buffer.network.ranges import ValueRange
 from ppl_buffer.network.record import StageRecord, TrainingRecord
 from ppl_buffer.schema import Schema
@@ -76,6 +77,9 @@ def _check_stage(stage: StageRecord) -> None:
     check_number("record.stages: learning_rate", stage.learning_rate, "a number above 0", lambda x: x > 0)
     if stage.held_out_loss is not None:
         check_number("record.stages: held_out_loss", stage.held_out_loss, "a number or None", lambda x: True)
+    if stage.seconds is not None:
+        check_number("record.stages: seconds", stage.seconds, "a number of at least 0 or None", lambda x: x >= 0)
+    check_choice("record.stages: part", stage.part, PARTS)
     for part, text in (("date", stage.date), ("start", stage.start or "")):
         if not isinstance(text, str):
             raise ValueError(f"record.stages: {part}: expected text, got {text!r}")

@@ -158,20 +158,45 @@ def make_batch(simulator: Simulator, options: BatchOptions, seed: int, step: int
         return Batch(None, counts)
     params, data, probabilities = data_sets
     if schema.ordered:
-        arrays, targets = _ordered(schema, params, conditioned, data, probabilities), data
+        arrays, targets = ordered_batch(schema, params, conditioned, data, probabilities), data
     else:
         arrays, targets = _exchangeable(schema, rng, params, conditioned, data, probabilities, context, trials)
+    add_targets(simulator, options, rng, arrays, params, targets, training=stream == TRAINING)
+    return Batch(arrays, counts)
+
+
+def add_targets(
+    simulator: Simulator,
+    options: BatchOptions,
+    rng: np.random.Generator,
+    batch: Tree,
+    params: Arrays,
+    targets: Arrays,
+    *,
+    training: bool,
+) -> None:
+    """Add to a batch what else is known of its targets: the log likelihood, outcomes drawn again.
+
+    Args:
+        simulator: what draws.
+        options: whether and how often.
+        rng: for the draws.
+        batch: where they are added.
+        params: (B,).
+        targets: inputs, outcomes and feedback, (B, T).
+        training: whether the batch is for training.
+    """
     # Not of the held-out loss: it stays what it is, nats of a trial.
-    known = stream == TRAINING and options.use_log_likelihood
+    known = training and options.use_log_likelihood
     if known:
         assert isinstance(simulator, WithLogLikelihood)
-        log_likelihood = known_log_likelihood(simulator, schema, params, targets)
-        arrays["conditioned_log_likelihood"] = log_likelihood.astype(np.float32)[:, None]
+        log_likelihood = known_log_likelihood(simulator, simulator.schema, params, targets)
+        batch["conditioned_log_likelihood"] = log_likelihood.astype(np.float32)[:, None]
+    masks = batch["conditioned"].shape[1] if params else 1
     # Of the first condition mask, which has its density, no outcome is drawn again.
-    if options.outcome_samples > 1 and conditioned.shape[1] > int(known):
+    if options.outcome_samples > 1 and masks > int(known):
         again = resample(simulator, rng, params, targets, options.outcome_samples - 1)
-        arrays["resampled"] = {name: x.astype(np.float32)[:, None] for name, x in again.items()}
-    return Batch(arrays, counts)
+        batch["resampled"] = {name: x.astype(np.float32)[:, None] for name, x in again.items()}
 
 
 def log_uniform(rng: np.random.Generator, low: int, high: int) -> int:
@@ -289,7 +314,7 @@ def _common(params: Arrays, conditioned: np.ndarray) -> Tree:
     return {"params": {name: x.astype(np.float32) for name, x in params.items()}, "conditioned": conditioned}
 
 
-def _ordered(
+def ordered_batch(
     schema: Schema, params: Arrays, conditioned: np.ndarray, data: Arrays, probabilities: np.ndarray | None
 ) -> Tree:
     """Teacher forcing: the whole sequence is the buffer, and every trial a target that sees those before it."""

@@ -7,17 +7,20 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ppl_buffer.findings import Finding, warn_of
+from ppl_buffer.simulator import WithLogLikelihood
 from ppl_buffer.training.batches import HELD_OUT, Batch, Tree, map_arrays
-from ppl_buffer.training.draws import RejectionCounts
-from ppl_buffer.training.options import TrainingPlan
+from ppl_buffer.training.draws import RejectionCounts, known_log_likelihood
+from ppl_buffer.training.plan import TrainingPlan
+from ppl_buffer.training.snapshots import HeldOut
 
 # Seconds after which whoever waits for a batch looks up.
 _PATIENCE = 1.0
@@ -89,7 +92,7 @@ def make_loader(plan: TrainingPlan, start: int, rank: int, processes: int) -> Da
     return DataLoader(
         BatchShares(plan, rank, processes),
         batch_size=None,
-        sampler=range(start, plan.steps),
+        sampler=range(start, sys.maxsize if plan.steps is None else plan.steps),
         num_workers=plan.run.workers,
         prefetch_factor=4 if plan.run.workers else None,
         timeout=_PATIENCE if plan.run.workers else 0,
@@ -125,9 +128,27 @@ def to_device(batch: Tree, device: torch.device) -> Tree:
     return batch if device.type == "cpu" else map_arrays(lambda x: x.to(device, non_blocking=True), batch)
 
 
-def held_out_batches(plan: TrainingPlan, device: torch.device) -> list[tuple[Tree, int]]:
-    """Fixed batches and their numbers of loss terms; they do not depend on the run's seed."""
+@dataclass(frozen=True)
+class HeldOutBatches:
+    """Fixed batches that do not depend on the run's seed.
+
+    Args:
+        batches: each with its number of loss terms.
+        sets: their data sets with all parameters given, distillation sets aside.
+    """
+
+    batches: list[tuple[Tree, int]]
+    sets: HeldOut
+
+
+def held_out_batches(plan: TrainingPlan, device: torch.device) -> HeldOutBatches:
+    """The held-out data of a part.
+
+    Raises:
+        ValueError: if the simulator gives too few legal data sets.
+    """
     batches: list[tuple[Tree, int]] = []
+    trials, entropy, log_likelihood = [], [], []
     wanted, data_sets = int(plan.run.held_out), 0
     for step in range(wanted):
         if data_sets >= wanted:
@@ -135,7 +156,39 @@ def held_out_batches(plan: TrainingPlan, device: torch.device) -> list[tuple[Tre
         batch = plan.batch(step, HELD_OUT)
         if batch.data is None:
             raise batch.counts.exhausted("the held-out loss")
-        data_sets += _size(batch)
-        terms = next(iter(batch.data["targets"]["outcomes"].values())).size
-        batches.append((to_device(map_arrays(torch.as_tensor, batch.data), device), terms))
-    return batches
+        data, size = batch.data, _size(batch)
+        data_sets += size
+        terms = next(iter(data["targets"]["outcomes"].values())).size
+        batches.append((to_device(map_arrays(torch.as_tensor, data), device), terms))
+        if "log_predictive" not in data:
+            trials.append(np.full(size, terms / size))
+            entropy.append(_entropy(plan, data))
+            log_likelihood.append(_log_likelihood(plan, data))
+    return HeldOutBatches(batches, HeldOut(_joined(trials), _known(entropy), _known(log_likelihood)))
+
+
+def _joined(pieces: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate([*pieces, np.zeros(0)])
+
+
+def _known(pieces: list[np.ndarray | None]) -> np.ndarray | None:
+    known = [piece for piece in pieces if piece is not None]
+    return _joined(known) if known and len(known) == len(pieces) else None
+
+
+def _entropy(plan: TrainingPlan, data: Tree) -> np.ndarray | None:
+    """Of the simulator's probabilities of the only outcome, (size,) in nats a trial."""
+    if "probabilities" not in data or len(plan.simulator.schema.outcomes) > 1:
+        return None
+    probabilities = data["probabilities"].astype(float)
+    return -(probabilities * np.log(np.maximum(probabilities, 1e-300))).sum(-1).mean((1, 2))
+
+
+def _log_likelihood(plan: TrainingPlan, data: Tree) -> np.ndarray | None:
+    """The simulator's own, (size,) in nats a trial; None where it has none, or targets lack their feedback."""
+    simulator, schema = plan.simulator, plan.simulator.schema
+    groups = data["targets"] if schema.feedback == {} else data["buffer"] if schema.ordered else None
+    if not isinstance(simulator, WithLogLikelihood) or groups is None or not schema.params:
+        return None
+    trials = {name: x[:, 0] for group in groups.values() for name, x in group.items()}
+    return known_log_likelihood(simulator, schema, data["params"], trials).mean(1)

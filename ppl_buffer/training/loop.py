@@ -1,23 +1,21 @@
-"""The training loop in torch: from a simulator to a network, resumable at any moment.
+"""Training in torch: from a simulator to a network, resumable at any moment.
 
-Everything random is a function of (seed, step), and everything that a step changes is in the run's state file, so
-that an interrupted run ends exactly where the uninterrupted one would have.
+Everything random is a function of (seed, step), and everything that a step changes is in the run's state files, so
+that an interrupted run of so many steps ends exactly where the uninterrupted one would have.
 """
 
 from __future__ import annotations
 
 import functools
-import math
 import os
 import signal
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 
 from ppl_buffer.checks import check_flag, check_path
 from ppl_buffer.extras import needs
@@ -28,47 +26,43 @@ from ppl_buffer.network.config import Config
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.record import StageRecord
 from ppl_buffer.network.torch.weights import TorchNetwork
-from ppl_buffer.simulator import Simulator
+from ppl_buffer.simulator import Simulator, name_of
 from ppl_buffer.training.abilities import check_simulator
 from ppl_buffer.training.batches import BatchOptions
 from ppl_buffer.training.distillation import DistillationSets
 from ppl_buffer.training.environment import try_environment
-from ppl_buffer.training.loading import (
-    Share,
-    held_out_batches,
-    make_loader,
-    next_share,
-    start_workers,
-    to_device,
-    with_possible_workers,
-)
+from ppl_buffer.training.loading import with_possible_workers
 from ppl_buffer.training.lock import locked
-from ppl_buffer.training.options import OptimizationOptions, RunOptions, TrainingPlan, make_plan
+from ppl_buffer.training.options import OptimizationOptions, RunOptions
+from ppl_buffer.training.plan import TrainingPlan, choose_sizes, load_distillation, make_plans
 from ppl_buffer.training.randomness import check_randomness
-from ppl_buffer.training.trainer import BEST, Trainer, forget_run
+from ppl_buffer.training.run import INTERRUPTED, TIME, Crew, run_parts
+from ppl_buffer.training.state import BEST, check_version, forget_run
+from ppl_buffer.training.stopwatch import Stopwatch
 
-# Seconds between two writes of the state and the loss curve, beside those of the state at each evaluation.
-_SAVE_EVERY = 60.0
-# Steps between two agreements of several processes on whether to stop.
-_AGREE_EVERY = 10
 # Share of dropped data sets from which on the user is told: fewer change nothing that could be measured.
 _FEW_DROPPED = 1e-3
+# What a training takes where neither steps nor minutes are given.
+_MINUTES = 20.0
 
 
 def train(
     simulator: Simulator,
     config: Config | None = None,
     *,
-    steps: int,
+    minutes: float | None = None,
+    steps: int | None = None,
+    parts: str = "all",
+    target: float | None = None,
     seed: int = 0,
-    out: str | os.PathLike[str],
-    batch_size: int = 32,
+    out: str | os.PathLike[str] | None = None,
+    batch_size: int | None = None,
     trials: tuple[int, int] = (32, 128),
     context: tuple[int, int] = (0, 64),
-    learning_rate: float = 2e-3,
+    learning_rate: float | None = None,
     warmup: int | None = None,
     weight_decay: float = 0.01,
-    optimizer: str = "adamw",
+    optimizer: str | None = None,
     condition_masks: int = 2,
     likelihood_weight: float | None = None,
     context_free_fraction: float = 0.25,
@@ -78,20 +72,27 @@ def train(
     distillation: DistillationSets | str | os.PathLike[str] | None = None,
     distillation_share: float = 0.5,
     held_out: int = 256,
-    evaluate_every: int = 500,
+    evaluate_every: int | None = None,
     devices: int = 1,
     accelerator: str = "auto",
     workers: int = 1,
     resume: bool = True,
     progress: bool = True,
-    minutes: float | None = None,
 ) -> TorchNetwork:
     """Train a network on a simulator.
 
-    The run folder `out` holds ``best.safetensors`` (the best averaged weights so far, a checkpoint for `load`),
-    ``state.safetensors`` (all that a later call needs to go on), ``log.csv`` and ``loss.png``. Each is replaced
-    atomically, so that a kill at any moment leaves files that load. The same call on the same folder goes on where
-    the run stopped, and ends where it would have ended without the stop.
+    A network has two parts, which are trained one after the other: the direct likelihood, which learns fastest and is
+    all that a sampler of posteriors needs, and the buffered transformer. The learning rate of each rises, stays, and
+    falls to zero in the last 30 % of its steps, or of its time. What nobody states is chosen: from what the machine
+    does in the first seconds where the time is given.
+
+    The run folder `out` holds ``best.safetensors``, all that was trained so far: the best averaged weights of each
+    part, a checkpoint for `load`. In a folder of each part are ``state.safetensors`` and ``before_decay.safetensors``
+    (all that a later call needs to go on), ``log.csv`` and ``loss.png``. Each file is replaced atomically, so that a
+    kill at any moment leaves files that load. The same call on the same folder goes on where the run stopped, with
+    what is left of the steps (it ends where it would have ended without the stop, to the last bit) or of the time. A
+    call with more steps or more minutes goes on from the weights before the rate fell, and with ``parts="all"`` after
+    ``parts="likelihood"`` the other part is added.
 
     Data sets with values that are no numbers, or not legal ones, are dropped and counted (in the checkpoint's
     record); more than one in a thousand is warned of, more than 5 % end the run.
@@ -99,23 +100,33 @@ def train(
     Args:
         simulator: what draws the data sets; see `Simulator`.
         config: the network's sizes; `Config()` by default.
-        steps: optimisation steps of the whole run.
+        minutes: of the whole run, in all calls together; 20 where there are no `steps` either. A third is for the
+            direct likelihood where both parts are trained. Everything counts, evaluations too, but a laptop's sleep.
+            With `steps` it only limits a call, for machines with a time limit: it saves the state and returns, and a
+            warning says so.
+        steps: optimisation steps of each part, in place of a time: the same numbers on every machine.
+        parts: ``"all"``, or ``"likelihood"`` or ``"buffer"`` alone. The direct likelihood exists for ordered trials and
+            for independent ones.
+        target: an error in nats a trial, 0.001 for instance. Where the estimated error of a part is below it, the
+            learning rate falls, and the part is done.
         seed: of the initial weights and of all data. A batch depends on the seed and the step alone.
-        out: the run folder, made if it does not exist.
-        batch_size: data sets in a batch of typical length; longer sequences come in smaller batches.
+        out: the run folder, made if it does not exist; ``runs/`` and the simulator's name by default.
+        batch_size: data sets in a batch of typical length; longer sequences come in smaller batches. By default 32,
+            more where they cost nothing, fewer where time is short.
         trials: least and greatest number of trials of a sequence, or of the buffer of an exchangeable model.
         context: least and greatest size of the context; ignored for an ordered schema.
-        learning_rate: peak of the learning rate; a cosine ends at 2 % of it.
-        warmup: steps of linear warm-up; by default a twentieth of `steps`, at most 1000.
+        learning_rate: its peak, of all parts; by default what suits each.
+        warmup: steps in which the learning rate rises; by default a twentieth of all, at most 1000.
         weight_decay: of the weight matrices.
         optimizer: ``"adamw"``, or ``"muon"``: Muon for the matrices inside the layers, AdamW for the rest. Muon needs
-            about a third of the steps on small networks.
+            about a third of the steps on small networks. By default what suits each part.
         condition_masks: choices of parameters that each data set is conditioned on: the first holds all parameters,
             each other none or a random subset (Gloeckler et al. 2024, arXiv 2404.09636). 1 trains the likelihood
             alone.
-        likelihood_weight: weight in the loss of the first of these, the likelihood, in (0, 1); the others share the
-            rest. By default all count the same. Where parameters are hidden the gradient is far noisier: 0.9 trains a
-            better likelihood in the same number of steps.
+        likelihood_weight: weight in the buffered transformer's loss of the first of these, the likelihood, in (0, 1);
+            the others share the rest. By default all count the same, and the first little where there is a direct
+            likelihood. Where parameters are hidden the gradient is far noisier: 0.9 trains a better likelihood in the
+            same number of steps.
         context_free_fraction: share of the batches without a context, where the least context is 0. Raise it for the
             evidence of many trials in one pass, which starts without one.
         outcome_samples: how often the outcomes of a target are drawn, each time given the same parameters and past:
@@ -129,58 +140,97 @@ def train(
             with more layers (`depth`) or more `asinh_scales`: then the network grows, and predicts the same at first.
             The record of the result goes on from the start's (`TrainingRecord.stages`).
         distillation: what `prepare_distillation` returned, or its folder: data sets in which the model need not hold,
-            to learn what the model predicts after them, and what density it gives them. They come to the batches
-            beside simulated ones, and to the held-out loss, which is then not comparable with that of a run without.
+            to learn what the model predicts after them, and what density it gives them. They come to the batches of the
+            buffered transformer beside simulated ones, and to its held-out loss, which is then not comparable with that
+            of a run without.
         distillation_share: share of the batches that come from distillation sets.
         held_out: data sets for the held-out loss, the same in all runs of the same settings.
-        evaluate_every: steps between two evaluations.
+        evaluate_every: steps between two evaluations; by default a twenty-fourth of the steps, from 50 to 500, or of
+            the time.
         devices: number of processes that share each batch. Above 1, Lightning Fabric starts them afresh: the
             simulator must be importable, and a script must call `train` under ``if __name__ == "__main__":``.
         accelerator: ``"auto"`` (CUDA where there is one), ``"cpu"`` or ``"cuda"``.
         workers: background processes that simulate; 0 simulates in the training process.
-        resume: go on with the run in `out`. False starts it anew.
-        progress: show a progress bar.
-        minutes: save the state and return after this time; the same call goes on. For machines with a time limit. A
-            warning says so; it also says if no evaluation came before, so that the network is untrained.
+        resume: go on with the run in `out`. False starts it anew, the parts that are trained.
+        progress: show a progress bar, and at the end of each part what its error is.
 
     Returns:
         the best averaged weights, frozen, on the CPU, with their `TrainingRecord` in ``net.record``.
 
     Raises:
         ValueError: if an argument or what the simulator returns does not fit, too many data sets had to be dropped,
-            another call is training in `out`, or it holds a run with other settings or of a simulator that drew
-            other data.
+            another call is training in `out`, or it holds a run with other settings, of more steps, of an earlier
+            version or of a simulator that drew other data.
         FloatingPointError: if the gradient is no number in step after step.
         KeyboardInterrupt: on Ctrl-C, after the state was saved.
     """
+    stopwatch = Stopwatch()
     check_simulator(simulator)
-    batches = BatchOptions(
-        batch_size, trials, context, condition_masks, context_free_fraction, outcome_samples, use_log_likelihood
+    given = {
+        "batch_size": batch_size, "learning_rate": learning_rate, "warmup": warmup, "optimizer": optimizer,
+        "evaluate_every": evaluate_every, "likelihood_weight": likelihood_weight,
+    }  # fmt: skip
+    stated = {name: value for name, value in given.items() if value is not None}
+    batches = {
+        "trials": trials, "context": context, "condition_masks": condition_masks,
+        "context_free_fraction": context_free_fraction, "outcome_samples": outcome_samples,
+        "use_log_likelihood": use_log_likelihood,
+    }  # fmt: skip
+    if steps is None and minutes is None:
+        minutes = _MINUTES
+    folder = Path("runs") / name_of(simulator) if out is None else check_path("out", out)
+    run = {"held_out": held_out, "devices": devices, "accelerator": accelerator, "workers": workers}
+    run |= {"progress": progress, "minutes": minutes, "target": target}
+    sizes, begun = choose_sizes(simulator, config, start)
+    asked = TrainingPlan(
+        simulator=simulator,
+        config=sizes,
+        seed=seed,
+        batches=_options(BatchOptions, stated, batches),
+        optimization=_options(OptimizationOptions, stated, {"steps": steps, "weight_decay": weight_decay}),
+        run=_options(RunOptions, stated, {"out": folder, **run}),
+        start=begun,
+        distillation=None if distillation is None else load_distillation(distillation, simulator),
+        distillation_share=distillation_share,
+        open=frozenset(given) - frozenset(stated),
     )
-    optimization = OptimizationOptions(steps, learning_rate, warmup, weight_decay, optimizer, likelihood_weight)
-    run = RunOptions(check_path("out", out), held_out, evaluate_every, devices, accelerator, workers, progress, minutes)
-    plan = with_possible_workers(
-        make_plan(simulator, config, seed, batches, optimization, run, start, distillation, distillation_share)
-    )
+    plans = tuple(map(with_possible_workers, make_plans(asked, parts)))
     check_flag("resume", resume)
     check_randomness(simulator)
     try_environment(simulator)
+    return _train(plans, resume, stopwatch)
+
+
+def _options(kind: type[Any], stated: dict[str, Any], others: dict[str, Any]) -> Any:
+    """Options of a kind, from arguments of several."""
+    return kind(**others, **{name: value for name, value in stated.items() if name in kind.__dataclass_fields__})
+
+
+def _train(plans: Sequence[TrainingPlan], resume: bool, stopwatch: Stopwatch) -> TorchNetwork:
+    """Train the parts in the run folder, which nobody else uses meanwhile, and load what came of it."""
+    run = plans[0].run
     make_folder("out", run.out)
-    device = _device(accelerator)
+    device = _device(run.accelerator)
     with locked(run.out):
         if not resume:
-            forget_run(run.out)
-        ended = _run(plan, device) if devices == 1 else _launch(plan, device)
-    if ended == "interrupted":
+            forget_run(run.out, tuple(plan.part for plan in plans))
+        check_version(run.out)
+        if run.devices > 1:
+            ended = _launch(plans, device)
+        else:
+            with _interrupts() as interrupts:
+                ended = run_parts(plans, Crew(device, stopwatch, interrupts))
+    if ended == INTERRUPTED:
         raise KeyboardInterrupt(f"training stopped; its state is in {run.out}, and the same call goes on")
     net = checkpoint.load(run.out / BEST, backend="torch")
-    assert isinstance(net, TorchNetwork)
-    if ended == "time":
-        warn_of(_out_of_time(plan, net))
-    assert net.record is not None
-    stage = net.record.stages[-1]
-    if stage.dropped_data_sets > _FEW_DROPPED * stage.data_sets:
-        warn_of(_dropped(stage))
+    assert isinstance(net, TorchNetwork) and net.record is not None
+    untrained = net.record.stages[-1].step == 0
+    if ended == TIME or (untrained and plans[0].steps is None):
+        warn_of(_out_of_time(plans[0], ended, untrained), stacklevel=3)
+    for stage in net.record.stages[-len(plans) :]:
+        if stage.dropped_data_sets > _FEW_DROPPED * stage.data_sets:
+            warn_of(_dropped(stage), stacklevel=3)
+            break
     return net
 
 
@@ -195,16 +245,13 @@ def _dropped(stage: StageRecord) -> Finding:
     return Finding("simulator", text, share=share)
 
 
-def _out_of_time(plan: TrainingPlan, net: TorchNetwork) -> Finding:
+def _out_of_time(plan: TrainingPlan, ended: str, untrained: bool) -> Finding:
     """What to know of a network whose training was stopped by `minutes`."""
-    text = f"training stopped after minutes={plan.run.minutes}; the same call goes on with the run in {plan.run.out}"
-    assert net.record is not None
-    if net.record.stages[-1].step == 0:
-        weights = "random weights" if plan.start is None else "the weights of start"
-        text += (
-            f". The network is untrained: it has {weights}, since the first evaluation comes after "
-            f"{plan.run.evaluate_every} steps (evaluate_every). Do not use it"
-        )
+    goes_on = "the same call" if ended == TIME else "a call with more minutes"
+    text = f"training stopped after minutes={plan.run.minutes}; {goes_on} goes on with the run in {plan.run.out}"
+    if untrained:
+        weights = "random weights" if plan.begins_with is None else "the weights of start"
+        text += f". The network is untrained: it has {weights}, since no evaluation came before the end. Do not use it"
     return Finding("training", text)
 
 
@@ -215,22 +262,23 @@ def _device(accelerator: str) -> torch.device:
     return torch.device("cuda" if available and accelerator != "cpu" else "cpu")
 
 
-def _launch(plan: TrainingPlan, device: torch.device) -> str:
-    """Run the plan in several processes; returns how it ended."""
+def _launch(plans: Sequence[TrainingPlan], device: torch.device) -> str:
+    """Train in several processes; returns how it ended."""
     with needs("training on several devices", "train"):
         from lightning_fabric import Fabric
         from lightning_fabric.strategies import DDPStrategy
     # Spawned processes work from any function, with threads and with CUDA. Not every batch uses every weight: there
     # may be no context in it.
     strategy = DDPStrategy(start_method="spawn", find_unused_parameters=True)
-    fabric = Fabric(accelerator=device.type, devices=plan.run.devices, strategy=strategy)
+    fabric = Fabric(accelerator=device.type, devices=plans[0].run.devices, strategy=strategy)
     with _interrupts():
         # Bound, not handed over as an argument: Fabric looks into dataclasses that are, and refuses frozen ones.
-        return fabric.launch(functools.partial(_run_process, plan=plan))
+        return fabric.launch(functools.partial(_run_process, plans=plans))
 
 
-def _run_process(fabric: Any, plan: TrainingPlan) -> str:
-    return _run(plan, fabric.device, fabric)
+def _run_process(fabric: Any, plans: Sequence[TrainingPlan]) -> str:
+    with _interrupts() as interrupts:
+        return run_parts(plans, Crew(fabric.device, Stopwatch(), interrupts, fabric))
 
 
 @contextmanager
@@ -251,88 +299,3 @@ def _interrupts() -> Iterator[list[int]]:
         yield received
     finally:
         signal.signal(signal.SIGINT, previous)
-
-
-def _run(plan: TrainingPlan, device: torch.device, fabric: Any = None) -> str:
-    """Train until the plan is done, the time is over or the user interrupts: "finished", "time" or "interrupted"."""
-    deadline = math.inf if plan.run.minutes is None else time.monotonic() + 60 * plan.run.minutes
-    rank, processes = (0, 1) if fabric is None else (fabric.global_rank, fabric.world_size)
-    trainer = Trainer(plan, device)
-    if trainer.at.step == plan.steps:
-        return "finished"
-    model: Any = trainer.loss
-    optimizers: list[Any] = list(trainer.optimizers)
-    if fabric is not None:
-        model, *optimizers = fabric.setup(trainer.loss, *trainer.optimizers)
-    held_out = held_out_batches(plan, device) if rank == 0 else []
-    if rank == 0 and not trainer.resumed:
-        trainer.evaluate(held_out)
-        trainer.save()
-    saved = time.monotonic()
-    bar = tqdm(total=plan.steps, initial=trainer.at.step, disable=not plan.run.progress or rank > 0, unit="step")
-    ended = "finished"
-    with bar, _interrupts() as interrupts:
-        batches = start_workers(make_loader(plan, trainer.at.step, rank, processes))
-        while trainer.at.step < plan.steps:
-            stop = "interrupted" if interrupts else "time" if time.monotonic() > deadline else ""
-            if fabric is None or trainer.at.step % _AGREE_EVERY == 0:
-                stop = stop if fabric is None else _agree(fabric, stop)
-                if stop:
-                    ended = stop
-                    break
-            try:
-                share = _wait(batches, interrupts, deadline)
-            except KeyboardInterrupt:
-                ended = "interrupted"
-                break
-            if share is None:
-                if fabric is not None:
-                    # The others wait for this process in the middle of a step, and end with it.
-                    raise TimeoutError(f"process {rank} still waited for the simulator when the training was to stop")
-                ended = "interrupted" if interrupts else "time"
-                break
-            loss = _step(trainer, model, optimizers, share, fabric)
-            if rank > 0:
-                continue
-            bar.update()
-            due = time.monotonic() - saved > _SAVE_EVERY
-            if trainer.at.step % plan.run.evaluate_every == 0 or trainer.at.step == plan.steps:
-                trainer.evaluate(held_out)
-            elif not due:
-                continue
-            trainer.save()
-            if due:
-                trainer.draw()
-                saved = time.monotonic()
-            bar.set_postfix(loss=f"{loss:.4f}", best_held_out=f"{trainer.at.best:.4f}", refresh=False)
-        del batches  # ends the workers
-    if rank == 0:
-        trainer.save()
-        trainer.draw()
-    return ended
-
-
-def _wait(batches: Iterator[Share], interrupts: list[int], deadline: float) -> Share | None:
-    """The next batch; None if the time is over or Ctrl-C comes before: a simulator may never return."""
-    while True:
-        share = next_share(batches)
-        if share is not None or interrupts or time.monotonic() > deadline:
-            return share
-
-
-def _step(trainer: Trainer, model: Any, optimizers: list[Any], share: Share, fabric: Any) -> float:
-    """Count what was dropped, and update; returns the loss."""
-    batch, counts, weight = share
-    trainer.at.counts.add(counts)
-    trainer.at.counts.check()
-    if batch is None:
-        raise counts.exhausted(f"step {trainer.at.step}")
-    return trainer.update(model, optimizers, to_device(batch, trainer.net.device), weight, fabric)
-
-
-def _agree(fabric: Any, stop: str) -> str:
-    """The same decision in all processes: whether any of them wants to stop, and why."""
-    reasons = ["", "time", "interrupted"]
-    wanted = torch.tensor(float(reasons.index(stop)), device=fabric.device)
-    gathered = fabric.all_gather(wanted)
-    return reasons[int(gathered.max())]

@@ -13,6 +13,7 @@ from ppl_buffer.network.torch.cache import Cache
 from ppl_buffer.network.torch.network import encode, encode_params, extend, predict, prepare
 from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.training.batches import Tree
+from ppl_buffer.training.parts import BUFFER
 
 # Ten nats in the sum of 400 trials. From here on an error costs its size, not its square: else one distillation set in
 # forty, of an observer whom no network can follow, has most of the loss.
@@ -32,59 +33,84 @@ class Loss(torch.nn.Module):
         net: the network.
         likelihood_weight: weight of the first condition mask, which holds all parameters; the others share the rest.
             None = all count the same.
+        part: of the network that learns.
     """
 
-    def __init__(self, net: TorchNetwork, likelihood_weight: float | None = None) -> None:
+    def __init__(self, net: TorchNetwork, likelihood_weight: float | None = None, part: str = BUFFER) -> None:
         super().__init__()
-        self.net, self.likelihood_weight = net, likelihood_weight
+        self.net, self.likelihood_weight, self.part = net, likelihood_weight, part
 
     def forward(self, batch: Tree) -> Tensor:
-        """The loss of a batch of `make_batch` or `make_distillation_batch`, as tensors."""
-        net, targets = self.net, batch["targets"]
-        cache = Cache()
-        if "context" in batch:
-            cache = encode(net, batch["context"], _all_valid(batch["context"]))
-        cache = extend(net, cache, batch["buffer"], _all_valid(batch["buffer"]))
-        size, _, count = _all_valid(targets).shape
-        inputs = targets["inputs"]
-        in_turn = "visible" not in batch
-        if in_turn:
-            # Targets that see 0, 1, 2, ... trials.
-            visible, shape = torch.arange(count, device=net.device), (size, 1, count)
-        else:
-            visible, shape = batch["visible"], tuple(batch["visible"].shape)
-            inputs = {name: x.expand(shape) for name, x in inputs.items()}
-        prepared = prepare(net, cache, inputs, visible, shape, causal_offset=0 if in_turn else None)
-        conditioned = batch.get("conditioned")  # absent without parameters
-        params = (
-            {}
-            if conditioned is None
-            else {name: x[:, None].expand(conditioned.shape[:2]) for name, x in batch["params"].items()}
-        )
-        representation = predict(net, prepared, encode_params(net, params, conditioned))
-        outcomes = targets["outcomes"]
+        """The loss of a batch of `TrainingPlan.batch`, as tensors."""
+        representation = self._read(batch)
+        if "log_predictive" in batch:
+            log_prob = self._log_prob(batch, representation)
+            return _error(log_prob[0] - batch["log_predictive"]) - log_prob[1:].mean()
+        if "conditioned_log_likelihood" not in batch:
+            return self.mean(self._by_set(batch, representation))
+        truth = batch["conditioned_log_likelihood"]
+        log_likelihood = heads.trial_log_prob(self.net, representation[:, :1], batch["targets"]["outcomes"])
+        # Rounded to single precision, an outcome may lie on its bound, where nothing is to be learnt.
+        error = torch.where(truth.isfinite(), log_likelihood - truth.clamp(min=torch.finfo(truth.dtype).min), 0.0)
+        first = _error(error).expand(1, len(truth))
+        if representation.shape[1] == 1:
+            return first.mean()
+        return self.mean(torch.cat([first, self._by_set(batch, representation[:, 1:])]))
+
+    def by_set(self, batch: Tree) -> Tensor:
+        """(R, B): the mean negative log density of a trial, of each condition mask and data set."""
+        return self._by_set(batch, self._read(batch))
+
+    def mean(self, by_set: Tensor) -> Tensor:
+        """The loss over condition masks and data sets, (R, B)."""
+        by_mask = by_set.mean(1)
+        if self.likelihood_weight is None or len(by_mask) == 1:
+            return by_mask.mean()
+        return self.likelihood_weight * by_mask[0] + (1 - self.likelihood_weight) * by_mask[1:].mean()
+
+    def _by_set(self, batch: Tree, representation: Tensor) -> Tensor:
+        log_prob = self._log_prob(batch, representation).mean(-1)
+        return -log_prob.flatten(0, -3).mean(0).T if log_prob.ndim > 2 else -log_prob.T
+
+    def _log_prob(self, batch: Tree, representation: Tensor) -> Tensor:
+        """Log density (..., B, R, T) of each target, with an axis of outcome samples in front where there are more."""
+        outcomes = batch["targets"]["outcomes"]
         if "resampled" in batch:
             # One more axis in front, which the heads broadcast the representation against.
             outcomes = {
                 name: torch.cat([x[None], batch["resampled"][name].movedim(-1, 0)]) for name, x in outcomes.items()
             }
-        probabilities = batch.get("probabilities")
-        if "log_predictive" in batch:
-            log_prob = _log_prob(net, representation, outcomes, probabilities)
-            return _error(log_prob[0] - batch["log_predictive"]) - log_prob[1:].mean()
-        known = "conditioned_log_likelihood" in batch
-        from_draws = representation[:, 1:] if known else representation
-        log_prob = _log_prob(net, from_draws, outcomes, probabilities)
-        by_mask = -log_prob.movedim(-2, -1).flatten(0, -2).mean(0)
-        if known:
-            truth = batch["conditioned_log_likelihood"]
-            log_likelihood = _log_prob(net, representation[:, :1], targets["outcomes"], None)
-            # Rounded to single precision, an outcome may lie on its bound, where nothing is to be learnt.
-            error = torch.where(truth.isfinite(), log_likelihood - truth.clamp(min=torch.finfo(truth.dtype).min), 0.0)
-            by_mask = torch.cat([_error(error)[None], by_mask])
-        if self.likelihood_weight is None or len(by_mask) == 1:
-            return by_mask.mean()
-        return self.likelihood_weight * by_mask[0] + (1 - self.likelihood_weight) * by_mask[1:].mean()
+        return _log_prob(self.net, representation, outcomes, batch.get("probabilities"))
+
+    def _read(self, batch: Tree) -> Tensor:
+        """What the heads read, (B, R, T, width)."""
+        return _read_buffer(self.net, batch)
+
+
+def _read_buffer(net: TorchNetwork, batch: Tree) -> Tensor:
+    """The targets' representation in the buffered transformer."""
+    targets = batch["targets"]
+    cache = Cache()
+    if "context" in batch:
+        cache = encode(net, batch["context"], _all_valid(batch["context"]))
+    cache = extend(net, cache, batch["buffer"], _all_valid(batch["buffer"]))
+    size, _, count = _all_valid(targets).shape
+    inputs = targets["inputs"]
+    in_turn = "visible" not in batch
+    if in_turn:
+        # Targets that see 0, 1, 2, ... trials.
+        visible, shape = torch.arange(count, device=net.device), (size, 1, count)
+    else:
+        visible, shape = batch["visible"], tuple(batch["visible"].shape)
+        inputs = {name: x.expand(shape) for name, x in inputs.items()}
+    prepared = prepare(net, cache, inputs, visible, shape, causal_offset=0 if in_turn else None)
+    conditioned = batch.get("conditioned")  # absent without parameters
+    params = (
+        {}
+        if conditioned is None
+        else {name: x[:, None].expand(conditioned.shape[:2]) for name, x in batch["params"].items()}
+    )
+    return predict(net, prepared, encode_params(net, params, conditioned))
 
 
 def _error(error: Tensor) -> Tensor:

@@ -1,8 +1,7 @@
-"""What moves the weights: AdamW, Muon, the learning rate over the steps, and the average of the weights."""
+"""What moves the weights: AdamW, Muon, and the average of the weights."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -12,8 +11,6 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.training.options import OptimizationOptions
 
-# Share of the peak learning rate at which the cosine ends.
-_LAST_RATE = 0.02
 # Muon's learning rate over AdamW's: its updates are orthogonal matrices, whose entries are small.
 _MUON_RATE = 5.0
 _EMA_DECAY = 0.999
@@ -52,14 +49,6 @@ def set_learning_rate(optimizers: Sequence[torch.optim.Optimizer], rate: float) 
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = rate * (_MUON_RATE if "momentum" in group else 1)
-
-
-def learning_rate_at(step: int, steps: int, warmup: int, peak: float) -> float:
-    """Linear warm-up, then a cosine down to 2 % of the peak."""
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    fraction = (step - warmup) / max(1, steps - warmup)
-    return peak * (_LAST_RATE + (1 - _LAST_RATE) * 0.5 * (1 + math.cos(math.pi * fraction)))
 
 
 def average_weights(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:

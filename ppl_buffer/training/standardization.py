@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
@@ -18,6 +20,37 @@ from ppl_buffer.training.stated_priors import check_priors
 
 # Data sets behind the scales, and parameters behind a box whose prior is not stated.
 _DATA_SETS, _PARAMS = 256, 20_000
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a training has to know of its simulator before it begins, the same for all parts of the network.
+
+    Args:
+        standardization: mean and standard deviation of each continuous variable on its unconstrained scale.
+        ranges: of inputs, outcomes and feedback.
+        counts: data sets drawn and dropped.
+        box: the range of each parameter.
+        priors: of each parameter, where the simulator states them.
+    """
+
+    standardization: Mapping[str, tuple[float, float]]
+    ranges: Mapping[str, ValueRange]
+    counts: RejectionCounts
+    box: Mapping[str, tuple[float, float]]
+    priors: Mapping[str, Prior | None]
+
+
+def survey(simulator: Simulator, options: BatchOptions, distillation: DistillationSets | None = None) -> Survey:
+    """Look at a simulator.
+
+    Raises:
+        ValueError: if the simulator returns what it should not, too much that is not legal, or draws its parameters
+            from other priors than it states.
+    """
+    standardization, ranges, counts = standardize(simulator, options, distillation)
+    counts.check()
+    return Survey(standardization, ranges, counts, *trained_box(simulator))
 
 
 def standardize(

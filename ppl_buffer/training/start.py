@@ -60,6 +60,9 @@ def grow(start: TorchNetwork, net: TorchNetwork) -> None:
             path = name.split(".")
             if path[0] == "layers" and int(path[1]) >= first:
                 path[1] = str(int(path[1]) + added)
-            weight = net.weights[".".join(path)]
+            grown = ".".join(path)
+            if grown not in net.weights:
+                continue  # of a part that this network has not
+            weight = net.weights[grown]
             weight.zero_()  # the columns that read new scales
             weight[..., : trained.shape[-1]] = trained

@@ -1,13 +1,9 @@
-"""The state of one training run: all that a step changes, in the run folder and back."""
+"""The training of one part of a network: all that a step changes, in the run folder and back."""
 
 from __future__ import annotations
 
 import math
-import platform
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -16,119 +12,99 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from ppl_buffer import files
-from ppl_buffer.files import pack_arrays, write_atomic
+from ppl_buffer.files import write_atomic
 from ppl_buffer.network import checkpoint
-from ppl_buffer.network.record import StageRecord, TrainingRecord
+from ppl_buffer.network.estimated_error import EstimatedError
 from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.training.batches import Tree
 from ppl_buffer.training.draws import RejectionCounts
+from ppl_buffer.training.error import estimate_error
+from ppl_buffer.training.loading import HeldOutBatches
 from ppl_buffer.training.log import loss_curve, loss_table
 from ppl_buffer.training.loss import Loss
-from ppl_buffer.training.optimizers import average_weights, learning_rate_at, make_optimizers, set_learning_rate
-from ppl_buffer.training.options import TrainingPlan
-from ppl_buffer.training.sketch import FILE as SKETCH
+from ppl_buffer.training.optimizers import average_weights, make_optimizers, set_learning_rate
+from ppl_buffer.training.plan import TrainingPlan
+from ppl_buffer.training.progress import Progress
+from ppl_buffer.training.recording import part_record
+from ppl_buffer.training.schedule import Schedule, begin_decay, warm_up
 from ppl_buffer.training.sketch import check_same_simulator
-from ppl_buffer.training.standardization import standardize, trained_box
+from ppl_buffer.training.snapshots import Snapshots, Table
+from ppl_buffer.training.standardization import Survey
 from ppl_buffer.training.start import grow
-from ppl_buffer.version import __version__
+from ppl_buffer.training.state import (
+    BEFORE_DECAY,
+    BEST,
+    CURVE,
+    LOG,
+    STATE,
+    KeptState,
+    check_same_run,
+    read_state,
+    write_state,
+)
 
-STATE, BEST, LOG, CURVE = "state.safetensors", "best.safetensors", "log.csv", "loss.png"
-# Version 2 differs from 1 in the words of the settings alone, which a run is compared by.
-_KEY, _FORMAT = "ppl_buffer_run", 2
 _LARGEST_NORM = 1.0
-_LOG_ROWS = 1000
-# Updates whose gradient was no number are left out; more of them than this end the run.
-_MOST_SKIPPED = 10
-
-
-@dataclass
-class Progress:
-    """Where a run is, beside its arrays."""
-
-    step: int = 0
-    best: float = math.inf
-    skipped: int = 0
-    window: list[float] = field(default_factory=lambda: [0.0, 0])  # sum and number of losses since the last log row
-    losses: list[list[float]] = field(default_factory=list)  # [step, mean loss since the row before]
-    held_out: list[list[float]] = field(default_factory=list)  # [step, held-out loss of the averaged weights]
-    counts: RejectionCounts = field(default_factory=RejectionCounts)
-
-    def skip(self) -> None:
-        """Leave out an update.
-
-        Raises:
-            FloatingPointError: if too many were left out.
-        """
-        self.skipped += 1
-        if self.skipped > _MOST_SKIPPED and self.skipped > 0.01 * self.step:
-            raise FloatingPointError(
-                f"the gradient was no number in {self.skipped} of {self.step + 1} steps; lower learning_rate, or look "
-                "for extreme values in what the simulator returns"
-            )
-
-    def advance(self, loss: float, steps: int) -> None:
-        """Count a step and its loss, of a run of so many steps."""
-        self.step += 1
-        if math.isfinite(loss):
-            self.window[0] += loss
-            self.window[1] += 1
-        if self.step % max(1, steps // _LOG_ROWS) == 0 or self.step == steps:
-            if self.window[1]:
-                self.losses.append([self.step, self.window[0] / self.window[1]])
-            self.window = [0.0, 0]
-
-    def evaluate(self, loss: float, first: bool) -> bool:
-        """Note a held-out loss; returns whether its weights are to be kept: the best so far, or the first."""
-        if math.isfinite(loss):
-            self.held_out.append([self.step, loss])
-        keep = first or loss < self.best
-        if keep:
-            self.best = loss if math.isfinite(loss) else math.inf
-        return keep
 
 
 class Trainer:
-    """The network, its optimisers, its averaged copy and how far they are: made anew, or read from the run folder.
+    """The network of a part, its optimisers, its averaged copy and how far they are: made anew, or as they were kept.
 
     Args:
         plan: what was asked for.
+        survey: what was found out of the simulator.
         device: where to train.
+        offered: how long the training is to be in all, in steps or in seconds.
+        kept: the state to go on from; None = begin.
 
     Raises:
-        ValueError: if the folder holds a run of other settings or of another version, or a damaged one, or the
-            simulator draws too much that is not legal.
+        ValueError: if the folder holds a run of other settings, or a damaged one, or the simulator draws other data
+            than when it began.
     """
 
-    def __init__(self, plan: TrainingPlan, device: torch.device) -> None:
-        self.plan, self.folder = plan, plan.run.out
-        description, arrays = _read_state(plan)
-        standardization, self.ranges, counts = standardize(plan.simulator, plan.batches, plan.distillation)
-        if plan.start is not None:
-            # Its weights mean something on its own scales alone.
-            standardization = plan.start.standardization
+    def __init__(
+        self, plan: TrainingPlan, survey: Survey, device: torch.device, offered: float, kept: KeptState | None = None
+    ) -> None:
+        self.plan, self.folder, self.survey = plan, plan.folder, survey
+        if kept is not None:
+            check_same_run(plan, kept)
         check_same_simulator(
-            self.folder, plan.sketch, begins=not description, advice="choose another folder, or resume=False"
+            self.folder, plan.sketch, begins=kept is None, advice="choose another folder, or resume=False"
         )
-        if description:
-            # As it was, to the last bit, should this machine round differently.
-            standardization = {name: (mean, std) for name, (mean, std) in description["standardization"].items()}
-        counts.check()
-        self.at = Progress(counts=counts)
-        self.box, self.priors = trained_box(plan.simulator)
-        self.net = TorchNetwork(plan.simulator.schema, plan.config, standardization, seed=plan.seed).to(device)
-        if plan.start is not None:
-            grow(plan.start, self.net)
+        self.at = Progress(counts=RejectionCounts(**asdict(survey.counts)))
+        self.net = TorchNetwork(plan.simulator.schema, plan.config, survey.standardization, seed=plan.seed).to(device)
+        if plan.begins_with is not None:
+            grow(plan.begins_with, self.net)
         likelihood_weight = plan.optimization.likelihood_weight
-        self.loss = Loss(self.net, likelihood_weight)
+        self.loss = Loss(self.net, likelihood_weight, plan.part)
         self.averaged = AveragedModel(self.net, multi_avg_fn=average_weights)
         self.averaged_net: TorchNetwork = self.averaged.module  # type: ignore[assignment]
-        self.averaged_loss = Loss(self.averaged_net, likelihood_weight)
+        self.averaged_loss = Loss(self.averaged_net, likelihood_weight, plan.part)
         self.optimizers = make_optimizers(plan.optimization, self.net)
-        self.resumed = bool(description)
-        if self.resumed:
-            self._restore(description, arrays)
+        self.schedule, self.seconds, self._reserved = Schedule(offered), 0.0, 0.0
+        self.table = Table()
+        self.snapshots: Snapshots | None = None
+        self.error: EstimatedError | None = None
+        self._target: float | None = None  # the one that was reached
+        self.resumed = kept is not None
+        if kept is not None:
+            self._go_on(kept, offered)
 
-    def update(self, model: Any, optimizers: list[Any], batch: Tree, weight: float, fabric: Any) -> float:
+    @property
+    def done(self) -> float:
+        """How far the training is, in the unit of its schedule: steps or seconds."""
+        if self.plan.steps is not None:
+            return self.at.step
+        total = self.schedule.total
+        return self.seconds * total / (total - min(self._reserved, total / 3))
+
+    def update(
+        self,
+        model: torch.nn.Module,
+        optimizers: list[torch.optim.Optimizer],
+        batch: Tree,
+        weight: float,
+        fabric: Any = None,
+    ) -> float:
         """One step; returns its loss.
 
         Args:
@@ -141,10 +117,9 @@ class Trainer:
         Raises:
             FloatingPointError: if too many gradients were no numbers.
         """
-        plan, at = self.plan, self.at
-        optimization = plan.optimization
-        rate = learning_rate_at(at.step, plan.steps, optimization.warmup_steps, float(optimization.learning_rate))
-        set_learning_rate(optimizers, rate)
+        at, optimization = self.at, self.plan.optimization
+        factor = self.schedule.factor(self.done) * warm_up(at.step, int(optimization.warmup))
+        set_learning_rate(optimizers, float(optimization.learning_rate) * factor)
         for optimizer in optimizers:
             optimizer.zero_grad()
         loss = model(batch) * weight
@@ -160,81 +135,115 @@ class Trainer:
             self.averaged.update_parameters(self.net)
         else:
             at.skip()
-        at.advance(value, plan.steps)
+        at.advance(value)
         return value
 
-    def evaluate(self, batches: list[tuple[Tree, int]]) -> None:
-        """Held-out loss of the averaged weights; they are written to the run folder if they are the best so far."""
-        total = 0.0
+    def evaluate(self, held_out: HeldOutBatches) -> bool:
+        """Note what the averaged weights make of held-out data; returns whether they are the best so far, and written.
+
+        Where the estimated error is below the target, the decay begins.
+        """
+        total, given = 0.0, [np.zeros(0)]
         with torch.no_grad():
-            for batch, terms in batches:
-                total += float(self.averaged_loss(batch)) * terms
-        loss = total / sum(terms for _, terms in batches)
-        if self.at.evaluate(loss, first=not (self.folder / BEST).exists()):
-            checkpoint.write(self.averaged_net, self._record(loss), self.folder / BEST)
+            for batch, terms in held_out.batches:
+                if "log_predictive" in batch:
+                    total += float(self.averaged_loss(batch)) * terms
+                    continue
+                by_set = self.averaged_loss.by_set(batch)
+                total += float(self.averaged_loss.mean(by_set)) * terms
+                given.append(by_set[0].cpu().double().numpy())
+        loss = total / sum(terms for _, terms in held_out.batches)
+        at, target = self.at, self.plan.run.target
+        self.table.append(at.step, self.seconds, self.schedule.factor(self.done), np.concatenate(given))
+        if len(held_out.sets.trials):
+            self.snapshots = self.table.snapshots(self.plan.part, held_out.sets, at.finished)
+            self.error = estimate_error(self.snapshots)
+            at.given.append([at.step, float(self.snapshots.means[-1])])
+        if self.error is not None and target is not None and not at.decaying and self.error.nats_per_trial <= target:
+            self.schedule, self._target = begin_decay(self.done), target
+        better = at.evaluate(loss, first=not (self.folder / BEST).exists())
+        if better:
+            record = part_record(self.plan, self.survey, at, self.seconds, loss, self.error)
+            checkpoint.write(self.averaged_net, record, self.folder / BEST)
+        return better
 
-    def _record(self, loss: float) -> TrainingRecord:
-        """What these weights were trained on: the stages of the network that they started from, and this one."""
-        plan, at = self.plan, self.at
-        options = plan.fingerprint()
-        for name in ("simulator", "schema", "config"):
-            options.pop(name)
-        stage = StageRecord(
-            date=datetime.now(UTC).isoformat(timespec="seconds"),
-            versions={
-                "ppl_buffer": __version__,
-                "python": platform.python_version(),
-                "numpy": np.__version__,
-                "torch": str(torch.__version__),
-            },
-            **{name: options.pop(name) for name in ("start", "seed", "steps", "learning_rate")},
-            step=at.step,
-            held_out_loss=loss if math.isfinite(loss) else None,
-            data_sets=at.counts.simulated,
-            dropped_data_sets=at.counts.dropped,
-            skipped_updates=at.skipped,
-            options=options,
-        )
-        before = () if plan.start is None or plan.start.record is None else plan.start.record.stages
-        return TrainingRecord(
-            box=self.box,
-            priors=self.priors,
-            trials=plan.batches.trials[1],
-            context=0 if plan.simulator.schema.ordered else plan.batches.context[1],
-            simulator=plan.name,
-            stages=(*before, stage),
-            ranges=self.ranges,
-        )
+    def finish(self, held_out: HeldOutBatches) -> None:
+        """The last evaluation; the checkpoint of the best weights states the last estimate of the error."""
+        self.at.finish()
+        better = self.evaluate(held_out)
+        if not better and self.error is not None:
+            path = self.folder / BEST
+            best = checkpoint.load(path, backend="torch")
+            assert best.record is not None
+            checkpoint.write(best, replace(best.record, errors={self.plan.part: self.error}), path)
 
-    def save(self) -> None:
-        """Write the state and the log."""
+    def begin_decay(self, write: bool) -> None:
+        """Note that the learning rate falls from now on; `write` the state from which a longer training goes on."""
+        self.at.begin_decay()
+        if write:
+            self.save(BEFORE_DECAY)
+
+    def look(self, seconds: float, total: float) -> None:
+        """Note how long the training has taken, and how long it is to be."""
+        self.seconds, self.schedule = seconds, Schedule(total)
+
+    def reserve(self, seconds: float) -> None:
+        """Set seconds of the training aside, at most a third: for the last evaluation, when the rate is at zero."""
+        self._reserved = seconds
+
+    def save(self, name: str = STATE) -> None:
+        """Write the state, and the log."""
         arrays: dict[str, np.ndarray] = {}
-        for name, weight in self.net.weights.items():
-            arrays[f"weights/{name}"] = files.to_numpy(weight)
-            arrays[f"averaged/{name}"] = files.to_numpy(self.averaged_net.weights[name])
+        for weight_name, weight in self.net.weights.items():
+            arrays[f"weights/{weight_name}"] = files.to_numpy(weight)
+            arrays[f"averaged/{weight_name}"] = files.to_numpy(self.averaged_net.weights[weight_name])
             for key, value in self._moments(weight).items():
-                arrays[f"optimizer/{key}/{name}"] = files.to_numpy(value)
-        at = {**asdict(self.at), "best": self.at.best if math.isfinite(self.at.best) else None}
+                arrays[f"optimizer/{key}/{weight_name}"] = files.to_numpy(value)
+        arrays |= {f"snapshots/{key}": array for key, array in self.table.arrays().items()}
         description = {
-            "format": _FORMAT,
             "settings": self.plan.fingerprint(),
-            "standardization": {name: list(pair) for name, pair in self.net.standardization.items()},
+            "standardization": {key: list(pair) for key, pair in self.net.standardization.items()},
             "averaged": int(self.averaged.n_averaged),
-            "progress": at,
+            "progress": {**asdict(self.at), "best": self.at.best if math.isfinite(self.at.best) else None},
+            "planned": {"steps": self.plan.steps, "total": self.schedule.total, "target": self._target},
+            "error": None if self.error is None else self.error.to_dict(),
+            "seconds": self.seconds,
         }
-        write_atomic(self.folder / STATE, pack_arrays(_KEY, description, arrays))
-        write_atomic(self.folder / LOG, loss_table(self.at.losses, self.at.held_out).encode())
+        write_state(self.folder / name, description, arrays)
+        write_atomic(self.folder / LOG, loss_table(self.at.losses, self.at.held_out, self.at.given).encode())
 
     def draw(self) -> None:
         """Write the loss curve."""
-        write_atomic(self.folder / CURVE, loss_curve(self.at.losses, self.at.held_out, self.plan.name))
+        title = f"{self.plan.name}: {self.plan.part}"
+        curve = loss_curve(self.at.losses, self.at.held_out, self.at.given, title)
+        write_atomic(self.folder / CURVE, curve)
 
     def _moments(self, weight: Tensor) -> dict[str, Any]:
         """What the weight's optimiser remembers of it."""
         by_weight = {id(w): o.state for o in self.optimizers for group in o.param_groups for w in group["params"]}
         return by_weight[id(weight)][weight]
 
-    def _restore(self, description: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    def _go_on(self, kept: KeptState, offered: float) -> None:
+        """Take over a kept state, or that before its decay where the training is to be longer."""
+        self.schedule, undecayed = kept.schedule(self.plan, offered)
+        longer = self.schedule.total != kept.description["planned"]["total"]
+        self.seconds, best = float(kept.description["seconds"]), kept.description["progress"]["best"]
+        if not undecayed:
+            self._target = kept.description["planned"]["target"]
+        else:
+            before = read_state(self.folder, BEFORE_DECAY)
+            if before is None:
+                raise ValueError(
+                    f"out: {str(self.folder / BEFORE_DECAY)!r} is missing, from which a longer training goes on; "
+                    "resume=False starts anew"
+                )
+            kept = before
+        self._restore(kept)
+        # Un-annealed weights are for a while no better than those that are kept.
+        self.at.go_on(math.inf if best is None else best, undecayed, longer)
+
+    def _restore(self, kept: KeptState) -> None:
+        description, arrays = kept.description, kept.arrays
         try:
             with torch.no_grad():
                 for name, weight in self.net.weights.items():
@@ -246,47 +255,12 @@ class Trainer:
                     _, moment, name = key.split("/")
                     weight = self.net.weights[name]
                     self._moments(weight)[moment] = torch.as_tensor(array).clone().to(weight.device)
-            at = dict(description["progress"])
+            self.table = Table({k.removeprefix("snapshots/"): x for k, x in arrays.items() if k.startswith("snap")})
+            at, error = dict(description["progress"]), description["error"]
             at["best"] = math.inf if at["best"] is None else at["best"]
             self.at = Progress(**{**at, "counts": RejectionCounts(**at["counts"])})
+            self.error = None if error is None else EstimatedError.from_dict(error)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            path = self.folder / STATE
             raise ValueError(
-                f"out: the run state {str(path)!r} is damaged ({error!r}); resume=False starts anew"
+                f"out: the run state {str(kept.path)!r} is damaged ({error!r}); resume=False starts anew"
             ) from error
-
-
-def forget_run(folder: Path) -> None:
-    """Delete the files of a run."""
-    # The state goes first: without it the other files are only results.
-    for name in (STATE, SKETCH, BEST, LOG, CURVE):
-        (folder / name).unlink(missing_ok=True)
-
-
-def _read_state(plan: TrainingPlan) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """What the run folder holds of a run of this plan; two empty dicts if it holds none.
-
-    Raises:
-        ValueError: if it holds another run, or a damaged one.
-    """
-    path = plan.run.out / STATE
-    if not path.exists():
-        return {}, {}
-    description, arrays = files.read_arrays(path, _KEY, 1, _FORMAT)
-    if description["format"] == 1:
-        raise ValueError(
-            f"out: {str(plan.run.out)!r} holds a run that version 0.1 of ppl_buffer began and only that version can go "
-            "on with. Finish it there, choose another folder, or resume=False to start anew"
-        )
-    now, before = plan.fingerprint(), description["settings"]
-    different = [
-        f"{name} was {before.get(name)!r}, is {now.get(name)!r}"
-        for name in sorted({*now, *before})
-        if now.get(name) != before.get(name)
-    ]
-    if different:
-        raise ValueError(
-            f"out: expected a folder without a run, or with one of the same settings, but in {str(plan.run.out)!r} "
-            f"{'; '.join(different)}. Choose another folder, or resume=False to start anew"
-        )
-    return description, arrays

@@ -74,7 +74,7 @@ SMALL = {"batch_size": 5, "trials": (3, 7), "held_out": 11, "evaluate_every": 3,
 
 
 def arrays_of(path, key="ppl_buffer"):
-    return read_arrays(path, key, 1, 2)[1]
+    return read_arrays(path, key, 1, 2, 3)[1]
 
 
 def same_arrays(first, second):
@@ -83,13 +83,22 @@ def same_arrays(first, second):
         np.testing.assert_array_equal(first[name], second[name], err_msg=name)
 
 
-def same_run(first, second):
+def state_of(folder, part="buffer", name="state.safetensors"):
+    """Description and arrays of a part's state, without what a clock said."""
+    description, arrays = read_arrays(folder / part / name, "ppl_buffer_run", 3)
+    description.pop("seconds")
+    arrays.pop("snapshots/seconds", None)
+    return description, arrays
+
+
+def same_run(first, second, parts=("buffer",)):
     """Two run folders hold the same run, to the last bit."""
     same_arrays(arrays_of(first / "best.safetensors"), arrays_of(second / "best.safetensors"))
-    states = [read_arrays(folder / "state.safetensors", "ppl_buffer_run", 2) for folder in (first, second)]
-    same_arrays(states[0][1], states[1][1])
-    assert states[0][0] == states[1][0]
-    assert (first / "log.csv").read_text() == (second / "log.csv").read_text()
+    for part in parts:
+        states = [state_of(folder, part) for folder in (first, second)]
+        same_arrays(states[0][1], states[1][1])
+        assert states[0][0] == states[1][0]
+        assert (first / part / "log.csv").read_text() == (second / part / "log.csv").read_text()
 
 
 def loss_of(net, data):

@@ -2,13 +2,11 @@
 
 import math
 
-import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="training needs torch")
 
 from ppl_buffer.training.loop import train
-from ppl_buffer.training.optimizers import learning_rate_at
 from tests.training.cases import SMALL, TINY, ChoiceTime, arrays_of
 
 
@@ -29,7 +27,6 @@ from tests.training.cases import SMALL, TINY, ChoiceTime, arrays_of
         ({"weight_decay": -1.0}, "weight_decay: expected a number of at least 0, got -1.0"),
         ({"accelerator": "tpu"}, "accelerator: expected one of .*'cuda'.*, got 'tpu'"),
         ({"learning_rate": "fast"}, "learning_rate: expected a number above 0, got 'fast'"),
-        ({"learning_rate": None}, "learning_rate: expected a number above 0, got None"),
         ({"learning_rate": math.nan}, "learning_rate: expected a number above 0, got nan"),
         ({"weight_decay": 10**400}, "weight_decay: expected a number of at least 0, got 1000"),
         ({"likelihood_weight": True}, r"likelihood_weight: expected a number in \(0, 1\) or None, got True"),
@@ -43,7 +40,9 @@ from tests.training.cases import SMALL, TINY, ChoiceTime, arrays_of
         ({"use_log_likelihood": "no"}, "use_log_likelihood: expected True or False, got 'no'"),
         ({"resume": "no"}, "resume: expected True or False, got 'no'"),
         ({"progress": 0}, "progress: expected True or False, got 0"),
-        ({"out": None}, "out: expected a path, got None"),
+        ({"out": 3}, "out: expected a path, got 3"),
+        ({"parts": "head"}, r"parts: expected one of \['all', 'likelihood', 'buffer'\], got 'head'"),
+        ({"target": 0}, "target: expected a number above 0, got 0"),
         ({"out": __file__}, "out: expected a folder, or a place for a new one, got .*File exists"),
         ({"out": f"{__file__}/run"}, "out: expected a folder, or a place for a new one, got .*Not a directory"),
         ({"distillation": 3}, "distillation: expected a path, got 3"),
@@ -59,17 +58,12 @@ def test_wrong_arguments_are_refused(arguments, message, tmp_path):
         train(**{"simulator": ChoiceTime(), "config": TINY, "steps": 2, "out": tmp_path, **SMALL, **arguments})
 
 
-def test_learning_rate():
-    rates = [learning_rate_at(step, 107, 7, 0.5) for step in range(108)]
-    np.testing.assert_allclose(rates[:8], [0.5 * k / 7 for k in range(1, 8)] + [0.5])
-    assert rates[57] == pytest.approx(0.5 * 0.51) and rates[107] == pytest.approx(0.01)
-    assert np.all(np.diff(rates[7:]) < 0)
-
-
 def test_optimizers_differ_and_others_are_refused(tmp_path):
     for optimizer in ("adamw", "muon"):
         train(ChoiceTime(), TINY, steps=4, out=tmp_path / optimizer, **{**SMALL, "optimizer": optimizer})
-    one, other = (arrays_of(tmp_path / name / "state.safetensors", "ppl_buffer_run") for name in ("adamw", "muon"))
+    one, other = (
+        arrays_of(tmp_path / name / "buffer" / "state.safetensors", "ppl_buffer_run") for name in ("adamw", "muon")
+    )
     # Muon remembers one moment of a matrix inside a layer, AdamW two; elsewhere both are AdamW.
     name = "layers.0.mlp.hidden.weight"
     assert f"optimizer/exp_avg_sq/{name}" in one and f"optimizer/exp_avg_sq/{name}" not in other

@@ -13,7 +13,8 @@ import ppl_buffer as pb
 from ppl_buffer.training.loop import train
 from ppl_buffer.training.optimizers import average_weights, make_optimizers, set_learning_rate
 from ppl_buffer.training.options import OptimizationOptions
-from ppl_buffer.training.trainer import Progress, Trainer
+from ppl_buffer.training.progress import Progress
+from ppl_buffer.training.trainer import Trainer
 from tests.training.cases import SMALL, TINY, ChoiceTime, Shift, network
 
 
@@ -96,7 +97,7 @@ def test_a_training_that_gets_worse_returns_what_was_best(tmp_path):
     settings = {**SMALL, "evaluate_every": 2, "learning_rate": 0.5}
     with np.errstate(all="ignore"):
         net = train(Shift(), TINY, steps=10, out=tmp_path, warmup=0, **settings)
-    losses = np.genfromtxt(tmp_path / "log.csv", delimiter=",", names=True)
+    losses = np.genfromtxt(tmp_path / "buffer" / "log.csv", delimiter=",", names=True)
     held_out = losses[~np.isnan(losses["held_out"])]
     best = held_out[held_out["held_out"].argmin()]
     assert held_out["held_out"][-1] > best["held_out"] + 0.1

@@ -14,7 +14,8 @@ import ppl_buffer as pb
 from ppl_buffer.training import batches
 from ppl_buffer.training.batches import HELD_OUT, BatchOptions, make_batch
 from ppl_buffer.training.loading import make_loader, start_workers
-from ppl_buffer.training.options import OptimizationOptions, RunOptions, TrainingPlan
+from ppl_buffer.training.options import OptimizationOptions, RunOptions
+from ppl_buffer.training.plan import TrainingPlan
 from tests.training.cases import TINY, ChoiceTime, Known, Shift, flat, same_arrays, same_batches
 
 

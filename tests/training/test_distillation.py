@@ -359,7 +359,8 @@ def test_distillation_sets_count_for_the_ranges_alone():
 
 def test_simulated_batches_are_those_of_a_run_without_distillation(tmp_path):
     pytest.importorskip("torch")
-    from ppl_buffer.training.options import OptimizationOptions, RunOptions, TrainingPlan
+    from ppl_buffer.training.options import OptimizationOptions, RunOptions
+    from ppl_buffer.training.plan import TrainingPlan
 
     options = BatchOptions(batch_size=5, trials=(3, 7), context=(0, 3))
     plan = TrainingPlan(

@@ -14,7 +14,6 @@ import pytest
 pytest.importorskip("torch", reason="training needs torch")
 
 import torch
-from safetensors.numpy import save as to_safetensors
 
 import ppl_buffer as pb
 from ppl_buffer.files import read_arrays
@@ -60,15 +59,12 @@ def send_interrupt():
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_a_run_of_the_first_version_is_refused(tmp_path):
-    train(ChoiceTime(), TINY, steps=2, out=tmp_path, **SMALL)
-    path = tmp_path / "state.safetensors"
-    description, arrays = read_arrays(path, "ppl_buffer_run", 2)
-    content = {"ppl_buffer_run": json.dumps({**description, "format": 1})}
-    path.write_bytes(to_safetensors(arrays, metadata=content))
-    with pytest.raises(ValueError, match="out: .* holds a run that version 0.1 of ppl_buffer began .* resume=False"):
+def test_a_run_of_an_earlier_version_is_refused(tmp_path):
+    (tmp_path / "state.safetensors").write_bytes(b"whatever it held")
+    with pytest.raises(ValueError, match="out: .* holds a run that an earlier version .* began .* resume=False"):
         train(ChoiceTime(), TINY, steps=2, out=tmp_path, **SMALL)
     train(ChoiceTime(), TINY, steps=2, out=tmp_path, resume=False, **SMALL)
+    assert not (tmp_path / "state.safetensors").exists()
 
 
 @pytest.mark.parametrize(("how", "optimizer"), [(raise_interrupt, "adamw"), (send_interrupt, "muon")])
@@ -82,7 +78,7 @@ def test_interrupted_run_ends_where_the_other_does(how, optimizer, tmp_path):
         with pytest.raises(KeyboardInterrupt, match="the same call goes on"):
             train(Interrupted(after, how), TINY, steps=11, out=tmp_path / "parts", **settings)
         pb.load(tmp_path / "parts" / "best.safetensors", backend="torch")
-    step = read_arrays(tmp_path / "parts" / "state.safetensors", "ppl_buffer_run", 2)[0]["progress"]["step"]
+    step = read_arrays(tmp_path / "parts" / "buffer" / "state.safetensors", "ppl_buffer_run", 3)[0]["progress"]["step"]
     assert step == (6 if how is raise_interrupt else 8)
     assert signal.getsignal(signal.SIGINT) is before
     train(Threshold(), TINY, steps=11, out=tmp_path / "parts", **settings)
@@ -94,7 +90,7 @@ def test_limited_time_then_the_same_call_goes_on(tmp_path):
     with pytest.warns(FindingWarning, match=r"training stopped after minutes=1e-09; the same call goes on") as caught:
         net = train(ChoiceTime(), TINY, steps=7, out=tmp_path / "parts", **SMALL, minutes=1e-9)
     assert net.record.provenance["step"] == 0
-    assert "The network is untrained: it has random weights, since the first evaluation comes after 3 steps" in str(
+    assert "The network is untrained: it has random weights, since no evaluation came before the end" in str(
         caught[0].message
     )
     train(ChoiceTime(), TINY, steps=7, out=tmp_path / "parts", **SMALL, minutes=60)
@@ -103,15 +99,15 @@ def test_limited_time_then_the_same_call_goes_on(tmp_path):
 
 def test_finished_run_is_not_run_again(tmp_path):
     train(ChoiceTime(), TINY, steps=4, out=tmp_path, **SMALL)
-    before = (tmp_path / "state.safetensors").stat().st_mtime_ns
+    before = (tmp_path / "buffer" / "state.safetensors").stat().st_mtime_ns
     train(ChoiceTime(), TINY, steps=4, out=tmp_path, **SMALL)
-    assert (tmp_path / "state.safetensors").stat().st_mtime_ns == before
+    assert (tmp_path / "buffer" / "state.safetensors").stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"steps": 5}, "steps was 4, is 5"),
+        ({"steps": 3}, "steps was 4, is 3"),
         ({"seed": 1}, "seed was 0, is 1"),
         ({"batch_size": 6}, "batch_size was 5, is 6"),
         ({"config": pb.Config(width=16)}, "config was .*'width': 12.* is .*'width': 16"),
@@ -121,12 +117,12 @@ def test_finished_run_is_not_run_again(tmp_path):
 def test_folder_of_another_run_is_refused(changes, message, tmp_path):
     call = {"simulator": ChoiceTime(), "config": TINY, "steps": 4, "out": tmp_path, **SMALL}
     train(**call)
-    kept = (tmp_path / "state.safetensors").read_bytes()
+    kept = (tmp_path / "buffer" / "state.safetensors").read_bytes()
     with pytest.raises(ValueError, match=message):
         train(**{**call, **changes})
-    assert (tmp_path / "state.safetensors").read_bytes() == kept
+    assert (tmp_path / "buffer" / "state.safetensors").read_bytes() == kept
     train(**{**call, **changes}, resume=False)
-    assert (tmp_path / "state.safetensors").read_bytes() != kept
+    assert (tmp_path / "buffer" / "state.safetensors").read_bytes() != kept
 
 
 def test_simulator_that_changed_its_mind_is_refused(tmp_path):
@@ -181,8 +177,8 @@ def test_a_simulator_with_randomness_of_its_own_is_warned_of(tmp_path):
 
 def test_damaged_state_is_refused(tmp_path):
     train(ChoiceTime(), TINY, steps=2, out=tmp_path, **SMALL)
-    whole = (tmp_path / "state.safetensors").read_bytes()
-    (tmp_path / "state.safetensors").write_bytes(whole[:-100])
+    whole = (tmp_path / "buffer" / "state.safetensors").read_bytes()
+    (tmp_path / "buffer" / "state.safetensors").write_bytes(whole[:-100])
     with pytest.raises(ValueError, match="damaged"):
         train(ChoiceTime(), TINY, steps=2, out=tmp_path, **SMALL)
 
@@ -214,7 +210,7 @@ def test_a_simulator_that_hangs_in_its_worker_does_not_keep_the_training(how, tm
             train(Hanging(), **call)
         timer.join()
     assert time.monotonic() - begun < 30
-    assert read_arrays(tmp_path / "state.safetensors", "ppl_buffer_run", 2)[0]["progress"]["step"] == 0
+    assert read_arrays(tmp_path / "buffer" / "state.safetensors", "ppl_buffer_run", 3)[0]["progress"]["step"] == 0
 
 
 def test_a_folder_has_one_run_at_a_time(tmp_path):
@@ -225,13 +221,9 @@ def test_a_folder_has_one_run_at_a_time(tmp_path):
             return super().simulate_with_probabilities(rng, params, inputs)
 
     train(Impatient(), TINY, steps=1, out=tmp_path, **SMALL)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "best.safetensors",
-        "log.csv",
-        "loss.png",
-        "sketch.json",
-        "state.safetensors",
-    ]
+    files = ["best.safetensors", "log.csv", "loss.png", "sketch.json", "state.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.safetensors", "buffer"]
+    assert sorted(path.name for path in (tmp_path / "buffer").iterdir()) == files
 
 
 def test_another_process_is_kept_out_until_it_ends_or_is_killed(tmp_path):
@@ -261,7 +253,10 @@ def test_two_processes_do_what_one_does(tmp_path):
     assert two.record.provenance["step"] == 6
     for name, weight in one.weights.items():
         torch.testing.assert_close(two.weights[name], weight, rtol=1e-3, atol=1e-5, msg=name)
-    losses = [np.loadtxt(tmp_path / name / "log.csv", delimiter=",", skiprows=1, usecols=0) for name in ("one", "two")]
+    losses = [
+        np.loadtxt(tmp_path / name / "buffer" / "log.csv", delimiter=",", skiprows=1, usecols=0)
+        for name in ("one", "two")
+    ]
     np.testing.assert_array_equal(*losses)
 
 
@@ -276,13 +271,13 @@ def test_killed_run_leaves_files_that_load_and_go_on(tmp_path):
     for _ in range(3):
         process = subprocess.Popen([sys.executable, "-c", script, str(folder)])
         deadline = time.monotonic() + 60
-        while not (folder / "state.safetensors").exists() and time.monotonic() < deadline:
+        while not (folder / "buffer" / "state.safetensors").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
         time.sleep(np.random.default_rng().uniform(0, 1))
         process.kill()
         process.wait()
         pb.load(folder / "best.safetensors", backend="torch")
-        json.dumps(read_arrays(folder / "state.safetensors", "ppl_buffer_run", 2)[0])
+        json.dumps(read_arrays(folder / "buffer" / "state.safetensors", "ppl_buffer_run", 3)[0])
     subprocess.run([sys.executable, "-c", script, str(folder)], check=True)
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "whole")], check=True)
     same_run(folder, tmp_path / "whole")

@@ -95,7 +95,7 @@ def test_the_held_out_loss_is_of_the_same_data_for_all_seeds(tmp_path):
     losses = []
     for seed in (1, 2):
         train(Shift(), steps=1, seed=seed, out=tmp_path / str(seed), start=first, **SMALL)
-        log = np.genfromtxt(tmp_path / str(seed) / "log.csv", delimiter=",", names=True)
+        log = np.genfromtxt(tmp_path / str(seed) / "buffer" / "log.csv", delimiter=",", names=True)
         losses.append((log["held_out"][0], log["loss"][-1]))
     # Before the first step both are the same network; the batches that they learn from differ.
     assert losses[0][0] == losses[1][0] and losses[0][1] != losses[1][1]

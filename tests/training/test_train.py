@@ -108,13 +108,13 @@ def test_ordered_training_learns_and_leaves_its_record(tmp_path):
     # A response time exceeds b, and is b + 1 or so at its median; the reward is a uniform number where choice is 1.
     assert 0.5 < record.ranges["rt"].low < 1.5 and 1.2 < record.ranges["rt"].medians[0] < 2
     assert record.ranges["reward"].low == 0 and 0.99 < record.ranges["reward"].high < 1
-    with open(tmp_path / "new" / "run" / "log.csv", newline="") as file:
+    with open(tmp_path / "new" / "run" / "buffer" / "log.csv", newline="") as file:
         log = list(csv.DictReader(file))
     held_out = {int(row["step"]): float(row["held_out"]) for row in log if row["held_out"]}
     assert list(held_out) == [0, *range(3, 61, 3)]
     assert min(held_out.values()) == record.provenance["held_out_loss"] < held_out[0] - 0.5
     assert record.provenance["step"] == min(held_out, key=held_out.get)
-    assert (tmp_path / "new" / "run" / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "new" / "run" / "buffer" / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert not net.training and not any(weight.requires_grad for weight in net.parameters())
     assert not list((tmp_path / "new" / "run").glob(".*"))
 

@@ -1,0 +1,202 @@
+"""The plan of a training: all that was asked for, a part of the network at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ppl_buffer.checks import check_choice, check_number, check_path, check_seed
+from ppl_buffer.network.config import Config
+from ppl_buffer.network.digest import weights_digest
+from ppl_buffer.network.network import Network
+from ppl_buffer.network.torch.weights import TorchNetwork
+from ppl_buffer.simulator import Simulator, WithInProcess, name_of
+from ppl_buffer.training.abilities import atoms_of, check_outcome_samples, check_use_log_likelihood, has_proposal
+from ppl_buffer.training.batches import HELD_OUT, SOURCE, TRAINING, Batch, BatchOptions, generator, make_batch
+from ppl_buffer.training.distillation import DistillationSets, make_distillation_batch
+from ppl_buffer.training.likelihood_batches import make_likelihood_batch
+from ppl_buffer.training.options import OptimizationOptions, RunOptions
+from ppl_buffer.training.parts import ASKED, BUFFER, LIKELIHOOD, part_config, parts_in, trained_parts
+from ppl_buffer.training.sketch import Sketch, sketch
+from ppl_buffer.training.start import load_start
+
+# Batches that tell whether a simulator is what it was.
+_SKETCHED = 4
+# Options that the direct likelihood does not know: it has no context, and no parameter is ever hidden from it.
+_OF_THE_BUFFER = ("context", "condition_masks", "context_free_fraction", "likelihood_weight")
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """All that every process of a run needs to know of one of its parts.
+
+    Args:
+        simulator: what draws the data sets.
+        config: sizes of the network of this part alone.
+        seed: of the initial weights and of all data.
+        batches: what decides the shape of batches.
+        optimization: how the weights move.
+        run: where, how and how long.
+        start: the network to start from; None = random weights.
+        distillation: sets that batches come from beside simulated ones.
+        distillation_share: of the batches.
+        part: ``"likelihood"`` or ``"buffer"``.
+        open: names of options that nobody stated: a run begins with what suits it, and keeps it.
+    """
+
+    simulator: Simulator
+    config: Config
+    seed: int
+    batches: BatchOptions
+    optimization: OptimizationOptions
+    run: RunOptions
+    start: TorchNetwork | None = None
+    distillation: DistillationSets | None = None
+    distillation_share: float = 0.5
+    part: str = BUFFER
+    open: frozenset[str] = frozenset()
+
+    @property
+    def name(self) -> str:
+        """The simulator's name."""
+        return name_of(self.simulator)
+
+    @property
+    def steps(self) -> int | None:
+        """Optimisation steps; None = as many as the time allows."""
+        return None if self.optimization.steps is None else int(self.optimization.steps)
+
+    @property
+    def begins_with(self) -> TorchNetwork | None:
+        """The network that this part starts from; None = random weights."""
+        return self.start if self.start is not None and self.part in parts_in(self.start) else None
+
+    @property
+    def folder(self) -> Path:
+        """Where the files of this part are."""
+        return self.run.out / self.part
+
+    def batch(self, step: int, stream: int = TRAINING) -> Batch:
+        """The batch of a step, of simulated data or of distillation sets; held-out ones are the same for all seeds."""
+        seed = 0 if stream == HELD_OUT else self.seed
+        if self.part == LIKELIHOOD:
+            return make_likelihood_batch(self.simulator, self.batches, seed, step, stream)
+        if self.distillation is not None and generator(seed, stream, step, SOURCE).random() < self.distillation_share:
+            return make_distillation_batch(self.simulator, self.distillation, self.batches, seed, step, stream)
+        return make_batch(self.simulator, self.batches, seed, step, stream)
+
+    def sketch(self) -> Sketch:
+        """What the simulator makes of the first batches, distillation sets aside: all that the loss reads of it."""
+        make = make_likelihood_batch if self.part == LIKELIHOOD else make_batch
+        made = (make(self.simulator, self.batches, self.seed, step).data for step in range(_SKETCHED))
+        parts = ("params", "context", "buffer", "targets", "resampled", "conditioned_log_likelihood", "probabilities")
+        return sketch({part: data[part] for part in parts if part in data} for data in made if data is not None)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What must be the same for a run to go on, JSON-ready; how long it is to be may differ."""
+        optimization = self.optimization
+        described = {
+            "simulator": self.name,
+            "schema": self.simulator.schema.to_dict(),
+            "atoms": dict(atoms_of(self.simulator)),
+            "config": self.config.to_dict(),
+            **asdict(self.batches),
+            "seed": self.seed,
+            "learning_rate": float(optimization.learning_rate),
+            "warmup": int(optimization.warmup),
+            "weight_decay": float(optimization.weight_decay),
+            "optimizer": optimization.optimizer,
+            "held_out": int(self.run.held_out),
+            "evaluate_every": self.run.evaluate_every,
+            "likelihood_weight": optimization.likelihood_weight,
+            "start": None if self.begins_with is None else weights_digest(self.begins_with),
+        }
+        if has_proposal(self.simulator):
+            described["proposal"] = True
+        if self.distillation is not None:
+            described["distillation"] = {
+                **self.distillation.description,
+                "sets": len(self.distillation),
+                "share": self.distillation_share,
+            }
+        if self.part == LIKELIHOOD:
+            described = {name: value for name, value in described.items() if name not in _OF_THE_BUFFER}
+        return json.loads(json.dumps(described))
+
+
+def make_plans(asked: TrainingPlan, parts: str) -> tuple[TrainingPlan, ...]:
+    """Check what the parts of a plan demand of each other; the plans of the network's parts, in the order of training.
+
+    Args:
+        asked: what was asked for, of the whole network.
+        parts: "all" or the name of one.
+
+    Raises:
+        ValueError: if the simulator, the network to start from or the sets do not fit, or there is no such part.
+    """
+    simulator, batches, run = asked.simulator, asked.batches, asked.run
+    check_seed(asked.seed)
+    check_choice("parts", parts, ASKED)
+    check_number("distillation_share", asked.distillation_share, "a number in (0, 1)", lambda x: 0 < x < 1)
+    check_outcome_samples(simulator, batches.outcome_samples)
+    if batches.use_log_likelihood:
+        check_use_log_likelihood(simulator)
+    if batches.least_size(simulator.schema) < run.devices:
+        raise ValueError(
+            f"devices: expected at most {batches.least_size(simulator.schema)}, the data sets in a batch of the "
+            f"longest sequences, got {run.devices}; raise batch_size"
+        )
+    if isinstance(simulator, WithInProcess) and simulator.in_process:
+        run = replace(run, workers=0)
+    return tuple(
+        replace(
+            asked,
+            run=run,
+            part=part,
+            config=part_config(asked.config, part),
+            distillation=asked.distillation if part == BUFFER else None,
+        )
+        for part in trained_parts(simulator.schema, asked.config, parts)
+    )
+
+
+def choose_sizes(
+    simulator: Simulator, config: Config | None, start: Network | str | os.PathLike[str] | None
+) -> tuple[Config, TorchNetwork | None]:
+    """The whole network's sizes, and the network to start from, checked.
+
+    Raises:
+        ValueError: if `config` is none, or the network does not fit.
+    """
+    if config is not None and not isinstance(config, Config):
+        raise ValueError(f"config: expected a ppl_buffer.Config or None, got {config!r}")
+    begun = None if start is None else load_start(start, simulator, config)
+    return config or (Config() if begun is None else begun.config), begun
+
+
+def load_distillation(
+    distillation: DistillationSets | str | os.PathLike[str], simulator: Simulator
+) -> DistillationSets:
+    """Sets, or their folder, checked.
+
+    Raises:
+        ValueError: if they are of another simulator's network, or of another schema.
+    """
+    if isinstance(distillation, DistillationSets):
+        sets = distillation
+    else:
+        sets = DistillationSets(check_path("distillation", distillation))
+    teacher, name = sets.description.get("network"), name_of(simulator)
+    if teacher != name:
+        raise ValueError(f"distillation: expected sets of a network of {name!r}, got sets of one of {teacher!r}")
+    schema, first = simulator.schema, sets[0]
+    expected = {*schema.params, *schema.inputs, *schema.outcomes, *schema.feedback}
+    if {*first.params, *first.data} != expected:
+        raise ValueError(
+            f"distillation: expected sets that hold {sorted(expected)}, as the simulator's schema does, got "
+            f"{sorted({*first.params, *first.data})}"
+        )
+    return sets
