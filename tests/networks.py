@@ -20,9 +20,16 @@ from ppl_buffer.schema import Categorical, Interval, Positive, Real, Schema
 
 # Sizes that differ in what they exercise: a layer above the first that reads parameters and finer scales, no layer
 # below those that read parameters, no counters.
-DEEP = Config(width=12, depth=3, heads=3, mlp=17, components=5, param_depth=2, contextual_positions=2, asinh_scales=2)
-FLAT = Config(width=10, depth=2, heads=2, mlp=13, components=3, param_depth=2, contextual_positions=0)
-TINY = Config(width=12, depth=2, heads=3, mlp=17, components=5, param_depth=1, contextual_positions=2)
+DEEP = Config(
+    width=12, depth=3, heads=3, mlp=17, components=5, param_depth=2, contextual_positions=2, asinh_scales=2,
+    likelihood_width=0,
+)  # fmt: skip
+FLAT = Config(
+    width=10, depth=2, heads=2, mlp=13, components=3, param_depth=2, contextual_positions=0, likelihood_width=0
+)
+TINY = Config(
+    width=12, depth=2, heads=3, mlp=17, components=5, param_depth=1, contextual_positions=2, likelihood_width=0
+)
 
 
 def reward(trial, inputs, outcomes, uniform):

@@ -24,6 +24,14 @@ class NetworkLike(Protocol):
     record: TrainingRecord | None
 
     @property
+    def parts(self) -> tuple[str, ...]:
+        """What the network has: "likelihood" and "buffer"."""
+
+    @property
+    def preferred_likelihood(self) -> str:
+        """What computes where all parameters are given: "direct" or "buffer"."""
+
+    @property
     def dtype(self) -> Own:
         """Number type of the weights."""
 

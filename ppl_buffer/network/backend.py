@@ -88,6 +88,12 @@ class ArrayOps(Protocol):
     def perceptron(self, net: Own, name: str, x: Array) -> Array:
         """One hidden layer with the SiLU nonlinearity, (..., inputs) -> (..., outputs)."""
 
+    def silu(self, x: Array) -> Array:
+        """The SiLU nonlinearity: x * sigmoid(x), elementwise."""
+
+    def recurrent(self, net: Own, name: str, x: Array, constant: Array, state: Array, valid: Array) -> Array:
+        """States (B, R, K, W) of a gated recurrent unit after each of the steps x (B, r, K, F) that are `valid`."""
+
     def norm(self, net: Own, name: str, x: Array) -> Array:
         """Layer normalisation over the last axis of (..., W)."""
 
@@ -127,7 +133,8 @@ class Backend(Protocol):
 
     The verbs come in this order: a cache holds what was encoded and realised (`start_cache`), targets are prepared as
     far as they do not depend on the parameters (`prepare_joint`, `prepare_marginal`), parameters are encoded
-    (`encode_params`), and densities, distribution functions and moments read both.
+    (`encode_params`), and densities, distribution functions and moments read both. The direct likelihood prepares
+    trials (`prepare_sequence`, `prepare_alone`) and encodes parameters (`encode_conditions`) for the same readers.
     """
 
     @property
@@ -149,6 +156,21 @@ class Backend(Protocol):
 
     def encode_params(self, net: Own, params: Mapping[str, Array], conditioned: Array | None = None) -> Own:
         """What targets read of parameters (B, R), of which `conditioned` (B, R, P) are given, None = all."""
+
+    def prepare_sequence(self, net: Own, trials: Trials, valid: Array) -> Own:
+        """What the direct likelihood reads of trials (B, r, K) that the parameters do not change."""
+
+    def prepare_alone(self, net: Own, inputs: Mapping[str, Array], valid: Array) -> Own:
+        """The same of trials (B, r, K) that see none of each other."""
+
+    def encode_conditions(
+        self,
+        net: Own,
+        params: Mapping[str, Array],
+        history: Trials | None = None,
+        history_valid: Array | None = None,
+    ) -> Own:
+        """What the direct likelihood reads of all parameters (B, R), and of trials (B, r, N) before these."""
 
     def prepare_joint(self, net: Own, cache: Own, trials: Trials, valid: Array) -> Own:
         """Everything about a joint density of trials (B, r, K) that the parameters do not change."""
@@ -194,6 +216,18 @@ class Backend(Protocol):
         independent: bool,
     ) -> tuple[Named, Named, Array]:
         """Outcomes, feedback and log densities (B, R, K) of trials drawn one after another."""
+
+    def rollout_sequence(
+        self,
+        net: Own,
+        conditions: Own,
+        inputs: Mapping[str, Array],
+        valid: Array,
+        noise: Array,
+        lapse: Own | None,
+        environment: Environment | None,
+    ) -> tuple[Named, Named, Array]:
+        """`rollout` by the direct likelihood."""
 
     def speculative_rollout(
         self,

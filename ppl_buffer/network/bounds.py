@@ -13,14 +13,14 @@ from functools import lru_cache
 import numpy as np
 
 from ppl_buffer.network.backend import Array, Named
-from ppl_buffer.network.network import Network
+from ppl_buffer.network.parts import Part
 from ppl_buffer.schema import Interval, Positive
 
 # The nearest legal value to a bound at 0: smaller ones have gradients that are too large for single precision.
 _LEAST = 1e-30
 
 
-def nearest_legal(net: Network, params: Mapping[str, Array]) -> Named:
+def nearest_legal(net: Part, params: Mapping[str, Array]) -> Named:
     """Legal parameters: the nearest value in place of an open bound, any legal one in place of what cannot be.
 
     Args:
@@ -43,7 +43,7 @@ def nearest_legal(net: Network, params: Mapping[str, Array]) -> Named:
     return legal
 
 
-def can_be(net: Network, params: Mapping[str, Array]) -> Array | None:
+def can_be(net: Part, params: Mapping[str, Array]) -> Array | None:
     """Whether all parameters are finite and none lies beyond a bound: booleans of their shape; None without any."""
     xp, possible = net.ops.xp, None
     for name, value in params.items():

@@ -197,9 +197,10 @@ def _load(path: Path, backend: str) -> Network:
             check_record(schema, record)
         if config.depth > len(arrays):
             raise ValueError(f"config.depth is {config.depth}, but there are only {len(arrays)} arrays")
+        expected = weight_shapes(schema, config)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ValueError(f"path: the {KEY!r} metadata of {str(path)!r} is damaged ({error})") from error
-    _check_arrays(path, weight_shapes(schema, config), arrays)
+    _check_arrays(path, expected, arrays)
     return _network(backend, schema, config, standardization, arrays, record)
 
 

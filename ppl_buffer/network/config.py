@@ -7,14 +7,17 @@ from dataclasses import asdict, dataclass
 
 from ppl_buffer.schema import Categorical, Schema, Variable
 
+# Layers of a direct likelihood of independent trials, before the heads.
+INDEPENDENT_LAYERS = 3
+
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes of a buffered transformer.
+    """Sizes of a network: of its buffered transformer, and of its direct likelihood.
 
     Args:
         width: length of a token's vector; a multiple of `heads`.
-        depth: number of layers.
+        depth: number of layers; 0 = no transformer, a direct likelihood alone.
         heads: attention heads a layer.
         mlp: hidden units of each layer's two-layer perceptron, and of the heads and embeddings.
         components: Gaussians in the mixture of a continuous outcome.
@@ -25,10 +28,12 @@ class Config:
         asinh_scales: finer scales at which a trial's continuous variables are read as well: beside the standardised
             value z also asinh(10 z), asinh(100 z) and so on, each divided by its value at z = 1. For data whose
             structure may be far smaller than their spread.
+        likelihood_width: units of each layer of the direct likelihood, and of its recurrent state; 0 = none. A model
+            whose trials depend on each other without an order has none, whatever this says.
 
     Raises:
-        ValueError: if a size is not a positive integer, `heads` does not divide `width`, or `param_depth` exceeds
-            `depth`.
+        ValueError: if a size is not a positive integer, `heads` does not divide `width`, `param_depth` exceeds
+            `depth`, or there is neither a transformer nor a direct likelihood.
     """
 
     width: int = 64
@@ -39,16 +44,19 @@ class Config:
     param_depth: int = 2
     contextual_positions: int = 8
     asinh_scales: int = 0
+    likelihood_width: int = 64
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            least = 0 if name in ("contextual_positions", "asinh_scales") else 1
+            least = 0 if name in ("depth", "contextual_positions", "asinh_scales", "likelihood_width") else 1
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
         if self.width % self.heads:
             raise ValueError(f"heads: expected a divisor of width={self.width}, got {self.heads}")
-        if self.param_depth > self.depth:
+        if self.depth and self.param_depth > self.depth:
             raise ValueError(f"param_depth: expected at most depth={self.depth}, got {self.param_depth}")
+        if not self.depth and not self.likelihood_width:
+            raise ValueError("depth: expected at least 1 without a direct likelihood (likelihood_width=0), got 0")
 
     def to_dict(self) -> dict[str, int]:
         """A JSON-ready description."""
@@ -57,7 +65,8 @@ class Config:
     @classmethod
     def from_dict(cls, description: Mapping[str, int]) -> Config:
         """Read what `to_dict` wrote."""
-        return cls(**description)
+        # Files from before there were direct likelihoods have none.
+        return cls(**{"likelihood_width": 0, **description})
 
 
 def feature_size(variables: Mapping[str, Variable], config: Config) -> int:
@@ -71,8 +80,61 @@ def head_size(variable: Variable, config: Config) -> int:
     return variable.n if isinstance(variable, Categorical) else 3 * config.components
 
 
+def parts_of(schema: Schema, config: Config) -> tuple[str, ...]:
+    """The parts that a network has: "likelihood", where trials have an order or are independent, and "buffer"."""
+    direct = config.likelihood_width > 0 and (schema.ordered or schema.independent)
+    return ("likelihood",) * direct + ("buffer",) * (config.depth > 0)
+
+
 def weight_shapes(schema: Schema, config: Config) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every weight. Matrices are (out, in), as torch stores them; both backends read these names."""
+    """Name and shape of every weight. Matrices are (out, in), as torch stores them; both backends read these names.
+
+    Raises:
+        ValueError: if nothing would remain of the network: no transformer, and no direct likelihood of such a schema.
+    """
+    parts = parts_of(schema, config)
+    if not parts:
+        raise ValueError(
+            "config: expected depth of at least 1, since trials that depend on each other without an order have no "
+            "direct likelihood"
+        )
+    shapes = _buffer_shapes(schema, config) if "buffer" in parts else {}
+    return shapes | (_likelihood_shapes(schema, config) if "likelihood" in parts else {})
+
+
+def _likelihood_shapes(schema: Schema, config: Config) -> dict[str, tuple[int, ...]]:
+    """Weights of the direct likelihood."""
+    width = config.likelihood_width
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def linear(name: str, inputs: int, outputs: int) -> None:
+        shapes[f"likelihood.{name}.weight"] = (outputs, inputs)
+        shapes[f"likelihood.{name}.bias"] = (outputs,)
+
+    # A schema without parameters has one constant feature in their place.
+    linear("params.hidden", max(len(schema.params), 1), width)
+    linear("params.out", width, width)
+    query = feature_size(schema.inputs, config)
+    if schema.ordered:
+        pair = feature_size({**schema.inputs, **schema.outcomes, **schema.feedback}, config)
+        linear("start", width, width)
+        linear("recurrent.input", pair + width, 3 * width)
+        linear("recurrent.state", width, 3 * width)
+        linear("read.0", width + query + width, width)
+    else:
+        linear("read.0", query + width, width)
+        for index in range(1, INDEPENDENT_LAYERS):
+            linear(f"read.{index}", width, width)
+    earlier: dict[str, Variable] = {}
+    for name, variable in schema.outcomes.items():
+        linear(f"heads.{name}.hidden", width + feature_size(earlier, config), width)
+        linear(f"heads.{name}.out", width, head_size(variable, config))
+        earlier[name] = variable
+    return shapes
+
+
+def _buffer_shapes(schema: Schema, config: Config) -> dict[str, tuple[int, ...]]:
+    """Weights of the buffered transformer."""
     width, hidden = config.width, config.mlp
     shapes: dict[str, tuple[int, ...]] = {}
 

@@ -10,21 +10,26 @@ from collections.abc import Mapping, Sequence
 
 from ppl_buffer.network.backend import Array, Named, Trials
 from ppl_buffer.network.bounds import nearest_legal
-from ppl_buffer.network.network import Network
+from ppl_buffer.network.parts import Part
 from ppl_buffer.schema import Categorical, Continuous, Variable
 
 # Larger standardised values overflow on their way through the layers.
 _LARGEST = 1e12
 
 
-def standardize(net: Network, variables: Mapping[str, Continuous], values: Named) -> Named:
+def standardize(net: Part, variables: Mapping[str, Continuous], values: Named) -> Named:
     """Continuous variables on the standardised unconstrained scale; any shape."""
     xp, scales = net.ops.xp, net.standardization
     unconstrained = {name: variable.unconstrain(xp, values[name]) for name, variable in variables.items()}
     return {name: (x - scales[name][0]) / scales[name][1] for name, x in unconstrained.items()}
 
 
-def features(net: Network, variables: Mapping[str, Variable], values: Mapping[str, Array]) -> list[Array]:
+def within_range(net: Part, value: Array) -> Array:
+    """Standardised values, those cut off that would overflow on their way through the layers."""
+    return net.ops.xp.clip(value, -_LARGEST, _LARGEST)
+
+
+def features(net: Part, variables: Mapping[str, Variable], values: Mapping[str, Array]) -> list[Array]:
     """Numbers that describe the variables, each (..., size).
 
     One-hot categories and standardised values; behind all of them the values at finer scales, the coarsest first.
@@ -40,10 +45,10 @@ def features(net: Network, variables: Mapping[str, Variable], values: Mapping[st
             described.append(columns[name])
     for power in range(1, net.config.asinh_scales + 1):
         described += [ops.xp.arcsinh(10**power * x) / math.asinh(10**power) for x in columns.values()]
-    return [ops.xp.clip(x, -_LARGEST, _LARGEST) for x in described]
+    return [within_range(net, x) for x in described]
 
 
-def embed_targets(net: Network, inputs: Mapping[str, Array], shape: Sequence[int]) -> Array:
+def embed_targets(net: Part, inputs: Mapping[str, Array], shape: Sequence[int]) -> Array:
     """Target tokens (B, R, T, W) of inputs (B, R, T); `shape` (B, R, T) serves a schema without inputs."""
     described = features(net, net.schema.inputs, inputs)
     if described:
@@ -54,7 +59,7 @@ def embed_targets(net: Network, inputs: Mapping[str, Array], shape: Sequence[int
     return net.ops.perceptron(net, "embed.target", x) + net.weights["role.target"]
 
 
-def embed_pairs(net: Network, trials: Trials, role: str) -> Array:
+def embed_pairs(net: Part, trials: Trials, role: str) -> Array:
     """Tokens (B, R, T, W) of realised trials: inputs, outcomes and feedback, each (B, R, T).
 
     Args:
@@ -69,17 +74,17 @@ def embed_pairs(net: Network, trials: Trials, role: str) -> Array:
     return net.ops.perceptron(net, "embed.pair", net.ops.xp.concatenate(described, -1)) + net.weights[f"role.{role}"]
 
 
-def embed_params(net: Network, params: Mapping[str, Array]) -> Array:
+def embed_params(net: Part, params: Mapping[str, Array]) -> Array:
     """Parameter tokens (B, R, P, W), one for each given parameter (B, R), in the schema's order."""
     given = {name: variable for name, variable in net.schema.params.items() if name in params}
     legal = nearest_legal(net, net.ops.number_each(net, {name: params[name] for name in given}))
     values = standardize(net, given, legal)
-    values = {name: net.ops.xp.clip(value, -_LARGEST, _LARGEST) for name, value in values.items()}
+    values = {name: within_range(net, value) for name, value in values.items()}
     tokens = [net.ops.perceptron(net, f"embed.param.{name}", value[..., None]) for name, value in values.items()]
     return net.ops.xp.stack(tokens, -2) + net.weights["role.param"]
 
 
-def lower_bounds_of(net: Network, params: Mapping[str, Array], conditioned: Array | None) -> Array | None:
+def lower_bounds_of(net: Part, params: Mapping[str, Array], conditioned: Array | None) -> Array | None:
     """Lower bounds (B, R, 1, 2 F) of the F outcomes that stay above a parameter: its value and 1, or 0 and 0.
 
     Args:
@@ -105,7 +110,7 @@ def lower_bounds_of(net: Network, params: Mapping[str, Array], conditioned: Arra
     return ops.xp.stack([ops.xp.broadcast_to(x, shape) for x in columns], -1)[:, :, None]
 
 
-def with_lower_bounds(net: Network, representation: Array, lower_bounds: Array | None) -> Array:
+def with_lower_bounds(net: Part, representation: Array, lower_bounds: Array | None) -> Array:
     """A representation (B, R, T, W) with the lower bounds of its trials behind, where the heads find them."""
     if lower_bounds is None:
         return representation

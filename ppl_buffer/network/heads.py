@@ -17,7 +17,7 @@ import numpy as np
 from ppl_buffer.network.backend import Array, Named
 from ppl_buffer.network.embeddings import features
 from ppl_buffer.network.lapse_mixture import LapseMixture, lapse_components, lapsed_trials, mix, with_lapse
-from ppl_buffer.network.network import Network
+from ppl_buffer.network.parts import Part
 from ppl_buffer.schema import Categorical, Interval, Positive, Variable
 
 # Smallest standard deviation of a Gaussian on the standardised scale: a density stays finite at repeated values.
@@ -41,7 +41,7 @@ class Scale(NamedTuple):
     std: Array | float
 
 
-def head(net: Network, name: str, representation: Array, earlier: Mapping[str, Array]) -> Array:
+def head(net: Part, name: str, representation: Array, earlier: Mapping[str, Array]) -> Array:
     """Raw numbers (B, R, T, n) of one outcome's head, given the trial's earlier outcomes (B, R, T)."""
     representation = representation[..., : net.config.width]
     if not earlier:
@@ -54,7 +54,7 @@ def head(net: Network, name: str, representation: Array, earlier: Mapping[str, A
     return net.ops.perceptron(net, f"heads.{name}", xp.concatenate(wide, -1))
 
 
-def outcome_scale(net: Network, name: str, representation: Array) -> Scale:
+def outcome_scale(net: Part, name: str, representation: Array) -> Scale:
     """The scale of one continuous outcome, given a representation."""
     mean, std = net.standardization[name]
     lower_bounds = net.schema.lower_bounds
@@ -66,7 +66,7 @@ def outcome_scale(net: Network, name: str, representation: Array) -> Scale:
     return Scale(lower_bound, mean + given * (mean_above - mean), std + given * (std_above - std))
 
 
-def _standardize(net: Network, variable: Variable, value: Array, scale: Scale) -> tuple[Array, Array, Array | None]:
+def _standardize(net: Part, variable: Variable, value: Array, scale: Scale) -> tuple[Array, Array, Array | None]:
     """The value on the mixture's scale, the log-Jacobian, and whether it is above its lower bound (None = always)."""
     assert not isinstance(variable, Categorical)
     xp, above = net.ops.xp, None
@@ -79,19 +79,19 @@ def _standardize(net: Network, variable: Variable, value: Array, scale: Scale) -
     return standardized, variable.log_slope(xp, value) - log_std, above
 
 
-def mixture(net: Network, raw: Array) -> tuple[Array, Array, Array]:
+def mixture(net: Part, raw: Array) -> tuple[Array, Array, Array]:
     """Log weights, means and standard deviations, each (..., components), of a raw head."""
     logits, means, scales = net.ops.chunk(raw, 3)
     return net.ops.log_softmax(logits), means, net.ops.softplus(scales) + _LEAST_SCALE
 
 
-def _pick(net: Network, probabilities: Array, uniform: Array) -> Array:
+def _pick(net: Part, probabilities: Array, uniform: Array) -> Array:
     """Index of the category in whose share of [0, 1] the uniform number falls."""
     below = net.ops.xp.cumsum(probabilities, -1)[..., :-1]
     return (uniform[..., None] >= below).sum(-1)
 
 
-def outcome_log_prob(net: Network, name: str, representation: Array, raw: Array, value: Array) -> Array:
+def outcome_log_prob(net: Part, name: str, representation: Array, raw: Array, value: Array) -> Array:
     """Log density (or log probability) of one outcome at `value` (B, R, T), given the raw head."""
     ops, variable = net.ops, net.schema.outcomes[name]
     if isinstance(variable, Categorical):
@@ -106,7 +106,7 @@ def outcome_log_prob(net: Network, name: str, representation: Array, raw: Array,
     return log_prob if above is None else ops.xp.where(above, log_prob, -math.inf)
 
 
-def outcome_sample(net: Network, name: str, representation: Array, raw: Array, noise: Array) -> Array:
+def outcome_sample(net: Part, name: str, representation: Array, raw: Array, noise: Array) -> Array:
     """Draw one outcome from two uniform numbers (B, R, T, 2): which category or Gaussian, and where in it."""
     ops, variable = net.ops, net.schema.outcomes[name]
     if isinstance(variable, Categorical):
@@ -120,7 +120,7 @@ def outcome_sample(net: Network, name: str, representation: Array, raw: Array, n
     return value if scale.lower_bound is None else scale.lower_bound + value
 
 
-def outcome_cdf(net: Network, name: str, representation: Array, raw: Array, value: Array, uniform: Array) -> Array:
+def outcome_cdf(net: Part, name: str, representation: Array, raw: Array, value: Array, uniform: Array) -> Array:
     """Distribution function of one outcome at `value`; a category gets a `uniform` place inside its step."""
     ops, variable = net.ops, net.schema.outcomes[name]
     if isinstance(variable, Categorical):
@@ -135,7 +135,7 @@ def outcome_cdf(net: Network, name: str, representation: Array, raw: Array, valu
     return cdf if above is None else ops.xp.where(above, cdf, 0.0)
 
 
-def outcome_moments(net: Network, name: str, representation: Array, raw: Array) -> tuple[Array, Array]:
+def outcome_moments(net: Part, name: str, representation: Array, raw: Array) -> tuple[Array, Array]:
     """First and second moment (B, R, T) of one outcome, in the user's units."""
     ops, variable = net.ops, net.schema.outcomes[name]
     if isinstance(variable, Categorical):
@@ -163,7 +163,7 @@ def outcome_moments(net: Network, name: str, representation: Array, raw: Array) 
 
 
 def trial_log_prob(
-    net: Network, representation: Array, outcomes: Mapping[str, Array], lapse: LapseMixture | None = None
+    net: Part, representation: Array, outcomes: Mapping[str, Array], lapse: LapseMixture | None = None
 ) -> Array:
     """Log density (B, R, T) of each trial's outcomes (B, R, T), all of them together.
 
@@ -182,7 +182,7 @@ def trial_log_prob(
 
 
 def trial_sample(
-    net: Network, representation: Array, noise: Array, lapse: LapseMixture | None = None
+    net: Part, representation: Array, noise: Array, lapse: LapseMixture | None = None
 ) -> tuple[Named, Array]:
     """Draw each trial's outcomes, and the log density that they were drawn from.
 
@@ -211,7 +211,7 @@ def trial_sample(
 
 
 def trial_cdf(
-    net: Network,
+    net: Part,
     representation: Array,
     outcomes: Mapping[str, Array],
     uniform: Array,
@@ -249,7 +249,7 @@ def trial_cdf(
     return ops.xp.stack(columns, -1)
 
 
-def trial_moments(net: Network, representation: Array, lapse: LapseMixture | None = None) -> tuple[Array, Array]:
+def trial_moments(net: Part, representation: Array, lapse: LapseMixture | None = None) -> tuple[Array, Array]:
     """Mean and variance of each outcome, (B, R, T, n_outcomes) each; a category counts as its code.
 
     Earlier outcomes of the trial are summed out.

@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from ppl_buffer.network.backend import Array, ArrayOps
-from ppl_buffer.network.network import Network
+from ppl_buffer.network.parts import Part
 from ppl_buffer.schema import Categorical, Schema
 
 # Outcome, lowest and highest value of a lapse, where they are not the schema's.
@@ -49,7 +49,7 @@ class LapseComponent(NamedTuple):
         ranges: outcome -> (low, high), of every continuous outcome.
     """
 
-    net: Network
+    net: Part
     rate: Array | float
     ranges: Mapping[str, tuple[float, float]]
 
@@ -98,7 +98,7 @@ def lapse_ranges(schema: Schema, ranges: Ranges = ()) -> dict[str, tuple[float, 
     return known | {name: (low, high) for name, low, high in ranges}
 
 
-def lapse_components(net: Network, lapse: LapseMixture | None) -> list[LapseComponent]:
+def lapse_components(net: Part, lapse: LapseMixture | None) -> list[LapseComponent]:
     """Kinds of lapses, mixed in one after another: those that the schema knows of, and those of the user."""
     known = net.schema.lapse_rate
     if lapse is None:
@@ -123,7 +123,7 @@ def mix(ops: ArrayOps, log_prob: Array, log_lapse: Array, rate: Array | float) -
 
 
 def with_lapse(
-    net: Network, log_probs: Sequence[Array], outcomes: Mapping[str, Array], components: Sequence[LapseComponent]
+    net: Part, log_probs: Sequence[Array], outcomes: Mapping[str, Array], components: Sequence[LapseComponent]
 ) -> Array:
     """Log density of a trial from those of its outcomes and the kinds of lapses."""
     total = reduce(add, log_probs)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 from ppl_buffer.network.backend import Array, ArrayOps
 from ppl_buffer.network.box import checked_upper_bounds, from_box, into_box, upper_bounds
-from ppl_buffer.network.config import Config
+from ppl_buffer.network.config import Config, parts_of
 from ppl_buffer.network.observed import EncodedContext, ObservedTrials, encode_context, observe_trials
+from ppl_buffer.network.parts import LikelihoodPart, likelihood_part
 from ppl_buffer.network.priors import priors_of
 from ppl_buffer.network.record import TrainingRecord
 from ppl_buffer.schema import Schema
 
 
 class Network(ABC):
-    """A buffered transformer: its weights, what a data set of it holds, and what it was trained on.
+    """A buffered transformer, a direct likelihood beside it, or either alone: its weights, what a data set of it holds, and what it was trained on.
 
     Attributes:
         backend: name of the backend that computes with it, "torch" or "jax".
@@ -25,6 +27,7 @@ class Network(ABC):
         config: sizes.
         standardization: name -> (mean, standard deviation) of each continuous variable on its unconstrained scale.
         weights: name -> array.
+        anchor: one of the weights: its number type, and where it is, are those of all.
         record: what the training covered; None for a network that was not trained.
     """
 
@@ -34,12 +37,32 @@ class Network(ABC):
     config: Config
     standardization: dict[str, tuple[float, float]]
     weights: dict[str, Array]
+    anchor: Array
     record: TrainingRecord | None
 
     @property
-    @abstractmethod
     def dtype(self) -> Any:
         """Number type of the weights: data are cast to it."""
+        return self.anchor.dtype
+
+    @cached_property
+    def parts(self) -> tuple[str, ...]:
+        """What the network has: "likelihood", a direct likelihood, and "buffer", a buffered transformer."""
+        return parts_of(self.schema, self.config)
+
+    @cached_property
+    def likelihood(self) -> LikelihoodPart:
+        """The direct likelihood, as heads take it.
+
+        Raises:
+            ValueError: if the network has none.
+        """
+        return likelihood_part(self)
+
+    @property
+    def preferred_likelihood(self) -> str:
+        """What computes where all parameters are given, unless somebody says otherwise: "direct" or "buffer"."""
+        return "direct" if "likelihood" in self.parts else "buffer"
 
     @property
     @abstractmethod
@@ -69,6 +92,7 @@ class Network(ABC):
         feedback: Mapping[str, Array] | None = None,
         trial_mask: Array | None = None,
         context: Mapping[str, Array] | EncodedContext | None = None,
+        likelihood: str = "auto",
     ) -> ObservedTrials:
         """Compute once all of a joint density that the parameters do not change.
 
@@ -83,11 +107,16 @@ class Network(ABC):
             feedback: dict name -> (*B, K).
             trial_mask: (*B, K) bool; False = no such trial.
             context: dict of inputs, outcomes and feedback, each (*B, N), or what `encode` returned.
+            likelihood: for which part of the network: "direct", "buffer", or "auto", the one that a `JointPredictive`
+                takes by itself where all parameters are given. The other part, and distributions with hidden
+                parameters, then compute from the data anew: slower, and the same numbers.
 
         Raises:
-            ValueError: if names, shapes or values do not fit the schema.
+            ValueError: if names, shapes or values do not fit the schema, or the network has no such part.
         """
-        return observe_trials(self, inputs, value, feedback=feedback, trial_mask=trial_mask, context=context)
+        return observe_trials(
+            self, inputs, value, feedback=feedback, trial_mask=trial_mask, context=context, likelihood=likelihood
+        )
 
     @property
     def box(self) -> dict[str, tuple[float, float]]:

@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 
+from ppl_buffer.checks import check_choice
 from ppl_buffer.network.arguments import (
     NetworkLike,
     all_exist,
@@ -35,6 +36,9 @@ from ppl_buffer.network.layout import (
 )
 from ppl_buffer.network.unfamiliar import warn_unfamiliar
 from ppl_buffer.schema import split_value
+
+_PARTS = {"direct": "likelihood", "buffer": "buffer"}
+_LIKELIHOODS = ("auto", *_PARTS)
 
 
 @dataclass
@@ -107,8 +111,10 @@ class ObservedTrials:
         context: the encoded context, or None.
         outcomes: dict name -> (*B, K), columns of `value` in the network's number type, legal where no trial is.
         legal: (*B, K) bool, which trials hold legal outcomes or do not exist; None where all were seen to do so.
-        prepared: targets as far as they do not depend on the parameters, arrays (*B, ...).
+        prepared: targets as far as they do not depend on the parameters, arrays (*B, ...); None where they were observed
+            for the direct likelihood.
         alone: the same with an empty buffer, where the schema's trials are independent given all parameters.
+        sequence: what the direct likelihood reads, arrays (*B, ...); None where they were observed for the buffer.
         snapshot: a copy of `value` that nobody else can change.
         digest: `Network.digest` of the network, since another one can make nothing of it.
         groups: `prepared` once more, in groups of data sets of similar length, where that saves work.
@@ -121,8 +127,9 @@ class ObservedTrials:
     context: EncodedContext | None
     outcomes: Named
     legal: Array | None
-    prepared: Own
+    prepared: Own | None
     alone: Own | None
+    sequence: Own | None
     snapshot: Array
     digest: str = field(metadata={"static": True})
     groups: list[LengthGroup] | None = None
@@ -175,6 +182,7 @@ def encode_context(
             "JointPredictive(...).condition(value) to predict from a history"
         )
     groups = {"inputs": schema.inputs, "outcomes": schema.outcomes, "feedback": schema.feedback}
+    require_buffer(net, "context: expected none")
     check_names("context", context, [name for variables in groups.values() for name in variables])
     count: int | None = None
     trials: dict[str, Named] = {}
@@ -207,6 +215,31 @@ def encode_context(
     return EncodedContext(trials, mask, map_leaves(lambda x: x.reshape((*batch, *x.shape[1:])), cache), net.digest)
 
 
+def choose_likelihood(net: NetworkLike, likelihood: str) -> str:
+    """Which part computes where all parameters are given: "direct" or "buffer".
+
+    Raises:
+        ValueError: if `likelihood` is neither nor "auto", or the network has no such part.
+    """
+    if not isinstance(likelihood, str) or likelihood not in _LIKELIHOODS:
+        check_choice("likelihood", likelihood, _LIKELIHOODS)
+    if likelihood == "auto":
+        return net.preferred_likelihood
+    if _PARTS[likelihood] not in net.parts:
+        missing = "direct likelihood" if likelihood == "direct" else "buffered transformer"
+        raise ValueError(f"likelihood: expected 'auto', since this network has no {missing}, got {likelihood!r}")
+    return likelihood
+
+
+def require_buffer(net: NetworkLike, expected: str) -> None:
+    """Refuse what only a buffered transformer answers, where the network has none."""
+    if "buffer" not in net.parts:
+        raise ValueError(
+            f"{expected}, since this network has a direct likelihood alone; train its buffered transformer as well "
+            f"(train with parts='all' goes on in the same folder)"
+        )
+
+
 def refuse_other_network(argument: str, verb: str) -> None:
     """Raise the error for what another network has observed or encoded."""
     raise ValueError(
@@ -237,10 +270,12 @@ def observe_trials(
     feedback: Mapping[str, Array] | None,
     trial_mask: Array | None,
     context: Mapping[str, Array] | EncodedContext | None,
+    likelihood: str = "auto",
     known: bool = False,
 ) -> ObservedTrials:
     """See `Network.observe`; where the data are known already, nothing is said of what the training covered."""
     backend, xp, schema = backend_of(net), net.ops.xp, net.schema
+    direct = choose_likelihood(net, likelihood) == "direct"
     tail = len(schema.event_shape_tail)
     value = as_floating(net, "value", value)
     if value.ndim < 1 + tail:
@@ -278,9 +313,14 @@ def observe_trials(
         {"inputs": given["inputs"], "outcomes": outcomes, "feedback": given["feedback"]},
         all_exist(net, trials, len(batch)) if mask is None else mask,
     )
-    cache = backend.Cache() if encoded is None else layout.fold_shared(encoded.cache, encoded.batch_shape)
-    prepared = backend.prepare_joint(net, cache, folded, valid)
-    alone = backend.prepare_marginal(net, cache, folded["inputs"], valid) if schema.independent else None
+    prepared = alone = sequence = groups = None
+    if direct:
+        sequence = backend.prepare_sequence(net, folded, valid)
+    else:
+        cache = backend.Cache() if encoded is None else layout.fold_shared(encoded.cache, encoded.batch_shape)
+        prepared = backend.prepare_joint(net, cache, folded, valid)
+        alone = backend.prepare_marginal(net, cache, folded["inputs"], valid) if schema.independent else None
+        groups = _group_by_length(net, folded, valid) if encoded is None else None
 
     def unfold_sets(tree: Own) -> Own:
         return map_leaves(lambda x: x.reshape((*batch, *x.shape[1:])), tree)
@@ -299,9 +339,10 @@ def observe_trials(
         legal=None if legal is None else xp.broadcast_to(legal, (*batch, trials)),
         prepared=unfold_sets(prepared),
         alone=unfold_sets(alone),
+        sequence=unfold_sets(sequence),
         snapshot=net.ops.copy(value),
         digest=net.digest,
-        groups=_group_by_length(net, folded, valid) if encoded is None else None,
+        groups=groups,
     )
 
 

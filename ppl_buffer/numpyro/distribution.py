@@ -37,7 +37,7 @@ jax.tree_util.register_dataclass(History)
 jax.tree_util.register_dataclass(
     Query,
     data_fields=["inputs", "params", "context", "feedback", "trial_mask", "lapse", "observed", "history"],
-    meta_fields=["net", "trials", "lapse_ranges", "orders", "block", "environment", "outside"],
+    meta_fields=["net", "trials", "lapse_ranges", "orders", "block", "environment", "outside", "likelihood"],
 )
 
 
@@ -118,6 +118,7 @@ class JointPredictive(JointPredictiveBase, dist.Distribution):  # type: ignore[m
         environment: Callable[..., Any] | None = None,
         lapse: Any = None,
         outside: str = "warn",
+        likelihood: str = "auto",
         validate_args: bool | None = None,
         _batch_shape: Sequence[int] | None = None,
     ) -> None:
@@ -127,7 +128,7 @@ class JointPredictive(JointPredictiveBase, dist.Distribution):  # type: ignore[m
             check_flag("validate_args", validate_args)
         self.query = inputs if isinstance(inputs, Query) else Query.build(
             net, inputs, trials=trials, params=params, context=context, feedback=feedback, trial_mask=trial_mask,
-            orders=orders, block=block, environment=environment, lapse=lapse, outside=outside,
+            orders=orders, block=block, environment=environment, lapse=lapse, outside=outside, likelihood=likelihood,
             check=validate_args is not False,
         )  # fmt: skip
         batch = self.query.batch_shape if _batch_shape is None else tuple(_batch_shape)

@@ -27,6 +27,10 @@ ARGUMENTS = """Args:
         outside: what to do where parameters leave the box that the network was trained on: "warn" and "error" (for
             values that are known when the distribution is made), "-inf" (density zero there), or "ignore".
             Inputs, outcomes and feedback unlike those of the training are warned of, unless it is "ignore".
+        likelihood: which part of the network computes where all parameters are given: "direct", the direct likelihood,
+            or "buffer", the buffered transformer. "auto" takes the one that its measurements say is nearer to the
+            truth, the direct one where there are none. A context tells nothing then, and the direct likelihood does not
+            read it.
         validate_args: as in the language; where it is off, nobody looks at parameter values. None is the language's
             setting in Pyro, whose samplers switch it off; in NumPyro, where it is off unless you ask for it, values
             that can be seen (no tracers) are checked even so.

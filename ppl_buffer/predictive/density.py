@@ -82,7 +82,7 @@ def _conditionals(query: Query, value: Array, reuse: bool, order_dims: int = 0) 
         result = folded.backend.block_conditionals(
             net, context, exists, folded.trials, folded.valid, folded.params, folded.lapse, block
         )
-    elif reuse and not query.independent and _is_grouped(query, folded):
+    elif reuse and not (query.independent or query.direct) and _is_grouped(query, folded):
         result = _group_conditionals(query, folded)
     else:
         targets = joint_targets(query, folded, reuse)

@@ -73,7 +73,14 @@ def fold(
         {"inputs": query.inputs, "outcomes": outcomes, "feedback": query.feedback or {}}, mask
     )
     params = layout.fold(params, 0)
-    encoded, possible = backend.encode_params(net, params), can_be(net, params)
+    possible = can_be(net, params)
+    if query.direct:
+        past = (None, None)
+        if query.history is not None:
+            past = layout.fold_trials(query.history.trials, query.history.mask)
+        encoded = backend.encode_conditions(net, params, *past)
+    else:
+        encoded = backend.encode_params(net, params)
     if possible is not None:
         possible = possible[..., None]
     lapse = None
@@ -117,19 +124,32 @@ def fold_context(query: Query, folded: FoldedQuery) -> tuple[Trials | None, Arra
 
 def joint_targets(query: Query, folded: FoldedQuery, reuse: bool) -> Own:
     """Targets that see the trials before them, prepared as far as they do not depend on the parameters."""
+    if query.direct:
+        if reuse and query.observed is not None and query.observed.sequence is not None:
+            return _read_again(query.observed.sequence, query, folded)
+        if not query.independent:
+            require_feedback(query.net, query.feedback, "compute a density")
+        return folded.backend.prepare_sequence(query.net, folded.trials, folded.valid)
     if query.independent:
         return marginal_targets(query, folded, reuse)
-    if reuse and query.observed is not None:
-        prepared = folded.layout.fold_shared(query.observed.prepared, query.observed.trial_mask.shape[:-1])
-        return folded.backend.ops.no_constant_folding(prepared)
+    if reuse and query.observed is not None and query.observed.prepared is not None:
+        return _read_again(query.observed.prepared, query, folded)
     require_feedback(query.net, query.feedback, "compute a density")
     return folded.backend.prepare_joint(query.net, fold_cache(query, folded), folded.trials, folded.valid)
 
 
 def marginal_targets(query: Query, folded: FoldedQuery, reuse: bool = False) -> Own:
     """Targets that see the context and the history, and none of each other."""
+    if query.direct:
+        return folded.backend.prepare_alone(query.net, folded.trials["inputs"], folded.valid)
     if reuse and query.observed is not None and query.observed.alone is not None:
-        prepared = folded.layout.fold_shared(query.observed.alone, query.observed.trial_mask.shape[:-1])
-        return folded.backend.ops.no_constant_folding(prepared)
+        return _read_again(query.observed.alone, query, folded)
     cache = fold_cache(query, folded)
     return folded.backend.prepare_marginal(query.net, cache, folded.trials["inputs"], folded.valid)
+
+
+def _read_again(observed: Own, query: Query, folded: FoldedQuery) -> Own:
+    """What was computed of the observed trials, as the layout folds it."""
+    assert query.observed is not None
+    prepared = folded.layout.fold_shared(observed, query.observed.trial_mask.shape[:-1])
+    return folded.backend.ops.no_constant_folding(prepared)

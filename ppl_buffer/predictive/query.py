@@ -29,8 +29,10 @@ from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import (
     EncodedContext,
     ObservedTrials,
+    choose_likelihood,
     encode_context,
     refuse_other_network,
+    require_buffer,
     warn_longer,
 )
 from ppl_buffer.network.record import TrainingRecord
@@ -81,6 +83,7 @@ class Query:
         block: number of trials that are merged into the context together, or None.
         environment: gives the feedback on a drawn outcome, or None.
         outside: what happens where parameters leave the trained range.
+        likelihood: which part of the network computes where all parameters are given, "direct" or "buffer".
     """
 
     net: Network
@@ -98,6 +101,7 @@ class Query:
     block: int | None = None
     environment: Environment | None = None
     outside: str = "warn"
+    likelihood: str = "buffer"
 
     @classmethod
     def build(
@@ -115,6 +119,7 @@ class Query:
         environment: Environment | None = None,
         lapse: Array | Lapse | None = None,
         outside: str = "warn",
+        likelihood: str = "auto",
         history: History | None = None,
         check: bool = True,
         later: Collection[str] = (),
@@ -134,6 +139,7 @@ class Query:
             environment: function (trial, inputs, outcomes, uniform) -> feedback.
             lapse: (*B,) probability, or a `Lapse`.
             outside: "warn", "error", "-inf" or "ignore".
+            likelihood: "direct", "buffer" or "auto".
             history: trials before these, from `ppl_buffer.predictive.sampling.condition`.
             check: whether to look at the values of the parameters.
             later: parameters that whoever asks will give later.
@@ -176,8 +182,10 @@ class Query:
             _check_range(net.record, numbers, outside)
         query = cls(
             net, params=arrays, lapse=rate, lapse_ranges=ranges, history=history, orders=orders, block=block,
-            environment=environment, outside=outside, **data,
+            environment=environment, outside=outside, likelihood=choose_likelihood(net, likelihood), **data,
         )  # fmt: skip
+        if not query.direct and len({*arrays, *later}) < len(schema.params):
+            require_buffer(net, f"params: expected all of {list(schema.params)}, got {list(arrays)}")
         if 0 in query.batch_shape:
             refuse_empty("arguments", query.batch_shape)
         return query.expanded(len(query.batch_shape))
@@ -240,6 +248,11 @@ class Query:
     def independent(self) -> bool:
         """Whether all parameters are given of a model whose trials are then independent: no buffer is needed."""
         return self.net.schema.independent and len(self.params) == len(self.net.schema.params)
+
+    @cached_property
+    def direct(self) -> bool:
+        """Whether the direct likelihood computes: all parameters are given, and nobody asked for the buffer."""
+        return self.likelihood == "direct" and len(self.params) == len(self.net.schema.params)
 
     def matches(self, value: Array) -> bool:
         """Whether a value is known to be the observed one, so that what was computed of that can be reused.

@@ -129,6 +129,10 @@ def speculative_rollout(
         )
     if not is_integer(lookahead):
         raise ValueError(f"lookahead: expected a number of trials of at least 1, got {lookahead!r}")
+    if query.direct:
+        # A step of its state costs less than any draft: nothing is drafted, nothing has to be tested.
+        value, by_trial, log_probs = rollout(query, noise)
+        return value, by_trial, log_probs, log_probs == log_probs, log_probs * 0
     swept = None if query.independent else int(lookahead)
     return _draw(query, noise, partial(backend_of(query.net).speculative_rollout, source=source, lookahead=swept))
 
@@ -153,6 +157,10 @@ def _draw(query: Query, noise: Array, roll: Callable[..., tuple[Array, ...]]) ->
             net, context, exists, inputs, folded.valid, folded.params, uniform, folded.lapse, query.environment,
             min(query.block, query.trials),
         )  # fmt: skip
+    elif query.direct:
+        rolled = folded.backend.rollout_sequence(
+            net, folded.params, inputs, folded.valid, uniform, folded.lapse, query.environment
+        )
     else:
         rolled = roll(
             net, fold_cache(query, folded), inputs, folded.valid, folded.params, uniform, folded.lapse,
@@ -233,7 +241,7 @@ def condition(query: Query, value: Array) -> Query:
     context, history = query.context, query.history
     if schema.ordered:
         history = _append(net, history, past, mask)
-    else:
+    elif "buffer" in net.parts:
         before = None if context is None else History(context.trials, context.mask)
         joined = _append(net, before, past, mask)
         context = encode_context(

@@ -78,6 +78,7 @@ class JointPredictive(JointPredictiveBase, dist.TorchDistribution):  # type: ign
         environment: Callable[..., Any] | None = None,
         lapse: Any = None,
         outside: str = "warn",
+        likelihood: str = "auto",
         validate_args: bool | None = None,
         _batch_shape: Sequence[int] | None = None,
     ) -> None:
@@ -91,7 +92,7 @@ class JointPredictive(JointPredictiveBase, dist.TorchDistribution):  # type: ign
         check = JointPredictive._validate_args if validate_args is None else validate_args
         self.query = inputs if isinstance(inputs, Query) else Query.build(
             net, inputs, trials=trials, params=params, context=context, feedback=feedback, trial_mask=trial_mask,
-            orders=orders, block=block, environment=environment, lapse=lapse, outside=outside,
+            orders=orders, block=block, environment=environment, lapse=lapse, outside=outside, likelihood=likelihood,
             check=check,
         )  # fmt: skip
         batch = torch.Size(self.query.batch_shape if _batch_shape is None else _batch_shape)

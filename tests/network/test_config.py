@@ -22,7 +22,8 @@ SCHEMA = {
     ("sizes", "message"),
     [
         ({"width": 0}, "width: expected an integer of at least 1, got 0"),
-        ({"depth": -1}, "depth: expected an integer of at least 1, got -1"),
+        ({"depth": -1}, "depth: expected an integer of at least 0, got -1"),
+        ({"depth": 0, "likelihood_width": 0}, "depth: expected at least 1 without a direct likelihood"),
         ({"heads": 2.0}, "heads: expected an integer of at least 1, got 2.0"),
         ({"mlp": "128"}, "mlp: expected an integer of at least 1, got '128'"),
         ({"components": True}, "components: expected an integer of at least 1, got True"),

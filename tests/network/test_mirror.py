@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("jax")
 
-MODULES = ["attention", "layer", "cache", "network", "joint", "speculative", "ops", "execution"]
+MODULES = ["attention", "layer", "cache", "network", "joint", "likelihood", "speculative", "ops", "execution"]
 
 # What one backend needs for itself, by module, with the reason.
 ALONE = {

@@ -19,6 +19,12 @@ from ppl_buffer.network.jax.joint import (
     rollout,
     start_cache,
 )
+from ppl_buffer.network.jax.likelihood import (
+    encode_conditions,
+    prepare_alone,
+    prepare_sequence,
+    rollout_sequence,
+)
 from ppl_buffer.network.jax.speculative import speculative_rollout
 
 __all__ = [
@@ -28,6 +34,7 @@ __all__ = [
     "bucket",
     "cdf",
     "conditionals",
+    "encode_conditions",
     "encode_params",
     "leave_one_out",
     "moments",
@@ -35,10 +42,13 @@ __all__ = [
     "on_processor",
     "one_step",
     "ops",
+    "prepare_alone",
     "prepare_joint",
     "prepare_marginal",
+    "prepare_sequence",
     "rollout",
     "rollout_memory",
+    "rollout_sequence",
     "speculative_rollout",
     "start_cache",
     "workers",

@@ -21,10 +21,12 @@ from ppl_buffer.network.jax.cache import Cache, allocate
 from ppl_buffer.network.jax.execution import compiled
 from ppl_buffer.network.jax.network import EncodedParams, PreparedTargets, encode, extend, predict, prepare, step
 from ppl_buffer.network.jax.network import encode_params as _encode_params
-from ppl_buffer.network.jax.ops import Array
+from ppl_buffer.network.jax.ops import Array, part
 from ppl_buffer.network.jax.weights import JaxNetwork
 from ppl_buffer.network.lapse_mixture import LapseMixture
+from ppl_buffer.network.likelihood import Conditions, PreparedSequence, read_sequence
 from ppl_buffer.network.observed import EncodedContext, LengthGroup, ObservedTrials
+from ppl_buffer.network.parts import Part
 from ppl_buffer.network.trials import initial_state, join_arrays, join_trials, respond, split_noise
 
 Tree = TypeVar("Tree")
@@ -72,25 +74,36 @@ def prepare_marginal(net: JaxNetwork, cache: Cache, inputs: Mapping[str, Array],
     return prepare(net, cache, inputs, None, valid.shape)
 
 
+def _represent(
+    net: JaxNetwork, prepared: PreparedTargets | PreparedSequence, params: EncodedParams | Conditions
+) -> tuple[Part, Array]:
+    """The part of the network that prepared the trials, and their representation (B, R, K, W) for its heads."""
+    if isinstance(prepared, PreparedSequence):
+        assert isinstance(params, Conditions)
+        return net.likelihood, read_sequence(net, prepared, params)
+    assert isinstance(params, EncodedParams)
+    return net, predict(net, prepared, params)
+
+
 @compiled()
 def conditionals(
     net: JaxNetwork,
-    prepared: PreparedTargets,
-    params: EncodedParams,
+    prepared: PreparedTargets | PreparedSequence,
+    params: EncodedParams | Conditions,
     outcomes: Mapping[str, Array],
     valid: Array,
     lapse: LapseMixture | None,
 ) -> Array:
     """Log density (B, R, K) of each trial given what it sees (paper, equation 5); 0 where there is no trial."""
-    log_probs = trial_log_prob(net, predict(net, prepared, params), outcomes, lapse)
+    log_probs = trial_log_prob(*_represent(net, prepared, params), outcomes, lapse)
     return jnp.where(valid, log_probs, 0.0)
 
 
 @compiled()
 def one_step(
     net: JaxNetwork,
-    prepared: PreparedTargets,
-    params: EncodedParams,
+    prepared: PreparedTargets | PreparedSequence,
+    params: EncodedParams | Conditions,
     outcomes: Mapping[str, Array],
     valid: Array,
     lapse: LapseMixture | None,
@@ -102,16 +115,16 @@ def one_step(
     """
 
     def some(
-        prepared: PreparedTargets,
-        params: EncodedParams,
+        prepared: PreparedTargets | PreparedSequence,
+        params: EncodedParams | Conditions,
         outcomes: Mapping[str, Array],
         valid: Array,
         lapse: LapseMixture | None,
         noise: Array,
     ) -> Array:
-        representation = predict(net, prepared, params)
-        log_probs = jnp.where(valid, trial_log_prob(net, representation, outcomes, lapse), 0.0)
-        outcomes, _ = trial_sample(net, representation, split_noise(net, noise)[0], lapse)
+        reader, representation = _represent(net, prepared, params)
+        log_probs = jnp.where(valid, trial_log_prob(reader, representation, outcomes, lapse), 0.0)
+        outcomes, _ = trial_sample(reader, representation, split_noise(net, noise)[0], lapse)
         return jnp.stack(jnp.broadcast_arrays(log_probs, *outcomes.values()), -1)
 
     return _in_chunks(some, noise.shape[:-1], prepared, params, outcomes, valid, lapse, noise)
@@ -120,27 +133,25 @@ def one_step(
 @compiled()
 def cdf(
     net: JaxNetwork,
-    prepared: PreparedTargets,
-    params: EncodedParams,
+    prepared: PreparedTargets | PreparedSequence,
+    params: EncodedParams | Conditions,
     outcomes: Mapping[str, Array],
     uniform: Array,
     lapse: LapseMixture | None,
 ) -> Array:
     """Distribution function (B, R, K, n_outcomes) of each trial's outcomes given what the trial sees."""
-    return trial_cdf(net, predict(net, prepared, params), outcomes, uniform, lapse)
+    return trial_cdf(*_represent(net, prepared, params), outcomes, uniform, lapse)
 
 
 @compiled()
 def moments(
-    net: JaxNetwork, prepared: PreparedTargets, params: EncodedParams, lapse: LapseMixture | None
+    net: JaxNetwork,
+    prepared: PreparedTargets | PreparedSequence,
+    params: EncodedParams | Conditions,
+    lapse: LapseMixture | None,
 ) -> tuple[Array, Array]:
     """Mean and variance (B, R, K, n_outcomes) of each trial's outcomes given what the trial sees."""
-    return trial_moments(net, predict(net, prepared, params), lapse)
-
-
-def part(tree: Tree, start: int | Array, count: int) -> Tree:
-    """`count` trials from `start` on of every array (B, R, K, ...) of a pytree."""
-    return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, count, axis=2), tree)
+    return trial_moments(*_represent(net, prepared, params), lapse)
 
 
 @compiled("environment", "independent")

@@ -17,6 +17,9 @@ Array = jax.Array
 
 xp = jnp
 
+# Steps of a recurrent unit that are compiled as one turn of the loop.
+_UNROLLED = 4
+
 Tree = TypeVar("Tree")
 
 
@@ -99,6 +102,11 @@ def no_constant_folding(tree: Tree) -> Tree:
     return jax.lax.optimization_barrier(tree)
 
 
+def part(tree: Tree, start: int | Array, count: int) -> Tree:
+    """`count` trials from `start` on of every array (B, R, K, ...) of a pytree."""
+    return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, count, axis=2), tree)
+
+
 def pad_trials(value: Array, trials: int) -> Array:
     """Fill (B, R, T) with zeros up to (B, R, trials)."""
     return jnp.pad(value, ((0, 0), (0, 0), (0, trials - value.shape[-1])))
@@ -132,6 +140,46 @@ def linear(net: Own, name: str, x: Array) -> Array:
 def perceptron(net: Own, name: str, x: Array) -> Array:
     """One hidden layer with the SiLU nonlinearity, smooth as a gradient sampler wants it."""
     return linear(net, f"{name}.out", jax.nn.silu(linear(net, f"{name}.hidden", x)))
+
+
+def silu(x: Array) -> Array:
+    """The SiLU nonlinearity: x * sigmoid(x)."""
+    return jax.nn.silu(x)
+
+
+def recurrent(net: Own, name: str, x: Array, constant: Array, state: Array, valid: Array) -> Array:
+    """States (B, R, K, W) of a gated recurrent unit after each step; a step that does not exist changes nothing.
+
+    With r, z and n the thirds of the affine maps, h' = (1 - z) n + z h, r = sigmoid(r_x + r_h),
+    z = sigmoid(z_x + z_h), n = tanh(n_x + r n_h).
+
+    Args:
+        net: the weights.
+        name: of the maps: ``name.input`` of the step's numbers and the constant ones, ``name.state`` of the state.
+        x: (B, r, K, F), the step's numbers.
+        constant: (B, R, E), read at every step.
+        state: (B, R, W), before the first step.
+        valid: (B, r, K) bool, which steps exist.
+    """
+    weight, bias = net.weights[f"{name}.input.weight"], net.weights[f"{name}.input.bias"]
+    width, size = weight.shape[0] // 3, x.shape[-1]
+    lead = jnp.broadcast_shapes(x.shape[:2], constant.shape[:2], state.shape[:2], valid.shape[:2])
+    # What replicas share, and what steps share, is multiplied once.
+    shared = constant @ weight[:, size:].T + bias
+    by_step = x @ weight[:, :size].T
+
+    def advance(state: Array, step: tuple[Array, Array]) -> tuple[Array, Array]:
+        numbers, exists = step
+        read, kept = numbers + shared, linear(net, f"{name}.state", state)
+        gates = jax.nn.sigmoid(read[..., : 2 * width] + kept[..., : 2 * width])
+        reset, update = gates[..., :width], gates[..., width:]
+        new = jnp.tanh(read[..., 2 * width :] + reset * kept[..., 2 * width :])
+        state = jnp.where(exists[..., None], new + update * (state - new), state)
+        return state, state
+
+    steps = jnp.moveaxis(by_step, 2, 0), jnp.moveaxis(valid, 2, 0)
+    _, states = jax.lax.scan(advance, jnp.broadcast_to(state, (*lead, width)), steps, unroll=_UNROLLED)
+    return jnp.moveaxis(states, 0, 2)
 
 
 def norm(net: Own, name: str, x: Array) -> Array:

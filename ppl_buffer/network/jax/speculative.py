@@ -17,9 +17,9 @@ from ppl_buffer.network.backend import Environment, Own
 from ppl_buffer.network.heads import trial_log_prob, trial_sample
 from ppl_buffer.network.jax.cache import Cache, allocate
 from ppl_buffer.network.jax.execution import compiled
-from ppl_buffer.network.jax.joint import part, prepare_marginal
+from ppl_buffer.network.jax.joint import prepare_marginal
 from ppl_buffer.network.jax.network import EncodedParams, predict, step
-from ppl_buffer.network.jax.ops import Array
+from ppl_buffer.network.jax.ops import Array, part
 from ppl_buffer.network.jax.weights import JaxNetwork
 from ppl_buffer.network.lapse_mixture import LapseMixture
 from ppl_buffer.network.trials import respond, split_noise

@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
-import numpy as np
 
 from ppl_buffer.network.backend import Array as AnyArray
 from ppl_buffer.network.config import Config, weight_shapes
@@ -52,11 +51,7 @@ class JaxNetwork(Network):
         self.weights: dict[str, Array] = {
             name: jnp.asarray(weights[name], dtype=jnp.float32) for name in weight_shapes(schema, config)
         }
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Number type of the weights: data are cast to it."""
-        return self.weights["norm_out.weight"].dtype
+        self.anchor = next(iter(self.weights.values()))
 
     @cached_property
     def digest(self) -> str:

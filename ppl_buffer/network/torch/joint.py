@@ -15,9 +15,11 @@ from torch import Tensor
 from ppl_buffer.network.backend import Environment, Trials
 from ppl_buffer.network.heads import trial_cdf, trial_log_prob, trial_moments, trial_sample
 from ppl_buffer.network.lapse_mixture import LapseMixture
-from ppl_buffer.network.layout import map_leaves
+from ppl_buffer.network.likelihood import Conditions, PreparedSequence, read_sequence
+from ppl_buffer.network.parts import Part
 from ppl_buffer.network.torch.cache import Cache, allocate
 from ppl_buffer.network.torch.network import EncodedParams, PreparedTargets, encode, extend, predict, prepare, step
+from ppl_buffer.network.torch.ops import part
 from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.network.trials import initial_state, join_arrays, join_trials, respond, split_noise
 
@@ -50,23 +52,34 @@ def prepare_marginal(net: TorchNetwork, cache: Cache, inputs: Mapping[str, Tenso
     return prepare(net, cache, inputs, None, valid.shape)
 
 
+def _represent(
+    net: TorchNetwork, prepared: PreparedTargets | PreparedSequence, params: EncodedParams | Conditions
+) -> tuple[Part, Tensor]:
+    """The part of the network that prepared the trials, and their representation (B, R, K, W) for its heads."""
+    if isinstance(prepared, PreparedSequence):
+        assert isinstance(params, Conditions)
+        return net.likelihood, read_sequence(net, prepared, params)
+    assert isinstance(params, EncodedParams)
+    return net, predict(net, prepared, params)
+
+
 def conditionals(
     net: TorchNetwork,
-    prepared: PreparedTargets,
-    params: EncodedParams,
+    prepared: PreparedTargets | PreparedSequence,
+    params: EncodedParams | Conditions,
     outcomes: Mapping[str, Tensor],
     valid: Tensor,
     lapse: LapseMixture | None,
 ) -> Tensor:
     """Log density (B, R, K) of each trial given what it sees (paper, equation 5); 0 where there is no trial."""
-    log_probs = trial_log_prob(net, predict(net, prepared, params), outcomes, lapse)
+    log_probs = trial_log_prob(*_represent(net, prepared, params), outcomes, lapse)
     return torch.where(valid, log_probs, 0.0)
 
 
 def one_step(
     net: TorchNetwork,
-    prepared: PreparedTargets,
-    params: EncodedParams,
+    prepared: PreparedTargets | PreparedSequence,
+    params: EncodedParams | Conditions,
     outcomes: Mapping[str, Tensor],
     valid: Tensor,
     lapse: LapseMixture | None,
@@ -76,34 +89,32 @@ def one_step(
 
     `noise` (B, R, K, schema.noise_size) are uniform numbers.
     """
-    representation = predict(net, prepared, params)
-    log_probs = torch.where(valid, trial_log_prob(net, representation, outcomes, lapse), 0.0)
-    outcomes, _ = trial_sample(net, representation, split_noise(net, noise)[0], lapse)
+    reader, representation = _represent(net, prepared, params)
+    log_probs = torch.where(valid, trial_log_prob(reader, representation, outcomes, lapse), 0.0)
+    outcomes, _ = trial_sample(reader, representation, split_noise(net, noise)[0], lapse)
     return torch.stack(torch.broadcast_tensors(log_probs, *outcomes.values()), -1)
 
 
 def cdf(
     net: TorchNetwork,
-    prepared: PreparedTargets,
-    params: EncodedParams,
+    prepared: PreparedTargets | PreparedSequence,
+    params: EncodedParams | Conditions,
     outcomes: Mapping[str, Tensor],
     uniform: Tensor,
     lapse: LapseMixture | None,
 ) -> Tensor:
     """Distribution function (B, R, K, n_outcomes) of each trial's outcomes given what the trial sees."""
-    return trial_cdf(net, predict(net, prepared, params), outcomes, uniform, lapse)
+    return trial_cdf(*_represent(net, prepared, params), outcomes, uniform, lapse)
 
 
 def moments(
-    net: TorchNetwork, prepared: PreparedTargets, params: EncodedParams, lapse: LapseMixture | None
+    net: TorchNetwork,
+    prepared: PreparedTargets | PreparedSequence,
+    params: EncodedParams | Conditions,
+    lapse: LapseMixture | None,
 ) -> tuple[Tensor, Tensor]:
     """Mean and variance (B, R, K, n_outcomes) of each trial's outcomes given what the trial sees."""
-    return trial_moments(net, predict(net, prepared, params), lapse)
-
-
-def part(tree: Tree, start: int, count: int) -> Tree:
-    """`count` trials from `start` on of every array (B, R, K, ...) of dicts or dataclasses."""
-    return map_leaves(lambda x: x.narrow(2, start, count), tree)
+    return trial_moments(*_represent(net, prepared, params), lapse)
 
 
 @torch.no_grad()

@@ -12,8 +12,12 @@ from torch.nn import functional
 
 from ppl_buffer.network.backend import Array, Own
 from ppl_buffer.network.foreign import plain
+from ppl_buffer.network.layout import map_leaves
 
 xp = torch
+
+# What closes a gate for good: its logistic function is exactly 1.
+_CLOSED = 1e4
 
 Tree = TypeVar("Tree")
 
@@ -28,7 +32,7 @@ def _tensor(net: Own, value: Array) -> Tensor:
 def number(net: Own, value: Array) -> Tensor:
     """The same array in the network's number type."""
     # One call where the tensor is one already: this is half the work of most conversions.
-    return (value if isinstance(value, Tensor) else _tensor(net, value)).to(net.weights["norm_out.weight"])
+    return (value if isinstance(value, Tensor) else _tensor(net, value)).to(net.anchor)
 
 
 def floating(net: Own, value: Array) -> Tensor:
@@ -39,7 +43,7 @@ def floating(net: Own, value: Array) -> Tensor:
 
 def number_each(net: Own, named: Mapping[str, Array]) -> dict[str, Tensor]:
     """`number` of each of some named arrays."""
-    like = net.weights["norm_out.weight"]
+    like = net.anchor
     return {
         name: (value if isinstance(value, Tensor) else _tensor(net, value)).to(like) for name, value in named.items()
     }
@@ -51,7 +55,7 @@ def floating_each(net: Own, named: Mapping[str, Array]) -> dict[str, Tensor]:
     Raises:
         TypeError: if one is complex.
     """
-    like = net.weights["norm_out.weight"]
+    like = net.anchor
     tensors = {}
     for name, value in named.items():
         tensor = value.to(like.device) if isinstance(value, Tensor) else _tensor(net, value)
@@ -124,6 +128,11 @@ def no_constant_folding(tree: Tree) -> Tree:
     return tree
 
 
+def part(tree: Tree, start: int, count: int) -> Tree:
+    """`count` trials from `start` on of every array (B, R, K, ...) of dicts or dataclasses."""
+    return map_leaves(lambda x: x.narrow(2, start, count), tree)
+
+
 def pad_trials(value: Tensor, trials: int) -> Tensor:
     """Fill (B, R, T) with zeros up to (B, R, trials)."""
     return functional.pad(value, (0, trials - value.shape[-1]))
@@ -146,7 +155,7 @@ def ones(net: Own, shape: Sequence[int]) -> Tensor:
 
 def arange(net: Own, count: int) -> Tensor:
     """Whole numbers (count,) from 0, where the network's weights are."""
-    return torch.arange(count, device=net.weights["norm_out.weight"].device)
+    return torch.arange(count, device=net.anchor.device)
 
 
 def linear(net: Own, name: str, x: Tensor) -> Tensor:
@@ -159,6 +168,45 @@ def perceptron(net: Own, name: str, x: Tensor) -> Tensor:
     weights = net.weights
     hidden = functional.silu(functional.linear(x, weights[f"{name}.hidden.weight"], weights[f"{name}.hidden.bias"]))
     return functional.linear(hidden, weights[f"{name}.out.weight"], weights[f"{name}.out.bias"])
+
+
+def silu(x: Tensor) -> Tensor:
+    """The SiLU nonlinearity: x * sigmoid(x)."""
+    return functional.silu(x)
+
+
+def recurrent(net: Own, name: str, x: Tensor, constant: Tensor, state: Tensor, valid: Tensor) -> Tensor:
+    """States (B, R, K, W) of a gated recurrent unit after each step; a step that does not exist changes nothing.
+
+    With r, z and n the thirds of the affine maps, h' = (1 - z) n + z h, r = sigmoid(r_x + r_h),
+    z = sigmoid(z_x + z_h), n = tanh(n_x + r n_h).
+
+    Args:
+        net: the weights.
+        name: of the maps: ``name.input`` of the step's numbers and the constant ones, ``name.state`` of the state.
+        x: (B, r, K, F), the step's numbers.
+        constant: (B, R, E), read at every step.
+        state: (B, R, W), before the first step.
+        valid: (B, r, K) bool, which steps exist.
+    """
+    weights = net.weights
+    steps = x.shape[2]
+    lead = torch.broadcast_shapes(x.shape[:2], constant.shape[:2], state.shape[:2], valid.shape[:2])
+    # One more number switches the gate z to 1 where there is no step: the library's unit knows no mask.
+    missing = (~valid)[..., None].to(x.dtype)
+    described = [x, constant[:, :, None], missing]
+    wide = torch.cat([part.expand(*lead, steps, part.shape[-1]) for part in described], -1).flatten(0, 1)
+    weight = weights[f"{name}.input.weight"]
+    closed = torch.zeros_like(weight[:, :1])
+    width = weight.shape[0] // 3
+    closed[width : 2 * width] = _CLOSED
+    start = state.expand(*lead, width).reshape(1, -1, width)
+    maps = [
+        torch.cat([weight, closed], 1), weights[f"{name}.state.weight"], weights[f"{name}.input.bias"],
+        weights[f"{name}.state.bias"],
+    ]  # fmt: skip
+    states, _ = torch.gru(wide, start, maps, True, 1, 0.0, torch.is_grad_enabled(), False, True)
+    return states.unflatten(0, lead)
 
 
 def norm(net: Own, name: str, x: Tensor) -> Tensor:

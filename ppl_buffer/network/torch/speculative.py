@@ -25,8 +25,9 @@ from ppl_buffer.network.backend import Environment
 from ppl_buffer.network.heads import trial_log_prob, trial_sample
 from ppl_buffer.network.lapse_mixture import LapseMixture
 from ppl_buffer.network.torch.cache import Cache, allocate
-from ppl_buffer.network.torch.joint import part, prepare_marginal
+from ppl_buffer.network.torch.joint import prepare_marginal
 from ppl_buffer.network.torch.network import EncodedParams, predict, step
+from ppl_buffer.network.torch.ops import part
 from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.network.trials import respond, split_noise
 from ppl_buffer.schema import Categorical

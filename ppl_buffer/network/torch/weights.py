@@ -12,6 +12,7 @@ from torch import Tensor
 from ppl_buffer.network.config import Config, weight_shapes
 from ppl_buffer.network.digest import network_digest
 from ppl_buffer.network.network import Network
+from ppl_buffer.network.parts import LIKELIHOOD
 from ppl_buffer.network.torch import ops
 from ppl_buffer.schema import Categorical, Schema
 
@@ -57,6 +58,8 @@ class TorchNetwork(Network, torch.nn.Module):
                 module = module._modules[part]  # type: ignore[assignment]
             module.register_parameter(leaf, parameter)
             self.weights[name] = parameter
+        # Past the module, which would count it as one more parameter.
+        self.__dict__["anchor"] = next(iter(self.weights.values()))
 
     backend = "torch"
     ops = ops
@@ -64,12 +67,7 @@ class TorchNetwork(Network, torch.nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.weights["norm_out.weight"].device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Number type of the weights: data are cast to it."""
-        return self.weights["norm_out.weight"].dtype
+        return self.anchor.device
 
     @property
     def digest(self) -> str:
@@ -99,7 +97,8 @@ def _initial(name: str, shape: tuple[int, ...], schema: Schema, config: Config, 
         return torch.randn(shape, generator=generator) * 2 / math.sqrt(shape[1])
     if name.endswith("bias"):
         bias = torch.zeros(shape)
-        outcome = name.split(".")[1] if name.startswith("heads.") and name.endswith("out.bias") else None
+        path = name.removeprefix(LIKELIHOOD).split(".")
+        outcome = path[1] if path[0] == "heads" and path[-2] == "out" else None
         if outcome is not None and not isinstance(schema.outcomes[outcome], Categorical):
             # The mixture starts spread over the standardised scale: equal Gaussians would never part.
             count = config.components
@@ -110,6 +109,6 @@ def _initial(name: str, shape: tuple[int, ...], schema: Schema, config: Config, 
     scale = 1 / math.sqrt(shape[1])
     if name.endswith(("merge.weight", "mlp.out.weight")):
         scale /= math.sqrt(2 * config.depth)
-    if name.startswith("heads.") and name.endswith("out.weight"):
+    if name.removeprefix(LIKELIHOOD).startswith("heads.") and name.endswith("out.weight"):
         scale *= 0.1
     return torch.randn(shape, generator=generator) * scale

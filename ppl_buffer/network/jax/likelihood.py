@@ -1,0 +1,94 @@
+"""The direct likelihood in JAX: what `ppl_buffer.network.likelihood` computes, compiled, and the rollout, a scan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from ppl_buffer.network import likelihood
+from ppl_buffer.network.backend import Environment, Own, Trials
+from ppl_buffer.network.heads import trial_sample
+from ppl_buffer.network.jax.execution import compiled
+from ppl_buffer.network.jax.ops import Array, part
+from ppl_buffer.network.jax.weights import JaxNetwork
+from ppl_buffer.network.lapse_mixture import LapseMixture
+from ppl_buffer.network.likelihood import Conditions, PreparedSequence
+from ppl_buffer.network.trials import respond, split_noise
+
+for _holder in (PreparedSequence, Conditions):
+    jax.tree_util.register_dataclass(_holder)
+
+
+@compiled()
+def prepare_sequence(net: JaxNetwork, trials: Trials, valid: Array) -> PreparedSequence:
+    """See `ppl_buffer.network.likelihood.prepare_sequence`."""
+    return likelihood.prepare_sequence(net, trials, valid)
+
+
+@compiled()
+def prepare_alone(net: JaxNetwork, inputs: Mapping[str, Array], valid: Array) -> PreparedSequence:
+    """See `ppl_buffer.network.likelihood.prepare_alone`."""
+    return likelihood.prepare_alone(net, inputs, valid)
+
+
+@compiled()
+def encode_conditions(
+    net: JaxNetwork,
+    params: Mapping[str, Array],
+    history: Trials | None = None,
+    history_valid: Array | None = None,
+) -> Conditions:
+    """See `ppl_buffer.network.likelihood.encode_conditions`."""
+    return likelihood.encode_conditions(net, params, history, history_valid)
+
+
+@compiled("environment")
+def rollout_sequence(
+    net: JaxNetwork,
+    conditions: Conditions,
+    inputs: Mapping[str, Array],
+    valid: Array,
+    noise: Array,
+    lapse: LapseMixture | None,
+    environment: Environment | None,
+) -> tuple[dict[str, Array], dict[str, Array], Array]:
+    """Draw the trials one after another, each realised outcome moving the state.
+
+    Args:
+        net: the network.
+        conditions: from `encode_conditions`.
+        inputs: dict name -> (B, r, K).
+        valid: (B, r, K), which trials exist.
+        noise: uniform numbers (B, R, K, schema.noise_size).
+        lapse: its rate (B, R or 1, 1); or None.
+        environment: gives the feedback on a drawn outcome.
+
+    Returns:
+        outcomes and feedback, each dict name -> (B, R, K), and the log densities (B, R, K) they were drawn from.
+    """
+    shape = tuple(noise.shape[:3])
+    noise, chance = split_noise(net, noise)
+    valid = jnp.broadcast_to(valid, shape)
+    inputs = {name: jnp.broadcast_to(value, shape) for name, value in inputs.items()}
+    if conditions.state is None:
+        representation = likelihood.read_sequence(net, prepare_alone(net, inputs, valid), conditions)
+        outcomes, log_probs = trial_sample(net.likelihood, representation, noise, lapse)
+        feedback = respond(net, environment, 0, inputs, outcomes, chance)
+        return outcomes, feedback, jnp.where(valid, log_probs, 0.0)
+
+    def draw(state: Array, k: Array) -> tuple[Array, Own]:
+        shown, exists = part(inputs, k, 1), part(valid, k, 1)
+        described = likelihood.input_features(net, shown)
+        representation = likelihood.read_states(net, state[:, :, None], described, conditions, (*shape[:2], 1))
+        outcomes, log_prob = trial_sample(net.likelihood, representation, part(noise, k, 1), lapse)
+        feedback = respond(net, environment, k, shown, outcomes, part(chance, k, 1))
+        pairs = {"inputs": shown, "outcomes": outcomes, "feedback": feedback}
+        state = likelihood.next_state(net, pairs, exists, conditions, state)
+        return state, jax.tree.map(lambda x: x[..., 0], (outcomes, feedback, log_prob))
+
+    start = jnp.broadcast_to(conditions.state, (*shape[:2], conditions.state.shape[-1]))
+    _, steps = jax.lax.scan(draw, start, jnp.arange(shape[2]))
+    outcomes, feedback, log_probs = jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), steps)
+    return outcomes, feedback, jnp.where(valid, log_probs, 0.0)

@@ -1,0 +1,87 @@
+"""The direct likelihood in torch: what `ppl_buffer.network.likelihood` computes, and the rollout, which is a loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ppl_buffer.network import likelihood
+from ppl_buffer.network.backend import Environment, Trials
+from ppl_buffer.network.heads import trial_sample
+from ppl_buffer.network.lapse_mixture import LapseMixture
+from ppl_buffer.network.likelihood import Conditions, PreparedSequence
+from ppl_buffer.network.torch.ops import part
+from ppl_buffer.network.torch.weights import TorchNetwork
+from ppl_buffer.network.trials import respond, split_noise
+
+
+def prepare_sequence(net: TorchNetwork, trials: Trials, valid: Tensor) -> PreparedSequence:
+    """See `ppl_buffer.network.likelihood.prepare_sequence`."""
+    return likelihood.prepare_sequence(net, trials, valid)
+
+
+def prepare_alone(net: TorchNetwork, inputs: Mapping[str, Tensor], valid: Tensor) -> PreparedSequence:
+    """See `ppl_buffer.network.likelihood.prepare_alone`."""
+    return likelihood.prepare_alone(net, inputs, valid)
+
+
+def encode_conditions(
+    net: TorchNetwork,
+    params: Mapping[str, Tensor],
+    history: Trials | None = None,
+    history_valid: Tensor | None = None,
+) -> Conditions:
+    """See `ppl_buffer.network.likelihood.encode_conditions`."""
+    return likelihood.encode_conditions(net, params, history, history_valid)
+
+
+@torch.no_grad()
+def rollout_sequence(
+    net: TorchNetwork,
+    conditions: Conditions,
+    inputs: Mapping[str, Tensor],
+    valid: Tensor,
+    noise: Tensor,
+    lapse: LapseMixture | None,
+    environment: Environment | None,
+) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
+    """Draw the trials one after another, each realised outcome moving the state.
+
+    Args:
+        net: the network.
+        conditions: from `encode_conditions`.
+        inputs: dict name -> (B, r, K).
+        valid: (B, r, K), which trials exist.
+        noise: uniform numbers (B, R, K, schema.noise_size).
+        lapse: its rate (B, R or 1, 1); or None.
+        environment: gives the feedback on a drawn outcome.
+
+    Returns:
+        outcomes and feedback, each dict name -> (B, R, K), and the log densities (B, R, K) they were drawn from.
+    """
+    shape = tuple(noise.shape[:3])
+    noise, chance = split_noise(net, noise)
+    valid = valid.expand(shape)
+    inputs = {name: value.expand(shape) for name, value in inputs.items()}
+    if conditions.state is None:
+        representation = likelihood.read_sequence(net, prepare_alone(net, inputs, valid), conditions)
+        outcomes, log_probs = trial_sample(net.likelihood, representation, noise, lapse)
+        feedback = respond(net, environment, 0, inputs, outcomes, chance)
+        return outcomes, feedback, torch.where(valid, log_probs, 0.0)
+    state = conditions.state.expand(*shape[:2], -1)
+    steps = []
+    for k in range(shape[2]):
+        shown, exists = part(inputs, k, 1), valid[..., k : k + 1]
+        described = likelihood.input_features(net, shown)
+        representation = likelihood.read_states(net, state[:, :, None], described, conditions, (*shape[:2], 1))
+        outcomes, log_prob = trial_sample(net.likelihood, representation, part(noise, k, 1), lapse)
+        feedback = respond(net, environment, k, shown, outcomes, part(chance, k, 1))
+        pairs = {"inputs": shown, "outcomes": outcomes, "feedback": feedback}
+        state = likelihood.next_state(net, pairs, exists, conditions, state)
+        steps.append((outcomes, feedback, log_prob))
+    outcomes = {name: torch.cat([each[0][name] for each in steps], -1) for name in net.schema.outcomes}
+    feedback = {name: torch.cat([each[1][name] for each in steps], -1) for name in net.schema.feedback}
+    log_probs = torch.cat([each[2] for each in steps], -1)
+    return outcomes, feedback, torch.where(valid, log_probs, 0.0)
