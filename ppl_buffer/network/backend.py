@@ -91,7 +91,7 @@ class ArrayOps(Protocol):
     def silu(self, x: Array) -> Array:
         """The SiLU nonlinearity: x * sigmoid(x), elementwise."""
 
-    def recurrent(self, net: Own, name: str, x: Array, constant: Array, state: Array, valid: Array) -> Array:
+    def recurrent(self, net: Own, name: str, x: Array, state: Array, valid: Array) -> Array:
         """States (B, R, K, W) of a gated recurrent unit after each of the steps x (B, r, K, F) that are `valid`."""
 
     def norm(self, net: Own, name: str, x: Array) -> Array:

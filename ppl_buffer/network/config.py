@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from ppl_buffer.schema import Categorical, Schema, Variable
 
-# Layers of a direct likelihood of independent trials, before the heads.
-INDEPENDENT_LAYERS = 3
+# Combinations of categorical variables up to which the direct likelihood reads which of them a trial is.
+_MOST_CELLS = 64
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Config:
     param_depth: int = 2
     contextual_positions: int = 8
     asinh_scales: int = 0
-    likelihood_width: int = 64
+    likelihood_width: int = 0
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -73,6 +74,18 @@ def feature_size(variables: Mapping[str, Variable], config: Config) -> int:
     """Numbers that describe one trial's variables: one a category, one for each scale of a continuous variable."""
     continuous = 1 + config.asinh_scales
     return sum(variable.n if isinstance(variable, Categorical) else continuous for variable in variables.values())
+
+
+def crossed(variables: Mapping[str, Variable]) -> dict[str, Categorical]:
+    """The categorical variables whose combinations the direct likelihood reads; none where one or too many exist."""
+    categories = {name: x for name, x in variables.items() if isinstance(x, Categorical)}
+    several = len(categories) > 1 and cells(categories) <= _MOST_CELLS
+    return categories if several else {}
+
+
+def cells(categories: Mapping[str, Categorical]) -> int:
+    """Number of combinations of categories; 0 of none."""
+    return math.prod(x.n for x in categories.values()) if categories else 0
 
 
 def head_size(variable: Variable, config: Config) -> int:
@@ -111,20 +124,22 @@ def _likelihood_shapes(schema: Schema, config: Config) -> dict[str, tuple[int, .
         shapes[f"likelihood.{name}.weight"] = (outputs, inputs)
         shapes[f"likelihood.{name}.bias"] = (outputs,)
 
+    def described(variables: Mapping[str, Variable]) -> int:
+        return feature_size(variables, config) + cells(crossed(variables))
+
     # A schema without parameters has one constant feature in their place.
-    linear("params.hidden", max(len(schema.params), 1), width)
-    linear("params.out", width, width)
-    query = feature_size(schema.inputs, config)
+    embedded = max(width // 2, 1)
+    linear("params.hidden", max(len(schema.params), 1), embedded)
+    linear("params.out", embedded, embedded)
+    query = described(schema.inputs) + embedded
     if schema.ordered:
-        pair = feature_size({**schema.inputs, **schema.outcomes, **schema.feedback}, config)
-        linear("start", width, width)
-        linear("recurrent.input", pair + width, 3 * width)
+        linear("trial.pair", described({**schema.inputs, **schema.outcomes, **schema.feedback}), width)
+        linear("trial.params", embedded, width)
+        linear("recurrent.input", width, 3 * width)
         linear("recurrent.state", width, 3 * width)
-        linear("read.0", width + query + width, width)
-    else:
-        linear("read.0", query + width, width)
-        for index in range(1, INDEPENDENT_LAYERS):
-            linear(f"read.{index}", width, width)
+        query += width
+    linear("read.hidden", query, width)
+    linear("read.out", width, width)
     earlier: dict[str, Variable] = {}
     for name, variable in schema.outcomes.items():
         linear(f"heads.{name}.hidden", width + feature_size(earlier, config), width)

@@ -1,17 +1,18 @@
 """The direct likelihood: outcomes given all parameters, without a set of tokens. Written once, over a backend's arrays.
 
-Where all parameters are given, what a trial depends on is known in closed form. Independent trials depend on their
-inputs and the parameters alone: a perceptron of both stands in front of the heads. The trials of an ordered model
-depend on those before them as well, through a recurrent state (gated recurrent unit, Cho et al. 2014, arXiv 1406.1078)
-that the parameters e(theta) steer,
+Where all parameters are given, independent trials depend on their inputs and the parameters alone: a perceptron of both
+stands in front of the heads. The trials of an ordered model depend on those before them as well, through the state h
+of a gated recurrent unit (Cho et al. 2014, arXiv 1406.1078). With e(theta) the embedded parameters,
 
-    h_k = GRU(h_k-1, [trial k, e(theta)]),    h_0 = tanh(A e(theta) + a),
+    g_k = SiLU(A trial_k + B e(theta)),    h_k = GRU(g_k, h_k-1),    h_0 = 0,
 
-and trial k is read from h_k-1, its inputs and e(theta). So a density costs K small products in place of attention over
-all pairs of trials, and a rollout keeps a state in place of a cache.
+and the k-th trial's outcomes are read from h_k-1, its inputs and e(theta). So a density costs K small products in
+place of attention over all pairs of trials, and a rollout keeps a state in place of a cache. What a trial means for the
+state depends on the parameters: that they meet it before the recurrent unit, with a nonlinearity in between, halves the
+error at equal time; so does, where a trial has several categories, their combination as one category more.
 
 Arrays are (B, R, K): B data sets, R replicas of each (draws, parameter values), K trials, r = R or 1 where replicas
-share; W is the width.
+share; W is the width, E that of the embedded parameters.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 
 from ppl_buffer.network.backend import Array, Trials
 from ppl_buffer.network.bounds import nearest_legal
-from ppl_buffer.network.config import INDEPENDENT_LAYERS
+from ppl_buffer.network.config import cells, crossed
 from ppl_buffer.network.embeddings import features, lower_bounds_of, standardize, with_lower_bounds, within_range
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.parts import Part
@@ -34,7 +35,7 @@ class PreparedSequence:
 
     Attributes:
         inputs: (B, r, K, G), what is known before the response; None where the schema has no inputs.
-        pairs: (B, r, K, F), the realised trials; None where no trial is seen by a later one.
+        pairs: (B, r, K, W), the realised trials as the state reads them; None where no trial is seen by a later one.
         valid: (B, r, K) bool, which trials exist.
     """
 
@@ -48,7 +49,7 @@ class Conditions:
     """What all trials of a data set are conditioned on.
 
     Attributes:
-        params: (B, R, W), the embedded parameters e(theta).
+        params: (B, R, E), the embedded parameters e(theta).
         state: (B, R, W), recurrent state before the first trial; None where trials are independent.
         lower_bounds: (B, R, 1, 2 F), as the heads take them; None without such outcomes.
     """
@@ -93,11 +94,17 @@ def encode_conditions(
     embedded = ops.perceptron(part, "params", described)
     state = None
     if net.schema.ordered:
-        state = ops.xp.tanh(ops.linear(part, "start", embedded))
+        state = ops.zeros(net, (*embedded.shape[:2], net.config.likelihood_width))
         if history is not None and history_valid is not None:
-            states = ops.recurrent(part, "recurrent", pair_features(net, history), embedded, state, history_valid)
-            state = states[:, :, -1]
+            state = _states(net, pair_features(net, history), embedded, state, history_valid)[:, :, -1]
     return Conditions(embedded, state, lower_bounds_of(net, params, None))
+
+
+def _states(net: Network, pairs: Array, params: Array, state: Array, valid: Array) -> Array:
+    """The states (B, R, K, W) after each of the trials, which `pair_features` describes."""
+    part, ops = net.likelihood, net.ops
+    trial = ops.silu(pairs + ops.linear(part, "trial.params", params)[:, :, None])
+    return ops.recurrent(part, "recurrent", trial, state, valid)
 
 
 def read_sequence(net: Network, prepared: PreparedSequence, conditions: Conditions) -> Array:
@@ -106,10 +113,8 @@ def read_sequence(net: Network, prepared: PreparedSequence, conditions: Conditio
     if conditions.state is not None:
         states = conditions.state[:, :, None]
         if prepared.pairs is not None and prepared.pairs.shape[2] > 1:
-            later = net.ops.recurrent(
-                net.likelihood, "recurrent", prepared.pairs[:, :, :-1], conditions.params, conditions.state,
-                prepared.valid[..., :-1],
-            )  # fmt: skip
+            seen, exists = prepared.pairs[:, :, :-1], prepared.valid[..., :-1]
+            later = _states(net, seen, conditions.params, conditions.state, exists)
             first = net.ops.xp.broadcast_to(states, (*later.shape[:2], 1, later.shape[3]))
             states = net.ops.xp.concatenate([first, later], 2)
     return read_states(net, states, prepared.inputs, conditions, prepared.valid.shape)
@@ -130,31 +135,37 @@ def read_states(
     part, xp = net.likelihood, net.ops.xp
     read = [x for x in (states, inputs, conditions.params[:, :, None]) if x is not None]
     lead = xp.broadcast_shapes(tuple(shape), *(tuple(x.shape[:-1]) for x in read))
-    hidden = xp.concatenate([xp.broadcast_to(x, (*lead, x.shape[-1])) for x in read], -1)
-    hidden = net.ops.silu(net.ops.linear(part, "read.0", hidden))
-    if not net.schema.ordered:
-        for index in range(1, INDEPENDENT_LAYERS):
-            hidden = hidden + net.ops.silu(net.ops.linear(part, f"read.{index}", hidden))
-    return with_lower_bounds(part, hidden, conditions.lower_bounds)
+    joined = xp.concatenate([xp.broadcast_to(x, (*lead, x.shape[-1])) for x in read], -1)
+    return with_lower_bounds(part, net.ops.perceptron(part, "read", joined), conditions.lower_bounds)
 
 
 def next_state(net: Network, pairs: Trials, exists: Array, conditions: Conditions, state: Array) -> Array:
     """The recurrent state (B, R, W) after one more trial (B, R, 1), where it `exists` (B, R, 1)."""
-    x = pair_features(net, pairs)
-    return net.ops.recurrent(net.likelihood, "recurrent", x, conditions.params, state, exists)[:, :, 0]
+    return _states(net, pair_features(net, pairs), conditions.params, state, exists)[:, :, 0]
 
 
 def pair_features(net: Network, trials: Trials) -> Array:
-    """Numbers (B, r, K, F) that describe realised trials (B, r, K)."""
+    """Realised trials (B, r, K) as the state reads them, A trial_k: (B, r, K, W)."""
     schema = net.schema
     variables = {**schema.inputs, **schema.outcomes, **schema.feedback}
-    return _joined(net.likelihood, variables, {**trials["inputs"], **trials["outcomes"], **trials["feedback"]})
+    values = {**trials["inputs"], **trials["outcomes"], **trials["feedback"]}
+    return net.ops.linear(net.likelihood, "trial.pair", _described(net.likelihood, variables, values))
 
 
 def input_features(net: Network, inputs: Mapping[str, Array]) -> Array | None:
     """Numbers (B, r, K, G) that describe what is known before the response; None where nothing is."""
-    return _joined(net.likelihood, net.schema.inputs, inputs) if net.schema.inputs else None
+    return _described(net.likelihood, net.schema.inputs, inputs) if net.schema.inputs else None
 
 
-def _joined(part: Part, variables: Mapping[str, Variable], values: Mapping[str, Array]) -> Array:
-    return part.ops.xp.concatenate(features(part, variables, values), -1)
+def _described(part: Part, variables: Mapping[str, Variable], values: Mapping[str, Array]) -> Array:
+    """Numbers (..., F) that describe variables (...), and which combination of categories they are."""
+    described = features(part, variables, values)
+    categories = crossed(variables)
+    if categories:
+        ops = part.ops
+        # Mixed radix: a number for each cell of the table of all categories.
+        cell: Array = 0
+        for name, variable in categories.items():
+            cell = cell * variable.n + ops.number(part, values[name])
+        described.append(ops.number(part, cell[..., None] == ops.arange(part, cells(categories))))
+    return part.ops.xp.concatenate(described, -1)

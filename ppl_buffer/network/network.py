@@ -18,7 +18,9 @@ from ppl_buffer.schema import Schema
 
 
 class Network(ABC):
-    """A buffered transformer, a direct likelihood beside it, or either alone: its weights, what a data set of it holds, and what it was trained on.
+    """A trained network: a buffered transformer and a direct likelihood, or either alone.
+
+    It holds the weights, what a data set of it holds, and what it was trained on.
 
     Attributes:
         backend: name of the backend that computes with it, "torch" or "jax".

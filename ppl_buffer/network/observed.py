@@ -111,8 +111,8 @@ class ObservedTrials:
         context: the encoded context, or None.
         outcomes: dict name -> (*B, K), columns of `value` in the network's number type, legal where no trial is.
         legal: (*B, K) bool, which trials hold legal outcomes or do not exist; None where all were seen to do so.
-        prepared: targets as far as they do not depend on the parameters, arrays (*B, ...); None where they were observed
-            for the direct likelihood.
+        prepared: targets as far as they do not depend on the parameters, arrays (*B, ...); None where they were
+            observed for the direct likelihood.
         alone: the same with an empty buffer, where the schema's trials are independent given all parameters.
         sequence: what the direct likelihood reads, arrays (*B, ...); None where they were observed for the buffer.
         snapshot: a copy of `value` that nobody else can change.

@@ -1,7 +1,7 @@
 """The two parts of a network, and what embeddings and heads need of either.
 
-The buffered transformer has the weights of a network but for those whose names begin with ``likelihood.``; these are the
-direct likelihood's, which reads them under the names that remain.
+The buffered transformer has the weights of a network but for those whose names begin with ``likelihood.``; these are
+the direct likelihood's, which reads them under the names that remain.
 """
 
 from __future__ import annotations

@@ -75,9 +75,8 @@ def fold(
     params = layout.fold(params, 0)
     possible = can_be(net, params)
     if query.direct:
-        past = (None, None)
-        if query.history is not None:
-            past = layout.fold_trials(query.history.trials, query.history.mask)
+        history = query.history
+        past = (None, None) if history is None else layout.fold_trials(history.trials, history.mask)
         encoded = backend.encode_conditions(net, params, *past)
     else:
         encoded = backend.encode_params(net, params)

@@ -5,11 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ppl_buffer.network.config import Config, feature_size, head_size, weight_shapes
+from ppl_buffer.network.config import Config, feature_size, head_size, parts_of, weight_shapes
 from ppl_buffer.schema import Categorical, Interval, Positive, Real, Schema
 
 # Every size a different prime where it can be one, so that no transposed or mixed-up shape goes unnoticed.
-CONFIG = Config(width=22, depth=3, heads=11, mlp=17, components=5, param_depth=2, contextual_positions=7)
+CONFIG = Config(
+    width=22, depth=3, heads=11, mlp=17, components=5, param_depth=2, contextual_positions=7, likelihood_width=26
+)
 SCHEMA = {
     "params": {"alpha": Interval(0, 1), "beta": Positive()},
     "inputs": {"stimulus": Categorical(13), "contrast": Real()},
@@ -68,20 +70,47 @@ def test_shapes_of_an_ordered_network():
         "heads.rt.hidden.weight": (17, 22 + 3),  # told the choice
         "heads.confidence.hidden.weight": (17, 22 + 3 + 1),  # told the choice and the response time
         "heads.confidence.out.weight": (15, 17),
+        "likelihood.params.hidden.weight": (13, 2),
+        "likelihood.trial.pair.weight": (26, 14 + 5 + 1 + 13 * 3),  # and each combination of stimulus and choice
+        "likelihood.trial.params.weight": (26, 13),
+        "likelihood.recurrent.input.weight": (3 * 26, 26),
+        "likelihood.read.hidden.weight": (26, 26 + 14 + 13),  # state, inputs, parameters
+        "likelihood.heads.rt.hidden.weight": (26, 26 + 3),  # told the choice
+        "likelihood.heads.choice.out.weight": (3, 26),
     }
     assert {name: shapes.get(name) for name in expected} == expected
     assert not any(name.startswith("layers.3.") for name in shapes)
     # A shape for every affine map's weight and bias, every norm, role and null token; a name used twice would be lost.
-    perceptrons, layer = 2 + 2 + 3, 2 * (2 + 3 + 2 + 2) + 2
-    assert len(shapes) == 4 * perceptrons + 4 + 3 * layer + 2
+    perceptrons, layer, direct = 2 + 2 + 3, 2 * (2 + 3 + 2 + 2) + 2, 4 * (2 + 3) + 2 * (2 + 2)
+    assert len(shapes) == 4 * perceptrons + 4 + 3 * layer + 2 + direct
 
 
 def test_an_exchangeable_network_has_no_counters_and_is_the_ordered_one_otherwise():
     ordered = weight_shapes(Schema(**SCHEMA, ordered=True), CONFIG)
     exchangeable = weight_shapes(Schema(**SCHEMA), CONFIG)
-    rest = {name for name in ordered if ".counter." not in name and ".slope." not in name}
+    rest = {
+        name
+        for name in ordered
+        if ".counter." not in name and ".slope." not in name and not name.startswith("likelihood.")
+    }
     assert exchangeable == {name: ordered[name] for name in rest}
-    assert len(rest) == len(ordered) - 3 * 4
+    direct = [name for name in ordered if name.startswith("likelihood.")]
+    assert len(rest) == len(ordered) - 3 * 4 - len(direct)
+
+
+def test_independent_trials_have_no_recurrent_state():
+    shapes = weight_shapes(Schema(**SCHEMA, independent=True), CONFIG)
+    direct = {name for name in shapes if name.startswith("likelihood.")}
+    assert not any(".recurrent." in name or ".trial." in name for name in direct)
+    assert shapes["likelihood.read.hidden.weight"] == (26, 14 + 13)  # inputs, parameters
+    alone = weight_shapes(Schema(**SCHEMA, independent=True), replace(CONFIG, depth=0))
+    assert set(alone) == direct
+
+
+def test_trials_that_depend_on_each_other_without_an_order_have_no_direct_likelihood():
+    assert parts_of(Schema(**SCHEMA), CONFIG) == ("buffer",)
+    with pytest.raises(ValueError, match="config: expected depth of at least 1"):
+        weight_shapes(Schema(**SCHEMA), replace(CONFIG, depth=0))
 
 
 def test_a_schema_without_inputs_still_has_a_target():

@@ -17,8 +17,9 @@ SCHEMA = pb.Schema(
     lapse_rate=0.02,
 )
 CONFIG = pb.Config(
-    width=6, depth=2, heads=3, mlp=7, components=5, param_depth=1, contextual_positions=2, asinh_scales=1
-)
+    width=6, depth=2, heads=3, mlp=7, components=5, param_depth=1, contextual_positions=2, asinh_scales=1,
+    likelihood_width=0,
+)  # fmt: skip
 OLD = {
     "format": 1,
     "schema": {

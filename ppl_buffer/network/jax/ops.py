@@ -147,7 +147,7 @@ def silu(x: Array) -> Array:
     return jax.nn.silu(x)
 
 
-def recurrent(net: Own, name: str, x: Array, constant: Array, state: Array, valid: Array) -> Array:
+def recurrent(net: Own, name: str, x: Array, state: Array, valid: Array) -> Array:
     """States (B, R, K, W) of a gated recurrent unit after each step; a step that does not exist changes nothing.
 
     With r, z and n the thirds of the affine maps, h' = (1 - z) n + z h, r = sigmoid(r_x + r_h),
@@ -155,22 +155,18 @@ def recurrent(net: Own, name: str, x: Array, constant: Array, state: Array, vali
 
     Args:
         net: the weights.
-        name: of the maps: ``name.input`` of the step's numbers and the constant ones, ``name.state`` of the state.
-        x: (B, r, K, F), the step's numbers.
-        constant: (B, R, E), read at every step.
+        name: of the maps: ``name.input`` of the step's numbers, ``name.state`` of the state.
+        x: (B, r, K, F), the steps' numbers.
         state: (B, R, W), before the first step.
         valid: (B, r, K) bool, which steps exist.
     """
-    weight, bias = net.weights[f"{name}.input.weight"], net.weights[f"{name}.input.bias"]
-    width, size = weight.shape[0] // 3, x.shape[-1]
-    lead = jnp.broadcast_shapes(x.shape[:2], constant.shape[:2], state.shape[:2], valid.shape[:2])
-    # What replicas share, and what steps share, is multiplied once.
-    shared = constant @ weight[:, size:].T + bias
-    by_step = x @ weight[:, :size].T
+    width = state.shape[-1]
+    lead = jnp.broadcast_shapes(x.shape[:2], state.shape[:2], valid.shape[:2])
+    by_step = linear(net, f"{name}.input", x)
 
     def advance(state: Array, step: tuple[Array, Array]) -> tuple[Array, Array]:
-        numbers, exists = step
-        read, kept = numbers + shared, linear(net, f"{name}.state", state)
+        read, exists = step
+        kept = linear(net, f"{name}.state", state)
         gates = jax.nn.sigmoid(read[..., : 2 * width] + kept[..., : 2 * width])
         reset, update = gates[..., :width], gates[..., width:]
         new = jnp.tanh(read[..., 2 * width :] + reset * kept[..., 2 * width :])

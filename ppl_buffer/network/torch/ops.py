@@ -175,7 +175,7 @@ def silu(x: Tensor) -> Tensor:
     return functional.silu(x)
 
 
-def recurrent(net: Own, name: str, x: Tensor, constant: Tensor, state: Tensor, valid: Tensor) -> Tensor:
+def recurrent(net: Own, name: str, x: Tensor, state: Tensor, valid: Tensor) -> Tensor:
     """States (B, R, K, W) of a gated recurrent unit after each step; a step that does not exist changes nothing.
 
     With r, z and n the thirds of the affine maps, h' = (1 - z) n + z h, r = sigmoid(r_x + r_h),
@@ -183,19 +183,17 @@ def recurrent(net: Own, name: str, x: Tensor, constant: Tensor, state: Tensor, v
 
     Args:
         net: the weights.
-        name: of the maps: ``name.input`` of the step's numbers and the constant ones, ``name.state`` of the state.
-        x: (B, r, K, F), the step's numbers.
-        constant: (B, R, E), read at every step.
+        name: of the maps: ``name.input`` of the step's numbers, ``name.state`` of the state.
+        x: (B, r, K, F), the steps' numbers.
         state: (B, R, W), before the first step.
         valid: (B, r, K) bool, which steps exist.
     """
     weights = net.weights
     steps = x.shape[2]
-    lead = torch.broadcast_shapes(x.shape[:2], constant.shape[:2], state.shape[:2], valid.shape[:2])
+    lead = torch.broadcast_shapes(x.shape[:2], state.shape[:2], valid.shape[:2])
     # One more number switches the gate z to 1 where there is no step: the library's unit knows no mask.
     missing = (~valid)[..., None].to(x.dtype)
-    described = [x, constant[:, :, None], missing]
-    wide = torch.cat([part.expand(*lead, steps, part.shape[-1]) for part in described], -1).flatten(0, 1)
+    wide = torch.cat([part.expand(*lead, steps, -1) for part in (x, missing)], -1).flatten(0, 1)
     weight = weights[f"{name}.input.weight"]
     closed = torch.zeros_like(weight[:, :1])
     width = weight.shape[0] // 3

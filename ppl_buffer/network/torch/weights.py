@@ -81,7 +81,23 @@ class TorchNetwork(Network, torch.nn.Module):
         return self._digest[1]
 
 
+def _initial_recurrent(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """A gated recurrent unit that keeps its state at first: rotations, and update gates that are nearly closed."""
+    width = shape[0] // 3
+    if name.endswith("bias"):
+        bias = torch.zeros(shape)
+        if ".state." in name:
+            bias[width : 2 * width] = 1.0
+        return bias
+    if ".state." in name:
+        gates = [torch.linalg.qr(torch.randn((width, width), generator=generator))[0] for _ in range(3)]
+        return torch.cat(gates)
+    return torch.randn(shape, generator=generator) / math.sqrt(shape[1])
+
+
 def _initial(name: str, shape: tuple[int, ...], schema: Schema, config: Config, generator: torch.Generator) -> Tensor:
+    if name.startswith("likelihood.recurrent."):
+        return _initial_recurrent(name, shape, generator)
     if ".norm_" in name or name.startswith("norm_"):
         return torch.ones(shape) if name.endswith("weight") else torch.zeros(shape)
     if name.endswith("slope.bias"):
