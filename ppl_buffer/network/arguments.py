@@ -8,11 +8,15 @@ from typing import Protocol
 
 import numpy as np
 
+from ppl_buffer.checks import check_choice
 from ppl_buffer.findings import Finding, warn_of
 from ppl_buffer.network.backend import Array, ArrayOps, Named, Own
 from ppl_buffer.network.layout import pad_dims
 from ppl_buffer.network.record import TrainingRecord
 from ppl_buffer.schema import Categorical, Interval, Schema, Variable, split_value
+
+_PARTS = {"direct": "likelihood", "buffer": "buffer"}
+_LIKELIHOODS = ("auto", *_PARTS)
 
 
 class NetworkLike(Protocol):
@@ -276,4 +280,29 @@ def require_feedback(net: NetworkLike, given: Mapping[str, Array] | None, purpos
     if net.schema.feedback and given is None:
         raise ValueError(
             f"feedback: expected {list(net.schema.feedback)} to {purpose}, since later trials depend on it; got none"
+        )
+
+
+def choose_likelihood(net: NetworkLike, likelihood: str) -> str:
+    """Which part computes where all parameters are given: "direct" or "buffer".
+
+    Raises:
+        ValueError: if `likelihood` is neither nor "auto", or the network has no such part.
+    """
+    if not isinstance(likelihood, str) or likelihood not in _LIKELIHOODS:
+        check_choice("likelihood", likelihood, _LIKELIHOODS)
+    if likelihood == "auto":
+        return net.preferred_likelihood
+    if _PARTS[likelihood] not in net.parts:
+        missing = "direct likelihood" if likelihood == "direct" else "buffered transformer"
+        raise ValueError(f"likelihood: expected 'auto', since this network has no {missing}, got {likelihood!r}")
+    return likelihood
+
+
+def require_buffer(net: NetworkLike, expected: str) -> None:
+    """Refuse what only a buffered transformer answers, where the network has none."""
+    if "buffer" not in net.parts:
+        raise ValueError(
+            f"{expected}, since this network has a direct likelihood alone; train its buffered transformer as well "
+            f"(train with parts='all' goes on in the same folder)"
         )

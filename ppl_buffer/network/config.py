@@ -8,6 +8,9 @@ from dataclasses import asdict, dataclass
 
 from ppl_buffer.schema import Categorical, Schema, Variable
 
+# Layers of a direct likelihood of independent trials, behind what joins inputs and parameters.
+INDEPENDENT_LAYERS = 2
+
 # Combinations of categorical variables up to which the direct likelihood reads which of them a trial is.
 _MOST_CELLS = 64
 
@@ -131,15 +134,20 @@ def _likelihood_shapes(schema: Schema, config: Config) -> dict[str, tuple[int, .
     embedded = max(width // 2, 1)
     linear("params.hidden", max(len(schema.params), 1), embedded)
     linear("params.out", embedded, embedded)
-    query = described(schema.inputs) + embedded
+    query = described(schema.inputs)
     if schema.ordered:
         linear("trial.pair", described({**schema.inputs, **schema.outcomes, **schema.feedback}), width)
         linear("trial.params", embedded, width)
         linear("recurrent.input", width, 3 * width)
         linear("recurrent.state", width, 3 * width)
         query += width
-    linear("read.hidden", query, width)
-    linear("read.out", width, width)
+    if query:
+        linear("read.trial", query, width)
+        linear("read.scale", embedded, width)
+    linear("read.shift", embedded, width)
+    if not schema.ordered:
+        for index in range(INDEPENDENT_LAYERS):
+            linear(f"layers.{index}", width, width)
     earlier: dict[str, Variable] = {}
     for name, variable in schema.outcomes.items():
         linear(f"heads.{name}.hidden", width + feature_size(earlier, config), width)

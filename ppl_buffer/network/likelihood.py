@@ -1,15 +1,18 @@
 """The direct likelihood: outcomes given all parameters, without a set of tokens. Written once, over a backend's arrays.
 
 Where all parameters are given, independent trials depend on their inputs and the parameters alone: a perceptron of both
-stands in front of the heads. The trials of an ordered model depend on those before them as well, through the state h
-of a gated recurrent unit (Cho et al. 2014, arXiv 1406.1078). With e(theta) the embedded parameters,
+stands in front of the heads. The trials of an ordered model depend on those before them as well, through the state h of
+a gated recurrent unit (Cho et al. 2014, arXiv 1406.1078). With e(theta) the embedded parameters, and u_k = [h_k-1,
+inputs of trial k],
 
     g_k = SiLU(A trial_k + B e(theta)),    h_k = GRU(g_k, h_k-1),    h_0 = 0,
+    r_k = SiLU((C u_k) (1 + D e(theta)) + E e(theta)),
 
-and the k-th trial's outcomes are read from h_k-1, its inputs and e(theta). So a density costs K small products in
-place of attention over all pairs of trials, and a rollout keeps a state in place of a cache. What a trial means for the
-state depends on the parameters: that they meet it before the recurrent unit, with a nonlinearity in between, halves the
-error at equal time; so does, where a trial has several categories, their combination as one category more.
+and the heads read r_k (a featurewise linear modulation, Perez et al. 2018, arXiv 1709.07871). So a density costs K
+small products in place of attention over all pairs of trials, and a rollout keeps a state in place of a cache. What a
+trial means for the state depends on the parameters: that they meet it before the recurrent unit, with a nonlinearity in
+between, halves the error at equal time; so does, where a trial has several categories, their combination as one
+category more; so does the modulation.
 
 Arrays are (B, R, K): B data sets, R replicas of each (draws, parameter values), K trials, r = R or 1 where replicas
 share; W is the width, E that of the embedded parameters.
@@ -22,7 +25,7 @@ from dataclasses import dataclass
 
 from ppl_buffer.network.backend import Array, Trials
 from ppl_buffer.network.bounds import nearest_legal
-from ppl_buffer.network.config import cells, crossed
+from ppl_buffer.network.config import INDEPENDENT_LAYERS, cells, crossed
 from ppl_buffer.network.embeddings import features, lower_bounds_of, standardize, with_lower_bounds, within_range
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.parts import Part
@@ -132,11 +135,23 @@ def read_states(
         conditions: from `encode_conditions`.
         shape: (B, r, K) of the trials.
     """
-    part, xp = net.likelihood, net.ops.xp
-    read = [x for x in (states, inputs, conditions.params[:, :, None]) if x is not None]
-    lead = xp.broadcast_shapes(tuple(shape), *(tuple(x.shape[:-1]) for x in read))
-    joined = xp.concatenate([xp.broadcast_to(x, (*lead, x.shape[-1])) for x in read], -1)
-    return with_lower_bounds(part, net.ops.perceptron(part, "read", joined), conditions.lower_bounds)
+    part, ops = net.likelihood, net.ops
+    read = [x for x in (states, inputs) if x is not None]
+    params = conditions.params[:, :, None]
+    shift = ops.linear(part, "read.shift", params)
+    if read:
+        lead = ops.xp.broadcast_shapes(tuple(shape), *(tuple(x.shape[:-1]) for x in read))
+        joined = ops.xp.concatenate([ops.xp.broadcast_to(x, (*lead, x.shape[-1])) for x in read], -1)
+        shift = ops.linear(part, "read.trial", joined) * (1 + ops.linear(part, "read.scale", params)) + shift
+    else:
+        shift = ops.xp.broadcast_to(
+            shift, (*ops.xp.broadcast_shapes(tuple(shape), tuple(shift.shape[:-1])), shift.shape[-1])
+        )
+    hidden = ops.silu(shift)
+    if not net.schema.ordered:
+        for index in range(INDEPENDENT_LAYERS):
+            hidden = hidden + ops.silu(ops.linear(part, f"layers.{index}", hidden))
+    return with_lower_bounds(part, hidden, conditions.lower_bounds)
 
 
 def next_state(net: Network, pairs: Trials, exists: Array, conditions: Conditions, state: Array) -> Array:

@@ -9,7 +9,6 @@ from functools import partial
 
 import numpy as np
 
-from ppl_buffer.checks import check_choice
 from ppl_buffer.network.arguments import (
     NetworkLike,
     all_exist,
@@ -20,10 +19,12 @@ from ppl_buffer.network.arguments import (
     check_outcomes,
     check_trial_arrays,
     check_value_shape,
+    choose_likelihood,
     count_existing,
     count_trials,
     legal_trials,
     refuse_empty,
+    require_buffer,
     require_feedback,
 )
 from ppl_buffer.network.backend import Array, Named, Own, backend_of
@@ -36,9 +37,6 @@ from ppl_buffer.network.layout import (
 )
 from ppl_buffer.network.unfamiliar import warn_unfamiliar
 from ppl_buffer.schema import split_value
-
-_PARTS = {"direct": "likelihood", "buffer": "buffer"}
-_LIKELIHOODS = ("auto", *_PARTS)
 
 
 @dataclass
@@ -215,31 +213,6 @@ def encode_context(
     return EncodedContext(trials, mask, map_leaves(lambda x: x.reshape((*batch, *x.shape[1:])), cache), net.digest)
 
 
-def choose_likelihood(net: NetworkLike, likelihood: str) -> str:
-    """Which part computes where all parameters are given: "direct" or "buffer".
-
-    Raises:
-        ValueError: if `likelihood` is neither nor "auto", or the network has no such part.
-    """
-    if not isinstance(likelihood, str) or likelihood not in _LIKELIHOODS:
-        check_choice("likelihood", likelihood, _LIKELIHOODS)
-    if likelihood == "auto":
-        return net.preferred_likelihood
-    if _PARTS[likelihood] not in net.parts:
-        missing = "direct likelihood" if likelihood == "direct" else "buffered transformer"
-        raise ValueError(f"likelihood: expected 'auto', since this network has no {missing}, got {likelihood!r}")
-    return likelihood
-
-
-def require_buffer(net: NetworkLike, expected: str) -> None:
-    """Refuse what only a buffered transformer answers, where the network has none."""
-    if "buffer" not in net.parts:
-        raise ValueError(
-            f"{expected}, since this network has a direct likelihood alone; train its buffered transformer as well "
-            f"(train with parts='all' goes on in the same folder)"
-        )
-
-
 def refuse_other_network(argument: str, verb: str) -> None:
     """Raise the error for what another network has observed or encoded."""
     raise ValueError(
@@ -274,8 +247,8 @@ def observe_trials(
     known: bool = False,
 ) -> ObservedTrials:
     """See `Network.observe`; where the data are known already, nothing is said of what the training covered."""
-    backend, xp, schema = backend_of(net), net.ops.xp, net.schema
-    direct = choose_likelihood(net, likelihood) == "direct"
+    xp, schema = net.ops.xp, net.schema
+    likelihood = choose_likelihood(net, likelihood)
     tail = len(schema.event_shape_tail)
     value = as_floating(net, "value", value)
     if value.ndim < 1 + tail:
@@ -313,14 +286,7 @@ def observe_trials(
         {"inputs": given["inputs"], "outcomes": outcomes, "feedback": given["feedback"]},
         all_exist(net, trials, len(batch)) if mask is None else mask,
     )
-    prepared = alone = sequence = groups = None
-    if direct:
-        sequence = backend.prepare_sequence(net, folded, valid)
-    else:
-        cache = backend.Cache() if encoded is None else layout.fold_shared(encoded.cache, encoded.batch_shape)
-        prepared = backend.prepare_joint(net, cache, folded, valid)
-        alone = backend.prepare_marginal(net, cache, folded["inputs"], valid) if schema.independent else None
-        groups = _group_by_length(net, folded, valid) if encoded is None else None
+    read = _what_is_read(net, layout, folded, valid, encoded, likelihood)
 
     def unfold_sets(tree: Own) -> Own:
         return map_leaves(lambda x: x.reshape((*batch, *x.shape[1:])), tree)
@@ -337,13 +303,29 @@ def observe_trials(
         context=None if encoded is None else encoded.expanded(len(beside)),
         outcomes=broadcast(outcomes),
         legal=None if legal is None else xp.broadcast_to(legal, (*batch, trials)),
-        prepared=unfold_sets(prepared),
-        alone=unfold_sets(alone),
-        sequence=unfold_sets(sequence),
+        **{name: unfold_sets(tree) for name, tree in read.items()},
         snapshot=net.ops.copy(value),
         digest=net.digest,
-        groups=groups,
+        groups=_group_by_length(net, folded, valid) if encoded is None and read["prepared"] is not None else None,
     )
+
+
+def _what_is_read(
+    net: NetworkLike,
+    layout: BatchLayout,
+    trials: dict[str, Named],
+    valid: Array,
+    context: EncodedContext | None,
+    likelihood: str,
+) -> dict[str, Own]:
+    """`ObservedTrials.prepared`, `alone` and `sequence` of trials (B, r, K), each (B, ...) or None."""
+    backend = backend_of(net)
+    if likelihood == "direct":
+        return {"prepared": None, "alone": None, "sequence": backend.prepare_sequence(net, trials, valid)}
+    cache = backend.Cache() if context is None else layout.fold_shared(context.cache, context.batch_shape)
+    prepared = backend.prepare_joint(net, cache, trials, valid)
+    alone = backend.prepare_marginal(net, cache, trials["inputs"], valid) if net.schema.independent else None
+    return {"prepared": prepared, "alone": alone, "sequence": None}
 
 
 def _checked_legal(net: NetworkLike, value: Array, exists: Array) -> Array | None:

@@ -7,14 +7,11 @@ the direct likelihood's, which reads them under the names that remain.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Protocol
 
-from ppl_buffer.network.backend import Array, ArrayOps
+from ppl_buffer.network.backend import Array, ArrayOps, Own
 from ppl_buffer.network.config import Config
 from ppl_buffer.schema import Schema
-
-if TYPE_CHECKING:
-    from ppl_buffer.network.network import Network
 
 LIKELIHOOD = "likelihood."
 
@@ -47,7 +44,7 @@ class Part(Protocol):
         """Any of the weights: its number type, and where it is, are those of all."""
 
     @property
-    def dtype(self) -> Any:
+    def dtype(self) -> Own:
         """Number type of the weights."""
 
 
@@ -61,7 +58,7 @@ class LikelihoodPart:
         weights: name -> array, without the prefix that they have in the network.
     """
 
-    net: Network
+    net: Part
     config: Config
     weights: dict[str, Array]
 
@@ -86,17 +83,17 @@ class LikelihoodPart:
         return self.net.anchor
 
     @property
-    def dtype(self) -> Any:
+    def dtype(self) -> Own:
         """Number type of the weights: data are cast to it."""
         return self.net.anchor.dtype
 
     @property
-    def device(self) -> Any:
+    def device(self) -> Own:
         """Where the weights are."""
         return self.net.anchor.device
 
 
-def likelihood_part(net: Network) -> LikelihoodPart:
+def likelihood_part(net: Part) -> LikelihoodPart:
     """The direct likelihood of a network.
 
     Raises:

@@ -17,9 +17,11 @@ from ppl_buffer.network.arguments import (
     check_params,
     check_trial_arrays,
     check_value_shape,
+    choose_likelihood,
     count_existing,
     count_trials,
     refuse_empty,
+    require_buffer,
 )
 from ppl_buffer.network.backend import Array, Environment, Named, backend_of
 from ppl_buffer.network.lapse_mixture import Ranges
@@ -29,10 +31,8 @@ from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import (
     EncodedContext,
     ObservedTrials,
-    choose_likelihood,
     encode_context,
     refuse_other_network,
-    require_buffer,
     warn_longer,
 )
 from ppl_buffer.network.record import TrainingRecord

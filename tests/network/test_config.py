@@ -74,14 +74,15 @@ def test_shapes_of_an_ordered_network():
         "likelihood.trial.pair.weight": (26, 14 + 5 + 1 + 13 * 3),  # and each combination of stimulus and choice
         "likelihood.trial.params.weight": (26, 13),
         "likelihood.recurrent.input.weight": (3 * 26, 26),
-        "likelihood.read.hidden.weight": (26, 26 + 14 + 13),  # state, inputs, parameters
+        "likelihood.read.trial.weight": (26, 26 + 14),  # state, inputs
+        "likelihood.read.scale.weight": (26, 13),
         "likelihood.heads.rt.hidden.weight": (26, 26 + 3),  # told the choice
         "likelihood.heads.choice.out.weight": (3, 26),
     }
     assert {name: shapes.get(name) for name in expected} == expected
     assert not any(name.startswith("layers.3.") for name in shapes)
     # A shape for every affine map's weight and bias, every norm, role and null token; a name used twice would be lost.
-    perceptrons, layer, direct = 2 + 2 + 3, 2 * (2 + 3 + 2 + 2) + 2, 4 * (2 + 3) + 2 * (2 + 2)
+    perceptrons, layer, direct = 2 + 2 + 3, 2 * (2 + 3 + 2 + 2) + 2, 4 * (1 + 3) + 2 * (2 + 2 + 3)
     assert len(shapes) == 4 * perceptrons + 4 + 3 * layer + 2 + direct
 
 
@@ -102,7 +103,8 @@ def test_independent_trials_have_no_recurrent_state():
     shapes = weight_shapes(Schema(**SCHEMA, independent=True), CONFIG)
     direct = {name for name in shapes if name.startswith("likelihood.")}
     assert not any(".recurrent." in name or ".trial." in name for name in direct)
-    assert shapes["likelihood.read.hidden.weight"] == (26, 14 + 13)  # inputs, parameters
+    assert shapes["likelihood.read.trial.weight"] == (26, 14)  # inputs
+    assert shapes["likelihood.layers.1.weight"] == (26, 26)
     alone = weight_shapes(Schema(**SCHEMA, independent=True), replace(CONFIG, depth=0))
     assert set(alone) == direct
 

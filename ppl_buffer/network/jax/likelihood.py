@@ -15,7 +15,7 @@ from ppl_buffer.network.jax.ops import Array, part
 from ppl_buffer.network.jax.weights import JaxNetwork
 from ppl_buffer.network.lapse_mixture import LapseMixture
 from ppl_buffer.network.likelihood import Conditions, PreparedSequence
-from ppl_buffer.network.trials import respond, split_noise
+from ppl_buffer.network.trials import initial_state, respond, split_noise
 
 for _holder in (PreparedSequence, Conditions):
     jax.tree_util.register_dataclass(_holder)
@@ -75,20 +75,23 @@ def rollout_sequence(
     if conditions.state is None:
         representation = likelihood.read_sequence(net, prepare_alone(net, inputs, valid), conditions)
         outcomes, log_probs = trial_sample(net.likelihood, representation, noise, lapse)
-        feedback = respond(net, environment, 0, inputs, outcomes, chance)
+        feedback, _ = respond(net, environment, 0, inputs, outcomes, chance)
         return outcomes, feedback, jnp.where(valid, log_probs, 0.0)
 
-    def draw(state: Array, k: Array) -> tuple[Array, Own]:
+    def draw(before: Own, k: Array) -> tuple[Own, Own]:
+        state, remembered = before
         shown, exists = part(inputs, k, 1), part(valid, k, 1)
         described = likelihood.input_features(net, shown)
         representation = likelihood.read_states(net, state[:, :, None], described, conditions, (*shape[:2], 1))
         outcomes, log_prob = trial_sample(net.likelihood, representation, part(noise, k, 1), lapse)
-        feedback = respond(net, environment, k, shown, outcomes, part(chance, k, 1))
+        chances = part(chance, k, 1)
+        feedback, remembered = respond(net, environment, k, shown, outcomes, chances, remembered, exists)
         pairs = {"inputs": shown, "outcomes": outcomes, "feedback": feedback}
         state = likelihood.next_state(net, pairs, exists, conditions, state)
-        return state, jax.tree.map(lambda x: x[..., 0], (outcomes, feedback, log_prob))
+        return (state, remembered), jax.tree.map(lambda x: x[..., 0], (outcomes, feedback, log_prob))
 
     start = jnp.broadcast_to(conditions.state, (*shape[:2], conditions.state.shape[-1]))
-    _, steps = jax.lax.scan(draw, start, jnp.arange(shape[2]))
+    first = (start, initial_state(net, environment, shape))
+    _, steps = jax.lax.scan(draw, first, jnp.arange(shape[2]))
     outcomes, feedback, log_probs = jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), steps)
     return outcomes, feedback, jnp.where(valid, log_probs, 0.0)

@@ -14,7 +14,7 @@ from ppl_buffer.network.lapse_mixture import LapseMixture
 from ppl_buffer.network.likelihood import Conditions, PreparedSequence
 from ppl_buffer.network.torch.ops import part
 from ppl_buffer.network.torch.weights import TorchNetwork
-from ppl_buffer.network.trials import respond, split_noise
+from ppl_buffer.network.trials import initial_state, respond, split_noise
 
 
 def prepare_sequence(net: TorchNetwork, trials: Trials, valid: Tensor) -> PreparedSequence:
@@ -68,16 +68,17 @@ def rollout_sequence(
     if conditions.state is None:
         representation = likelihood.read_sequence(net, prepare_alone(net, inputs, valid), conditions)
         outcomes, log_probs = trial_sample(net.likelihood, representation, noise, lapse)
-        feedback = respond(net, environment, 0, inputs, outcomes, chance)
+        feedback, _ = respond(net, environment, 0, inputs, outcomes, chance)
         return outcomes, feedback, torch.where(valid, log_probs, 0.0)
-    state = conditions.state.expand(*shape[:2], -1)
+    state, remembered = conditions.state.expand(*shape[:2], -1), initial_state(net, environment, shape)
     steps = []
     for k in range(shape[2]):
         shown, exists = part(inputs, k, 1), valid[..., k : k + 1]
         described = likelihood.input_features(net, shown)
         representation = likelihood.read_states(net, state[:, :, None], described, conditions, (*shape[:2], 1))
         outcomes, log_prob = trial_sample(net.likelihood, representation, part(noise, k, 1), lapse)
-        feedback = respond(net, environment, k, shown, outcomes, part(chance, k, 1))
+        chances = part(chance, k, 1)
+        feedback, remembered = respond(net, environment, k, shown, outcomes, chances, remembered, exists)
         pairs = {"inputs": shown, "outcomes": outcomes, "feedback": feedback}
         state = likelihood.next_state(net, pairs, exists, conditions, state)
         steps.append((outcomes, feedback, log_prob))
