@@ -103,7 +103,7 @@ class WithAtoms(Protocol):
 
 @runtime_checkable
 class WithProbabilities(Protocol):
-    """Knows the probabilities from which it drew the first outcome, a category.
+    """Knows the probabilities from which it drew the first outcome, a category, and maybe later ones.
 
     They take the place of the drawn category in the loss: the expected gradient is the same, its variance less
     (Brehmer, Louppe, Pavez & Cranmer 2020, PNAS 117, 5242-5249). Not used where the schema states a lapse rate.
@@ -115,7 +115,8 @@ class WithProbabilities(Protocol):
         """`Simulator.simulate`, and the probabilities given everything that the simulator knew, latent states too.
 
         Returns:
-            the data, and {first outcome: (size, trials, n)}.
+            the data, and {first outcome: (size, trials, n)}; of a later outcome that is a category too, if they are
+            known, its probabilities given the trial's outcomes before it as they were drawn.
         """
         ...
 

@@ -45,7 +45,7 @@ _ALL_PARAMETERS = 0.5
 _CONTEXT_ONLY = 0.5
 
 # No variable can be called so: names are identifiers.
-_PROBABILITIES = "first outcome's probabilities"
+_PROBABILITIES = "probabilities of "
 
 Tree = dict[str, Any]
 
@@ -122,7 +122,8 @@ class Batch:
               there are none);
             - ``conditioned_log_likelihood``: (B, 1, T), the simulator's own log likelihood of the targets given all
               parameters (absent unless it is to be learnt);
-            - ``probabilities``: (B, 1, T, n) where the simulator knows them;
+            - ``probabilities``: name -> (B, 1, T, n), of the outcomes of which the simulator knows them (absent where
+              it knows none);
             - ``visible``: (B, R or 1, T), the number of buffer tokens that a target sees (absent where target t sees
               the first t).
         counts: data sets drawn and dropped.
@@ -246,7 +247,7 @@ def draw(
     trials: int,
     conditioned: np.ndarray | None = None,
     propose: bool = False,
-) -> tuple[tuple[Arrays, Arrays, np.ndarray | None] | None, RejectionCounts]:
+) -> tuple[tuple[Arrays, Arrays, Arrays] | None, RejectionCounts]:
     """Draw `size` legal data sets; those with illegal values are drawn again, from a seed of their own.
 
     Args:
@@ -260,7 +261,8 @@ def draw(
         propose: draw the parameters from the simulator's proposal in place of its prior.
 
     Returns:
-        (parameters (size,), data (size, trials), probabilities), or None if too few were legal; and the counts.
+        (parameters (size,), data (size, trials), probabilities (size, trials, n)), or None if too few were legal; and
+        the counts.
     """
     schema, counts = simulator.schema, RejectionCounts()
     params: list[Arrays] = []
@@ -278,8 +280,7 @@ def draw(
         new_data, probabilities = draw_data(simulator, rng, new_params, len(missing), trials)
         good, new = find_legal(schema, new_params, new_data)
         counts.add(new)
-        if probabilities is not None:
-            new_data[_PROBABILITIES] = probabilities
+        new_data |= {_PROBABILITIES + name: x for name, x in probabilities.items()}
         params.append({name: x[good] for name, x in new_params.items()})
         data.append({name: x[good] for name, x in new_data.items()})
         places.append(missing[good])
@@ -291,7 +292,9 @@ def draw(
     # Each data set goes back to its place: its condition masks were drawn for it.
     order = np.argsort(np.concatenate(places))
     joined_params, joined = _join(params, order), _join(data, order)
-    return (joined_params, joined, joined.pop(_PROBABILITIES, None)), counts
+    known = [name for name in joined if name.startswith(_PROBABILITIES)]
+    probabilities = {name.removeprefix(_PROBABILITIES): joined.pop(name) for name in known}
+    return (joined_params, joined, probabilities), counts
 
 
 def _join(pieces: list[Arrays], order: np.ndarray) -> Arrays:
@@ -314,14 +317,12 @@ def _common(params: Arrays, conditioned: np.ndarray) -> Tree:
     return {"params": {name: x.astype(np.float32) for name, x in params.items()}, "conditioned": conditioned}
 
 
-def ordered_batch(
-    schema: Schema, params: Arrays, conditioned: np.ndarray, data: Arrays, probabilities: np.ndarray | None
-) -> Tree:
+def ordered_batch(schema: Schema, params: Arrays, conditioned: np.ndarray, data: Arrays, probabilities: Arrays) -> Tree:
     """Teacher forcing: the whole sequence is the buffer, and every trial a target that sees those before it."""
     batch = _common(params, conditioned)
     batch["buffer"], batch["targets"] = trial_arrays(schema, data, PAIR), trial_arrays(schema, data, TARGET)
-    if probabilities is not None:
-        batch["probabilities"] = probabilities.astype(np.float32)[:, None]
+    if probabilities:
+        batch["probabilities"] = {name: x.astype(np.float32)[:, None] for name, x in probabilities.items()}
     return batch
 
 
@@ -331,7 +332,7 @@ def _exchangeable(
     params: Arrays,
     conditioned: np.ndarray,
     data: Arrays,
-    probabilities: np.ndarray | None,
+    probabilities: Arrays,
     context: int,
     trials: int,
 ) -> tuple[Tree, Arrays]:
@@ -354,8 +355,9 @@ def _exchangeable(
     places = shuffle[:, context + trials :]
     targets = {name: np.take_along_axis(x, places, 1) for name, x in data.items()}
     batch["targets"] = trial_arrays(schema, targets, TARGET)
-    if probabilities is not None:
-        batch["probabilities"] = np.take_along_axis(probabilities, places[..., None], 1).astype(np.float32)[:, None]
+    if probabilities:
+        chosen = {name: np.take_along_axis(x, places[..., None], 1) for name, x in probabilities.items()}
+        batch["probabilities"] = {name: x.astype(np.float32)[:, None] for name, x in chosen.items()}
     visible = visible_trials(rng, size, trials, context)
     if schema.independent and schema.params:
         # Where all parameters are given the buffer is skipped in use, so it is skipped in training.

@@ -96,7 +96,7 @@ def known_log_likelihood(simulator: WithLogLikelihood, schema: Schema, params: A
 
 
 def gives_probabilities(simulator: Simulator) -> bool:
-    """Whether the loss of the first outcome can use the simulator's own probabilities."""
+    """Whether the loss of the first outcome, at least, can use the simulator's own probabilities."""
     schema = simulator.schema
     first = next(iter(schema.outcomes.values()))
     return isinstance(simulator, WithProbabilities) and isinstance(first, Categorical) and not schema.lapse_rate
@@ -210,8 +210,8 @@ def draw_inputs(simulator: Simulator, rng: np.random.Generator, size: int, trial
 
 def draw_data(
     simulator: Simulator, rng: np.random.Generator, params: Arrays, size: int, trials: int, probabilities: bool = True
-) -> tuple[Arrays, np.ndarray | None]:
-    """Checked inputs, outcomes and feedback, each (size, trials), and the first outcome's probabilities if known.
+) -> tuple[Arrays, Arrays]:
+    """Checked inputs, outcomes and feedback, each (size, trials), and the outcomes' probabilities (size, trials, n).
 
     Without `probabilities` they are not asked for, and the data come from `simulate`.
     """
@@ -220,24 +220,32 @@ def draw_data(
     inputs = draw_inputs(simulator, rng, size, trials)
     if not (probabilities and gives_probabilities(simulator)):
         simulated = _call(schema, simulator.simulate, rng, params, inputs, shape)
-        return {**inputs, **_checked("simulate", simulated, _simulated_variables(schema), shape)}, None
+        return {**inputs, **_checked("simulate", simulated, _simulated_variables(schema), shape)}, {}
     assert isinstance(simulator, WithProbabilities)
     method = "simulate_with_probabilities"
     pair = _call(schema, simulator.simulate_with_probabilities, rng, params, inputs, shape)
     if not isinstance(pair, tuple) or len(pair) != 2 or not isinstance(pair[1], Mapping):
         raise ValueError(f"simulator.{method}: expected (data, probabilities), got {type(pair).__name__}")
     data = {**inputs, **_checked(method, pair[0], _simulated_variables(schema), shape)}
-    name, variable = next(iter(schema.outcomes.items()))
-    if name not in pair[1]:
-        raise ValueError(f"simulator.{method}: expected probabilities of {name!r}, got those of {sorted(pair[1])}")
-    assert isinstance(variable, Categorical)
-    chances = _numbers(method, name, pair[1][name], (*shape, variable.n))
-    known = np.isfinite(chances).all(-1)
-    if not (np.abs(chances.sum(-1) - 1)[known] < 1e-3).all() or (chances[known] < 0).any():
-        raise ValueError(f"simulator.{method}: expected probabilities of {name!r} that sum to 1")
-    # Where a probability is no number the data set must go: the outcome is marked, and dropped as any other.
-    data[name] = np.where(known, data[name], np.nan)
+    first, categories = next(iter(schema.outcomes)), _categories(schema)
+    if first not in pair[1] or not set(pair[1]) <= set(categories):
+        others = "" if len(categories) == 1 else f", and of no others than {list(categories)}"
+        raise ValueError(
+            f"simulator.{method}: expected probabilities of {first!r}{others}, got those of {sorted(pair[1])}"
+        )
+    chances = {}
+    for name in pair[1]:
+        chances[name] = _numbers(method, name, pair[1][name], (*shape, categories[name].n))
+        known = np.isfinite(chances[name]).all(-1)
+        if not (np.abs(chances[name].sum(-1) - 1)[known] < 1e-3).all() or (chances[name][known] < 0).any():
+            raise ValueError(f"simulator.{method}: expected probabilities of {name!r} that sum to 1")
+        # Where a probability is no number the data set must go: the outcome is marked, and dropped as any other.
+        data[name] = np.where(known, data[name], np.nan)
     return data, chances
+
+
+def _categories(schema: Schema) -> dict[str, Categorical]:
+    return {name: variable for name, variable in schema.outcomes.items() if isinstance(variable, Categorical)}
 
 
 def legal(variable: Variable, value: np.ndarray) -> np.ndarray:

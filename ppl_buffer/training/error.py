@@ -137,7 +137,7 @@ def estimate_error(snapshots: Snapshots) -> EstimatedError | None:
     """The error of the last weights, by the best of what is known; None while too little is.
 
     By the simulator's log likelihood it is measured, and the interval is that of the noise of the held-out data sets.
-    So it is by probabilities of the only outcome, if the simulator has a likelihood too. If it has none, they may be
+    So it is by probabilities of all outcomes, if the simulator has a likelihood too. If it has none, they may be
     given states that nobody observes: then they tell an upper bound, and that the draws are no noise; the law decides.
     """
     held_out, law, part = snapshots.held_out, learning_law(snapshots), snapshots.part

@@ -177,11 +177,12 @@ def _known(pieces: list[np.ndarray | None]) -> np.ndarray | None:
 
 
 def _entropy(plan: TrainingPlan, data: Tree) -> np.ndarray | None:
-    """Of the simulator's probabilities of the only outcome, (size,) in nats a trial."""
-    if "probabilities" not in data or len(plan.simulator.schema.outcomes) > 1:
+    """Of the simulator's probabilities, (size,) in nats a trial; None where there are none of an outcome."""
+    known = data.get("probabilities", {})
+    if len(known) < len(plan.simulator.schema.outcomes):
         return None
-    probabilities = data["probabilities"].astype(float)
-    return -(probabilities * np.log(np.maximum(probabilities, 1e-300))).sum(-1).mean((1, 2))
+    all_of_them = (probabilities.astype(float) for probabilities in known.values())
+    return np.sum([-(p * np.log(np.maximum(p, 1e-300))).sum(-1).mean((1, 2)) for p in all_of_them], axis=0)
 
 
 def _log_likelihood(plan: TrainingPlan, data: Tree) -> np.ndarray | None:

@@ -80,7 +80,7 @@ class Loss(torch.nn.Module):
             outcomes = {
                 name: torch.cat([x[None], batch["resampled"][name].movedim(-1, 0)]) for name, x in outcomes.items()
             }
-        return _log_prob(self.net, representation, outcomes, batch.get("probabilities"))
+        return _log_prob(self.net, representation, outcomes, batch.get("probabilities", {}))
 
     def _read(self, batch: Tree) -> Tensor:
         """What the heads read, (B, R, T, width)."""
@@ -127,14 +127,25 @@ def _all_valid(group: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
 
 
 def _log_prob(
-    net: TorchNetwork, representation: Tensor, outcomes: Mapping[str, Tensor], probabilities: Tensor | None
+    net: TorchNetwork, representation: Tensor, outcomes: Mapping[str, Tensor], probabilities: Mapping[str, Tensor]
 ) -> Tensor:
-    """Log density (..., B, R, T) of each trial; the simulator's probabilities stand in for the first outcome drawn."""
-    if probabilities is None:
-        return heads.trial_log_prob(net, representation, outcomes)
+    """Log density (..., B, R, T) of each trial; the simulator's probabilities stand in for the outcomes drawn.
+
+    Those of a later outcome are given the earlier ones as they were drawn first: for further samples of these they say
+    nothing.
+    """
     names = list(net.schema.outcomes)
-    total = (probabilities * heads.head(net, names[0], representation, {}).log_softmax(-1)).sum(-1)
-    for index, name in enumerate(names[1:], start=1):
+    resampled = outcomes[names[0]].ndim == representation.ndim
+    total: Tensor | float = 0.0
+    for index, name in enumerate(names):
         raw = heads.head(net, name, representation, {key: outcomes[key] for key in names[:index]})
-        total = total + heads.outcome_log_prob(net, name, representation, raw, outcomes[name])
+        if name not in probabilities:
+            log_prob = heads.outcome_log_prob(net, name, representation, raw, outcomes[name])
+        elif index and resampled:
+            drawn = heads.outcome_log_prob(net, name, representation, raw[1:], outcomes[name][1:])
+            log_prob = torch.cat([(probabilities[name] * raw[:1].log_softmax(-1)).sum(-1), drawn])
+        else:
+            log_prob = (probabilities[name] * raw.log_softmax(-1)).sum(-1)
+        total = total + log_prob
+    assert isinstance(total, Tensor)
     return total

@@ -17,7 +17,7 @@ class HeldOut:
 
     Args:
         trials: (M,), of each set.
-        entropy: (M,), the loss of the simulator's own probabilities of the only outcome, in nats a trial: that of a
+        entropy: (M,), the loss of the simulator's own probabilities of all outcomes, in nats a trial: that of a
             perfect network where they depend on parameters and history alone, and less than that where they depend on
             more. None = not known.
         log_likelihood: (M,), the simulator's, in nats a trial; None = not known.

@@ -13,6 +13,7 @@ from ppl_buffer.network import heads
 from ppl_buffer.network.torch.cache import Cache
 from ppl_buffer.network.torch.network import encode, encode_params, extend, predict, prepare
 from ppl_buffer.network.torch.weights import TorchNetwork
+from ppl_buffer.simulators import TwoStep
 from ppl_buffer.training import standardization
 from ppl_buffer.training.batches import BatchOptions, make_batch, map_arrays
 from ppl_buffer.training.loss import Loss
@@ -91,11 +92,30 @@ def test_certain_probabilities_are_the_drawn_category():
     net = network(simulator)
     data = tensors(make_batch(simulator, BatchOptions(batch_size=5, trials=(4, 4)), 0, 0))
     soft = loss_of(net, data)
-    data["probabilities"] = torch.nn.functional.one_hot(data["targets"]["outcomes"]["choice"].long(), 2).float()
+    choice = data["targets"]["outcomes"]["choice"].long()
+    data["probabilities"] = {"choice": torch.nn.functional.one_hot(choice, 2).float()}
     certain = loss_of(net, data)
     del data["probabilities"]
     assert certain == pytest.approx(loss_of(net, data), rel=1e-6)
     assert abs(soft - certain) > 1e-4
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_probabilities_of_later_outcomes_are_those_after_what_was_drawn(samples):
+    simulator = TwoStep()
+    options = BatchOptions(batch_size=3, trials=(4, 4), outcome_samples=samples)
+    net = TorchNetwork(
+        simulator.schema, TINY, {"reward": (0.5, 0.5)} | dict.fromkeys(simulator.schema.params, (0.0, 1.0))
+    )
+    data = tensors(make_batch(simulator, options, 0, 0))
+    soft, outcomes = loss_of(net, data), data["targets"]["outcomes"]
+    assert set(data["probabilities"]) == set(outcomes)
+    later = {"choice_2": data["probabilities"]["choice_2"]}
+    certain = torch.nn.functional.one_hot(outcomes["choice_2"].long(), 2).float()
+    drawn = loss_of(net, {name: x for name, x in data.items() if name != "probabilities"})
+    assert loss_of(net, {**data, "probabilities": {"choice_2": certain}}) == pytest.approx(drawn, rel=1e-6)
+    assert abs(loss_of(net, {**data, "probabilities": later}) - drawn) > 1e-4
+    assert abs(soft - drawn) > 1e-4
 
 
 def test_likelihood_weight_weighs_the_mask_that_holds_all():

@@ -153,7 +153,7 @@ class Late(ChoiceTime):
         return data, {"choice": 0.9 * known["choice"] + 0.05}
 
 
-@pytest.mark.parametrize(("corrected", "what"), [(Swapped(), "'choice' in 100%"), (Late(), "'probabilities' in 9")])
+@pytest.mark.parametrize(("corrected", "what"), [(Swapped(), "'choice' in 100%"), (Late(), "'choice' in 9")])
 def test_a_corrected_simulator_of_the_same_name_is_not_given_the_old_network(corrected, what, tmp_path):
     call = {"config": TINY, "steps": 2, "out": tmp_path, **SMALL}
     train(ChoiceTime(), **call)
