@@ -32,6 +32,36 @@ def test_quickstart_runs():
         assert (draws[name] >= low).all() and (draws[name] <= high).all()
 
 
+def test_the_three_functions_are_those_of_a_model_without_inputs(tmp_path, monkeypatch):
+    """The README's stubs, filled in: the signatures are the README's, and so is the call that trains."""
+    pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    (stubs,) = re.findall(r"```python notest\n(.*?)```", README.read_text(), re.DOTALL)
+    bodies = {
+        "prior(self, rng, size): ...": "prior(self, rng, size): return {k: rng.random(size) for k in ('rate', 'beta')}",
+        "inputs(self, rng, size, trials): ...": "inputs(self, rng, size, trials): return {}",
+        "inputs, trials): ...": "inputs, trials): return draw(rng, params, trials)",
+        "minutes=20": 'steps=2, parts="buffer", held_out=8, batch_size=2, workers=0, progress=False',
+    }
+
+    def draw(rng, params, trials):
+        values, rows = np.full((len(params["rate"]), 2), 0.5), np.arange(len(params["rate"]))
+        data = {name: np.zeros((len(rows), trials)) for name in ("choice", "reward")}
+        for k in range(trials):
+            chance = 1 / (1 + np.exp(params["beta"] * (values[:, 0] - values[:, 1])))
+            choice = (rng.random(len(rows)) < chance).astype(int)
+            reward = rng.random(len(rows)) < 0.3 + 0.4 * choice
+            values[rows, choice] += params["rate"] * (reward - values[rows, choice])
+            data["choice"][:, k], data["reward"][:, k] = choice, reward
+        return data
+
+    names = {"pb": pb, "draw": draw}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        exec(compile(shrink(stubs, bodies), str(README), "exec"), names)
+    assert (tmp_path / "mine.safetensors").is_file() and names["net"].schema.inputs == {}
+
+
 def shrink(code, smaller):
     """The code with each of the settings replaced by a quick one; every one of them must be there."""
     for full, small in smaller.items():
