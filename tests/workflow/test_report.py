@@ -8,6 +8,7 @@ import pytest
 pandas = pytest.importorskip("pandas")
 
 import ppl_buffer as pb  # noqa: E402
+from ppl_buffer.network.estimated_error import EstimatedError  # noqa: E402
 from tests.datasets.tables import LEARNER, SUBJECTS, read, table_of_trials  # noqa: E402
 from tests.networks import FLAT, Case, Record, network  # noqa: E402
 
@@ -16,7 +17,8 @@ def untrained(simulator, box):
     """A tiny network of random weights that says of itself that it was trained on a simulator's data."""
     pytest.importorskip("jax")
     name = type(simulator).__name__
-    record = Record(box=box, priors=simulator.priors, trials=150, context=0, simulator=name)
+    errors = {"buffer": EstimatedError(1e-5, 5e-6, 2e-5, "snapshots", "buffer")}
+    record = Record(box=box, priors=simulator.priors, trials=150, context=0, simulator=name, errors=errors)
     return network(Case(name, simulator.schema, config=FLAT), "jax", record)
 
 
@@ -123,6 +125,30 @@ def test_draws_that_pile_up_at_the_edge_of_the_range_are_told(tmp_path):
     assert fit.edge("boundary") > 0.9 and fit.edge("alpha_positive") == 0
     text = write_report(fit, tmp_path, title="edge").read_text()
     assert "<b>boundary</b> lie at the edge of the trained range" in text and "Nothing speaks" not in text
+
+
+@pytest.mark.parametrize(
+    ("nats", "verdict", "said"),
+    [
+        (None, "look closer", "Nobody has measured how far this network's likelihood is from the simulator's"),
+        (1e-5, "yes", "off by about 1e-05 (5e-06 to 2e-05) nats a trial, estimated from what the last stretch of its"),
+        (0.1, "look closer", "train the network longer"),
+        (2.0, "no", "too much to use it"),
+    ],
+)
+def test_a_network_is_trusted_no_more_than_its_error_allows(nats, verdict, said):
+    from ppl_buffer.workflow.report import answers
+
+    fit = finished()
+    errors = {} if nats is None else {"buffer": EstimatedError(nats, nats / 2, 2 * nats, "snapshots", "buffer")}
+    fit.net.record = replace(fit.net.record, errors=errors)
+    section = answers(fit)[-1]
+    assert section.verdict == verdict and any(said in line for line in section.lines), section.lines
+    if nats is not None:
+        trials = fit.trials.trial_counts.max()
+        assert any(
+            f"a data set of {trials} trials is off by {trials * nats:.2g} nats" in line for line in section.lines
+        )
 
 
 def test_parameters_stay_inside_the_box_and_below_the_fastest_response():

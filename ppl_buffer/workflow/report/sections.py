@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ppl_buffer.network.checkpoint import load
-from ppl_buffer.network.zoo import zoo
 from ppl_buffer.workflow.fitting import LEAST_EFFECTIVE, MOST_DIVERGING, MOST_R_HAT, Fit
+from ppl_buffer.workflow.report.accuracy import accuracy
 from ppl_buffer.workflow.report.fragments import Figures, as_text, images, percent, table
 
 # Share of draws outside the trained range, or at its edge, from which on a report says so.
@@ -246,29 +245,24 @@ def trusted(fit: Fit) -> Section:
         doubts.append("The data differ from what the model generates, see above: parameters may mean something else.")
     if not fit.converged:
         doubts.append("The sampler has not converged as it should, see above.")
-    hopeless = not fit.readable or (any(marks) and fit.check is not None and not fit.check.passed)
+    known = accuracy(fit)
+    if known.doubt:
+        doubts.append(html.escape(known.doubt))
+    misfit = fit.check is not None and not fit.check.passed
+    hopeless = not fit.readable or known.hopeless or (any(marks) and misfit)
     mark = GOOD if not doubts else BAD if hopeless else LOOK
     answer = (
         "Nothing speaks against it: draws lie inside the range that the network knows, and the checks above passed."
         if not doubts
         else "Read these first:"
     )
+    if known.statement:
+        answer = f"{html.escape(known.statement)} {answer}"
     ranges = table(("parameter", "trained from", "to", "draws outside", "draws at the edge"), rows, marks)
     note = (
         '<p class="soft">The likelihood is a neural network\'s approximation. It is known inside the trained range '
         "alone; at the edge counts where the model itself would allow more. "
         f"It was trained on {html.escape(record.simulator)}, with up to {record.trials} trials.</p>"
     )
-    body = ranges + note + _measured(fit)
+    body = ranges + note + known.card
     return Section("trust", "Can I trust it?", mark, answer, body, points=tuple(dict.fromkeys(doubts)))
-
-
-def _measured(fit: Fit) -> str:
-    """The figures of the network's card, where it is a shipped one."""
-    record = fit.record
-    for entry in zoo():
-        # The same training run, not only the same simulator.
-        if entry.simulator == record.simulator and entry.measured and load(entry.name).record == record:
-            rows = [(name, value) for name, value in entry.measured.items() if isinstance(value, (int, float))]
-            return f"<details><summary>What was measured of this network</summary>{table(('', ''), rows)}</details>"
-    return ""
