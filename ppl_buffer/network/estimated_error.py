@@ -10,6 +10,7 @@ from ppl_buffer.checks import check_choice, check_number
 
 # Parts of a network that compute a likelihood, the one that `likelihood="auto"` prefers first.
 PARTS = ("likelihood", "buffer")
+PART_NAMES = {"likelihood": "direct likelihood", "buffer": "buffered transformer"}
 METHODS = ("snapshots", "likelihood", "probabilities", "continuation")
 # Mean shift of posterior means over its bound; see `EstimatedError.posterior_shift`.
 _SHIFT = 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
@@ -9,7 +10,8 @@ from typing import Any
 
 from ppl_buffer.network.backend import Array, ArrayOps
 from ppl_buffer.network.box import checked_upper_bounds, from_box, into_box, upper_bounds
-from ppl_buffer.network.config import Config, parts_of
+from ppl_buffer.network.config import Config, parts_of, weight_shapes
+from ppl_buffer.network.estimated_error import PART_NAMES, nearest
 from ppl_buffer.network.observed import EncodedContext, ObservedTrials, encode_context, observe_trials
 from ppl_buffer.network.parts import LikelihoodPart, likelihood_part
 from ppl_buffer.network.priors import priors_of
@@ -63,8 +65,33 @@ class Network(ABC):
 
     @property
     def preferred_likelihood(self) -> str:
-        """What computes where all parameters are given, unless somebody says otherwise: "direct" or "buffer"."""
-        return "direct" if "likelihood" in self.parts else "buffer"
+        """What computes where all parameters are given, unless somebody says otherwise: "direct" or "buffer".
+
+        The direct likelihood, unless the record says that the buffered transformer's is nearer to the simulator's.
+        """
+        if "likelihood" not in self.parts:
+            return "buffer"
+        errors = {} if self.record is None else self.record.errors
+        closer = nearest(errors) if set(self.parts) <= set(errors) else None
+        return "direct" if closer is None or closer.part == "likelihood" else "buffer"
+
+    def __repr__(self) -> str:
+        record = self.record
+        error = None if record is None else record.estimated_error
+        weights = sum(math.prod(shape) for shape in weight_shapes(self.schema, self.config).values())
+        parts = " and ".join(PART_NAMES[part] for part in self.parts)
+        names = [f"{name} {low:.3g} to {high:.3g}" for name, (low, high) in self.box.items()] or list(
+            self.schema.params
+        )
+        order = "in order" if self.schema.ordered else "in any order"
+        known = "nobody has measured it" if error is None else f"{error}, {PART_NAMES[error.part]}"
+        lines = [
+            f"<{'untrained' if record is None else record.simulator}: {parts}, {weights:,} weights, in {self.backend}",
+            f"  parameters {', '.join(names)}",
+            f"  trials     {order}{'' if record is None else f', up to {record.trials}'}",
+            f"  error      {known}>",
+        ]
+        return "\n".join(lines)
 
     @property
     @abstractmethod

@@ -19,9 +19,13 @@ from ppl_buffer.findings import Finding, warn_of
 from ppl_buffer.simulator import WithLogLikelihood
 from ppl_buffer.training.batches import HELD_OUT, Batch, Tree, map_arrays
 from ppl_buffer.training.draws import RejectionCounts, known_log_likelihood
+from ppl_buffer.training.parts import LIKELIHOOD
 from ppl_buffer.training.plan import TrainingPlan
 from ppl_buffer.training.snapshots import HeldOut
 
+# Of the direct likelihood, which is fast, so many times more data sets are held out: its error is estimated from their
+# differences.
+_MORE = 4
 # Seconds after which whoever waits for a batch looks up.
 _PATIENCE = 1.0
 # A process's data sets, the count of the whole batch, and the weight of the mean loss over these data sets.
@@ -149,7 +153,7 @@ def held_out_batches(plan: TrainingPlan, device: torch.device) -> HeldOutBatches
     """
     batches: list[tuple[Tree, int]] = []
     trials, entropy, log_likelihood = [], [], []
-    wanted, data_sets = int(plan.run.held_out), 0
+    wanted, data_sets = int(plan.run.held_out) * (_MORE if plan.part == LIKELIHOOD else 1), 0
     for step in range(wanted):
         if data_sets >= wanted:
             break
@@ -159,11 +163,14 @@ def held_out_batches(plan: TrainingPlan, device: torch.device) -> HeldOutBatches
         data, size = batch.data, _size(batch)
         data_sets += size
         terms = next(iter(data["targets"]["outcomes"].values())).size
-        batches.append((to_device(map_arrays(torch.as_tensor, data), device), terms))
         if "log_predictive" not in data:
             trials.append(np.full(size, terms / size))
             entropy.append(_entropy(plan, data))
             log_likelihood.append(_log_likelihood(plan, data))
+            if entropy[-1] is None and log_likelihood[-1] is not None:
+                # It is compared with the network's at the same outcomes, those that were drawn first.
+                data = {key: x for key, x in data.items() if key not in ("probabilities", "resampled")}
+        batches.append((to_device(map_arrays(torch.as_tensor, data), device), terms))
     return HeldOutBatches(batches, HeldOut(_joined(trials), _known(entropy), _known(log_likelihood)))
 
 

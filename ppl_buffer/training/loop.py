@@ -144,7 +144,8 @@ def train(
             buffered transformer beside simulated ones, and to its held-out loss, which is then not comparable with that
             of a run without.
         distillation_share: share of the batches that come from distillation sets.
-        held_out: data sets for the held-out loss, the same in all runs of the same settings.
+        held_out: data sets for the held-out loss, the same in all runs of the same settings; four times as many for the
+            direct likelihood.
         evaluate_every: steps between two evaluations; by default a twenty-fourth of the steps, from 50 to 500, or of
             the time.
         devices: number of processes that share each batch. Above 1, Lightning Fabric starts them afresh: the

@@ -4,12 +4,24 @@ import json
 
 import pytest
 
+import ppl_buffer as pb
 from ppl_buffer.network.estimated_error import EstimatedError
 from ppl_buffer.network.record import TrainingRecord
+from tests.networks import Case, Record, network
 
 
 def record(**errors):
-    return TrainingRecord(box={}, priors={}, trials=7, context=0, simulator="made", errors=errors)
+    return Record(box={}, priors={}, trials=7, context=0, simulator="made", errors=errors)
+
+
+def both(made):
+    """A tiny network of both parts."""
+    schema = pb.Schema(params={"alpha": pb.Interval(0, 1)}, outcomes={"choice": pb.Categorical(2)}, ordered=True)
+    return network(
+        Case("both", schema, config=pb.Config(width=4, depth=1, heads=1, mlp=4, param_depth=1, likelihood_width=4)),
+        "jax",
+        made,
+    )
 
 
 def test_the_error_of_a_record_is_that_of_the_nearer_part():
@@ -23,10 +35,31 @@ def test_the_error_of_a_record_is_that_of_the_nearer_part():
     assert record(buffer=equal, likelihood=direct).estimated_error == direct
 
 
+def test_auto_takes_the_part_that_was_measured_to_be_nearer():
+    pytest.importorskip("jax")
+    direct, buffer = (
+        EstimatedError(nats, 0.0, 1.0, "snapshots", part) for nats, part in ((3e-3, "likelihood"), (2e-3, "buffer"))
+    )
+    net = both(record())
+    assert net.parts == ("likelihood", "buffer") and net.preferred_likelihood == "direct"
+    assert both(record(buffer=buffer)).preferred_likelihood == "direct"
+    assert both(record(likelihood=direct)).preferred_likelihood == "direct"
+    assert both(record(likelihood=direct, buffer=buffer)).preferred_likelihood == "buffer"
+
+
+def test_a_network_prints_what_it_is():
+    pytest.importorskip("jax")
+    shown = repr(both(record(likelihood=EstimatedError(0.00612, 0.0041, 0.0093, "snapshots"))))
+    assert "<made: direct likelihood and buffered transformer" in shown and "weights, in jax" in shown
+    assert "about 0.0061 (0.0041 to 0.0093) nats a trial, direct likelihood" in shown
+    assert "trials     in order, up to 7" in shown and "nobody has measured it" in repr(both(record()))
+    assert "<untrained: direct" in repr(both(None))
+
+
 def test_it_survives_json_and_older_records_have_none():
     made = record(likelihood=EstimatedError(1 / 300, 0.0, 0.5, "probabilities"))
     description = json.loads(json.dumps(made.to_dict()))
-    assert TrainingRecord.from_dict(description) == made
+    assert Record.from_dict(description) == made
     del description["errors"]
     assert TrainingRecord.from_dict(description).errors == {}
 

@@ -10,6 +10,7 @@ import typer
 
 from ppl_buffer.network import zoo as networks
 from ppl_buffer.network.checkpoint import load
+from ppl_buffer.network.estimated_error import PART_NAMES
 from ppl_buffer.workflow.cli.errors import check_folder, plain_errors
 from ppl_buffer.workflow.cli.options import Progress
 from ppl_buffer.workflow.recipes import Recipe, train_recipe
@@ -57,3 +58,6 @@ def _list() -> None:
                 typer.echo(f"  {group:10} {', '.join(described)}")
         reach = "" if net.record is None else f", up to {net.record.trials}"
         typer.echo(f"  trials     {'in order' if schema.ordered else 'in any order'}{reach}")
+        error = None if net.record is None else net.record.estimated_error
+        if error is not None:
+            typer.echo(f"  error      {error}, {PART_NAMES[error.part]}")
