@@ -48,7 +48,7 @@ class Config:
     param_depth: int = 2
     contextual_positions: int = 8
     asinh_scales: int = 0
-    likelihood_width: int = 0
+    likelihood_width: int = 64
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():

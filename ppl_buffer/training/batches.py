@@ -64,6 +64,7 @@ class BatchOptions:
         outcome_samples: how often the outcomes of a target are drawn, each time given the same parameters and past;
             the loss is the mean over them.
         use_log_likelihood: where all parameters are conditioned on, batches hold the simulator's own log likelihood.
+        growing: steps in which the batches of the direct likelihood grow to their size; 0 = they have it at once.
 
     Raises:
         ValueError: if a number is not an integer, too small, or a range not in order, or a share not in [0, 1].
@@ -76,6 +77,7 @@ class BatchOptions:
     context_free_fraction: float = 0.25
     outcome_samples: int = 1
     use_log_likelihood: bool = False
+    growing: int = 0
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "condition_masks", "outcome_samples"):
@@ -89,6 +91,7 @@ class BatchOptions:
         share = self.context_free_fraction
         check_number("context_free_fraction", share, "a share from 0 to 1", lambda x: 0 <= x <= 1)
         check_flag("use_log_likelihood", self.use_log_likelihood)
+        check_integer("growing", self.growing, 0)
 
     @property
     def typical_trials(self) -> int:

@@ -6,11 +6,13 @@ import time
 from dataclasses import dataclass, fields, replace
 from typing import TypeAlias
 
+import numpy as np
 import torch
 
 from ppl_buffer.files import Description
 from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.training.batches import BatchOptions, map_arrays
+from ppl_buffer.training.likelihood_batches import relative_work
 from ppl_buffer.training.loading import to_device
 from ppl_buffer.training.loss import Loss
 from ppl_buffer.training.optimizers import make_optimizers
@@ -30,7 +32,11 @@ class _Defaults:
     optimizer: str
 
 
-_DEFAULTS = {LIKELIHOOD: _Defaults(32, 4e-3, "adamw"), BUFFER: _Defaults(32, 2e-3, "adamw")}
+_DEFAULTS = {LIKELIHOOD: _Defaults(32, 8e-3, "adamw"), BUFFER: _Defaults(32, 2e-3, "muon")}
+# Weight of the condition masks that hold all parameters, where a direct likelihood answers for these.
+_LIKELIHOOD_WEIGHT = 0.2
+# In place of the steps in which batches grow, to see how they begin.
+_FOR_EVER = 10**9
 # Evaluations of a part of so many steps, and the steps between two of them at least and at most.
 _EVALUATIONS, _SHORTEST, _LONGEST = 24, 50, 500
 # Of the steps, at most 1000, the rate rises in.
@@ -59,13 +65,16 @@ def choose(plan: TrainingPlan, kept: Options | None, known: Survey, device: torc
     default = _DEFAULTS[plan.part]
     values: Options = {"learning_rate": default.learning_rate, "optimizer": default.optimizer}
     if plan.steps is None:
-        values |= {"batch_size": default.batch_size, "evaluate_every": None}
+        values |= {"batch_size": default.batch_size, "evaluate_every": None, "growing": _FOR_EVER}
         start = with_options(plan, {name: value for name, value in values.items() if name in plan.open})
         values["batch_size"], steps = _suited_batch(start, known, device, offered)
     else:
         steps = plan.steps
         values |= {"batch_size": default.batch_size}
         values |= {"evaluate_every": min(_LONGEST, max(_SHORTEST, plan.steps // _EVALUATIONS))}
+    values["growing"] = int(steps) if plan.part == LIKELIHOOD else 0
+    if plan.part == BUFFER and plan.with_likelihood and plan.batches.condition_masks > 1:
+        values["likelihood_weight"] = _LIKELIHOOD_WEIGHT
     values["warmup"] = min(_LONGEST_WARMUP, int(_WARMUP_SHARE * steps))
     return {name: value for name, value in values.items() if name in plan.open}
 
@@ -97,7 +106,17 @@ def _suited_batch(plan: TrainingPlan, known: Survey, device: torch.device, secon
         size, step = 2 * size, double
     while not fixed and size > _SMALLEST_BATCH and seconds < _FEW_STEPS * step:
         size, step = size // 2, step / 2
-    return size, seconds / step
+    return size, seconds / (step * _mean_growth(plan, known, device, size, step))
+
+
+def _mean_growth(plan: TrainingPlan, known: Survey, device: torch.device, size: int, first: float) -> float:
+    """How long a step takes in the mean, over the first: batches grow."""
+    if plan.part != LIKELIHOOD:
+        return 1.0
+    last = _step_seconds(with_options(plan, {"batch_size": size, "growing": 0}), known, device) / first
+    work = [relative_work(plan.batches, plan.simulator.schema.ordered, grown) for grown in np.linspace(0, 1, 21)]
+    # What does not grow with the work are the calls.
+    return max(1.0, 1 + (last - 1) * (float(np.mean(work)) - 1) / (work[-1] - 1))
 
 
 def _step_seconds(plan: TrainingPlan, known: Survey, device: torch.device) -> float:

@@ -83,7 +83,7 @@ def train(
 
     A network has two parts, which are trained one after the other: the direct likelihood, which learns fastest and is
     all that a sampler of posteriors needs, and the buffered transformer. The learning rate of each rises, stays, and
-    falls to zero in the last 30 % of its steps, or of its time. What nobody states is chosen: from what the machine
+    falls to zero in the last 40 % of its steps, or of its time. What nobody states is chosen: from what the machine
     does in the first seconds where the time is given.
 
     The run folder `out` holds ``best.safetensors``, all that was trained so far: the best averaged weights of each
@@ -193,7 +193,7 @@ def train(
         start=begun,
         distillation=None if distillation is None else load_distillation(distillation, simulator),
         distillation_share=distillation_share,
-        open=frozenset(given) - frozenset(stated),
+        open=frozenset({*given, "growing"}) - frozenset(stated),
     )
     plans = tuple(map(with_possible_workers, make_plans(asked, parts)))
     check_flag("resume", resume)

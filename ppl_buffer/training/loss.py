@@ -9,11 +9,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from ppl_buffer.network import heads
+from ppl_buffer.network.likelihood import encode_conditions, prepare_sequence, read_sequence
+from ppl_buffer.network.parts import Part
 from ppl_buffer.network.torch.cache import Cache
 from ppl_buffer.network.torch.network import encode, encode_params, extend, predict, prepare
 from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.training.batches import Tree
-from ppl_buffer.training.parts import BUFFER
+from ppl_buffer.training.parts import BUFFER, LIKELIHOOD
 
 # Ten nats in the sum of 400 trials. From here on an error costs its size, not its square: else one distillation set in
 # forty, of an observer whom no network can follow, has most of the loss.
@@ -39,6 +41,7 @@ class Loss(torch.nn.Module):
     def __init__(self, net: TorchNetwork, likelihood_weight: float | None = None, part: str = BUFFER) -> None:
         super().__init__()
         self.net, self.likelihood_weight, self.part = net, likelihood_weight, part
+        self._heads: Part = net.likelihood if part == LIKELIHOOD else net
 
     def forward(self, batch: Tree) -> Tensor:
         """The loss of a batch of `TrainingPlan.batch`, as tensors."""
@@ -49,7 +52,7 @@ class Loss(torch.nn.Module):
         if "conditioned_log_likelihood" not in batch:
             return self.mean(self._by_set(batch, representation))
         truth = batch["conditioned_log_likelihood"]
-        log_likelihood = heads.trial_log_prob(self.net, representation[:, :1], batch["targets"]["outcomes"])
+        log_likelihood = heads.trial_log_prob(self._heads, representation[:, :1], batch["targets"]["outcomes"])
         # Rounded to single precision, an outcome may lie on its bound, where nothing is to be learnt.
         error = torch.where(truth.isfinite(), log_likelihood - truth.clamp(min=torch.finfo(truth.dtype).min), 0.0)
         first = _error(error).expand(1, len(truth))
@@ -80,11 +83,18 @@ class Loss(torch.nn.Module):
             outcomes = {
                 name: torch.cat([x[None], batch["resampled"][name].movedim(-1, 0)]) for name, x in outcomes.items()
             }
-        return _log_prob(self.net, representation, outcomes, batch.get("probabilities", {}))
+        return _log_prob(self._heads, representation, outcomes, batch.get("probabilities", {}))
 
     def _read(self, batch: Tree) -> Tensor:
         """What the heads read, (B, R, T, width)."""
-        return _read_buffer(self.net, batch)
+        return (_read_sequence if self.part == LIKELIHOOD else _read_buffer)(self.net, batch)
+
+
+def _read_sequence(net: TorchNetwork, batch: Tree) -> Tensor:
+    """The targets' representation in the direct likelihood: they are the trials of the buffer, one after the other."""
+    prepared = prepare_sequence(net, batch["buffer"], _all_valid(batch["buffer"]))
+    params = {name: x[:, None] for name, x in batch["params"].items()}
+    return read_sequence(net, prepared, encode_conditions(net, params))
 
 
 def _read_buffer(net: TorchNetwork, batch: Tree) -> Tensor:
@@ -127,7 +137,7 @@ def _all_valid(group: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
 
 
 def _log_prob(
-    net: TorchNetwork, representation: Tensor, outcomes: Mapping[str, Tensor], probabilities: Mapping[str, Tensor]
+    net: Part, representation: Tensor, outcomes: Mapping[str, Tensor], probabilities: Mapping[str, Tensor]
 ) -> Tensor:
     """Log density (..., B, R, T) of each trial; the simulator's probabilities stand in for the outcomes drawn.
 

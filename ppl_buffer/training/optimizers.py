@@ -36,7 +36,7 @@ def make_optimizers(options: OptimizationOptions, net: TorchNetwork) -> list[tor
         {"params": [net.weights[name] for name in rest if name not in decayed], "weight_decay": 0.0},
     ]
     optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(groups, options.learning_rate, betas=(0.9, 0.98), fused=True)
+        torch.optim.AdamW(groups, options.learning_rate, betas=(0.9, 0.99), fused=True)
     ]
     if inner:
         matrices = [net.weights[name] for name in inner]

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from ppl_buffer.network.config import Config
+import torch
+
+from ppl_buffer.network.config import Config, parts_of
 from ppl_buffer.network.estimated_error import PARTS
-from ppl_buffer.network.network import Network
 from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.schema import Schema
 
 LIKELIHOOD, BUFFER = PARTS
 # What `train` can be asked for.
 ASKED = ("all", *PARTS)
-
-
-def parts_in(net: Network) -> tuple[str, ...]:
-    """The parts that a network has, in the order of their training."""
-    return (BUFFER,)
 
 
 def trained_parts(schema: Schema, config: Config, asked: str) -> tuple[str, ...]:
@@ -31,18 +28,44 @@ def trained_parts(schema: Schema, config: Config, asked: str) -> tuple[str, ...]
     Raises:
         ValueError: if a network of these sizes has no such part.
     """
-    return (BUFFER,)
+    parts = parts_of(schema, config)
+    if asked == "all" and parts:
+        return parts
+    if asked not in parts:
+        raise ValueError(
+            f"parts: expected 'all' or one of {list(parts)}, which a network of this schema (ordered={schema.ordered}, "
+            f"independent={schema.independent}) with likelihood_width={config.likelihood_width} and "
+            f"depth={config.depth} has, got {asked!r}"
+        )
+    return (asked,)
 
 
 def part_config(config: Config, part: str) -> Config:
-    """Sizes of a network that has this part alone."""
-    return config
+    """Sizes of a network that has this part alone; what it does not use has its default value."""
+    if part == BUFFER:
+        return replace(config, likelihood_width=0)
+    return Config(
+        depth=0,
+        likelihood_width=config.likelihood_width,
+        components=config.components,
+        asinh_scales=config.asinh_scales,
+    )
 
 
 def join(networks: Sequence[TorchNetwork]) -> TorchNetwork:
-    """One network with all parts of these, of which no two have the same one.
+    """One network with all parts of these; where several have the same, that of the last of them.
 
     Args:
         networks: with the same schema and standardization, on any device.
     """
-    return networks[-1]
+    by_part = {part: net for net in networks for part in net.parts}
+    if len(by_part) == 1 or len({id(net) for net in by_part.values()}) == 1:
+        return networks[-1]
+    direct, buffer = by_part[LIKELIHOOD], by_part[BUFFER]
+    config = replace(buffer.config, likelihood_width=direct.config.likelihood_width)
+    net = TorchNetwork(buffer.schema, config, buffer.standardization)
+    with torch.no_grad():
+        for name, weight in net.weights.items():
+            of_the_direct = name.startswith(f"{LIKELIHOOD}.")
+            weight.copy_((direct if of_the_direct else buffer).weights[name])
+    return net.eval().requires_grad_(False)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ppl_buffer.checks import check_choice, check_number, check_path, check_seed
-from ppl_buffer.network.config import Config
+from ppl_buffer.network.config import Config, parts_of
 from ppl_buffer.network.digest import weights_digest
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.torch.weights import TorchNetwork
@@ -19,7 +19,7 @@ from ppl_buffer.training.batches import HELD_OUT, SOURCE, TRAINING, Batch, Batch
 from ppl_buffer.training.distillation import DistillationSets, make_distillation_batch
 from ppl_buffer.training.likelihood_batches import make_likelihood_batch
 from ppl_buffer.training.options import OptimizationOptions, RunOptions
-from ppl_buffer.training.parts import ASKED, BUFFER, LIKELIHOOD, part_config, parts_in, trained_parts
+from ppl_buffer.training.parts import ASKED, BUFFER, LIKELIHOOD, part_config, trained_parts
 from ppl_buffer.training.sketch import Sketch, sketch
 from ppl_buffer.training.start import load_start
 
@@ -45,6 +45,7 @@ class TrainingPlan:
         distillation_share: of the batches.
         part: ``"likelihood"`` or ``"buffer"``.
         open: names of options that nobody stated: a run begins with what suits it, and keeps it.
+        with_likelihood: whether the whole network has a direct likelihood.
     """
 
     simulator: Simulator
@@ -58,6 +59,7 @@ class TrainingPlan:
     distillation_share: float = 0.5
     part: str = BUFFER
     open: frozenset[str] = frozenset()
+    with_likelihood: bool = False
 
     @property
     def name(self) -> str:
@@ -72,7 +74,7 @@ class TrainingPlan:
     @property
     def begins_with(self) -> TorchNetwork | None:
         """The network that this part starts from; None = random weights."""
-        return self.start if self.start is not None and self.part in parts_in(self.start) else None
+        return self.start if self.start is not None and self.part in self.start.parts else None
 
     @property
     def folder(self) -> Path:
@@ -158,6 +160,7 @@ def make_plans(asked: TrainingPlan, parts: str) -> tuple[TrainingPlan, ...]:
             part=part,
             config=part_config(asked.config, part),
             distillation=asked.distillation if part == BUFFER else None,
+            with_likelihood=LIKELIHOOD in parts_of(simulator.schema, asked.config),
         )
         for part in trained_parts(simulator.schema, asked.config, parts)
     )
@@ -166,7 +169,7 @@ def make_plans(asked: TrainingPlan, parts: str) -> tuple[TrainingPlan, ...]:
 def choose_sizes(
     simulator: Simulator, config: Config | None, start: Network | str | os.PathLike[str] | None
 ) -> tuple[Config, TorchNetwork | None]:
-    """The whole network's sizes, and the network to start from, checked.
+    """The whole network's sizes, by default both parts, and the network to start from, checked.
 
     Raises:
         ValueError: if `config` is none, or the network does not fit.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ppl_buffer.training.parts import LIKELIHOOD
 
 # Share of a training in which the learning rate falls to zero.
-DECAY = 0.3
+DECAY = 0.4
 # Totals that differ by less than this share of themselves are the same: what a call has left of its time depends on
 # how long it took to begin.
 _SAME = 0.05

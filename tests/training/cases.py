@@ -11,7 +11,9 @@ from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.training.batches import HELD_OUT, BatchOptions, make_batch, map_arrays
 from ppl_buffer.training.loss import Loss
 
-TINY = pb.Config(width=12, depth=2, heads=3, mlp=14, components=5, param_depth=1, contextual_positions=2)
+TINY = pb.Config(
+    width=12, depth=2, heads=3, mlp=14, components=5, param_depth=1, contextual_positions=2, likelihood_width=0
+)
 
 
 class Shift:

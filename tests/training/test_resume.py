@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -110,7 +111,7 @@ def test_finished_run_is_not_run_again(tmp_path):
         ({"steps": 3}, "steps was 4, is 3"),
         ({"seed": 1}, "seed was 0, is 1"),
         ({"batch_size": 6}, "batch_size was 5, is 6"),
-        ({"config": pb.Config(width=16)}, "config was .*'width': 12.* is .*'width': 16"),
+        ({"config": replace(TINY, width=15)}, "config was .*'width': 12.* is .*'width': 15"),
         ({"simulator": Shift()}, "schema was .* simulator was 'ChoiceTime', is 'Shift'"),
     ],
 )
@@ -264,20 +265,21 @@ def test_two_processes_do_what_one_does(tmp_path):
 def test_killed_run_leaves_files_that_load_and_go_on(tmp_path):
     script = (
         "import sys, ppl_buffer as pb, torch; torch.set_num_threads(1);"
-        "pb.train(pb.simulators.NoisyQ(), pb.Config(width=12, depth=2, heads=3, mlp=14, param_depth=1), steps=60,"
+        "sizes = pb.Config(width=12, depth=2, heads=3, mlp=14, param_depth=1, likelihood_width=8);"
+        "pb.train(pb.simulators.NoisyQ(), sizes, steps=60,"
         "out=sys.argv[1], batch_size=5, trials=(3, 7), held_out=11, evaluate_every=1, progress=False)"
     )
     folder = tmp_path / "killed"
     for _ in range(3):
         process = subprocess.Popen([sys.executable, "-c", script, str(folder)])
         deadline = time.monotonic() + 60
-        while not (folder / "buffer" / "state.safetensors").exists() and time.monotonic() < deadline:
+        while not (folder / "likelihood" / "state.safetensors").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
         time.sleep(np.random.default_rng().uniform(0, 1))
         process.kill()
         process.wait()
         pb.load(folder / "best.safetensors", backend="torch")
-        json.dumps(read_arrays(folder / "buffer" / "state.safetensors", "ppl_buffer_run", 3)[0])
+        json.dumps(read_arrays(folder / "likelihood" / "state.safetensors", "ppl_buffer_run", 3)[0])
     subprocess.run([sys.executable, "-c", script, str(folder)], check=True)
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "whole")], check=True)
-    same_run(folder, tmp_path / "whole")
+    same_run(folder, tmp_path / "whole", ("likelihood", "buffer"))

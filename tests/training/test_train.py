@@ -76,7 +76,7 @@ def test_a_known_likelihood_is_learnt_faster_than_draws(tmp_path):
 
 def test_exchangeable_training_reaches_the_exact_density(tmp_path):
     settings = {"batch_size": 24, "trials": (2, 6), "context": (0, 4)}
-    config = pb.Config(width=16, depth=2, heads=2, mlp=32, components=3, param_depth=2)
+    config = pb.Config(width=16, depth=2, heads=2, mlp=32, components=3, param_depth=2, likelihood_width=0)
     net = train(
         Shift(),
         config,

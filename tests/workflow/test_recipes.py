@@ -97,7 +97,9 @@ def test_a_network_that_is_not_shipped_is_refused(tmp_path):
 
 def test_a_stage_may_end_in_the_mean_of_the_weights_before_and_after(tmp_path):
     simulator = pb.simulators.DriftDiffusion()
-    config = pb.Config(width=12, depth=2, heads=3, mlp=14, components=5, param_depth=1, contextual_positions=2)
+    config = pb.Config(
+        width=12, depth=2, heads=3, mlp=14, components=5, param_depth=1, contextual_positions=2, likelihood_width=0
+    )
     stage = {"steps": 2, "seed": 3, "learning_rate": 1e-2, "trials": [3, 5], **QUICK}
     start = train_stage(simulator, config, stage, None, tmp_path / "1", True)
     before = {name: weight.clone() for name, weight in start.weights.items()}

@@ -20,7 +20,17 @@ from ppl_buffer.workflow.cli.simulators import named_simulator
 
 def train(
     simulator: Annotated[str, typer.Argument(help="my_module:MySimulator; modules of the working folder are found.")],
-    steps: Annotated[int, typer.Option(min=1, help="Optimisation steps.")] = 20_000,
+    minutes: Annotated[
+        float | None, typer.Option(help="Of the whole training; by default 20. More in a later call: it goes on.")
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Optimisation steps of each part, in place of a time; --minutes then limits a call."),
+    ] = None,
+    parts: Annotated[str, typer.Option(help="all, likelihood or buffer.")] = "all",
+    target: Annotated[
+        float | None, typer.Option(help="Estimated error, in nats a trial, at which a part is done; 0.001 is good.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; by default runs/MySimulator.")] = None,
     width: Annotated[int | None, typer.Option(help="Of a token's vector; by default 64.")] = None,
     depth: Annotated[int | None, typer.Option(help="Layers; by default 4.")] = None,
@@ -29,10 +39,15 @@ def train(
     asinh_scales: Annotated[
         int | None, typer.Option(help="Finer scales at which continuous variables are read as well; by default 0.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Data sets in a batch.")] = 32,
+    likelihood_width: Annotated[
+        int | None, typer.Option(help="Units of the direct likelihood's layers; by default 64, 0 = none.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Data sets in a batch; by default what suits machine and time.")
+    ] = None,
     trials: Annotated[str, typer.Option(help="Trials of a data set, LEAST-GREATEST.")] = "32-128",
     context: Annotated[str, typer.Option(help="Size of the context, LEAST-GREATEST; exchangeable models.")] = "0-64",
-    optimizer: Annotated[str, typer.Option(help="adamw or muon.")] = "adamw",
+    optimizer: Annotated[str | None, typer.Option(help="adamw or muon; by default what suits each part.")] = None,
     outcome_samples: Annotated[
         int, typer.Option(min=1, help="Draws of each target's outcomes: less noise, if the simulator can draw again.")
     ] = 1,
@@ -51,12 +66,15 @@ def train(
     distillation: Annotated[
         Path | None, typer.Option(help="Folder that prepare_distillation wrote: data sets unlike the model's.")
     ] = None,
-    minutes: Annotated[float | None, typer.Option(help="Stop after this time; the same call goes on.")] = None,
     held_out: Annotated[int, typer.Option(min=1, help="Data sets for the held-out loss.")] = 256,
     seed: Seed = 0,
     progress: Annotated[bool, typer.Option(help="Show a progress bar.")] = True,
 ) -> None:
-    """Train a network on a simulator of yours. Stop it and call it again: it goes on."""
+    """Train a network on a simulator of yours: first its direct likelihood, then its buffered transformer.
+
+    Stop it and call it again: it goes on. With --parts likelihood it has all that a fit by NUTS needs, and a later call
+    adds the rest.
+    """
     name = simulator.partition(":")[2]
     folder = Path("runs") / name if out is None else out
     with plain_errors(folder):
@@ -64,13 +82,15 @@ def train(
         check_folder(folder)
         first = load(start, backend="torch") if start else None
         sizes = {"width": width, "depth": depth, "heads": heads, "mlp": mlp, "asinh_scales": asinh_scales}
+        sizes |= {"likelihood_width": likelihood_width}
         net = _train()(
             task,
             _config(first, {size: value for size, value in sizes.items() if value is not None}),
-            start=first, distillation=distillation, steps=steps, seed=seed, out=folder, batch_size=batch_size,
+            start=first, distillation=distillation, minutes=minutes, steps=steps, parts=parts, target=target, seed=seed,
+            out=folder, batch_size=batch_size,
             trials=read_range("trials", trials), context=read_range("context", context), optimizer=optimizer,
             outcome_samples=outcome_samples, likelihood_weight=likelihood_weight,
-            use_log_likelihood=use_log_likelihood, held_out=held_out, minutes=minutes, progress=progress,
+            use_log_likelihood=use_log_likelihood, held_out=held_out, progress=progress,
         )  # fmt: skip
         path = folder / f"{name}.safetensors"
         save(net, path)
