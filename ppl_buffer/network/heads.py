@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ppl_buffer.network.backend import Array, Named
+from ppl_buffer.network.backend import Array, ArrayOps, Named
 from ppl_buffer.network.embeddings import features
 from ppl_buffer.network.lapse_mixture import LapseMixture, lapse_components, lapsed_trials, mix, with_lapse
 from ppl_buffer.network.parts import Part
@@ -22,6 +22,8 @@ from ppl_buffer.schema import Categorical, Interval, Positive, Variable
 
 # Smallest standard deviation of a Gaussian on the standardised scale: a density stays finite at repeated values.
 _LEAST_SCALE = 1e-3
+# Combinations of a trial's earlier outcomes that are worth a table.
+_MOST_CELLS = 8
 # Gauss-Hermite nodes for the moments of an outcome on an interval.
 _QUADRATURE_NODES = 32
 
@@ -39,6 +41,43 @@ class Scale(NamedTuple):
     lower_bound: Array | None
     mean: Array | float
     std: Array | float
+
+
+class HeadTable(NamedTuple):
+    """Rows of a head that all trials share: one for each combination of the trial's earlier outcomes.
+
+    Attributes:
+        ops: what is done to arrays.
+        codes: dict outcome -> (cells,), its category in each of the combinations.
+        cell: (B, R, T), which combination a trial has.
+    """
+
+    ops: ArrayOps
+    codes: Named
+    cell: Array
+
+    def pick(self, rows: Array) -> Array:
+        """The row (B, R, T, n) that each trial has of rows (B, R, cells, n)."""
+        # Choosing is cheaper than to gather, whose derivative is slow.
+        cell, chosen = self.cell[..., None], rows[:, :, :1]
+        for index in range(1, rows.shape[2]):
+            chosen = self.ops.xp.where(cell == index, rows[:, :, index : index + 1], chosen)
+        return chosen
+
+
+def _head_table(net: Part, representation: Array, earlier: Mapping[str, Array]) -> HeadTable | None:
+    """Where trials differ in their earlier outcomes alone, and these are few categories: all combinations of them."""
+    sizes = [variable.n for name in earlier if isinstance(variable := net.schema.outcomes[name], Categorical)]
+    if representation.shape[2] > 1 or not earlier or len(sizes) < len(earlier) or math.prod(sizes) > _MOST_CELLS:
+        return None
+    if max(x.shape[-1] for x in earlier.values()) <= math.prod(sizes):
+        return None
+    combinations = np.indices(sizes).reshape(len(sizes), -1)
+    codes = {name: net.ops.number(net, row) for name, row in zip(earlier, combinations, strict=True)}
+    cell: Array = 0
+    for name, size in zip(earlier, sizes, strict=True):
+        cell = cell * size + earlier[name]
+    return HeadTable(net.ops, codes, cell)
 
 
 def head(net: Part, name: str, representation: Array, earlier: Mapping[str, Array]) -> Array:
@@ -91,17 +130,28 @@ def _pick(net: Part, probabilities: Array, uniform: Array) -> Array:
     return (uniform[..., None] >= below).sum(-1)
 
 
-def outcome_log_prob(net: Part, name: str, representation: Array, raw: Array, value: Array) -> Array:
-    """Log density (or log probability) of one outcome at `value` (B, R, T), given the raw head."""
+def outcome_log_prob(
+    net: Part, name: str, representation: Array, raw: Array, value: Array, table: HeadTable | None = None
+) -> Array:
+    """Log density (or log probability) of one outcome at `value` (B, R, T), given the raw head.
+
+    With a `table` the raw head is (B, R, cells, n), and the table says which row a trial reads.
+    """
     ops, variable = net.ops, net.schema.outcomes[name]
     if isinstance(variable, Categorical):
+        log_probs = ops.log_softmax(raw)
+        if table is not None:
+            log_probs = table.pick(log_probs)
         is_value = value[..., None] == ops.arange(net, variable.n)
-        return ops.xp.where(is_value, ops.log_softmax(raw), 0.0).sum(-1)
+        return ops.xp.where(is_value, log_probs, 0.0).sum(-1)
     log_weights, means, scales = mixture(net, raw)
+    log_scales = ops.xp.log(scales)
+    if table is not None:
+        log_weights, means, scales, log_scales = (table.pick(x) for x in (log_weights, means, scales, log_scales))
     scale = outcome_scale(net, name, representation)
     standardized, jacobian, above = _standardize(net, variable, ops.number(net, value), scale)
     residuals = (standardized[..., None] - means) / scales
-    log_normal = -0.5 * residuals**2 - ops.xp.log(scales) - 0.5 * math.log(2 * math.pi)
+    log_normal = -0.5 * residuals**2 - log_scales - 0.5 * math.log(2 * math.pi)
     log_prob = ops.logsumexp(log_weights + log_normal) + jacobian
     return log_prob if above is None else ops.xp.where(above, log_prob, -math.inf)
 
@@ -176,8 +226,10 @@ def trial_log_prob(
     names = list(net.schema.outcomes)
     log_probs = []
     for index, name in enumerate(names):
-        raw = head(net, name, representation, {key: outcomes[key] for key in names[:index]})
-        log_probs.append(outcome_log_prob(net, name, representation, raw, outcomes[name]))
+        earlier = {key: outcomes[key] for key in names[:index]}
+        table = _head_table(net, representation, earlier)
+        raw = head(net, name, representation, earlier if table is None else table.codes)
+        log_probs.append(outcome_log_prob(net, name, representation, raw, outcomes[name], table))
     return with_lapse(net, log_probs, outcomes, lapse_components(net, lapse))
 
 

@@ -20,7 +20,7 @@ share; W is the width, E that of the embedded parameters.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ppl_buffer.network.backend import Array, Trials
@@ -111,7 +111,10 @@ def _states(net: Network, pairs: Array, params: Array, state: Array, valid: Arra
 
 
 def read_sequence(net: Network, prepared: PreparedSequence, conditions: Conditions) -> Array:
-    """Representation (B, R, K, W) of each trial for the heads of `net.likelihood`, its lower bounds behind."""
+    """Representation (B, R, K, W) of each trial for the heads of `net.likelihood`, its lower bounds behind.
+
+    It is (B, R, 1, W) where trials do not differ, having no inputs and no past.
+    """
     states = None
     if conditions.state is not None:
         states = conditions.state[:, :, None]
@@ -120,33 +123,32 @@ def read_sequence(net: Network, prepared: PreparedSequence, conditions: Conditio
             later = _states(net, seen, conditions.params, conditions.state, exists)
             first = net.ops.xp.broadcast_to(states, (*later.shape[:2], 1, later.shape[3]))
             states = net.ops.xp.concatenate([first, later], 2)
-    return read_states(net, states, prepared.inputs, conditions, prepared.valid.shape)
+    return read_states(net, states, prepared.inputs, conditions)
 
 
-def read_states(
-    net: Network, states: Array | None, inputs: Array | None, conditions: Conditions, shape: tuple[int, ...]
-) -> Array:
-    """Representation (B, R, K, W) of trials.
+def spread(net: Network, representation: Array, shape: Sequence[int]) -> Array:
+    """A representation (B, R, K or 1, W) of trials that do not differ, for each of the trials (B, r, K)."""
+    lead = net.ops.xp.broadcast_shapes(tuple(shape), tuple(representation.shape[:-1]))
+    return net.ops.xp.broadcast_to(representation, (*lead, representation.shape[-1]))
+
+
+def read_states(net: Network, states: Array | None, inputs: Array | None, conditions: Conditions) -> Array:
+    """Representation (B, R, K, W) of trials; (B, R, 1, W) where they do not differ.
 
     Args:
         net: the network.
         states: (B, R, K or 1, W), the recurrent state before each trial; None where trials are independent.
         inputs: (B, r, K, G), or None.
         conditions: from `encode_conditions`.
-        shape: (B, r, K) of the trials.
     """
     part, ops = net.likelihood, net.ops
     read = [x for x in (states, inputs) if x is not None]
     params = conditions.params[:, :, None]
     shift = ops.linear(part, "read.shift", params)
     if read:
-        lead = ops.xp.broadcast_shapes(tuple(shape), *(tuple(x.shape[:-1]) for x in read))
+        lead = ops.xp.broadcast_shapes(*(tuple(x.shape[:-1]) for x in read))
         joined = ops.xp.concatenate([ops.xp.broadcast_to(x, (*lead, x.shape[-1])) for x in read], -1)
         shift = ops.linear(part, "read.trial", joined) * (1 + ops.linear(part, "read.scale", params)) + shift
-    else:
-        shift = ops.xp.broadcast_to(
-            shift, (*ops.xp.broadcast_shapes(tuple(shape), tuple(shift.shape[:-1])), shift.shape[-1])
-        )
     hidden = ops.silu(shift)
     if not net.schema.ordered:
         for index in range(INDEPENDENT_LAYERS):

@@ -24,7 +24,7 @@ from ppl_buffer.network.jax.network import encode_params as _encode_params
 from ppl_buffer.network.jax.ops import Array, part
 from ppl_buffer.network.jax.weights import JaxNetwork
 from ppl_buffer.network.lapse_mixture import LapseMixture
-from ppl_buffer.network.likelihood import Conditions, PreparedSequence, read_sequence
+from ppl_buffer.network.likelihood import Conditions, PreparedSequence, read_sequence, spread
 from ppl_buffer.network.observed import EncodedContext, LengthGroup, ObservedTrials
 from ppl_buffer.network.parts import Part
 from ppl_buffer.network.trials import initial_state, join_arrays, join_trials, respond, split_noise
@@ -80,7 +80,7 @@ def _represent(
     """The part of the network that prepared the trials, and their representation (B, R, K, W) for its heads."""
     if isinstance(prepared, PreparedSequence):
         assert isinstance(params, Conditions)
-        return net.likelihood, read_sequence(net, prepared, params)
+        return net.likelihood, spread(net, read_sequence(net, prepared, params), prepared.valid.shape)
     assert isinstance(params, EncodedParams)
     return net, predict(net, prepared, params)
 
@@ -95,7 +95,11 @@ def conditionals(
     lapse: LapseMixture | None,
 ) -> Array:
     """Log density (B, R, K) of each trial given what it sees (paper, equation 5); 0 where there is no trial."""
-    log_probs = trial_log_prob(*_represent(net, prepared, params), outcomes, lapse)
+    if isinstance(prepared, PreparedSequence) and isinstance(params, Conditions):
+        # Where trials do not differ one representation serves them all.
+        log_probs = trial_log_prob(net.likelihood, read_sequence(net, prepared, params), outcomes, lapse)
+    else:
+        log_probs = trial_log_prob(*_represent(net, prepared, params), outcomes, lapse)
     return jnp.where(valid, log_probs, 0.0)
 
 

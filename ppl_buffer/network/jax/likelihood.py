@@ -74,6 +74,7 @@ def rollout_sequence(
     inputs = {name: jnp.broadcast_to(value, shape) for name, value in inputs.items()}
     if conditions.state is None:
         representation = likelihood.read_sequence(net, prepare_alone(net, inputs, valid), conditions)
+        representation = likelihood.spread(net, representation, shape)
         outcomes, log_probs = trial_sample(net.likelihood, representation, noise, lapse)
         feedback, _ = respond(net, environment, 0, inputs, outcomes, chance)
         return outcomes, feedback, jnp.where(valid, log_probs, 0.0)
@@ -82,7 +83,7 @@ def rollout_sequence(
         state, remembered = before
         shown, exists = part(inputs, k, 1), part(valid, k, 1)
         described = likelihood.input_features(net, shown)
-        representation = likelihood.read_states(net, state[:, :, None], described, conditions, (*shape[:2], 1))
+        representation = likelihood.read_states(net, state[:, :, None], described, conditions)
         outcomes, log_prob = trial_sample(net.likelihood, representation, part(noise, k, 1), lapse)
         chances = part(chance, k, 1)
         feedback, remembered = respond(net, environment, k, shown, outcomes, chances, remembered, exists)

@@ -15,7 +15,7 @@ from torch import Tensor
 from ppl_buffer.network.backend import Environment, Trials
 from ppl_buffer.network.heads import trial_cdf, trial_log_prob, trial_moments, trial_sample
 from ppl_buffer.network.lapse_mixture import LapseMixture
-from ppl_buffer.network.likelihood import Conditions, PreparedSequence, read_sequence
+from ppl_buffer.network.likelihood import Conditions, PreparedSequence, read_sequence, spread
 from ppl_buffer.network.parts import Part
 from ppl_buffer.network.torch.cache import Cache, allocate
 from ppl_buffer.network.torch.network import EncodedParams, PreparedTargets, encode, extend, predict, prepare, step
@@ -58,7 +58,7 @@ def _represent(
     """The part of the network that prepared the trials, and their representation (B, R, K, W) for its heads."""
     if isinstance(prepared, PreparedSequence):
         assert isinstance(params, Conditions)
-        return net.likelihood, read_sequence(net, prepared, params)
+        return net.likelihood, spread(net, read_sequence(net, prepared, params), prepared.valid.shape)
     assert isinstance(params, EncodedParams)
     return net, predict(net, prepared, params)
 
@@ -72,7 +72,11 @@ def conditionals(
     lapse: LapseMixture | None,
 ) -> Tensor:
     """Log density (B, R, K) of each trial given what it sees (paper, equation 5); 0 where there is no trial."""
-    log_probs = trial_log_prob(*_represent(net, prepared, params), outcomes, lapse)
+    if isinstance(prepared, PreparedSequence) and isinstance(params, Conditions):
+        # Where trials do not differ one representation serves them all.
+        log_probs = trial_log_prob(net.likelihood, read_sequence(net, prepared, params), outcomes, lapse)
+    else:
+        log_probs = trial_log_prob(*_represent(net, prepared, params), outcomes, lapse)
     return torch.where(valid, log_probs, 0.0)
 
 
