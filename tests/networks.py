@@ -30,6 +30,11 @@ FLAT = Config(
 TINY = Config(
     width=12, depth=2, heads=3, mlp=17, components=5, param_depth=1, contextual_positions=2, likelihood_width=0
 )
+# Hardly a transformer, beside a direct likelihood of a size that nothing else has.
+DIRECT_SIZES = Config(
+    width=6, depth=1, heads=2, mlp=7, components=5, param_depth=1, contextual_positions=0, asinh_scales=1,
+    likelihood_width=11,
+)  # fmt: skip
 
 
 def reward(trial, inputs, outcomes, uniform):
@@ -104,6 +109,31 @@ CONTAMINATED = Case(
 )
 # Without a range, a lapse has no density.
 LAPSELESS = Case("lapseless", Schema(inputs={"x": Real()}, outcomes={"y": Real()}))
+# With a direct likelihood, which computes where all parameters are given.
+RESPONDING = Case(
+    "responding",
+    Schema(
+        params={"alpha": Interval(0, 1), "delay": Positive(), "beta": Real()},
+        inputs={"pair": Categorical(3), "cue": Real()},
+        outcomes={"choice": Categorical(2), "rt": Positive(lapse_range=(0, 10), above="delay")},
+        feedback={"reward": Real()},
+        ordered=True,
+    ),
+    reward,
+    DIRECT_SIZES,
+)
+HABIT = Case(
+    "habit",
+    Schema(inputs={"cue": Categorical(4)}, outcomes={"key": Categorical(3), "side": Categorical(2)}, ordered=True),
+    config=DIRECT_SIZES,
+)
+DISCRIMINATION = Case("discrimination", DECISION.schema, config=DIRECT_SIZES)
+GUESS = Case(
+    "guess",
+    Schema(params={"mu": Real()}, outcomes={"share": Interval(-2, 3)}, independent=True),
+    config=DIRECT_SIZES,
+)
+DIRECT = [RESPONDING, HABIT, DISCRIMINATION, GUESS]
 CASES = [LEARNING, REPORT, FUNCTION, DECISION, SLIDER, CONTAMINATED]
 ORDERED = [case for case in CASES if case.schema.ordered]
 EXCHANGEABLE = [case for case in CASES if not case.schema.ordered]

@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from ppl_buffer.predictive import sampling
-from tests.networks import CASES, EXCHANGEABLE, FUNCTION, LEARNING, array, joint_predictive, network
+from tests.networks import CASES, DIRECT, EXCHANGEABLE, FUNCTION, LEARNING, array, joint_predictive, network
 
 BACKENDS = ["torch", "jax"]
 DEPENDENT = [case for case in EXCHANGEABLE if not case.schema.independent]
-WITH_LAPSE = [case for case in CASES if case.has_lapse]
+EVERY = [*CASES, *DIRECT]
+WITH_LAPSE = [case for case in EVERY if case.has_lapse]
 
 # Trials 2 and 5 of 7 do not exist, in any data set: what remains has one shape.
 HOLES = np.array([True, True, False, True, True, False, True])
@@ -50,6 +51,11 @@ def uniform(distribution, sample_shape=(), seed=3):
 
 def first_told(given, count=1):
     return {"params": dict(itertools.islice(given.params.items(), count))}
+
+
+def told(case, given):
+    """Parameters that are given: the first, so that the buffer is read, or all, so that a direct likelihood is."""
+    return {} if case in DIRECT else first_told(given)
 
 
 def per_trial(case, values, index):

@@ -9,12 +9,12 @@ pytest.importorskip("jax", reason="both backends are compared")
 pytest.importorskip("numpyro", reason="both backends are compared")
 
 from tests.laws.cases import BACKENDS, DEPENDENT, close, conditionals, grow, replaced, scored, select, uniform
-from tests.networks import LEARNING, ORDERED, REPORT, array, data, rollout
+from tests.networks import HABIT, LEARNING, ORDERED, REPORT, RESPONDING, array, data, rollout
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
-@pytest.mark.parametrize("case", ORDERED, ids=repr)
+@pytest.mark.parametrize("case", [*ORDERED, RESPONDING, HABIT], ids=repr)
 @pytest.mark.parametrize("masked", [False, True])
 def test_condition_factorises_an_ordered_joint_density(case, masked):
     given = data(case)
@@ -30,7 +30,7 @@ def test_condition_factorises_an_ordered_joint_density(case, masked):
     close(distribution.log_prob(value), full[:, :3].sum(-1) + rest.log_prob(value[:, 3:]), atol=1e-4)
 
 
-@pytest.mark.parametrize("case", ORDERED, ids=repr)
+@pytest.mark.parametrize("case", [*ORDERED, RESPONDING, HABIT], ids=repr)
 def test_draws_after_conditioning_continue_the_rollout(case):
     given = data(case)
     source = scored(case, "torch", given, environment=case.environment, feedback=None)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import torch
 
 from ppl_buffer.predictive import density
-from tests.laws.cases import HOLES, conditionals, numbers, on_both, per_trial, replaced, scored, select, uniform
+from tests.laws.cases import EVERY, HOLES, conditionals, numbers, on_both, per_trial, replaced, scored, select, uniform
 from tests.networks import CASES, EXCHANGEABLE, FUNCTION, LEARNING, array, data, network, rollout
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -137,7 +137,7 @@ def test_later_outcomes_have_exactly_no_influence(case, backend):
     np.testing.assert_array_equal(jacobian != 0, np.tri(7, dtype=bool))
 
 
-@pytest.mark.parametrize("case", CASES, ids=repr)
+@pytest.mark.parametrize("case", EVERY, ids=repr)
 def test_changing_a_later_trial_changes_no_bit_before_it(case):
     given, other = data(case), data(case, seed=1)
     value = given.value.copy()
@@ -163,7 +163,7 @@ def test_context_is_a_set(case, backend):
     assert (np.abs(conditionals(case, backend, replaced(given, context=other)) - found) > 1e-5).all()
 
 
-@on_both(CASES)
+@on_both(EVERY)
 def test_masked_trials_are_inert(case, backend):
     given = data(case)
     mask = np.broadcast_to(HOLES, (3, 7))
@@ -202,7 +202,7 @@ def test_masked_garbage_leaves_gradients_finite(case, backend):
     assert (continuous != 0).all()
 
 
-@pytest.mark.parametrize("case", CASES, ids=repr)
+@pytest.mark.parametrize("case", EVERY, ids=repr)
 def test_masked_trials_are_inert_in_every_method(case):
     given = data(case)
     mask = np.broadcast_to(HOLES, (3, 7))

@@ -16,8 +16,8 @@ import torch
 
 from ppl_buffer.predictive import density, sampling
 from ppl_buffer.schema import Categorical
-from tests.laws.cases import HOLES, close, conditionals, first_told, numbers, replaced, scored, uniform
-from tests.networks import CASES, CONTAMINATED, LEARNING, array, data, rollout
+from tests.laws.cases import EVERY, HOLES, close, conditionals, numbers, replaced, scored, told, uniform
+from tests.networks import CONTAMINATED, LEARNING, array, data, rollout
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -32,7 +32,7 @@ ROLLOUTS = {
 
 
 @pytest.mark.parametrize("variant", ROLLOUTS)
-@pytest.mark.parametrize("case", CASES, ids=repr)
+@pytest.mark.parametrize("case", EVERY, ids=repr)
 def test_one_pass_equals_rollout(case, variant):
     options = ROLLOUTS[variant]
     if (variant == "lapse" and not case.has_lapse) or (case.schema.ordered and {"block", "orders"} & set(options)):
@@ -48,7 +48,7 @@ def test_one_pass_equals_rollout_in_jax(case):
 
 def check_one_pass(case, backend, options):
     given = data(case)
-    source = scored(case, backend, given, environment=case.environment, feedback=None, **first_told(given), **options)
+    source = scored(case, backend, given, environment=case.environment, feedback=None, **told(case, given), **options)
     value, feedback, log_probs = rollout(backend, source, uniform(source, (2,)))
     assert value.shape == (2, 3, 7, *case.schema.event_shape_tail)
     assert set(feedback) == set(case.schema.feedback)
@@ -68,16 +68,16 @@ def check_one_pass(case, backend, options):
                 params={name: x[b] for name, x in given.params.items()},
                 context={name: x[b] for name, x in given.context.items()},
             )
-            again = scored(case, backend, one, trials=7, **first_told(one)).conditionals(array(backend, one.value))
+            again = scored(case, backend, one, trials=7, **told(case, one)).conditionals(array(backend, one.value))
             np.testing.assert_allclose(numbers(again), log_probs[s, b, order], rtol=1e-4, atol=1e-4)
         return
-    again = conditionals(case, backend, drawn, trials=7, **first_told(given), **options)
+    again = conditionals(case, backend, drawn, trials=7, **told(case, given), **options)
     np.testing.assert_allclose(again, log_probs, rtol=1e-4, atol=1e-4)
     if "trial_mask" in options:
         assert (log_probs[..., ~HOLES] == 0).all()
 
 
-@pytest.mark.parametrize("case", CASES, ids=repr)
+@pytest.mark.parametrize("case", EVERY, ids=repr)
 def test_draws_from_one_context_equal_independent_ones(case):
     given = data(case)
     source = scored(case, "torch", given, environment=case.environment)
@@ -94,7 +94,7 @@ def test_draws_from_one_context_equal_independent_ones(case):
         close(jax.tree.map(lambda x, b=b: x[:, b], together), rollout("torch", alone, noise[:, b]), atol=1e-5)
 
 
-@pytest.mark.parametrize("case", CASES, ids=repr)
+@pytest.mark.parametrize("case", EVERY, ids=repr)
 @pytest.mark.parametrize("lapse", [None, 0.3])
 def test_pit_of_draws_is_uniform(case, lapse):
     if lapse and not case.has_lapse:
@@ -115,7 +115,7 @@ def test_pit_of_draws_is_uniform(case, lapse):
     assert np.abs(correlation).max() < 4.5 / math.sqrt(1500)
 
 
-@pytest.mark.parametrize("case", CASES, ids=repr)
+@pytest.mark.parametrize("case", EVERY, ids=repr)
 def test_pit_brackets_the_noise_that_drew_a_category(case):
     first, variable = next(iter(case.schema.outcomes.items()))
     if not isinstance(variable, Categorical):

@@ -15,12 +15,14 @@ import torch
 
 from ppl_buffer.predictive import density
 from ppl_buffer.schema import Categorical
-from tests.laws.cases import BACKENDS, close, first_told, numbers, scored, slow, uniform
+from tests.laws.cases import BACKENDS, close, numbers, scored, slow, told, uniform
 from tests.networks import (
     CASES,
     CONTAMINATED,
+    DIRECT,
     FUNCTION,
     LEARNING,
+    RESPONDING,
     SLIDER,
     array,
     data,
@@ -31,13 +33,15 @@ from tests.networks import (
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
+MIRRORED = [*CASES, *(case if case is RESPONDING else slow(case) for case in DIRECT)]
 
-@pytest.mark.parametrize("case", CASES, ids=repr)
+
+@pytest.mark.parametrize("case", MIRRORED, ids=repr)
 def test_mirror_of_densities(case):
     given = data(case)
     rng = np.random.default_rng(5)
     lapse = np.array([0.1, 0.4, 0.7], np.float32) if case.has_lapse else None
-    options = {"trial_mask": rng.random((3, 7)) < 0.8, "lapse": lapse, **first_told(given)}
+    options = {"trial_mask": rng.random((3, 7)) < 0.8, "lapse": lapse, **told(case, given)}
     places = rng.uniform(size=(3, 7, len(case.schema.outcomes))).astype(np.float32)
 
     def everything(backend):
@@ -74,7 +78,7 @@ def test_mirror_of_orders_and_blocks(case, options):
     close(*results)
 
 
-@pytest.mark.parametrize("case", CASES, ids=repr)
+@pytest.mark.parametrize("case", MIRRORED, ids=repr)
 def test_mirror_of_draws(case):
     given = data(case)
     options = {"lapse": 0.4} if case.has_lapse else {}
@@ -85,7 +89,7 @@ def test_mirror_of_draws(case):
     close(*results)
 
 
-@pytest.mark.parametrize("case", CASES, ids=repr)
+@pytest.mark.parametrize("case", MIRRORED, ids=repr)
 def test_mirror_of_gradients(case):
     """Gradients by value, parameters, context, inputs, feedback and lapse: nothing stops them."""
     given = data(case)

@@ -14,6 +14,7 @@ import torch
 
 from tests.laws.cases import (
     BACKENDS,
+    EVERY,
     HOLES,
     close,
     conditionals,
@@ -25,7 +26,17 @@ from tests.laws.cases import (
     scored,
     select,
 )
-from tests.networks import CASES, DECISION, FUNCTION, LEARNING, array, data, joint_predictive, network
+from tests.networks import (
+    DECISION,
+    DISCRIMINATION,
+    FUNCTION,
+    LEARNING,
+    RESPONDING,
+    array,
+    data,
+    joint_predictive,
+    network,
+)
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -64,7 +75,7 @@ def test_encoded_context_is_shared(backend):
     np.testing.assert_allclose(numbers(alone), by_hand[1], rtol=1e-4, atol=1e-5)
 
 
-@on_both(CASES)
+@on_both(EVERY)
 def test_observe_changes_no_number(case, backend):
     given = data(case)
     mask = np.random.default_rng(1).random((3, 7)) < 0.7
@@ -108,7 +119,7 @@ def slow_log_prob(case, backend, given, mask, params, lapse):
     return numbers(distribution.log_prob(array(backend, given.value)))
 
 
-@pytest.mark.parametrize("case", [LEARNING, DECISION], ids=repr)
+@pytest.mark.parametrize("case", [LEARNING, DECISION, RESPONDING, DISCRIMINATION], ids=repr)
 def test_observed_data_serve_a_dimension_of_draws(case):
     given = data(case)
     seen = observed(case, "torch", given)

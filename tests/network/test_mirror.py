@@ -23,7 +23,6 @@ ALONE = {
             "_concatenate_results",
             "_bias",
             "_has_kernel",
-            "_are_plain",
             "_read_with_kernel",
             "_concatenate",
             "_concatenate_alike",
@@ -36,8 +35,9 @@ ALONE = {
     "layer": {"torch": set(), "jax": {"_split_heads", "_merge_heads"}},
     # A loop of fixed shapes: blocks are padded, trials to come are masked, data sets are mapped over in chunks.
     "joint": {"torch": set(), "jax": {"_unrealised", "_pad_to_blocks", "_in_chunks"}},
-    # How an array-like becomes an array: torch needs to know where the weights are.
-    "ops": {"torch": {"_tensor"}, "jax": {"_array"}},
+    # How an array-like becomes an array: torch needs to know where the weights are. Torch has a recurrent unit of its
+    # own, which it cannot map over.
+    "ops": {"torch": {"_tensor", "_recurrent_by_steps", "are_plain"}, "jax": {"_array"}},
     # Torch compiles nothing; a JAX axis is cut into equal shares, which must be filled up.
     "execution": {"torch": set(), "jax": {"compiled", "_fill"}},
 }

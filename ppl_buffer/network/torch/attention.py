@@ -32,6 +32,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ppl_buffer.network.torch.ops import are_plain
+
 # Queries of a causal read that are computed together.
 _QUERIES_AT_ONCE = 64
 
@@ -227,16 +229,8 @@ def _has_kernel(query: Tensor, segment: KVSegment) -> bool:
         and keys.shape[-1] == values.shape[-1]
         and query.shape[2] * query.shape[3] >= _FLASH_QUERIES
         and not (torch.is_grad_enabled() and (query.requires_grad or keys.requires_grad or values.requires_grad))
-        and _are_plain(query, keys, values)
+        and are_plain(query, keys, values)
     )
-
-
-def _are_plain(*tensors: Tensor) -> bool:
-    """Whether tensors hold numbers themselves. The transforms of torch.func wrap them, and do not know the kernel."""
-    try:
-        return all([x.data_ptr() != 0 for x in tensors])
-    except RuntimeError:
-        return False
 
 
 def _read_with_kernel(query: Tensor, segment: KVSegment) -> tuple[Tensor, Tensor]:

@@ -191,6 +191,8 @@ def recurrent(net: Own, name: str, x: Tensor, state: Tensor, valid: Tensor) -> T
     weights = net.weights
     steps = x.shape[2]
     lead = torch.broadcast_shapes(x.shape[:2], state.shape[:2], valid.shape[:2])
+    if not are_plain(x, state, valid):
+        return _recurrent_by_steps(net, name, x, state.expand(*lead, -1), valid)
     # One more number switches the gate z to 1 where there is no step: the library's unit knows no mask.
     missing = (~valid)[..., None].to(x.dtype)
     wide = torch.cat([part.expand(*lead, steps, -1) for part in (x, missing)], -1).flatten(0, 1)
@@ -205,6 +207,28 @@ def recurrent(net: Own, name: str, x: Tensor, state: Tensor, valid: Tensor) -> T
     ]  # fmt: skip
     states, _ = torch.gru(wide, start, maps, True, 1, 0.0, torch.is_grad_enabled(), False, True)
     return states.unflatten(0, lead)
+
+
+def _recurrent_by_steps(net: Own, name: str, x: Tensor, state: Tensor, valid: Tensor) -> Tensor:
+    """`recurrent` as a loop, where torch.func maps over tensors: it cannot map over the library's unit."""
+    width, states = state.shape[-1], []
+    by_step = linear(net, f"{name}.input", x)
+    for k in range(x.shape[2]):
+        read, kept = by_step[:, :, k], linear(net, f"{name}.state", state)
+        gates = torch.sigmoid(read[..., : 2 * width] + kept[..., : 2 * width])
+        reset, update = gates[..., :width], gates[..., width:]
+        new = torch.tanh(read[..., 2 * width :] + reset * kept[..., 2 * width :])
+        state = torch.where(valid[:, :, k, None], new + update * (state - new), state)
+        states.append(state)
+    return torch.stack(states, 2)
+
+
+def are_plain(*tensors: Tensor) -> bool:
+    """Whether tensors hold numbers themselves. The transforms of torch.func wrap them, and do not know all kernels."""
+    try:
+        return all([x.data_ptr() != 0 for x in tensors])
+    except RuntimeError:
+        return False
 
 
 def norm(net: Own, name: str, x: Tensor) -> Tensor:
