@@ -41,7 +41,7 @@ from ppl_buffer.arviz.versions import container, groups_of, smooth_log_weights
 from ppl_buffer.checks import check_integer
 from ppl_buffer.files import to_numpy
 from ppl_buffer.findings import Finding, warn_of
-from ppl_buffer.network.arguments import as_floating, trials_of_value
+from ppl_buffer.network.arguments import as_floating, require_buffer, trials_of_value
 from ppl_buffer.network.backend import Array, backend_of
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import EncodedContext
@@ -274,11 +274,13 @@ def leave_one_out(
         context: points that are always seen, dict of arrays (*B, N), or what ``net.encode(...)`` returned.
 
     Raises:
-        ValueError: if the model is ordered, or names, shapes or values do not fit the schema.
+        ValueError: if the model is ordered, the network has no buffered transformer, or names, shapes or values do not
+            fit the schema.
     """
     import xarray
 
     backend_of(net)
+    require_buffer(net, "net: expected one with a buffered transformer, which infers parameters from other trials")
     value = as_floating(net, "value", value)
     tail, count = len(net.schema.event_shape_tail), len(net.schema.outcomes)
     query = Query.build(

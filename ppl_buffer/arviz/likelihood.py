@@ -80,7 +80,8 @@ class _Scoring:
     """
 
     def __init__(self, site: ObservedSite, draws: int, seed: int) -> None:
-        self.net, self.block, self.lapse_at = site.query.net, site.query.block, site.query.lapse_at
+        self.net = site.query.net.preferring(site.query.likelihood)
+        self.block, self.lapse_at = site.query.block, site.query.lapse_at
         self.subjects = FlatSubjects.of(site)
         self.draws, self.seed = draws, seed
         shape = (draws, self.subjects.count, self.subjects.trials)

@@ -41,7 +41,8 @@ def roll_out(
     progress: bool,
 ) -> dict[str, np.ndarray]:
     """New data sets at some of the posterior draws, by outcome (*draws.shape, *B, K)."""
-    subjects, net, rows = FlatSubjects.of(site), site.query.net, draws.reshape(-1)
+    subjects, rows = FlatSubjects.of(site), draws.reshape(-1)
+    net = site.query.net.preferring(site.query.likelihood)
     simulated = posterior_predictive(
         net,
         subjects.inputs,

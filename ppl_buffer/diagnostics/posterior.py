@@ -176,6 +176,7 @@ class _Settings:
     batch: int
     seed: int
     simulator: str
+    likelihood: str
 
     def check(self, folder: Path) -> None:
         """Write the settings into the folder, or refuse a folder of other settings."""
@@ -257,7 +258,7 @@ def check_posterior(
     stated = _all_priors(net, priors)
     settings = _Settings(
         weights_digest(net), {name: prior.to_dict() for name, prior in stated.items()}, trials, draws, thin, warmup,
-        batch, seed, name_of(simulator),
+        batch, seed, name_of(simulator), net.preferred_likelihood,
     )  # fmt: skip
     results = _fit(net, simulator, settings, math.ceil(sets / batch), None if out is None else Path(out), progress)
     check = _rank(results, list(stated), sets, level, seed)
@@ -326,7 +327,8 @@ def _as_jax(net: Network) -> Any:
     from ppl_buffer.network.jax.weights import JaxNetwork
 
     weights = {name: to_numpy(weight) for name, weight in net.weights.items()}
-    return JaxNetwork(net.schema, net.config, net.standardization, weights, net.record)
+    as_jax = JaxNetwork(net.schema, net.config, net.standardization, weights, net.record)
+    return as_jax.preferring(net.preferred_likelihood)
 
 
 def _all_priors(net: Network, given: Mapping[str, Prior] | None) -> dict[str, Prior]:

@@ -41,8 +41,9 @@ def compare(
         inputs: dict name -> (*B, K); or what one of the networks' ``observe(...)`` returned, without a context.
         value: outcomes, (*B, K) or (*B, K, n_outcomes).
         method: "autoregressive", "importance", or "both": the latter also warns where the two disagree, since the data
-            then lie outside what the model generates, and decides by importance sampling. With lapses "both" is
-            "importance", since the autoregressive method knows no lapses.
+            then lie outside what the model generates, and decides by importance sampling. With lapses, which the
+            autoregressive method does not know, or a network without a buffered transformer, which it needs, "both" is
+            "importance".
         lapse: lapses that every model has, as for `log_evidence`.
         prior_probabilities: model name -> prior probability; equal by default.
         **arguments: further arguments of `log_evidence`.
@@ -62,7 +63,8 @@ def compare(
         raise ValueError(f"nets: expected a dict of at least two networks, got {nets!r}")
     methods: Sequence[str] = (method,)
     if method == "both":
-        methods = METHODS if lapse is None else ("importance",)
+        both = lapse is None and all("buffer" in net.parts for net in nets.values() if isinstance(net, Network))
+        methods = METHODS if both else ("importance",)
     if lapse is not None:
         _check_one_range(nets, lapse)
         arguments = {**arguments, "lapse": lapse}

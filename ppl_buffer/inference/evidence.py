@@ -32,6 +32,7 @@ from ppl_buffer.network.arguments import (
     check_outcomes,
     check_params,
     check_value_shape,
+    require_buffer,
     trials_of_value,
 )
 from ppl_buffer.network.backend import Array, backend_of
@@ -180,8 +181,9 @@ def log_evidence(
         the estimates, with their Monte-Carlo standard errors.
 
     Raises:
-        ValueError: if the method is unknown, all parameters are given to the importance method, no prior is known of
-            one that is not, lapses are given to the autoregressive method, or the data do not fit the network.
+        ValueError: if the method is unknown, or autoregressive and the network has no buffered transformer, all
+            parameters are given to the importance method, no prior is known of one that is not, lapses are given to
+            the autoregressive method, or the data do not fit the network.
     """
     backend_of(net)
     check_choice("method", method, METHODS)
@@ -194,6 +196,8 @@ def log_evidence(
                 "prior: expected None for the autoregressive method, in whose network the training prior is fixed; use "
                 "method='importance'"
             )
+        if len(conditioned) < len(net.schema.params):
+            require_buffer(net, "method: expected 'importance'")
         lapses = _checked_lapse(net, lapse, conditioned)
         terms = _densities_by_order(net, data, conditioned, orders, block, lapses, seed, progress)
     else:

@@ -181,6 +181,7 @@ class _Rollouts:
         self.net, self.trials, self.size = whole.net, whole.trials, math.prod(batch)
         self.conditioned, self.environment, self.lapse = conditioned, environment, lapse
         self.seed, self.devices = seed, devices
+        self.direct = self.net.preferred_likelihood == "direct" and set(self.net.schema.params) <= set(conditioned)
         self.inputs = {name: flatten_trials(x, batch, whole.trials) for name, x in whole.inputs.items()}
         exists = True if whole.trial_mask is None else whole.trial_mask
         self.mask = flatten_trials(exists, batch, whole.trials)
@@ -194,7 +195,7 @@ class _Rollouts:
         """Pieces of work that write all draws of some subjects into the results, and return how many data sets."""
         longest = int(last_trials(self.mask[subjects]).max())
         length = min(backend_of(self.net).bucket(longest), self.trials)
-        at_once = _draws_at_once(self.net, len(subjects), length, memory, count)
+        at_once = _draws_at_once(self.net, self.direct, len(subjects), length, memory, count)
 
         def piece(draws: np.ndarray, added: int) -> int:
             self._simulate(results, draws, subjects, length)
@@ -242,11 +243,13 @@ def _sample_shape(params: Mapping[str, np.ndarray], batch: tuple[int, ...], draw
     return lead
 
 
-def _draws_at_once(net: Network, subjects: int, length: int, memory: float, count: int) -> int:
-    """Draws whose buffers fit the memory, in chunks of equal size."""
+def _draws_at_once(net: Network, direct: bool, subjects: int, length: int, memory: float, count: int) -> int:
+    """Draws whose buffers, or states of the direct likelihood, fit the memory, in chunks of equal size."""
     config = net.config
     numbers = 2 * config.width + (config.heads * (config.contextual_positions + 2) if net.schema.ordered else 0)
-    needed = _COPIES * _FLOAT_BYTES * subjects * length * config.depth * numbers
+    # A direct likelihood keeps a state in place of a buffer, and passes over all trials where they are independent.
+    numbers = config.likelihood_width if direct else config.depth * numbers
+    needed = _COPIES * _FLOAT_BYTES * subjects * length * numbers
     most = max(1, int(memory * 1e9 / needed))
     return math.ceil(count / math.ceil(count / most))
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
+from ppl_buffer.network.arguments import choose_likelihood
 from ppl_buffer.network.backend import Array, ArrayOps
 from ppl_buffer.network.box import checked_upper_bounds, from_box, into_box, upper_bounds
 from ppl_buffer.network.config import Config, parts_of, weight_shapes
@@ -63,17 +65,51 @@ class Network(ABC):
         """
         return likelihood_part(self)
 
+    _preferred: str | None = None
+
     @property
     def preferred_likelihood(self) -> str:
         """What computes where all parameters are given, unless somebody says otherwise: "direct" or "buffer".
 
-        The direct likelihood, unless the record says that the buffered transformer's is nearer to the simulator's.
+        The direct likelihood, unless the record says that the buffered transformer's is nearer to the simulator's; or
+        what `preferring` was told.
         """
+        if self._preferred is not None:
+            return self._preferred
         if "likelihood" not in self.parts:
             return "buffer"
         errors = {} if self.record is None else self.record.errors
         closer = nearest(errors) if set(self.parts) <= set(errors) else None
         return "direct" if closer is None or closer.part == "likelihood" else "buffer"
+
+    def preferring(self, likelihood: str) -> Self:
+        """The same network with another part as the one that computes where all parameters are given.
+
+        Whatever is then asked of it (a distribution, evidence, simulation, a fit, a check) takes this part, unless an
+        argument says otherwise. Weights and digest are the same, so that what one of the two has observed or encoded
+        serves the other::
+
+            both = [net.preferring(part) for part in ("direct", "buffer")]
+
+        Args:
+            likelihood: "direct", "buffer", or "auto", which changes nothing.
+
+        Raises:
+            ValueError: if the network has no such part.
+        """
+        part = choose_likelihood(self, likelihood)
+        if part not in self._by_likelihood:
+            self._by_likelihood[part] = copy.copy(self)._told(part)
+        return self._by_likelihood[part]
+
+    @cached_property
+    def _by_likelihood(self) -> dict[str, Self]:
+        """This network by the part that it prefers, and the others like it: programs are compiled once for each."""
+        return {self.preferred_likelihood: self}
+
+    def _told(self, likelihood: str) -> Self:
+        self._preferred = likelihood
+        return self
 
     def __repr__(self) -> str:
         record = self.record

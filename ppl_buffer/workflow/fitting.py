@@ -156,7 +156,7 @@ def fit(
     """Fit subjects' trials, convert the posterior to ArviZ, and check the model against the data.
 
     Args:
-        net: a trained network, loaded with backend "jax".
+        net: a trained network, loaded with backend "jax"; ``net.preferring("buffer")`` is fitted by that part.
         trials: what `ppl_buffer.datasets.read_trials` or a loader of `ppl_buffer.datasets` returned.
         environment: gives the feedback on drawn outcomes, as `JointPredictive` asks for it; without one a model with
             feedback is not compared with data sets of its own.
@@ -229,7 +229,7 @@ def fit(
         deepest=float(np.mean(draws.fields["num_steps"] >= 2**options.tree_depth - 1)),
         # What other packages announce of their own is not about this fit.
         findings=[*findings, *unfamiliar, *_findings(caught)],
-        settings=settings | asdict(options),
+        settings={**settings, "likelihood": net.preferred_likelihood, **asdict(options)},
         seconds=seconds,
         reused=draws.reused,
         lapse=lapses,

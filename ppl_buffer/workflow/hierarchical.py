@@ -316,7 +316,14 @@ def _fingerprint(net: Network, data: ObservedTrials, box: Box, about: Mapping[st
     versions = {module.__name__: module.__version__ for module in (jax, numpyro)} | {"ppl_buffer": __version__}
     arrays = {**data.inputs, **data.feedback, "value": data.value, "trial_mask": data.trial_mask, **box.ceilings}
     return fingerprint(
-        {**about, "net": net.digest, "bounds": box.bounds, "origins": box.origins, "versions": versions},
+        {
+            **about,
+            "net": net.digest,
+            "likelihood": net.preferred_likelihood,
+            "bounds": box.bounds,
+            "origins": box.origins,
+            "versions": versions,
+        },
         {name: np.asarray(x) for name, x in arrays.items()},
     )
 

@@ -10,7 +10,7 @@ import typer
 from ppl_buffer.network.checkpoint import load
 from ppl_buffer.simulator import WithEnvironment
 from ppl_buffer.workflow.cli.errors import check_folder, plain_errors
-from ppl_buffer.workflow.cli.options import Out, Progress, Seed, SimulatorOption
+from ppl_buffer.workflow.cli.options import Likelihood, Out, Progress, Seed, SimulatorOption
 from ppl_buffer.workflow.cli.simulators import simulator_of
 
 
@@ -20,6 +20,7 @@ def check(
     sets: Annotated[int, typer.Option(min=10, help="Simulated data sets.")] = 200,
     trials: Annotated[int | None, typer.Option(min=2, help="Trials of each; by default 100.")] = None,
     posterior: Annotated[bool, typer.Option(help="Also calibrate posteriors, by NUTS fits; takes minutes.")] = False,
+    likelihood: Likelihood = "auto",
     out: Out = Path("check"),
     seed: Seed = 0,
     progress: Progress = True,
@@ -30,7 +31,7 @@ def check(
         from ppl_buffer.diagnostics import check_likelihood, check_posterior
 
         check_folder(out)
-        net = load(model)
+        net = load(model).preferring(likelihood)
         task = simulator_of(net, simulator)
         if task is None:
             raise ValueError(

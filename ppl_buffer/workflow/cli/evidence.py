@@ -21,6 +21,7 @@ from ppl_buffer.workflow.cli.options import (
     Columns,
     LapseRange,
     LapseRate,
+    Likelihood,
     Model,
     Orders,
     Out,
@@ -58,6 +59,7 @@ def evidence(
     method: Annotated[str, typer.Option(help="importance or autoregressive.")] = "importance",
     orders: Orders = 128,
     draws: ParameterDraws = 2000,
+    likelihood: Likelihood = "auto",
     simulator: SimulatorOption = None,
     seed: Seed = 0,
     progress: Progress = True,
@@ -67,7 +69,7 @@ def evidence(
         import pandas
 
         check_folder(out)
-        net = load(model)
+        net = load(model).preferring(likelihood)
         task = simulator_of(net, simulator)
         options = TableOptions(subject, order, columns, recode, scale, signed, outside)
         trials = options.read(table, net, task)
@@ -118,13 +120,14 @@ def compare(
     method: Annotated[str, typer.Option(help="both, importance or autoregressive.")] = "both",
     draws: ParameterDraws = 2000,
     orders: Orders = 128,
+    likelihood: Likelihood = "auto",
     seed: Seed = 0,
     progress: Progress = True,
 ) -> None:
     """Compare models of the same trials by their evidence, person by person."""
     with plain_errors():
         check_folder(out)
-        nets = _load_comparable(model)
+        nets = {name: net.preferring(likelihood) for name, net in _load_comparable(model).items()}
         # Each model checks the table by its own schema; what is read is the same.
         options = TableOptions(subject, order, columns, recode, scale, signed, outside)
         trials = options.read_for(table, [(net, simulator_of(net)) for net in nets.values()])[0]

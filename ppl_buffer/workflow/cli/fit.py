@@ -18,6 +18,7 @@ from ppl_buffer.workflow.cli.options import (
     Draws,
     LapseRange,
     LapseRate,
+    Likelihood,
     Model,
     Out,
     Outside,
@@ -62,6 +63,7 @@ def fit(
     predictive_draws: PredictiveDraws = 200,
     target_accept: Annotated[float, typer.Option(help="Of NUTS; nearer to 1 where transitions diverge.")] = 0.8,
     tree_depth: Annotated[int, typer.Option(min=1, help="Of NUTS: at most 2 ** depth - 1 gradients a draw.")] = 4,
+    likelihood: Likelihood = "auto",
     simulator: SimulatorOption = None,
     seed: Seed = 0,
     progress: Progress = True,
@@ -77,7 +79,7 @@ def fit(
         from ppl_buffer.workflow import fitting
         from ppl_buffer.workflow.report import answers, write_report
 
-        net = load(model, backend="jax")
+        net = load(model, backend="jax").preferring(likelihood)
         task = simulator_of(net, simulator)
         options = TableOptions(subject, order, columns, recode, scale, signed, outside)
         trials = options.read(table, net, task)
@@ -93,6 +95,7 @@ def fit(
         )  # fmt: skip
         again: dict[str, Any] = {"model": model, **options.given, **sampling}
         again |= {"lapse": lapse, "lapse_range": lapse_range, "simulator": simulator}
+        again |= {"likelihood": None if likelihood == "auto" else likelihood}
         title = f"{Path(model).stem}: a fit of {table.name}"
         command = command_again(table, again, hierarchical)
         result.summary.to_csv(out / "summary.csv", index_label="quantity")

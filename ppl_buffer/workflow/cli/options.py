@@ -57,6 +57,13 @@ LapseRange = Annotated[
         "slowest response. May be given several times."
     ),
 ]
+Likelihood = Annotated[
+    str,
+    typer.Option(
+        help="Which part of the network computes where all parameters are given: 'direct', its direct likelihood, or "
+        "'buffer', its buffered transformer; 'auto' takes the one with the less error."
+    ),
+]
 SimulatorOption = Annotated[
     str | None,
     typer.Option(help="Simulator of a network of your own, my_module:MySimulator. Known for the zoo's."),
