@@ -10,7 +10,6 @@ they are, byte for byte.
 from __future__ import annotations
 
 import argparse
-import tomllib
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -23,6 +22,7 @@ from ppl_buffer.network import checkpoint
 from ppl_buffer.network.ranges import ValueRange, ranges_of
 from ppl_buffer.training.batches import STANDARDIZATION, draw
 from ppl_buffer.training.draws import augment_data
+from ppl_buffer.workflow.recipes import Recipe, make_simulator
 
 PRETRAINED = Path(pb.__file__).parent / "pretrained"
 DATA_SETS, MOST_TRIALS, SEED = 2000, 128, 0
@@ -36,12 +36,6 @@ def simulate(simulator: Any, trials: int) -> dict[str, np.ndarray]:
     return data_sets[1]
 
 
-def make_simulator(description: dict[str, Any]) -> Any:
-    """A shipped simulator: its class by ``name``, and the arguments of this class."""
-    arguments = dict(description)
-    return getattr(pb.simulators, arguments.pop("name"))(**arguments)
-
-
 def source_of(described: str) -> Any:
     """The simulator that a record calls ``Name(argument=value, ...)``."""
     name, _, rest = described.removesuffix(")").partition("(")
@@ -51,8 +45,7 @@ def source_of(described: str) -> Any:
 
 def ranges(name: str) -> dict[str, ValueRange]:
     """The range of every input, outcome and feedback of a network's training data."""
-    recipe = tomllib.loads((PRETRAINED / f"{name}.toml").read_text(encoding="utf-8"))
-    simulator = make_simulator(recipe["simulator"])
+    simulator = make_simulator(Recipe.read(name).earlier_simulator)
     record = pb.load(name, backend="torch").record
     trials = min(MOST_TRIALS, record.trials)
     parts = [simulate(simulator, trials)]

@@ -165,7 +165,7 @@ def main() -> None:
         results = {
             "checkpoint": arguments.checkpoint,
             "backend": arguments.backend,
-            "training_step": net.record.provenance.get("step"),
+            "training_steps": harness.training_steps(net),
             "settings": asdict(settings),
             "figures": measured,
         }

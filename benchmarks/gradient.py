@@ -1,6 +1,7 @@
 """Time of one gradient of the log density with respect to people's parameters: observed once against in full.
 
-Three ways to the same numbers, interleaved in one run, in both backends:
+Of the buffered transformer; `likelihood_gradient.py` sets the direct likelihood beside it. Three ways to the same
+numbers, interleaved in one run, in both backends:
 
 - in full: everything is computed each time, padded to the longest person;
 - observed: ``net.observe`` has computed what the parameters do not change;
@@ -87,7 +88,8 @@ def gradients(net: Any, data: People) -> dict[str, Callable[[], tuple[Any, dict[
         {"inputs": data.inputs, "value": data.choice.astype(np.float32), "feedback": data.feedback, "mask": data.mask},
     )
     theta = to_backend(net, {name: np.full(len(data.choice), x, np.float32) for name, x in PARAMS.items()})
-    grouped = net.observe(arrays["inputs"], arrays["value"], feedback=arrays["feedback"], trial_mask=arrays["mask"])
+    given = {"feedback": arrays["feedback"], "trial_mask": arrays["mask"]}
+    grouped = net.observe(arrays["inputs"], arrays["value"], **given, likelihood="buffer")
     padded = dataclasses.replace(grouped, groups=None)
 
     def full(theta: Any, data: Any) -> Any:
@@ -96,11 +98,13 @@ def gradients(net: Any, data: People) -> dict[str, Callable[[], tuple[Any, dict[
             "feedback": data["feedback"],
             "trial_mask": data["mask"],
             "validate_args": False,
+            "likelihood": "buffer",
         }
         return distribution(net, data["inputs"], **arguments).log_prob(data["value"]).sum()
 
     def observed(theta: Any, data: Any) -> Any:
-        return distribution(net, data, params=theta, validate_args=False).log_prob(data.value).sum()
+        arguments = {"params": theta, "validate_args": False, "likelihood": "buffer"}
+        return distribution(net, data, **arguments).log_prob(data.value).sum()
 
     ways = {"in full": (full, arrays), "observed": (observed, grouped), "observed, no groups": (observed, padded)}
     if grouped.groups is None:

@@ -62,6 +62,17 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
     print(f"\n{title}", line(columns), line(["-" * width for width in widths]), *map(line, cells), sep="\n", flush=True)
 
 
+def likelihoods(net: Any) -> list[str]:
+    """What ``likelihood=`` can ask this network for: its direct likelihood, its buffered transformer, or either."""
+    return [way for part, way in (("likelihood", "direct"), ("buffer", "buffer")) if part in net.parts]
+
+
+def training_steps(net: Any) -> dict[str, int]:
+    """After how many steps the weights of each part were taken: what a measurement was made of."""
+    stages = () if net.record is None else net.record.stages
+    return {{"likelihood": "direct"}.get(stage.part, stage.part): stage.step for stage in stages}
+
+
 def versions() -> dict[str, str]:
     """Versions of Python, of this package and of the libraries below it that are installed."""
     result = {"python": platform.python_version(), "ppl_buffer": __version__}
@@ -185,9 +196,9 @@ def slope(x: Sequence[float], y: Sequence[float]) -> float:
 
 
 def config_of(size: str) -> Config:
-    """Sizes of the paper's network, of the zoo's, or tiny ones."""
-    width, depth = SIZES[size]
-    return Config(width=width, depth=depth, heads=4, mlp=2 * width, components=3 if size == "tiny" else 20)
+    """Sizes of the paper's network, of the zoo's transformer, or tiny ones; without a direct likelihood."""
+    (width, depth), components = SIZES[size], 3 if size == "tiny" else 20
+    return Config(width=width, depth=depth, heads=4, mlp=2 * width, components=components, likelihood_width=0)
 
 
 def random_network(config: Config, backend: str, schema: Schema = FUNCTION, seed: int = 0) -> Any:

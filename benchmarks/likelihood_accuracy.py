@@ -1,6 +1,7 @@
 """How well a network knows its model's likelihood, where that is exact: all parameters given, data from the prior.
 
-The mean difference of the log densities is KL(exact || network) a trial. `collapsing_ddm` has no formula: there the
+The mean difference of the log densities is KL(exact || network) a trial, of the network's direct likelihood and of its
+buffered transformer, on the same data sets. `collapsing_ddm` has no formula: there the
 reference is a numerical solution, within 3e-5 nats. For `rlddm` also the model evidence, no parameter given, against
 importance sampling with the exact likelihood over the prior.
 
@@ -25,6 +26,7 @@ import harness  # noqa: E402
 import ppl_buffer as pb  # noqa: E402
 from ppl_buffer.inference.evidence import METHODS  # noqa: E402
 from ppl_buffer.inference.importance import importance_weights  # noqa: E402
+from ppl_buffer.network.observed import choose_likelihood  # noqa: E402
 from ppl_buffer.predictive import density  # noqa: E402
 from ppl_buffer.predictive.query import Query  # noqa: E402
 from ppl_buffer.schema import stack_value  # noqa: E402
@@ -86,12 +88,12 @@ def exact_multisensory(rho: float) -> Callable[[Named, Named], np.ndarray]:
 
 
 CASES = {
-    "ddm": Case(pb.simulators.DriftDiffusion(), exact_ddm, (200,), 0.003),
-    "collapsing_ddm": Case(pb.simulators.CollapsingDriftDiffusion(), exact_collapsing_ddm, (200,), 0.003),
-    "rlddm": Case(pb.simulators.RLDriftDiffusion(), exact_rlddm, (120, 360), 0.005, 1.5),
-    "multisensory_rho1": Case(pb.simulators.MultisensoryCausalInference(1.0), exact_multisensory(1.0), (400,), 0.002),
+    "ddm": Case(pb.simulators.DriftDiffusion(), exact_ddm, (200,), 0.0003),
+    "collapsing_ddm": Case(pb.simulators.CollapsingDriftDiffusion(), exact_collapsing_ddm, (200,), 0.001),
+    "rlddm": Case(pb.simulators.RLDriftDiffusion(), exact_rlddm, (120, 360), 0.0006, 1.5),
+    "multisensory_rho1": Case(pb.simulators.MultisensoryCausalInference(1.0), exact_multisensory(1.0), (400,), 0.0005),
     "multisensory_rho43": Case(
-        pb.simulators.MultisensoryCausalInference(4 / 3), exact_multisensory(4 / 3), (400,), 0.002
+        pb.simulators.MultisensoryCausalInference(4 / 3), exact_multisensory(4 / 3), (400,), 0.0005
     ),
 }
 
@@ -109,8 +111,8 @@ def simulate(case: Case, size: int, trials: int, stream: int, special: bool = Fa
     return params, {name: np.asarray(x, np.float32) for name, x in data.items()}
 
 
-def conditionals(net: Any, params: Mapping[str, np.ndarray], data: Named) -> np.ndarray:
-    """The network's log density of each trial, (datasets, K)."""
+def conditionals(net: Any, params: Mapping[str, np.ndarray], data: Named, way: str) -> np.ndarray:
+    """The network's log density of each trial, (datasets, K), by its direct likelihood or its buffered transformer."""
     schema, rows = net.schema, []
     for start in range(0, len(next(iter(data.values()))), _CHUNK):
         part = {name: x[start : start + _CHUNK] for name, x in data.items()}
@@ -120,26 +122,29 @@ def conditionals(net: Any, params: Mapping[str, np.ndarray], data: Named) -> np.
             trials=next(iter(part.values())).shape[1],
             params={name: x[start : start + _CHUNK] for name, x in params.items()},
             feedback={name: part[name] for name in schema.feedback} or None,
+            likelihood=way,
         )
         value = harness.to_backend(net, stack_value(np, schema, part))
         rows.append(np.asarray(density.conditionals(query, value)))
     return np.concatenate(rows)
 
 
-def likelihood(net: Any, case: Case, size: int, trials: int, special: bool) -> dict[str, float]:
-    """KL a trial with its standard error, and the errors of whole data sets."""
+def likelihood(net: Any, case: Case, size: int, trials: int, special: bool) -> dict[str, dict[str, float]]:
+    """KL a trial with its standard error, and the errors of whole data sets, by what ``likelihood=`` asks for."""
     params, data = simulate(case, size, trials, int(special), special)
-    difference = case.exact({name: x.astype(float) for name, x in params.items()}, data) - conditionals(
-        net, params, data
-    )
-    by_set = difference.mean(-1)
-    return {
-        "kl_per_trial": float(by_set.mean()),
-        "standard_error": float(by_set.std(ddof=1) / np.sqrt(size)),
-        "median_set": float(np.median(by_set)),
-        "worst_set": float(by_set.max()),
-        "rmse_of_total": float(np.sqrt((difference.sum(-1) ** 2).mean())),
-    }
+    exact = case.exact({name: x.astype(float) for name, x in params.items()}, data)
+    figures = {}
+    for way in harness.likelihoods(net):
+        difference = exact - conditionals(net, params, data, way)
+        by_set = difference.mean(-1)
+        figures[way] = {
+            "kl_per_trial": float(by_set.mean()),
+            "standard_error": float(by_set.std(ddof=1) / np.sqrt(size)),
+            "median_set": float(np.median(by_set)),
+            "worst_set": float(by_set.max()),
+            "rmse_of_total": float(np.sqrt((difference.sum(-1) ** 2).mean())),
+        }
+    return figures
 
 
 def evidence(net: Any, case: Case, size: int) -> dict[str, dict[str, float]]:
@@ -201,19 +206,20 @@ def main() -> None:
             figures[name] = likelihood(net, case, size, trials, special)
     harness.print_table(
         f"{options.name}: KL(exact || network) given all parameters, {size} data sets (nats; bar {case.bar})",
-        ["", *next(iter(figures.values()))],
-        [[name, *row.values()] for name, row in figures.items()],
+        ["", "likelihood", *next(iter(next(iter(figures.values())).values()))],
+        [[name, way, *row.values()] for name, ways in figures.items() for way, row in ways.items()],
     )
     results: dict[str, Any] = {
         "checkpoint": options.checkpoint or options.name,
-        "training_step": None if net.record is None else net.record.provenance.get("step"),
+        "training_steps": harness.training_steps(net),
         "datasets": size,
         "likelihood": figures,
         "bars": {"kl_per_trial": case.bar, "evidence_rmse": case.evidence_bar},
     }
     if case.evidence_bar is not None:
         estimates = evidence(net, case, 5 if options.quick else _EVIDENCE["datasets"])
-        results["evidence"] = {"methods": estimates, **_EVIDENCE}
+        by = choose_likelihood(net, "auto")
+        results["evidence"] = {"methods": estimates, "importance_likelihood": by, **_EVIDENCE}
         harness.print_table(
             f"{options.name}: log evidence, no parameter given (nats; bar {case.evidence_bar})",
             ["method", *next(iter(estimates.values()))],

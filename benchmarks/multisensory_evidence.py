@@ -26,6 +26,7 @@ from multisensory_evidence_truth import RHOS, simulated
 import ppl_buffer as pb
 from ppl_buffer.datasets import audiovisual_localization
 from ppl_buffer.files import write_atomic
+from ppl_buffer.network.observed import choose_likelihood
 
 GROUPS = ("people", "simulated")
 
@@ -194,7 +195,8 @@ def main() -> None:
             shown = {name: measured[name] for name in ("K = 400", "importance") if name in measured}
             draw(shown, truth, harness.RESULTS / f"multisensory_evidence{options.suffix}.png")
     results["bars"] = BARS
-    results["training_steps"] = {name: net.record.provenance.get("step") for name, net in nets.items()}
+    results["training_steps"] = {name: harness.training_steps(net) for name, net in nets.items()}
+    results["importance_likelihood"] = choose_likelihood(nets["1"], "auto")
     harness.write_results(f"multisensory_evidence{options.suffix}", results)
 
 

@@ -9,7 +9,7 @@ every fourth or sixteenth of which is kept.
 
 Two chains differ by their Monte-Carlo noise, too. So the network's posterior is also computed from the exact chain's
 draws, weighted by the ratio of the two likelihoods: noise that both share cancels. Its effective draws say whether that
-can be read.
+can be read. The network's likelihood is its direct one and that of its buffered transformer, in turn.
 
     python benchmarks/posterior.py noisy_q|ddm|rlddm [--checkpoint PATH] [--sets 20] [--draws 700] [--exact-draws 2800]
 """
@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
-from harness import print_table, write_results
+from harness import likelihoods, print_table, training_steps, write_results
 from numpyro.diagnostics import effective_sample_size
 from numpyro.distributions import biject_to
 from numpyro.infer.hmc import hmc
@@ -246,7 +246,8 @@ def main() -> None:
     schema = net.schema
     value = stack_value(np, schema, outcomes)
     feedback = {name: outcomes[name] for name in schema.feedback}
-    data = net.observe(inputs, value, **({"feedback": feedback} if feedback else {}))
+    given = {"feedback": feedback} if feedback else {}
+    observed = {way: net.observe(inputs, value, **given, likelihood=way) for way in likelihoods(net)}
     arrays = {name: jnp.asarray(x) for name, x in {**inputs, **outcomes}.items()}
     names = [name for name in schema.params if name not in model.fixed]
     priors = priors_of(model, outcomes)
@@ -255,47 +256,52 @@ def main() -> None:
         params = {**theta, **{name: jnp.asarray(value) for name, value in model.fixed.items()}}
         return model.exact(params, {name: x[index] for name, x in arrays.items()})
 
-    def network(theta: Named, index: Any) -> Any:
-        at_index = data[index]
-        params = {**theta, **{name: jnp.asarray(value) for name, value in model.fixed.items()}}
-        return JointPredictive(net, at_index, params=params).log_prob(at_index.value)
+    def network(way: str) -> Callable[[Named, Any], Any]:
+        def log_likelihood(theta: Named, index: Any) -> Any:
+            at_index = observed[way][index]
+            params = {**theta, **{name: jnp.asarray(value) for name, value in model.fixed.items()}}
+            return JointPredictive(net, at_index, params=params, likelihood=way).log_prob(at_index.value)
+
+        return log_likelihood
 
     start = {name: truth[name] for name in names}
     settings = {
         "checkpoint": options.checkpoint or options.model,
-        "training_step": None if net.record is None else net.record.provenance.get("step"),
+        "training_steps": training_steps(net),
         "sets": options.sets,
         "trials": model.trials,
         "exact_draws": options.exact_draws,
     }
 
-    def report(way: str, suffix: str, comparison: dict[str, Any], seconds: float, **more: Any) -> None:
+    def report(way: str, how: str, suffix: str, comparison: dict[str, Any], seconds: float, **more: Any) -> None:
         rows = [[name, *figures.values()] for name, figures in comparison["parameters"].items()]
         rows.append(["average", comparison["mean_shift_in_sd"], None, comparison["sd_ratio"], None, None, None])
         print_table(
-            f"{options.model}: posterior of {options.sets} data sets of {model.trials} trials, {way} against exact "
-            "likelihood (bars: mean shift 0.1 sd, sd ratio 0.9 to 1.1, on average)",
+            f"{options.model}: posterior of {options.sets} data sets of {model.trials} trials, {how} ({way}) against "
+            "exact likelihood (bars: mean shift 0.1 sd, sd ratio 0.9 to 1.1, on average)",
             ["parameter", "|mean shift| (sd)", "largest", "sd ratio", "least", "greatest", "least ESS"],
             rows,
         )
-        write_results(f"{options.model}_posterior{suffix}", {**settings, **more, **comparison, "seconds": seconds})
+        name = f"{options.model}_posterior{suffix}{'_direct' if way == 'direct' else ''}"
+        write_results(name, {**settings, "likelihood": way, **more, **comparison, "seconds": seconds})
 
     begun = time.perf_counter()
     reference = sample(exact, priors, start, options.exact_draws, seed=1)
     print(f"exact chains: {time.perf_counter() - begun:.0f} s, least effective draws {least_effective(reference)}")
-    begun = time.perf_counter()
-    weights = weights_of(reference, exact, network)
-    mean = {name: (weights * x).sum(0) for name, x in reference.items()}
-    std = {name: np.sqrt((weights * (x - mean[name]) ** 2).sum(0)) for name, x in reference.items()}
-    counted = dict.fromkeys(names, float((1 / (weights**2).sum(0)).min()))
-    comparison = compare(reference, mean, std, counted)
-    report("exact draws weighted by the network", "_weighted", comparison, time.perf_counter() - begun)
-    if options.draws:
+    for way in observed:
         begun = time.perf_counter()
-        chains = sample(network, priors, start, options.draws, seed=1)
+        weights = weights_of(reference, exact, network(way))
+        mean = {name: (weights * x).sum(0) for name, x in reference.items()}
+        std = {name: np.sqrt((weights * (x - mean[name]) ** 2).sum(0)) for name, x in reference.items()}
+        counted = dict.fromkeys(names, float((1 / (weights**2).sum(0)).min()))
+        comparison = compare(reference, mean, std, counted)
+        report(way, "exact draws weighted by the network", "_weighted", comparison, time.perf_counter() - begun)
+    for way in observed if options.draws else ():
+        begun = time.perf_counter()
+        chains = sample(network(way), priors, start, options.draws, seed=1)
         moments = ({name: getattr(x, kind)(0) for name, x in chains.items()} for kind in ("mean", "std"))
         comparison = compare(reference, *moments, least_effective(chains))
-        report("NUTS with the network", "", comparison, time.perf_counter() - begun, draws=options.draws)
+        report(way, "NUTS with the network", "", comparison, time.perf_counter() - begun, draws=options.draws)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from ppl_buffer.network.config import Config
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.simulator import Simulator
+from ppl_buffer.training.parts import LIKELIHOOD
 
 # Sizes that may be larger than those of the network to start from.
 _GROWING = ("depth", "asinh_scales")
@@ -39,10 +40,13 @@ def load_start(start: Network | str | os.PathLike[str], simulator: Simulator, co
     if config is not None:
         grown = {name: getattr(config, name) for name in _GROWING}
         less = [name for name, size in grown.items() if size < getattr(net.config, name)]
+        if LIKELIHOOD not in net.parts:
+            # A part of its own, from random weights.
+            grown["likelihood_width"] = config.likelihood_width
         if less or replace(net.config, **grown) != config:
             raise ValueError(
                 f"config: expected none, or that of start, {net.config}, with depth or asinh_scales as large or "
-                f"larger, got {config}"
+                f"larger, or with a direct likelihood that it has not, got {config}"
             )
     return net
 

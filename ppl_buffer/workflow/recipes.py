@@ -1,7 +1,7 @@
-"""How the shipped networks are trained: recipes, stage by stage from a seed.
+"""How the shipped networks are trained: recipes, part by part and stage by stage from a seed.
 
-A recipe is ``pretrained/NAME.toml``: the simulator, the sizes, and the stages of a training, each a call of
-`ppl_buffer.train` that starts from the network of the stage before.
+A recipe is ``pretrained/NAME.toml``: the simulator, the sizes, the stages in which the buffered transformer is trained,
+and the training of the direct likelihood beside it. Each is a call of `ppl_buffer.train`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import time
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -20,11 +20,14 @@ from typing import Any
 import ppl_buffer.simulators
 from ppl_buffer.checks import check_choice
 from ppl_buffer.extras import needs
+from ppl_buffer.files import make_folder, pack_arrays, write_atomic
 from ppl_buffer.network import checkpoint
 from ppl_buffer.network.config import Config
+from ppl_buffer.network.estimated_error import PARTS
 from ppl_buffer.network.network import Network
 from ppl_buffer.simulator import Simulator
 
+LIKELIHOOD, BUFFER = PARTS
 # In place of a recipe's sizes, to see it work.
 _QUICK_CONFIG = {"width": 16, "heads": 2, "mlp": 32, "components": 5, "contextual_positions": 2}
 _QUICK = {"steps": 20, "batch_size": 8, "trials": (5, 16), "held_out": 16, "evaluate_every": 10}
@@ -39,15 +42,22 @@ class Recipe:
         name: of the network.
         simulator: a shipped one: its class by ``name``, and the arguments of this class.
         config: sizes of the network of the first stage.
-        stages: options of each, by the names of `ppl_buffer.train`'s arguments, and what only some stages have:
-            ``config`` (sizes to which the network grows), ``distillation`` (data sets to prepare with the network of
-            the stage before), ``mean_with_start`` (the result is the mean of the weights before and after).
+        stages: of the buffered transformer: options of each, by the names of `ppl_buffer.train`'s arguments, and what
+            only some stages have: ``config`` (sizes to which the network grows), ``distillation`` (data sets to prepare
+            with the network of the stage before), ``mean_with_start`` (the result is the mean of the weights before and
+            after).
+        likelihood: stages of the direct likelihood, likewise; none where there is no direct one.
+        earlier: of the shipped file, the parts whose weights are older than this recipe.
+        earlier_simulator: what these were trained on: a likelihood beside them is trained on it too.
     """
 
     name: str
     simulator: Mapping[str, Any]
     config: Mapping[str, Any]
     stages: tuple[Mapping[str, Any], ...]
+    likelihood: tuple[Mapping[str, Any], ...] = ()
+    earlier: tuple[str, ...] = ()
+    earlier_simulator: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, name: str) -> Recipe:
@@ -57,9 +67,17 @@ class Recipe:
             ValueError: if there is none of this name.
         """
         check_choice("name", name, tuple(recipe_names()))
-        file = _folder() / f"{name}.toml"
-        text = tomllib.loads(file.read_text(encoding="utf-8"))
-        return cls(name, text["simulator"], text["config"], tuple(text["stages"]))
+        text = tomllib.loads((_folder() / f"{name}.toml").read_text(encoding="utf-8"))
+        earlier = text.get("earlier", {})
+        return cls(
+            name=name,
+            simulator=text["simulator"],
+            config=text["config"],
+            stages=tuple(text["stages"]),
+            likelihood=tuple(text.get("likelihood", ())),
+            earlier=tuple(earlier.get("parts", ())),
+            earlier_simulator=earlier.get("simulator", text["simulator"]),
+        )
 
 
 def recipe_names() -> list[str]:
@@ -77,6 +95,7 @@ def train_recipe(
     recipe: Recipe,
     out: str | os.PathLike[str],
     *,
+    parts: str = "all",
     quick: bool = False,
     minutes: float = math.inf,
     progress: bool = True,
@@ -85,7 +104,9 @@ def train_recipe(
 
     Args:
         recipe: of the network.
-        out: folder of the stages' runs and of the result.
+        out: folder of the runs and of the result.
+        parts: "all", or "likelihood": the direct likelihood anew, beside the transformer of the shipped file, whose
+            weights stay as they are.
         quick: a tiny network, a few steps a stage.
         minutes: stop after this time; the same call goes on.
         progress: show progress bars.
@@ -93,23 +114,106 @@ def train_recipe(
     Returns:
         the network's file, ``NAME.safetensors`` in `out`, with the lineage of all stages in its record; None if the
         time was over before.
+
+    Raises:
+        ValueError: if `parts` is neither, or asks for a direct likelihood of a model that has none.
     """
+    check_choice("parts", parts, ("all", LIKELIHOOD))
+    if parts == LIKELIHOOD and not recipe.likelihood:
+        raise ValueError(
+            f"parts: expected 'all', since the recipe of {recipe.name} has no direct likelihood, got {parts!r}"
+        )
     deadline, folder = time.monotonic() + 60 * minutes, Path(out)
+    limits: dict[str, Any] = {"progress": progress}
+
+    def time_is_over() -> bool:
+        left = (deadline - time.monotonic()) / 60
+        limits["minutes"] = None if math.isinf(left) else left
+        return left <= 0
+
     simulator, config = make_simulator(recipe.simulator), Config(**recipe.config)
     if quick:
-        config = replace(config, **_QUICK_CONFIG)
-    net = None
-    for number, stage in enumerate(recipe.stages, start=1):
-        left = (deadline - time.monotonic()) / 60
-        if left <= 0:
+        config = replace(config, **_QUICK_CONFIG, likelihood_width=min(config.likelihood_width, 8))
+    net: Network | None = None
+    if parts == LIKELIHOOD:
+        simulator = make_simulator(recipe.earlier_simulator)
+        net = _shipped_transformer(recipe.name, folder)
+    for number, stage in enumerate(recipe.stages if net is None else (), start=1):
+        if time_is_over():
             return None
-        limits = {"minutes": None if math.isinf(left) else left, "progress": progress}
-        net = train_stage(simulator, config, {**stage, **limits}, net, folder / f"stage_{number}", quick)
-    if time.monotonic() >= deadline or net is None:
+        alone = replace(config, likelihood_width=0)
+        net = train_stage(simulator, alone, {**stage, **limits}, net, folder / f"stage_{number}", quick)
+    assert net is not None
+    for number, stage in enumerate(recipe.likelihood, start=1):
+        if time_is_over():
+            return None
+        run = folder / f"likelihood_{number}"
+        net = train_likelihood(simulator, config.likelihood_width, {**stage, **limits}, net, run, quick)
+    if time_is_over():
         return None
     path = folder / f"{recipe.name}.safetensors"
     checkpoint.save(net, path)
     return path
+
+
+def train_likelihood(
+    simulator: Simulator, width: int, stage: Mapping[str, Any], beside: Network, out: Path, quick: bool
+) -> Network:
+    """Run one stage of the direct likelihood, beside a buffered transformer.
+
+    Args:
+        simulator: of both.
+        width: of the direct likelihood.
+        stage: see `Recipe.likelihood`.
+        beside: the network of the transformer, whose weights and scales stay as they are. A direct likelihood that it
+            has is where the stage starts; else the weights are random.
+        out: folder of the run.
+        quick: take a few small steps.
+
+    Returns:
+        the network with both parts. Its record is that of `beside`, and the stage.
+
+    Raises:
+        ValueError: if the simulator draws parameters from another box than the transformer knows, or the likelihood is
+            to be trained on shorter sequences.
+    """
+    with needs("training", "train"):
+        from ppl_buffer.training.loop import train
+        from ppl_buffer.training.standardization import trained_box
+    known = beside.record
+    assert known is not None
+    options: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in stage.items()}
+    box = trained_box(simulator)[0]
+    if box != dict(known.box):
+        raise ValueError(f"simulator: expected the box of the transformer, {dict(known.box)}, got {box}")
+    if beside.schema.ordered and options["trials"][1] < known.trials:
+        raise ValueError(
+            f"trials: expected sequences of up to {known.trials}, as the transformer knows, got {options['trials']}"
+        )
+    options |= _QUICK if quick else {}
+    config = replace(beside.config, likelihood_width=width)
+    net = train(simulator, config, parts=LIKELIHOOD, start=beside, out=out, **options)
+    assert net.record is not None
+    # What data are familiar is what the transformer knows; the simulator is the same.
+    record = replace(known, stages=net.record.stages, errors=net.record.errors)
+    path = out / "both.safetensors"
+    checkpoint.write(net, record, path)
+    return checkpoint.load(path, backend="torch")
+
+
+def _shipped_transformer(name: str, folder: Path) -> Network:
+    """The shipped network without its direct likelihood, where it has one: written to the folder, and loaded."""
+    with resources.as_file(checkpoint.shipped()[name]) as path:
+        description, arrays = checkpoint.read_description(path)
+    description["config"]["likelihood_width"] = 0
+    record = description["record"]
+    record["stages"] = [stage for stage in record["stages"] if stage.get("part", BUFFER) == BUFFER]
+    record["errors"] = {part: error for part, error in record.get("errors", {}).items() if part == BUFFER}
+    weights = {key: array for key, array in arrays.items() if not key.startswith(f"{LIKELIHOOD}.")}
+    make_folder("out", folder)
+    transformer = folder / "transformer.safetensors"
+    write_atomic(transformer, pack_arrays(checkpoint.KEY, description, weights))
+    return checkpoint.load(transformer, backend="torch")
 
 
 def train_stage(
@@ -141,7 +245,7 @@ def train_stage(
         source = make_simulator({"name": sets.pop("source"), **sets})
         options["distillation"] = prepare_distillation(start, source, out=out / "distillation", **size)
     options |= _QUICK if quick else {}
-    net = train(simulator, config, start=start, out=out, **options)
+    net = train(simulator, config, parts=BUFFER, start=start, out=out, **options)
     return _mean_of(start, net, out / "mean.safetensors") if mean_with_start else net
 
 

@@ -28,8 +28,43 @@ def test_a_card_tells_all_stages_of_a_record_and_says_where_the_recipe_made_the_
     stages = tuple(StageRecord("2026-01-02T03:04:05", {}, None, seed, 70, 60, 2e-3, 0.5, 1900, 0, 0) for seed in (3, 4))
     record = TrainingRecord(box={}, priors={}, trials=17, context=9, simulator="Made", stages=stages)
     stage = {"steps": 70, "learning_rate": 2e-3, "seed": 3, "trials": [3, 17], "mean_with_start": True}
-    text = make_card.training("made", record, {"data_sets": "simulated data sets", "stages": [stage]})
-    assert "| 1 | 60 of 70 | 0.002 | 3 | 1,900 | 2026-01-02 |\n| 2 | 60 of 70 | 0.002 | 4 |" in text
-    assert "earlier recipe" not in text and "`examples/train_zoo.py made` trained it, and trains it anew:" in text
-    assert "| 1 | 70 | 0.002 | 3 | 3 to 17 |  | outcomes, then averaged with the weights before |" in text
+    direct = {"steps": 90, "seed": 5, "trials": [3, 11], "outcome_samples": 4}
+    recipe = {"data_sets": "simulated data sets", "stages": [stage], "likelihood": [direct]}
+    text = make_card.training("made", record, recipe)
+    first = "| buffered transformer | 60 of 70 | 0.002 | 3 | 1,900 |  | 2026-01-02 |"
+    assert f"{first}\n| buffered transformer | 60 of 70 | 0.002 | 4 |" in text
+    assert "earlier recipe" not in text and "`ppl-buffer zoo --train made` trained it, and trains it anew:" in text
+    learnt = "outcomes, then averaged with the weights before"
+    assert f"| buffered transformer | 70 | 0.002 | 3 | 3 to 17 |  | {learnt} |" in text
+    assert "| direct likelihood | 90 |  | 5 | 3 to 11 |  | 4 outcomes of each target |" in text
     assert {entry.name for entry in pb.zoo()} == {path.stem for path in SHIPPED.glob("*.toml")}
+
+
+def test_a_card_says_which_part_is_of_which_recipe():
+    from ppl_buffer.network.record import StageRecord, TrainingRecord
+
+    facts = {"versions": {}, "start": None, "seed": 1, "steps": 9, "step": 9, "learning_rate": 1e-3}
+    facts |= {"date": "2026-01-02", "held_out_loss": 0.1, "data_sets": 7, "dropped_data_sets": 0, "skipped_updates": 0}
+    stages = (StageRecord(**facts), StageRecord(**facts, part="likelihood", seconds=90.0))
+    record = TrainingRecord(box={}, priors={}, trials=17, context=0, simulator="NoisyQ", stages=stages)
+    stage = {"steps": 70, "learning_rate": 2e-3, "seed": 3, "trials": [3, 17]}
+    recipe = {
+        "data_sets": "sets", "stages": [stage], "likelihood": [stage], "simulator": {"name": "NoisyQTasks", "pairs": 3},
+        "earlier": {"parts": ["buffer"], "simulator": {"name": "NoisyQ"}},
+    }  # fmt: skip
+    text = " ".join(make_card.training("made", record, recipe).split())
+    assert "The buffered transformer has weights of an earlier recipe, until it is trained anew." in text
+    assert "is of this recipe: `ppl-buffer zoo --train made --parts likelihood` trained it." in text
+    assert "not these weights, and on `NoisyQTasks(pairs=3)` in place of `NoisyQ()`:" in text
+    assert "| direct likelihood | 9 of 9 | 0.001 | 1 | 7 | 1.5 | 2026-01-02 |" in text
+
+
+def test_figures_of_both_parts_stand_side_by_side(capsys):
+    both = make_card.Figure("KL", {"direct": 0.0004, "buffer": 0.0009}, 0.0006)
+    alone = make_card.Figure("evidence", {"buffer": 0.5})
+    table = make_card.table_of("made", [both, alone])
+    assert "| figure | direct likelihood | buffered transformer | bar | met |" in table
+    assert "| KL | 0.0004 | 0.0009 | 0.0006 | yes / **no** |\n| evidence |  | 0.5 |  |  |" in table
+    expected = {"KL": 0.0004, "KL, buffered": 0.0009, "evidence": 0.5}
+    assert make_card.all_by_name([both, alone]) == expected
+    assert "direct likelihood" not in make_card.table_of("made", [alone])

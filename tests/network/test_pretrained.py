@@ -1,16 +1,18 @@
 """The shipped files: the weights that were measured, in the format of today."""
 
+import hashlib
 import json
 
 import pytest
 from safetensors import safe_open
 
 import ppl_buffer as pb
+from ppl_buffer.files import to_numpy
 from ppl_buffer.network import checkpoint
 from ppl_buffer.network.digest import weights_digest
 
-# Of the weights as version 0.1 shipped them, in files of format 1.
-DIGESTS = {
+# Of the transformers' weights as version 0.1 shipped them, in files of format 1.
+TRANSFORMERS = {
     "collapsing_ddm": "744a875c45bb737fc5d2534124ed08c5233d524fbe15649940e40594064df06f",
     "ddm": "2a46fd8551876b35e8fa395bd050fa6e1af23c6168731cb6927a1b425ceb39b8",
     "gp": "7a62531e1dd64a92d2b8afe2bcd6160bed5b67fc0bde1635d11e3c8f4905c36b",
@@ -21,29 +23,47 @@ DIGESTS = {
 }
 
 
+# Of all weights of networks that have a direct likelihood too.
+DIGESTS: dict[str, str] = {}
+
+
+def digest_of(net, part):
+    """SHA-256 of the weights of a part, as `weights_digest` takes it of all."""
+    sha = hashlib.sha256()
+    for name in sorted(net.weights):
+        if name.startswith("likelihood.") == (part == "likelihood"):
+            sha.update(to_numpy(net.weights[name]).tobytes())
+    return sha.hexdigest()
+
+
 def test_every_shipped_file_is_in_the_table():
-    assert set(checkpoint.shipped()) == set(DIGESTS)
+    assert set(checkpoint.shipped()) == set(TRANSFORMERS)
 
 
-@pytest.mark.parametrize("name", DIGESTS)
+@pytest.mark.parametrize("name", TRANSFORMERS)
 def test_weights_are_those_that_were_measured(name):
     pytest.importorskip("torch")
-    assert weights_digest(pb.load(name, backend="torch")) == DIGESTS[name]
+    net = pb.load(name, backend="torch")
+    assert digest_of(net, "buffer") == TRANSFORMERS[name]
+    assert ("likelihood" in net.parts) == (name in DIGESTS)
+    assert weights_digest(net) == DIGESTS.get(name, TRANSFORMERS[name])
 
 
-@pytest.mark.parametrize("name", DIGESTS)
-def test_files_are_of_format_2_and_their_record_has_a_stage(name):
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_files_are_of_format_2_and_their_record_has_a_stage_of_each_part(name):
     with safe_open(checkpoint.shipped()[name], framework="numpy") as file:
         description = json.loads(file.metadata()["ppl_buffer"])
     assert description["format"] == 2
-    (stage,) = description["record"]["stages"]
-    assert 0 < stage["step"] <= stage["steps"] and stage["data_sets"] > 5000
+    first, *others = description["record"]["stages"]
+    assert [stage["part"] for stage in others] == ["likelihood"] * (name in DIGESTS)
+    for stage in (first, *others):
+        assert 0 < stage["step"] <= stage["steps"] and stage["data_sets"] > 5000
     former = {"told_sets", "told_weight", "no_context", "redraws", "known_density", "lessons", "special_values"}
-    assert not former & set(stage["options"]) and stage["options"]["condition_masks"] == 2
+    assert not former & set(first["options"]) and first["options"]["condition_masks"] == 2
     assert "lapse_rate" in description["schema"] and "contextual_positions" in description["config"]
 
 
-@pytest.mark.parametrize("name", DIGESTS)
+@pytest.mark.parametrize("name", TRANSFORMERS)
 def test_files_carry_the_checksum_of_what_they_hold(name, tmp_path):
     content = bytearray(checkpoint.shipped()[name].read_bytes())
     assert b"sha256" in content[:200_000]

@@ -1,6 +1,7 @@
 """Recipes: what they ask for is what `train` takes, and one command runs their stages, goes on, and averages."""
 
 import inspect
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ pytest.importorskip("torch", reason="training needs torch")
 pytest.importorskip("typer")
 
 import ppl_buffer as pb  # noqa: E402
+from ppl_buffer.network.config import parts_of  # noqa: E402
 from ppl_buffer.network.digest import weights_digest  # noqa: E402
 from ppl_buffer.simulator import name_of  # noqa: E402
 from ppl_buffer.training.batches import BatchOptions  # noqa: E402
@@ -24,8 +26,8 @@ NAMES = [entry.name for entry in pb.zoo()]
 QUICK = {"workers": 0, "progress": False}
 
 
-def is_earlier(name):
-    return 'weights = "of an earlier recipe"' in (PRETRAINED / f"{name}.toml").read_text()
+def stages_of(record, part):
+    return [stage for stage in record.stages if stage.part == part]
 
 
 def test_every_shipped_network_has_a_recipe():
@@ -38,12 +40,15 @@ def test_every_shipped_network_has_a_recipe():
 def test_a_recipe_is_of_its_network_and_train_takes_it(name):
     recipe, net = Recipe.read(name), pb.load(name, backend="torch")
     simulator = make_simulator(recipe.simulator)
-    assert simulator.schema == net.schema and name_of(simulator) == net.record.simulator
+    trained = make_simulator(recipe.earlier_simulator)
+    assert simulator.schema == trained.schema == net.schema and name_of(trained) == net.record.simulator
+    assert set(recipe.earlier) <= {"likelihood", "buffer"}
+    assert bool(recipe.likelihood) == ("likelihood" in parts_of(net.schema, pb.Config(**recipe.config)))
     sizes = dict(recipe.config)
-    for number, stage in enumerate(recipe.stages):
+    for number, stage in enumerate((*recipe.stages, *recipe.likelihood)):
         sizes |= stage.get("config", {})
         own = {"config", "distillation", "mean_with_start"}
-        assert {"steps", "seed", "learning_rate", "trials"} <= set(stage)
+        assert {"steps", "seed", "trials"} <= set(stage)
         assert set(stage) - own <= set(inspect.signature(pb.train).parameters)
         for options in (BatchOptions, OptimizationOptions):
             fields = options.__dataclass_fields__
@@ -55,17 +60,21 @@ def test_a_recipe_is_of_its_network_and_train_takes_it(name):
                 assert described.pop(key) >= 0
             source = make_simulator({"name": described.pop("source"), **described})
             assert source.schema == net.schema
+    if "likelihood" not in net.parts:
+        sizes["likelihood_width"] = 0
     assert pb.Config(**sizes) == net.config
 
 
 def test_shipped_weights_are_labelled_until_a_recipe_made_them():
     for name in NAMES:
         recipe, record = Recipe.read(name), pb.load(name, backend="torch").record
-        planned = [(stage["steps"], stage["seed"], stage["learning_rate"]) for stage in recipe.stages]
-        done = [(stage.steps, stage.seed, stage.learning_rate) for stage in record.stages]
-        card = (PRETRAINED / f"{name}.md").read_text()
-        assert ("weights of an earlier recipe" in card) == is_earlier(name)
-        assert is_earlier(name) or planned == done
+        card = " ".join((PRETRAINED / f"{name}.md").read_text().split())
+        assert ("The buffered transformer has weights of an earlier recipe" in card) == ("buffer" in recipe.earlier)
+        direct = recipe.likelihood if stages_of(record, "likelihood") else ()
+        for part, planned in (("buffer", recipe.stages), ("likelihood", direct)):
+            if part not in recipe.earlier:
+                done = [(stage.steps, stage.seed) for stage in stages_of(record, part)]
+                assert [(stage["steps"], stage["seed"]) for stage in planned] == done
 
 
 def test_stages_run_in_turn_go_on_and_leave_their_lineage(monkeypatch, tmp_path):
@@ -73,7 +82,9 @@ def test_stages_run_in_turn_go_on_and_leave_their_lineage(monkeypatch, tmp_path)
     done = run("zoo", "--train", "rlddm", "--out", tmp_path / "whole", "--quick", "--no-progress")
     assert done.exit_code == 0 and "Written: " in done.output and "make zoo-rlddm" in done.output
     whole = pb.load(tmp_path / "whole" / "rlddm.safetensors", backend="torch")
-    stages = whole.record.stages
+    assert [stage.part for stage in whole.record.stages] == ["buffer"] * 2 + ["likelihood"] * 2
+    assert whole.parts == ("likelihood", "buffer") and whole.config.likelihood_width == 8
+    stages = stages_of(whole.record, "buffer")
     first = pb.load(tmp_path / "whole" / "stage_1" / "best.safetensors", backend="torch")
     assert [stage.start for stage in stages] == [None, weights_digest(first)]
     assert [stage.options["use_log_likelihood"] for stage in stages] == [False, True]
@@ -86,6 +97,39 @@ def test_stages_run_in_turn_go_on_and_leave_their_lineage(monkeypatch, tmp_path)
     assert not (tmp_path / "parts" / "rlddm.safetensors").exists()
     path = train_recipe(recipe, tmp_path / "parts", quick=True, progress=False)
     assert weights_digest(pb.load(path, backend="torch")) == weights_digest(whole)
+
+
+def test_a_direct_likelihood_comes_beside_the_shipped_transformer(tmp_path):
+    shipped = pb.load("ddm", backend="torch")
+    path = train_recipe(Recipe.read("ddm"), tmp_path, parts="likelihood", quick=True, progress=False)
+    net = pb.load(path, backend="torch")
+    assert net.parts == ("likelihood", "buffer") and net.standardization == shipped.standardization
+    for name, weight in shipped.weights.items():
+        if not name.startswith("likelihood."):
+            np.testing.assert_array_equal(net.weights[name], weight)
+    record, before = net.record, shipped.record
+    assert stages_of(record, "buffer") == stages_of(before, "buffer") and len(stages_of(record, "likelihood")) == 1
+    assert stages_of(record, "likelihood")[0].steps == 20
+    for name in ("box", "priors", "trials", "context", "simulator", "ranges"):
+        assert getattr(record, name) == getattr(before, name)
+    # A part of another box would make the record a lie.
+    wide = replace(Recipe.read("ddm"), earlier_simulator={"name": "DriftDiffusion", "drift": [-6.0, 6.0]})
+    with pytest.raises(ValueError, match="simulator: expected the box of the transformer"):
+        train_recipe(wide, tmp_path / "wide", parts="likelihood", quick=True, progress=False)
+
+
+def test_a_likelihood_reads_sequences_as_long_as_the_transformer_knows(tmp_path):
+    recipe = Recipe.read("noisy_q")
+    short = replace(recipe, likelihood=({**recipe.likelihood[0], "trials": [20, 100]},))
+    with pytest.raises(ValueError, match="trials: expected sequences of up to 400, as the transformer knows, got"):
+        train_recipe(short, tmp_path, parts="likelihood", quick=True, progress=False)
+
+
+def test_what_cannot_be_trained_is_refused(tmp_path):
+    done = run("zoo", "--train", "gp", "--parts", "likelihood", "--out", tmp_path)
+    assert done.exit_code == 1 and "the recipe of gp has no direct likelihood" in done.output
+    done = run("zoo", "--train", "ddm", "--parts", "buffer", "--out", tmp_path)
+    assert done.exit_code == 1 and "parts: expected one of" in done.output
 
 
 def test_a_network_that_is_not_shipped_is_refused(tmp_path):

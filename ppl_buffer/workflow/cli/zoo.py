@@ -19,6 +19,10 @@ from ppl_buffer.workflow.recipes import Recipe, train_recipe
 def zoo(
     train: Annotated[str | None, typer.Option(help="Network to train anew by its recipe, from its seed.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the training; by default runs/NAME.")] = None,
+    parts: Annotated[
+        str,
+        typer.Option(help="all; or likelihood: the direct likelihood anew, beside the transformer that is shipped."),
+    ] = "all",
     quick: Annotated[bool, typer.Option("--quick", help="A tiny network and a few steps, to see it work.")] = False,
     minutes: Annotated[float | None, typer.Option(help="Stop after this time; the same command goes on.")] = None,
     progress: Progress = True,
@@ -35,7 +39,7 @@ def zoo(
         recipe = Recipe.read(train)
         check_folder(folder)
         limit = math.inf if minutes is None else minutes
-        path = train_recipe(recipe, folder, quick=quick, minutes=limit, progress=progress)
+        path = train_recipe(recipe, folder, parts=parts, quick=quick, minutes=limit, progress=progress)
     if path is None:
         typer.echo("The time is over; the same command goes on.")
     else:

@@ -1,0 +1,106 @@
+"""Time of one gradient of the log density with respect to parameters: direct likelihood against buffered transformer.
+
+Of the shipped networks that have both, in JAX, interleaved in one run: data as a study has them, observed once
+(``net.observe``), all parameters given. Also how long the first call takes, compilation included.
+
+    python benchmarks/likelihood_gradient.py [NAME ...] [--quick] [--out DIR]
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import harness
+import jax
+import numpy as np
+
+import ppl_buffer as pb
+from ppl_buffer.numpyro import JointPredictive
+from ppl_buffer.schema import stack_value
+from ppl_buffer.simulator import simulate_keywords
+from ppl_buffer.workflow.cli.simulators import simulator_of
+
+# People, and trials of each.
+SIZES = {
+    "noisy_q": (28, 360),
+    "rlddm": (28, 360),
+    "ddm": (14, 300),
+    "collapsing_ddm": (14, 300),
+    "multisensory_rho1": (15, 400),
+    "multisensory_rho43": (15, 400),
+}
+
+
+def gradient_of(net: Any, way: str, subjects: int, trials: int) -> Callable[[], Any]:
+    """A function that computes the gradient for data that the simulator draws."""
+    simulator, rng = simulator_of(net), np.random.default_rng(0)
+    assert simulator is not None
+    params = {name: np.asarray(x, np.float32) for name, x in simulator.prior(rng, subjects).items()}
+    inputs = simulator.inputs(rng, subjects, trials)
+    data = simulator.simulate(rng, params, inputs, **simulate_keywords(net.schema, subjects, trials))
+    feedback = {name: np.asarray(data[name], np.float32) for name in net.schema.feedback}
+    value = np.asarray(stack_value(np, net.schema, data), np.float32)
+    given: dict[str, Any] = {"feedback": feedback} if feedback else {}
+    seen = net.observe(inputs, value, **given, likelihood=way)
+
+    def total(theta: Any, observed: Any) -> Any:
+        joint = JointPredictive(net, observed, params=theta, validate_args=False, outside="ignore", likelihood=way)
+        return joint.log_prob(observed.value).sum()
+
+    compiled = jax.jit(jax.value_and_grad(total))
+    return lambda: jax.block_until_ready(compiled(params, seen))
+
+
+def measure(name: str, repetitions: int, quick: bool) -> dict[str, Any] | None:
+    """Seconds of each way; None for a network that has one part alone."""
+    net = pb.load(name, backend="jax")
+    ways = harness.likelihoods(net)
+    if len(ways) < 2:
+        return None
+    subjects, trials = (2, 7) if quick else SIZES[name]
+    functions = {way: gradient_of(net, way, subjects, trials) for way in ways}
+    first = {}
+    for way, function in functions.items():
+        begun = time.perf_counter()
+        function()
+        first[way] = time.perf_counter() - begun
+    times = harness.interleaved(functions, repetitions, seconds=30.0)
+    return {
+        "people": subjects,
+        "trials": trials,
+        "milliseconds": {way: 1e3 * times[way]["median"] for way in ways},
+        "first_call_seconds": first,
+        "times_faster": times["buffer"]["median"] / times["direct"]["median"],
+        "training_steps": harness.training_steps(net),
+    }
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", default=list(SIZES), help=f"among {', '.join(SIZES)}; all by default")
+    parser.add_argument("--repetitions", type=int, default=15)
+    parser.add_argument("--quick", action="store_true", help="few people and trials; nothing is written")
+    parser.add_argument("--out", type=Path, default=harness.RESULTS)
+    options = parser.parse_args()
+    measured = {name: measure(name, options.repetitions, options.quick) for name in options.names}
+    figures = {name: row for name, row in measured.items() if row is not None}
+    harness.print_table(
+        "Gradient of the log density with respect to the parameters, observed, in JAX (milliseconds)",
+        ["network", "people", "trials", "direct", "buffered", "times faster", "first call, direct (s)", "buffered (s)"],
+        [
+            [name, x["people"], x["trials"], x["milliseconds"]["direct"], x["milliseconds"]["buffer"],
+             x["times_faster"], x["first_call_seconds"]["direct"], x["first_call_seconds"]["buffer"]]
+            for name, x in figures.items()
+        ],
+    )  # fmt: skip
+    for name, row in figures.items() if not options.quick else ():
+        harness.write_results(f"{name}_gradient", row, options.out)
+
+
+if __name__ == "__main__":
+    main()
