@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -206,3 +207,17 @@ def test_bad_arguments_are_refused(case, params, arguments, message):
     given = data(case, batch=2, trials=5)
     with pytest.raises(ValueError, match=message):
         pb.posterior_predictive(network(case, "torch"), given.inputs, params, **arguments, **QUIET)
+
+
+def test_a_network_of_the_direct_likelihood_alone_simulates():
+    pytest.importorskip("torch")
+    alone = replace(LEARNING, name="learning, direct", config=replace(LEARNING.config, depth=0, likelihood_width=6))
+    net, given = network(alone, "torch"), data(LEARNING)
+    whole, *pieces = (
+        pb.posterior_predictive(
+            net, given.inputs, theta(LEARNING, 5, 3), environment=LEARNING.environment, memory=memory, **QUIET
+        )
+        for memory in (1.0, 3e-5)
+    )
+    assert whole.value.shape == (5, 3, 7, 2)
+    np.testing.assert_allclose(pieces[0].value, whole.value, rtol=1e-5)

@@ -1,4 +1,4 @@
-"""The hybrid model of the two-step task, one trial of one person after another, as Daw et al. (2011) write it.
+"""The hybrid model of the two-step task as Daw et al. (2011) write it, one trial after another, and in JAX.
 
 Written from the equations with a table of values, and sharing no code with `ppl_buffer.simulators.two_step`.
 """
@@ -7,6 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Array = Any
 
 
 def log_probabilities(
@@ -43,3 +50,45 @@ def log_probabilities(
         first[action] += params["alpha_1"] * params["eligibility"] * to_reward
         last = action
     return out
+
+
+def exact_conditionals_jax(
+    params: Mapping[str, Array], common: Array, choice_1: Array, choice_2: Array, reward: Array, trial_mask: Array
+) -> Array:
+    """Log probability of both choices of each trial (people, K), differentiable in the parameters and traceable.
+
+    Args:
+        params: dict of all seven parameters, each (people,).
+        common: (people, K), and so are the others.
+        choice_1: 0 or 1.
+        choice_2: 0 or 1.
+        reward: 0 or 1.
+        trial_mask: False = no such trial: zero, and nothing is learnt from it.
+    """
+
+    def one_trial(state: Array, trial: Array) -> tuple[Array, Array]:
+        first, second, last = state
+        shared, one, two, gain, exists = trial
+        best = second.max(-1)
+        planned = jnp.stack([0.7 * best[:, 0] + 0.3 * best[:, 1], 0.3 * best[:, 0] + 0.7 * best[:, 1]], -1)
+        weight = params["model_based"][:, None]
+        hybrid = weight * planned + (1 - weight) * first
+        log_odds = params["beta_1"] * (hybrid[:, 1] - hybrid[:, 0]) + params["perseveration"] * last
+        there = jnp.where((one == shared)[:, None], second[:, 1], second[:, 0])
+        log_odds_2 = params["beta_2"] * (there[:, 1] - there[:, 0])
+        log_prob = jax.nn.log_sigmoid((2 * one - 1) * log_odds) + jax.nn.log_sigmoid((2 * two - 1) * log_odds_2)
+        old_first = jnp.where(one == 1, first[:, 1], first[:, 0])
+        old_second = jnp.where(two == 1, there[:, 1], there[:, 0])
+        to_reward = gain - old_second
+        to_first = old_second - old_first + params["eligibility"] * to_reward
+        chosen = jax.nn.one_hot(one, 2) * exists[:, None]
+        arm = jax.nn.one_hot(jnp.where(one == shared, 1, 0), 2)[:, :, None] * jax.nn.one_hot(two, 2)[:, None]
+        first = first + (params["alpha_1"] * to_first)[:, None] * chosen
+        second = second + (params["alpha_2"] * to_reward * exists)[:, None, None] * arm
+        return (first, second, jnp.where(exists, 2 * one - 1, last)), jnp.where(exists, log_prob, 0.0)
+
+    people = len(params["alpha_1"])
+    start = jnp.zeros((people, 2)), jnp.zeros((people, 2, 2)), jnp.zeros(people, dtype=int)
+    columns = [jnp.asarray(x, int).T for x in (common, choice_1, choice_2)]
+    columns += [jnp.asarray(reward, float).T, jnp.asarray(trial_mask, bool).T]
+    return lax.scan(one_trial, start, tuple(columns))[1].T

@@ -48,6 +48,15 @@ def test_likelihood_and_probabilities_are_those_of_the_plain_loop(small):
             np.testing.assert_allclose(log_prob, expected[:, index], rtol=1e-9)
 
 
+def test_the_reference_in_jax_agrees_and_skips_trials_that_do_not_exist(small):
+    params, data, _ = small
+    padded = [np.insert(data[name], [0, 3, 3, 41], 1, axis=1) for name in ALL]
+    mask = np.insert(np.ones((13, 41), bool), [0, 3, 3, 41], False, axis=1)
+    result = np.asarray(reference.exact_conditionals_jax(params, *padded, mask))
+    np.testing.assert_allclose(result[mask].reshape(13, 41), SIMULATOR.log_likelihood(params, data), atol=1e-4)
+    assert not result[~mask].any()
+
+
 def test_choices_follow_their_probabilities_and_so_do_those_drawn_again(large):
     params, data, probabilities = large
     again = SIMULATOR.resample_outcomes(np.random.default_rng(3), params, data, 2)
