@@ -148,8 +148,9 @@ class WithResampling(Protocol):
 class WithLogLikelihood(Protocol):
     """Has a likelihood that can be computed.
 
-    With `train(use_log_likelihood=True)` the network learns the number itself, which has no noise, where it is
-    conditioned on all parameters. It must be the likelihood: not the density given latent states that were drawn.
+    The direct likelihood learns the number itself, which has no noise, in place of draws; with
+    `train(use_log_likelihood=True)` the buffered transformer does too, where it is conditioned on all parameters. It
+    must be the likelihood: not the density given latent states that were drawn.
     """
 
     def log_likelihood(self, params: Arrays, data: Arrays) -> np.ndarray:

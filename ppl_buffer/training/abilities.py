@@ -9,7 +9,7 @@ import numpy as np
 
 from ppl_buffer.findings import warn_of
 from ppl_buffer.prior import Prior
-from ppl_buffer.schema import Schema
+from ppl_buffer.schema import Categorical, Schema
 from ppl_buffer.simulator import (
     OPTIONAL,
     REQUIRED,
@@ -23,7 +23,7 @@ from ppl_buffer.simulator import (
     misspelt_members,
     public_names,
 )
-from ppl_buffer.training.draws import legal
+from ppl_buffer.training.draws import gives_probabilities, legal
 
 
 def check_simulator(simulator: Simulator) -> None:
@@ -93,6 +93,16 @@ def _keyed_by_params(simulator: Simulator, member: str, values: Any) -> Mapping[
 def has_proposal(simulator: Simulator) -> bool:
     """Whether the sets that are conditioned on all parameters draw them from a distribution of their own."""
     return isinstance(simulator, WithProposal) and bool(simulator.schema.params)
+
+
+def learns_log_likelihood(simulator: Simulator) -> bool:
+    """Whether a likelihood learns best from the simulator's own: it has one, and an outcome whose draws are noise.
+
+    Of categories the probabilities tell more, where the simulator knows those of all.
+    """
+    outcomes = simulator.schema.outcomes.values()
+    exact = gives_probabilities(simulator) and all(isinstance(variable, Categorical) for variable in outcomes)
+    return isinstance(simulator, WithLogLikelihood) and bool(simulator.schema.params) and not exact
 
 
 def check_use_log_likelihood(simulator: Simulator) -> None:

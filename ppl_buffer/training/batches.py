@@ -359,8 +359,8 @@ def _exchangeable(
     targets = {name: np.take_along_axis(x, places, 1) for name, x in data.items()}
     batch["targets"] = trial_arrays(schema, targets, TARGET)
     if probabilities:
-        chosen = {name: np.take_along_axis(x, places[..., None], 1) for name, x in probabilities.items()}
-        batch["probabilities"] = {name: x.astype(np.float32)[:, None] for name, x in chosen.items()}
+        probabilities = {name: np.take_along_axis(x, places[..., None], 1) for name, x in probabilities.items()}
+        batch["probabilities"] = {name: x.astype(np.float32)[:, None] for name, x in probabilities.items()}
     visible = visible_trials(rng, size, trials, context)
     if schema.independent and schema.params:
         # Where all parameters are given the buffer is skipped in use, so it is skipped in training.

@@ -11,6 +11,7 @@ import torch
 
 from ppl_buffer.files import Description
 from ppl_buffer.network.torch.weights import TorchNetwork
+from ppl_buffer.training.abilities import learns_log_likelihood
 from ppl_buffer.training.batches import BatchOptions, map_arrays
 from ppl_buffer.training.likelihood_batches import relative_work
 from ppl_buffer.training.loading import to_device
@@ -64,6 +65,7 @@ def choose(plan: TrainingPlan, kept: Options | None, known: Survey, device: torc
         return {name: value for name, value in (kept or {}).items() if name in plan.open}
     default = _DEFAULTS[plan.part]
     values: Options = {"learning_rate": default.learning_rate, "optimizer": default.optimizer}
+    values["use_log_likelihood"] = plan.part == LIKELIHOOD and learns_log_likelihood(plan.simulator)
     if plan.steps is None:
         values |= {"batch_size": default.batch_size, "evaluate_every": None, "growing": _FOR_EVER}
         start = with_options(plan, {name: value for name, value in values.items() if name in plan.open})
@@ -129,8 +131,8 @@ def _step_seconds(plan: TrainingPlan, known: Survey, device: torch.device) -> fl
     seconds = []
     for number in range(1 + _TIMED):
         begun = time.monotonic()
-        data = plan.batch(number).data
-        simulated = time.monotonic()
+        batches = plan.batches_of(number)
+        data, simulated = batches[0].data, time.monotonic()
         if data is None:
             continue
         for optimizer in optimizers:
@@ -141,7 +143,7 @@ def _step_seconds(plan: TrainingPlan, known: Survey, device: torch.device) -> fl
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         ended, workers = time.monotonic(), plan.run.workers
-        made = (simulated - begun) / max(workers, 1)
+        made = (simulated - begun) / len(batches) / max(workers, 1)
         step = ended - simulated
         seconds.append(max(made, step) if workers else made + step)
     return min(seconds[1:] or seconds or [1.0])

@@ -6,6 +6,7 @@ import multiprocessing
 import signal
 import sys
 import warnings
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from multiprocessing.reduction import ForkingPickler
@@ -17,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ppl_buffer.findings import Finding, warn_of
 from ppl_buffer.simulator import WithLogLikelihood
-from ppl_buffer.training.batches import HELD_OUT, Batch, Tree, map_arrays
+from ppl_buffer.training.batches import Batch, Tree, map_arrays
 from ppl_buffer.training.draws import RejectionCounts, known_log_likelihood
 from ppl_buffer.training.parts import LIKELIHOOD
 from ppl_buffer.training.plan import TrainingPlan
@@ -33,14 +34,18 @@ Share = tuple[Tree | None, RejectionCounts, float]
 
 
 class BatchShares(Dataset):
-    """The batches of a run, or one process's share of them; the index is the step."""
+    """The batches of a run from a step on, or one process's share of them; the index is that of a block of steps."""
 
-    def __init__(self, plan: TrainingPlan, rank: int, processes: int) -> None:
-        self.plan, self.rank, self.processes = plan, rank, processes
+    def __init__(self, plan: TrainingPlan, rank: int, processes: int, start: int = 0) -> None:
+        self.plan, self.rank, self.processes, self.start = plan, rank, processes, start
 
-    def __getitem__(self, step: int) -> Share:
+    def __getitem__(self, block: int) -> list[Share]:
+        """The shares of the block's steps."""
+        first = max(0, self.start - block * self.plan.block)
+        return [self._share(batch) for batch in self.plan.batches_of(block)[first:]]
+
+    def _share(self, batch: Batch) -> Share:
         """This process's data sets as tensors, the count of the whole batch, and the weight of its mean loss."""
-        batch = self.plan.batch(step)
         if batch.data is None:
             return None, batch.counts, 1.0
         size = _size(batch)
@@ -92,13 +97,14 @@ def with_possible_workers(plan: TrainingPlan) -> TrainingPlan:
 
 
 def make_loader(plan: TrainingPlan, start: int, rank: int, processes: int) -> DataLoader:
-    """What makes the batches from step `start` on, each whole one in one of the workers."""
+    """What makes the batches from step `start` on, each block of them in one of the workers."""
+    end = sys.maxsize if plan.steps is None else -(-plan.steps // plan.block)
     return DataLoader(
-        BatchShares(plan, rank, processes),
+        BatchShares(plan, rank, processes, start),
         batch_size=None,
-        sampler=range(start, sys.maxsize if plan.steps is None else plan.steps),
+        sampler=range(start // plan.block, end),
         num_workers=plan.run.workers,
-        prefetch_factor=4 if plan.run.workers else None,
+        prefetch_factor=(4 if plan.block == 1 else 2) if plan.run.workers else None,
         timeout=_PATIENCE if plan.run.workers else 0,
         multiprocessing_context=start_method() if plan.run.workers else None,
         collate_fn=_untouched,
@@ -107,13 +113,25 @@ def make_loader(plan: TrainingPlan, start: int, rank: int, processes: int) -> Da
     )
 
 
+class Shares(Iterator[Share]):
+    """The batches of blocks, one by one."""
+
+    def __init__(self, blocks: Iterator[list[Share]]) -> None:
+        self._blocks, self._made = blocks, deque[Share]()
+
+    def __next__(self) -> Share:
+        if not self._made:
+            self._made.extend(next(self._blocks))
+        return self._made.popleft()
+
+
 def start_workers(loader: DataLoader) -> Iterator[Share]:
     """Start the workers; their batches come in the order of the steps."""
     with warnings.catch_warnings():
         # JAX and Python warn of any fork in a program with threads. A worker runs the simulator alone, and one that
         # cannot live with a fork says so by `in_process`.
         warnings.filterwarnings("ignore", message=r".*fork\(\)")
-        return iter(loader)
+        return Shares(iter(loader))
 
 
 def next_share(batches: Iterator[Share]) -> Share | None:
@@ -157,7 +175,7 @@ def held_out_batches(plan: TrainingPlan, device: torch.device) -> HeldOutBatches
     for step in range(wanted):
         if data_sets >= wanted:
             break
-        batch = plan.batch(step, HELD_OUT)
+        batch = plan.held_out_batch(step)
         if batch.data is None:
             raise batch.counts.exhausted("the held-out loss")
         data, size = batch.data, _size(batch)

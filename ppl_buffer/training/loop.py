@@ -67,7 +67,7 @@ def train(
     likelihood_weight: float | None = None,
     context_free_fraction: float = 0.25,
     outcome_samples: int = 1,
-    use_log_likelihood: bool = False,
+    use_log_likelihood: bool | None = None,
     start: Network | str | os.PathLike[str] | None = None,
     distillation: DistillationSets | str | os.PathLike[str] | None = None,
     distillation_share: float = 0.5,
@@ -133,8 +133,9 @@ def train(
             most of the gradient's noise is theirs, and a further sample costs the heads alone. For simulators whose
             trials are independent given the parameters, or that have a method ``resample_outcomes``.
         use_log_likelihood: where all parameters are conditioned on, learn the simulator's own ``log_likelihood`` in
-            place of draws. For the last steps of a likelihood, with `start` and a low learning rate; early in a
-            training it may cost more than it gives.
+            place of draws. By default the direct likelihood does, where the simulator does not tell the probabilities
+            of all outcomes. For the buffered transformer: for the last steps of a likelihood, with `start` and a low
+            learning rate; early in a training it may cost more than it gives.
         start: a trained network, or what `load` takes, to start from instead of random weights: fine-tuning, or the
             network of a similar simulator. Its schema must be the same; `config` is taken from it, unless one is given
             with more layers (`depth`) or more `asinh_scales`: then the network grows, and predicts the same at first.
@@ -170,12 +171,12 @@ def train(
     given = {
         "batch_size": batch_size, "learning_rate": learning_rate, "warmup": warmup, "optimizer": optimizer,
         "evaluate_every": evaluate_every, "likelihood_weight": likelihood_weight,
+        "use_log_likelihood": use_log_likelihood,
     }  # fmt: skip
     stated = {name: value for name, value in given.items() if value is not None}
     batches = {
         "trials": trials, "context": context, "condition_masks": condition_masks,
         "context_free_fraction": context_free_fraction, "outcome_samples": outcome_samples,
-        "use_log_likelihood": use_log_likelihood,
     }  # fmt: skip
     if steps is None and minutes is None:
         minutes = _MINUTES

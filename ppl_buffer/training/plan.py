@@ -17,7 +17,7 @@ from ppl_buffer.simulator import Simulator, WithInProcess, name_of
 from ppl_buffer.training.abilities import atoms_of, check_outcome_samples, check_use_log_likelihood, has_proposal
 from ppl_buffer.training.batches import HELD_OUT, SOURCE, TRAINING, Batch, BatchOptions, generator, make_batch
 from ppl_buffer.training.distillation import DistillationSets, make_distillation_batch
-from ppl_buffer.training.likelihood_batches import make_likelihood_batch
+from ppl_buffer.training.likelihood_batches import BLOCK, make_likelihood_batches
 from ppl_buffer.training.options import OptimizationOptions, RunOptions
 from ppl_buffer.training.parts import ASKED, BUFFER, LIKELIHOOD, part_config, trained_parts
 from ppl_buffer.training.sketch import Sketch, sketch
@@ -81,21 +81,35 @@ class TrainingPlan:
         """Where the files of this part are."""
         return self.run.out / self.part
 
-    def batch(self, step: int, stream: int = TRAINING) -> Batch:
-        """The batch of a step, of simulated data or of distillation sets; held-out ones are the same for all seeds."""
-        seed = 0 if stream == HELD_OUT else self.seed
+    @property
+    def block(self) -> int:
+        """Steps whose batches are made at once."""
+        return BLOCK if self.part == LIKELIHOOD else 1
+
+    def batches_of(self, block: int) -> list[Batch]:
+        """The batches of a block of steps, of simulated data or of distillation sets."""
         if self.part == LIKELIHOOD:
-            return make_likelihood_batch(self.simulator, self.batches, seed, step, stream)
-        if self.distillation is not None and generator(seed, stream, step, SOURCE).random() < self.distillation_share:
-            return make_distillation_batch(self.simulator, self.distillation, self.batches, seed, step, stream)
-        return make_batch(self.simulator, self.batches, seed, step, stream)
+            return make_likelihood_batches(self.simulator, self.batches, self.seed, block)
+        return [self._batch(self.seed, block, TRAINING)]
+
+    def held_out_batch(self, number: int) -> Batch:
+        """A batch of held-out data, the same for all seeds."""
+        return self._batch(0, number, HELD_OUT)
 
     def sketch(self) -> Sketch:
         """What the simulator makes of the first batches, distillation sets aside: all that the loss reads of it."""
-        make = make_likelihood_batch if self.part == LIKELIHOOD else make_batch
-        made = (make(self.simulator, self.batches, self.seed, step).data for step in range(_SKETCHED))
+        alone = replace(self, distillation=None)
+        made = (alone._batch(self.seed, step, TRAINING).data for step in range(_SKETCHED))
         parts = ("params", "context", "buffer", "targets", "resampled", "conditioned_log_likelihood", "probabilities")
         return sketch({part: data[part] for part in parts if part in data} for data in made if data is not None)
+
+    def _batch(self, seed: int, step: int, stream: int) -> Batch:
+        """A batch that is made alone."""
+        if self.part == LIKELIHOOD:
+            return make_likelihood_batches(self.simulator, self.batches, seed, step, stream, count=1)[0]
+        if self.distillation is not None and generator(seed, stream, step, SOURCE).random() < self.distillation_share:
+            return make_distillation_batch(self.simulator, self.distillation, self.batches, seed, step, stream)
+        return make_batch(self.simulator, self.batches, seed, step, stream)
 
     def fingerprint(self) -> dict[str, Any]:
         """What must be the same for a run to go on, JSON-ready; how long it is to be may differ."""

@@ -369,7 +369,7 @@ def test_simulated_batches_are_those_of_a_run_without_distillation(tmp_path):
     )  # fmt: skip
     simulated = 0
     for step in range(200):
-        batch, plain = plan.batch(step).data, make_batch(Shift(), options, 4, step).data
+        batch, plain = plan.batches_of(step)[0].data, make_batch(Shift(), options, 4, step).data
         if batch["conditioned"].any():
             simulated += 1
             np.testing.assert_array_equal(batch["targets"]["outcomes"]["y"], plain["targets"]["outcomes"]["y"])

@@ -14,10 +14,13 @@ from ppl_buffer.predictive import density
 from ppl_buffer.predictive.query import Query
 from ppl_buffer.training import trainer
 from ppl_buffer.training.batches import HELD_OUT, BatchOptions
-from ppl_buffer.training.likelihood_batches import make_likelihood_batch
+from ppl_buffer.training.likelihood_batches import BLOCK, make_likelihood_batches
+from ppl_buffer.training.loading import make_loader, start_workers
 from ppl_buffer.training.loop import train
 from ppl_buffer.training.loss import Loss
-from ppl_buffer.training.parts import join
+from ppl_buffer.training.options import OptimizationOptions, RunOptions
+from ppl_buffer.training.parts import join, part_config
+from ppl_buffer.training.plan import TrainingPlan
 from tests.training.cases import SMALL, TINY, ChoiceTime, Known, Shift, same_arrays, same_run, state_of, tensors
 from tests.training.test_resume import Interrupted, Threshold, raise_interrupt
 
@@ -107,6 +110,27 @@ def test_joining_takes_the_last_of_each_part(tmp_path):
     same_weights({name: net.weights[name] for name in nets[1].weights}, nets[1].weights)
 
 
+def make_likelihood_batch(*arguments):
+    return make_likelihood_batches(*arguments, count=1)[0]
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on a machine with one core
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_of_the_likelihood_come_in_blocks_from_any_step_on(workers, tmp_path):
+    settings = BatchOptions(batch_size=4, trials=(2, 5), growing=40)
+    run, steps = RunOptions(tmp_path, workers=workers), OptimizationOptions(steps=2 * BLOCK)
+    plan = TrainingPlan(ChoiceTime(), part_config(BOTH, "likelihood"), 1, settings, steps, run, part="likelihood")
+    whole, late = (list(start_workers(make_loader(plan, start, 0, 1))) for start in (0, BLOCK + 3))
+    assert len(whole) == 2 * BLOCK and len(late) == BLOCK - 3
+    for (data, counts, _), (again, counted, _) in zip(whole[-len(late) :], late, strict=True):
+        assert counts == counted
+        np.testing.assert_array_equal(data["targets"]["outcomes"]["rt"], again["targets"]["outcomes"]["rt"])
+    starts = [tuple(data["params"]["b"].tolist()) for data, _, _ in whole]
+    assert len(set(starts)) == len(starts)
+    sizes = [len(data["params"]["b"]) for data, _, _ in whole]
+    assert [counts.simulated for _, counts, _ in whole] == sizes
+
+
 @pytest.mark.parametrize("simulator", [Shift(), ChoiceTime()], ids=["independent", "ordered"])
 def test_the_loss_of_the_likelihood_is_its_density(simulator, tmp_path):
     class Plain(type(simulator)):
@@ -144,7 +168,7 @@ def test_batches_of_the_likelihood_grow():
     assert held_out["conditioned"].all() and held_out["conditioned"].shape[1] == 1
     assert 0.2 < np.mean(np.concatenate([held_out["params"]["a"]]) == 0) < 0.8  # the atom
     few = make_likelihood_batch(Shift(), options, 0, 1000).data
-    assert few["targets"]["outcomes"]["y"].shape == (8 * 8 * 4, 1, 4)
+    assert few["targets"]["outcomes"]["y"].shape == (8 * 4 * 4, 1, 8)
 
 
 def test_the_likelihood_learns_what_the_simulator_offers(tmp_path):

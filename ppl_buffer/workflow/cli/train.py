@@ -90,7 +90,7 @@ def train(
             out=folder, batch_size=batch_size,
             trials=read_range("trials", trials), context=read_range("context", context), optimizer=optimizer,
             outcome_samples=outcome_samples, likelihood_weight=likelihood_weight,
-            use_log_likelihood=use_log_likelihood, held_out=held_out, progress=progress,
+            use_log_likelihood=use_log_likelihood or None, held_out=held_out, progress=progress,
         )  # fmt: skip
         path = folder / f"{name}.safetensors"
         save(net, path)
