@@ -108,17 +108,21 @@ def _suited_batch(plan: TrainingPlan, known: Survey, device: torch.device, secon
         size, step = 2 * size, double
     while not fixed and size > _SMALLEST_BATCH and seconds < _FEW_STEPS * step:
         size, step = size // 2, step / 2
-    return size, seconds / (step * _mean_growth(plan, known, device, size, step))
+    return size, seconds / (step * _mean_growth(plan, known, device, size, step, seconds))
 
 
-def _mean_growth(plan: TrainingPlan, known: Survey, device: torch.device, size: int, first: float) -> float:
+def _mean_growth(
+    plan: TrainingPlan, known: Survey, device: torch.device, size: int, first: float, seconds: float
+) -> float:
     """How long a step takes in the mean, over the first: batches grow."""
     if plan.part != LIKELIHOOD:
         return 1.0
     last = _step_seconds(with_options(plan, {"batch_size": size, "growing": 0}), known, device) / first
-    work = [relative_work(plan.batches, plan.simulator.schema.ordered, grown) for grown in np.linspace(0, 1, 21)]
+    ordered, whole = plan.simulator.schema.ordered, replace(plan.batches, growing=0)
+    batches = replace(plan.batches, growing=max(1, int(seconds / first)))
+    work = np.mean([relative_work(batches, ordered, grown) for grown in np.linspace(0, 1, 21)])
     # What does not grow with the work are the calls.
-    return max(1.0, 1 + (last - 1) * (float(np.mean(work)) - 1) / (work[-1] - 1))
+    return max(1.0, 1 + (last - 1) * (float(work) - 1) / (relative_work(whole, ordered, 1.0) - 1))
 
 
 def _step_seconds(plan: TrainingPlan, known: Survey, device: torch.device) -> float:

@@ -13,6 +13,7 @@ from ppl_buffer.training.batches import (
     TRAINING,
     Batch,
     BatchOptions,
+    Tree,
     add_targets,
     draw,
     generator,
@@ -25,9 +26,9 @@ from ppl_buffer.training.draws import RejectionCounts
 # Trials of a data set where they are independent, and data sets for each one that was asked for: many parameter values
 # with few trials each.
 _FEW_TRIALS, _MANY_SETS = 8, 8
-# By how much the number of data sets grows in the course of the training: at first many steps count, at the end little
-# noise.
-_GROWTH = 4.0
+# By how much the number of data sets grows in the course of the training, at most; and steps of it for each time its
+# first size: at first many steps count, at the end little noise.
+_GROWTH, _SLOWLY = 4.0, 750
 # Share of this time in which the longest sequence grows from the shortest: short ones teach most in the same time.
 _LENGTHENING = 0.5
 # Share of the batches whose parameters come from the simulator's proposal, where it has one.
@@ -50,7 +51,7 @@ def make_likelihood_batches(
     schema = simulator.schema
     check_outcome_samples(simulator, options.outcome_samples)
     rng = generator(seed, stream, block)
-    trials, size = _shape(rng, options, schema.ordered, count * block if stream == TRAINING else options.growing)
+    trials, size = _shape(rng, options, schema.ordered, count * block if stream == TRAINING else None)
     # Not of the held-out loss: the error is a mean under the prior.
     propose = stream == TRAINING and has_proposal(simulator) and rng.random() < _PROPOSED
     conditioned = np.ones((count * size, 1, len(schema.params)), dtype=bool)
@@ -63,26 +64,37 @@ def make_likelihood_batches(
     # What was dropped counts for the first batch.
     counted = [replace(counts, simulated=counts.simulated - (count - 1) * size)]
     counted += [RejectionCounts(size) for _ in range(count - 1)]
-    return [
-        Batch(map_arrays(lambda x, first=index * size: x[first : first + size], arrays), own)
-        for index, own in enumerate(counted)
-    ]
+    rows = [slice(index * size, (index + 1) * size) for index in range(count)]
+    return [Batch(_part(arrays, part), own) for part, own in zip(rows, counted, strict=True)]
 
 
-def _shape(rng: np.random.Generator, options: BatchOptions, ordered: bool, step: int) -> tuple[int, int]:
-    """Trials of each data set, and data sets, of the batch of a step."""
+def _part(arrays: Tree, rows: slice) -> Tree:
+    return map_arrays(lambda x: x[rows], arrays)
+
+
+def _shape(rng: np.random.Generator, options: BatchOptions, ordered: bool, step: int | None) -> tuple[int, int]:
+    """Trials of each data set, and data sets, of the batch of a step; None = of one that is held out."""
+    if step is None:
+        options, step = replace(options, growing=0), 0
     grown = min(1.0, step / options.growing) if options.growing else 1.0
+    growth = _growth(options) ** grown
     low, high = options.trials
     if not ordered:
-        return min(_FEW_TRIALS, high), round(_MANY_SETS * options.batch_size * _GROWTH**grown)
+        return min(_FEW_TRIALS, high), round(_MANY_SETS * options.batch_size * growth)
     longest = round(low + (high - low) * min(1.0, grown / _LENGTHENING))
     trials = log_uniform(rng, low, longest)
-    return trials, max(1, round(options.batch_size * _GROWTH**grown * math.sqrt(low * longest) / trials))
+    return trials, max(1, round(options.batch_size * growth * math.sqrt(low * longest) / trials))
+
+
+def _growth(options: BatchOptions) -> float:
+    """By how much the number of data sets grows: in a short training every step counts."""
+    return min(_GROWTH, max(1.0, options.growing / _SLOWLY)) if options.growing else _GROWTH
 
 
 def relative_work(options: BatchOptions, ordered: bool, grown: float) -> float:
     """Trials in a typical batch over those in the first, when a share of the growth is over."""
+    growth = _growth(options) ** grown
     if not ordered:
-        return _GROWTH**grown
+        return growth
     low, high = options.trials
-    return _GROWTH**grown * math.sqrt((low + (high - low) * min(1.0, grown / _LENGTHENING)) / low)
+    return growth * math.sqrt((low + (high - low) * min(1.0, grown / _LENGTHENING)) / low)

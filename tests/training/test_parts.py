@@ -155,10 +155,10 @@ def test_the_loss_of_the_likelihood_is_its_density(simulator, tmp_path):
 
 
 def test_batches_of_the_likelihood_grow():
-    options = BatchOptions(batch_size=4, trials=(8, 32), growing=1000)
+    options = BatchOptions(batch_size=4, trials=(8, 32), growing=4000)
     first, late = (
         [make_likelihood_batch(ChoiceTime(), options, 0, step).data["targets"]["outcomes"]["rt"] for step in steps]
-        for steps in (range(20), range(1000, 1020))
+        for steps in (range(20), range(4000, 4020))
     )
     assert {x.shape[-1] for x in first} <= {8, 9} and all(len(x) in (3, 4) for x in first)
     assert max(x.shape[-1] for x in late) > 26
@@ -167,7 +167,7 @@ def test_batches_of_the_likelihood_grow():
     held_out = make_likelihood_batch(ChoiceTime(), options, 0, 0, HELD_OUT).data
     assert held_out["conditioned"].all() and held_out["conditioned"].shape[1] == 1
     assert 0.2 < np.mean(np.concatenate([held_out["params"]["a"]]) == 0) < 0.8  # the atom
-    few = make_likelihood_batch(Shift(), options, 0, 1000).data
+    few = make_likelihood_batch(Shift(), options, 0, 4000).data
     assert few["targets"]["outcomes"]["y"].shape == (8 * 4 * 4, 1, 8)
 
 
