@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from ppl_buffer.arviz import EXTRA_FIELDS, from_mcmc, from_svi, groups_of
+from ppl_buffer.inference.simulation import posterior_predictive
 from tests.arviz.models import PERSON, QUIET, TRIAL, draws, finished, learners, reference, simple
-from tests.networks import FUNCTION, LEARNING, data, network
+from tests.networks import FUNCTION, HABIT, LEARNING, array, data, network
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -42,6 +43,35 @@ def test_svi_of_pyro():
     alpha = groups["posterior"]["alpha"].values[0]
     expected = reference("torch", alpha)[:, PERSON, TRIAL]
     np.testing.assert_allclose(groups["log_likelihood"]["y"].values[0], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("part", ["direct", "buffer"])
+def test_terms_and_new_data_sets_are_of_the_part_that_the_model_asked_for(part):
+    pyro = pytest.importorskip("pyro")
+    import torch
+
+    from ppl_buffer.pyro import JointPredictive
+
+    given, net = data(HABIT), network(HABIT, "torch")
+    inputs, value = array("torch", given.inputs), array("torch", given.value)
+    asked = []
+
+    def model():
+        pyro.sample("unused", pyro.distributions.Normal(torch.zeros(()), 1.0))
+        with pyro.plate("people", 3):
+            pyro.sample("trials", JointPredictive(net, inputs, likelihood=part), obs=value)
+
+    def simulate(net, *arguments, **more):
+        asked.append(net.preferred_likelihood)
+        return posterior_predictive(net, *arguments, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ppl_buffer.arviz.rollouts.posterior_predictive", simulate)
+        groups = groups_of(from_mcmc(finished("pyro", model, draws(("unused", ()))), predictive_draws=2, **QUIET))
+    expected = JointPredictive(net, inputs, likelihood=part).conditionals(value)
+    found = groups["log_likelihood"]["trials"].values
+    np.testing.assert_allclose(found[0, 0].ravel(), expected.numpy().ravel(), rtol=1e-4, atol=1e-5)
+    assert set(asked) == {part}
 
 
 def test_what_nuts_recorded():
