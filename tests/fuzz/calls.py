@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.networks import FUNCTION, LEARNING, Record, data, network
+from tests.networks import FUNCTION, LEARNING, RESPONDING, Record, data, network
 
 PEOPLE, TRIALS = 2, 5
 
@@ -36,6 +36,14 @@ def learning() -> dict[str, Any]:
     """Data of people who learn, as `observe` takes them."""
     given = data(LEARNING, batch=PEOPLE, trials=TRIALS)
     return {"inputs": given.inputs, "value": given.value, "feedback": given.feedback}
+
+
+def responding() -> dict[str, Any]:
+    """Data of people whose network has a direct likelihood, and their parameters."""
+    given = data(RESPONDING, batch=PEOPLE, trials=TRIALS)
+    return {
+        "inputs": given.inputs, "value": np_tensor(given.value), "feedback": given.feedback, "params": given.params
+    }  # fmt: skip
 
 
 def function() -> dict[str, Any]:
@@ -68,6 +76,13 @@ def density_of(inputs: Any, value: Any, **more: Any) -> np.ndarray:
     from ppl_buffer.pyro import JointPredictive
 
     return JointPredictive(net(), inputs, **more).log_prob(value).numpy()
+
+
+def directly(inputs: Any, value: Any, **more: Any) -> np.ndarray:
+    """The same by a direct likelihood."""
+    from ppl_buffer.pyro import JointPredictive
+
+    return JointPredictive(net(RESPONDING), inputs, **more).log_prob(value).numpy()
 
 
 def evidence(**arguments: Any) -> list[np.ndarray]:

@@ -14,6 +14,7 @@ from tests.fuzz.calls import (
     checked_data,
     compared,
     density_of,
+    directly,
     estimated,
     evidence,
     fit_of,
@@ -28,13 +29,14 @@ from tests.fuzz.calls import (
     np_tensor,
     params,
     record,
+    responding,
     scored,
     simulated,
     theta,
     with_data,
 )
 from tests.fuzz.refusal import EntryPoint
-from tests.networks import FUNCTION, LEARNING, data, network
+from tests.networks import FUNCTION, LEARNING, RESPONDING, data, network
 
 
 def entry_points() -> dict[str, EntryPoint]:
@@ -48,7 +50,7 @@ def entry_points() -> dict[str, EntryPoint]:
     return {
         "observe": EntryPoint(
             lambda **a: [x.numpy() for x in (network(LEARNING, "torch").observe(**a).value,)],
-            lambda: {**learning(), "trial_mask": mask()},
+            lambda: {**learning(), "trial_mask": mask(), "likelihood": "auto"},
         ),
         "encode": EntryPoint(
             lambda context: net().encode(context).mask.numpy(),
@@ -67,8 +69,17 @@ def entry_points() -> dict[str, EntryPoint]:
                 environment=None,
                 trials=None,
                 context=None,
+                likelihood="auto",
             ),
             may_be_infinite=True,
+        ),
+        "JointPredictive by the direct likelihood": EntryPoint(
+            directly,
+            lambda: {**responding(), "trial_mask": mask(), "lapse": 0.1, "likelihood": "direct"},
+            may_be_infinite=True,
+        ),
+        "preferring": EntryPoint(
+            lambda likelihood: len(net(RESPONDING).preferring(likelihood).parts), lambda: {"likelihood": "buffer"}
         ),
         "log_evidence": EntryPoint(
             evidence,
@@ -226,7 +237,7 @@ def entry_points() -> dict[str, EntryPoint]:
         "Categorical": EntryPoint(pb.Categorical, lambda: {"n": 3}),
         "Config": EntryPoint(
             pb.Config,
-            lambda: {"width": 12, "depth": 2, "heads": 3, "mlp": 17, "components": 5, "param_depth": 1},
+            lambda: {"width": 12, "depth": 2, "heads": 3, "mlp": 17, "components": 5, "param_depth": 1, "likelihood_width": 7},
         ),
         "Prior": EntryPoint(
             lambda **a: Prior(**a).quantile(np.array([0.2, 0.5])),
