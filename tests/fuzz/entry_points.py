@@ -237,7 +237,15 @@ def entry_points() -> dict[str, EntryPoint]:
         "Categorical": EntryPoint(pb.Categorical, lambda: {"n": 3}),
         "Config": EntryPoint(
             pb.Config,
-            lambda: {"width": 12, "depth": 2, "heads": 3, "mlp": 17, "components": 5, "param_depth": 1, "likelihood_width": 7},
+            lambda: {
+                "width": 12,
+                "depth": 2,
+                "heads": 3,
+                "mlp": 17,
+                "components": 5,
+                "param_depth": 1,
+                "likelihood_width": 7,
+            },
         ),
         "Prior": EntryPoint(
             lambda **a: Prior(**a).quantile(np.array([0.2, 0.5])),
