@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ppl_buffer.network.config import weight_shapes
+from ppl_buffer.network.estimated_error import PART_NAMES
 
 # What `likelihood=` takes -> the column of a card, and the part of a network.
 WAYS = {"direct": "direct likelihood", "buffer": "buffered transformer"}
@@ -37,6 +38,15 @@ def sizes(net: Any) -> str:
         f"{config.heads} heads{scales}.",
     }
     return " ".join(described[part] for part in net.parts)
+
+
+def stated_error(record: Any) -> str:
+    """What the record states of the error of each part, a paragraph; nothing where it states none."""
+    stated = [f"the {PART_NAMES[part]} is off by {error} (by {error.method})" for part, error in record.errors.items()]
+    if not stated:
+        return ""
+    paragraph = f"Where all parameters are given, {' and '.join(stated)}, says its record."
+    return f"\n{wrapped(paragraph)}\n"
 
 
 def part_of(stage: Any) -> str:

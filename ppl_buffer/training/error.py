@@ -43,8 +43,8 @@ _STEPS = np.linspace(-2.5, 2.5, 21)
 _LEVELS, _WIDTH = (0.1, 0.5, 0.9), 1.28
 # Sets from which on a noise is known well enough.
 _LEAST_SETS = 16
-# Likelihood ratios above it count as this: no more than one in so many data sets can have one.
-_LARGEST_RATIO = 1e3
+# Of the log likelihood ratios of data sets: above it their ratios are ruled by a few, and the noise is small anyway.
+_MOST_VARIANCE = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,7 +182,8 @@ def measured_error(excess: np.ndarray, trials: np.ndarray) -> tuple[float, float
 
     The mean of the excess log likelihoods has a large noise, and that noise a handle: of data that the simulator draws,
     the likelihood ratio exp(-excess) of network to simulator has the mean 1. What the ratios' mean is off by is taken
-    out, by regression: the error of a good network is then known to a tenth by a few hundred data sets.
+    out, by regression: the error of a good network is then known to a tenth by a few hundred data sets. (Of a poor one
+    the mean alone is as good, and the ratios are ruled by a few data sets.)
 
     Args:
         excess: (M,), of each data set, the simulator's log likelihood less the network's, in nats a trial.
@@ -190,11 +191,11 @@ def measured_error(excess: np.ndarray, trials: np.ndarray) -> tuple[float, float
     """
     known = np.isfinite(excess)
     trials, total = trials[known].astype(float), excess[known] * trials[known]
-    with np.errstate(over="ignore"):
-        ratio = np.minimum(np.exp(-total), _LARGEST_RATIO)
-    spread = ratio.var()
-    slope = ((total - total.mean()) * (ratio - ratio.mean())).mean() / spread if spread > 0 else 0.0
-    controlled = total - slope * (ratio - 1)
+    controlled = total
+    if 0 < total.var() < _MOST_VARIANCE:
+        ratio = np.exp(-total)
+        slope = ((total - total.mean()) * (ratio - ratio.mean())).mean() / ratio.var()
+        controlled = total - slope * (ratio - 1)
     error = controlled.sum() / trials.sum()
     return float(error), float(np.sqrt(((controlled - error * trials) ** 2).sum()) / trials.sum())
 

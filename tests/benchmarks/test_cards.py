@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,17 @@ def test_a_card_tells_all_stages_of_a_record_and_says_where_the_recipe_made_the_
     assert f"| buffered transformer | 70 | 0.002 | 3 | 3 to 17 |  | {learnt} |" in text
     assert "| direct likelihood | 90 |  | 5 | 3 to 11 |  | 4 outcomes of each target |" in text
     assert {entry.name for entry in pb.zoo()} == {path.stem for path in SHIPPED.glob("*.toml")}
+
+
+def test_a_card_states_the_error_of_its_record():
+    from ppl_buffer.network.estimated_error import EstimatedError
+    from ppl_buffer.network.record import TrainingRecord
+
+    record = TrainingRecord(box={}, priors={}, trials=17, context=0, simulator="Made")
+    assert make_card.stated_error(record) == ""
+    measured = replace(record, errors={"likelihood": EstimatedError(0.004, 0.003, 0.005, "snapshots")})
+    said = make_card.stated_error(measured).replace("\n", " ")
+    assert "the direct likelihood is off by about 0.004 (0.003 to 0.005) nats a trial (by snapshots)" in said
 
 
 def test_a_card_says_which_part_is_of_which_recipe():
