@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ pandas = pytest.importorskip("pandas")
 import ppl_buffer as pb  # noqa: E402
 from ppl_buffer.datasets import read_trials  # noqa: E402
 from tests.datasets.tables import COUNTS, table_of_trials  # noqa: E402
+from tests.networks import Case, network  # noqa: E402
 from tests.workflow.commands import COLUMNS, run  # noqa: E402
+from tests.workflow.conftest import TASK, record_of  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -113,12 +116,50 @@ def test_mistakes_on_the_command_line_have_no_traceback(checkpoint, tmp_path):
         (["--columns", "choice"], "expected NAME=VALUE"),
         (["--columns", COLUMNS, "--recode", "choice"], "expected NAME:OLD=NEW"),
         (["--columns", COLUMNS, "--scale", "reward=x"], "expected numbers"),
+        (["--columns", COLUMNS, "--likelihood", "neither"], "likelihood: expected one of"),
     ):
         done = run(*common, *more)
         assert done.exit_code == 1 and said in done.output and "Traceback" not in done.output
     assert not (tmp_path / "out").exists()
     done = run("evidence", tmp_path / "none.csv", "--model", checkpoint)
     assert done.exit_code == 1 and "no such file" in done.output
+
+
+def test_a_command_takes_the_part_of_the_network_that_it_was_told(tmp_path, monkeypatch):
+    sizes = pb.Config(width=4, depth=1, heads=1, mlp=4, components=2, param_depth=1, likelihood_width=4)
+    both, alone = tmp_path / "both.safetensors", tmp_path / "alone.safetensors"
+    for path, config in ((both, sizes), (alone, replace(sizes, depth=0))):
+        pb.save(network(Case("two parts", TASK.schema, config=config), "jax", record_of(TASK)), path)
+    table = tmp_path / "trials.csv"
+    table_of_trials().to_csv(table, index=False)
+    common = ["--columns", COLUMNS, "--out", tmp_path / "out", "--no-progress"]
+    found = []
+
+    def refuse(net, *arguments, **more):
+        found.append(net.preferred_likelihood)
+        raise ValueError("enough")
+
+    monkeypatch.setattr("ppl_buffer.workflow.cli.evidence.log_evidence", refuse)
+    monkeypatch.setattr("ppl_buffer.inference.comparison.log_evidence", refuse)
+    monkeypatch.setattr("ppl_buffer.diagnostics.check_likelihood", refuse)
+    monkeypatch.setattr("ppl_buffer.workflow.fitting.fit", refuse)
+    twin = tmp_path / "twin.safetensors"
+    twin.write_bytes(both.read_bytes())
+    for command in (
+        ["evidence", table, "--model", both, *common],
+        ["compare", table, "--model", both, "--model", twin, *common],
+        ["check", both, "--simulator", "ppl_buffer.simulators:NoisyQ", "--out", tmp_path / "out"],
+        ["fit", table, "--model", both, "--simulator", "ppl_buffer.simulators:NoisyQ", *common],
+    ):
+        for told in ([], ["--likelihood", "buffer"]):
+            done = run(*command, *told)
+            assert done.exit_code == 1 and "enough" in done.output, done.output
+        assert found[-2:] == ["direct", "buffer"], command
+    monkeypatch.undo()
+    done = run("evidence", table, "--model", alone, "--method", "autoregressive", *common)
+    assert done.exit_code == 1 and "method: expected 'importance', since this network has a direct" in done.output
+    done = run("evidence", table, "--model", alone, "--likelihood", "buffer", *common)
+    assert done.exit_code == 1 and "this network has no buffered transformer" in done.output
 
 
 def test_what_names_no_simulator_is_said(tmp_path, monkeypatch):
