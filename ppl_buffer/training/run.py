@@ -251,7 +251,7 @@ class Part:
         trainer, stopwatch = self.trainer, self._crew.stopwatch
         begun = stopwatch.seconds()
         if trainer.evaluate(held_out):
-            write_best(self.plan)
+            write_best(self.plan, begun=trainer.at.step > 0)
         self._evaluation = stopwatch.seconds() - begun
         self._evaluated = trainer.seconds
         if self.plan.steps is None:

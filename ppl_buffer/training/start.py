@@ -8,11 +8,12 @@ from dataclasses import replace
 import torch
 
 from ppl_buffer.network import checkpoint
-from ppl_buffer.network.config import Config
+from ppl_buffer.network.config import Config, cells, crossed
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.torch.weights import TorchNetwork
+from ppl_buffer.schema import Schema
 from ppl_buffer.simulator import Simulator
-from ppl_buffer.training.parts import LIKELIHOOD
+from ppl_buffer.training.parts import BUFFER, LIKELIHOOD
 
 # Sizes that may be larger than those of the network to start from.
 _GROWING = ("depth", "asinh_scales")
@@ -40,15 +41,29 @@ def load_start(start: Network | str | os.PathLike[str], simulator: Simulator, co
     if config is not None:
         grown = {name: getattr(config, name) for name in _GROWING}
         less = [name for name, size in grown.items() if size < getattr(net.config, name)]
-        if LIKELIHOOD not in net.parts:
-            # A part of its own, from random weights.
-            grown["likelihood_width"] = config.likelihood_width
-        if less or replace(net.config, **grown) != config:
+        if less or _with_what_it_lacks(net, replace(net.config, **grown), config) != config:
             raise ValueError(
                 f"config: expected none, or that of start, {net.config}, with depth or asinh_scales as large or "
-                f"larger, or with a direct likelihood that it has not, got {config}"
+                f"larger, or with a part that it has not, got {config}"
             )
     return net
+
+
+def _with_what_it_lacks(net: TorchNetwork, sizes: Config, config: Config) -> Config:
+    """The sizes, those of a part that the network has not as in `config`: it begins with random weights."""
+    if LIKELIHOOD not in net.parts:
+        return replace(sizes, likelihood_width=config.likelihood_width)
+    if BUFFER not in net.parts:
+        kept = {name: getattr(sizes, name) for name in ("likelihood_width", "components", "asinh_scales")}
+        return replace(config, **kept)
+    return sizes
+
+
+def _last_columns(schema: Schema, name: str) -> int:
+    """Columns of a weight that stay the last ones where scales are added: they read combinations of categories."""
+    if name == f"{LIKELIHOOD}.trial.pair.weight":
+        return cells(crossed({**schema.inputs, **schema.outcomes, **schema.feedback}))
+    return cells(crossed(schema.inputs)) if name == f"{LIKELIHOOD}.read.trial.weight" else 0
 
 
 def grow(start: TorchNetwork, net: TorchNetwork) -> None:
@@ -69,4 +84,8 @@ def grow(start: TorchNetwork, net: TorchNetwork) -> None:
                 continue  # of a part that this network has not
             weight = net.weights[grown]
             weight.zero_()  # the columns that read new scales
-            weight[..., : trained.shape[-1]] = trained
+            last = _last_columns(start.schema, name)
+            first_columns = trained.shape[-1] - last
+            weight[..., :first_columns] = trained[..., :first_columns]
+            if last:
+                weight[..., -last:] = trained[..., -last:]

@@ -13,7 +13,7 @@ import ppl_buffer as pb
 from ppl_buffer.predictive import density
 from ppl_buffer.predictive.query import Query
 from ppl_buffer.training import trainer
-from ppl_buffer.training.batches import HELD_OUT, BatchOptions
+from ppl_buffer.training.batches import HELD_OUT, BatchOptions, make_batch
 from ppl_buffer.training.likelihood_batches import BLOCK, make_likelihood_batches
 from ppl_buffer.training.loading import make_loader, start_workers
 from ppl_buffer.training.loop import train
@@ -26,6 +26,23 @@ from tests.training.test_resume import Interrupted, Threshold, raise_interrupt
 
 BOTH = replace(TINY, likelihood_width=8)
 PARTS = ("likelihood", "buffer")
+
+
+class Crossed(ChoiceTime):
+    """Has two categories before a response, and numbers: their columns are no longer the last where scales grow."""
+
+    schema = pb.Schema(
+        params={"a": pb.Interval(0, 1, closed=True), "b": pb.Positive()},
+        inputs={"cue": pb.Categorical(3), "side": pb.Categorical(2), "x": pb.Real()},
+        outcomes={"choice": pb.Categorical(2), "rt": pb.Positive(above="b")},
+        feedback={"reward": pb.Real()},
+        ordered=True,
+    )
+    in_process = True
+
+    def inputs(self, rng, size, trials):
+        more = {"side": rng.integers(0, 2, (size, trials)), "x": rng.normal(size=(size, trials))}
+        return {**super().inputs(rng, size, trials), **more}
 
 
 def direct(net):
@@ -98,6 +115,21 @@ def test_a_start_keeps_the_part_that_is_not_trained(tmp_path):
     same_weights(direct(second), direct(first))
     assert [stage.part for stage in second.record.stages] == [*PARTS, "buffer"]
     assert second.record.stages[2].start is not None
+
+
+def test_a_part_that_the_start_has_not_is_added_and_scales_grow_in_both(tmp_path):
+    start = train(Crossed(), TINY, steps=2, out=tmp_path / "start", **SMALL)
+    still = {"learning_rate": 1e-12, "weight_decay": 0.0}
+    both = train(Crossed(), BOTH, steps=2, start=start, out=tmp_path / "both", **still, **SMALL)
+    assert both.parts == PARTS and [stage.start is None for stage in both.record.stages] == [True, True, False]
+    grown = train(
+        Crossed(), replace(BOTH, asinh_scales=2), steps=1, start=both, out=tmp_path / "grown", **still, **SMALL
+    )
+    for part, make in (("likelihood", make_likelihood_batch), ("buffer", make_batch)):
+        batch = tensors(make(Crossed(), BatchOptions(batch_size=2, trials=(3, 5)), 0, 3))
+        with torch.no_grad():
+            before, after = (float(Loss(net, part=part)(batch)) for net in (both, grown))
+        assert after == pytest.approx(before, abs=1e-5)
 
 
 def test_joining_takes_the_last_of_each_part(tmp_path):

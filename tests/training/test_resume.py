@@ -248,7 +248,7 @@ def test_another_process_is_kept_out_until_it_ends_or_is_killed(tmp_path):
 def test_two_processes_do_what_one_does(tmp_path):
     pytest.importorskip("lightning_fabric")
     # An odd batch: the processes' shares differ.
-    call = {"config": TINY, "steps": 6, **SMALL, "batch_size": 7, "accelerator": "cpu"}
+    call = {"config": TINY, "steps": 6, **SMALL, "batch_size": 7, "accelerator": "cpu", "optimizer": "adamw"}
     one = train(ChoiceTime(), out=tmp_path / "one", **call)
     two = train(ChoiceTime(), out=tmp_path / "two", **call, devices=2)
     assert two.record.provenance["step"] == 6

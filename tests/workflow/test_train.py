@@ -65,6 +65,8 @@ def test_train_goes_from_a_module_to_a_checkpoint(tmp_path, monkeypatch):
     done = run("train", "my_coin_module:Coin", "--start", "runs/Coin/Coin.safetensors", "--mlp", 16)
     assert done.exit_code == 1 and "config: expected none, or that of start" in done.output
     assert simulator_of(net, "my_coin_module:Coin").schema == net.schema
+    done = run("train", "my_coin_module:Coin", "--steps", 2, "--parts", "head")
+    assert done.exit_code == 1 and "parts: expected one of ['all', 'likelihood', 'buffer'], got 'head'" in done.output
     for wrong, said in (("my_coin_module", "my_module:MySimulator"), ("no_such_module_here:X", "no module"),
                         ("my_coin_module:Dice", "has no 'Dice'")):  # fmt: skip
         done = run("train", wrong)
