@@ -41,7 +41,9 @@ def gradient_of(net: Any, way: str, subjects: int, trials: int) -> Callable[[], 
     assert simulator is not None
     params = {name: np.asarray(x, np.float32) for name, x in simulator.prior(rng, subjects).items()}
     inputs = simulator.inputs(rng, subjects, trials)
-    data = simulator.simulate(rng, params, inputs, **simulate_keywords(net.schema, subjects, trials))
+    data = simulator.simulate(
+        rng, params, inputs, **simulate_keywords(simulator.simulate, net.schema, subjects, trials)
+    )
     feedback = {name: np.asarray(data[name], np.float32) for name in net.schema.feedback}
     value = np.asarray(stack_value(np, net.schema, data), np.float32)
     given: dict[str, Any] = {"feedback": feedback} if feedback else {}

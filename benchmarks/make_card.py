@@ -260,10 +260,11 @@ def likelihood(name: str) -> Measurement:
     scripts = ["`benchmarks/likelihood_accuracy.py`", *(["`posterior.py`"] if posterior else [])]
     scripts += ["`multisensory_evidence.py`"] if multisensory else []
     scripts += ["`likelihood_gradient.py`"] if speed else []
+    largest = max(row["standard_error"] for ways in results["likelihood"].values() for row in ways.values())
     reference = "a numerical solution" if name == "collapsing_ddm" else "the exact likelihood"
     introduction = f"""By {", ".join(scripts)}, in nats unless said otherwise;
 the reference is {reference}. KL is KL(exact || network), all parameters given,
-{results["datasets"]} data sets from the prior."""
+{results["datasets"]} data sets from the prior, with a standard error of at most {largest:.1g}."""
     return Measurement(introduction, table_of(name, figures), all_by_name(figures), accuracy)
 
 

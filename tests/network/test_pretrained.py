@@ -24,7 +24,9 @@ TRANSFORMERS = {
 
 
 # Of all weights of networks that have a direct likelihood too.
-DIGESTS: dict[str, str] = {}
+DIGESTS = {
+    "ddm": "ccb3f5bacaa25fb4dc997f201dff42b9b07ec8c4637995b26acec80e6be62245",
+}
 
 
 def digest_of(net, part):
