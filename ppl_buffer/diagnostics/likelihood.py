@@ -1,11 +1,11 @@
-"""Calibration of a network's likelihood against the simulator that it should be the likelihood of."""
+"""Error and calibration of a network's likelihood against the simulator that it should be the likelihood of."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,45 +13,53 @@ from tqdm.auto import tqdm
 
 from ppl_buffer.checks import check_flag, check_integer, check_seed
 from ppl_buffer.diagnostics.bands import check_level, uniformity
+from ppl_buffer.diagnostics.data_sets import DataSets
+from ppl_buffer.diagnostics.dependence import dependence_statistics
+from ppl_buffer.diagnostics.error import (
+    MeasuredError,
+    check_tolerance,
+    error_rows,
+    measure_error,
+    plot_error,
+    simulators_log_likelihood,
+)
 from ppl_buffer.diagnostics.output import data_frame, panels
-from ppl_buffer.diagnostics.simulations import check_pair, observe_sets, simulate_legal, trials_to_simulate
+from ppl_buffer.diagnostics.paired import paired
+from ppl_buffer.diagnostics.simulations import check_pair, simulate_legal, trials_to_simulate
 from ppl_buffer.diagnostics.statistics import Arrays, Statistic, outcome_statistics
-from ppl_buffer.files import to_numpy
-from ppl_buffer.inference.chunks import chunks
-from ppl_buffer.inference.simulation import posterior_predictive
-from ppl_buffer.network.backend import Environment, backend_of
+from ppl_buffer.network.backend import Environment
+from ppl_buffer.network.estimated_error import EstimatedError
 from ppl_buffer.network.network import Network
-from ppl_buffer.network.observed import ObservedTrials
-from ppl_buffer.predictive import density
-from ppl_buffer.predictive.query import Query
-from ppl_buffer.schema import Schema, split_value
 from ppl_buffer.simulator import Simulator, WithEnvironment
 from ppl_buffer.training.draws import draw_params
 
 if TYPE_CHECKING:
     import pandas
 
-# Trials that are scored at once.
-_TRIALS_AT_ONCE = 200_000
 # Equal parts of a parameter's distribution in which coverage is looked at.
 _PARTS = 5
 _COVERAGES = (0.5, 0.9)
-# Part of a parameter's trained range by which it is moved either way to see whether the data prefer that.
-_STEP = 0.05
+# Data sets whose calibration is looked at, and for which there are rollouts, which cost most.
+_MOST_CALIBRATED, _MOST_ROLLOUTS = 1000, 200
+_NOTHING = {"nats": math.nan, **{f"coverage_{100 * c:.0f}": math.nan for c in _COVERAGES}, "effect": math.nan}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LikelihoodCheck:
     """How a network's likelihood compares with its simulator. Made by `check_likelihood`.
 
     Attributes:
         params: dict name -> (sets,), what the data sets were simulated with.
-        pit: dict outcome -> (sets, K), conditional distribution function at each simulated outcome.
-        simulated: dict statistic -> (sets,), of the simulator's data sets.
+        pit: dict outcome -> (sets, K), conditional distribution function at each simulated outcome, of at most 1,000
+            data sets.
+        simulated: dict statistic -> (sets,), of those of the simulator's data sets that rollouts were compared with.
         rollouts: dict statistic -> (sets,), of the network's own, at the same parameters and inputs; empty where they
             were not asked for.
         rows: the comparisons, as dicts; `table` has them as a table.
         level: probability that a perfect network passes.
+        error: in nats a trial: exact, or a lower bound where the simulator does not know its likelihood.
+        stated: what the network's record says of its error; None where nothing was measured.
+        tolerance: nats a trial that are no failure, where the error is known.
         dropped: simulated data sets that were left out, since they held values that are not legal.
     """
 
@@ -61,34 +69,56 @@ class LikelihoodCheck:
     rollouts: Arrays
     rows: list[dict[str, Any]]
     level: float
+    error: MeasuredError
+    stated: EstimatedError | None
+    tolerance: float
     dropped: int = 0
+
+    def __repr__(self) -> str:
+        return f"LikelihoodCheck({self.verdict})"
 
     @property
     def passed(self) -> bool:
-        """Whether no comparison gave a difference that a perfect network would not show."""
+        """Whether no comparison gave a difference that a perfect network would not show, or one that is tolerated."""
         return all(row["passed"] for row in self.rows)
+
+    @property
+    def verdict(self) -> str:
+        """Passed or failed, the error in nats a trial, and what failed."""
+        failed = [f"{row['comparison']}: {row['what']}" for row in self.rows if not row["passed"]]
+        words = [f"{'FAILED' if failed else 'passed'}; error {self.error}"]
+        if self.stated is not None:
+            words.append(f"the training's own estimate {self.stated}")
+        if failed:
+            more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
+            words.append(f"{len(failed)} of {len(self.rows)} comparisons fail ({', '.join(failed[:3])}{more})")
+        return "; ".join(words)
 
     @property
     def table(self) -> pandas.DataFrame:
         """One row for each comparison.
 
-        Columns: ``comparison`` ("PIT" of all trials, "coverage" in a part of a parameter's range, "rollouts" against
-        the simulator), ``what``, ``coverage_50`` and ``coverage_90`` (share of outcomes inside the network's central
-        intervals), ``effect`` (mean difference between simulator and rollouts, in standard deviations of the
-        simulator's), ``p`` (of the single comparison), ``passed`` (at the level that all of them share).
+        Columns: ``comparison`` ("error" that is known, or "residual", what the history predicts beyond the network;
+        "PIT" of all trials, "coverage" in a part of a parameter's range, "rollouts" against the simulator), ``what``,
+        ``nats`` (a trial: the error, or its lower bound), ``coverage_50`` and ``coverage_90`` (share of outcomes inside
+        the network's central intervals), ``effect`` (mean difference between simulator and rollouts, in standard
+        deviations of the simulator's), ``p`` (of the single comparison), ``passed`` (at the level that all share).
         """
         return data_frame(self.rows)
 
     def plot(self) -> Any:
-        """Draw the PIT of each outcome, coverage over each parameter's range, and the effects; a matplotlib figure."""
-        share = 1 - (1 - self.level) / len(self.rows)
+        """Draw the error, the PIT of each outcome, coverage over the parameters' ranges, and effects; a figure."""
+        calibration = [row for row in self.rows if row["comparison"] not in ("error", "residual")]
+        share = 1 - (1 - self.level) / 2 / len(calibration)
         coverage = [row for row in self.rows if row["comparison"] == "coverage"]
         effects = [row for row in self.rows if row["comparison"] == "rollouts"]
-        figure, axes = panels(len(self.pit) + bool(coverage) + bool(effects), height=4.0)
-        for panel, (name, values) in zip(axes[0], self.pit.items(), strict=False):
+        figure, axes = panels(1 + len(self.pit) + bool(coverage) + bool(effects), height=4.0)
+        remaining = list(axes[0])
+        plot_error(remaining.pop(0), self.error, self.stated, self.tolerance, self.passed)
+        for name, values in self.pit.items():
+            panel = remaining.pop(0)
             uniformity(values, level=share).plot(panel)
             panel.set(title=f"PIT of {name}", xlabel="distribution function", ylabel="share below, minus uniform")
-        remaining = list(axes[0, len(self.pit) :])
         if coverage:
             _plot_coverage(remaining.pop(0), coverage)
         if effects:
@@ -127,26 +157,35 @@ def check_likelihood(
     net: Network,
     simulator: Simulator,
     *,
-    sets: int = 200,
+    sets: int = 3000,
     trials: int | None = None,
     context: int = 0,
     statistics: Mapping[str, Statistic] | None = None,
     rollouts: bool = True,
     environment: Environment | None = None,
+    tolerance: float = 0.002,
     level: float = 0.95,
     seed: int = 0,
     progress: bool = True,
 ) -> LikelihoodCheck:
-    """Calibration of a network's likelihood, given all parameters, against fresh simulations.
+    """Error and calibration of a network's likelihood, given all parameters, against fresh simulations.
 
-    Three comparisons. *PIT*: the conditional distribution functions at simulated outcomes (randomised for categories)
+    *Error*: where the simulator has a `log_likelihood`, the Kullback-Leibler divergence itself, in nats a trial, which
+    may be `tolerance`. *Residual*, where it has none: whether any function of parameters, inputs and history (moving
+    averages of what happened, with products) predicts outcomes better than the network; by how much, on data sets that
+    it was not fitted on, is a lower bound of the error. A network that reads too little of the history is calibrated
+    all the same, and this is what sees it.
+
+    *PIT*: the conditional distribution functions at simulated outcomes (randomised for categories), of 1,000 data sets,
     are uniform and independent where the network is right. *Coverage*: the same within each fifth of each parameter's
-    distribution. *Rollouts*: the network's own data sets against the simulator's at the same parameters and inputs, a
-    Wilcoxon signed-rank test of each statistic: log density, by how much the likelihood prefers larger to smaller
-    values of each parameter (most sensitive to a network that uses it wrongly), simple statistics of the outcomes,
-    and `statistics`. The level is divided among all comparisons.
+    distribution. *Rollouts*: the network's own data sets against the simulator's at the same parameters and inputs, 200
+    of them: a Wilcoxon signed-rank test of each statistic, and a regression of the differences on the parameters. The
+    statistics: log density, by how much the likelihood prefers larger to smaller values of each parameter (most
+    sensitive to a network that uses it wrongly), simple ones of the outcomes, how outcomes depend on earlier ones and
+    on feedback, and `statistics`.
 
-    More data sets find smaller errors: no network is perfect, and the table's effects say how far off one is.
+    Half of 1 - `level` goes to the error, half is divided among all other comparisons. More data sets find smaller
+    errors: no network is perfect, and `error` says how far off one is.
 
     Args:
         net: a trained network of either backend.
@@ -159,12 +198,13 @@ def check_likelihood(
         rollouts: whether to compare rollouts.
         environment: gives feedback on the network's own outcomes, as for `JointPredictive`; by default the simulator's
             method of that name.
+        tolerance: nats a trial that are no failure, where the simulator's log likelihood tells the error.
         level: probability that a perfect network passes.
         seed: of everything random.
         progress: show a progress bar.
 
     Returns:
-        the check: `passed`, `table`, `plot()`.
+        the check: `passed`, `error`, `table`, `plot()`.
 
     Raises:
         ValueError: if the simulator's schema is not the network's, an argument does not fit, or rollouts need an
@@ -173,7 +213,7 @@ def check_likelihood(
     check_pair(net, simulator)
     check_level(level)
     check_flag("rollouts", rollouts)
-    seed, schema = check_seed(seed), net.schema
+    seed, schema, tolerance = check_seed(seed), net.schema, check_tolerance(tolerance)
     sets = check_integer("sets", sets, 2 * _PARTS)
     trials = trials_to_simulate(net, trials)
     context = check_integer("context", context, 0)
@@ -188,119 +228,44 @@ def check_likelihood(
         )
     rng = np.random.default_rng(seed)
     params, data, dropped = simulate_legal(simulator, rng, sets, context + trials, partial(draw_params, simulator))
-    simulated = _DataSets(
+    simulated = DataSets(
         net,
         params,
         {name: x[:, context:] for name, x in data.items()},
         {name: x[:, :context] for name, x in data.items()} if context else None,
     )
-    uniform = rng.random((sets, trials, len(schema.outcomes)), dtype=np.float32)
-    parts = len(simulated.chunks)
-    with tqdm(total=parts * (1 + 2 * rollouts), disable=not progress, unit="part", desc="likelihood") as bar:
-        pit, simulated_table = simulated.compare(uniform, statistics, bar.update)
-        rollout_table: Arrays = {}
+    uniform = rng.random((sets, trials, len(schema.outcomes)))
+    compared = simulated.first(_MOST_ROLLOUTS)
+    with tqdm(
+        total=sets + 3 * rollouts * compared.shape[0], disable=not progress, unit="data set", desc="likelihood"
+    ) as bar:
+        lower, upper = simulated.bounds(bar.update)
+        error, residuals = measure_error(schema, simulated, lower, upper, simulators_log_likelihood(simulator))
+        tables: tuple[Arrays, Arrays] = {}, {}
         if rollouts:
-            generated = simulated.generate(environment, seed)
-            bar.update(parts)
-            rollout_table = generated.compare(None, statistics, bar.update)[1]
-    rows = _rows(params, pit, simulated_table, rollout_table, level)
-    return LikelihoodCheck(params, pit, simulated_table, rollout_table, rows, level, dropped)
+            generated = compared.generate(environment, seed)
+            bar.update(compared.shape[0])
+            tables = tuple(_statistics(x, statistics, bar.update) for x in (compared, generated))  # type: ignore
+    pit = {name: lower[name] + uniform[..., i] * (upper[name] - lower[name]) for i, name in enumerate(schema.outcomes)}
+    share = (1 + level) / 2
+    rows = [
+        {"comparison": comparison, "what": what, **_NOTHING, "nats": nats, "p": p, "passed": passed}
+        for comparison, what, nats, p, passed in error_rows(error, residuals, tolerance, share)
+    ]
+    rows += _rows({name: x[:_MOST_CALIBRATED] for name, x in params.items()}, pit, *tables, share)
+    stated = None if net.record is None else net.record.estimated_error
+    return LikelihoodCheck(params, pit, *tables, rows, level, error, stated, tolerance, dropped)
 
 
-@dataclass(frozen=True)
-class _DataSets:
-    """Data sets (sets, K) at parameters (sets,), as the network sees them; in chunks, since they may be many."""
-
-    net: Network
-    params: Arrays
-    data: Arrays
-    context: Arrays | None
-
-    @cached_property
-    def chunks(self) -> list[np.ndarray]:
-        """Indices of the data sets that are scored at once."""
-        sets, trials = next(iter(self.data.values())).shape
-        return list(chunks(sets, min(sets, max(1, _TRIALS_AT_ONCE // (trials * (2 * len(self.params) + 1))))))
-
-    def compare(
-        self,
-        uniform: np.ndarray | None,
-        statistics: Mapping[str, Statistic] | None,
-        update: Callable[[int], Any],
-    ) -> tuple[Arrays, Arrays]:
-        """Distribution functions at the outcomes, name -> (sets, K), and statistics, name -> (sets,).
-
-        Args:
-            uniform: (sets, K, outcomes), what randomises distribution functions of categories; None = these functions
-                are not computed.
-            statistics: the user's.
-            update: is told of each chunk.
-        """
-        schema = self.net.schema
-        pit = None if uniform is None else np.empty(uniform.shape)
-        scores = np.empty((2 * len(schema.params) + 1, len(next(iter(self.data.values())))))
-        for indices in self.chunks:
-            params = {name: x[indices] for name, x in self.params.items()}
-            observed = observe_sets(self.net, self.data, self.context, indices)
-            if pit is not None and uniform is not None:
-                query = Query.build(self.net, observed, params=params, outside="ignore")
-                noise = backend_of(self.net).ops.number(self.net, uniform[indices])
-                values = to_numpy(density.cdf_values(query, observed.value, noise))
-                pit[indices] = values.reshape(len(indices), *pit.shape[1:])
-            scores[:, indices] = _moved_scores(self.net, observed, params)
-            update(1)
-        by_outcome: Arrays = {}
-        if pit is not None:
-            # Rounding may leave a distribution function a little above 1.
-            by_outcome = {name: np.clip(pit[..., i], 0.0, 1.0) for i, name in enumerate(schema.outcomes)}
-        return by_outcome, {**_score_statistics(schema, scores), **outcome_statistics(schema, self.data, statistics)}
-
-    def generate(self, environment: Environment | None, seed: int) -> _DataSets:
-        """The network's own rollouts at the same parameters, inputs and contexts."""
-        schema = self.net.schema
-        trials = next(iter(self.data.values())).shape[1]
-        inputs = {name: self.data[name] for name in schema.inputs}
-        generated = posterior_predictive(
-            self.net, inputs, {name: np.asarray(x, np.float32)[None] for name, x in self.params.items()},
-            trials=trials, environment=environment, context=self.context, seed=seed, progress=False,
-        )  # fmt: skip
-        feedback = {name: x[0] for name, x in generated.feedback.items()}
-        return replace(self, data={**inputs, **split_value(schema, generated.value[0]), **feedback})
-
-
-def _moved_scores(net: Network, observed: ObservedTrials, params: Arrays) -> np.ndarray:
-    """Log densities (1 + 2 P, sets) at the parameters, and with each parameter in turn moved up and down."""
-    base = {name: np.asarray(x, np.float32) for name, x in params.items()}
-    moved = {name: np.repeat(x[None], 1 + 2 * len(base), 0) for name, x in base.items()}
-    for index, name in enumerate(base):
-        low, high = _range(net, name, base[name])
-        step = _STEP * (high - low)
-        # Short of the very bounds, which may not be legal.
-        edge = (low + 1e-3 * (high - low), high - 1e-3 * (high - low))
-        for row, direction in ((1 + 2 * index, 1), (2 + 2 * index, -1)):
-            moved[name][row] = np.clip(base[name] + direction * step, *edge)
-    query = Query.build(net, observed, params=moved, outside="ignore")
-    return to_numpy(density.log_prob(query, observed.value))
-
-
-def _range(net: Network, name: str, values: np.ndarray) -> tuple[float, float]:
-    box = net.box.get(name)
-    return box if box is not None else (float(values.min()), float(values.max()) + 1e-6)
-
-
-def _score_statistics(schema: Schema, scores: np.ndarray) -> Arrays:
-    table = {"log density": scores[0]}
-    for index, name in enumerate(schema.params):
-        with np.errstate(invalid="ignore"):
-            # Minus infinity on both sides says nothing.
-            table[f"preference for larger {name}"] = np.nan_to_num(
-                scores[1 + 2 * index] - scores[2 + 2 * index], nan=0.0, posinf=1e30, neginf=-1e30
-            )
-    return table
+def _statistics(sets: DataSets, more: Mapping[str, Statistic] | None, update: Callable[[int], Any]) -> Arrays:
+    """All statistics that simulator and rollouts are compared by: name -> (sets,)."""
+    schema = sets.net.schema
+    simple = outcome_statistics(schema, sets.data, more)
+    return {**sets.scores(update), **simple, **dependence_statistics(schema, sets.data)}
 
 
 def _rows(params: Arrays, pit: Arrays, simulated: Arrays, rollouts: Arrays, level: float) -> list[dict[str, Any]]:
-    """The comparisons, at a level that all of them share."""
+    """The comparisons of distribution functions and rollouts, at a level that all of them share."""
     sets = len(next(iter(pit.values())))
     cells: list[tuple[str, str, np.ndarray]] = [("PIT", name, values) for name, values in pit.items()]
     size = sets // _PARTS
@@ -318,26 +283,12 @@ def _rows(params: Arrays, pit: Arrays, simulated: Arrays, rollouts: Arrays, leve
         result = uniformity(values, level=share)
         inside = {f"coverage_{100 * c:.0f}": float((np.abs(values - 0.5) <= c / 2).mean()) for c in _COVERAGES}
         rows.append(
-            {"comparison": comparison, "what": what, **inside, "effect": math.nan, "p": result.p,
-             "passed": result.passed}
+            {"comparison": comparison, "what": what, **_NOTHING, **inside, "p": result.p, "passed": result.passed}
         )  # fmt: skip
     for name, generated in rollouts.items():
-        effect, p = _paired(simulated[name], generated)
-        nothing = {f"coverage_{100 * c:.0f}": math.nan for c in _COVERAGES}
+        few = {param: x[: len(generated)] for param, x in params.items()}
+        effect, p = paired(simulated[name], generated, few)
         rows.append(
-            {"comparison": "rollouts", "what": name, **nothing, "effect": effect, "p": p, "passed": p >= 1 - share}
+            {"comparison": "rollouts", "what": name, **_NOTHING, "effect": effect, "p": p, "passed": p >= 1 - share}
         )
     return rows
-
-
-def _paired(simulated: np.ndarray, generated: np.ndarray) -> tuple[float, float]:
-    """Mean difference in standard deviations, and p of a signed-rank test that the pairs are exchangeable."""
-    from scipy.stats import wilcoxon
-
-    known = np.isfinite(simulated) & np.isfinite(generated)
-    difference = (simulated - generated)[known]
-    if not np.any(difference):
-        return 0.0, 1.0
-    effect = float(difference.mean() / max(simulated[known].std(), 1e-30))
-    # Differences of 0 count half for either side.
-    return effect, float(wilcoxon(difference, zero_method="zsplit", method="approx").pvalue)

@@ -7,7 +7,8 @@ import pytest
 
 import ppl_buffer as pb
 from ppl_buffer import diagnostics
-from ppl_buffer.diagnostics.likelihood import _paired, _rows
+from ppl_buffer.diagnostics.likelihood import _rows
+from ppl_buffer.diagnostics.paired import paired
 from ppl_buffer.diagnostics.posterior import _rank
 from ppl_buffer.diagnostics.statistics import outcome_statistics
 
@@ -59,9 +60,19 @@ def test_all_comparisons_share_one_level() -> None:
 def test_an_effect_is_in_standard_deviations_of_the_simulator() -> None:
     rng = np.random.default_rng(1)
     simulated = rng.normal(5.0, 4.0, 4000)
-    effect, p = _paired(simulated, rng.normal(3.0, 1.0, 4000))
+    effect, p = paired(simulated, rng.normal(3.0, 1.0, 4000), {"mu": rng.random(4000)})
     assert effect == pytest.approx(0.5, abs=0.06) and p < 1e-6
-    assert _paired(simulated, simulated) == (0.0, 1.0)
+    assert paired(simulated, simulated, {"mu": rng.random(4000)}) == (0.0, 1.0)
+
+
+def test_differences_that_cancel_in_the_mean_show_over_a_parameter() -> None:
+    rng = np.random.default_rng(2)
+    mu, (simulated, generated) = rng.uniform(-1, 1, 200), rng.normal(size=(2, 200))
+    assert paired(simulated + mu, generated, {})[1] > 0.05
+    assert paired(simulated + mu, generated, {"mu": mu})[1] < 1e-4
+    # Exchangeable pairs whose spread depends on the parameter: small p are as rare as they say.
+    failed = sum(paired(*rng.normal(size=(2, 50)) * (1 + mu[:50]), {"mu": mu[:50]})[1] < 0.05 for _ in range(200))
+    assert failed <= 18
 
 
 def test_ranks_break_ties_at_random_and_their_spread_is_one_where_uniform() -> None:
