@@ -1,9 +1,11 @@
-"""Can a network be trusted: calibration of its likelihood and of the posteriors it leads to, and data beyond its depth.
+"""Can a network be trusted: error and calibration of its likelihood and of its posteriors, and data beyond its depth.
 
-`check_likelihood` compares the network with its simulator: conditional distribution functions of fresh simulations must
-be uniform, and the network's own rollouts must look like them. `check_posterior` is simulation-based calibration over
-NUTS fits (Talts, Betancourt, Simpson, Vehtari & Gelman 2018, arXiv 1804.06788). Both judge by the simultaneous bands of
-Säilynoja, Bürkner & Vehtari (2022, Statistics and Computing 32, 32), at a level that all comparisons of a check share.
+`check_likelihood` compares the network with its simulator: no function of the history may predict fresh simulations
+better, their conditional distribution functions must be uniform, and the network's own rollouts must look like them; it
+states the error in nats a trial. `compare_likelihood` sets a likelihood that is known beside the network's.
+`check_posterior` is simulation-based calibration over NUTS fits (Talts, Betancourt, Simpson, Vehtari & Gelman 2018,
+arXiv 1804.06788). Both checks judge by the simultaneous bands of Säilynoja, Bürkner & Vehtari (2022, Statistics and
+Computing 32, 32), at a level that all comparisons of a check share.
 
 `outside` and `check_data` look at a fit to real data: parameters where the network was not trained, and data that it
 would not generate.
@@ -13,7 +15,9 @@ backend.
 """
 
 from ppl_buffer.diagnostics.bands import Uniformity, uniformity
+from ppl_buffer.diagnostics.comparison import LikelihoodComparison, compare_likelihood
 from ppl_buffer.diagnostics.data import DataCheck, check_data
+from ppl_buffer.diagnostics.error import MeasuredError
 from ppl_buffer.diagnostics.likelihood import LikelihoodCheck, check_likelihood
 from ppl_buffer.diagnostics.posterior import PosteriorCheck, check_posterior
 from ppl_buffer.diagnostics.ranges import outside, outside_findings
@@ -22,12 +26,15 @@ from ppl_buffer.diagnostics.statistics import Statistic
 __all__ = [
     "DataCheck",
     "LikelihoodCheck",
+    "LikelihoodComparison",
+    "MeasuredError",
     "PosteriorCheck",
     "Statistic",
     "Uniformity",
     "check_data",
     "check_likelihood",
     "check_posterior",
+    "compare_likelihood",
     "outside",
     "outside_findings",
     "uniformity",

@@ -36,12 +36,14 @@ class DataSets:
         params: name -> (sets,).
         data: name -> (sets, K) of inputs, outcomes and feedback.
         context: name -> (sets, N), or None.
+        likelihood: the part of the network that computes, "direct", "buffer" or "auto".
     """
 
     net: Network
     params: Arrays
     data: Arrays
     context: Arrays | None = None
+    likelihood: str = "auto"
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -129,11 +131,11 @@ class DataSets:
         return map_chunks(function, sets, size, update)
 
     def _query(self, indices: np.ndarray, moved: bool = False) -> tuple[ObservedTrials, Query]:
-        observed = observe_sets(self.net, self.data, self.context, indices)
+        observed = observe_sets(self.net, self.data, self.context, indices, self.likelihood)
         params = {name: np.asarray(x[indices], np.float32) for name, x in self.params.items()}
         if moved:
             params = self._moved(params)
-        return observed, Query.build(self.net, observed, params=params, outside="ignore")
+        return observed, Query.build(self.net, observed, params=params, outside="ignore", likelihood=self.likelihood)
 
     def _moved(self, params: Arrays) -> Arrays:
         """Parameters (1 + 2 P, sets): as they are, and with each in turn moved up and down."""

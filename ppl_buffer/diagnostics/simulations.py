@@ -71,7 +71,9 @@ def simulate_legal(
     return joined[0], joined[1], counts.dropped
 
 
-def observe_sets(net: Network, data: Arrays, context: Arrays | None, indices: np.ndarray) -> ObservedTrials:
+def observe_sets(
+    net: Network, data: Arrays, context: Arrays | None, indices: np.ndarray, likelihood: str = "auto"
+) -> ObservedTrials:
     """Some of the data sets, prepared by the network.
 
     Args:
@@ -79,6 +81,7 @@ def observe_sets(net: Network, data: Arrays, context: Arrays | None, indices: np
         data: name -> (sets, K) of inputs, outcomes and feedback.
         context: name -> (sets, N), or None.
         indices: of the data sets.
+        likelihood: for which part of the network, as `net.observe` takes it.
     """
     schema = net.schema
     columns = [data[name][indices].astype(np.float32) for name in schema.outcomes]
@@ -87,4 +90,5 @@ def observe_sets(net: Network, data: Arrays, context: Arrays | None, indices: np
         np.stack(columns, -1) if schema.event_shape_tail else columns[0],
         feedback={name: data[name][indices] for name in schema.feedback},
         context=None if context is None else {name: x[indices] for name, x in context.items()},
+        likelihood=likelihood,
     )
