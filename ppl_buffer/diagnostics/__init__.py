@@ -19,8 +19,9 @@ from ppl_buffer.diagnostics.comparison import LikelihoodComparison, compare_like
 from ppl_buffer.diagnostics.data import DataCheck, check_data
 from ppl_buffer.diagnostics.error import MeasuredError
 from ppl_buffer.diagnostics.likelihood import LikelihoodCheck, check_likelihood
-from ppl_buffer.diagnostics.posterior import PosteriorCheck, check_posterior
+from ppl_buffer.diagnostics.posterior import check_posterior
 from ppl_buffer.diagnostics.ranges import outside, outside_findings
+from ppl_buffer.diagnostics.ranks import PosteriorCheck
 from ppl_buffer.diagnostics.statistics import Statistic
 
 __all__ = [

@@ -84,7 +84,7 @@ class LikelihoodComparison:
         for panel in axes.flat[len(self.params) :]:
             panel.set_axis_off()
         every, *rows = self.rows
-        top = 0.0
+        bottom, top = 0.0, 0.0
         for index, (panel, name) in enumerate(zip(axes.flat, self.params, strict=False)):
             here = rows[index * _PARTS : (index + 1) * _PARTS]
             middles = [np.median(self.params[name][part]) for part in _fifths(self.params[name])]
@@ -92,10 +92,10 @@ class LikelihoodComparison:
                 nats, errors = (np.array([row[f"{part}_{key}"] for row in here]) for key in ("nats", "se"))
                 panel.errorbar(middles, nats, errors, fmt="o-", color=color, markersize=3, label=part)
                 panel.axhline(every[f"{part}_nats"], color=color, linewidth=0.8, linestyle="--")
-                top = max(top, float((nats + errors).max()))
+                bottom, top = min(bottom, float((nats - errors).min())), max(top, float((nats + errors).max()))
             panel.set(xlabel=name)
         for panel in axes.flat[: len(self.params)]:
-            panel.set_ylim(min(0.0, panel.get_ylim()[0]), 1.05 * top)
+            panel.set_ylim(1.05 * bottom, 1.05 * top)
         for panel in axes[:, 0]:
             panel.set_ylabel("nats a trial")
         axes[0, 0].legend(frameon=False, fontsize=8)

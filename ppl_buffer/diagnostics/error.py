@@ -11,10 +11,9 @@ import numpy as np
 
 from ppl_buffer.checks import check_number
 from ppl_buffer.diagnostics.data_sets import DataSets
-from ppl_buffer.diagnostics.residual import ResidualTest, find_residuals
+from ppl_buffer.diagnostics.residual import find_residuals
 from ppl_buffer.diagnostics.statistics import Arrays
 from ppl_buffer.network.estimated_error import EstimatedError
-from ppl_buffer.schema import Schema
 from ppl_buffer.simulator import Simulator, WithLogLikelihood
 from ppl_buffer.training.draws import known_log_likelihood
 
@@ -53,7 +52,7 @@ class MeasuredError:
     def __str__(self) -> str:
         if self.method == "likelihood":
             return f"{self.nats_per_trial:.2g} ({self.low:.2g} to {self.high:.2g}) nats a trial"
-        return f"at least {self.low:.2g} nats a trial" if self.low > 0 else "none that the history shows"
+        return f"at least {self.low:.2g} nats a trial"
 
     def p(self, tolerance: float) -> float:
         """Probability that an estimate is as large where the error is as large as is tolerated."""
@@ -81,57 +80,76 @@ def simulators_log_likelihood(simulator: Simulator) -> LogLikelihood | None:
     return lambda params, data: known_log_likelihood(knowing, schema, params, data)
 
 
+@dataclass(frozen=True)
+class LikelihoodTest:
+    """Whether an error of a likelihood shows, and how large it is. Made by `measure_error`.
+
+    Attributes:
+        error: as measured.
+        residuals: what of the outcomes the history might predict beyond the network -> p; empty where the error is
+            known.
+        tolerance: nats a trial that are no failure, where the error is known.
+    """
+
+    error: MeasuredError
+    residuals: dict[str, float]
+    tolerance: float
+
+    def rows(self, level: float) -> list[tuple[str, str, float, float, bool]]:
+        """What it means for a verdict: comparison, what, nats a trial, p, passed.
+
+        Args:
+            level: probability that a right network passes a check; half of 1 - level is shared by these rows.
+        """
+        nats, chance = self.error.nats_per_trial, (1 - level) / 2
+        if self.error.method == "likelihood":
+            p = self.error.p(self.tolerance)
+            return [("error", f"above {self.tolerance:g} nats a trial", nats, p, p >= chance)]
+        return [("residual", what, nats, p, p >= chance / len(self.residuals)) for what, p in self.residuals.items()]
+
+    def describe(self, level: float) -> str:
+        """The error in words, at the level of a check."""
+        if self.error.method == "likelihood" or self.error.low > 0:
+            return str(self.error)
+        return "none found" if all(row[-1] for row in self.rows(level)) else "found, its size too small to bound"
+
+    def plot(self, panel: Any, level: float, stated: EstimatedError | None = None) -> None:
+        """Draw what was measured, and what the network's record states, on matplotlib axes: nats a trial."""
+        error, known = self.error, self.error.method == "likelihood"
+        color = "C0" if all(row[-1] for row in self.rows(level)) else "C3"
+        largest = max(error.nats_per_trial, error.low, self.tolerance, 0.0 if stated is None else stated.high)
+        top = 1.3 * max(largest, error.high if known else 0.0)
+        if known or error.low > 0:
+            panel.plot([0, 0], [error.low, min(error.high, top)], color=color, linewidth=3, solid_capstyle="butt")
+            panel.plot([0], [error.nats_per_trial if known else error.low], "_", color=color, markersize=16)
+        else:
+            words = self.describe(level).replace(" ", "\n")
+            panel.text(0, 0.5 * top, words, color=color, ha="center", va="center")
+        if stated is not None:
+            panel.plot([1, 1], [stated.low, stated.high], color="0.5", linewidth=3, solid_capstyle="butt")
+            panel.plot([1], [stated.nats_per_trial], "_", color="0.5", markersize=16)
+        if known:
+            panel.axhline(self.tolerance, color="0.6", linewidth=0.8, linestyle="--")
+        ticks = ["exact" if known else "at least"] + ["training's\nestimate"] * (stated is not None)
+        panel.set_xticks(range(len(ticks)), ticks)
+        panel.set(title="error", ylabel="nats a trial", ylim=(0, top), xlim=(-0.7, len(ticks) - 0.3))
+
+
 def measure_error(
-    schema: Schema, simulated: DataSets, lower: Arrays, upper: Arrays, log_likelihood: LogLikelihood | None
-) -> tuple[MeasuredError, ResidualTest | None]:
-    """The error by the simulator's log likelihood, or else by a residual test, which is returned too.
+    simulated: DataSets, lower: Arrays, upper: Arrays, log_likelihood: LogLikelihood | None, tolerance: float
+) -> LikelihoodTest:
+    """The error by the simulator's log likelihood, or else by a residual test.
 
     Args:
-        schema: of the data.
         simulated: data sets of the simulator.
         lower: what `DataSets.bounds` returned for them.
         upper: the same.
         log_likelihood: what `simulators_log_likelihood` returned.
+        tolerance: nats a trial that are no failure, where the error is known.
     """
     if log_likelihood is not None and simulated.context is None:
-        return known_error(log_likelihood(simulated.params, simulated.data), simulated.log_densities()), None
-    test = find_residuals(schema, simulated.params, simulated.data, lower, upper)
-    return MeasuredError(max(0.0, test.gain), test.standard_error, "residual"), test
-
-
-def error_rows(
-    error: MeasuredError, residuals: ResidualTest | None, tolerance: float, share: float
-) -> list[tuple[str, str, float, float, bool]]:
-    """What an error means for a verdict: comparison, what, nats a trial, p, passed; all at one level.
-
-    Args:
-        error: as measured.
-        residuals: the test behind it; None where the error is known.
-        tolerance: nats a trial that are no failure, where the error is known.
-        share: probability that a right network passes all rows.
-    """
-    if residuals is None:
-        p = error.p(tolerance)
-        return [("error", f"above {tolerance:g} nats a trial", error.nats_per_trial, p, p >= 1 - share)]
-    single = (1 - share) / len(residuals.residuals)
-    return [("residual", x.what, error.nats_per_trial, x.p, x.p >= single) for x in residuals.residuals]
-
-
-def plot_error(panel: Any, error: MeasuredError, stated: EstimatedError | None, tolerance: float, passed: bool) -> None:
-    """Draw what was measured, and what the network's record states, on matplotlib axes: nats a trial."""
-    color = "C0" if passed else "C3"
-    largest = max(error.nats_per_trial, error.low, tolerance, 0.0 if stated is None else stated.high)
-    top = 1.3 * (max(largest, error.high) if math.isfinite(error.high) else largest)
-    panel.plot([0, 0], [error.low, min(error.high, top)], color=color, linewidth=3, solid_capstyle="butt")
-    panel.plot([0], [error.nats_per_trial], "_", color=color, markersize=16)
-    if not math.isfinite(error.high):
-        panel.plot([0], [0.97 * top], "^", color=color)
-    if stated is not None:
-        panel.plot([1, 1], [stated.low, stated.high], color="0.5", linewidth=3, solid_capstyle="butt")
-        panel.plot([1], [stated.nats_per_trial], "_", color="0.5", markersize=16)
-    if error.method == "likelihood":
-        panel.axhline(tolerance, color="0.6", linewidth=0.8, linestyle="--")
-    names = {"likelihood": "exact", "residual": "at least"}
-    ticks = [names[error.method]] + ["training's\nestimate"] * (stated is not None)
-    panel.set_xticks(range(len(ticks)), ticks)
-    panel.set(title="error", ylabel="nats a trial", ylim=(0, top), xlim=(-0.7, len(ticks) - 0.3))
+        error = known_error(log_likelihood(simulated.params, simulated.data), simulated.log_densities())
+        return LikelihoodTest(error, {}, tolerance)
+    test = find_residuals(simulated.net.schema, simulated.params, simulated.data, lower, upper)
+    error = MeasuredError(max(0.0, test.gain), test.standard_error, "residual")
+    return LikelihoodTest(error, {residual.what: residual.p for residual in test.residuals}, tolerance)

@@ -16,11 +16,10 @@ from ppl_buffer.diagnostics.bands import check_level, uniformity
 from ppl_buffer.diagnostics.data_sets import DataSets
 from ppl_buffer.diagnostics.dependence import dependence_statistics
 from ppl_buffer.diagnostics.error import (
+    LikelihoodTest,
     MeasuredError,
     check_tolerance,
-    error_rows,
     measure_error,
-    plot_error,
     simulators_log_likelihood,
 )
 from ppl_buffer.diagnostics.output import data_frame, panels
@@ -57,9 +56,8 @@ class LikelihoodCheck:
             were not asked for.
         rows: the comparisons, as dicts; `table` has them as a table.
         level: probability that a perfect network passes.
-        error: in nats a trial: exact, or a lower bound where the simulator does not know its likelihood.
+        likelihood: whether an error of the likelihood shows, and how large it is.
         stated: what the network's record says of its error; None where nothing was measured.
-        tolerance: nats a trial that are no failure, where the error is known.
         dropped: simulated data sets that were left out, since they held values that are not legal.
     """
 
@@ -69,9 +67,8 @@ class LikelihoodCheck:
     rollouts: Arrays
     rows: list[dict[str, Any]]
     level: float
-    error: MeasuredError
+    likelihood: LikelihoodTest
     stated: EstimatedError | None
-    tolerance: float
     dropped: int = 0
 
     def __repr__(self) -> str:
@@ -83,12 +80,17 @@ class LikelihoodCheck:
         return all(row["passed"] for row in self.rows)
 
     @property
+    def error(self) -> MeasuredError:
+        """In nats a trial: exact, or a lower bound where the simulator does not know its likelihood."""
+        return self.likelihood.error
+
+    @property
     def verdict(self) -> str:
         """Passed or failed, the error in nats a trial, and what failed."""
         failed = [f"{row['comparison']}: {row['what']}" for row in self.rows if not row["passed"]]
-        words = [f"{'FAILED' if failed else 'passed'}; error {self.error}"]
+        words = [f"{'FAILED' if failed else 'passed'}; error: {self.likelihood.describe(self.level)}"]
         if self.stated is not None:
-            words.append(f"the training's own estimate {self.stated}")
+            words.append(f"the training's own estimate: {self.stated}")
         if failed:
             more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
             words.append(f"{len(failed)} of {len(self.rows)} comparisons fail ({', '.join(failed[:3])}{more})")
@@ -114,7 +116,7 @@ class LikelihoodCheck:
         effects = [row for row in self.rows if row["comparison"] == "rollouts"]
         figure, axes = panels(1 + len(self.pit) + bool(coverage) + bool(effects), height=4.0)
         remaining = list(axes[0])
-        plot_error(remaining.pop(0), self.error, self.stated, self.tolerance, self.passed)
+        self.likelihood.plot(remaining.pop(0), self.level, self.stated)
         for name, values in self.pit.items():
             panel = remaining.pop(0)
             uniformity(values, level=share).plot(panel)
@@ -240,21 +242,20 @@ def check_likelihood(
         total=sets + 3 * rollouts * compared.shape[0], disable=not progress, unit="data set", desc="likelihood"
     ) as bar:
         lower, upper = simulated.bounds(bar.update)
-        error, residuals = measure_error(schema, simulated, lower, upper, simulators_log_likelihood(simulator))
+        tested = measure_error(simulated, lower, upper, simulators_log_likelihood(simulator), tolerance)
         tables: tuple[Arrays, Arrays] = {}, {}
         if rollouts:
             generated = compared.generate(environment, seed)
             bar.update(compared.shape[0])
             tables = tuple(_statistics(x, statistics, bar.update) for x in (compared, generated))  # type: ignore
     pit = {name: lower[name] + uniform[..., i] * (upper[name] - lower[name]) for i, name in enumerate(schema.outcomes)}
-    share = (1 + level) / 2
     rows = [
         {"comparison": comparison, "what": what, **_NOTHING, "nats": nats, "p": p, "passed": passed}
-        for comparison, what, nats, p, passed in error_rows(error, residuals, tolerance, share)
+        for comparison, what, nats, p, passed in tested.rows(level)
     ]
-    rows += _rows({name: x[:_MOST_CALIBRATED] for name, x in params.items()}, pit, *tables, share)
+    rows += _rows({name: x[:_MOST_CALIBRATED] for name, x in params.items()}, pit, *tables, (1 + level) / 2)
     stated = None if net.record is None else net.record.estimated_error
-    return LikelihoodCheck(params, pit, *tables, rows, level, error, stated, tolerance, dropped)
+    return LikelihoodCheck(params, pit, *tables, rows, level, tested, stated, dropped)
 
 
 def _statistics(sets: DataSets, more: Mapping[str, Statistic] | None, update: Callable[[int], Any]) -> Arrays:

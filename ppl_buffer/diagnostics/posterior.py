@@ -11,19 +11,27 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from ppl_buffer.checks import check_integer, check_seed
-from ppl_buffer.diagnostics.bands import Uniformity, check_level, uniformity
+from ppl_buffer.diagnostics.bands import check_level
 from ppl_buffer.diagnostics.chains import compile_chains, fit_batch
-from ppl_buffer.diagnostics.output import data_frame, panels
-from ppl_buffer.diagnostics.simulations import check_pair, trials_to_simulate
+from ppl_buffer.diagnostics.data_sets import DataSets
+from ppl_buffer.diagnostics.error import (
+    LikelihoodTest,
+    MeasuredError,
+    check_tolerance,
+    measure_error,
+    simulators_log_likelihood,
+)
+from ppl_buffer.diagnostics.ranks import PosteriorCheck
+from ppl_buffer.diagnostics.simulations import check_pair, simulate_legal, trials_to_simulate
 from ppl_buffer.diagnostics.statistics import Arrays
 from ppl_buffer.extras import needs
 from ppl_buffer.files import to_numpy, write_atomic
@@ -35,132 +43,12 @@ from ppl_buffer.simulator import Simulator, name_of
 from ppl_buffer.training.draws import draw_data
 from ppl_buffer.training.sketch import Sketch, check_same_simulator, sketch
 
-if TYPE_CHECKING:
-    import pandas
-
 # Share of a rank's draws that must be worth independent ones.
 _FEWEST_EFFECTIVE = 0.5
 _SETTINGS = "settings.json"
 # Data sets that tell whether a simulator is what it was.
 _SKETCHED = 40
-
-
-@dataclass(frozen=True)
-class PosteriorCheck:
-    """Simulation-based calibration. Made by `check_posterior`.
-
-    Attributes:
-        truth: dict parameter -> (sets,), what the data sets were simulated with.
-        draws: dict parameter -> (draws, sets), posterior draws.
-        ranks: dict quantity -> (sets,), number of draws below the truth: the parameters, and ``log_likelihood``.
-        effective: dict quantity -> (sets,), effective number of those draws.
-        divergences: (sets,), share of divergent transitions.
-        steps: mean number of gradients a transition.
-        level: probability that perfect posteriors pass.
-    """
-
-    truth: Arrays
-    draws: Arrays
-    ranks: Arrays
-    effective: Arrays
-    divergences: np.ndarray
-    steps: float
-    level: float
-
-    @cached_property
-    def bands(self) -> dict[str, Uniformity]:
-        """Ranks of each quantity against the uniform distribution, at the level that all quantities share."""
-        share = 1 - (1 - self.level) / len(self.ranks)
-        count = len(next(iter(self.draws.values()))) + 1
-        return {name: uniformity((rank + 0.5) / count, steps=count, level=share) for name, rank in self.ranks.items()}
-
-    @property
-    def passed(self) -> bool:
-        """Whether the ranks of every quantity lie inside their simultaneous band."""
-        return all(band.passed for band in self.bands.values())
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        """The rows of `table`, as dicts."""
-        rows = []
-        count = len(next(iter(self.draws.values()))) + 1
-        for name, band in self.bands.items():
-            rank = (self.ranks[name] + 0.5) / count
-            contraction = math.nan
-            if name in self.truth and len(self.truth[name]) > 1:
-                contraction = float(np.median(1 - self.draws[name].var(0) / self.truth[name].var()))
-            rows.append(
-                {
-                    "quantity": name,
-                    "mean_rank": float(rank.mean()),
-                    "rank_spread": float(rank.std() * math.sqrt(12)),
-                    "contraction": contraction,
-                    "effective_draws": float(np.median(self.effective[name])),
-                    "p": band.p,
-                    "passed": band.passed,
-                }
-            )
-        return rows
-
-    @property
-    def table(self) -> pandas.DataFrame:
-        """One row for each quantity.
-
-        Columns: ``mean_rank`` (0.5 where right; below it the posteriors lie too high), ``rank_spread`` (1 where right;
-        above it the posteriors are too narrow), ``contraction`` (median share of the prior variance that the data take
-        away), ``effective_draws`` (median), ``p`` (of the single quantity), ``passed`` (at the level shared by all).
-        """
-        return data_frame(self.rows)
-
-    def plot(self) -> Any:
-        """Draw the ranks' distribution functions minus the uniform one, with their bands; a matplotlib figure."""
-        columns = min(3, len(self.bands))
-        figure, axes = panels(columns, math.ceil(len(self.bands) / columns))
-        for panel in axes.flat[len(self.bands) :]:
-            panel.set_axis_off()
-        for panel, (name, band) in zip(axes.flat, self.bands.items(), strict=False):
-            band.plot(panel)
-            panel.set(title=name, xlabel="rank of the truth", ylabel="share below, minus uniform")
-        return figure
-
-    def tarp(self, *, seed: int = 0) -> tuple[float, float]:
-        """TARP: coverage of all parameters jointly (Lemos, Coogan, Hezaveh & Perreault-Levasseur 2023), by sbi.
-
-        Args:
-            seed: of the reference points.
-
-        Returns:
-            what `sbi.diagnostics.check_tarp` returns: area between coverage and diagonal above a half (positive where
-            posteriors are too wide, negative where too narrow), and the p-value of a Kolmogorov-Smirnov test of the two
-            curves. The test sees a point for every ten data sets and finds only gross errors: look at the area.
-
-        Raises:
-            ImportError: if sbi is not installed.
-        """
-        from ppl_buffer.sbi import LikelihoodEstimator  # noqa: F401  # first: it keeps torch's checks as they are
-
-        import torch  # isort: skip
-        from sbi.diagnostics import check_tarp, run_tarp  # isort: skip
-
-        truth = torch.as_tensor(np.stack(list(self.truth.values()), -1), dtype=torch.float32)
-        draws = torch.as_tensor(np.stack(list(self.draws.values()), -1), dtype=torch.float32)
-
-        class Sampled:
-            """A posterior that has been sampled already, as sbi calls one."""
-
-            def sample_batched(self, *arguments: Any, **keywords: Any) -> Any:
-                return draws
-
-        index = torch.arange(len(truth), dtype=torch.float32)[:, None]
-        scale, center = truth.std(0), truth.mean(0)
-        noise = np.random.default_rng(seed).standard_normal(truth.shape)
-        references = center + scale * torch.as_tensor(noise, dtype=torch.float32)
-        coverage, levels = run_tarp(
-            truth, index, Sampled(), references=references, num_posterior_samples=len(draws), show_progress_bar=False,
-            use_batched_sampling=True,
-        )  # fmt: skip
-        area, p = check_tarp(coverage, levels)
-        return float(area), float(p)
+_FEWEST_TESTED = 10
 
 
 @dataclass(frozen=True)
@@ -207,6 +95,8 @@ def check_posterior(
     priors: Mapping[str, Prior] | None = None,
     batch: int = 50,
     out: str | os.PathLike[str] | None = None,
+    likelihood_sets: int = 3000,
+    tolerance: float = 0.002,
     level: float = 0.95,
     seed: int = 0,
     progress: bool = True,
@@ -218,6 +108,10 @@ def check_posterior(
     that no single parameter shows (Modrák et al. 2023, Bayesian Analysis). A chain for each data set; the chains of a
     batch run in lock step in one compiled program, on the scale on which the prior is standard normal, whitened by an
     importance-sampling fit, so that they are short and of equal cost.
+
+    Ranks see an error of the likelihood only as far as it moves the posteriors of so few data sets. So the likelihood
+    is also tested, on many more data sets from the same prior, for what `check_likelihood` calls error and residual:
+    half of 1 - `level` is for the ranks, half for that.
 
     Args:
         net: a trained network. One of torch is copied to JAX for the fits.
@@ -232,12 +126,14 @@ def check_posterior(
         batch: data sets in a program.
         out: folder for the results of finished batches. A check that is called again with the same folder goes on where
             it was interrupted, and with more `sets` extends it. Without a folder an interruption loses all.
+        likelihood_sets: data sets on which the likelihood is tested, at least 10; 0 leaves that out.
+        tolerance: nats a trial that are no failure, where the simulator's log likelihood tells the error.
         level: probability that perfect posteriors pass.
         seed: of everything random.
         progress: show a progress bar.
 
     Returns:
-        the check: `passed`, `table`, `plot()`, `tarp()`.
+        the check: `passed`, `error`, `table`, `plot()`, `tarp()`.
 
     Raises:
         ImportError: if NumPyro is not installed.
@@ -254,6 +150,10 @@ def check_posterior(
     batch = check_integer("batch", batch) if out is not None else min(check_integer("batch", batch), sets)
     for name, number in (("draws", draws), ("thin", thin), ("warmup", warmup)):
         check_integer(name, number)
+    likelihood_sets = check_integer("likelihood_sets", likelihood_sets, 0)
+    if 0 < likelihood_sets < _FEWEST_TESTED:
+        raise ValueError(f"likelihood_sets: expected 0, or at least {_FEWEST_TESTED}, got {likelihood_sets}")
+    tolerance, given = check_tolerance(tolerance), net
     net = _as_jax(net)
     stated = _all_priors(net, priors)
     settings = _Settings(
@@ -269,7 +169,41 @@ def check_posterior(
             f"ones, which by itself makes ranks uneven; raise thin (now {thin})"
         )
         warn_of(Finding("sampling", text))
-    return check
+    if not likelihood_sets:
+        return check
+    tested = _test_likelihood(given, simulator, stated, likelihood_sets, settings, None if out is None else Path(out))
+    return replace(check, likelihood=replace(tested, tolerance=tolerance))
+
+
+def _test_likelihood(
+    net: Network,
+    simulator: Simulator,
+    priors: Mapping[str, Prior],
+    sets: int,
+    settings: _Settings,
+    folder: Path | None,
+) -> LikelihoodTest:
+    """The test of the likelihood at parameters from the priors; kept in the folder, if there is one."""
+    path = None if folder is None else folder / f"likelihood-{sets}.json"
+    if path is not None and path.exists():
+        stored = json.loads(path.read_text())
+        return LikelihoodTest(MeasuredError(**stored["error"]), stored["residuals"], stored["tolerance"])
+    rng = np.random.default_rng([settings.seed, sets])
+    params, data, _ = simulate_legal(simulator, rng, sets, settings.trials, partial(_draw, priors))
+    simulated = DataSets(net, params, data)
+    tested = measure_error(simulated, *simulated.bounds(), simulators_log_likelihood(simulator), 0.0)
+    if path is not None:
+        write_atomic(path, json.dumps(asdict(tested), indent=2).encode())
+    return tested
+
+
+def _draw(priors: Mapping[str, Prior], rng: np.random.Generator, size: int) -> Arrays:
+    """Parameters from the priors, some of them relative to earlier ones: name -> (size,)."""
+    params: Arrays = {}
+    for name, prior in priors.items():
+        origin = 0.0 if prior.relative_to is None else params[prior.relative_to]
+        params[name] = origin + prior.sample(rng, size)
+    return params
 
 
 def _fit(
@@ -313,11 +247,7 @@ def _fit(
 def _sketch(simulator: Simulator, settings: _Settings) -> Sketch:
     """What the simulator makes of a few parameters."""
     rng = np.random.default_rng(settings.seed)
-    params = {name: np.zeros(0) for name in settings.priors}
-    for name, described in settings.priors.items():
-        prior = Prior.from_dict(described)
-        origin = 0.0 if prior.relative_to is None else params[prior.relative_to]
-        params[name] = origin + prior.sample(rng, _SKETCHED)
+    params = _draw({name: Prior.from_dict(x) for name, x in settings.priors.items()}, rng, _SKETCHED)
     return sketch([draw_data(simulator, rng, params, _SKETCHED, settings.trials, probabilities=False)[0]])
 
 

@@ -9,6 +9,7 @@ import pytest
 
 import ppl_buffer as pb
 from ppl_buffer import diagnostics
+from ppl_buffer.diagnostics.data_sets import DataSets
 from ppl_buffer.prior import Prior
 from tests.diagnostics.own import PRIORS, Own, telling
 from tests.networks import CONTAMINATED, network
@@ -38,7 +39,8 @@ def test_the_shipped_network_passes_and_a_shifted_parameter_is_named(tmp_path: P
         for simulator in (pb.simulators.NoisyQ(), ShiftedQ())
     )
     assert right.passed and right.table["passed"].all()
-    assert not wrong.passed
+    assert not wrong.passed and right.verdict == "passed; error: none found"
+    assert repr(wrong).startswith("LikelihoodCheck(FAILED; error: ") and "preference for larger kappa" in repr(wrong)
     failed = list(wrong.table.loc[~wrong.table["passed"], "what"])
     assert "preference for larger kappa" in failed and "preference for larger beta" not in failed
     # What the simulator did more often than the network, by hand.
@@ -68,6 +70,32 @@ def test_distribution_functions_see_a_wrong_continuous_outcome() -> None:
     # The coverage that the table states, counted by hand.
     row = next(row for row in right.rows if row["comparison"] == "PIT")
     assert row["coverage_50"] == pytest.approx(np.mean(np.abs(right.pit["position"] - 0.5) <= 0.25))
+
+
+def test_a_known_error_is_tolerated_or_not() -> None:
+    pytest.importorskip("torch")
+    net = telling("torch")
+
+    class Known(Own):
+        """Knows its likelihood, by the network's own; and states 0.004 nats a trial more if asked."""
+
+        more = 0.0
+
+        def log_likelihood(self, params, data):
+            return DataSets(net, params, data).log_densities() + self.more
+
+    simulator = Known(net, PRIORS)
+    checks = []
+    for simulator.more in (0.0, 0.0015, 0.004):
+        checks.append(diagnostics.check_likelihood(net, simulator, sets=20, rollouts=False, progress=False))
+    assert [check.rows[0]["comparison"] for check in checks] == 3 * ["error"]
+    assert [check.passed for check in checks] == [True, True, False]
+    assert checks[2].error.nats_per_trial == pytest.approx(0.004, abs=1e-5)
+    assert "FAILED; error: 0.004 (0.004 to 0.004) nats a trial" in checks[2].verdict
+    strict = diagnostics.check_likelihood(net, simulator, sets=20, rollouts=False, tolerance=0.005, progress=False)
+    assert strict.passed
+    with pytest.raises(ValueError, match="tolerance: expected a number of nats a trial"):
+        diagnostics.check_likelihood(net, simulator, tolerance=-1, progress=False)
 
 
 def test_a_context_is_told_beside_the_trials() -> None:

@@ -14,7 +14,17 @@ from tests.diagnostics.own import PRIORS, Own, telling
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 # At a level that the right network meets whatever the random numbers of the installed JAX are.
-FITS = {"sets": 60, "trials": 17, "draws": 19, "thin": 3, "warmup": 30, "batch": 30, "level": 0.999, "progress": False}
+FITS = {
+    "sets": 60,
+    "trials": 17,
+    "draws": 19,
+    "thin": 3,
+    "warmup": 30,
+    "batch": 30,
+    "level": 0.999,
+    "likelihood_sets": 60,
+    "progress": False,
+}
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +52,14 @@ def finished(learner, own, tmp_path_factory):
 def test_right_posteriors_pass_and_shifted_ones_fail(learner, own, finished, tmp_path: Path) -> None:
     pytest.importorskip("pandas")
     right = finished[0]
-    assert right.passed and list(right.table["quantity"]) == ["mu", "log_likelihood"]
+    shapes = ("location", "spread", "skewness", "tails")
+    tested = [f"likelihood, residual: {shape} of position" for shape in shapes]
+    assert right.passed and list(right.table["quantity"]) == ["mu", "log_likelihood", *tested]
+    assert repr(right) == "PosteriorCheck(passed; error of the likelihood: none found)"
     # The data say something: posteriors are narrower than the prior, and independent of each other.
     assert right.table["contraction"][0] > 0.2
     wrong = diagnostics.check_posterior(learner, Own(own.net, PRIORS, {"mu": -1.5}), **FITS)
-    assert not wrong.passed
+    assert not wrong.passed and not wrong.rows[2]["passed"] and wrong.error.nats_per_trial > 0.01
     # Data look as if the parameter were smaller than it was, so that the truth ranks high.
     assert wrong.table["mean_rank"][0] > right.table["mean_rank"][0] + 0.1
     right.plot().savefig(tmp_path / "ranks.png")
