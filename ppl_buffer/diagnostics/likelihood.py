@@ -249,11 +249,12 @@ def check_likelihood(
             bar.update(compared.shape[0])
             tables = tuple(_statistics(x, statistics, bar.update) for x in (compared, generated))  # type: ignore
     pit = {name: lower[name] + uniform[..., i] * (upper[name] - lower[name]) for i, name in enumerate(schema.outcomes)}
+    calibrated, pit = ({name: x[:_MOST_CALIBRATED] for name, x in part.items()} for part in (params, pit))
     rows = [
         {"comparison": comparison, "what": what, **_NOTHING, "nats": nats, "p": p, "passed": passed}
         for comparison, what, nats, p, passed in tested.rows(level)
     ]
-    rows += _rows({name: x[:_MOST_CALIBRATED] for name, x in params.items()}, pit, *tables, (1 + level) / 2)
+    rows += _rows(calibrated, pit, *tables, (1 + level) / 2)
     stated = None if net.record is None else net.record.estimated_error
     return LikelihoodCheck(params, pit, *tables, rows, level, tested, stated, dropped)
 

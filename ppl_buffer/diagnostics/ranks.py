@@ -43,11 +43,16 @@ class PosteriorCheck:
     likelihood: LikelihoodTest | None = None
 
     def __repr__(self) -> str:
+        return f"PosteriorCheck({self.verdict})"
+
+    @property
+    def verdict(self) -> str:
+        """Passed or failed, what failed, and the error of the likelihood in nats a trial."""
         failed = [row["quantity"] for row in self.rows if not row["passed"]]
-        words = "passed" if self.passed else f"FAILED ({', '.join(failed)})"
+        words = [f"FAILED ({', '.join(failed)})" if failed else "passed"]
         if self.likelihood is not None:
-            words += f"; error of the likelihood: {self.likelihood.describe(self.level)}"
-        return f"PosteriorCheck({words})"
+            words.append(f"error of the likelihood: {self.likelihood.describe(self.level)}")
+        return "; ".join(words)
 
     @property
     def error(self) -> MeasuredError | None:

@@ -195,6 +195,7 @@ def entry_points() -> dict[str, EntryPoint]:
                 "trials": 3,
                 "context": 0,
                 "rollouts": True,
+                "tolerance": 0.002,
                 "level": 0.9,
                 "seed": 0,
                 "statistics": None,

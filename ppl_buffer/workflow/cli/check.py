@@ -17,7 +17,10 @@ from ppl_buffer.workflow.cli.simulators import simulator_of
 def check(
     model: Annotated[str, typer.Argument(help="A name of the zoo, or a checkpoint file.")],
     simulator: SimulatorOption = None,
-    sets: Annotated[int, typer.Option(min=10, help="Simulated data sets.")] = 200,
+    sets: Annotated[
+        int | None,
+        typer.Option(min=10, help="Simulated data sets; by default 3000 for the likelihood, 200 for posteriors."),
+    ] = None,
     trials: Annotated[int | None, typer.Option(min=2, help="Trials of each; by default 100.")] = None,
     posterior: Annotated[bool, typer.Option(help="Also calibrate posteriors, by NUTS fits; takes minutes.")] = False,
     likelihood: Likelihood = "auto",
@@ -38,7 +41,9 @@ def check(
                 "simulator: expected the one that the network was trained on: --simulator my_module:MySimulator"
             )
         can_roll = not net.schema.feedback or isinstance(task, WithEnvironment)
-        common: dict[str, Any] = {"sets": sets, "trials": trials, "seed": seed, "progress": progress}
+        common: dict[str, Any] = {"trials": trials, "seed": seed, "progress": progress}
+        if sets is not None:
+            common["sets"] = sets
         checks: dict[str, Any] = {"likelihood": check_likelihood(net, task, rollouts=can_roll, **common)}
         out.mkdir(parents=True, exist_ok=True)
         if posterior:
@@ -47,7 +52,7 @@ def check(
             result.table.to_csv(out / f"{name}.csv", index=False)
             result.plot().savefig(out / f"{name}.png", dpi=130)
             typer.echo(result.table.to_string(index=False, float_format=lambda x: f"{x:.3f}"))
-            verdict, colour = ("passed", typer.colors.GREEN) if result.passed else ("FAILED", typer.colors.RED)
-            typer.secho(f"{name}: {verdict}; written to {out}/{name}.csv and .png", fg=colour)
+            colour = typer.colors.GREEN if result.passed else typer.colors.RED
+            typer.secho(f"{name}: {result.verdict}; written to {out}/{name}.csv and .png", fg=colour)
     if not all(result.passed for result in checks.values()):
         raise typer.Exit(1)
