@@ -100,7 +100,7 @@ def measure(net: Any, name: str, sets: int, trials: int, seeds: int) -> dict[str
 
 def right_networks(name: str, sets: int, trials: int, repeats: int) -> list[float]:
     """The p of the residual test, of all outcomes together, where the exact probabilities stand for a network's."""
-    simulator, found = SIMULATORS[name], []
+    simulator, p_values = SIMULATORS[name], []
     for seed in range(repeats):
         rng = np.random.default_rng([7, seed])
         params = simulator.prior(rng, sets)
@@ -111,8 +111,8 @@ def right_networks(name: str, sets: int, trials: int, repeats: int) -> list[floa
         above = {outcome: np.where(data[outcome] == 1, 1.0, x[..., 0]) for outcome, x in upper.items()}
         below = {outcome: np.where(data[outcome] == 1, x[..., 0], 0.0) for outcome, x in upper.items()}
         test = find_residuals(simulator.schema, params, {**inputs, **data}, below, above)
-        found.append(min(1.0, len(test.residuals) * min(residual.p for residual in test.residuals)))
-    return found
+        p_values.append(min(1.0, len(test.residuals) * min(residual.p for residual in test.residuals)))
+    return p_values
 
 
 def main(arguments: list[str] | None = None) -> None:

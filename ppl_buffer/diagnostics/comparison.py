@@ -86,10 +86,10 @@ class LikelihoodComparison:
         every, *rows = self.rows
         bottom, top = 0.0, 0.0
         for index, (panel, name) in enumerate(zip(axes.flat, self.params, strict=False)):
-            here = rows[index * _PARTS : (index + 1) * _PARTS]
+            group = rows[index * _PARTS : (index + 1) * _PARTS]
             middles = [np.median(self.params[name][part]) for part in _fifths(self.params[name])]
             for color, part in zip(("C0", "C1"), self.computed, strict=False):
-                nats, errors = (np.array([row[f"{part}_{key}"] for row in here]) for key in ("nats", "se"))
+                nats, errors = (np.array([row[f"{part}_{key}"] for row in group]) for key in ("nats", "se"))
                 panel.errorbar(middles, nats, errors, fmt="o-", color=color, markersize=3, label=part)
                 panel.axhline(every[f"{part}_nats"], color=color, linewidth=0.8, linestyle="--")
                 bottom, top = min(bottom, float((nats - errors).min())), max(top, float((nats + errors).max()))

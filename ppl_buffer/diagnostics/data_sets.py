@@ -83,8 +83,8 @@ class DataSets:
             # Rounding may leave a distribution function a little above 1.
             return np.clip(np.stack([values[0], values[-1]], -1), 0.0, 1.0)
 
-        found = self._mapped(both, 2, update)
-        lower, upper = ({name: found[..., i, end] for i, name in enumerate(schema.outcomes)} for end in (0, 1))
+        values = self._mapped(both, 2, update)
+        lower, upper = ({name: values[..., i, end] for i, name in enumerate(schema.outcomes)} for end in (0, 1))
         return lower, upper
 
     def log_densities(self, update: Update | None = None) -> np.ndarray:
@@ -104,13 +104,13 @@ class DataSets:
             observed, query = self._query(indices, moved=True)
             return to_numpy(density.log_prob(query, observed.value)).T
 
-        found = self._mapped(moved, 2 * len(schema.params) + 1, update)
-        table = {"log density": found[:, 0]}
+        values = self._mapped(moved, 2 * len(schema.params) + 1, update)
+        table = {"log density": values[:, 0]}
         for index, name in enumerate(schema.params):
             with np.errstate(invalid="ignore"):
                 # Minus infinity on both sides says nothing.
                 table[f"preference for larger {name}"] = np.nan_to_num(
-                    found[:, 1 + 2 * index] - found[:, 2 + 2 * index], nan=0.0, posinf=1e30, neginf=-1e30
+                    values[:, 1 + 2 * index] - values[:, 2 + 2 * index], nan=0.0, posinf=1e30, neginf=-1e30
                 )
         return table
 

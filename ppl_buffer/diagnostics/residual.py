@@ -103,9 +103,9 @@ def find_residuals(schema: Schema, params: Arrays, data: Arrays, lower: Arrays, 
     residuals, gains = [], np.zeros(len(surprise))
     for name, rows in deviations.items():
         features = _Features(static_features(schema, params, data, name, rows[0].predicted), history)
-        found = _residuals(name, rows, features)
-        residuals += found
-        by_trial = _gains(rows, [x.corrections for x in found], data[name], lower[name], upper[name])
+        tested = _residuals(name, rows, features)
+        residuals += tested
+        by_trial = _gains(rows, [x.corrections for x in tested], data[name], lower[name], upper[name])
         gains += by_trial.mean(-1)
     return ResidualTest(residuals, gains)
 
@@ -128,9 +128,9 @@ def _deviations(schema: Schema, name: str, value: np.ndarray, lower: np.ndarray,
     shapes = len(_SHAPES) if not isinstance(variable, Categorical) else min(len(_SHAPES), variable.n - 1)
     rows = []
     for degree in range(1, shapes + 1):
-        found = _averaged_polynomial(degree, lower, upper)
-        variance = found**2 if isinstance(variable, Categorical) else np.ones_like(found)
-        rows.append(_Deviation(_SHAPES[degree - 1], found, variance, nothing))
+        average = _averaged_polynomial(degree, lower, upper)
+        variance = average**2 if isinstance(variable, Categorical) else np.ones_like(average)
+        rows.append(_Deviation(_SHAPES[degree - 1], average, variance, nothing))
     return rows
 
 
@@ -235,7 +235,7 @@ def _fit(sums: np.ndarray, information: np.ndarray) -> np.ndarray:
 
     The size shrinks a correction by what is expected of it on other data, to nothing where that is nothing.
     """
-    best, chosen = 0.0, np.zeros(sums.shape[1])
+    best, weights = 0.0, np.zeros(sums.shape[1])
     total, full = sums.sum(0), information.sum(0)
     scale = np.trace(full) / len(full)
     for ridge in _RIDGES:
@@ -247,8 +247,8 @@ def _fit(sums: np.ndarray, information: np.ndarray) -> np.ndarray:
         size = min(max(linear, 0.0) / max(square, 1e-30), 1.0)
         gain = size * linear - 0.5 * size**2 * square
         if gain > best:
-            best, chosen = gain, size * _solve(full, total, ridge * scale)
-    return chosen
+            best, weights = gain, size * _solve(full, total, ridge * scale)
+    return weights
 
 
 def _solve(information: np.ndarray, sums: np.ndarray, ridge: float) -> np.ndarray:

@@ -81,7 +81,7 @@ def test_the_page_on_simulators_runs(tmp_path, monkeypatch):
         "steps=5000": "steps=3, held_out=8, progress=False",
         "trials=(20, 200)": "trials=(5, 11)",
         "sets=200, trials=100, out": "sets=5, trials=7, draws=11, likelihood_sets=11, progress=False, out",
-        "check_likelihood(net, Persevering())": "check_likelihood(net, Persevering(), sets=11, trials=7, progress=False)",
+        "likelihood(net, Persevering())": "likelihood(net, Persevering(), sets=11, trials=7, progress=False)",
         "num_warmup=300, num_samples=500": "num_warmup=5, num_samples=7, progress_bar=False",
     }
     code = shrink(code, smaller)
