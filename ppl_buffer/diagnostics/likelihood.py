@@ -255,7 +255,8 @@ def check_likelihood(
         for comparison, what, nats, p, passed in tested.rows(level)
     ]
     rows += _rows(calibrated, pit, *tables, (1 + level) / 2)
-    stated = None if net.record is None else net.record.estimated_error
+    part = "likelihood" if net.preferred_likelihood == "direct" else "buffer"
+    stated = None if net.record is None else net.record.errors.get(part)
     return LikelihoodCheck(params, pit, *tables, rows, level, tested, stated, dropped)
 
 
