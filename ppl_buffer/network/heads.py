@@ -59,10 +59,10 @@ class HeadTable(NamedTuple):
     def pick(self, rows: Array) -> Array:
         """The row (B, R, T, n) that each trial has of rows (B, R, cells, n)."""
         # Choosing is cheaper than to gather, whose derivative is slow.
-        cell, chosen = self.cell[..., None], rows[:, :, :1]
+        cell, picked = self.cell[..., None], rows[:, :, :1]
         for index in range(1, rows.shape[2]):
-            chosen = self.ops.xp.where(cell == index, rows[:, :, index : index + 1], chosen)
-        return chosen
+            picked = self.ops.xp.where(cell == index, rows[:, :, index : index + 1], picked)
+        return picked
 
 
 def _head_table(net: Part, representation: Array, earlier: Mapping[str, Array]) -> HeadTable | None:
