@@ -13,7 +13,7 @@ from ppl_buffer.network.arguments import choose_likelihood
 from ppl_buffer.network.backend import Array, ArrayOps
 from ppl_buffer.network.box import checked_upper_bounds, from_box, into_box, upper_bounds
 from ppl_buffer.network.config import Config, parts_of, weight_shapes
-from ppl_buffer.network.estimated_error import PART_NAMES, nearest
+from ppl_buffer.network.estimated_error import PART_NAMES, EstimatedError, nearest
 from ppl_buffer.network.observed import EncodedContext, ObservedTrials, encode_context, observe_trials
 from ppl_buffer.network.parts import LikelihoodPart, likelihood_part
 from ppl_buffer.network.priors import priors_of
@@ -82,6 +82,12 @@ class Network(ABC):
         closer = nearest(errors) if set(self.parts) <= set(errors) else None
         return "direct" if closer is None or closer.part == "likelihood" else "buffer"
 
+    @property
+    def estimated_error(self) -> EstimatedError | None:
+        """How far the preferred part is from the simulator, as far as one could tell; None where nobody measured it."""
+        part = "likelihood" if self.preferred_likelihood == "direct" else "buffer"
+        return None if self.record is None else self.record.errors.get(part)
+
     def preferring(self, likelihood: str) -> Self:
         """The same network with another part as the one that computes where all parameters are given.
 
@@ -113,7 +119,7 @@ class Network(ABC):
 
     def __repr__(self) -> str:
         record = self.record
-        error = None if record is None else record.estimated_error
+        error = self.estimated_error
         weights = sum(math.prod(shape) for shape in weight_shapes(self.schema, self.config).values())
         parts = " and ".join(PART_NAMES[part] for part in self.parts)
         names = [f"{name} {low:.3g} to {high:.3g}" for name, (low, high) in self.box.items()] or list(

@@ -16,7 +16,20 @@ from ppl_buffer.findings import FindingWarning
 from ppl_buffer.network.lapse_mixture import mix
 from ppl_buffer.predictive import density, sampling
 from tests.laws.cases import BACKENDS, close, numbers, observed, replaced, scored, uniform
-from tests.networks import DECISION, FUNCTION, LEARNING, SLIDER, array, data, joint_predictive, network, rollout
+from tests.networks import (
+    DECISION,
+    DIRECT,
+    DISCRIMINATION,
+    FUNCTION,
+    LEARNING,
+    RESPONDING,
+    SLIDER,
+    array,
+    data,
+    joint_predictive,
+    network,
+    rollout,
+)
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -32,6 +45,10 @@ ON_BOUNDS = {
     "delay": (DECISION, [0, 0, 1e-38], [LEAST, LEAST, LEAST]),
     "delay beyond": (DECISION, [-1, np.inf, np.nan], None),
     "drift beyond": (DECISION, [np.inf, -np.inf, np.nan], None),
+    "alpha of a direct likelihood": (RESPONDING, [0, 1, NEXT_TO_1], [LEAST, NEXT_TO_1, NEXT_TO_1]),
+    "alpha of it beyond": (RESPONDING, [-0.1, 1.1, np.nan], None),
+    "delay of it": (DISCRIMINATION, [0, 0, 1e-38], [LEAST, LEAST, LEAST]),
+    "drift of it beyond": (DISCRIMINATION, [np.inf, -np.inf, np.nan], None),
 }
 
 
@@ -62,8 +79,14 @@ def log_prob_and_gradient(case, backend, params):
     return numbers(log_prob), {name: numbers(tensor.grad) for name, tensor in tensors.items()}
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("name", ON_BOUNDS)
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    [
+        pytest.param(name, backend, marks=[pytest.mark.slow] if backend == "jax" and case in DIRECT else [])
+        for name, (case, *_) in ON_BOUNDS.items()
+        for backend in BACKENDS
+    ],
+)
 def test_parameters_on_and_beyond_their_bounds(name, backend):
     case, given, nearest = ON_BOUNDS[name]
     name = name.split()[0]

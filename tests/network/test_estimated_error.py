@@ -44,7 +44,12 @@ def test_auto_takes_the_part_that_was_measured_to_be_nearer():
     assert net.parts == ("likelihood", "buffer") and net.preferred_likelihood == "direct"
     assert both(record(buffer=buffer)).preferred_likelihood == "direct"
     assert both(record(likelihood=direct)).preferred_likelihood == "direct"
-    assert both(record(likelihood=direct, buffer=buffer)).preferred_likelihood == "buffer"
+    net = both(record(likelihood=direct, buffer=buffer))
+    assert net.preferred_likelihood == "buffer" and net.estimated_error == buffer
+    # Whoever takes the other part takes its error; that of one part says nothing of the other.
+    assert net.preferring("direct").estimated_error == direct and net.preferring("direct").preferring("buffer") is net
+    unmeasured = both(record(buffer=buffer))
+    assert unmeasured.estimated_error is None and unmeasured.preferring("buffer").estimated_error == buffer
 
 
 def test_a_network_prints_what_it_is():

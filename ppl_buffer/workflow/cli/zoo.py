@@ -62,6 +62,6 @@ def _list() -> None:
                 typer.echo(f"  {group:10} {', '.join(described)}")
         reach = "" if net.record is None else f", up to {net.record.trials}"
         typer.echo(f"  trials     {'in order' if schema.ordered else 'in any order'}{reach}")
-        error = None if net.record is None else net.record.estimated_error
+        error = net.estimated_error
         if error is not None:
             typer.echo(f"  error      {error}, {PART_NAMES[error.part]}")

@@ -39,7 +39,7 @@ class Accuracy:
 
 def accuracy(fit: Fit) -> Accuracy:
     """What is known of the likelihood that a fit rests on."""
-    error, card = fit.record.estimated_error, _card(fit)
+    error, card = fit.net.estimated_error, _card(fit)
     if error is None:
         # A network of which nothing was measured is not to be trusted, however well its chains mix.
         doubt = "" if card else (
