@@ -15,6 +15,10 @@ where exponent and K have the priors below, the bend is an integrated Brownian m
 Bends are small where a training is under way, and large where it has just come off a plateau, having found out what the
 history means: the law is a mixture of both. The noise of the gains is their covariance over data sets.
 
+It is asked twice: of the last snapshots, those of the decay among them, and of the last at the full rate alone, to be
+carried on to the end. Each may say too much: the decay also takes away the noise of the learning rate, which learning
+would not have, and further back there may be a plateau. So the smaller answer counts.
+
 What no effort would mend the law does not see: a network too small for its simulator, or one that still rests on such a
 plateau, has a floor under its divergence, which is in none of the differences.
 """
@@ -32,10 +36,12 @@ from ppl_buffer.training.snapshots import Snapshots
 # Mean and standard deviation of the exponent, and of the logarithm of the divergence in nats; standard deviations of
 # the wander and of the bend's slope at u = 1, the latter of either component, and the probability of the second one.
 # Chosen on runs of three simulators with known likelihoods, tested on others: benchmarks/error_estimate.py.
-_EXPONENT, _DIVERGENCE = (0.9, 0.3), (math.log(0.005), 2.0)
+_EXPONENT, _DIVERGENCE = (0.8, 0.3), (math.log(0.005), 2.0)
 _WANDER, _BENDS, _SECOND = 0.1, (0.6, 3.0), 0.25
-# Snapshots whose effort is less than that of the last by a factor between these are used, at such distances in u.
-_NEAREST, _FARTHEST, _APART = 1.05, 1.5, 0.1
+# Snapshots are used whose effort is less than that of the last by a factor of at least this; and by one of at most so
+# much, at such distances in u: of all snapshots, and of those at the full rate.
+_NEAREST = 1.05
+_ALL, _FULL_RATE = (1.5, 0.1), (2.0, 0.2)
 # The grid of the divergence, and that of the exponent in standard deviations.
 _GRID = np.exp(np.linspace(math.log(1e-5), math.log(2.0), 160))
 _STEPS = np.linspace(-2.5, 2.5, 21)
@@ -70,6 +76,11 @@ class LearningLaw:
         kept = self.probabilities * (self.divergences <= max(bound, self.divergences[0]))[:, None]
         return LearningLaw(self.divergences, self.exponents, kept / kept.sum())
 
+    def carried_on(self, factor: float) -> LearningLaw:
+        """The law at an effort so many times as large, where learning goes on at the exponent to expect."""
+        exponent = float(self.probabilities.sum(0) @ self.exponents)
+        return LearningLaw(self.divergences * factor**-exponent, self.exponents, self.probabilities)
+
     def after(self, factor: float) -> float:
         """The divergence to expect once the effort is so many times as large."""
         later = self.divergences[:, None] * factor**-self.exponents
@@ -84,7 +95,20 @@ def _quantiles(values: np.ndarray, weights: np.ndarray, levels: object) -> list[
 
 def learning_law(snapshots: Snapshots) -> LearningLaw | None:
     """What the gains of a training tell of the divergence of its last weights; None while there are too few."""
-    used, distances = _used(snapshots.steps.astype(float))
+    last = _law(snapshots, _ALL)
+    full = int((snapshots.rates >= 1).sum())
+    if last is None or not 0 < full < len(snapshots.steps):
+        return last
+    before = _law(snapshots.until(full), _FULL_RATE)
+    if before is None:
+        return last
+    carried = before.carried_on(float(snapshots.steps[-1] / snapshots.steps[full - 1]))
+    return min(last, carried, key=lambda law: law.quantiles(0.5)[0])
+
+
+def _law(snapshots: Snapshots, reach: tuple[float, float]) -> LearningLaw | None:
+    """The law of some snapshots; of those that reach so far back, at such distances."""
+    used, distances = _used(snapshots.steps.astype(float), *reach)
     if not used or len(snapshots.held_out.trials) < _LEAST_SETS:
         return None
     gains, noise = _gains(snapshots, used)
@@ -124,15 +148,15 @@ def _log_evidence(gains: np.ndarray, noise: np.ndarray, expected: np.ndarray, sp
     return out
 
 
-def _used(steps: np.ndarray) -> tuple[list[int], np.ndarray]:
+def _used(steps: np.ndarray, farthest: float, apart: float) -> tuple[list[int], np.ndarray]:
     """Which snapshots the law looks at, and their distances u from the last."""
     used: list[int] = []
     distances: list[float] = []
     for index in range(len(steps) - 2, -1, -1):
-        if steps[index] <= 0 or _FARTHEST * steps[index] < steps[-1]:
+        if steps[index] <= 0 or farthest * steps[index] < steps[-1]:
             break
         distance = math.log(steps[-1] / steps[index])
-        if distance >= (distances[-1] + _APART if distances else math.log(_NEAREST)):
+        if distance >= (distances[-1] + apart if distances else math.log(_NEAREST)):
             used.append(index)
             distances.append(distance)
     return used, np.array(distances)

@@ -50,6 +50,11 @@ class Snapshots:
     held_out: HeldOut
     finished: bool = False
 
+    def until(self, count: int) -> Snapshots:
+        """The first snapshots alone."""
+        steps, seconds, rates = self.steps[:count], self.seconds[:count], self.rates[:count]
+        return Snapshots(self.part, steps, seconds, rates, self.losses[:count], self.held_out)
+
     @property
     def means(self) -> np.ndarray:
         """(S,) mean loss of a trial."""
