@@ -117,7 +117,7 @@ def divergence(net: Any, case: Case) -> tuple[float, float]:
 
     The mean difference of the log densities, with (q / p - 1), whose mean is 0, as its control variate.
     """
-    difference = case.log_likelihood - conditionals(net, case.params, case.data).astype(float)
+    difference = case.log_likelihood - conditionals(net, case.params, case.data, "auto").astype(float)
     by_set = (difference + np.expm1(-difference)).mean(-1)
     return float(by_set.mean()), float(by_set.std(ddof=1) / np.sqrt(len(by_set)))
 
