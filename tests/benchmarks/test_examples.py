@@ -17,6 +17,7 @@ SCRIPTS = sorted(EXAMPLES.glob("*.py"))
 # What a script imports beside the core, by how its name ends.
 NEEDS = {
     "selection_task": ("numpyro", "arviz"),
+    "two_step": ("numpyro", "arviz"),
     "pyro": ("pyro", "arviz"),
     "speculative_rollout": ("pyro",),
     "train_zoo": ("torch",),
@@ -24,7 +25,13 @@ NEEDS = {
 # The training script's recipes, each a run of its own: of one stage; then of two, the second of which learns a known
 # likelihood (rlddm) or from distillation sets (multisensory).
 RECIPES = ["noisy_q", "gp", "ddm", "collapsing_ddm", "rlddm", "multisensory_rho1", "multisensory_rho43"]
-RUNS = [(script, []) for script in SCRIPTS if script.stem != "train_zoo"]
+# Long chains, even in its smallest form.
+SLOW = ("two_step",)
+RUNS = [
+    pytest.param(script, [], marks=[pytest.mark.slow] * (script.stem in SLOW))
+    for script in SCRIPTS
+    if script.stem != "train_zoo"
+]
 RUNS += [(EXAMPLES / "train_zoo.py", [name]) for name in RECIPES]
 
 

@@ -74,23 +74,33 @@ def test_the_page_on_simulators_runs(tmp_path, monkeypatch):
     for module in ("numpyro", "torch", "matplotlib", "pandas"):
         pytest.importorskip(module)
     monkeypatch.chdir(tmp_path)
+    rows = [f"{person}\t{1 + k % 2}\t{1 + k % 4}\t{k % 3 % 2}" for person in (1, 2) for k in range(8)]
+    text = "\n".join(["subjID\tlevel1_choice\tlevel2_choice\treward", *rows])
+    (tmp_path / "ts_exampleData.txt").write_text(text + "\n")
+    monkeypatch.setenv("PPL_BUFFER_DATA", str(tmp_path))
     blocks = re.findall(r"```python\n(.*?)```", SIMULATOR.read_text(), re.DOTALL)
     code = "\n".join(blocks)
     smaller = {
-        "width=64, depth=4, heads=4, mlp=128": "width=16, depth=2, heads=2, mlp=32, components=4",
-        "steps=5000": "steps=3, held_out=8, progress=False",
-        "trials=(20, 200)": "trials=(5, 11)",
-        "sets=200, trials=100, out": "sets=5, trials=7, draws=11, likelihood_sets=11, progress=False, out",
-        "likelihood(net, Persevering())": "likelihood(net, Persevering(), sets=11, trials=7, progress=False)",
-        "num_warmup=300, num_samples=500": "num_warmup=5, num_samples=7, progress_bar=False",
+        "minutes=5,": "steps=3, held_out=16, batch_size=4, workers=0, progress=False,",
+        'trials=(40, 200), out="runs': 'trials=(5, 11), out="runs',
+        "likelihood(net, TwoStep())": "likelihood(net, TwoStep(), sets=11, trials=7, progress=False)",
+        "num_warmup=500, num_samples=500": "num_warmup=3, num_samples=10, progress_bar=False",
+        "[::10] for": "[::5] for",
+        "environment=TwoStep.environment)": "environment=TwoStep.environment, progress=False)",
     }
     code = shrink(code, smaller)
     names = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a network of three steps has a lot to be warned of
         exec(compile(code, str(SIMULATOR), "exec"), names)
-    assert set(names["mcmc"].get_samples()) == set(names["schema"].params)
-    assert (tmp_path / "posterior.png").exists() and (tmp_path / "likelihood.png").exists()
+    assert set(names["mcmc"].get_samples()) > set(names["TwoStep"].schema.params)
+    assert (tmp_path / "likelihood.png").exists() and (tmp_path / "two_step.safetensors").exists()
+    assert names["replicated"].value.shape == (2, 2, 8, 2)
+    # The environment that the page shows is one.
+    once = np.ones((3, 1, 1))
+    given, state = names["Reversals"]()(0, {}, {"choice": once}, 0.5 * once[..., None], {"better": once})
+    assert given["reward"].shape == state["better"].shape == once.shape
+    assert names["environment"](0, {}, {"choice": once}, 0.5 * once[..., None])["reward"].shape == once.shape
 
 
 def test_the_page_on_simulators_prepares_distillation_sets(tmp_path, monkeypatch):
