@@ -25,6 +25,7 @@ TRANSFORMERS = {
 
 # Of all weights of networks that have a direct likelihood too.
 DIGESTS = {
+    "collapsing_ddm": "12a8fbcc47e53107f88bae6c320b572828c797bae3ae34ff47432f18a8d55032",
     "ddm": "ccb3f5bacaa25fb4dc997f201dff42b9b07ec8c4637995b26acec80e6be62245",
 }
 
