@@ -44,6 +44,8 @@ from ppl_buffer.training.state import (
 )
 
 _LARGEST_NORM = 1.0
+# The error of weights that are this far in a training is that of the last.
+_END = 0.9
 
 
 class Trainer:
@@ -168,13 +170,16 @@ class Trainer:
         return better
 
     def finish(self, held_out: HeldOutBatches) -> None:
-        """The last evaluation; the checkpoint of the best weights states the last estimate of the error."""
+        """The last evaluation; where the best weights are from the end, their checkpoint states the last estimate."""
         self.at.finish()
         better = self.evaluate(held_out)
         if not better and self.error is not None:
             path = self.folder / BEST
             best = checkpoint.load(path, backend="torch")
             assert best.record is not None
+            if best.record.stages[-1].step < _END * self.at.step:
+                # Of an earlier, shorter training, which stated an error of its own.
+                return
             checkpoint.write(best, replace(best.record, errors={self.plan.part: self.error}), path)
 
     def begin_decay(self, write: bool) -> None:
