@@ -202,7 +202,7 @@ def test_a_hierarchical_fit_needs_no_transformer(tmp_path):
     outcomes = {"choice": given.value[..., 0], "rt": given.value[..., 1]}
     trials = TrialData(
         subjects=["a", "b", "c"], inputs=given.inputs, outcomes=outcomes, feedback=given.feedback,
-        trial_mask=np.ones((3, 7), bool),
+        trial_mask=np.ones((3, 7), bool), trial_counts=np.full(3, 7),
     )  # fmt: skip
     fitted = fit(
         alone("jax"), trials, environment=reward, chains=1, warmup=5, draws=7, predictive_draws=5, out=tmp_path, **QUIET
