@@ -75,6 +75,11 @@ class Progress:
         self.decaying = self.decaying and not undecayed
         self.finished = self.finished and not longer
 
+    def keep_last(self) -> float:
+        """Count the last held-out loss as the best one; returns it."""
+        self.best = self.held_out[-1][1]
+        return self.best
+
     def evaluate(self, loss: float, first: bool) -> bool:
         """Note a held-out loss; returns whether its weights are to be kept: the best so far, or the first."""
         if math.isfinite(loss):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -59,6 +60,19 @@ class Snapshots:
     def means(self) -> np.ndarray:
         """(S,) mean loss of a trial."""
         return self.losses @ (self.held_out.trials / self.held_out.trials.sum())
+
+    def ends_as_good(self) -> bool:
+        """Whether the last weights are not clearly worse than the best: by at most two standard errors.
+
+        Those of the difference on the same data sets, each of which counts by its trials.
+        """
+        weights = self.held_out.trials / self.held_out.trials.sum()
+        means = self.means
+        if not math.isfinite(means[-1]):
+            return False
+        differences = self.losses[-1] - self.losses[int(np.nanargmin(means))]
+        mean = float(differences @ weights)
+        return mean <= 2 * math.sqrt(float(((differences - mean) ** 2) @ weights**2))
 
 
 class Table:

@@ -23,6 +23,7 @@ from ppl_buffer.training.loading import HeldOutBatches
 from ppl_buffer.training.log import loss_curve, loss_table
 from ppl_buffer.training.loss import Loss
 from ppl_buffer.training.optimizers import average_weights, make_optimizers, set_learning_rate
+from ppl_buffer.training.parts import LIKELIHOOD
 from ppl_buffer.training.plan import TrainingPlan
 from ppl_buffer.training.progress import Progress
 from ppl_buffer.training.recording import part_record
@@ -165,15 +166,23 @@ class Trainer:
             self.schedule, self._target = begin_decay(self.done), target
         better = at.evaluate(loss, first=not (self.folder / BEST).exists())
         if better:
-            record = part_record(self.plan, self.survey, at, self.seconds, loss, self.error)
-            checkpoint.write(self.averaged_net, record, self.folder / BEST)
+            self._write_best(loss)
         return better
+
+    def _write_best(self, loss: float) -> None:
+        """Write the averaged weights, whose held-out loss this is, as those that the run has come to."""
+        record = part_record(self.plan, self.survey, self.at, self.seconds, loss, self.error)
+        checkpoint.write(self.averaged_net, record, self.folder / BEST)
 
     def finish(self, held_out: HeldOutBatches) -> None:
         """The last evaluation; where the best weights are from the end, their checkpoint states the last estimate."""
         self.at.finish()
         better = self.evaluate(held_out)
-        if not better and self.error is not None:
+        snapshots = self.snapshots
+        if not better and self.plan.part == LIKELIHOOD and snapshots is not None and snapshots.ends_as_good():
+            # Annealed weights are better than the noise of few held-out trials can tell.
+            self._write_best(self.at.keep_last())
+        elif not better and self.error is not None:
             path = self.folder / BEST
             best = checkpoint.load(path, backend="torch")
             assert best.record is not None

@@ -1,5 +1,7 @@
 """The error that a training estimates: by a law of learning, and by what the simulator offers."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -122,3 +124,14 @@ def test_probabilities_measure_the_error_unless_states_are_hidden():
             assert true / 2 < error.nats_per_trial < 2 * true
         else:
             assert error.nats_per_trial == pytest.approx(true)
+
+
+@pytest.mark.parametrize(("worse", "as_good"), [(0.0005, True), (0.01, False), (math.nan, False)])
+def test_the_last_weights_are_as_good_unless_they_are_clearly_worse(worse, as_good):
+    """The loss of a trial is 0.6; of 500 sets of 80 trials the difference has a standard error of 0.0005."""
+    rng = np.random.default_rng(2)
+    before = 0.6 + 0.05 * rng.normal(size=500)
+    losses = np.stack([before + 0.3, before, before + worse + 0.011 * rng.normal(size=500)])
+    few = np.array([10, 20, 30])
+    snapshots = Snapshots("likelihood", few, few, np.ones(3), losses, HeldOut(np.full(500, 80)), finished=True)
+    assert snapshots.ends_as_good() == as_good
