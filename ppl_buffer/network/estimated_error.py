@@ -60,7 +60,7 @@ class EstimatedError:
         is half the squared distance, in posterior standard deviations, between posteriors: summed over P parameters the
         squared shifts are 2 K KL. That is the most that a divergence can do to posterior means at its first order; what
         of an error points in no parameter's direction does less. Networks of known error come to about half of it, as
-        a mean of absolute shifts (0.4 to 0.6): 0.5 sqrt(2 K KL / P).
+        a mean of absolute shifts (0.3 to 0.9, by the model): 0.5 sqrt(2 K KL / P).
 
         Args:
             trials: of the data set.
