@@ -67,6 +67,9 @@ class ArrayOps(Protocol):
     def no_constant_folding(self, tree: Own) -> Own:
         """The same arrays, which a compiler takes for unknown numbers."""
 
+    def part(self, tree: Own, start: int, count: int) -> Own:
+        """`count` trials from `start` on of every array (B, R, K, ...) of dicts or dataclasses."""
+
     def pad_trials(self, value: Array, trials: int) -> Array:
         """Fill (B, R, T) with zeros up to (B, R, trials)."""
 

@@ -75,8 +75,9 @@ def test_new_arrays_are_of_the_networks_number_type(name, argument):
 
 def test_the_protocol_lists_every_operation():
     listed = {name for name in vars(ArrayOps) if not name.startswith("_")} - {"xp"}
-    for ops in (torch_ops, jax_ops):
+    # Torch alone has operations that some tensors do not go through.
+    for ops, alone in ((torch_ops, {"are_plain"}), (jax_ops, set())):
         public = {
             name for name, value in vars(ops).items() if inspect.isfunction(value) and value.__module__ == ops.__name__
         }
-        assert {name for name in public if not name.startswith("_")} == listed
+        assert {name for name in public if not name.startswith("_")} - alone == listed

@@ -27,6 +27,7 @@ TRANSFORMERS = {
 DIGESTS = {
     "collapsing_ddm": "12a8fbcc47e53107f88bae6c320b572828c797bae3ae34ff47432f18a8d55032",
     "ddm": "ccb3f5bacaa25fb4dc997f201dff42b9b07ec8c4637995b26acec80e6be62245",
+    "noisy_q": "872daf9a955c29dcb1e2cef7ffcc0fa933b53030d02039e0e0bef2fa518da7aa",
     "rlddm": "d2fce9cc62a95692248d52f49bef65e6dc229aeb7e7713db76fcb7f8e5bf3daf",
 }
 

@@ -48,7 +48,7 @@ def random_network(schema: pb.Schema, record: pb.TrainingRecord | None = None, s
     """
     variables = {**schema.params, **schema.inputs, **schema.outcomes, **schema.feedback}
     standardization = {name: (0.1, 1.3) for name, v in variables.items() if not isinstance(v, pb.Categorical)}
-    config = pb.Config(width=12, depth=3, heads=3, mlp=17, components=5, contextual_positions=2)
+    config = pb.Config(width=12, depth=3, heads=3, mlp=17, components=5, contextual_positions=2, likelihood_width=0)
     net = TorchNetwork(schema, config, standardization, seed=0, record=record)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():

@@ -48,6 +48,7 @@ def test_evidence_and_compare(checkpoint, tmp_path):
     assert done.exit_code == 1 and "two different ones" in done.output
 
 
+@pytest.mark.filterwarnings("ignore:log_evidence. the importance draws are worth only")
 def test_evidence_and_compare_with_lapses(checkpoint, tmp_path):
     table, twin = tmp_path / "trials.csv", tmp_path / "twin.safetensors"
     table_of_trials().to_csv(table, index=False)
