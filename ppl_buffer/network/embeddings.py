@@ -48,6 +48,21 @@ def features(net: Part, variables: Mapping[str, Variable], values: Mapping[str, 
     return [within_range(net, x) for x in described]
 
 
+def join(net: Part, numbers: Sequence[Array]) -> Array:
+    """Numbers (..., n) of the same trials behind each other, leading dimensions broadcast."""
+    xp = net.ops.xp
+    lead = xp.broadcast_shapes(*(tuple(x.shape[:-1]) for x in numbers))
+    return xp.concatenate([xp.broadcast_to(x, (*lead, x.shape[-1])) for x in numbers], -1)
+
+
+def combination(net: Part, sizes: Sequence[int], categories: Sequence[Array]) -> Array:
+    """Which combination of categories trials are: the cell of the table of all of them, counted row by row."""
+    cell: Array = 0
+    for size, category in zip(sizes, categories, strict=True):
+        cell = cell * size + net.ops.number(net, category)
+    return cell
+
+
 def embed_targets(net: Part, inputs: Mapping[str, Array], shape: Sequence[int]) -> Array:
     """Target tokens (B, R, T, W) of inputs (B, R, T); `shape` (B, R, T) serves a schema without inputs."""
     described = features(net, net.schema.inputs, inputs)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ppl_buffer.network.backend import Array, ArrayOps, Named
-from ppl_buffer.network.embeddings import features
+from ppl_buffer.network.embeddings import combination, features, join
 from ppl_buffer.network.lapse_mixture import LapseMixture, lapse_components, lapsed_trials, mix, with_lapse
 from ppl_buffer.network.parts import Part
 from ppl_buffer.schema import Categorical, Interval, Positive, Variable
@@ -74,10 +74,7 @@ def _head_table(net: Part, representation: Array, earlier: Mapping[str, Array]) 
         return None
     combinations = np.indices(sizes).reshape(len(sizes), -1)
     codes = {name: net.ops.number(net, row) for name, row in zip(earlier, combinations, strict=True)}
-    cell: Array = 0
-    for name, size in zip(earlier, sizes, strict=True):
-        cell = cell * size + earlier[name]
-    return HeadTable(net.ops, codes, cell)
+    return HeadTable(net.ops, codes, combination(net, sizes, list(earlier.values())))
 
 
 def head(net: Part, name: str, representation: Array, earlier: Mapping[str, Array]) -> Array:
@@ -85,12 +82,9 @@ def head(net: Part, name: str, representation: Array, earlier: Mapping[str, Arra
     representation = representation[..., : net.config.width]
     if not earlier:
         return net.ops.perceptron(net, f"heads.{name}", representation)
-    xp = net.ops.xp
     variables = {key: net.schema.outcomes[key] for key in earlier}
-    described = [representation, *features(net, variables, earlier)]
-    lead = xp.broadcast_shapes(*(x.shape[:-1] for x in described))
-    wide = [xp.broadcast_to(x, (*lead, x.shape[-1])) for x in described]
-    return net.ops.perceptron(net, f"heads.{name}", xp.concatenate(wide, -1))
+    described = join(net, [representation, *features(net, variables, earlier)])
+    return net.ops.perceptron(net, f"heads.{name}", described)
 
 
 def outcome_scale(net: Part, name: str, representation: Array) -> Scale:

@@ -26,7 +26,15 @@ from dataclasses import dataclass
 from ppl_buffer.network.backend import Array, Trials
 from ppl_buffer.network.bounds import nearest_legal
 from ppl_buffer.network.config import INDEPENDENT_LAYERS, cells, crossed
-from ppl_buffer.network.embeddings import features, lower_bounds_of, standardize, with_lower_bounds, within_range
+from ppl_buffer.network.embeddings import (
+    combination,
+    features,
+    join,
+    lower_bounds_of,
+    standardize,
+    with_lower_bounds,
+    within_range,
+)
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.parts import Part
 from ppl_buffer.schema import Variable
@@ -146,9 +154,7 @@ def read_states(net: Network, states: Array | None, inputs: Array | None, condit
     params = conditions.params[:, :, None]
     shift = ops.linear(part, "read.shift", params)
     if read:
-        lead = ops.xp.broadcast_shapes(*(tuple(x.shape[:-1]) for x in read))
-        joined = ops.xp.concatenate([ops.xp.broadcast_to(x, (*lead, x.shape[-1])) for x in read], -1)
-        shift = ops.linear(part, "read.trial", joined) * (1 + ops.linear(part, "read.scale", params)) + shift
+        shift = ops.linear(part, "read.trial", join(part, read)) * (1 + ops.linear(part, "read.scale", params)) + shift
     hidden = ops.silu(shift)
     if not net.schema.ordered:
         for index in range(INDEPENDENT_LAYERS):
@@ -179,10 +185,7 @@ def _described(part: Part, variables: Mapping[str, Variable], values: Mapping[st
     described = features(part, variables, values)
     categories = crossed(variables)
     if categories:
-        ops = part.ops
-        # Mixed radix: a number for each cell of the table of all categories.
-        cell: Array = 0
-        for name, variable in categories.items():
-            cell = cell * variable.n + ops.number(part, values[name])
-        described.append(ops.number(part, cell[..., None] == ops.arange(part, cells(categories))))
+        sizes = [variable.n for variable in categories.values()]
+        cell = combination(part, sizes, [values[name] for name in categories])
+        described.append(part.ops.number(part, cell[..., None] == part.ops.arange(part, cells(categories))))
     return part.ops.xp.concatenate(described, -1)

@@ -65,17 +65,13 @@ class Network(ABC):
         """
         return likelihood_part(self)
 
-    _preferred: str | None = None
-
-    @property
+    @cached_property
     def preferred_likelihood(self) -> str:
         """What computes where all parameters are given, unless somebody says otherwise: "direct" or "buffer".
 
         The direct likelihood, unless the record says that the buffered transformer's is nearer to the simulator's; or
         what `preferring` was told.
         """
-        if self._preferred is not None:
-            return self._preferred
         if "likelihood" not in self.parts:
             return "buffer"
         errors = {} if self.record is None else self.record.errors
@@ -114,7 +110,7 @@ class Network(ABC):
         return {self.preferred_likelihood: self}
 
     def _told(self, likelihood: str) -> Self:
-        self._preferred = likelihood
+        self.__dict__["preferred_likelihood"] = likelihood
         return self
 
     def __repr__(self) -> str:

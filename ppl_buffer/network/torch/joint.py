@@ -53,12 +53,19 @@ def prepare_marginal(net: TorchNetwork, cache: Cache, inputs: Mapping[str, Tenso
 
 
 def _represent(
-    net: TorchNetwork, prepared: PreparedTargets | PreparedSequence, params: EncodedParams | Conditions
+    net: TorchNetwork,
+    prepared: PreparedTargets | PreparedSequence,
+    params: EncodedParams | Conditions,
+    each: bool = True,
 ) -> tuple[Part, Tensor]:
-    """The part of the network that prepared the trials, and their representation (B, R, K, W) for its heads."""
+    """The part of the network that prepared the trials, and their representation (B, R, K, W) for its heads.
+
+    Unless `each` trial needs its own, it is (B, R, 1, W) where trials do not differ.
+    """
     if isinstance(prepared, PreparedSequence):
         assert isinstance(params, Conditions)
-        return net.likelihood, spread(net, read_sequence(net, prepared, params), prepared.valid.shape)
+        representation = read_sequence(net, prepared, params)
+        return net.likelihood, spread(net, representation, prepared.valid.shape) if each else representation
     assert isinstance(params, EncodedParams)
     return net, predict(net, prepared, params)
 
@@ -72,11 +79,7 @@ def conditionals(
     lapse: LapseMixture | None,
 ) -> Tensor:
     """Log density (B, R, K) of each trial given what it sees (paper, equation 5); 0 where there is no trial."""
-    if isinstance(prepared, PreparedSequence) and isinstance(params, Conditions):
-        # Where trials do not differ one representation serves them all.
-        log_probs = trial_log_prob(net.likelihood, read_sequence(net, prepared, params), outcomes, lapse)
-    else:
-        log_probs = trial_log_prob(*_represent(net, prepared, params), outcomes, lapse)
+    log_probs = trial_log_prob(*_represent(net, prepared, params, each=False), outcomes, lapse)
     return torch.where(valid, log_probs, 0.0)
 
 
