@@ -97,6 +97,11 @@ class ArrayOps(Protocol):
     def recurrent(self, net: Own, name: str, x: Array, state: Array, valid: Array) -> Array:
         """States (B, R, K, W) of a gated recurrent unit after each of the steps x (B, r, K, F) that are `valid`."""
 
+    def recurrent_slots(
+        self, net: Own, name: str, x: Array, slots: Array, slot: Array, valid: Array
+    ) -> tuple[Array, Array]:
+        """Each step's slot (B, R, K, W) before it, and all slots (B, R, C, W) behind; step k is of `slot` (B, r, K)."""
+
     def norm(self, net: Own, name: str, x: Array) -> Array:
         """Layer normalisation over the last axis of (..., W)."""
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
+from ppl_buffer.checks import check_flag
 from ppl_buffer.schema import Categorical, Schema, Variable
 
 # Layers of a direct likelihood of independent trials, behind what joins inputs and parameters.
@@ -13,6 +15,9 @@ INDEPENDENT_LAYERS = 2
 
 # Combinations of categorical variables up to which the direct likelihood reads which of them a trial is.
 _MOST_CELLS = 64
+
+# Combinations of the inputs' categories up to which each has a state of its own.
+_MOST_SLOTS = 16
 
 
 @dataclass(frozen=True)
@@ -34,10 +39,14 @@ class Config:
             structure may be far smaller than their spread.
         likelihood_width: units of each layer of the direct likelihood, and of its recurrent state; 0 = none. A model
             whose trials depend on each other without an order has none, whatever this says.
+        likelihood_slots: of these units of the state, keep three quarters anew for each combination of the inputs'
+            categories, such as the pair of symbols that is shown: a slot each, which the other trials leave as it is.
+            The rest is common to all trials. Of no effect where trials have no order, or the inputs have no category
+            or more than 16 combinations.
 
     Raises:
         ValueError: if a size is not a positive integer, `heads` does not divide `width`, `param_depth` exceeds
-            `depth`, or there is neither a transformer nor a direct likelihood.
+            `depth`, there is neither a transformer nor a direct likelihood, or `likelihood_slots` is no truth value.
     """
 
     width: int = 64
@@ -49,9 +58,13 @@ class Config:
     contextual_positions: int = 8
     asinh_scales: int = 0
     likelihood_width: int = 64
+    likelihood_slots: bool = True
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
+        check_flag("likelihood_slots", self.likelihood_slots)
+        sizes = asdict(self)
+        del sizes["likelihood_slots"]
+        for name, value in sizes.items():
             least = 0 if name in ("depth", "contextual_positions", "asinh_scales", "likelihood_width") else 1
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
@@ -62,15 +75,15 @@ class Config:
         if not self.depth and not self.likelihood_width:
             raise ValueError("depth: expected at least 1 without a direct likelihood (likelihood_width=0), got 0")
 
-    def to_dict(self) -> dict[str, int]:
+    def to_dict(self) -> dict[str, Any]:
         """A JSON-ready description."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, description: Mapping[str, int]) -> Config:
+    def from_dict(cls, description: Mapping[str, Any]) -> Config:
         """Read what `to_dict` wrote."""
-        # Files from before there were direct likelihoods have none.
-        return cls(**{"likelihood_width": 0, **description})
+        # Files from before there were direct likelihoods, or slots, have none.
+        return cls(**{"likelihood_width": 0, "likelihood_slots": False, **description})
 
 
 def feature_size(variables: Mapping[str, Variable], config: Config) -> int:
@@ -89,6 +102,21 @@ def crossed(variables: Mapping[str, Variable]) -> dict[str, Categorical]:
 def cells(categories: Mapping[str, Categorical]) -> int:
     """Number of combinations of categories; 0 of none."""
     return math.prod(x.n for x in categories.values()) if categories else 0
+
+
+def slotted(schema: Schema, config: Config) -> dict[str, Categorical]:
+    """The categorical inputs for each combination of which the direct likelihood has a state; none = one for all."""
+    categories = {name: x for name, x in schema.inputs.items() if isinstance(x, Categorical)}
+    # Each part of the state has one unit at least.
+    possible = schema.ordered and config.likelihood_slots and config.likelihood_width > 1
+    return categories if possible and 2 <= cells(categories) <= _MOST_SLOTS else {}
+
+
+def state_widths(schema: Schema, config: Config) -> tuple[int, int, int]:
+    """Units of the recurrent state: those common to all trials, those of a slot, and how many slots there are."""
+    slots = cells(slotted(schema, config))
+    apart = max(config.likelihood_width * 3 // 4, 1) if slots else 0
+    return config.likelihood_width - apart, apart, slots
 
 
 def head_size(variable: Variable, config: Config) -> int:
@@ -138,8 +166,12 @@ def _likelihood_shapes(schema: Schema, config: Config) -> dict[str, tuple[int, .
     if schema.ordered:
         linear("trial.pair", described({**schema.inputs, **schema.outcomes, **schema.feedback}), width)
         linear("trial.params", embedded, width)
-        linear("recurrent.input", width, 3 * width)
-        linear("recurrent.state", width, 3 * width)
+        common, apart, _ = state_widths(schema, config)
+        linear("recurrent.input", width, 3 * common)
+        linear("recurrent.state", common, 3 * common)
+        if apart:
+            linear("slots.input", width + common, 3 * apart)
+            linear("slots.state", apart, 3 * apart)
         query += width
     if query:
         linear("read.trial", query, width)

@@ -47,6 +47,7 @@ def part_config(config: Config, part: str) -> Config:
     return Config(
         depth=0,
         likelihood_width=config.likelihood_width,
+        likelihood_slots=config.likelihood_slots,
         components=config.components,
         asinh_scales=config.asinh_scales,
     )
@@ -62,7 +63,8 @@ def join(networks: Sequence[TorchNetwork]) -> TorchNetwork:
     if len(by_part) == 1 or len({id(net) for net in by_part.values()}) == 1:
         return networks[-1]
     direct, buffer = by_part[LIKELIHOOD], by_part[BUFFER]
-    config = replace(buffer.config, likelihood_width=direct.config.likelihood_width)
+    sizes = direct.config
+    config = replace(buffer.config, likelihood_width=sizes.likelihood_width, likelihood_slots=sizes.likelihood_slots)
     net = TorchNetwork(buffer.schema, config, buffer.standardization)
     with torch.no_grad():
         for name, weight in net.weights.items():

@@ -29,7 +29,7 @@ from ppl_buffer.simulator import Simulator
 
 LIKELIHOOD, BUFFER = PARTS
 # In place of a recipe's sizes, to see it work.
-_QUICK_CONFIG = {"width": 16, "heads": 2, "mlp": 32, "components": 5, "contextual_positions": 2}
+_QUICK_CONFIG: dict[str, Any] = {"width": 16, "heads": 2, "mlp": 32, "components": 5, "contextual_positions": 2}
 _QUICK = {"steps": 20, "batch_size": 8, "trials": (5, 16), "held_out": 16, "evaluate_every": 10}
 _QUICK_SETS = {"sets": 4, "trials": 16}
 
@@ -148,7 +148,7 @@ def train_recipe(
         if time_is_over():
             return None
         run = folder / f"likelihood_{number}"
-        net = train_likelihood(simulator, config.likelihood_width, {**stage, **limits}, net, run, quick)
+        net = train_likelihood(simulator, config, {**stage, **limits}, net, run, quick)
     if time_is_over():
         return None
     path = folder / f"{recipe.name}.safetensors"
@@ -157,13 +157,13 @@ def train_recipe(
 
 
 def train_likelihood(
-    simulator: Simulator, width: int, stage: Mapping[str, Any], beside: Network, out: Path, quick: bool
+    simulator: Simulator, sizes: Config, stage: Mapping[str, Any], beside: Network, out: Path, quick: bool
 ) -> Network:
     """Run one stage of the direct likelihood, beside a buffered transformer.
 
     Args:
         simulator: of both.
-        width: of the direct likelihood.
+        sizes: of the direct likelihood; the others are those of `beside`.
         stage: see `Recipe.likelihood`.
         beside: the network of the transformer, whose weights and scales stay as they are. A direct likelihood that it
             has is where the stage starts; else the weights are random.
@@ -191,7 +191,9 @@ def train_likelihood(
             f"trials: expected sequences of up to {known.trials}, as the transformer knows, got {options['trials']}"
         )
     options |= _QUICK if quick else {}
-    config = replace(beside.config, likelihood_width=width)
+    config = replace(
+        beside.config, likelihood_width=sizes.likelihood_width, likelihood_slots=sizes.likelihood_slots
+    )
     net = train(simulator, config, parts=LIKELIHOOD, start=beside, out=out, **options)
     assert net.record is not None
     # What data are familiar is what the transformer knows; the simulator is the same.

@@ -83,7 +83,8 @@ def rollout_sequence(
         state, remembered = before
         shown, exists = part(inputs, k, 1), part(valid, k, 1)
         described = likelihood.input_features(net, shown)
-        representation = likelihood.read_states(net, state[:, :, None], described, conditions)
+        read = likelihood.what_is_read(net, state, likelihood.slot_of(net, shown))
+        representation = likelihood.read_states(net, read, described, conditions)
         outcomes, log_prob = trial_sample(net.likelihood, representation, part(noise, k, 1), lapse)
         chances = part(chance, k, 1)
         feedback, remembered = respond(net, environment, k, shown, outcomes, chances, remembered, exists)

@@ -160,22 +160,55 @@ def recurrent(net: Own, name: str, x: Array, state: Array, valid: Array) -> Arra
         state: (B, R, W), before the first step.
         valid: (B, r, K) bool, which steps exist.
     """
-    width = state.shape[-1]
     lead = jnp.broadcast_shapes(x.shape[:2], state.shape[:2], valid.shape[:2])
     by_step = linear(net, f"{name}.input", x)
 
-    def advance(state: Array, step: tuple[Array, Array]) -> tuple[Array, Array]:
-        read, exists = step
-        kept = linear(net, f"{name}.state", state)
-        gates = jax.nn.sigmoid(read[..., : 2 * width] + kept[..., : 2 * width])
-        reset, update = gates[..., :width], gates[..., width:]
-        new = jnp.tanh(read[..., 2 * width :] + reset * kept[..., 2 * width :])
-        state = jnp.where(exists[..., None], new + update * (state - new), state)
+    def step(state: Array, trial: tuple[Array, Array]) -> tuple[Array, Array]:
+        read, exists = trial
+        state = jnp.where(exists[..., None], _advance(net, name, read, state), state)
         return state, state
 
-    steps = jnp.moveaxis(by_step, 2, 0), jnp.moveaxis(valid, 2, 0)
-    _, states = jax.lax.scan(advance, jnp.broadcast_to(state, (*lead, width)), steps, unroll=_UNROLLED)
+    trials = jnp.moveaxis(by_step, 2, 0), jnp.moveaxis(valid, 2, 0)
+    _, states = jax.lax.scan(step, jnp.broadcast_to(state, (*lead, state.shape[-1])), trials, unroll=_UNROLLED)
     return jnp.moveaxis(states, 0, 2)
+
+
+def recurrent_slots(net: Own, name: str, x: Array, slots: Array, slot: Array, valid: Array) -> tuple[Array, Array]:
+    """A gated recurrent unit, as in `recurrent`, each step of which reads and changes one of several states.
+
+    Args:
+        net: the weights.
+        name: of the maps.
+        x: (B, r, K, F), the steps' numbers.
+        slots: (B, R, C, W), the states before the first step.
+        slot: (B, r, K) whole numbers, the state that each step is of.
+        valid: (B, r, K) bool, which steps exist.
+
+    Returns:
+        (B, R, K, W), each step's own state before it, and (B, R, C, W), the states behind the last step.
+    """
+    lead = jnp.broadcast_shapes(x.shape[:2], slots.shape[:2], valid.shape[:2], slot.shape[:2])
+    by_step = linear(net, f"{name}.input", x)
+    own = (slot[..., None] == jnp.arange(slots.shape[2])) & valid[..., None]
+
+    def step(slots: Array, trial: tuple[Array, Array]) -> tuple[Array, Array]:
+        read, here = trial[0], trial[1][..., None]
+        state = jnp.where(here, slots, 0.0).sum(2)
+        return jnp.where(here, _advance(net, name, read, state)[:, :, None], slots), state
+
+    trials = jnp.moveaxis(by_step, 2, 0), jnp.moveaxis(own, 2, 0)
+    slots = jnp.broadcast_to(slots, (*lead, *slots.shape[2:]))
+    slots, states = jax.lax.scan(step, slots, trials, unroll=_UNROLLED)
+    return jnp.moveaxis(states, 0, 2), slots
+
+
+def _advance(net: Own, name: str, read: Array, state: Array) -> Array:
+    """The state (..., W) after a step, of which (..., 3 W) was read."""
+    width, kept = state.shape[-1], linear(net, f"{name}.state", state)
+    gates = jax.nn.sigmoid(read[..., : 2 * width] + kept[..., : 2 * width])
+    reset, update = gates[..., :width], gates[..., width:]
+    new = jnp.tanh(read[..., 2 * width :] + reset * kept[..., 2 * width :])
+    return new + update * (state - new)
 
 
 def norm(net: Own, name: str, x: Array) -> Array:

@@ -76,7 +76,8 @@ def rollout_sequence(
     for k in range(shape[2]):
         shown, exists = part(inputs, k, 1), valid[..., k : k + 1]
         described = likelihood.input_features(net, shown)
-        representation = likelihood.read_states(net, state[:, :, None], described, conditions)
+        read = likelihood.what_is_read(net, state, likelihood.slot_of(net, shown))
+        representation = likelihood.read_states(net, read, described, conditions)
         outcomes, log_prob = trial_sample(net.likelihood, representation, part(noise, k, 1), lapse)
         chances = part(chance, k, 1)
         feedback, remembered = respond(net, environment, k, shown, outcomes, chances, remembered, exists)

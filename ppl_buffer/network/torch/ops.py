@@ -188,8 +188,7 @@ def recurrent(net: Own, name: str, x: Tensor, state: Tensor, valid: Tensor) -> T
         state: (B, R, W), before the first step.
         valid: (B, r, K) bool, which steps exist.
     """
-    weights = net.weights
-    steps = x.shape[2]
+    weights, steps = net.weights, x.shape[2]
     lead = torch.broadcast_shapes(x.shape[:2], state.shape[:2], valid.shape[:2])
     if not are_plain(x, state, valid):
         return _recurrent_by_steps(net, name, x, state.expand(*lead, -1), valid)
@@ -200,27 +199,93 @@ def recurrent(net: Own, name: str, x: Tensor, state: Tensor, valid: Tensor) -> T
     closed = torch.zeros_like(weight[:, :1])
     width = weight.shape[0] // 3
     closed[width : 2 * width] = _CLOSED
-    start = state.expand(*lead, width).reshape(1, -1, width)
+    start = state.expand(*lead, width).reshape(-1, width)
+    return _unit(net, name, torch.cat([weight, closed], 1), wide, start).unflatten(0, lead)
+
+
+def recurrent_slots(
+    net: Own, name: str, x: Tensor, slots: Tensor, slot: Tensor, valid: Tensor
+) -> tuple[Tensor, Tensor]:
+    """A gated recurrent unit, as in `recurrent`, each step of which reads and changes one of several states.
+
+    Args:
+        net: the weights.
+        name: of the maps.
+        x: (B, r, K, F), the steps' numbers.
+        slots: (B, R, C, W), the states before the first step.
+        slot: (B, r, K) whole numbers, the state that each step is of.
+        valid: (B, r, K) bool, which steps exist.
+
+    Returns:
+        (B, R, K, W), each step's own state before it, and (B, R, C, W), the states behind the last step.
+    """
+    steps, (count, width) = x.shape[2], slots.shape[2:]
+    lead = torch.broadcast_shapes(x.shape[:2], slots.shape[:2], valid.shape[:2], slot.shape[:2])
+    if not are_plain(x, slots, slot, valid):
+        return _slots_by_steps(net, name, x, slots.expand(*lead, -1, -1), slot, valid)
+    # The steps of a slot are a sequence of their own, which the library's unit runs along; missing ones are in none.
+    own = (slot[..., None] == torch.arange(count, device=slot.device)) & valid[..., None]
+    own = own.expand(*lead, steps, count).flatten(0, 1)
+    before = own.cumsum(1) - own.long()
+    # As many as there are steps where a recorded program will see other data.
+    longest = steps if torch.jit.is_tracing() else max(int(own.sum(1).max()), 1)
+    first = torch.arange(len(own) * count, device=slot.device).reshape(-1, 1, count)
+    where, exists = (own * (first * longest + before)).sum(-1), own.any(-1)
+    last = len(own) * count * longest  # a place for steps that do not exist
+    where = torch.where(exists, where, last)
+    sequences = x.new_zeros(last + 1, x.shape[-1])
+    sequences = sequences.index_copy(0, where.flatten(), x.expand(*lead, -1, -1).reshape(-1, x.shape[-1]))
+    start = slots.expand(*lead, -1, -1).reshape(-1, width)
+    sequences = sequences[:last].view(-1, longest, x.shape[-1])
+    states = _unit(net, name, net.weights[f"{name}.input.weight"], sequences, start)
+    states = torch.cat([start[:, None], states], 1)
+    # Place n of a slot's sequence is place n of these states, which are one more.
+    found = torch.where(exists, where + where // longest, 0)
+    after = states[torch.arange(len(states), device=slot.device), own.sum(1).flatten()]
+    return states.flatten(0, 1)[found].unflatten(0, lead), after.view(*lead, count, width)
+
+
+def _unit(net: Own, name: str, input_weight: Tensor, x: Tensor, start: Tensor) -> Tensor:
+    """States (N, K, W) of the library's gated recurrent unit along sequences (N, K, F), which starts from (N, W)."""
+    weights = net.weights
     maps = [
-        torch.cat([weight, closed], 1), weights[f"{name}.state.weight"], weights[f"{name}.input.bias"],
-        weights[f"{name}.state.bias"],
+        input_weight, weights[f"{name}.state.weight"], weights[f"{name}.input.bias"], weights[f"{name}.state.bias"],
     ]  # fmt: skip
-    states, _ = torch.gru(wide, start, maps, True, 1, 0.0, torch.is_grad_enabled(), False, True)
-    return states.unflatten(0, lead)
+    return torch.gru(x, start[None], maps, True, 1, 0.0, torch.is_grad_enabled(), False, True)[0]
 
 
 def _recurrent_by_steps(net: Own, name: str, x: Tensor, state: Tensor, valid: Tensor) -> Tensor:
     """`recurrent` as a loop, where torch.func maps over tensors: it cannot map over the library's unit."""
-    width, states = state.shape[-1], []
+    states = []
     by_step = linear(net, f"{name}.input", x)
     for k in range(x.shape[2]):
-        read, kept = by_step[:, :, k], linear(net, f"{name}.state", state)
-        gates = torch.sigmoid(read[..., : 2 * width] + kept[..., : 2 * width])
-        reset, update = gates[..., :width], gates[..., width:]
-        new = torch.tanh(read[..., 2 * width :] + reset * kept[..., 2 * width :])
-        state = torch.where(valid[:, :, k, None], new + update * (state - new), state)
+        state = torch.where(valid[:, :, k, None], _advance(net, name, by_step[:, :, k], state), state)
         states.append(state)
     return torch.stack(states, 2)
+
+
+def _slots_by_steps(
+    net: Own, name: str, x: Tensor, slots: Tensor, slot: Tensor, valid: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`recurrent_slots` as a loop."""
+    states = []
+    by_step = linear(net, f"{name}.input", x)
+    own = (slot[..., None] == torch.arange(slots.shape[2], device=slots.device)) & valid[..., None]
+    for k in range(x.shape[2]):
+        here = own[:, :, k, :, None]
+        state = torch.where(here, slots, 0.0).sum(2)
+        states.append(state)
+        slots = torch.where(here, _advance(net, name, by_step[:, :, k], state)[:, :, None], slots)
+    return torch.stack(states, 2), slots
+
+
+def _advance(net: Own, name: str, read: Tensor, state: Tensor) -> Tensor:
+    """The state (..., W) after a step, of which (..., 3 W) was read."""
+    width, kept = state.shape[-1], linear(net, f"{name}.state", state)
+    gates = torch.sigmoid(read[..., : 2 * width] + kept[..., : 2 * width])
+    reset, update = gates[..., :width], gates[..., width:]
+    new = torch.tanh(read[..., 2 * width :] + reset * kept[..., 2 * width :])
+    return new + update * (state - new)
 
 
 def are_plain(*tensors: Tensor) -> bool:

@@ -96,7 +96,7 @@ def _initial_recurrent(name: str, shape: tuple[int, ...], generator: torch.Gener
 
 
 def _initial(name: str, shape: tuple[int, ...], schema: Schema, config: Config, generator: torch.Generator) -> Tensor:
-    if name.startswith("likelihood.recurrent."):
+    if name.startswith(("likelihood.recurrent.", "likelihood.slots.")):
         return _initial_recurrent(name, shape, generator)
     if ".norm_" in name or name.startswith("norm_"):
         return torch.ones(shape) if name.endswith("weight") else torch.zeros(shape)

@@ -104,7 +104,7 @@ def _train() -> Callable[..., Any]:
     return train
 
 
-def _config(first: Network | None, sizes: dict[str, int]) -> Config:
+def _config(first: Network | None, sizes: dict[str, Any]) -> Config:
     """The network's sizes: those given, else those of the network to start from, else the default ones."""
     if first is not None:
         return replace(first.config, **sizes)
