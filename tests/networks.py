@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -122,6 +122,8 @@ RESPONDING = Case(
     reward,
     DIRECT_SIZES,
 )
+# One state for all categories of the inputs, where the others have one for each.
+UNDIVIDED = replace(RESPONDING, name="undivided", config=replace(DIRECT_SIZES, likelihood_slots=False))
 HABIT = Case(
     "habit",
     Schema(inputs={"cue": Categorical(4)}, outcomes={"key": Categorical(3), "side": Categorical(2)}, ordered=True),

@@ -96,6 +96,15 @@ class DataSets:
 
         return self._mapped(score, 1, update)
 
+    def representations(self, update: Update | None = None) -> np.ndarray:
+        """What the network's heads read of each trial: numbers (sets, K, W) that depend on all before it."""
+
+        def read(indices: np.ndarray) -> np.ndarray:
+            observed, query = self._query(indices)
+            return to_numpy(density.representations(query, observed.value))
+
+        return self._mapped(read, 1, update)
+
     def scores(self, update: Update | None = None) -> Arrays:
         """Log density, and by how much it prefers larger to smaller values of each parameter: name -> (sets,)."""
         schema = self.net.schema

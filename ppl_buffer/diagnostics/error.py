@@ -150,6 +150,7 @@ def measure_error(
     if log_likelihood is not None and simulated.context is None:
         error = known_error(log_likelihood(simulated.params, simulated.data), simulated.log_densities())
         return LikelihoodTest(error, {}, tolerance)
-    test = find_residuals(simulated.net.schema, simulated.params, simulated.data, lower, upper)
+    read = simulated.representations()
+    test = find_residuals(simulated.net.schema, simulated.params, simulated.data, lower, upper, read)
     error = MeasuredError(max(0.0, test.gain), test.standard_error, "residual")
     return LikelihoodTest(error, {residual.what: residual.p for residual in test.residuals}, tolerance)

@@ -68,7 +68,13 @@ def history_features(schema: Schema, params: Arrays, data: Arrays, surprise: np.
             groups.append(data[name].astype(int))
     channels = np.stack(happened, -1).astype(np.float32)
     averages = [_moving_averages(channels, decay, group) for group in groups for decay in DECAYS]
-    return _principal(np.concatenate(averages, -1))
+    return principal_components(np.concatenate(averages, -1))
+
+
+def in_turn(features: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Columns (..., n) and (..., m), one of each in turn until one has no more: (..., n + m)."""
+    places = np.concatenate([np.arange(x.shape[-1]) for x in (features, others)])
+    return np.concatenate([features, others], -1)[..., np.argsort(places, kind="stable")]
 
 
 def _happened(schema: Schema, params: Arrays, data: Arrays, surprise: np.ndarray) -> list[np.ndarray]:
@@ -97,7 +103,7 @@ def _moving_averages(channels: np.ndarray, decay: float, group: np.ndarray | Non
     return averages
 
 
-def _principal(features: np.ndarray) -> np.ndarray:
+def principal_components(features: np.ndarray) -> np.ndarray:
     """The first principal components of the standardised features, standardised, those of largest variance first."""
     flat = _standardized(features.reshape(-1, features.shape[-1]), 0)
     vectors = np.linalg.eigh((flat.T @ flat).astype(float))[1][:, ::-1][:, :_MOST_HISTORY]

@@ -21,7 +21,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ppl_buffer.diagnostics.history import history_features, static_features
+from ppl_buffer.diagnostics.history import history_features, in_turn, principal_components, static_features
 from ppl_buffer.diagnostics.statistics import Arrays
 from ppl_buffer.schema import Categorical, Schema
 
@@ -87,7 +87,9 @@ class ResidualTest:
         return float(self.gains.std() / math.sqrt(len(self.gains) / 2))
 
 
-def find_residuals(schema: Schema, params: Arrays, data: Arrays, lower: Arrays, upper: Arrays) -> ResidualTest:
+def find_residuals(
+    schema: Schema, params: Arrays, data: Arrays, lower: Arrays, upper: Arrays, read: np.ndarray | None = None
+) -> ResidualTest:
     """Test whether features of parameters, inputs and history predict outcomes better than a network.
 
     Args:
@@ -96,10 +98,14 @@ def find_residuals(schema: Schema, params: Arrays, data: Arrays, lower: Arrays, 
         data: name -> (sets, K) of inputs, outcomes and feedback, simulated.
         lower: outcome -> (sets, K), the network's distribution function just below the outcome, given all before it.
         upper: the same at the outcome; equal to `lower` where the outcome is no category.
+        read: (sets, K, W), what the network's heads read of each trial: features beside those of the history. A network
+            that was trained too little knows more than it says.
     """
     deviations = {name: _deviations(schema, name, data[name], lower[name], upper[name]) for name in schema.outcomes}
     surprise = np.stack([rows[0].value / np.sqrt(rows[0].variance + 0.01) for rows in deviations.values()], -1)
     history = history_features(schema, params, data, surprise)
+    if read is not None:
+        history = in_turn(principal_components(read), history)
     residuals, gains = [], np.zeros(len(surprise))
     for name, rows in deviations.items():
         features = _Features(static_features(schema, params, data, name, rows[0].predicted), history)

@@ -191,6 +191,9 @@ class Backend(Protocol):
     ) -> Array:
         """Log density (B, R, K) of each trial's outcomes (B, r, K) given what it sees; 0 where there is no trial."""
 
+    def representations(self, net: Own, prepared: Own, params: Own) -> Array:
+        """What the heads read of each trial: (B, R, K, W)."""
+
     def one_step(
         self,
         net: Own,

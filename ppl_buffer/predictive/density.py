@@ -141,6 +141,17 @@ def cdf_values(query: Query, value: Array, uniform: Array, reuse: bool | None = 
     return result if len(query.event_shape) > 1 else result[..., 0]
 
 
+def representations(query: Query, value: Array, reuse: bool | None = None) -> Array:
+    """What the network says of each trial before its heads put it in words: (*sample, *batch, K, W).
+
+    Functions of the parameters, the inputs, and the trials before it.
+    """
+    reuse = query.matches(value) if reuse is None else reuse
+    folded = fold(query, query.leading_shape(value), value, reuse)
+    targets = joint_targets(query, folded, reuse)
+    return folded.layout.unfold(folded.backend.representations(query.net, targets, folded.params))
+
+
 def one_step_ahead(query: Query, value: Array, noise: Array, reuse: bool | None = None) -> tuple[Array, Array]:
     """`conditionals`, and a draw of each trial given the trials before it as they are in `value`, in one pass.
 

@@ -52,12 +52,10 @@ def load_start(start: Network | str | os.PathLike[str], simulator: Simulator, co
 def _with_what_it_lacks(net: TorchNetwork, sizes: Config, config: Config) -> Config:
     """The sizes, those of a part that the network has not as in `config`: it begins with random weights."""
     if LIKELIHOOD not in net.parts:
-        return replace(
-            sizes, likelihood_width=config.likelihood_width, likelihood_slots=config.likelihood_slots
-        )
+        return replace(sizes, likelihood_width=config.likelihood_width, likelihood_slots=config.likelihood_slots)
     if BUFFER not in net.parts:
-        kept = {name: getattr(sizes, name) for name in ("likelihood_width", "likelihood_slots", "components", "asinh_scales")}
-        return replace(config, **kept)
+        kept = ("likelihood_width", "likelihood_slots", "components", "asinh_scales")
+        return replace(config, **{name: getattr(sizes, name) for name in kept})
     return sizes
 
 

@@ -191,9 +191,7 @@ def train_likelihood(
             f"trials: expected sequences of up to {known.trials}, as the transformer knows, got {options['trials']}"
         )
     options |= _QUICK if quick else {}
-    config = replace(
-        beside.config, likelihood_width=sizes.likelihood_width, likelihood_slots=sizes.likelihood_slots
-    )
+    config = replace(beside.config, likelihood_width=sizes.likelihood_width, likelihood_slots=sizes.likelihood_slots)
     net = train(simulator, config, parts=LIKELIHOOD, start=beside, out=out, **options)
     assert net.record is not None
     # What data are familiar is what the transformer knows; the simulator is the same.

@@ -50,6 +50,26 @@ def test_small_p_are_as_rare_as_they_say() -> None:
     assert sum(test.gain > 2 * test.standard_error for test in tests) <= 7
 
 
+def test_what_a_network_reads_is_looked_at_beside_the_history() -> None:
+    """Whether two choices in a row were the same moves the next one: no moving average of the choices says so."""
+    schema = pb.Schema(params={"mu": pb.Real()}, outcomes={"choice": pb.Categorical(2)}, ordered=True)
+    rng = np.random.default_rng(5)
+    sets, trials = 300, 53
+    mu, uniform = rng.normal(size=sets), rng.random((sets, trials))
+    choice, same = np.zeros((sets, trials), dtype=int), np.zeros((sets, trials))
+    for k in range(trials):
+        same[:, k] = choice[:, k - 1] == choice[:, k - 2] if k > 1 else 0.5
+        choice[:, k] = uniform[:, k] < 0.5 + 0.2 * (same[:, k] - 0.5)
+    bounds = {"choice": np.where(choice == 1, 0.5, 0.0)}, {"choice": np.where(choice == 1, 1.0, 0.5)}
+    # The network knows it, mixed with other things, but does not say it.
+    mixed = np.stack([same, *rng.normal(size=(4, sets, trials))], -1) @ rng.normal(size=(5, 5))
+    tests = [find_residuals(schema, {"mu": mu}, {"choice": choice}, *bounds, read) for read in (None, mixed)]
+    assert tests[1].residuals[0].p < 1e-12 < 1e-4 < tests[0].residuals[0].p
+    error = 0.6 * np.log(1.2) + 0.4 * np.log(0.8)
+    assert 0.6 * error < tests[1].gain < error + 3 * tests[1].standard_error
+    assert tests[0].gain < 0.2 * error
+
+
 def test_the_shape_of_a_continuous_outcome_is_named() -> None:
     schema = pb.Schema(params={"mu": pb.Real()}, outcomes={"x": pb.Real(), "y": pb.Categorical(3)}, independent=True)
     rng = np.random.default_rng(3)

@@ -18,8 +18,10 @@ import torch
 
 from ppl_buffer.network import likelihood
 from ppl_buffer.network.backend import backend_of
+from ppl_buffer.network.heads import trial_log_prob
+from ppl_buffer.predictive import density
 from ppl_buffer.pyro import JointPredictive
-from ppl_buffer.schema import Schema
+from ppl_buffer.schema import Schema, split_value
 from tests.laws.cases import (
     BACKENDS,
     close,
@@ -40,6 +42,7 @@ from tests.networks import (
     GUESS,
     HABIT,
     RESPONDING,
+    UNDIVIDED,
     Case,
     array,
     data,
@@ -53,7 +56,7 @@ from tests.networks import (
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 ALONE = [DISCRIMINATION, GUESS]
-IN_ORDER = [RESPONDING, HABIT]
+IN_ORDER = [RESPONDING, UNDIVIDED, HABIT]
 BEGINNING = np.array([False, False, True, True, False, True, False])
 
 
@@ -88,10 +91,19 @@ def described(case, group):
     return np.concatenate(columns + continuous, -1)
 
 
+def next_state(case, unit, read, state):
+    """One step of a gated recurrent unit in NumPy: (B, W)."""
+    width = state.shape[-1]
+    x, h = affine(case, f"{unit}.input", read), affine(case, f"{unit}.state", state)
+    reset, update = logistic(x[:, :width] + h[:, :width]), logistic((x + h)[:, width : 2 * width])
+    return (1 - update) * np.tanh(x[:, 2 * width :] + reset * h[:, 2 * width :]) + update * state
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_the_representation_is_that_of_the_formula(backend):
-    """Written anew in NumPy, for the case with inputs, two outcomes and feedback."""
-    given, case = data(RESPONDING), RESPONDING
+@pytest.mark.parametrize("case", [RESPONDING, UNDIVIDED], ids=repr)
+def test_the_representation_is_that_of_the_formula(case, backend):
+    """Written anew in NumPy, for the case with inputs, two outcomes and feedback, with a state for each pair or not."""
+    given = data(case)
     pair, cue, choice = given.inputs["pair"], given.inputs["cue"], given.value[..., 0]
     shown = described(case, {"pair": (pair, 3), "cue": (cue, None)})
     trial = described(case, {
@@ -104,15 +116,18 @@ def test_the_representation_is_that_of_the_formula(backend):
     scales = standardization(case.schema)
     theta = (theta - [scales[name][0] for name in case.schema.params]) / [scales[name][1] for name in given.params]
     embedded = affine(case, "params.out", silu(affine(case, "params.hidden", theta)))
-    state, expected = np.zeros((3, 11)), []
+    apart = 8 if case is RESPONDING else 0
+    common, slots, rows, expected = np.zeros((3, 11 - apart)), np.zeros((3, 3, apart)), np.arange(3), []
     for k in range(7):
+        slot = pair[:, k].astype(int)
+        state = np.concatenate([common, slots[rows, slot]], -1)
         read = affine(case, "read.trial", np.concatenate([state, shown[:, k]], -1))
         scale, shift = affine(case, "read.scale", embedded), affine(case, "read.shift", embedded)
         expected.append(silu(read * (1 + scale) + shift))
         seen = silu(affine(case, "trial.pair", trial[:, k]) + affine(case, "trial.params", embedded))
-        x, h = affine(case, "recurrent.input", seen), affine(case, "recurrent.state", state)
-        reset, update = logistic(x[:, :11] + h[:, :11]), logistic(x[:, 11:22] + h[:, 11:22])
-        state = (1 - update) * np.tanh(x[:, 22:] + reset * h[:, 22:]) + update * state
+        if apart:
+            slots[rows, slot] = next_state(case, "slots", np.concatenate([seen, common], -1), slots[rows, slot])
+        common = next_state(case, "recurrent", seen, common)
     net = network(case, backend)
     outcomes = {"choice": choice, "rt": given.value[..., 1]}
     groups = {"inputs": given.inputs, "outcomes": outcomes, "feedback": given.feedback}
@@ -201,6 +216,19 @@ def test_one_trial_is_the_first_of_many(case):
     value, _, log_probs = rollout("torch", source, uniform(source, (2,)))
     assert value.shape == (2, 3, 1, *case.schema.event_shape_tail)
     close(source.conditionals(array("torch", value)), log_probs)
+
+
+@pytest.mark.parametrize("part", ["direct", "buffer"])
+@pytest.mark.parametrize("case", [RESPONDING, GUESS], ids=repr)
+def test_heads_that_read_the_representations_give_the_density(case, part):
+    given, net = data(case), network(case, "torch")
+    source = scored(case, "torch", given, likelihood=part)
+    value = array("torch", given.value)
+    representation = density.representations(source.query, value)
+    assert tuple(representation.shape[:2]) == (3, 7)
+    outcomes = {name: x[:, None] for name, x in split_value(case.schema, value).items()}
+    found = trial_log_prob(net.likelihood if part == "direct" else net, representation[:, None], outcomes, None)
+    close(found[:, 0], source.conditionals(value), atol=1e-6)
 
 
 @on_both(DIRECT, quick=[])

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ppl_buffer.network.config import Config, feature_size, head_size, parts_of, weight_shapes
+from ppl_buffer.network.config import Config, feature_size, head_size, parts_of, state_widths, weight_shapes
 from ppl_buffer.schema import Categorical, Interval, Positive, Real, Schema
 
 # Every size a different prime where it can be one, so that no transposed or mixed-up shape goes unnoticed.
@@ -32,6 +32,7 @@ SCHEMA = {
         ({"param_depth": None}, "param_depth: expected an integer of at least 1, got None"),
         ({"contextual_positions": -1}, "contextual_positions: expected an integer of at least 0, got -1"),
         ({"asinh_scales": True}, "asinh_scales: expected an integer of at least 0, got True"),
+        ({"likelihood_slots": 1}, "likelihood_slots: expected True or False, got 1"),
         ({"width": 30, "heads": 4}, "heads: expected a divisor of width=30, got 4"),
         ({"depth": 2, "param_depth": 3}, "param_depth: expected at most depth=2, got 3"),
     ],
@@ -73,7 +74,10 @@ def test_shapes_of_an_ordered_network():
         "likelihood.params.hidden.weight": (13, 2),
         "likelihood.trial.pair.weight": (26, 14 + 5 + 1 + 13 * 3),  # and each combination of stimulus and choice
         "likelihood.trial.params.weight": (26, 13),
-        "likelihood.recurrent.input.weight": (3 * 26, 26),
+        "likelihood.recurrent.input.weight": (3 * 7, 26),  # 19 of 26 units are kept for each stimulus
+        "likelihood.recurrent.state.weight": (3 * 7, 7),
+        "likelihood.slots.input.weight": (3 * 19, 26 + 7),  # told the common state
+        "likelihood.slots.state.weight": (3 * 19, 19),
         "likelihood.read.trial.weight": (26, 26 + 14),  # state, inputs
         "likelihood.read.scale.weight": (26, 13),
         "likelihood.heads.rt.hidden.weight": (26, 26 + 3),  # told the choice
@@ -82,7 +86,7 @@ def test_shapes_of_an_ordered_network():
     assert {name: shapes.get(name) for name in expected} == expected
     assert not any(name.startswith("layers.3.") for name in shapes)
     # A shape for every affine map's weight and bias, every norm, role and null token; a name used twice would be lost.
-    perceptrons, layer, direct = 2 + 2 + 3, 2 * (2 + 3 + 2 + 2) + 2, 4 * (1 + 3) + 2 * (2 + 2 + 3)
+    perceptrons, layer, direct = 2 + 2 + 3, 2 * (2 + 3 + 2 + 2) + 2, 4 * (1 + 3) + 2 * (2 + 2 + 2 + 3)
     assert len(shapes) == 4 * perceptrons + 4 + 3 * layer + 2 + direct
 
 
@@ -145,3 +149,26 @@ def test_names_that_torch_modules_use_themselves_are_legal_names_of_variables():
     assert state == weight_shapes(schema, CONFIG)
     assert {weight.dtype for weight in net.weights.values()} == {torch.float64}
     assert all(np.isfinite(weight.detach().numpy()).all() for weight in net.weights.values())
+
+
+@pytest.mark.parametrize(
+    ("inputs", "more", "expected"),
+    [
+        ({"cue": Categorical(3)}, {}, (7, 20, 3)),
+        ({"cue": Categorical(3), "side": Categorical(5)}, {}, (7, 20, 15)),
+        ({"cue": Categorical(3), "contrast": Real()}, {"likelihood_slots": False}, (27, 0, 0)),
+        ({"cue": Categorical(17)}, {}, (27, 0, 0)),
+        ({"contrast": Real()}, {}, (27, 0, 0)),
+        ({"cue": Categorical(3)}, {"likelihood_width": 1}, (1, 0, 0)),
+        ({"cue": Categorical(3)}, {"likelihood_width": 2}, (1, 1, 3)),
+    ],
+)
+def test_units_of_the_recurrent_state(inputs, more, expected):
+    schema = Schema(inputs=inputs, outcomes={"choice": Categorical(2)}, ordered=True)
+    assert state_widths(schema, replace(CONFIG, **{"likelihood_width": 27, **more})) == expected
+
+
+def test_files_of_earlier_versions_have_one_state():
+    description = CONFIG.to_dict()
+    del description["likelihood_slots"]
+    assert Config.from_dict(description) == replace(CONFIG, likelihood_slots=False)

@@ -18,7 +18,7 @@ SCHEMA = pb.Schema(
 )
 CONFIG = pb.Config(
     width=6, depth=2, heads=3, mlp=7, components=5, param_depth=1, contextual_positions=2, asinh_scales=1,
-    likelihood_width=0,
+    likelihood_width=0, likelihood_slots=False,
 )  # fmt: skip
 OLD = {
     "format": 1,

@@ -37,7 +37,7 @@ ALONE = {
     "joint": {"torch": set(), "jax": {"_unrealised", "_pad_to_blocks", "_in_chunks"}},
     # How an array-like becomes an array: torch needs to know where the weights are. Torch has a recurrent unit of its
     # own, which it cannot map over.
-    "ops": {"torch": {"_tensor", "_recurrent_by_steps", "are_plain"}, "jax": {"_array"}},
+    "ops": {"torch": {"_tensor", "_unit", "_recurrent_by_steps", "_slots_by_steps", "are_plain"}, "jax": {"_array"}},
     # Torch compiles nothing; a JAX axis is cut into equal shares, which must be filled up.
     "execution": {"torch": set(), "jax": {"compiled", "_fill"}},
 }

@@ -12,7 +12,7 @@ pytest.importorskip("torch", reason="training needs torch")
 pytest.importorskip("typer")
 
 import ppl_buffer as pb  # noqa: E402
-from ppl_buffer.network.config import parts_of  # noqa: E402
+from ppl_buffer.network.config import parts_of, state_widths  # noqa: E402
 from ppl_buffer.network.digest import weights_digest  # noqa: E402
 from ppl_buffer.simulator import name_of  # noqa: E402
 from ppl_buffer.training.batches import BatchOptions  # noqa: E402
@@ -62,7 +62,11 @@ def test_a_recipe_is_of_its_network_and_train_takes_it(name):
             assert source.schema == net.schema
     if "likelihood" not in net.parts:
         sizes["likelihood_width"] = 0
-    assert pb.Config(**sizes) == net.config
+    config = pb.Config(**sizes)
+    # Of no effect on most networks, and files from before there was a choice say no.
+    assert replace(config, likelihood_slots=net.config.likelihood_slots) == net.config
+    if "likelihood" in net.parts:
+        assert state_widths(net.schema, config) == state_widths(net.schema, net.config)
 
 
 def test_shipped_weights_are_labelled_until_a_recipe_made_them():

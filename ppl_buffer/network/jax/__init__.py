@@ -16,6 +16,7 @@ from ppl_buffer.network.jax.joint import (
     one_step,
     prepare_joint,
     prepare_marginal,
+    representations,
     rollout,
     start_cache,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "prepare_joint",
     "prepare_marginal",
     "prepare_sequence",
+    "representations",
     "rollout",
     "rollout_memory",
     "rollout_sequence",

@@ -107,6 +107,14 @@ def conditionals(
 
 
 @compiled()
+def representations(
+    net: JaxNetwork, prepared: PreparedTargets | PreparedSequence, params: EncodedParams | Conditions
+) -> Array:
+    """What the heads read of each trial: (B, R, K, W)."""
+    return _represent(net, prepared, params)[1]
+
+
+@compiled()
 def one_step(
     net: JaxNetwork,
     prepared: PreparedTargets | PreparedSequence,

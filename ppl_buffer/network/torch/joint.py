@@ -83,6 +83,13 @@ def conditionals(
     return torch.where(valid, log_probs, 0.0)
 
 
+def representations(
+    net: TorchNetwork, prepared: PreparedTargets | PreparedSequence, params: EncodedParams | Conditions
+) -> Tensor:
+    """What the heads read of each trial: (B, R, K, W)."""
+    return _represent(net, prepared, params)[1]
+
+
 def one_step(
     net: TorchNetwork,
     prepared: PreparedTargets | PreparedSequence,
