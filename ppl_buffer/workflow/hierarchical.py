@@ -252,9 +252,9 @@ class Sampler:
 
     chains: int = 2
     warmup: int = 200
-    draws: int = 350
+    draws: int = 800
     target_accept: float = 0.8
-    tree_depth: int = 4
+    tree_depth: int = 5
 
 
 def sample(
