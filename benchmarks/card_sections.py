@@ -42,7 +42,8 @@ def sizes(net: Any) -> str:
 
 def stated_error(record: Any) -> str:
     """What the record states of the error of each part, a paragraph; nothing where it states none."""
-    stated = [f"the {PART_NAMES[part]} is off by {error} (by {error.method})" for part, error in record.errors.items()]
+    errors = [(name, record.errors[part]) for part, name in PART_NAMES.items() if part in record.errors]
+    stated = [f"the {name} is off by {error} (by {error.method})" for name, error in errors]
     if not stated:
         return ""
     paragraph = f"Where all parameters are given, {' and '.join(stated)}, says its record."

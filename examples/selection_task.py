@@ -44,7 +44,7 @@ parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for the results")
 parser.add_argument("--quick", action="store_true", help="4 people, few draws: only to see that it runs")
 options = parser.parse_args([] if "ipykernel" in sys.modules else None)
-sampling = {"chains": 2, "warmup": 200, "draws": 500, "predictive_draws": 150}
+sampling = {"chains": 2, "warmup": 200, "draws": 800, "predictive_draws": 150}
 if options.quick:
     options.subjects, sampling = 4, {"chains": 2, "warmup": 20, "draws": 20, "predictive_draws": 20}
 # Chains run at the same time, each on a device of its own; JAX must hear of it first.

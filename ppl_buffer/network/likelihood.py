@@ -111,13 +111,13 @@ def encode_conditions(
     named = ops.number_each(net, params)
     if named:
         values = standardize(part, net.schema.params, nearest_legal(net, named))
-        described = ops.xp.stack([within_range(part, values[name]) for name in net.schema.params], -1)
+        described = within_range(part, ops.xp.stack([values[name] for name in net.schema.params], -1))
     else:
         described = ops.no_constant_folding(ops.ones(net, (1, 1, 1)))
     embedded = ops.perceptron(part, "params", described)
     state = None
     if net.schema.ordered:
-        state = ops.zeros(net, (*embedded.shape[:2], state_size(net)))
+        state = ops.xp.broadcast_to(ops.xp.zeros_like(embedded[..., :1]), (*embedded.shape[:2], state_size(net)))
         if history is not None and history_valid is not None:
             pairs, slot = pair_features(net, history), slot_of(net, history["inputs"])
             state = _run(net, pairs, slot, embedded, state, history_valid)[1]
@@ -152,21 +152,23 @@ def _run(
         valid: (B, r, K) bool, which trials exist.
     """
     part, ops = net.likelihood, net.ops
-    common, slots = _split(net, state)
+    common, slots = (state, None) if slot is None else _split(net, state)
     trial = ops.silu(pairs + ops.linear(part, "trial.params", params)[:, :, None])
     states = ops.recurrent(part, "recurrent", trial, common, valid)
     first = ops.xp.broadcast_to(common[:, :, None], (*states.shape[:2], 1, states.shape[3]))
     before, after = ops.xp.concatenate([first, states[:, :, :-1]], 2), states[:, :, -1]
     if slot is None:
         return before, after
-    own, slots = ops.recurrent_slots(part, "slots", join(part, [trial, before]), slots, slot, valid)
-    return join(part, [before, own]), join(part, [after, slots.reshape(*slots.shape[:2], -1)])
+    own, slots = ops.recurrent_slots(part, "slots", ops.xp.concatenate([trial, before], -1), slots, slot, valid)
+    after = ops.xp.concatenate([after, slots.reshape(*slots.shape[:2], -1)], -1)
+    return ops.xp.concatenate([before, own], -1), after
 
 
 def _split(net: Network, state: Array) -> tuple[Array, Array]:
     """The common part (B, R, W) of a state, and its slots (B, R, C, W)."""
-    common, apart, slots = state_widths(net.schema, net.config)
-    return state[..., :common], state[..., common:].reshape(*state.shape[:2], slots, apart)
+    weights = net.likelihood.weights
+    common, apart = (weights[f"{unit}.state.weight"].shape[-1] for unit in ("recurrent", "slots"))
+    return state[..., :common], state[..., common:].reshape(*state.shape[:2], -1, apart)
 
 
 def what_is_read(net: Network, state: Array, slot: Array | None) -> Array:

@@ -48,7 +48,8 @@ class Recipe:
             after).
         likelihood: stages of the direct likelihood, likewise; none where there is no direct one.
         earlier: of the shipped file, the parts whose weights are older than this recipe.
-        earlier_simulator: what these were trained on: a likelihood beside them is trained on it too.
+        earlier_simulator: what these were trained on: a likelihood beside them is trained on it too, unless the
+            recipe's own simulator draws parameters from the same box.
     """
 
     name: str
@@ -136,8 +137,8 @@ def train_recipe(
         config = replace(config, **_QUICK_CONFIG, likelihood_width=min(config.likelihood_width, 8))
     net: Network | None = None
     if parts == LIKELIHOOD:
-        simulator = make_simulator(recipe.earlier_simulator)
         net = _shipped_transformer(recipe.name, folder)
+        simulator = _simulator_beside(recipe, net)
     for number, stage in enumerate(recipe.stages if net is None else (), start=1):
         if time_is_over():
             return None
@@ -199,6 +200,15 @@ def train_likelihood(
     path = out / "both.safetensors"
     checkpoint.write(net, record, path)
     return checkpoint.load(path, backend="torch")
+
+
+def _simulator_beside(recipe: Recipe, net: Network) -> Simulator:
+    """What a direct likelihood learns from beside a transformer, whose box it shares: other tasks do it no harm."""
+    with needs("training", "train"):
+        from ppl_buffer.training.standardization import trained_box
+    simulator = make_simulator(recipe.simulator)
+    assert net.record is not None
+    return simulator if trained_box(simulator)[0] == dict(net.record.box) else make_simulator(recipe.earlier_simulator)
 
 
 def _shipped_transformer(name: str, folder: Path) -> Network:

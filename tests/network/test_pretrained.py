@@ -25,10 +25,10 @@ TRANSFORMERS = {
 
 # Of all weights of networks that have a direct likelihood too.
 DIGESTS = {
-    "collapsing_ddm": "12a8fbcc47e53107f88bae6c320b572828c797bae3ae34ff47432f18a8d55032",
+    "collapsing_ddm": "784951755c869a1271507a8bf3080c1c448527798c16406356a496f8b2dbb69f",
     "ddm": "ccb3f5bacaa25fb4dc997f201dff42b9b07ec8c4637995b26acec80e6be62245",
-    "noisy_q": "872daf9a955c29dcb1e2cef7ffcc0fa933b53030d02039e0e0bef2fa518da7aa",
-    "rlddm": "d2fce9cc62a95692248d52f49bef65e6dc229aeb7e7713db76fcb7f8e5bf3daf",
+    "noisy_q": "1d7bf9e1ca5e9fdc9da60f1a4efb4fc3dec14efb11dc9aa6b9c4a643d8e3aa24",
+    "rlddm": "2b7b8020a91cfe49022f4259643ecd75783bd799849b7e2fb5edd33a4f4f71f3",
 }
 
 
