@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import warnings
 
 import numpy as np
 import pytest
@@ -299,6 +300,26 @@ def test_functions_of_torch_and_a_subsampling_plate():
 
     trace = pyro.poutine.trace(model).get_trace()
     close(trace.log_prob_sum(), 1.5 * expected[[2, 0]].sum())
+
+
+def test_a_recorded_program_follows_the_slots_of_other_data():
+    """Torch's tracer records numbers of steps as they are: another data set may show one category alone."""
+    ops, part, rng = network(RESPONDING, "torch").ops, network(RESPONDING, "torch").likelihood, np.random.default_rng(3)
+    x, slots = (torch.tensor(rng.normal(size=shape), dtype=torch.float32) for shape in ((2, 1, 7, 14), (2, 5, 3, 8)))
+    valid = torch.tensor(rng.random((2, 1, 7)) < 0.8)
+
+    def run(slot):
+        return ops.recurrent_slots(part, "slots", x, slots, slot, valid)
+
+    mixed, alike = torch.tensor(rng.integers(0, 3, (2, 1, 7))), torch.full((2, 1, 7), 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        recorded = torch.jit.trace(run, (mixed,), check_trace=False)
+    for slot in (mixed, alike):
+        (own, after), (expected, behind) = recorded(slot), run(slot)
+        close(torch.where(valid[..., None], own, 0.0), torch.where(valid[..., None], expected, 0.0), atol=1e-6)
+        close(after, behind, atol=1e-6)
+    np.testing.assert_array_equal(after[:, :, :2], slots[:, :, :2])
 
 
 class Growing:
