@@ -155,4 +155,8 @@ def trained_data(record: Any) -> str:
         middle = dict(seen.quantiles)
         return f"{seen.low:.3g} to {seen.high:.3g}, 98% of them {middle[0.01]:.3g} to {middle[0.99]:.3g}"
 
-    return markdown(("variable", "values"), [[f"`{name}`", described(seen)] for name, seen in record.ranges.items()])
+    columns = {"values": record.ranges}
+    if record.likelihood_ranges:
+        columns = {"buffered transformer": record.ranges, "direct likelihood": record.likelihood_ranges}
+    rows = [[f"`{name}`", *(described(seen[name]) for seen in columns.values())] for name in record.ranges]
+    return markdown(("variable", *columns), rows)

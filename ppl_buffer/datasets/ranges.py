@@ -71,8 +71,9 @@ def check_ranges(
 
 def _trained_ranges(net: Network, simulator: Simulator | None) -> Mapping[str, ValueRange]:
     """What the network's record says, or else its simulator, or else the scale of positive variables."""
-    if net.record is not None and net.record.ranges:
-        return net.record.ranges
+    ranges = {} if net.record is None else net.record.familiar(net.preferred_likelihood == "direct")
+    if ranges:
+        return ranges
     schema = net.schema
     if simulator is not None:
         check_simulator(simulator)

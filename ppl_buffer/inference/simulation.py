@@ -121,7 +121,7 @@ def posterior_predictive(
         groups = [rollouts.work(results, subjects, count, memory) for subjects in rows_of_similar_length(rollouts.mask)]
         run_groups(groups, workers, bar.update)
     some = {name: x[:_LOOKED_AT] for name, x in results.feedback.items()}
-    warn_unfamiliar(net, {"environment": some}, rollouts.mask, stacklevel=3)
+    warn_unfamiliar(net, {"environment": some}, rollouts.mask, rollouts.direct, stacklevel=3)
     shape = (*lead, *batch, whole.trials)
     return Simulated(
         results.value.reshape((*shape, *net.schema.event_shape_tail)),

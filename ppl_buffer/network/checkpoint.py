@@ -115,8 +115,11 @@ def _unknown_fields(description: Description) -> list[str]:
             if prior is not None
         ]
         parts += [("record.stages.", stage, _names(StageRecord)) for stage in record["stages"]]
-        ranges = record.get("ranges", {})
-        parts += [(f"record.ranges.{name}.", values, _names(ValueRange)) for name, values in ranges.items()]
+        parts += [
+            (f"record.{group}.{name}.", values, _names(ValueRange))
+            for group in ("ranges", "likelihood_ranges")
+            for name, values in record.get(group, {}).items()
+        ]
         errors = record.get("errors", {})
         parts += [(f"record.errors.{part}.", error, _names(EstimatedError)) for part, error in errors.items()]
     return [f"{prefix}{name}" for prefix, part, known in parts for name in part if name not in known]

@@ -193,7 +193,8 @@ def encode_context(
         raise ValueError("context: expected at least one point, got 0; leave the argument out to predict without one")
     assert count is not None
     warn_longer(net, "context", count, "context")
-    warn_unfamiliar(net, {"context": {name: x for values in trials.values() for name, x in values.items()}}, mask)
+    points = {name: x for values in trials.values() for name, x in values.items()}
+    warn_unfamiliar(net, {"context": points}, mask, direct=False)
     shapes = [value.shape[:-1] for group in trials.values() for value in group.values()]
     batch = broadcast_shape(shapes if mask is None else [*shapes, mask.shape[:-1]], "context")
     if 0 in batch:
@@ -276,7 +277,7 @@ def observe_trials(
     exists = xp.ones_like(split_value(schema, value)[next(iter(schema.outcomes))]) > 0 if mask is None else mask
     legal = _checked_legal(net, value, exists)
     if not known:
-        warn_unfamiliar(net, {**given, "value": split_value(schema, value)}, mask)
+        warn_unfamiliar(net, {**given, "value": split_value(schema, value)}, mask, likelihood == "direct")
     batch = broadcast_shape([value.shape[: value.ndim - 1 - tail], beside], "value")
     if 0 in batch:
         refuse_empty("value", batch)

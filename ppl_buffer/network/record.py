@@ -72,6 +72,8 @@ class TrainingRecord:
         ranges: input, outcome or feedback -> where its values lay in the training data; empty where that is not known.
         errors: part of the network, "likelihood" (direct) or "buffer" -> how far its likelihood is from the
             simulator's, as far as one could tell; a part that was not measured is missing.
+        likelihood_ranges: `ranges` of the direct likelihood, where it was trained on other data than the buffered
+            transformer beside it, at parameters from the same box; empty where these are the same.
     """
 
     box: Mapping[str, tuple[float, float]]
@@ -82,6 +84,11 @@ class TrainingRecord:
     stages: tuple[StageRecord, ...] = ()
     ranges: Mapping[str, ValueRange] = field(default_factory=dict)
     errors: Mapping[str, EstimatedError] = field(default_factory=dict)
+    likelihood_ranges: Mapping[str, ValueRange] = field(default_factory=dict)
+
+    def familiar(self, direct: bool) -> Mapping[str, ValueRange]:
+        """Where values lay in the training data of the direct likelihood, or else of the buffered transformer."""
+        return (self.likelihood_ranges or self.ranges) if direct else self.ranges
 
     @property
     def estimated_error(self) -> EstimatedError | None:
@@ -112,6 +119,7 @@ class TrainingRecord:
             "stages": [stage.to_dict() for stage in self.stages],
             "ranges": {name: values.to_dict() for name, values in self.ranges.items()},
             "errors": {part: error.to_dict() for part, error in self.errors.items()},
+            "likelihood_ranges": {name: values.to_dict() for name, values in self.likelihood_ranges.items()},
         }
 
     @classmethod
@@ -127,6 +135,9 @@ class TrainingRecord:
             simulator=str(description["simulator"]),
             stages=tuple(StageRecord.from_dict(stage) for stage in description["stages"]),
             # Files from before ranges or errors were kept have none.
-            ranges={name: ValueRange.from_dict(values) for name, values in description.get("ranges", {}).items()},
+            **{
+                group: {name: ValueRange.from_dict(values) for name, values in description.get(group, {}).items()}
+                for group in ("ranges", "likelihood_ranges")
+            },
             errors={part: EstimatedError.from_dict(error) for part, error in description.get("errors", {}).items()},
         )

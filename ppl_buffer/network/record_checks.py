@@ -31,11 +31,12 @@ def check_record(schema: Schema, record: TrainingRecord) -> None:
             raise ValueError(
                 f"record.priors[{name!r}]: expected it to be relative to one of {earlier}, got {prior.relative_to!r}"
             )
-    strange = sorted(set(record.ranges) - {*schema.inputs, *schema.outcomes, *schema.feedback})
-    if strange:
-        raise ValueError(f"record.ranges: expected those of inputs, outcomes and feedback, got {strange}")
-    for name, values in record.ranges.items():
-        _check_range(f"record.ranges[{name!r}]", values)
+    for group, ranges in (("ranges", record.ranges), ("likelihood_ranges", record.likelihood_ranges)):
+        strange = sorted(set(ranges) - {*schema.inputs, *schema.outcomes, *schema.feedback})
+        if strange:
+            raise ValueError(f"record.{group}: expected those of inputs, outcomes and feedback, got {strange}")
+        for name, values in ranges.items():
+            _check_range(f"record.{group}[{name!r}]", values)
     for part, error in record.errors.items():
         if error.part != part:
             raise ValueError(f"record.errors[{part!r}]: expected the error of this part, got that of {error.part!r}")

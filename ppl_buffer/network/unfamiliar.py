@@ -129,7 +129,7 @@ def find_unfamiliar(
 
 
 def warn_unfamiliar(
-    net: NetworkLike, groups: Mapping[str, Named], exists: Array | None = None, stacklevel: int = 4
+    net: NetworkLike, groups: Mapping[str, Named], exists: Array | None, direct: bool, stacklevel: int = 4
 ) -> None:
     """Say which arrays are unlike the training data; one finding a variable and cause, which names the data sets.
 
@@ -137,9 +137,11 @@ def warn_unfamiliar(
         net: the network; one without a record, or with one from before ranges were kept, knows nothing.
         groups: how messages call the arrays ("inputs") -> name -> (*B, K). Arrays that are being traced are left out.
         exists: (*B, K) bool, which trials exist; None = all.
+        direct: whether the direct likelihood computes, which may have seen other data than the buffered transformer.
         stacklevel: of the warnings.
     """
-    if net.record is None or not net.record.ranges:
+    ranges = {} if net.record is None else net.record.familiar(direct)
+    if not ranges:
         return
     mask = None if exists is None else net.ops.to_concrete(exists)
     if exists is not None and mask is None:
@@ -154,7 +156,7 @@ def warn_unfamiliar(
             continue
         flat = {name: np.broadcast_to(x, shape).reshape(-1, shape[-1]) for name, x in numbers.items()}
         there = np.broadcast_to(True if mask is None else mask, shape).reshape(-1, shape[-1])
-        for one in find_unfamiliar(net.schema, net.record.ranges, flat, there):
+        for one in find_unfamiliar(net.schema, ranges, flat, there):
             text = f"{group}[{one.name!r}]: {one.describe(shape[:-1])}"
             share = float(one.where.sum() / max(there.sum(), 1))
             warn_of(Finding("outside_range", text, parameter=one.name, share=share), stacklevel=stacklevel)

@@ -65,7 +65,8 @@ class JointPredictiveBase:
     def _warn_of(self, group: str, arrays: Mapping[str, Array]) -> None:
         """Say which arrays (*B, K) of a group are unlike the training data."""
         if self.query.outside != "ignore":
-            warn_unfamiliar(self.net, {group: dict(arrays)}, self.query.trial_mask, stacklevel=5)
+            query = self.query
+            warn_unfamiliar(self.net, {group: dict(arrays)}, query.trial_mask, query.direct, stacklevel=5)
 
     # Densities ------------------------------------------------------------------------------------------------
 

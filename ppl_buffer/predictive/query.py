@@ -162,9 +162,12 @@ class Query:
             length = count_existing(net, data["trials"], data["trial_mask"])
             length += 0 if history is None else count_existing(net, history.mask.shape[-1], history.mask)
             warn_longer(net, "trials", length, "trials")
-        if check and outside != "ignore" and data.get("observed") is None:
+        direct = {*arrays, *later} >= set(schema.params) and choose_likelihood(net, likelihood) == "direct"
+        # What was observed for the direct likelihood was compared with what that has seen.
+        again = not direct and net.record is not None and bool(net.record.likelihood_ranges)
+        if check and outside != "ignore" and (again or data.get("observed") is None):
             seen = {group: data.get(group) or {} for group in ("inputs", "feedback")}
-            warn_unfamiliar(net, seen, data["trial_mask"], stacklevel=5)
+            warn_unfamiliar(net, seen, data["trial_mask"], direct, stacklevel=5)
         rate, ranges = (None, ()) if lapse is None else check_lapse(net, lapse)
         if orders is not None:
             if schema.ordered:

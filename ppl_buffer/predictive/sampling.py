@@ -235,7 +235,7 @@ def condition(query: Query, value: Array) -> Query:
     }
     if schema.ordered and query.outside != "ignore":
         # An exchangeable model's context is looked at where it is encoded.
-        warn_unfamiliar(net, {"value": outcomes}, mask)
+        warn_unfamiliar(net, {"value": outcomes}, mask, query.direct)
     if mask is None:
         mask = net.ops.xp.ones_like(next(iter(outcomes.values()))) > 0
     context, history = query.context, query.history

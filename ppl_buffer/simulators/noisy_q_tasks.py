@@ -76,7 +76,7 @@ class NoisyQTasks:
         complementary = rng.random(size) < _COMPLEMENTARY
         probabilities[complementary, :, 1] = 1 - probabilities[complementary, :, 0]
         reversal = rng.uniform(0.0, _MOST_REVERSALS, size) * (rng.random(size) < _REVERSING)
-        return RewardTasks(probabilities, reversal, -1.0 * (rng.random(size) < _SIGNED))
+        return RewardTasks(probabilities, reversal, np.where(rng.random(size) < _SIGNED, -1.0, 0.0))
 
     def play(
         self, rng: np.random.Generator, params: Arrays, inputs: Arrays, tasks: RewardTasks

@@ -25,7 +25,7 @@ from ppl_buffer.network import checkpoint
 from ppl_buffer.network.config import Config
 from ppl_buffer.network.estimated_error import PARTS
 from ppl_buffer.network.network import Network
-from ppl_buffer.simulator import Simulator
+from ppl_buffer.simulator import Simulator, name_of
 
 LIKELIHOOD, BUFFER = PARTS
 # In place of a recipe's sizes, to see it work.
@@ -195,8 +195,9 @@ def train_likelihood(
     config = replace(beside.config, likelihood_width=sizes.likelihood_width, likelihood_slots=sizes.likelihood_slots)
     net = train(simulator, config, parts=LIKELIHOOD, start=beside, out=out, **options)
     assert net.record is not None
-    # What data are familiar is what the transformer knows; the simulator is the same.
-    record = replace(known, stages=net.record.stages, errors=net.record.errors)
+    # What data are familiar is what the transformer knows, unless the two saw other ones.
+    other = {} if name_of(simulator) == known.simulator else dict(net.record.ranges)
+    record = replace(known, stages=net.record.stages, errors=net.record.errors, likelihood_ranges=other)
     path = out / "both.safetensors"
     checkpoint.write(net, record, path)
     return checkpoint.load(path, backend="torch")

@@ -25,6 +25,7 @@ def shipped(name):
     description, _ = checkpoint.read_description(checkpoint.shipped()[name])
     return SimpleNamespace(
         schema=Schema.from_dict(description["schema"]),
+        preferred_likelihood="direct",
         standardization=description["standardization"],
         record=TrainingRecord.from_dict(description["record"]),
     )

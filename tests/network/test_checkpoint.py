@@ -203,6 +203,10 @@ def set_weight(arrays, name, index, value):
             rewritten(lambda d, a: d["record"]["ranges"].update(pace={"low": 0, "high": 1})),
             "record.ranges: .*pace",
         ),
+        (
+            rewritten(lambda d, a: d["record"].update(likelihood_ranges={"pace": d["record"]["ranges"]["rt"]})),
+            "record.likelihood_ranges: .*pace",
+        ),
         (rewritten(lambda d, a: d["record"]["errors"]["buffer"].update(bars=3)), "record.errors.buffer.bars is not"),
         (rewritten(lambda d, a: d["record"]["errors"]["buffer"].update(low=1.0)), "nats_per_trial: expected a number"),
         (rewritten(lambda d, a: d["record"]["errors"]["buffer"].update(method="hope")), "method: expected one of"),

@@ -13,6 +13,7 @@ from ppl_buffer.network import checkpoint
 from ppl_buffer.network.ranges import ValueRange, ranges_of
 from ppl_buffer.network.record import TrainingRecord
 from ppl_buffer.network.unfamiliar import find_unfamiliar, trained_bounds
+from ppl_buffer.predictive.query import Query
 from ppl_buffer.schema import Categorical, Interval, Positive, Real, Schema
 from tests.networks import (
     DECISION,
@@ -350,3 +351,31 @@ def test_the_number_of_trials_matters_where_trials_depend_on_each_other():
         posterior_predictive(net, given.inputs, draws, progress=False)
     with pytest.warns(UserWarning, match="trials: 7 trials, .* at most 5"):
         joint_predictive(DECISION, backend, given.inputs, net, params=given.params)
+
+
+def test_each_part_of_a_network_has_data_of_its_own():
+    """The direct likelihood of `noisy_q` has seen rewards of -1 and 1, its transformer has not."""
+    net = checkpoint.load("noisy_q", backend="torch")
+    assert net.preferred_likelihood == "direct"
+    data = drawn("noisy_q")
+    params = {name: np.array([[0.3]], dtype=np.float32) for name in net.schema.params}
+    inputs, feedback = {"pair": data["pair"][:1]}, {"reward": 2 * data["reward"][:1] - 1}
+
+    def said(given, **more):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            Query.build(net, *more.pop("data", (inputs,)), params=given, **more)
+        return [warning.message.finding.parameter for warning in caught if isinstance(warning.message, FindingWarning)]
+
+    some = {"alpha": params["alpha"]}
+    assert not said(params, feedback=feedback)
+    assert said(params, feedback=feedback, likelihood="buffer") == said(some, feedback=feedback) == ["reward"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        seen = net.observe(inputs, data["choice"][:1], feedback=feedback)
+    assert not said(params, data=(seen,)) and said(some, data=(seen,)) == ["reward"]
+    with pytest.warns(FindingWarning, match="reward"):
+        net.observe(inputs, data["choice"][:1], feedback=feedback, likelihood="buffer")
+    assert net.record.familiar(True)["reward"].values == (-1, 0, 1)
+    again = TrainingRecord.from_dict(net.record.to_dict())
+    assert again.likelihood_ranges == net.record.likelihood_ranges != again.ranges == net.record.ranges
