@@ -174,9 +174,9 @@ def check_likelihood(
 
     *Error*: where the simulator has a `log_likelihood`, the Kullback-Leibler divergence itself, in nats a trial, which
     may be `tolerance`. *Residual*, where it has none: whether any function of parameters, inputs and history (moving
-    averages of what happened, with products) predicts outcomes better than the network; by how much, on data sets that
-    it was not fitted on, is a lower bound of the error. A network that reads too little of the history is calibrated
-    all the same, and this is what sees it.
+    averages of what happened, what the network's heads read of each trial, and products) predicts outcomes better than
+    the network; by how much, on data sets that it was not fitted on, is a lower bound of the error. A network that
+    reads too little of the history is calibrated all the same, and this is what sees it.
 
     *PIT*: the conditional distribution functions at simulated outcomes (randomised for categories), of 1,000 data sets,
     are uniform and independent where the network is right. *Coverage*: the same within each fifth of each parameter's

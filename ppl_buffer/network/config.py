@@ -75,7 +75,7 @@ class Config:
         if not self.depth and not self.likelihood_width:
             raise ValueError("depth: expected at least 1 without a direct likelihood (likelihood_width=0), got 0")
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, int]:
         """A JSON-ready description."""
         return asdict(self)
 

@@ -129,7 +129,12 @@ def find_unfamiliar(
 
 
 def warn_unfamiliar(
-    net: NetworkLike, groups: Mapping[str, Named], exists: Array | None, direct: bool, stacklevel: int = 4
+    net: NetworkLike,
+    groups: Mapping[str, Named],
+    exists: Array | None,
+    direct: bool,
+    known: bool = False,
+    stacklevel: int = 4,
 ) -> None:
     """Say which arrays are unlike the training data; one finding a variable and cause, which names the data sets.
 
@@ -138,10 +143,13 @@ def warn_unfamiliar(
         groups: how messages call the arrays ("inputs") -> name -> (*B, K). Arrays that are being traced are left out.
         exists: (*B, K) bool, which trials exist; None = all.
         direct: whether the direct likelihood computes, which may have seen other data than the buffered transformer.
+        known: whether the arrays were looked at when they were observed, for the part that was to compute then.
         stacklevel: of the warnings.
     """
-    ranges = {} if net.record is None else net.record.familiar(direct)
-    if not ranges:
+    if net.record is None or not net.record.ranges:
+        return
+    ranges = net.record.familiar(direct)
+    if known and (direct or not net.record.likelihood_ranges):
         return
     mask = None if exists is None else net.ops.to_concrete(exists)
     if exists is not None and mask is None:

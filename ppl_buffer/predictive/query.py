@@ -163,11 +163,9 @@ class Query:
             length += 0 if history is None else count_existing(net, history.mask.shape[-1], history.mask)
             warn_longer(net, "trials", length, "trials")
         direct = {*arrays, *later} >= set(schema.params) and choose_likelihood(net, likelihood) == "direct"
-        # What was observed for the direct likelihood was compared with what that has seen.
-        again = not direct and net.record is not None and bool(net.record.likelihood_ranges)
-        if check and outside != "ignore" and (again or data.get("observed") is None):
-            seen = {group: data.get(group) or {} for group in ("inputs", "feedback")}
-            warn_unfamiliar(net, seen, data["trial_mask"], direct, stacklevel=5)
+        if check and outside != "ignore" and not (direct and "observed" in data):
+            seen, known = {group: data.get(group) or {} for group in ("inputs", "feedback")}, "observed" in data
+            warn_unfamiliar(net, seen, data["trial_mask"], direct, known, stacklevel=5)
         rate, ranges = (None, ()) if lapse is None else check_lapse(net, lapse)
         if orders is not None:
             if schema.ordered:

@@ -29,6 +29,7 @@ from tests.networks import (
 
 SIMULATORS = {
     "ddm": simulators.DriftDiffusion(),
+    "noisy_q": simulators.NoisyQ(),
     "rlddm": simulators.RLDriftDiffusion(),
     "multisensory_rho1": simulators.MultisensoryCausalInference(rho=1),
     "gp": simulators.GaussianProcess(),

@@ -192,9 +192,9 @@ def recurrent_slots(net: Own, name: str, x: Array, slots: Array, slot: Array, va
     own = (slot[..., None] == jnp.arange(slots.shape[2])) & valid[..., None]
 
     def step(slots: Array, trial: tuple[Array, Array]) -> tuple[Array, Array]:
-        read, here = trial[0], trial[1][..., None]
-        state = jnp.where(here, slots, 0.0).sum(2)
-        return jnp.where(here, _advance(net, name, read, state)[:, :, None], slots), state
+        read, its_own = trial[0], trial[1][..., None]
+        state = jnp.where(its_own, slots, 0.0).sum(2)
+        return jnp.where(its_own, _advance(net, name, read, state)[:, :, None], slots), state
 
     trials = jnp.moveaxis(by_step, 2, 0), jnp.moveaxis(own, 2, 0)
     slots = jnp.broadcast_to(slots, (*lead, *slots.shape[2:]))

@@ -240,9 +240,9 @@ def recurrent_slots(
     states = _unit(net, name, net.weights[f"{name}.input.weight"], sequences, start)
     states = torch.cat([start[:, None], states], 1)
     # Place n of a slot's sequence is place n of these states, which are one more.
-    found = torch.where(exists, where + where // longest, 0)
+    place = torch.where(exists, where + where // longest, 0)
     after = states[torch.arange(len(states), device=slot.device), own.sum(1).flatten()]
-    return states.flatten(0, 1)[found].unflatten(0, lead), after.view(*lead, count, width)
+    return states.flatten(0, 1)[place].unflatten(0, lead), after.view(*lead, count, width)
 
 
 def _unit(net: Own, name: str, input_weight: Tensor, x: Tensor, start: Tensor) -> Tensor:
@@ -272,10 +272,10 @@ def _slots_by_steps(
     by_step = linear(net, f"{name}.input", x)
     own = (slot[..., None] == torch.arange(slots.shape[2], device=slots.device)) & valid[..., None]
     for k in range(x.shape[2]):
-        here = own[:, :, k, :, None]
-        state = torch.where(here, slots, 0.0).sum(2)
+        its_own = own[:, :, k, :, None]
+        state = torch.where(its_own, slots, 0.0).sum(2)
         states.append(state)
-        slots = torch.where(here, _advance(net, name, by_step[:, :, k], state)[:, :, None], slots)
+        slots = torch.where(its_own, _advance(net, name, by_step[:, :, k], state)[:, :, None], slots)
     return torch.stack(states, 2), slots
 
 
