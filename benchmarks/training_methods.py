@@ -150,7 +150,7 @@ def seconds_to(rows: Sequence[Row], kl: float) -> float:
 
 def measure(names: Sequence[str], quick: bool) -> list[Row]:
     """Train everything; a row of each training."""
-    shorter, rows = 0.02 if quick else 1.0, []
+    shorter, rows = 0.1 if quick else 1.0, []
     for name, case in cases(names, 20 if quick else DATA_SETS).items():
         rows.append(train(case, TRANSFORMER_ALONE, shorter * TRANSFORMER, parts="buffer"))
         for seconds in DIRECT + TWO_STEP * (name == "two_step"):

@@ -231,7 +231,7 @@ parser.add_argument("--out", type=Path, default=Path("two_step"), help="folder f
 parser.add_argument("--quick", action="store_true", help="one short chain")
 options = parser.parse_args([] if "ipykernel" in sys.modules else None)
 if options.quick:
-    options.chains, options.warmup, options.draws = 1, 100, 100
+    options.chains, options.warmup, options.draws = 1, 50, 50
 numpyro.set_host_device_count(options.chains)
 options.out.mkdir(parents=True, exist_ok=True)
 

@@ -124,7 +124,10 @@ def test_mirror_of_gradients(case):
             other = by_jax[group][name] if isinstance(entry, dict) else by_jax[group]
             gradient = np.zeros(leaf.shape) if leaf.grad is None else leaf.grad.numpy()
             np.testing.assert_allclose(gradient, numbers(other), rtol=1e-3, atol=1e-4, err_msg=f"{group}: {name}")
-            if name in continuous or group == "lapse":
+            if group == "context" and case in DIRECT:
+                # It tells of the parameters, which are all given.
+                assert (gradient == 0).all(), name
+            elif name in continuous or group == "lapse":
                 # The last trial's feedback is seen by nobody.
                 assert (gradient[..., : 6 if group == "feedback" else None] != 0).all(), (group, name)
 

@@ -17,6 +17,7 @@ from ppl_buffer.predictive import density
 from ppl_buffer.predictive.query import Query
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import stack_value
+from ppl_buffer.simulator import simulate_keywords
 from ppl_buffer.workflow.cli.simulators import simulator_of
 from tests.diagnostics.own import Own
 from tests.networks import (
@@ -271,7 +272,8 @@ def test_both_parts_of_a_shipped_network_agree_within_their_errors(name):
     simulator, rng, sets = simulator_of(net), np.random.default_rng(0), 200
     trials = min(net.record.trials, 100)
     params, inputs = simulator.prior(rng, sets), simulator.inputs(rng, sets, trials)
-    drawn = simulator.simulate(rng, params, inputs)
+    keywords = simulate_keywords(simulator.simulate, net.schema, sets, trials)
+    drawn = simulator.simulate(rng, params, inputs, **keywords)
     value = stack_value(np, net.schema, {outcome: drawn[outcome] for outcome in net.schema.outcomes})
     feedback = {given: drawn[given] for given in net.schema.feedback}
     direct, buffer = (

@@ -32,7 +32,12 @@ def interrupted(log: Path, pattern: str, *arguments: object) -> tuple[int, str]:
     while process.poll() is None and not re.search(pattern, log.read_text()):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    code = process.wait(timeout=300)
+    try:
+        code = process.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        # An interrupt inside a callback of JAX's garbage collector is lost; whoever waits presses the keys again.
+        process.send_signal(signal.SIGINT)
+        code = process.wait(timeout=300)
     return code, log.read_text()
 
 
