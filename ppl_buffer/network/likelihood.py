@@ -20,7 +20,7 @@ the one that is shown. Then h is in two parts: c is common, and each category ha
     c_k = GRU(g_k, c_k-1),    S_k[s_k] = GRU'([g_k, c_k-1], S_k-1[s_k]),    S_k[s] = S_k-1[s] elsewhere,
 
 and what is read before trial k is h_k-1 = [c_k-1, S_k-1[s_k]]. One map serves all slots, which need not be kept apart
-in one vector: a third of the error at equal time for three pairs and learning noise.
+in one vector.
 
 Arrays are (B, R, K): B data sets, R replicas of each (draws, parameter values), K trials, r = R or 1 where replicas
 share; W is the width, E that of the embedded parameters.

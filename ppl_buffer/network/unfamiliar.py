@@ -143,14 +143,13 @@ def warn_unfamiliar(
         groups: how messages call the arrays ("inputs") -> name -> (*B, K). Arrays that are being traced are left out.
         exists: (*B, K) bool, which trials exist; None = all.
         direct: whether the direct likelihood computes, which may have seen other data than the buffered transformer.
-        known: whether the arrays were looked at when they were observed, for the part that was to compute then.
+        known: whether the arrays were looked at when they were observed: then the part that computes matters alone.
         stacklevel: of the warnings.
     """
-    if net.record is None or not net.record.ranges:
+    record = net.record
+    if record is None or not record.ranges or (known and not record.likelihood_ranges):
         return
-    ranges = net.record.familiar(direct)
-    if known and (direct or not net.record.likelihood_ranges):
-        return
+    ranges = record.familiar(direct)
     mask = None if exists is None else net.ops.to_concrete(exists)
     if exists is not None and mask is None:
         return

@@ -220,6 +220,7 @@ def _shipped_transformer(name: str, folder: Path) -> Network:
     record = description["record"]
     record["stages"] = [stage for stage in record["stages"] if stage.get("part", BUFFER) == BUFFER]
     record["errors"] = {part: error for part, error in record.get("errors", {}).items() if part == BUFFER}
+    record["likelihood_ranges"] = {}
     weights = {key: array for key, array in arrays.items() if not key.startswith(f"{LIKELIHOOD}.")}
     make_folder("out", folder)
     transformer = folder / "transformer.safetensors"
