@@ -125,7 +125,11 @@ def write_results(name: str, results: Mapping[str, Any], directory: Path = RESUL
 
 
 def interleaved(
-    functions: Mapping[str, Callable[[], Any]], repeats: int = 20, warmup: int = 2, seconds: float = math.inf
+    functions: Mapping[str, Callable[[], Any]],
+    repeats: int = 20,
+    warmup: int = 2,
+    seconds: float = math.inf,
+    in_a_row: int = 1,
 ) -> dict[str, dict[str, float]]:
     """Time functions in turn, so that a machine that slows down slows all of them.
 
@@ -133,12 +137,15 @@ def interleaved(
         functions: name -> function without arguments, which returns only when its work is done.
         repeats: timed calls of each.
         warmup: untimed calls of each before that (compilation).
-        seconds: after this time, and at least three timed calls of each, no further turn begins.
+        seconds: after this time, and at least three timed turns of each, no further turn begins.
+        in_a_row: calls of each in its turn, after one that is not timed where there are more: what ran before has
+            emptied the processor's caches, which a sampler, who calls one function for hours, does not pay for.
 
     Returns:
-        name -> ``median``, ``lowest`` and ``highest``, in seconds.
+        name -> ``median``, ``lowest`` and ``highest`` of a call, and the median of its ``processor`` time, in seconds.
     """
     times: dict[str, list[float]] = {name: [] for name in functions}
+    processor: dict[str, list[float]] = {name: [] for name in functions}
     begun = time.perf_counter()
     for turn in range(warmup + repeats):
         if turn == warmup:
@@ -146,12 +153,21 @@ def interleaved(
         if turn >= warmup + 3 and time.perf_counter() - begun > seconds:
             break
         for name, function in functions.items():
-            start = time.perf_counter()
-            function()
+            if in_a_row > 1:
+                function()
+            start, busy = time.perf_counter(), time.process_time()
+            for _ in range(in_a_row):
+                function()
             if turn >= warmup:
-                times[name].append(time.perf_counter() - start)
+                times[name].append((time.perf_counter() - start) / in_a_row)
+                processor[name].append((time.process_time() - busy) / in_a_row)
     return {
-        name: {"median": statistics.median(taken), "lowest": min(taken), "highest": max(taken)}
+        name: {
+            "median": statistics.median(taken),
+            "lowest": min(taken),
+            "highest": max(taken),
+            "processor": statistics.median(processor[name]),
+        }
         for name, taken in times.items()
     }
 

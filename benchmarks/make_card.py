@@ -164,8 +164,9 @@ def gradient_figures(name: str) -> list[Figure]:
     results = read(f"{name}_gradient").get("results")
     if not results:
         return []
-    about = f"gradient, {results['people']} data sets of {results['trials']} trials: milliseconds"
-    return [Figure(about, results["milliseconds"])]
+    about = f"gradient, {results['people']} data sets of {results['trials']} trials"
+    names = {"milliseconds": "milliseconds", "processor_milliseconds": "milliseconds of processor time"}
+    return [Figure(f"{about}: {name}", results[key]) for key, name in names.items() if key in results]
 
 
 def about_posterior(results: Mapping[str, Any], how: str) -> str:

@@ -17,9 +17,6 @@ Array = jax.Array
 
 xp = jnp
 
-# Steps of a recurrent unit that are compiled as one turn of the loop.
-_UNROLLED = 4
-
 Tree = TypeVar("Tree")
 
 
@@ -169,7 +166,7 @@ def recurrent(net: Own, name: str, x: Array, state: Array, valid: Array) -> Arra
         return state, state
 
     trials = jnp.moveaxis(by_step, 2, 0), jnp.moveaxis(valid, 2, 0)
-    _, states = jax.lax.scan(step, jnp.broadcast_to(state, (*lead, state.shape[-1])), trials, unroll=_UNROLLED)
+    _, states = jax.lax.scan(step, jnp.broadcast_to(state, (*lead, state.shape[-1])), trials)
     return jnp.moveaxis(states, 0, 2)
 
 
@@ -198,7 +195,7 @@ def recurrent_slots(net: Own, name: str, x: Array, slots: Array, slot: Array, va
 
     trials = jnp.moveaxis(by_step, 2, 0), jnp.moveaxis(own, 2, 0)
     slots = jnp.broadcast_to(slots, (*lead, *slots.shape[2:]))
-    slots, states = jax.lax.scan(step, slots, trials, unroll=_UNROLLED)
+    slots, states = jax.lax.scan(step, slots, trials)
     return jnp.moveaxis(states, 0, 2), slots
 
 
