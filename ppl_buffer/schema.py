@@ -1,231 +1,16 @@
-"""What a data set holds: named parameters, inputs, outcomes and feedback, and the scale each lives on.
-
-Every transform here works on NumPy, torch and JAX arrays: functions take the array namespace as ``xp``
-(``numpy``, ``torch`` or ``jax.numpy``), so that the two backends and the simulators share one definition.
-"""
+"""What a data set holds: named parameters, inputs, outcomes and feedback, and how its trials hang together."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import ModuleType
 from typing import Any
 
-from ppl_buffer.checks import check_flag, check_integer, check_number
+from ppl_buffer.checks import check_flag
+from ppl_buffer.variables import Array, Categorical, Continuous, Interval, Positive, Real, Variable, finite
 
-Array = Any
-
-
-def _finite(name: str, value: float) -> float:
-    return check_number(name, value, "a finite number", lambda x: True)
-
-
-def checked_range(name: str, value: tuple[float, float]) -> tuple[float, float]:
-    """A pair (low, high) of finite numbers in order.
-
-    Raises:
-        ValueError: if it is none; `name` is what it is called.
-    """
-    try:
-        low, high = value
-    except (TypeError, ValueError):
-        raise ValueError(f"{name}: expected a pair (low, high), got {value!r}") from None
-    low, high = _finite(name, low), _finite(name, high)
-    if not low < high:
-        raise ValueError(f"{name}: expected low < high, got ({low}, {high})")
-    return low, high
-
-
-@dataclass(frozen=True)
-class Real:
-    """A real number.
-
-    Args:
-        lapse_range: range (low, high) of the uniform density that a lapse follows, in the variable's units.
-    """
-
-    lapse_range: tuple[float, float] | None = None
-
-    def __post_init__(self) -> None:
-        if self.lapse_range is not None:
-            object.__setattr__(self, "lapse_range", checked_range("lapse_range", self.lapse_range))
-
-    def unconstrain(self, xp: ModuleType, value: Array) -> Array:
-        """Map a value to the unconstrained scale."""
-        return value
-
-    def constrain(self, xp: ModuleType, unconstrained: Array) -> Array:
-        """Inverse of `unconstrain`."""
-        return unconstrained
-
-    def log_slope(self, xp: ModuleType, value: Array) -> Array:
-        """Log derivative of `unconstrain` at a value: the log-Jacobian that a density carries."""
-        return xp.zeros_like(value)
-
-    def contains(self, xp: ModuleType, value: Array) -> Array:
-        """Whether each value is legal: boolean array."""
-        return xp.isfinite(value)
-
-    @property
-    def fill(self) -> float:
-        """A legal value, for places where there is no trial."""
-        return 0.0
-
-    @property
-    def description(self) -> str:
-        """What a legal value is, for an error message."""
-        return "a finite real number"
-
-
-@dataclass(frozen=True)
-class Positive:
-    """A number above zero (a response time, a scale); the network sees its logarithm.
-
-    Args:
-        lapse_range: range (low, high) of the uniform density that a lapse follows, in the variable's units.
-        above: for an outcome, the parameter that it always exceeds: a response time its non-decision time. Where the
-            parameter is conditioned on, the head describes the logarithm of the difference, and the density is 0
-            below; where it is hidden, the logarithm of the outcome.
-    """
-
-    lapse_range: tuple[float, float] | None = None
-    above: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.lapse_range is not None:
-            low, high = checked_range("lapse_range", self.lapse_range)
-            if low < 0:
-                raise ValueError(f"lapse_range: expected a range of positive numbers, got ({low}, {high})")
-            object.__setattr__(self, "lapse_range", (low, high))
-
-    def unconstrain(self, xp: ModuleType, value: Array) -> Array:
-        """Map a value to the unconstrained scale."""
-        return xp.log(value)
-
-    def constrain(self, xp: ModuleType, unconstrained: Array) -> Array:
-        """Inverse of `unconstrain`."""
-        return xp.exp(unconstrained)
-
-    def log_slope(self, xp: ModuleType, value: Array) -> Array:
-        """Log derivative of `unconstrain` at a value: the log-Jacobian that a density carries."""
-        return -xp.log(value)
-
-    def contains(self, xp: ModuleType, value: Array) -> Array:
-        """Whether each value is legal: boolean array."""
-        return xp.isfinite(value) & (value > 0)
-
-    @property
-    def fill(self) -> float:
-        """A legal value, for places where there is no trial."""
-        return 1.0
-
-    @property
-    def description(self) -> str:
-        """What a legal value is, for an error message."""
-        return "a number above 0"
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A number between two bounds.
-
-    Args:
-        low: lower bound.
-        high: upper bound.
-        closed: the bounds themselves are legal. Only for parameters: the network then reads the value on its
-            linear scale, since the logit has no value at a bound.
-
-    Raises:
-        ValueError: if the bounds are not finite or not in order.
-    """
-
-    low: float
-    high: float
-    closed: bool = False
-
-    def __post_init__(self) -> None:
-        low, high = checked_range("Interval", (self.low, self.high))
-        object.__setattr__(self, "low", low)
-        object.__setattr__(self, "high", high)
-        object.__setattr__(self, "closed", check_flag("closed", self.closed))
-
-    @property
-    def lapse_range(self) -> tuple[float, float]:
-        """A lapse is uniform over the interval."""
-        return self.low, self.high
-
-    def unconstrain(self, xp: ModuleType, value: Array) -> Array:
-        """Map a value to the unconstrained scale."""
-        if self.closed:
-            return value
-        return xp.log(value - self.low) - xp.log(self.high - value)
-
-    def constrain(self, xp: ModuleType, unconstrained: Array) -> Array:
-        """Inverse of `unconstrain`."""
-        if self.closed:
-            return unconstrained
-        # The logistic function through tanh, which every namespace has and which never overflows.
-        return self.low + (self.high - self.low) * 0.5 * (xp.tanh(0.5 * unconstrained) + 1)
-
-    def log_slope(self, xp: ModuleType, value: Array) -> Array:
-        """Log derivative of `unconstrain` at a value: the log-Jacobian that a density carries."""
-        if self.closed:
-            return xp.zeros_like(value)
-        return math.log(self.high - self.low) - xp.log(value - self.low) - xp.log(self.high - value)
-
-    def contains(self, xp: ModuleType, value: Array) -> Array:
-        """Whether each value is legal: boolean array."""
-        if self.closed:
-            return (value >= self.low) & (value <= self.high)
-        return (value > self.low) & (value < self.high)
-
-    @property
-    def fill(self) -> float:
-        """A legal value, for places where there is no trial."""
-        return 0.5 * (self.low + self.high)
-
-    @property
-    def description(self) -> str:
-        """What a legal value is, for an error message."""
-        brackets = "[]" if self.closed else "()"
-        return f"a number in {brackets[0]}{self.low:g}, {self.high:g}{brackets[1]}"
-
-
-@dataclass(frozen=True)
-class Categorical:
-    """One of n categories, coded 0 to n - 1.
-
-    Args:
-        n: number of categories, at least 2.
-
-    Raises:
-        ValueError: if n is not an integer above 1.
-    """
-
-    n: int
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "n", check_integer("Categorical: n", self.n, 2))
-
-    def contains(self, xp: ModuleType, value: Array) -> Array:
-        """Whether each value is legal: boolean array."""
-        return (value >= 0) & (value < self.n) & (value == xp.floor(value))
-
-    @property
-    def fill(self) -> float:
-        """A legal value, for places where there is no trial."""
-        return 0.0
-
-    @property
-    def description(self) -> str:
-        """What a legal value is, for an error message."""
-        return f"an integer from 0 to {self.n - 1}"
-
-
-Continuous = Real | Positive | Interval
-Variable = Continuous | Categorical
 _KINDS = {"Real": Real, "Positive": Positive, "Interval": Interval, "Categorical": Categorical}
 GROUPS = ("params", "inputs", "outcomes", "feedback")
 
@@ -301,7 +86,7 @@ class Schema:
             object.__setattr__(self, name, check_flag(name, getattr(self, name)))
         if self.ordered and self.independent:
             raise ValueError("independent: expected False for an ordered schema, got True")
-        object.__setattr__(self, "lapse_rate", _finite("lapse_rate", self.lapse_rate))
+        object.__setattr__(self, "lapse_rate", finite("lapse_rate", self.lapse_rate))
         if not 0 <= self.lapse_rate < 1:
             raise ValueError(f"lapse_rate: expected a probability in [0, 1), got {self.lapse_rate!r}")
         if self.lapse_rate:

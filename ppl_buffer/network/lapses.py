@@ -19,7 +19,8 @@ from ppl_buffer.network.lapse_mixture import Ranges, lapse_ranges
 from ppl_buffer.network.layout import broadcasts_to
 from ppl_buffer.network.network import Network
 from ppl_buffer.prior import Prior
-from ppl_buffer.schema import Categorical, Interval, Positive, Schema, checked_range
+from ppl_buffer.schema import Categorical, Interval, Positive, Schema
+from ppl_buffer.variables import checked_range
 
 # Most people never lapse, or in one trial of a hundred.
 RATE_PRIOR = Prior("Beta", {"concentration1": 1.0, "concentration0": 19.0})
