@@ -37,6 +37,7 @@ SHIPPED = [
     pb.simulators.ForgettingQ(),
     pb.simulators.TwoStep(),
     pb.simulators.GaussianProcess(),
+    pb.simulators.Sawtooth(),
     pb.simulators.MultisensoryCausalInference(),
     pb.simulators.MultisensoryDepartures(),
 ]

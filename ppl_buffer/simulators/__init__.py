@@ -9,6 +9,7 @@ from ppl_buffer.simulators.multisensory_departures import MultisensoryDepartures
 from ppl_buffer.simulators.noisy_q import NoisyQ
 from ppl_buffer.simulators.noisy_q_tasks import NoisyQTasks
 from ppl_buffer.simulators.rl_drift_diffusion import RLDriftDiffusion
+from ppl_buffer.simulators.sawtooth import Sawtooth
 from ppl_buffer.simulators.two_step import TwoStep
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "NoisyQ",
     "NoisyQTasks",
     "RLDriftDiffusion",
+    "Sawtooth",
     "TwoStep",
 ]

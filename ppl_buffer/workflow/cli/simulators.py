@@ -19,6 +19,7 @@ from ppl_buffer.simulators import (
     NoisyQ,
     NoisyQTasks,
     RLDriftDiffusion,
+    Sawtooth,
     TwoStep,
 )
 
@@ -94,6 +95,7 @@ def simulator_of(net: Network, spec: str | None = None) -> Simulator | None:
         ForgettingQ(),
         TwoStep(),
         GaussianProcess(),
+        Sawtooth(),
         *(MultisensoryCausalInference(rho=rho) for rho in (1, 4 / 3)),
     ]
     if net.record is None:
