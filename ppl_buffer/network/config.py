@@ -19,6 +19,9 @@ _MOST_CELLS = 64
 # Combinations of the inputs' categories up to which each has a state of its own.
 _MOST_SLOTS = 16
 
+# Sizes that say 0 of what is not there.
+_MAY_BE_ZERO = ("depth", "contextual_positions", "asinh_scales", "likelihood_width", "buffer_rank")
+
 
 @dataclass(frozen=True)
 class Config:
@@ -43,10 +46,15 @@ class Config:
             categories, such as the pair of symbols that is shown: a slot each, which the other trials leave as it is.
             The rest is common to all trials. Of no effect where trials have no order, or the inputs have no category
             or more than 16 combinations.
+        buffer_rank: rank of what is added to the keys and values of buffer tokens alone (low-rank adaptation, Hu et
+            al. 2022, arXiv 2106.09685); 0 = nothing. For exchangeable models.
+        buffer_apart: buffer and target tokens read the buffer through maps and by a softmax of their own, whose result
+            is added to what they read elsewhere: without a buffer nothing is added. For exchangeable models.
 
     Raises:
         ValueError: if a size is not a positive integer, `heads` does not divide `width`, `param_depth` exceeds
-            `depth`, there is neither a transformer nor a direct likelihood, or `likelihood_slots` is no truth value.
+            `depth`, there is neither a transformer nor a direct likelihood, `likelihood_slots` or `buffer_apart` is no
+            truth value, or a buffer that is read apart has a `buffer_rank`.
     """
 
     width: int = 64
@@ -59,19 +67,25 @@ class Config:
     asinh_scales: int = 0
     likelihood_width: int = 64
     likelihood_slots: bool = True
+    buffer_rank: int = 0
+    buffer_apart: bool = False
 
     def __post_init__(self) -> None:
-        check_flag("likelihood_slots", self.likelihood_slots)
         sizes = asdict(self)
-        del sizes["likelihood_slots"]
+        for name in ("likelihood_slots", "buffer_apart"):
+            check_flag(name, sizes.pop(name))
         for name, value in sizes.items():
-            least = 0 if name in ("depth", "contextual_positions", "asinh_scales", "likelihood_width") else 1
+            least = 0 if name in _MAY_BE_ZERO else 1
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
         if self.width % self.heads:
             raise ValueError(f"heads: expected a divisor of width={self.width}, got {self.heads}")
         if self.depth and self.param_depth > self.depth:
             raise ValueError(f"param_depth: expected at most depth={self.depth}, got {self.param_depth}")
+        if self.buffer_apart and self.buffer_rank:
+            raise ValueError(
+                f"buffer_rank: expected 0 where the buffer is read apart, with keys of its own, got {self.buffer_rank}"
+            )
         if not self.depth and not self.likelihood_width:
             raise ValueError("depth: expected at least 1 without a direct likelihood (likelihood_width=0), got 0")
 
@@ -134,8 +148,13 @@ def weight_shapes(schema: Schema, config: Config) -> dict[str, tuple[int, ...]]:
     """Name and shape of every weight. Matrices are (out, in), as torch stores them; both backends read these names.
 
     Raises:
-        ValueError: if nothing would remain of the network: no transformer, and no direct likelihood of such a schema.
+        ValueError: if nothing would remain of the network: no transformer, and no direct likelihood of such a schema;
+            or an ordered model is to read its buffer in one of the ways that are for exchangeable ones.
     """
+    if schema.ordered and (config.buffer_rank or config.buffer_apart):
+        raise ValueError(
+            "buffer_rank, buffer_apart: expected 0 and False for an ordered schema, whose past is all buffer"
+        )
     parts = parts_of(schema, config)
     if not parts:
         raise ValueError(
@@ -227,6 +246,13 @@ def _buffer_shapes(schema: Schema, config: Config) -> dict[str, tuple[int, ...]]
         if schema.ordered:
             linear(f"{layer}.counter", width, config.contextual_positions)
             linear(f"{layer}.slope", width, config.heads * (config.contextual_positions + 1))
+        if config.buffer_rank:
+            shapes[f"{layer}.buffer_adapter.down.weight"] = (config.buffer_rank, width)
+            shapes[f"{layer}.buffer_adapter.up.weight"] = (2 * width, config.buffer_rank)
+        if config.buffer_apart:
+            linear(f"{layer}.buffer_query", width, width)
+            linear(f"{layer}.buffer_key_value", width, 2 * width)
+            shapes[f"{layer}.buffer_merge.weight"] = (width, width)
     norm("norm_out")
     earlier: dict[str, Variable] = {}
     for name, variable in schema.outcomes.items():

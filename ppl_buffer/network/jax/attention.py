@@ -56,6 +56,7 @@ class KVSegment:
         causal_offset: if not None, query t sees none but the first `causal_offset` + t keys, whatever the mask says.
         filled: of an allocated buffer, how many places hold tokens, the others being hidden by the mask; None = all.
             It may change within a compiled loop, and then decides how many keys are read.
+        apart: read by a softmax of its own.
     """
 
     keys: Array
@@ -64,6 +65,7 @@ class KVSegment:
     counts: Array | None = None
     causal_offset: int | None = field(default=None, metadata={"static": True})
     filled: int | Array | None = None
+    apart: bool = field(default=False, metadata={"static": True})
 
 
 @jax.tree_util.register_dataclass

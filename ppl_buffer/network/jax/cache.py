@@ -51,6 +51,7 @@ def allocate(net: JaxNetwork, cache: Cache, shape: Sequence[int]) -> Cache:
             net.ops.zeros(net, (batch, heads, replicas, count, size)),
             None,
             net.ops.zeros(net, (batch, replicas, count, count_size)) if net.schema.ordered else None,
+            apart=net.config.buffer_apart,
         )
         buffer.append(enter(cache.buffer[index], places, None) if cache.buffer else places)
     valid = jnp.zeros((batch, replicas, count), bool)
@@ -62,7 +63,7 @@ def first_tokens(
 ) -> KVSegment:
     """The first `count` tokens of a buffer, of which mask and offset say who sees them."""
     filled = None if isinstance(count, int) and count == segment.values.shape[3] else count
-    return KVSegment(segment.keys, segment.values, mask, None, causal_offset, filled)
+    return KVSegment(segment.keys, segment.values, mask, None, causal_offset, filled, segment.apart)
 
 
 def reads(
@@ -97,7 +98,7 @@ def enter(old: KVSegment, new: KVSegment, position: int | Array | None) -> KVSeg
     """A buffer's segment with new tokens at `position`, or behind all others."""
     counts = None if new.counts is None else place(old.counts, new.counts, position, 1, 2)
     keys, values = place(old.keys, new.keys, position, 2, 4), place(old.values, new.values, position, 2, 3)
-    return KVSegment(keys, values, None, counts)
+    return KVSegment(keys, values, None, counts, apart=old.apart)
 
 
 def place(old: Array | None, new: Array, position: int | Array | None, replicas: int, axis: int) -> Array:

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from ppl_buffer.network.jax.attention import KVSegment
+from ppl_buffer.network.jax.attention import KVSegment, attention
 from ppl_buffer.network.jax.ops import Array, linear, norm, perceptron
 from ppl_buffer.network.jax.weights import JaxNetwork
 
@@ -51,14 +51,20 @@ def key_values(
     counts: Array | None = None,
     mask: Array | None = None,
     causal_offset: int | None = None,
+    of_buffer: bool = False,
 ) -> KVSegment:
     """Keys and values of normalised tokens x (B, R, T, W); `counts` (B, R, T, G) of tokens of an ordered buffer."""
-    keys, values = jnp.split(linear(net, f"{layer}.key_value", x), 2, -1)
+    apart = of_buffer and net.config.buffer_apart
+    both = linear(net, f"{layer}.buffer_key_value" if apart else f"{layer}.key_value", x)
+    if of_buffer and net.config.buffer_rank:
+        low_rank = x @ net.weights[f"{layer}.buffer_adapter.down.weight"].T
+        both = both + low_rank @ net.weights[f"{layer}.buffer_adapter.up.weight"].T
+    keys, values = jnp.split(both, 2, -1)
     keys, values = _split_heads(net, keys).mT, _split_heads(net, values)
     if counts is not None:
         spread = jnp.broadcast_to(counts.mT[:, None], (*keys.shape[:-2], counts.shape[-1], keys.shape[-1]))
         keys = jnp.concatenate([keys, spread, jnp.ones_like(spread[..., :1, :])], -2)
-    return KVSegment(keys, values, mask, counts, causal_offset)
+    return KVSegment(keys, values, mask, counts, causal_offset, apart=apart)
 
 
 def null_segment(net: JaxNetwork, layer: str) -> KVSegment:
@@ -73,6 +79,23 @@ def null_segment(net: JaxNetwork, layer: str) -> KVSegment:
 def with_null(net: JaxNetwork, layer: str, segments: Sequence[KVSegment]) -> Sequence[KVSegment]:
     """Segments and the null token."""
     return [null_segment(net, layer), *segments]
+
+
+def read_apart(net: JaxNetwork, layer: str, x: Array, segments: Sequence[KVSegment]) -> Array:
+    """What normalised tokens x (B, R, T, W) read in a buffer that is read apart: (B, R, T, W), to be added to them.
+
+    A key of zeros with a value of zeros stands before it: a token that sees nothing of the buffer reads exact zeros.
+    """
+    query = _split_heads(net, linear(net, f"{layer}.buffer_query", x))
+    query = query / math.sqrt(net.config.width // net.config.heads)
+    joined = _merge_heads(attention(query, [zero_segment(net), *segments]))
+    return joined @ net.weights[f"{layer}.buffer_merge.weight"].T
+
+
+def zero_segment(net: JaxNetwork) -> KVSegment:
+    """What everybody sees before a buffer that is read apart: nothing."""
+    shape = (1, net.config.heads, 1, net.config.width // net.config.heads)
+    return KVSegment(net.ops.zeros(net, (*shape, 1)), net.ops.zeros(net, (*shape[:3], 1, shape[3])), apart=True)
 
 
 def no_counts(net: JaxNetwork, x: Array) -> Array:

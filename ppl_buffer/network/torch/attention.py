@@ -62,6 +62,7 @@ class KVSegment:
         causal_offset: if not None, query t sees none but the first `causal_offset` + t keys, whatever the mask says.
         prefix_length: of an allocated buffer, how many keys stand before its tokens for everybody to see: the null
             token, and a context that replicas do not share. So a rollout reads all of them at once.
+        apart: read by a softmax of its own.
     """
 
     keys: Tensor
@@ -70,6 +71,7 @@ class KVSegment:
     counts: Tensor | None = None
     causal_offset: int | None = field(default=None, metadata={"static": True})
     prefix_length: int = field(default=0, metadata={"static": True})
+    apart: bool = field(default=False, metadata={"static": True})
 
 
 @dataclass

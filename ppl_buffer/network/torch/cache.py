@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from ppl_buffer.network.masks import prefix_mask
 from ppl_buffer.network.torch.attention import KVSegment, replicate
-from ppl_buffer.network.torch.layer import counts_before, null_segment
+from ppl_buffer.network.torch.layer import counts_before, null_segment, zero_segment
 from ppl_buffer.network.torch.weights import TorchNetwork
 
 
@@ -51,17 +51,19 @@ def allocate(net: TorchNetwork, cache: Cache, shape: Sequence[int]) -> Cache:
     context: list[KVSegment] = []
     buffer: list[KVSegment] = []
     for index in range(net.config.depth):
-        prefix, history = [null_segment(net, f"layers.{index}")], cache.buffer[index : index + 1]
+        apart, history = net.config.buffer_apart, cache.buffer[index : index + 1]
+        prefix = [zero_segment(net) if apart else null_segment(net, f"layers.{index}")]
         for segment in cache.context[index : index + 1]:
-            apart = segment.keys.shape[2] < replicas or segment.mask is not None
-            (context if apart else prefix).append(segment)
+            elsewhere = apart or segment.keys.shape[2] < replicas or segment.mask is not None
+            (context if elsewhere else prefix).append(segment)
         keys, values = (with_places([getattr(x, part) for x in (*prefix, *history)]) for part in ("keys", "values"))
         counts = None
         if net.schema.ordered:
             places = keys.new_zeros((batch, replicas, count, net.config.contextual_positions + 1))
             reached = [x.counts.expand(batch, replicas, -1, -1) for x in history if x.counts is not None]
             counts = torch.cat([*reached, places], 2)
-        buffer.append(KVSegment(keys, values, None, counts, prefix_length=sum(x.keys.shape[3] for x in prefix)))
+        before = sum(x.keys.shape[3] for x in prefix)
+        buffer.append(KVSegment(keys, values, None, counts, prefix_length=before, apart=apart))
     valid = torch.zeros((batch, replicas, count), dtype=torch.bool, device=net.device)
     return Cache(context, buffer, place(cache.valid, valid, None, 1, 2) if cache.buffer else valid)
 
@@ -72,7 +74,8 @@ def first_tokens(segment: KVSegment, count: int, mask: Tensor | None, causal_off
     if prefix and mask is not None:
         mask = functional.pad(mask, (prefix, 0), value=True)
     keys, values = segment.keys[:, :, :, : prefix + count], segment.values[:, :, :, : prefix + count]
-    return KVSegment(keys, values, mask, None, None if causal_offset is None else prefix + causal_offset, prefix)
+    offset = None if causal_offset is None else prefix + causal_offset
+    return KVSegment(keys, values, mask, None, offset, prefix, segment.apart)
 
 
 def reads(
@@ -115,7 +118,7 @@ def enter(old: KVSegment, new: KVSegment, position: int | None) -> KVSegment:
     counts = None if new.counts is None else place(old.counts, new.counts, position, 1, 2)
     index = None if position is None else old.prefix_length + position
     keys, values = place(old.keys, new.keys, index, 2, 3), place(old.values, new.values, index, 2, 3)
-    return KVSegment(keys, values, None, counts, prefix_length=old.prefix_length)
+    return KVSegment(keys, values, None, counts, prefix_length=old.prefix_length, apart=old.apart)
 
 
 def place(old: Tensor | None, new: Tensor, position: int | None, replicas: int, axis: int) -> Tensor:

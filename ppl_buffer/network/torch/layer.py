@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ppl_buffer.network.torch.attention import KVSegment
+from ppl_buffer.network.torch.attention import KVSegment, attention
 from ppl_buffer.network.torch.ops import norm, perceptron
 from ppl_buffer.network.torch.weights import TorchNetwork
 
@@ -45,15 +45,20 @@ def key_values(
     counts: Tensor | None = None,
     mask: Tensor | None = None,
     causal_offset: int | None = None,
+    of_buffer: bool = False,
 ) -> KVSegment:
     """Keys and values of normalised tokens x (B, R, T, W); `counts` (B, R, T, G) of tokens of an ordered buffer."""
-    weights = net.weights
-    both = functional.linear(x, weights[f"{layer}.key_value.weight"], weights[f"{layer}.key_value.bias"])
+    weights, apart = net.weights, of_buffer and net.config.buffer_apart
+    name = f"{layer}.buffer_key_value" if apart else f"{layer}.key_value"
+    both = functional.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
+    if of_buffer and net.config.buffer_rank:
+        low_rank = functional.linear(x, weights[f"{layer}.buffer_adapter.down.weight"])
+        both = both + functional.linear(low_rank, weights[f"{layer}.buffer_adapter.up.weight"])
     keys, values = both.unflatten(-1, (2 * net.config.heads, -1)).movedim(-2, 1).chunk(2, 1)
     if counts is not None:
         spread = counts[:, None].expand(-1, net.config.heads, -1, -1, -1)
         keys = torch.cat([keys, spread, torch.ones_like(spread[..., :1])], -1)
-    return KVSegment(keys, values, mask, counts, causal_offset)
+    return KVSegment(keys, values, mask, counts, causal_offset, apart=apart)
 
 
 def null_segment(net: TorchNetwork, layer: str) -> KVSegment:
@@ -68,6 +73,26 @@ def null_segment(net: TorchNetwork, layer: str) -> KVSegment:
 def with_null(net: TorchNetwork, layer: str, segments: Sequence[KVSegment]) -> Sequence[KVSegment]:
     """Segments and the null token, which an allocated buffer has already."""
     return segments if any([each.prefix_length for each in segments]) else [null_segment(net, layer), *segments]
+
+
+def read_apart(net: TorchNetwork, layer: str, x: Tensor, segments: Sequence[KVSegment]) -> Tensor:
+    """What normalised tokens x (B, R, T, W) read in a buffer that is read apart: (B, R, T, W), to be added to them.
+
+    A key of zeros with a value of zeros stands before it: a token that sees nothing of the buffer reads exact zeros.
+    """
+    weights, heads = net.weights, (net.config.heads, -1)
+    query = functional.linear(x, weights[f"{layer}.buffer_query.weight"], weights[f"{layer}.buffer_query.bias"])
+    query = query.unflatten(-1, heads).movedim(-2, 1) / math.sqrt(net.config.width // net.config.heads)
+    if not any([each.prefix_length for each in segments]):
+        segments = [zero_segment(net), *segments]
+    joined = attention(query, segments).movedim(1, -2).flatten(-2)
+    return functional.linear(joined, weights[f"{layer}.buffer_merge.weight"])
+
+
+def zero_segment(net: TorchNetwork) -> KVSegment:
+    """What everybody sees before a buffer that is read apart: nothing."""
+    zeros = net.ops.zeros(net, (1, net.config.heads, 1, 1, net.config.width // net.config.heads))
+    return KVSegment(zeros, zeros, apart=True)
 
 
 def no_counts(net: TorchNetwork, x: Tensor) -> Tensor:

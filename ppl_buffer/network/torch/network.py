@@ -42,7 +42,15 @@ from ppl_buffer.network.torch.attention import (
     replicate,
 )
 from ppl_buffer.network.torch.cache import Cache, counts_reached, enter, first_tokens, mask_of, place, reads
-from ppl_buffer.network.torch.layer import count_tokens, finish_layer, key_values, no_counts, queries, with_null
+from ppl_buffer.network.torch.layer import (
+    count_tokens,
+    finish_layer,
+    key_values,
+    no_counts,
+    queries,
+    read_apart,
+    with_null,
+)
 from ppl_buffer.network.torch.ops import norm
 from ppl_buffer.network.torch.weights import TorchNetwork
 
@@ -209,8 +217,11 @@ def prepare(
     reached = None if counts is None else counts[first]
     if net.schema.ordered and reached is None:
         reached = no_counts(net, tokens)
-    query = queries(net, layer, norm(net, f"{layer}.norm_attention", tokens), reached)
-    partial = partial_attention(query, with_null(net, layer, read[first]))
+    x = norm(net, f"{layer}.norm_attention", tokens)
+    query, together = queries(net, layer, x, reached), [each for each in read[first] if not each.apart]
+    if len(together) < len(read[first]):
+        tokens = tokens + read_apart(net, layer, x, [each for each in read[first] if each.apart])
+    partial = partial_attention(query, with_null(net, layer, together))
     above = {index: read[index] for index in range(first + 1, depth)}
     return PreparedTargets(tokens, query[..., : net.config.width // net.config.heads], partial, above, counts)
 
@@ -289,7 +300,8 @@ def run(
             reached = own_counts = count_tokens(net, layer, x, self_attention.counted, before)
         segments = list(read.get(index, ()))
         if self_attention is not None and self_attention.kv_buffer is not None:
-            pairs = key_values(net, layer, x[:, :, ::2], None if own_counts is None else own_counts[:, :, ::2])
+            own = None if own_counts is None else own_counts[:, :, ::2]
+            pairs = key_values(net, layer, x[:, :, ::2], own, of_buffer=True)
             made.append(enter(self_attention.kv_buffer[index], pairs, self_attention.position))
             filled = self_attention.position + pairs.values.shape[3]
             segments.append(first_tokens(made[-1], filled, self_attention.mask))
@@ -297,13 +309,15 @@ def run(
                 tokens, x, segments = tokens[:, :, 1::2], x[:, :, 1::2], [_for_targets(each) for each in segments]
                 reached = None if reached is None else reached[:, :, 1::2]
         elif self_attention is not None:
-            offset = 1 if self_attention.causal else None
-            made.append(key_values(net, layer, x, own_counts, self_attention.mask, offset))
+            offset, of_buffer = (1 if self_attention.causal else None), self_attention.causal
+            made.append(key_values(net, layer, x, own_counts, self_attention.mask, offset, of_buffer))
             segments.append(made[-1])
             if last:
                 break
-        query = queries(net, layer, x, reached)
-        tokens = finish_layer(net, layer, tokens, attention(query, with_null(net, layer, segments)))
+        query, together = queries(net, layer, x, reached), [each for each in segments if not each.apart]
+        if len(together) < len(segments):
+            tokens = tokens + read_apart(net, layer, x, [each for each in segments if each.apart])
+        tokens = finish_layer(net, layer, tokens, attention(query, with_null(net, layer, together)))
     return tokens, made
 
 

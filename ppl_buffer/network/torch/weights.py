@@ -123,6 +123,8 @@ def _initial(name: str, shape: tuple[int, ...], schema: Schema, config: Config, 
     if name.startswith("role.") or name.endswith(("null_key", "null_value")):
         return torch.randn(shape, generator=generator) * 0.02
     scale = 1 / math.sqrt(shape[1])
+    if name.endswith(("buffer_merge.weight", "buffer_adapter.up.weight")):
+        return torch.zeros(shape)  # nothing is added to a network without them
     if name == "likelihood.read.scale.weight":
         scale *= 0.1  # the parameters modulate little at first
     if name.endswith(("merge.weight", "mlp.out.weight")):
