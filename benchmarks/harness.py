@@ -1,21 +1,19 @@
 """What the benchmark scripts share: tables, result files that say where and when they were measured, and timing.
 
 The benchmarks of speed share more: networks of random weights, data, bars, the rate of the machine's matrix product,
-and the highest memory of a measurement in a process of its own. Scripts say which backends they measure; this file
-imports a backend only when it is asked for.
+and scripts that run in a process of their own. Scripts say which backends they measure; this file imports a backend
+only when it is asked for.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import importlib.metadata
 import importlib.util
 import json
 import math
 import os
 import platform
-import re
 import statistics
 import subprocess
 import sys
@@ -346,56 +344,6 @@ def matrix_product(backend: str, size: int = 2048) -> Callable[[], Any]:
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return settled(backend, torch.matmul, torch.as_tensor(a, device=device), torch.as_tensor(b, device=device))
-
-
-def highest_memory(backend: str, function: Callable[[], Any]) -> int:
-    """Bytes that a call needs beside what is held before it. The function must be compiled already.
-
-    On a GPU the backend's allocator counts. On a CPU it is the highest resident memory of this process during the
-    call, less that before it; call it in a process of its own (`in_own_process`), where nothing freed lies about.
-    """
-    gc.collect()
-    if backend == "torch":
-        import torch
-
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
-            before = torch.cuda.memory_allocated()
-            function()
-            return torch.cuda.max_memory_allocated() - before
-    else:
-        import jax
-
-        if jax.default_backend() == "gpu":
-            # The allocator's peak cannot be reset: compilation must not have run the function.
-            before = jax.devices()[0].memory_stats()["bytes_in_use"]
-            function()
-            return jax.devices()[0].memory_stats()["peak_bytes_in_use"] - before
-    return _resident_peak(function)
-
-
-def _resident_peak(function: Callable[[], Any]) -> int:
-    import ctypes
-    import resource
-
-    if sys.platform != "linux":
-        unit = 1 if sys.platform == "darwin" else 1024
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        function()
-        return max(0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit
-
-    def status(field: str) -> int:
-        match = re.search(rf"^{field}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
-        assert match is not None
-        return 1024 * int(match[1])
-
-    # Compilation needs more memory than what it compiles: give back what it freed, and forget its peak. (`getrusage`
-    # would not forget: it also remembers the peak of the process that started this one.)
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-    before = status("VmRSS")
-    function()
-    return max(0, status("VmHWM") - before)
 
 
 def in_own_process(script: str, *arguments: Any) -> Any:

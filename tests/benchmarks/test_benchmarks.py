@@ -29,6 +29,7 @@ import effective_samples  # noqa: E402
 import flops  # noqa: E402
 import gradient_noise  # noqa: E402
 import harness  # noqa: E402
+import memory  # noqa: E402
 import multisensory_evidence_truth as truth  # noqa: E402
 import reencoding  # noqa: E402
 import training_step  # noqa: E402
@@ -141,7 +142,7 @@ def test_highest_memory_is_that_of_the_call() -> None:
             torch.ones(size // 4)
 
     # The kernel counts pages in batches.
-    assert 0.95 * size < harness.highest_memory("torch", call) < 1.5 * size
+    assert 0.95 * size < memory.highest_memory("torch", call) < 1.5 * size
 
 
 @pytest.fixture(scope="module")
