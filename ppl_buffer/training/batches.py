@@ -26,6 +26,7 @@ from ppl_buffer.training.draws import (
     known_log_likelihood,
     resample,
 )
+from ppl_buffer.training.roles import Roles, Sizes, assign_roles, order_input
 
 # Streams of random numbers that never meet.
 TRAINING, HELD_OUT, STANDARDIZATION, DISTILLATION = 0, 1, 2, 3
@@ -41,8 +42,6 @@ _ATOMS_ALONE = 0.25
 _AT_ATOM = 0.5
 # Share of the batches that condition all data sets on all parameters, where the simulator has a proposal for these.
 _ALL_PARAMETERS = 0.5
-# Share of the targets that see the context and nothing of the buffer.
-_CONTEXT_ONLY = 0.5
 
 # No variable can be called so: names are identifiers.
 _PROBABILITIES = "probabilities of "
@@ -65,6 +64,11 @@ class BatchOptions:
             the loss is the mean over them.
         use_log_likelihood: where all parameters are conditioned on, batches hold the simulator's own log likelihood.
         growing: steps in which the batches of the direct likelihood grow to their size; 0 = they have it at once.
+        targets: of an exchangeable data set; None = as many as trials of its buffer.
+        forecasting: share of the exchangeable data sets whose context ends where buffer and targets begin, in the order
+            of an input.
+        in_order: share of the exchangeable data sets whose buffer is in that order.
+        order_by: the input; None = the only continuous one.
 
     Raises:
         ValueError: if a number is not an integer, too small, or a range not in order, or a share not in [0, 1].
@@ -78,6 +82,10 @@ class BatchOptions:
     outcome_samples: int = 1
     use_log_likelihood: bool = False
     growing: int = 0
+    targets: int | None = None
+    forecasting: float = 0.0
+    in_order: float = 0.0
+    order_by: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "condition_masks", "outcome_samples"):
@@ -88,10 +96,12 @@ class BatchOptions:
             if len(pair) != 2 or not all(is_integer(x, least) for x in pair) or pair[0] > pair[1]:
                 raise ValueError(f"{name}: expected (least, greatest), integers of at least {least}, got {value!r}")
             object.__setattr__(self, name, (int(pair[0]), int(pair[1])))
-        share = self.context_free_fraction
-        check_number("context_free_fraction", share, "a share from 0 to 1", lambda x: 0 <= x <= 1)
+        for name in ("context_free_fraction", "forecasting", "in_order"):
+            check_number(name, getattr(self, name), "a share from 0 to 1", lambda x: 0 <= x <= 1)
         check_flag("use_log_likelihood", self.use_log_likelihood)
         check_integer("growing", self.growing, 0)
+        if self.targets is not None:
+            check_integer("targets", self.targets, 1)
 
     @property
     def typical_trials(self) -> int:
@@ -103,7 +113,13 @@ class BatchOptions:
         typical = math.sqrt(self.trials[0] * self.trials[1])
         if not schema.ordered:
             typical += math.sqrt(max(self.context[0], 1) * self.context[1])
-        return max(1, round(self.batch_size * typical / (trials + context)))
+        # As many targets as buffer trials are part of what these cost.
+        own = self.targets or 0
+        return max(1, round(self.batch_size * (typical + own) / (trials + context + own)))
+
+    def sizes(self, data_sets: int, trials: int, context: int) -> Sizes:
+        """Trials of exchangeable data sets by what they are."""
+        return Sizes(data_sets, context, trials, trials if self.targets is None else self.targets)
 
     def least_size(self, schema: Schema) -> int:
         """Data sets in the smallest batch."""
@@ -155,8 +171,8 @@ def make_batch(simulator: Simulator, options: BatchOptions, seed: int, step: int
     else:
         with_atom = [name in atoms_of(simulator) for name in schema.params]
         conditioned = condition_masks(rng, size, options.condition_masks, len(schema.params), with_atom)
-    # An exchangeable model has as many targets as buffer trials, none of them the same.
-    total = trials if schema.ordered else context + 2 * trials
+    sizes = options.sizes(size, trials, context)
+    total = trials if schema.ordered else sizes.total
     data_sets, counts = draw(simulator, seed, step, stream, size, total, conditioned, propose)
     if data_sets is None:
         return Batch(None, counts)
@@ -164,7 +180,9 @@ def make_batch(simulator: Simulator, options: BatchOptions, seed: int, step: int
     if schema.ordered:
         arrays, targets = ordered_batch(schema, params, conditioned, data, probabilities), data
     else:
-        arrays, targets = _exchangeable(schema, rng, params, conditioned, data, probabilities, context, trials)
+        along = data[order_input(schema, options.order_by)] if options.forecasting or options.in_order else None
+        roles = assign_roles(rng, sizes, along, options.forecasting, options.in_order)
+        arrays, targets = _exchangeable(schema, roles, params, conditioned, data, probabilities)
     add_targets(simulator, options, rng, arrays, params, targets, training=stream == TRAINING)
     return Batch(arrays, counts)
 
@@ -330,52 +348,29 @@ def ordered_batch(schema: Schema, params: Arrays, conditioned: np.ndarray, data:
 
 
 def _exchangeable(
-    schema: Schema,
-    rng: np.random.Generator,
-    params: Arrays,
-    conditioned: np.ndarray,
-    data: Arrays,
-    probabilities: Arrays,
-    context: int,
-    trials: int,
+    schema: Schema, roles: Roles, params: Arrays, conditioned: np.ndarray, data: Arrays, probabilities: Arrays
 ) -> tuple[Tree, Arrays]:
-    """Disjoint context, buffer and targets; half of the targets see the context only, the others a buffer prefix.
-
-    Without a context every target sees a prefix, the empty one as often as any other.
+    """Context, buffer and targets of exchangeable data sets.
 
     Returns:
         the batch, and the targets' data, each (B, T).
     """
     batch = _common(params, conditioned)
-    size, total = len(conditioned), context + 2 * trials
-    # The simulator may give its inputs in some order, a grid for instance.
-    shuffle = rng.permuted(np.broadcast_to(np.arange(total), (size, total)), axis=1)
-    parts = {"context": slice(context), "buffer": slice(context, context + trials)}
-    for part, where in parts.items():
-        if part == "buffer" or context:
-            rows = {name: np.take_along_axis(x, shuffle[:, where], 1) for name, x in data.items()}
+    for part, places in (("context", roles.context), ("buffer", roles.buffer)):
+        if places.shape[1]:
+            rows = {name: np.take_along_axis(x, places, 1) for name, x in data.items()}
             batch[part] = trial_arrays(schema, rows, PAIR)
-    places = shuffle[:, context + trials :]
-    targets = {name: np.take_along_axis(x, places, 1) for name, x in data.items()}
+    targets = {name: np.take_along_axis(x, roles.targets, 1) for name, x in data.items()}
     batch["targets"] = trial_arrays(schema, targets, TARGET)
     if probabilities:
-        probabilities = {name: np.take_along_axis(x, places[..., None], 1) for name, x in probabilities.items()}
+        places = roles.targets[..., None]
+        probabilities = {name: np.take_along_axis(x, places, 1) for name, x in probabilities.items()}
         batch["probabilities"] = {name: x.astype(np.float32)[:, None] for name, x in probabilities.items()}
-    visible = visible_trials(rng, size, trials, context)
+    batch["visible"] = roles.visible
     if schema.independent and schema.params:
         # Where all parameters are given the buffer is skipped in use, so it is skipped in training.
-        visible = np.where(conditioned.all(-1, keepdims=True), 0, visible)
-    batch["visible"] = visible
+        batch["visible"] = np.where(conditioned.all(-1, keepdims=True), 0, roles.visible)
     return batch, targets
-
-
-def visible_trials(rng: np.random.Generator, size: int, trials: int, context: int) -> np.ndarray:
-    """How many trials of the buffer each target sees: (size, 1, trials), one target for each trial of the buffer."""
-    if not context:
-        # Without a context the one-pass density sees each prefix once, and the empty one is no special case.
-        return rng.integers(0, trials, (size, 1, trials))
-    visible = rng.integers(1, trials + 1, (size, 1, trials))
-    return np.where(rng.random(visible.shape) < _CONTEXT_ONLY, 0, visible)
 
 
 def map_arrays(function: Callable[[Any], Any], tree: Tree) -> Tree:

@@ -59,6 +59,10 @@ def train(
     batch_size: int | None = None,
     trials: tuple[int, int] = (32, 128),
     context: tuple[int, int] = (0, 64),
+    targets: int | None = None,
+    forecasting: float = 0.0,
+    in_order: float = 0.0,
+    order_by: str | None = None,
     learning_rate: float | None = None,
     warmup: int | None = None,
     weight_decay: float = 0.01,
@@ -115,6 +119,16 @@ def train(
             more where they cost nothing, fewer where time is short.
         trials: least and greatest number of trials of a sequence, or of the buffer of an exchangeable model.
         context: least and greatest size of the context; ignored for an ordered schema.
+        targets: trials of an exchangeable data set that are predicted, beside those of its context and its buffer; by
+            default as many as those of the buffer. More cost little: a target is read by nobody. The simulator draws
+            data sets of the sum of all three.
+        forecasting: share of the exchangeable data sets that are put in the order of an input, time for instance: all
+            trials before some point are the context, buffer and targets come after it. Without such sets a network
+            interpolates, and what it says of what comes next is an extrapolation.
+        in_order: share of the exchangeable data sets whose buffer is in that order, each target seeing the trials
+            before it: draws along time, or along a grid, arise so. Independent of `forecasting`: where both hold the
+            buffer comes right after the context, without a gap. The other buffers are in random order.
+        order_by: name of that input; by default the only one that is continuous.
         learning_rate: its peak, of all parts; by default what suits each.
         warmup: steps in which the learning rate rises; by default a twentieth of all, at most 1000.
         weight_decay: of the weight matrices.
@@ -177,6 +191,7 @@ def train(
     batches = {
         "trials": trials, "context": context, "condition_masks": condition_masks,
         "context_free_fraction": context_free_fraction, "outcome_samples": outcome_samples,
+        "targets": targets, "forecasting": forecasting, "in_order": in_order, "order_by": order_by,
     }  # fmt: skip
     if steps is None and minutes is None:
         minutes = _MINUTES

@@ -20,6 +20,7 @@ from ppl_buffer.training.distillation import DistillationSets, make_distillation
 from ppl_buffer.training.likelihood_batches import BLOCK, make_likelihood_batches
 from ppl_buffer.training.options import OptimizationOptions, RunOptions
 from ppl_buffer.training.parts import ASKED, BUFFER, LIKELIHOOD, part_config, trained_parts
+from ppl_buffer.training.roles import check_order
 from ppl_buffer.training.sketch import Sketch, sketch
 from ppl_buffer.training.start import load_start
 
@@ -27,6 +28,8 @@ from ppl_buffer.training.start import load_start
 _SKETCHED = 4
 # Options that the direct likelihood does not know: it has no context, and no parameter is ever hidden from it.
 _OF_THE_BUFFER = ("context", "condition_masks", "context_free_fraction", "likelihood_weight")
+# Options, also of the buffer alone, that a run knows only where they are used.
+_OFF = {"targets": None, "forecasting": 0.0, "in_order": 0.0, "order_by": None}
 
 
 @dataclass(frozen=True)
@@ -138,8 +141,9 @@ class TrainingPlan:
                 "sets": len(self.distillation),
                 "share": self.distillation_share,
             }
-        if self.part == LIKELIHOOD:
-            described = {name: value for name, value in described.items() if name not in _OF_THE_BUFFER}
+        unknown = {name for name, off in _OFF.items() if self.part == LIKELIHOOD or described[name] == off}
+        unknown |= set(_OF_THE_BUFFER) if self.part == LIKELIHOOD else set()
+        described = {name: value for name, value in described.items() if name not in unknown}
         return json.loads(json.dumps(described))
 
 
@@ -158,6 +162,7 @@ def make_plans(asked: TrainingPlan, parts: str) -> tuple[TrainingPlan, ...]:
     check_choice("parts", parts, ASKED)
     check_number("distillation_share", asked.distillation_share, "a number in (0, 1)", lambda x: 0 < x < 1)
     check_outcome_samples(simulator, batches.outcome_samples)
+    check_order(simulator.schema, batches.targets, batches.forecasting, batches.in_order, batches.order_by)
     if batches.use_log_likelihood:
         check_use_log_likelihood(simulator)
     if batches.least_size(simulator.schema) < run.devices:

@@ -42,12 +42,13 @@ def test_train_goes_from_a_module_to_a_checkpoint(tmp_path, monkeypatch):
     )
     monkeypatch.chdir(tmp_path)
     done = run("train", "my_coin_module:Coin", "--steps", 2, "--width", 8, "--depth", 1, "--heads", 2, "--mlp", 8,
-               "--batch-size", 3, "--trials", "5-7", "--context", "0-3", "--held-out", 4,
+               "--batch-size", 3, "--trials", "5-7", "--context", "0-3", "--targets", 4, "--held-out", 4,
                "--outcome-samples", 3, "--likelihood-weight", 0.8, "--no-progress")  # fmt: skip
     assert done.exit_code == 0, done.output
     net = pb.load(tmp_path / "runs" / "Coin" / "Coin.safetensors", backend="torch")
     assert list(net.schema.params) == ["p"] and net.config.width == 8 and net.record.trials == 7
     assert net.record.provenance["outcome_samples"] == 3 and net.record.provenance["likelihood_weight"] == 0.8
+    assert net.record.provenance["targets"] == 4
     assert simulator_of(net) is None
     coin = simulator_of(net, "my_coin_module:Coin")
     pb.prepare_distillation(net, coin, sets=2, trials=5, out="distillation", progress=False)
@@ -64,6 +65,8 @@ def test_train_goes_from_a_module_to_a_checkpoint(tmp_path, monkeypatch):
     assert distilled.config == replace(net.config, depth=3, asinh_scales=1)
     done = run("train", "my_coin_module:Coin", "--start", "runs/Coin/Coin.safetensors", "--mlp", 16)
     assert done.exit_code == 1 and "config: expected none, or that of start" in done.output
+    done = run("train", "my_coin_module:Coin", "--forecasting", 0.5, "--in-order", 0.5, "--order-by", "time")
+    assert done.exit_code == 1 and "a schema without a continuous input" in " ".join(done.output.split())
     assert simulator_of(net, "my_coin_module:Coin").schema == net.schema
     done = run("train", "my_coin_module:Coin", "--steps", 2, "--parts", "head")
     assert done.exit_code == 1 and "parts: expected one of ['all', 'likelihood', 'buffer'], got 'head'" in done.output

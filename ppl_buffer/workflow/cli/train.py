@@ -47,6 +47,18 @@ def train(
     ] = None,
     trials: Annotated[str, typer.Option(help="Trials of a data set, LEAST-GREATEST.")] = "32-128",
     context: Annotated[str, typer.Option(help="Size of the context, LEAST-GREATEST; exchangeable models.")] = "0-64",
+    targets: Annotated[
+        int | None, typer.Option(min=1, help="Trials to predict beside those; by default as many as --trials.")
+    ] = None,
+    forecasting: Annotated[
+        float, typer.Option(help="Share of the data sets whose context is all before some time; exchangeable models.")
+    ] = 0.0,
+    in_order: Annotated[
+        float, typer.Option(help="Share of the data sets whose trials are realised in the order of time.")
+    ] = 0.0,
+    order_by: Annotated[
+        str | None, typer.Option(help="The input that is that time; by default the only continuous one.")
+    ] = None,
     optimizer: Annotated[str | None, typer.Option(help="adamw or muon; by default what suits each part.")] = None,
     outcome_samples: Annotated[
         int, typer.Option(min=1, help="Draws of each target's outcomes: less noise, if the simulator can draw again.")
@@ -88,7 +100,8 @@ def train(
             _config(first, {size: value for size, value in sizes.items() if value is not None}),
             start=first, distillation=distillation, minutes=minutes, steps=steps, parts=parts, target=target, seed=seed,
             out=folder, batch_size=batch_size,
-            trials=read_range("trials", trials), context=read_range("context", context), optimizer=optimizer,
+            trials=read_range("trials", trials), context=read_range("context", context),
+            targets=targets, forecasting=forecasting, in_order=in_order, order_by=order_by, optimizer=optimizer,
             outcome_samples=outcome_samples, likelihood_weight=likelihood_weight,
             use_log_likelihood=use_log_likelihood or None, held_out=held_out, progress=progress,
         )  # fmt: skip

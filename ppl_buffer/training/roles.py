@@ -1,0 +1,163 @@
+"""Which trials of an exchangeable data set are its context, its buffer and its targets, and who sees what. NumPy alone.
+
+In a data set as the paper has it (Hassan et al. 2026, arXiv 2510.09477) all three are disjoint and in random order. A
+network that knows no others interpolates: its targets lie among the points that it sees. Two further kinds put the
+trials in the order of an input, time for instance; both are independent of each other:
+
+- where it *forecasts*, the context is all trials before a frontier, and buffer and targets come after it;
+- where the buffer is *in order*, its trials follow each other along the input, and a target sees those before it.
+
+Where both hold, the buffer is what comes right after the frontier, without a gap, and targets are any of the trials
+after the frontier, those of the buffer among them: each sees the context and the buffer before it, never itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ppl_buffer.schema import Categorical, Schema
+
+# Share of the targets that see the context and nothing of the buffer.
+_CONTEXT_ONLY = 0.5
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many data sets there are, and trials in each.
+
+    Args:
+        data_sets: B.
+        context: N; may be 0.
+        trials: K, of the buffer.
+        targets: T.
+    """
+
+    data_sets: int
+    context: int
+    trials: int
+    targets: int
+
+    @property
+    def total(self) -> int:
+        """Trials that each data set is drawn with."""
+        return self.context + self.trials + self.targets
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Places of trials in each data set, and what its targets see.
+
+    Attributes:
+        context: (B, N).
+        buffer: (B, K), in the order in which its trials were realised.
+        targets: (B, T).
+        visible: (B, 1, T): each target sees the context and the first so many trials of the buffer.
+    """
+
+    context: np.ndarray
+    buffer: np.ndarray
+    targets: np.ndarray
+    visible: np.ndarray
+
+
+def check_order(schema: Schema, targets: int | None, forecasting: float, in_order: float, order_by: str | None) -> None:
+    """Refuse targets of their own number, and shares of data sets in some order, that a schema does not allow.
+
+    Raises:
+        ValueError: if the schema is ordered, there is no continuous input to put its trials in order by or it is not
+            clear which, or it is named and nothing is to be put in order.
+    """
+    if schema.ordered:
+        for name, value in (("targets", targets), ("forecasting", forecasting), ("in_order", in_order)):
+            if value:
+                raise ValueError(
+                    f"{name}: expected none for an ordered schema, where every trial is a target that sees those "
+                    f"before it, got {value!r}"
+                )
+    if forecasting or in_order:
+        order_input(schema, order_by)
+    elif order_by is not None:
+        raise ValueError(
+            f"order_by: expected None where forecasting and in_order are both 0, got {order_by!r}; set one of them"
+        )
+
+
+def order_input(schema: Schema, order_by: str | None) -> str:
+    """The input that trials are put in order by: the one that is named, or the only one that is continuous.
+
+    Raises:
+        ValueError: if there is none, or several and none is named.
+    """
+    names = [name for name, variable in schema.inputs.items() if not isinstance(variable, Categorical)]
+    if not names:
+        raise ValueError(
+            "forecasting, in_order: expected 0 for a schema without a continuous input, since nothing puts its trials "
+            "in order"
+        )
+    if order_by is None and len(names) == 1:
+        return names[0]
+    if order_by not in names:
+        raise ValueError(f"order_by: expected a continuous input, one of {names}, got {order_by!r}")
+    return order_by
+
+
+def assign_roles(
+    rng: np.random.Generator,
+    sizes: Sizes,
+    along: np.ndarray | None = None,
+    forecasting: float = 0.0,
+    in_order: float = 0.0,
+) -> Roles:
+    """Draw who is what in each data set, and what its targets see.
+
+    Half of the targets see the context alone. Where the buffer is in order, the others see all of it that comes before
+    them; elsewhere a prefix of uniform length. Without a context no target is a special case: it sees all that comes
+    before it, or a prefix of any length, the empty one as often as any other.
+
+    Args:
+        rng: the only source of randomness.
+        sizes: of the data sets.
+        along: (B, total), the input that puts trials in order; None = nothing is put in order.
+        forecasting: share of the data sets whose context ends where buffer and targets begin.
+        in_order: share of the data sets whose buffer is in order.
+    """
+    size, context, trials = sizes.data_sets, sizes.context, sizes.trials
+    # The simulator may give its inputs in some order, a grid for instance.
+    places = _shuffled(rng, size, sizes.total)
+    visible = visible_trials(rng, sizes)
+    if along is None:
+        seen, buffer, targets = np.split(places, [context, context + trials], axis=1)
+        return Roles(seen, buffer, targets, visible)
+    forecasts, follows = (rng.random((size, 1)) < share for share in (forecasting, in_order))
+    # From here on a trial is known by its rank. Equal inputs are ranked by chance, since the places are shuffled.
+    by_rank = np.argsort(np.take_along_axis(along, places, 1), axis=1, kind="stable")
+    ranks = np.argsort(by_rank, axis=1)
+    after = context + _shuffled(rng, size, sizes.total - context)
+    before = np.broadcast_to(np.arange(context), (size, context))
+    ranks = np.where(forecasts, np.concatenate([before, after], 1), ranks)
+    seen, buffer, targets = np.split(ranks, [context, context + trials], axis=1)
+    buffer = np.where(follows, np.sort(buffer, 1), buffer)
+    buffer = np.where(follows & forecasts, context + np.arange(trials), buffer)
+    earlier = (buffer[:, None] < targets[..., None]).sum(-1)[:, None]
+    if context:
+        earlier = np.where(visible == 0, 0, earlier)
+    places = np.take_along_axis(places, by_rank, 1)
+    seen, buffer, targets = (np.take_along_axis(places, part, 1) for part in (seen, buffer, targets))
+    return Roles(seen, buffer, targets, np.where(follows[..., None], earlier, visible))
+
+
+def _shuffled(rng: np.random.Generator, size: int, count: int) -> np.ndarray:
+    """The numbers from 0 to `count` - 1 in random order, `size` times: (size, count)."""
+    return rng.permuted(np.broadcast_to(np.arange(count), (size, count)), axis=1)
+
+
+def visible_trials(rng: np.random.Generator, sizes: Sizes) -> np.ndarray:
+    """How many trials of a buffer in random order each target sees: (B, 1, T)."""
+    shape = (sizes.data_sets, 1, sizes.targets)
+    if not sizes.context:
+        # Without a context the one-pass density sees each prefix once, and the empty one is no special case.
+        return rng.integers(0, sizes.trials, shape)
+    visible = rng.integers(1, sizes.trials + 1, shape)
+    return np.where(rng.random(shape) < _CONTEXT_ONLY, 0, visible)
