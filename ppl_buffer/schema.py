@@ -34,7 +34,18 @@ def _checked_group(group: str, variables: Mapping[str, Variable]) -> dict[str, V
             raise ValueError(f"params[{name!r}]: expected Real, Positive or Interval, got {variable!r}")
         if group != "params" and isinstance(variable, Interval) and variable.closed:
             raise ValueError(f"{group}[{name!r}]: a closed Interval is only for parameters")
+        if group != "inputs" and isinstance(variable, Real) and variable.frequencies is not None:
+            raise ValueError(f"{group}[{name!r}]: frequencies: expected none but of an input, got {variable!r}")
     return dict(variables)
+
+
+def _description(variable: Variable) -> dict[str, Any]:
+    """A variable as JSON has it."""
+    description = {"kind": type(variable).__name__, **vars(variable)}
+    # As before there were any: digests of networks without them stay what they were.
+    if description.get("frequencies", ()) is None:
+        del description["frequencies"]
+    return description
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,10 +151,7 @@ class Schema:
         groups = {}
         for group in GROUPS:
             # A list of pairs, not an object: the order of the variables is part of the meaning.
-            groups[group] = [
-                [name, {"kind": type(variable).__name__, **vars(variable)}]
-                for name, variable in getattr(self, group).items()
-            ]
+            groups[group] = [[name, _description(variable)] for name, variable in getattr(self, group).items()]
         return {
             **groups,
             "ordered": self.ordered,

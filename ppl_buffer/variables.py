@@ -7,11 +7,14 @@ Every transform here works on NumPy, torch and JAX arrays: functions take the ar
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from ppl_buffer.checks import check_flag, check_integer, check_number
+import numpy as np
+
+from ppl_buffer.checks import check_flag, check_integer, check_number, is_integer
 
 Array = Any
 
@@ -37,19 +40,62 @@ def checked_range(name: str, value: tuple[float, float]) -> tuple[float, float]:
     return low, high
 
 
+# Octaves of an input beyond which neighbours in single precision are a whole wave apart.
+_MOST_OCTAVES = 20
+# Standard deviations of an input that the longest wave spans: a little more than the range of evenly spread inputs.
+_LONGEST_WAVE = 4.0
+
+
+def _checked_frequencies(value: object) -> int | tuple[float, ...]:
+    expected = f"a number of octaves from 1 to {_MOST_OCTAVES}, or frequencies above 0, each once"
+    if is_integer(value):
+        if value <= _MOST_OCTAVES:
+            return int(value)
+    elif isinstance(value, (Sequence, np.ndarray)) and len(value) and not isinstance(value, str):
+        numbers = tuple(check_number("frequencies", x, expected, lambda x: x > 0) for x in value)
+        if len({*numbers}) == len(numbers):
+            return numbers
+    raise ValueError(f"frequencies: expected {expected}, got {value!r}")
+
+
 @dataclass(frozen=True)
 class Real:
     """A real number.
 
     Args:
         lapse_range: range (low, high) of the uniform density that a lapse follows, in the variable's units.
+        frequencies: for an input, such as a time or a place: the network reads it at finer scales too. Of an input x
+            with mean m over the training data it reads, beside the standardised value, for each frequency f
+
+                sin(2 pi f (x - m)),    cos(2 pi f (x - m)),
+
+            without which it hardly tells neighbours apart in a signal that turns many times (random Fourier features,
+            Rahimi & Recht 2007; Tancik et al. 2020, arXiv 2006.10739). Either the frequencies themselves, in waves per
+            unit of the input: hertz of a time in seconds. Or a number n of octaves, whatever the unit: 1, 2, 4, ...,
+            2^(n-1) waves over 4 standard deviations of the input, a little more than the range of evenly spread ones.
+            The highest should turn once within the finest detail of the outcomes; waves faster than half the density
+            of the points only say which point it is.
+
+    Raises:
+        ValueError: if a range is not in order, or frequencies are neither.
     """
 
     lapse_range: tuple[float, float] | None = None
+    frequencies: int | tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.lapse_range is not None:
             object.__setattr__(self, "lapse_range", checked_range("lapse_range", self.lapse_range))
+        if self.frequencies is not None:
+            object.__setattr__(self, "frequencies", _checked_frequencies(self.frequencies))
+
+    def waves(self, std: float) -> tuple[float, ...]:
+        """Frequencies in waves per standard deviation `std` of the input; none where none were asked for."""
+        if self.frequencies is None:
+            return ()
+        if isinstance(self.frequencies, int):
+            return tuple(2.0**octave / _LONGEST_WAVE for octave in range(self.frequencies))
+        return tuple(frequency * std for frequency in self.frequencies)
 
     def unconstrain(self, xp: ModuleType, value: Array) -> Array:
         """Map a value to the unconstrained scale."""

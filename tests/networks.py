@@ -90,7 +90,7 @@ DECISION = Case(
     "decision",
     Schema(
         params={"drift": Real(), "delay": Positive(), "bound": Positive()},
-        inputs={"coherence": Real()},
+        inputs={"coherence": Real(frequencies=3)},
         outcomes={"choice": Categorical(2), "rt": Positive(lapse_range=(0, 10), above="delay")},
         independent=True,
     ),
@@ -114,7 +114,7 @@ RESPONDING = Case(
     "responding",
     Schema(
         params={"alpha": Interval(0, 1), "delay": Positive(), "beta": Real()},
-        inputs={"pair": Categorical(3), "cue": Real()},
+        inputs={"pair": Categorical(3), "cue": Real(frequencies=(0.7,))},
         outcomes={"choice": Categorical(2), "rt": Positive(lapse_range=(0, 10), above="delay")},
         feedback={"reward": Real()},
         ordered=True,

@@ -97,6 +97,27 @@ def test_contains_tells_legal_from_illegal_values(variable, legal, illegal, back
             r"expected a range of positive numbers, got \(-1.0, 2.0\)",
         ),
         (lambda: Positive(lapse_range=("fast", "slow")), "lapse_range", "expected a finite number, got 'fast'"),
+        (lambda: Real(frequencies=0), "frequencies", "a number of octaves from 1 to 20, or frequencies above 0.*got 0"),
+        (lambda: Real(frequencies=64), "frequencies", "octaves from 1 to 20.*got 64"),
+        (lambda: Real(frequencies=()), "frequencies", r"got \(\)"),
+        (lambda: Real(frequencies="8"), "frequencies", "got '8'"),
+        (lambda: Real(frequencies=2.5), "frequencies", "got 2.5"),
+        (lambda: Real(frequencies=True), "frequencies", "got True"),
+        (lambda: Real(frequencies=(1, -2)), "frequencies", "got -2"),
+        (lambda: Real(frequencies=(1, math.inf)), "frequencies", "got inf"),
+        (lambda: Real(frequencies=(1, 2, 1)), "frequencies", r"each once, got \(1, 2, 1\)"),
+        (lambda: Real(frequencies=[[1, 2]]), "frequencies", r"got \[1, 2\]"),
+        (lambda: Schema(outcomes={"y": Real(frequencies=3)}), r"outcomes\['y'\]: frequencies", "none but of an input"),
+        (
+            lambda: Schema(outcomes={"y": Real()}, feedback={"r": Real(frequencies=(3,))}),
+            r"feedback\['r'\]: frequencies",
+            "none but of an input",
+        ),
+        (
+            lambda: Schema(params={"a": Real(frequencies=3)}, outcomes={"y": Real()}),
+            r"params\['a'\]: frequencies",
+            "none but of an input",
+        ),
         (lambda: Interval(2, 1), "Interval", r"expected low < high, got \(2.0, 1.0\)"),
         (lambda: Interval(0, math.nan), "Interval", "expected a finite number, got nan"),
         (lambda: Interval(False, 1), "Interval", "expected a finite number, got False"),
@@ -145,6 +166,15 @@ def test_survives_json_with_the_order_of_its_variables():
         assert list(getattr(back, group).items()) == list(getattr(RICH, group).items())
 
 
+def test_frequencies_survive_json_and_leave_no_trace_where_there_are_none():
+    time, place = Real(frequencies=(0.5, 8.0)), Real(frequencies=6)
+    schema = Schema(inputs={"time": time, "place": place, "cue": Real()}, outcomes={"y": Real()})
+    back = Schema.from_dict(json.loads(json.dumps(schema.to_dict())))
+    assert back == schema and back.inputs["time"] == time and back.inputs["place"] == place
+    # Digests of networks from before are those of today.
+    assert schema.to_dict()["inputs"][2] == ["cue", {"kind": "Real", "lapse_range": None}]
+
+
 def test_order_of_outcomes_is_part_of_the_meaning():
     one, two = [Schema(outcomes=dict(order)) for order in itertools.permutations([("a", Real()), ("b", Positive())])]
     assert one.to_dict() != two.to_dict()
@@ -173,6 +203,8 @@ def test_event_shape_and_noise(outcomes, feedback, tail, noise):
 
 
 def test_numpy_numbers_are_numbers():
+    assert Real(frequencies=np.int64(3)) == Real(frequencies=3)
+    assert Real(frequencies=2.0 ** np.arange(3)).frequencies == (1.0, 2.0, 4.0)
     variable = Interval(np.float32(0), np.int64(1), closed=np.bool_(True))
     assert (variable.low, variable.high, variable.closed) == (0.0, 1.0, True)
     schema = Schema(outcomes={"y": Categorical(np.int64(3))}, ordered=np.bool_(True), lapse_rate=np.float32(0.25))

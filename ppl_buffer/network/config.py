@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ppl_buffer.checks import check_flag
-from ppl_buffer.schema import Categorical, Schema, Variable
+from ppl_buffer.schema import Categorical, Real, Schema, Variable
 
 # Layers of a direct likelihood of independent trials, behind what joins inputs and parameters.
 INDEPENDENT_LAYERS = 2
@@ -101,9 +101,12 @@ class Config:
 
 
 def feature_size(variables: Mapping[str, Variable], config: Config) -> int:
-    """Numbers that describe one trial's variables: one a category, one for each scale of a continuous variable."""
+    """Numbers that describe one trial's variables: one a category or a scale of a continuous one, two a frequency."""
     continuous = 1 + config.asinh_scales
-    return sum(variable.n if isinstance(variable, Categorical) else continuous for variable in variables.values())
+    waves = sum(2 * len(variable.waves(1.0)) for variable in variables.values() if isinstance(variable, Real))
+    return waves + sum(
+        variable.n if isinstance(variable, Categorical) else continuous for variable in variables.values()
+    )
 
 
 def crossed(variables: Mapping[str, Variable]) -> dict[str, Categorical]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from ppl_buffer.network.backend import Array, Named, Trials
 from ppl_buffer.network.bounds import nearest_legal
 from ppl_buffer.network.parts import Part
-from ppl_buffer.schema import Categorical, Continuous, Variable
+from ppl_buffer.schema import Categorical, Continuous, Real, Variable
 
 # Larger standardised values overflow on their way through the layers.
 _LARGEST = 1e12
@@ -32,7 +34,8 @@ def within_range(net: Part, value: Array) -> Array:
 def features(net: Part, variables: Mapping[str, Variable], values: Mapping[str, Array]) -> list[Array]:
     """Numbers that describe the variables, each (..., size).
 
-    One-hot categories and standardised values; behind all of them the values at finer scales, the coarsest first.
+    One-hot categories and standardised values; behind all of them sines, then cosines, of the inputs that have
+    frequencies; then the values at finer scales, the coarsest first.
     """
     ops = net.ops
     real = {name: variable for name, variable in variables.items() if not isinstance(variable, Categorical)}
@@ -43,6 +46,11 @@ def features(net: Part, variables: Mapping[str, Variable], values: Mapping[str, 
             described.append(ops.number(net, values[name][..., None] == ops.arange(net, variable.n)))
         else:
             described.append(columns[name])
+    for name, variable in real.items():
+        if isinstance(variable, Real) and variable.frequencies is not None:
+            waves = ops.number(net, np.asarray(variable.waves(net.standardization[name][1])))
+            angles = 2 * math.pi * within_range(net, columns[name]) * waves
+            described += [ops.xp.sin(angles), ops.xp.cos(angles)]
     for power in range(1, net.config.asinh_scales + 1):
         described += [ops.xp.arcsinh(10**power * x) / math.asinh(10**power) for x in columns.values()]
     return [within_range(net, x) for x in described]

@@ -81,7 +81,7 @@ def described(case, group):
         group: name -> (values, number of categories, or None where the variable is continuous).
     """
     scales = standardization(case.schema)
-    columns, continuous = [], []
+    columns, waves, continuous = [], [], []
     for name, (values, categories) in group.items():
         if categories:
             columns.append(np.eye(categories)[values.astype(int)])
@@ -89,7 +89,10 @@ def described(case, group):
             z = (values - scales[name][0]) / scales[name][1]
             columns.append(z[..., None])
             continuous.append(np.arcsinh(10 * z)[..., None] / np.arcsinh(10))
-    return np.concatenate(columns + continuous, -1)
+        if name == "cue":
+            angle = 2 * np.pi * 0.7 * (values - scales[name][0])
+            waves += [np.sin(angle)[..., None], np.cos(angle)[..., None]]
+    return np.concatenate(columns + waves + continuous, -1)
 
 
 def next_state(case, unit, read, state):

@@ -50,6 +50,8 @@ def test_feature_and_head_sizes():
     assert feature_size({}, CONFIG) == 0
     assert feature_size(SCHEMA["inputs"], CONFIG) == 13 + 1
     assert feature_size(SCHEMA["inputs"], replace(CONFIG, asinh_scales=5)) == 13 + 1 + 5
+    places = {"east": Real(frequencies=7), "north": Real(frequencies=(0.5, 2.0, 9.0))}
+    assert feature_size(places, replace(CONFIG, asinh_scales=5)) == 2 * (1 + 5) + 2 * 7 + 2 * 3
     assert head_size(Categorical(3), CONFIG) == 3
     assert head_size(Positive(), CONFIG) == 3 * 5
 
