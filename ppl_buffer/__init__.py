@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from ppl_buffer import scores as scores
     from ppl_buffer import simulators as simulators
     from ppl_buffer import workflow as workflow
+    from ppl_buffer.datasets.dataset_simulator import DatasetSimulator
+    from ppl_buffer.datasets.stored_simulations import StoredSimulations
     from ppl_buffer.inference.comparison import compare
     from ppl_buffer.inference.evidence import Evidence, log_evidence
     from ppl_buffer.inference.simulation import Simulated, posterior_predictive
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Categorical",
     "Config",
+    "DatasetSimulator",
     "DistillationSets",
     "Evidence",
     "Interval",
@@ -49,6 +52,7 @@ __all__ = [
     "Schema",
     "Simulated",
     "Simulator",
+    "StoredSimulations",
     "TrainingRecord",
     "__version__",
     "compare",
@@ -78,6 +82,7 @@ _MODULES = (
 _HOME = {
     "Categorical": "schema",
     "Config": "network.config",
+    "DatasetSimulator": "datasets.dataset_simulator",
     "DistillationSets": "training.distillation",
     "Evidence": "inference.evidence",
     "Interval": "schema",
@@ -88,6 +93,7 @@ _HOME = {
     "Schema": "schema",
     "Simulated": "inference.simulation",
     "Simulator": "simulator",
+    "StoredSimulations": "datasets.stored_simulations",
     "TrainingRecord": "network.record",
     "compare": "inference.comparison",
     "load": "network.checkpoint",

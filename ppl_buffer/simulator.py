@@ -2,7 +2,7 @@
 
 `Simulator` is required. Every other protocol here is an ability that a simulator may have; it has it if it has the
 protocol's member, and nothing is to be registered or inherited. Names are checked: a member that nearly has a
-protocol's name is warned of when training starts (`misspelt_members`).
+protocol's name is warned of when training starts.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from ppl_buffer.findings import Finding
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Schema
+from ppl_buffer.stored import StoredSets
 
 Arrays = dict[str, np.ndarray]
 # Of NumPy, torch or JAX, traced or not; or a number.
@@ -43,7 +43,8 @@ class Simulator(Protocol):
     - `WithSymmetries`, ``augment``: data sets that are exactly as likely;
     - `WithEnvironment`, ``environment``: the feedback on outcomes that somebody else draws;
     - `WithInProcess`, ``in_process``: whether it must run in the training process;
-    - `WithName`, ``name``: what records call it.
+    - `WithName`, ``name``: what records call it;
+    - `WithStoredSets`, ``stored_sets``: data sets that exist already, in place of new ones.
     """
 
     schema: Schema
@@ -254,6 +255,18 @@ class WithName(Protocol):
     name: str
 
 
+@runtime_checkable
+class WithStoredSets(Protocol):
+    """Has data sets in store: whoever needs parameters and data together takes them from there, and nobody simulates.
+
+    ``stored_sets`` are they. Training draws from those that are not held out, the held-out loss and the checks of a
+    network from those that are. `Simulator.prior`, `Simulator.inputs` and `Simulator.simulate` do not know of each
+    other which data set they are at, so they are asked for no data set.
+    """
+
+    stored_sets: StoredSets
+
+
 REQUIRED = ("schema", "prior", "inputs", "simulate")
 # Member -> its protocol.
 OPTIONAL: dict[str, type] = {
@@ -267,13 +280,7 @@ OPTIONAL: dict[str, type] = {
     "environment": WithEnvironment,
     "in_process": WithInProcess,
     "name": WithName,
-}
-# What members were called until version 0.1, and their names today.
-FORMER_NAMES = {
-    "told_prior": "proposal",
-    "special_values": "atoms",
-    "redraw": "resample_outcomes",
-    "log_density": "log_likelihood",
+    "stored_sets": WithStoredSets,
 }
 
 
@@ -346,50 +353,3 @@ def check_calls(simulator: object, schema: Schema) -> None:
                 f"simulator.{method}: expected a method that can be called as {method}({call}), got "
                 f"{method}{signature} ({error}){why}"
             ) from None
-
-
-def misspelt_members(simulator: object) -> list[Finding]:
-    """Members that nobody reads and that look as if they were meant to be: nearly a protocol's, or a former name.
-
-    A name counts as nearly another one if it is one letter off, two where the other one is longer than six, three where
-    it is longer than twenty, whatever the case and the underscores; or if it is the first six letters or more of it.
-    Members beside which the right one stands are the simulator's own business.
-    """
-    names = public_names(simulator)
-    meant = {name: name for name in (*REQUIRED, *OPTIONAL)} | FORMER_NAMES
-    findings = []
-    for member in names:
-        if member in REQUIRED or member in OPTIONAL:
-            continue
-        close = {name: edit_distance(_letters(member), _letters(name)) for name in meant}
-        near = [name for name, distance in close.items() if distance <= 1 + (len(name) > 6) + (len(name) > 20)]
-        near = near or [name for name in OPTIONAL if len(member) >= 6 and _letters(name).startswith(_letters(member))]
-        if not near:
-            continue
-        right = meant[min(near, key=close.__getitem__)]
-        if right not in names:
-            text = (
-                f"simulator.{member}: nothing reads a member of this name of {type(simulator).__name__}; write {right}"
-                f" ({_documented_in(right)})"
-            )
-            findings.append(Finding("simulator", text, parameter=member))
-    return findings
-
-
-def _letters(name: str) -> str:
-    return name.lower().replace("_", "")
-
-
-def _documented_in(member: str) -> str:
-    protocol = OPTIONAL.get(member, Simulator)
-    return f"see ppl_buffer.simulator.{protocol.__name__}"
-
-
-def edit_distance(first: str, second: str) -> int:
-    """Levenshtein's distance: letters to insert, delete or replace."""
-    row = list(range(len(second) + 1))
-    for index, letter in enumerate(first, start=1):
-        before, row = row, [index]
-        for column, other in enumerate(second, start=1):
-            row.append(min(before[column] + 1, row[-1] + 1, before[column - 1] + (letter != other)))
-    return row[-1]

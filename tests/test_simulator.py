@@ -8,7 +8,6 @@ import pytest
 import ppl_buffer as pb
 from ppl_buffer.findings import FindingWarning
 from ppl_buffer.simulator import (
-    FORMER_NAMES,
     OPTIONAL,
     Simulator,
     WithAtoms,
@@ -20,12 +19,10 @@ from ppl_buffer.simulator import (
     WithProposal,
     WithResampling,
     WithSymmetries,
-    edit_distance,
-    misspelt_members,
     name_of,
     simulate_keywords,
 )
-from ppl_buffer.training.abilities import check_simulator
+from ppl_buffer.training.abilities import FORMER_NAMES, check_simulator, edit_distance, misspelt_members
 from ppl_buffer.training.draws import augment_data, draw_data, draw_params, draw_trials, known_log_likelihood, resample
 
 SHIPPED = [

@@ -16,7 +16,7 @@ from ppl_buffer.network.unfamiliar import Unfamiliar, find_unfamiliar
 from ppl_buffer.schema import Categorical, Positive, Schema
 from ppl_buffer.simulator import Simulator
 from ppl_buffer.training.abilities import check_simulator
-from ppl_buffer.training.draws import draw_data, draw_params
+from ppl_buffer.training.draws import draw_together
 
 OUTSIDE = ("error", "warn", "ignore")
 # Standard deviations of the training's distribution (of a logarithm) that count as trained where no more is known.
@@ -78,8 +78,7 @@ def _trained_ranges(net: Network, simulator: Simulator | None) -> Mapping[str, V
     if simulator is not None:
         check_simulator(simulator)
         rng = np.random.default_rng(0)
-        params = draw_params(simulator, rng, _DATA_SETS)
-        data, _ = draw_data(simulator, rng, params, _DATA_SETS, _TRIALS, probabilities=False)
+        _, data = draw_together(simulator, rng, _DATA_SETS, _TRIALS)
         return ranges_of(schema, data)
     return _ranges_of_scales(schema, net.standardization)
 

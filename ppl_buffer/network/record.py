@@ -9,6 +9,7 @@ from typing import Any
 from ppl_buffer.network.estimated_error import EstimatedError, nearest
 from ppl_buffer.network.ranges import ValueRange
 from ppl_buffer.prior import Prior
+from ppl_buffer.stored import StoredData
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class TrainingRecord:
             simulator's, as far as one could tell; a part that was not measured is missing.
         likelihood_ranges: `ranges` of the direct likelihood, where it was trained on other data than the buffered
             transformer beside it, at parameters from the same box; empty where these are the same.
+        stored: the data sets in store that it was trained on; None where a simulator drew new ones.
     """
 
     box: Mapping[str, tuple[float, float]]
@@ -85,10 +87,16 @@ class TrainingRecord:
     ranges: Mapping[str, ValueRange] = field(default_factory=dict)
     errors: Mapping[str, EstimatedError] = field(default_factory=dict)
     likelihood_ranges: Mapping[str, ValueRange] = field(default_factory=dict)
+    stored: StoredData | None = None
 
     def familiar(self, direct: bool) -> Mapping[str, ValueRange]:
         """Where values lay in the training data of the direct likelihood, or else of the buffered transformer."""
         return (self.likelihood_ranges or self.ranges) if direct else self.ranges
+
+    @property
+    def observed(self) -> bool:
+        """Whether it was trained on observed data, of people for instance: a predictive, and no model's likelihood."""
+        return self.stored is not None and not self.stored.simulated
 
     @property
     def estimated_error(self) -> EstimatedError | None:
@@ -120,6 +128,7 @@ class TrainingRecord:
             "ranges": {name: values.to_dict() for name, values in self.ranges.items()},
             "errors": {part: error.to_dict() for part, error in self.errors.items()},
             "likelihood_ranges": {name: values.to_dict() for name, values in self.likelihood_ranges.items()},
+            "stored": None if self.stored is None else self.stored.to_dict(),
         }
 
     @classmethod
@@ -139,5 +148,6 @@ class TrainingRecord:
                 group: {name: ValueRange.from_dict(values) for name, values in description.get(group, {}).items()}
                 for group in ("ranges", "likelihood_ranges")
             },
+            stored=None if description.get("stored") is None else StoredData.from_dict(description["stored"]),
             errors={part: EstimatedError.from_dict(error) for part, error in description.get("errors", {}).items()},
         )

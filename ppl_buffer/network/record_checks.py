@@ -42,6 +42,9 @@ def check_record(schema: Schema, record: TrainingRecord) -> None:
             raise ValueError(f"record.errors[{part!r}]: expected the error of this part, got that of {error.part!r}")
     for stage in record.stages:
         _check_stage(stage)
+    if record.stored is not None:
+        for part in ("data_sets", "held_out_data_sets", "groups", "held_out_groups"):
+            check_integer(f"record.stored: {part}", vars(record.stored)[part], 1)
     for part, length, least in (("trials", record.trials, 1), ("context", record.context, 0)):
         if length < least:
             raise ValueError(f"record.{part}: expected an integer of at least {least}, got {length}")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ppl_buffer.findings import warn_of
+from ppl_buffer.findings import Finding, warn_of
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Categorical, Schema
 from ppl_buffer.simulator import (
@@ -19,11 +19,19 @@ from ppl_buffer.simulator import (
     WithPriors,
     WithProposal,
     WithResampling,
+    WithStoredSets,
     check_calls,
-    misspelt_members,
     public_names,
 )
 from ppl_buffer.training.draws import gives_probabilities, legal
+
+# What members were called until version 0.1, and their names today.
+FORMER_NAMES = {
+    "told_prior": "proposal",
+    "special_values": "atoms",
+    "redraw": "resample_outcomes",
+    "log_density": "log_likelihood",
+}
 
 
 def check_simulator(simulator: Simulator) -> None:
@@ -125,8 +133,60 @@ def check_outcome_samples(simulator: Simulator, outcome_samples: int) -> None:
         ValueError: if `outcome_samples` is above 1 and trials depend on each other, but there is no method
             ``resample_outcomes``.
     """
+    if outcome_samples > 1 and isinstance(simulator, WithStoredSets):
+        raise ValueError(
+            f"outcome_samples: expected 1 with {type(simulator).__name__}, whose outcomes are stored and cannot be "
+            f"drawn again, got {outcome_samples}"
+        )
     if outcome_samples > 1 and not (simulator.schema.independent or isinstance(simulator, WithResampling)):
         raise ValueError(
             f"outcome_samples: expected 1, or a simulator with a method resample_outcomes, since trials of "
             f"{type(simulator).__name__} depend on each other, got {outcome_samples}"
         )
+
+
+def misspelt_members(simulator: object) -> list[Finding]:
+    """Members that nobody reads and that look as if they were meant to be: nearly a protocol's, or a former name.
+
+    A name counts as nearly another one if it is one letter off, two where the other one is longer than six, three where
+    it is longer than twenty, whatever the case and the underscores; or if it is the first six letters or more of it.
+    Members beside which the right one stands are the simulator's own business.
+    """
+    names = public_names(simulator)
+    meant = {name: name for name in (*REQUIRED, *OPTIONAL)} | FORMER_NAMES
+    findings = []
+    for member in names:
+        if member in REQUIRED or member in OPTIONAL:
+            continue
+        close = {name: edit_distance(_letters(member), _letters(name)) for name in meant}
+        near = [name for name, distance in close.items() if distance <= 1 + (len(name) > 6) + (len(name) > 20)]
+        near = near or [name for name in OPTIONAL if len(member) >= 6 and _letters(name).startswith(_letters(member))]
+        if not near:
+            continue
+        right = meant[min(near, key=close.__getitem__)]
+        if right not in names:
+            text = (
+                f"simulator.{member}: nothing reads a member of this name of {type(simulator).__name__}; write {right}"
+                f" ({_documented_in(right)})"
+            )
+            findings.append(Finding("simulator", text, parameter=member))
+    return findings
+
+
+def _letters(name: str) -> str:
+    return name.lower().replace("_", "")
+
+
+def _documented_in(member: str) -> str:
+    protocol = OPTIONAL.get(member, Simulator)
+    return f"see ppl_buffer.simulator.{protocol.__name__}"
+
+
+def edit_distance(first: str, second: str) -> int:
+    """Levenshtein's distance: letters to insert, delete or replace."""
+    row = list(range(len(second) + 1))
+    for index, letter in enumerate(first, start=1):
+        before, row = row, [index]
+        for column, other in enumerate(second, start=1):
+            row.append(min(before[column] + 1, row[-1] + 1, before[column - 1] + (letter != other)))
+    return row[-1]

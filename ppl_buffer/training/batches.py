@@ -15,13 +15,14 @@ import numpy as np
 
 from ppl_buffer.checks import check_flag, check_integer, check_number, is_integer
 from ppl_buffer.schema import Schema
-from ppl_buffer.simulator import Arrays, Simulator, WithLogLikelihood
+from ppl_buffer.simulator import Arrays, Simulator, WithLogLikelihood, WithStoredSets
 from ppl_buffer.training.abilities import atoms_of, check_outcome_samples, has_proposal
 from ppl_buffer.training.draws import (
     RejectionCounts,
     draw_data,
     draw_params,
     draw_proposal,
+    draw_stored,
     find_legal,
     known_log_likelihood,
     resample,
@@ -120,6 +121,10 @@ class BatchOptions:
     def sizes(self, data_sets: int, trials: int, context: int) -> Sizes:
         """Trials of exchangeable data sets by what they are."""
         return Sizes(data_sets, context, trials, trials if self.targets is None else self.targets)
+
+    def most_trials(self, schema: Schema) -> int:
+        """Trials that a data set of the largest batch holds: context, buffer and targets of an exchangeable model."""
+        return self.trials[1] if schema.ordered else self.sizes(1, self.trials[1], self.context[1]).total
 
     def least_size(self, schema: Schema) -> int:
         """Data sets in the smallest batch."""
@@ -292,13 +297,18 @@ def draw(
     places = []
     for attempt in range(1, TRIES + 1):
         rng = generator(seed, stream, step, attempt)
-        new_params = (draw_proposal if propose else draw_params)(simulator, rng, len(missing))
-        if conditioned is not None:
-            for name, value in atoms_of(simulator).items():
-                always = conditioned[missing, :, list(schema.params).index(name)].all(1)
-                at_atom = always & (rng.random(len(missing)) < _AT_ATOM)
-                new_params[name] = np.where(at_atom, value, new_params[name])
-        new_data, probabilities = draw_data(simulator, rng, new_params, len(missing), trials)
+        if isinstance(simulator, WithStoredSets):
+            held_out = stream == HELD_OUT
+            new_params, new_data = draw_stored(simulator, schema, rng, len(missing), trials, held_out=held_out)
+            probabilities: Arrays = {}
+        else:
+            new_params = (draw_proposal if propose else draw_params)(simulator, rng, len(missing))
+            if conditioned is not None:
+                for name, value in atoms_of(simulator).items():
+                    always = conditioned[missing, :, list(schema.params).index(name)].all(1)
+                    at_atom = always & (rng.random(len(missing)) < _AT_ATOM)
+                    new_params[name] = np.where(at_atom, value, new_params[name])
+            new_data, probabilities = draw_data(simulator, rng, new_params, len(missing), trials)
         good, new = find_legal(schema, new_params, new_data)
         counts.add(new)
         new_data |= {_PROBABILITIES + name: x for name, x in probabilities.items()}

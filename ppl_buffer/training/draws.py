@@ -16,6 +16,7 @@ from ppl_buffer.simulator import (
     WithProbabilities,
     WithProposal,
     WithResampling,
+    WithStoredSets,
     WithSymmetries,
     simulate_keywords,
 )
@@ -242,6 +243,24 @@ def draw_data(
         # Where a probability is no number the data set must go: the outcome is marked, and dropped as any other.
         data[name] = np.where(known, data[name], np.nan)
     return data, chances
+
+
+def draw_stored(
+    simulator: WithStoredSets, schema: Schema, rng: np.random.Generator, size: int, trials: int, *, held_out: bool
+) -> tuple[Arrays, Arrays]:
+    """Checked parameters (size,) and data (size, trials) of data sets in store, of those that are held out or not."""
+    params, data = simulator.stored_sets.draw(rng, size, trials, held_out)
+    variables = {**schema.inputs, **_simulated_variables(schema)}
+    method = "stored_sets"
+    return _checked(method, params, schema.params, (size,)), _checked(method, data, variables, (size, trials))
+
+
+def draw_together(simulator: Simulator, rng: np.random.Generator, size: int, trials: int) -> tuple[Arrays, Arrays]:
+    """Checked parameters (size,) under the prior and data (size, trials) given them, or stored ones of the training."""
+    if isinstance(simulator, WithStoredSets):
+        return draw_stored(simulator, simulator.schema, rng, size, trials, held_out=False)
+    params = draw_params(simulator, rng, size)
+    return params, draw_data(simulator, rng, params, size, trials, probabilities=False)[0]
 
 
 def _categories(schema: Schema) -> dict[str, Categorical]:

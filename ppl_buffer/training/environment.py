@@ -9,7 +9,7 @@ import numpy as np
 from ppl_buffer.findings import Finding, warn_of
 from ppl_buffer.schema import Categorical, Variable
 from ppl_buffer.simulator import Arrays, Simulator, StatefulEnvironment, WithEnvironment
-from ppl_buffer.training.draws import draw_data, draw_params, legal
+from ppl_buffer.training.draws import draw_together, legal
 
 # Data sets and their trials.
 _SIZE, _TRIALS = 16, 3
@@ -29,8 +29,7 @@ def try_environment(simulator: Simulator) -> None:
     if not (isinstance(simulator, WithEnvironment) and simulator.schema.feedback):
         return
     schema, rng = simulator.schema, np.random.default_rng(0)
-    params = draw_params(simulator, rng, _SIZE)
-    data, _ = draw_data(simulator, rng, params, _SIZE, _TRIALS, probabilities=False)
+    _, data = draw_together(simulator, rng, _SIZE, _TRIALS)
     # As a rollout has them: categories in floating point, a number for each data set, replica and trial.
     named = {name: np.nan_to_num(data[name])[:, None] for name in (*schema.inputs, *schema.outcomes)}
     environment: object = simulator.environment

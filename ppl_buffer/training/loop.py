@@ -39,6 +39,7 @@ from ppl_buffer.training.randomness import check_randomness
 from ppl_buffer.training.run import INTERRUPTED, TIME, Crew, run_parts
 from ppl_buffer.training.state import BEST, check_version, forget_run
 from ppl_buffer.training.stopwatch import Stopwatch
+from ppl_buffer.training.stored_lengths import choose_lengths
 
 # Share of dropped data sets from which on the user is told: fewer change nothing that could be measured.
 _FEW_DROPPED = 1e-3
@@ -57,8 +58,8 @@ def train(
     seed: int = 0,
     out: str | os.PathLike[str] | None = None,
     batch_size: int | None = None,
-    trials: tuple[int, int] = (32, 128),
-    context: tuple[int, int] = (0, 64),
+    trials: tuple[int, int] | None = None,
+    context: tuple[int, int] | None = None,
     targets: int | None = None,
     forecasting: float = 0.0,
     in_order: float = 0.0,
@@ -77,6 +78,7 @@ def train(
     distillation_share: float = 0.5,
     held_out: int = 256,
     evaluate_every: int | None = None,
+    patience: int = 5,
     devices: int = 1,
     accelerator: str = "auto",
     workers: int = 1,
@@ -117,8 +119,10 @@ def train(
         out: the run folder, made if it does not exist; ``runs/`` and the simulator's name by default.
         batch_size: data sets in a batch of typical length; longer sequences come in smaller batches. By default 32,
             more where they cost nothing, fewer where time is short.
-        trials: least and greatest number of trials of a sequence, or of the buffer of an exchangeable model.
-        context: least and greatest size of the context; ignored for an ordered schema.
+        trials: least and greatest number of trials of a sequence, or of the buffer of an exchangeable model; by default
+            (32, 128), of stored data sets as far as half of them reach.
+        context: least and greatest size of the context; ignored for an ordered schema. By default (0, 64), of stored
+            data sets about a third of their trials.
         targets: trials of an exchangeable data set that are predicted, beside those of its context and its buffer; by
             default as many as those of the buffer. More cost little: a target is read by nobody. The simulator draws
             data sets of the sum of all three.
@@ -163,6 +167,9 @@ def train(
             direct likelihood.
         evaluate_every: steps between two evaluations; by default a twenty-fourth of the steps, from 50 to 500, or of
             the time.
+        patience: evaluations without progress on held-out data after which a training on stored data sets ends, if the
+            last is clearly worse than the best: by more than two standard errors of the difference. The best weights
+            are kept, and a warning says so.
         devices: number of processes that share each batch. Above 1, Lightning Fabric starts them afresh: the
             simulator must be importable, and a script must call `train` under ``if __name__ == "__main__":``.
         accelerator: ``"auto"`` (CUDA where there is one), ``"cpu"`` or ``"cuda"``.
@@ -189,7 +196,7 @@ def train(
     }  # fmt: skip
     stated = {name: value for name, value in given.items() if value is not None}
     batches = {
-        "trials": trials, "context": context, "condition_masks": condition_masks,
+        **choose_lengths(simulator, trials, context, targets), "condition_masks": condition_masks,
         "context_free_fraction": context_free_fraction, "outcome_samples": outcome_samples,
         "targets": targets, "forecasting": forecasting, "in_order": in_order, "order_by": order_by,
     }  # fmt: skip
@@ -197,7 +204,7 @@ def train(
         minutes = _MINUTES
     folder = Path("runs") / name_of(simulator) if out is None else check_path("out", out)
     run = {"held_out": held_out, "devices": devices, "accelerator": accelerator, "workers": workers}
-    run |= {"progress": progress, "minutes": minutes, "target": target}
+    run |= {"progress": progress, "minutes": minutes, "target": target, "patience": patience}
     sizes, begun = choose_sizes(simulator, config, start)
     asked = TrainingPlan(
         simulator=simulator,

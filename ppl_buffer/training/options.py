@@ -65,9 +65,10 @@ class RunOptions:
     progress: bool = True
     minutes: float | None = None
     target: float | None = None
+    patience: int = 5
 
     def __post_init__(self) -> None:
-        for name, least in (("held_out", 1), ("devices", 1), ("workers", 0)):
+        for name, least in (("held_out", 1), ("devices", 1), ("workers", 0), ("patience", 1)):
             check_integer(name, getattr(self, name), least)
         if self.evaluate_every is not None:
             check_integer("evaluate_every", self.evaluate_every, 1)

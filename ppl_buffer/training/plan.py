@@ -13,7 +13,8 @@ from ppl_buffer.network.config import Config, parts_of
 from ppl_buffer.network.digest import weights_digest
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.torch.weights import TorchNetwork
-from ppl_buffer.simulator import Simulator, WithInProcess, name_of
+from ppl_buffer.simulator import Simulator, WithInProcess, WithStoredSets, name_of
+from ppl_buffer.stored import StoredData
 from ppl_buffer.training.abilities import atoms_of, check_outcome_samples, check_use_log_likelihood, has_proposal
 from ppl_buffer.training.batches import HELD_OUT, SOURCE, TRAINING, Batch, BatchOptions, generator, make_batch
 from ppl_buffer.training.distillation import DistillationSets, make_distillation_batch
@@ -23,6 +24,7 @@ from ppl_buffer.training.parts import ASKED, BUFFER, LIKELIHOOD, part_config, tr
 from ppl_buffer.training.roles import check_order
 from ppl_buffer.training.sketch import Sketch, sketch
 from ppl_buffer.training.start import load_start
+from ppl_buffer.training.stored_lengths import check_stored_lengths
 
 # Batches that tell whether a simulator is what it was.
 _SKETCHED = 4
@@ -68,6 +70,11 @@ class TrainingPlan:
     def name(self) -> str:
         """The simulator's name."""
         return name_of(self.simulator)
+
+    @property
+    def stored(self) -> StoredData | None:
+        """What the stored data sets are that it draws from; None where a simulator draws new ones."""
+        return self.simulator.stored_sets.summary if isinstance(self.simulator, WithStoredSets) else None
 
     @property
     def steps(self) -> int | None:
@@ -135,6 +142,8 @@ class TrainingPlan:
         }
         if has_proposal(self.simulator):
             described["proposal"] = True
+        if self.stored is not None:
+            described["stored"] = self.stored.to_dict()
         if self.distillation is not None:
             described["distillation"] = {
                 **self.distillation.description,
@@ -165,6 +174,8 @@ def make_plans(asked: TrainingPlan, parts: str) -> tuple[TrainingPlan, ...]:
     check_order(simulator.schema, batches.targets, batches.forecasting, batches.in_order, batches.order_by)
     if batches.use_log_likelihood:
         check_use_log_likelihood(simulator)
+    if isinstance(simulator, WithStoredSets):
+        check_stored_lengths(simulator.stored_sets, batches.most_trials(simulator.schema))
     if batches.least_size(simulator.schema) < run.devices:
         raise ValueError(
             f"devices: expected at most {batches.least_size(simulator.schema)}, the data sets in a batch of the "

@@ -25,6 +25,7 @@ class Progress:
     counts: RejectionCounts = field(default_factory=RejectionCounts)
     decaying: bool = False  # the learning rate falls: the state before that is kept in a file of its own
     finished: bool = False  # it has fallen to zero
+    overfitted: bool = False  # held-out data were predicted ever worse, which ended the training
 
     def skip(self) -> None:
         """Leave out an update.
@@ -79,6 +80,15 @@ class Progress:
         """Count the last held-out loss as the best one; returns it."""
         self.best = self.held_out[-1][1]
         return self.best
+
+    def since_best(self) -> int:
+        """Evaluations since the least held-out loss."""
+        losses = [loss for _, loss in self.held_out]
+        return len(losses) - 1 - losses.index(min(losses)) if losses else 0
+
+    def overfit(self) -> None:
+        """More steps would only do harm."""
+        self.overfitted = True
 
     def evaluate(self, loss: float, first: bool) -> bool:
         """Note a held-out loss; returns whether its weights are to be kept: the best so far, or the first."""

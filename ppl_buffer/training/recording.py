@@ -66,6 +66,7 @@ def part_record(
         stages=(*_stages(None if plan.start is None else plan.start.record), stage),
         ranges=survey.ranges,
         errors={} if error is None else {plan.part: error},
+        stored=plan.stored,
     )
 
 

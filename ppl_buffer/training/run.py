@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
+from ppl_buffer.findings import Finding, warn_of
 from ppl_buffer.training.best import write_best
 from ppl_buffer.training.choices import Options, choose, with_options
 from ppl_buffer.training.error import summary
@@ -167,6 +168,8 @@ class Part:
             if ended == FINISHED:
                 trainer.finish(held_out)
                 write_best(self.plan)
+            if trainer.at.overfitted:
+                warn_of(_overfitted(trainer), stacklevel=3)
             trainer.save()
             trainer.draw()
             if ended == FINISHED and trainer.error is not None and self.plan.run.progress:
@@ -271,6 +274,19 @@ class Part:
         bar.update((trainer.at.step if self.plan.steps is not None else round(trainer.seconds, 1)) - bar.n)
         to_go = "?" if trainer.error is None else f"{trainer.error.nats_per_trial:.2g}"
         bar.set_postfix(nats_to_go=to_go, step=trainer.at.step, loss=f"{loss:.4f}", refresh=False)
+
+
+def _overfitted(trainer: Trainer) -> Finding:
+    """What to know of a training that ended before its time."""
+    at = trainer.at
+    best, least = min(at.held_out, key=lambda row: row[1])
+    text = (
+        f"the training of the {trainer.plan.part} part over-fitted {trainer.plan.stored}: after step {best:.0f} it "
+        f"predicted held-out data ever worse ({least:.4f} nats a trial then, {at.held_out[-1][1]:.4f} at step "
+        f"{at.step}), so it ended there; the weights of step {best:.0f} are kept. More data sets help, or a smaller "
+        "network"
+    )
+    return Finding("training", text)
 
 
 def _steps_between(crew: Crew) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from ppl_buffer.network.ranges import ValueRange, ranges_of
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Categorical, Continuous, Positive
-from ppl_buffer.simulator import Arrays, Simulator
+from ppl_buffer.simulator import Arrays, Simulator, WithStoredSets
 from ppl_buffer.training import abilities, draws
 from ppl_buffer.training.batches import STANDARDIZATION, BatchOptions, draw, generator
 from ppl_buffer.training.distillation import DistillationSets
@@ -111,7 +111,11 @@ def trained_box(simulator: Simulator) -> tuple[dict[str, tuple[float, float]], d
         ValueError: if a stated prior is not what the simulator draws from.
     """
     stated = abilities.priors_of(simulator)
-    check_priors(simulator)
+    stored = simulator.stored_sets if isinstance(simulator, WithStoredSets) else None
+    # Each stored one counts once: draws of them would look like more than there are.
+    rows = None if stored is None else stored.indices(held_out=False)
+    params = None if stored is None else {name: x[rows].astype(float) for name, x in stored.params.items()}
+    check_priors(simulator, params)
     names = list(simulator.schema.params)
     box: dict[str, tuple[float, float]] = {}
     for name in names:
@@ -121,7 +125,7 @@ def trained_box(simulator: Simulator) -> tuple[dict[str, tuple[float, float]], d
             start = (0.0, 0.0) if stated[name].relative_to is None else box[str(stated[name].relative_to)]
             box[name] = (start[0] + low, start[1] + high)
     if len(box) < len(names):
-        params = draws.draw_params(simulator, np.random.default_rng(0), _PARAMS)
+        params = params or draws.draw_params(simulator, np.random.default_rng(0), _PARAMS)
         for name in names:
             values = params[name][draws.legal(simulator.schema.params[name], params[name].astype(np.float32))]
             box.setdefault(name, (float(values.min()), float(values.max())))

@@ -62,6 +62,8 @@ class KeptState:
                 "resume=False to start anew"
             )
         before, after = Schedule(planned["total"]), Schedule(offered)
+        if progress.get("overfitted"):
+            return before, False
         reached, target = planned["target"], plan.run.target
         reopened = reached is not None and (target is None or target < reached)
         longer = after.longer_than(before) if plan.steps is None else plan.steps != planned["steps"]

@@ -154,20 +154,33 @@ class Trainer:
                     continue
                 by_set = self.averaged_loss.by_set(batch)
                 total += float(self.averaged_loss.mean(by_set)) * terms
-                given.append(by_set[0].cpu().double().numpy())
+                # Of stored data sets all that the loss is of: whether a training over-fits is seen by it.
+                rows = by_set[0] if self.plan.stored is None else by_set.mean(0)
+                given.append(rows.cpu().double().numpy())
         loss = total / sum(terms for _, terms in held_out.batches)
         at, target = self.at, self.plan.run.target
         self.table.append(at.step, self.seconds, self.schedule.factor(self.done), np.concatenate(given))
         if len(held_out.sets.trials):
             self.snapshots = self.table.snapshots(self.plan.part, held_out.sets, at.finished)
-            self.error = estimate_error(self.snapshots)
-            at.given.append([at.step, float(self.snapshots.means[-1])])
+            if self.plan.stored is None:
+                # The law of learning supposes that no data set comes twice.
+                self.error = estimate_error(self.snapshots)
+                at.given.append([at.step, float(self.snapshots.means[-1])])
         if self.error is not None and target is not None and not at.decaying and self.error.nats_per_trial <= target:
             self.schedule, self._target = begin_decay(self.done), target
         better = at.evaluate(loss, first=not (self.folder / BEST).exists())
         if better:
             self._write_best(loss)
+        elif self._overfits():
+            at.overfit()
+            self.schedule = Schedule(max(self.done, 1e-3))
         return better
+
+    def _overfits(self) -> bool:
+        """Whether held-out data were predicted worse than before in the last evaluations, and clearly in this one."""
+        if self.plan.stored is None or self.at.since_best() < self.plan.run.patience:
+            return False
+        return self.snapshots is not None and not self.snapshots.ends_as_good()
 
     def _write_best(self, loss: float) -> None:
         """Write the averaged weights, whose held-out loss this is, as those that the run has come to."""
@@ -179,7 +192,8 @@ class Trainer:
         self.at.finish()
         better = self.evaluate(held_out)
         snapshots = self.snapshots
-        if not better and self.plan.part == LIKELIHOOD and snapshots is not None and snapshots.ends_as_good():
+        annealed = self.plan.part == LIKELIHOOD and self.plan.stored is None
+        if not better and annealed and snapshots is not None and snapshots.ends_as_good():
             # Annealed weights are better than the noise of few held-out trials can tell.
             self._write_best(self.at.keep_last())
         elif not better and self.error is not None:

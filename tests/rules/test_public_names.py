@@ -13,9 +13,9 @@ import ppl_buffer as pb
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = {
-    "Categorical", "Config", "DistillationSets", "Evidence", "Interval", "Lapse", "Positive", "Prior", "Real", "Schema",
-    "Simulated", "Simulator", "TrainingRecord", "__version__", "compare", "load", "log_evidence",
-    "posterior_predictive", "prepare_distillation", "save", "train", "zoo",
+    "Categorical", "Config", "DatasetSimulator", "DistillationSets", "Evidence", "Interval", "Lapse", "Positive",
+    "Prior", "Real", "Schema", "Simulated", "Simulator", "StoredSimulations", "TrainingRecord", "__version__",
+    "compare", "load", "log_evidence", "posterior_predictive", "prepare_distillation", "save", "train", "zoo",
 }  # fmt: skip
 MODULES = {
     "arviz": ("arviz",),

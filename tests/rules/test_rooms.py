@@ -6,7 +6,7 @@ from tests.rules.source import Import, imports, modules
 
 # From left to right: a room imports those to its left and none to its right.
 ORDER = [
-    ("variables", "schema", "prior", "simulator", "checks", "files", "findings", "extras", "version"),
+    ("variables", "schema", "prior", "simulator", "checks", "files", "findings", "extras", "version", "stored"),
     ("simulators",),
     ("network",),
     ("predictive",),
