@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ppl_buffer.prior import Prior
     from ppl_buffer.schema import Categorical, Interval, Positive, Real, Schema
     from ppl_buffer.simulator import Simulator
+    from ppl_buffer.training.added_buffer import add_buffer
     from ppl_buffer.training.distillation import DistillationSets, prepare_distillation
     from ppl_buffer.training.loop import train
 
@@ -55,6 +56,7 @@ __all__ = [
     "StoredSimulations",
     "TrainingRecord",
     "__version__",
+    "add_buffer",
     "compare",
     "load",
     "log_evidence",
@@ -95,6 +97,7 @@ _HOME = {
     "Simulator": "simulator",
     "StoredSimulations": "datasets.stored_simulations",
     "TrainingRecord": "network.record",
+    "add_buffer": "training.added_buffer",
     "compare": "inference.comparison",
     "load": "network.checkpoint",
     "log_evidence": "inference.evidence",

@@ -147,6 +147,11 @@ def parts_of(schema: Schema, config: Config) -> tuple[str, ...]:
     return ("likelihood",) * direct + ("buffer",) * (config.depth > 0)
 
 
+def is_of_buffer(name: str) -> bool:
+    """Whether a weight is one that nothing reads but the buffer's tokens, and tokens in what they read of these."""
+    return name == "role.buffer" or ".buffer_" in name
+
+
 def weight_shapes(schema: Schema, config: Config) -> dict[str, tuple[int, ...]]:
     """Name and shape of every weight. Matrices are (out, in), as torch stores them; both backends read these names.
 

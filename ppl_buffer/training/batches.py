@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ from ppl_buffer.training.draws import (
     known_log_likelihood,
     resample,
 )
-from ppl_buffer.training.roles import Roles, Sizes, assign_roles, order_input
+from ppl_buffer.training.roles import DEFAULT_CONTEXT_ONLY, Roles, Sizes, assign_roles, order_input
 
 # Streams of random numbers that never meet.
 TRAINING, HELD_OUT, STANDARDIZATION, DISTILLATION = 0, 1, 2, 3
@@ -70,6 +70,7 @@ class BatchOptions:
             of an input.
         in_order: share of the exchangeable data sets whose buffer is in that order.
         order_by: the input; None = the only continuous one.
+        context_only: share of the targets of an exchangeable data set that see nothing of its buffer.
 
     Raises:
         ValueError: if a number is not an integer, too small, or a range not in order, or a share not in [0, 1].
@@ -87,6 +88,7 @@ class BatchOptions:
     forecasting: float = 0.0
     in_order: float = 0.0
     order_by: str | None = None
+    context_only: float = DEFAULT_CONTEXT_ONLY
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "condition_masks", "outcome_samples"):
@@ -97,7 +99,7 @@ class BatchOptions:
             if len(pair) != 2 or not all(is_integer(x, least) for x in pair) or pair[0] > pair[1]:
                 raise ValueError(f"{name}: expected (least, greatest), integers of at least {least}, got {value!r}")
             object.__setattr__(self, name, (int(pair[0]), int(pair[1])))
-        for name in ("context_free_fraction", "forecasting", "in_order"):
+        for name in ("context_free_fraction", "forecasting", "in_order", "context_only"):
             check_number(name, getattr(self, name), "a share from 0 to 1", lambda x: 0 <= x <= 1)
         check_flag("use_log_likelihood", self.use_log_likelihood)
         check_integer("growing", self.growing, 0)
@@ -140,7 +142,7 @@ class Batch:
 
             - ``params``: name -> (B,);
             - ``conditioned``: (B, R, P) bool, the condition masks (absent without parameters);
-            - ``context`` (absent if empty) and ``buffer``: each group -> name -> (B, 1, trials);
+            - ``context`` and ``buffer`` (absent if empty): each group -> name -> (B, 1, trials);
             - ``targets``: ``inputs`` and ``outcomes``, name -> (B, 1, T);
             - ``resampled``: name -> (B, 1, T, outcome_samples - 1), the targets' outcomes drawn again (absent where
               there are none);
@@ -186,7 +188,9 @@ def make_batch(simulator: Simulator, options: BatchOptions, seed: int, step: int
         arrays, targets = ordered_batch(schema, params, conditioned, data, probabilities), data
     else:
         along = data[order_input(schema, options.order_by)] if options.forecasting or options.in_order else None
-        roles = assign_roles(rng, sizes, along, options.forecasting, options.in_order)
+        roles = assign_roles(rng, sizes, along, options.forecasting, options.in_order, options.context_only)
+        if options.context_only == 1:
+            roles = replace(roles, buffer=roles.buffer[:, :0])  # nobody reads it
         arrays, targets = _exchangeable(schema, roles, params, conditioned, data, probabilities)
     add_targets(simulator, options, rng, arrays, params, targets, training=stream == TRAINING)
     return Batch(arrays, counts)

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -64,10 +65,12 @@ def train(
     forecasting: float = 0.0,
     in_order: float = 0.0,
     order_by: str | None = None,
+    context_only: float = 0.5,
     learning_rate: float | None = None,
     warmup: int | None = None,
     weight_decay: float = 0.01,
     optimizer: str | None = None,
+    learns: str = "all",
     condition_masks: int = 2,
     likelihood_weight: float | None = None,
     context_free_fraction: float = 0.25,
@@ -133,11 +136,15 @@ def train(
             before it: draws along time, or along a grid, arise so. Independent of `forecasting`: where both hold the
             buffer comes right after the context, without a gap. The other buffers are in random order.
         order_by: name of that input; by default the only one that is continuous.
+        context_only: share of the targets of an exchangeable data set that see its context and nothing of its buffer.
+            1 trains a set predictor, which `add_buffer` can teach more later.
         learning_rate: its peak, of all parts; by default what suits each.
         warmup: steps in which the learning rate rises; by default a twentieth of all, at most 1000.
         weight_decay: of the weight matrices.
         optimizer: ``"adamw"``, or ``"muon"``: Muon for the matrices inside the layers, AdamW for the rest. Muon needs
             about a third of the steps on small networks. By default what suits each part.
+        learns: ``"all"`` weights, or ``"buffer"``: those that `add_buffer` added to a network, which predicts the same
+            without a buffer as before, to the last bit.
         condition_masks: choices of parameters that each data set is conditioned on: the first holds all parameters,
             each other none or a random subset (Gloeckler et al. 2024, arXiv 2404.09636). 1 trains the likelihood
             alone.
@@ -199,6 +206,7 @@ def train(
         **choose_lengths(simulator, trials, context, targets), "condition_masks": condition_masks,
         "context_free_fraction": context_free_fraction, "outcome_samples": outcome_samples,
         "targets": targets, "forecasting": forecasting, "in_order": in_order, "order_by": order_by,
+        "context_only": context_only,
     }  # fmt: skip
     if steps is None and minutes is None:
         minutes = _MINUTES
@@ -211,7 +219,9 @@ def train(
         config=sizes,
         seed=seed,
         batches=_options(BatchOptions, stated, batches),
-        optimization=_options(OptimizationOptions, stated, {"steps": steps, "weight_decay": weight_decay}),
+        optimization=_options(
+            OptimizationOptions, stated, {"steps": steps, "weight_decay": weight_decay, "learns": learns}
+        ),
         run=_options(RunOptions, stated, {"out": folder, **run}),
         start=begun,
         distillation=None if distillation is None else load_distillation(distillation, simulator),
@@ -313,7 +323,7 @@ def _interrupts() -> Iterator[list[int]]:
         yield received
         return
 
-    def handle(number: int, frame: Any) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         if received:
             raise KeyboardInterrupt
         received.append(number)

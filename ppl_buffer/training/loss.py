@@ -105,7 +105,8 @@ def _read_buffer(net: TorchNetwork, batch: Tree) -> Tensor:
     cache = Cache()
     if "context" in batch:
         cache = encode(net, batch["context"], _all_valid(batch["context"]))
-    cache = extend(net, cache, batch["buffer"], _all_valid(batch["buffer"]))
+    if "buffer" in batch:
+        cache = extend(net, cache, batch["buffer"], _all_valid(batch["buffer"]))
     size, _, count = _all_valid(targets).shape
     inputs = targets["inputs"]
     in_turn = "visible" not in batch

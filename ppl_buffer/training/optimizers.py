@@ -8,26 +8,29 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from ppl_buffer.network.config import is_of_buffer
 from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.training.options import OptimizationOptions
 
 # Muon's learning rate over AdamW's: its updates are orthogonal matrices, whose entries are small.
 _MUON_RATE = 5.0
 _EMA_DECAY = 0.999
+# Matrices inside the layers that are no maps from tokens to tokens.
+_ADAMW = ("counter.weight", "slope.weight", "buffer_adapter.down.weight", "buffer_adapter.up.weight")
 
 
 def make_optimizers(options: OptimizationOptions, net: TorchNetwork) -> list[torch.optim.Optimizer]:
-    """AdamW for all weights; or Muon for the matrices inside the layers and AdamW for the others.
+    """AdamW for all weights that learn; or Muon for the matrices inside the layers and AdamW for the others.
 
     AdamW is that of Loshchilov & Hutter (2019, arXiv 1711.05101), Muon that of Jordan et al. (2024,
     https://kellerjordan.github.io/posts/muon).
     """
-    names = list(net.weights)
+    names = [name for name in net.weights if options.learns == "all" or is_of_buffer(name)]
     inner = [
         name
         for name in names
         if options.optimizer == "muon" and name.startswith("layers.") and name.endswith("weight")
-        and net.weights[name].ndim == 2 and not name.endswith(("counter.weight", "slope.weight"))
+        and net.weights[name].ndim == 2 and not name.endswith(_ADAMW)
     ]  # fmt: skip
     rest = [name for name in names if name not in inner]
     decayed = [name for name in rest if name.endswith("weight") and net.weights[name].ndim == 2]

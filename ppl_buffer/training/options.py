@@ -8,6 +8,7 @@ from pathlib import Path
 from ppl_buffer.checks import check_choice, check_flag, check_integer, check_number
 
 OPTIMIZERS = ("adamw", "muon")
+LEARNS = ("all", "buffer")
 ACCELERATORS = ("auto", "cpu", "cuda")
 
 
@@ -22,6 +23,7 @@ class OptimizationOptions:
         weight_decay: of matrices.
         optimizer: its name.
         likelihood_weight: of the condition masks that hold all parameters, in the buffered transformer's training.
+        learns: all weights, or those of the buffer alone.
 
     Raises:
         ValueError: if a number is out of its range, or the optimiser unknown.
@@ -33,6 +35,7 @@ class OptimizationOptions:
     weight_decay: float = 0.01
     optimizer: str = "adamw"
     likelihood_weight: float | None = None
+    learns: str = "all"
 
     def __post_init__(self) -> None:
         if self.steps is not None:
@@ -41,6 +44,7 @@ class OptimizationOptions:
         check_number("learning_rate", self.learning_rate, "a number above 0", lambda x: x > 0)
         check_number("weight_decay", self.weight_decay, "a number of at least 0", lambda x: x >= 0)
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        check_choice("learns", self.learns, LEARNS)
         if self.likelihood_weight is not None:
             check_number("likelihood_weight", self.likelihood_weight, "a number in (0, 1) or None", lambda x: 0 < x < 1)
 

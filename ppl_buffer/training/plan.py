@@ -13,6 +13,7 @@ from ppl_buffer.network.config import Config, parts_of
 from ppl_buffer.network.digest import weights_digest
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.torch.weights import TorchNetwork
+from ppl_buffer.schema import Schema
 from ppl_buffer.simulator import Simulator, WithInProcess, WithStoredSets, name_of
 from ppl_buffer.stored import StoredData
 from ppl_buffer.training.abilities import atoms_of, check_outcome_samples, check_use_log_likelihood, has_proposal
@@ -21,7 +22,7 @@ from ppl_buffer.training.distillation import DistillationSets, make_distillation
 from ppl_buffer.training.likelihood_batches import BLOCK, make_likelihood_batches
 from ppl_buffer.training.options import OptimizationOptions, RunOptions
 from ppl_buffer.training.parts import ASKED, BUFFER, LIKELIHOOD, part_config, trained_parts
-from ppl_buffer.training.roles import check_order
+from ppl_buffer.training.roles import DEFAULT_CONTEXT_ONLY, check_roles
 from ppl_buffer.training.sketch import Sketch, sketch
 from ppl_buffer.training.start import load_start
 from ppl_buffer.training.stored_lengths import check_stored_lengths
@@ -31,7 +32,14 @@ _SKETCHED = 4
 # Options that the direct likelihood does not know: it has no context, and no parameter is ever hidden from it.
 _OF_THE_BUFFER = ("context", "condition_masks", "context_free_fraction", "likelihood_weight")
 # Options, also of the buffer alone, that a run knows only where they are used.
-_OFF = {"targets": None, "forecasting": 0.0, "in_order": 0.0, "order_by": None}
+_OFF = {
+    "targets": None,
+    "forecasting": 0.0,
+    "in_order": 0.0,
+    "order_by": None,
+    "context_only": DEFAULT_CONTEXT_ONLY,
+    "learns": "all",
+}
 
 
 @dataclass(frozen=True)
@@ -138,6 +146,7 @@ class TrainingPlan:
             "held_out": int(self.run.held_out),
             "evaluate_every": self.run.evaluate_every,
             "likelihood_weight": optimization.likelihood_weight,
+            "learns": optimization.learns,
             "start": None if self.begins_with is None else weights_digest(self.begins_with),
         }
         if has_proposal(self.simulator):
@@ -171,7 +180,11 @@ def make_plans(asked: TrainingPlan, parts: str) -> tuple[TrainingPlan, ...]:
     check_choice("parts", parts, ASKED)
     check_number("distillation_share", asked.distillation_share, "a number in (0, 1)", lambda x: 0 < x < 1)
     check_outcome_samples(simulator, batches.outcome_samples)
-    check_order(simulator.schema, batches.targets, batches.forecasting, batches.in_order, batches.order_by)
+    if asked.optimization.learns == "buffer":
+        check_learns(simulator.schema, asked.config, batches.context_only)
+    check_roles(
+        simulator.schema, batches.targets, batches.forecasting, batches.in_order, batches.order_by, batches.context_only
+    )
     if batches.use_log_likelihood:
         check_use_log_likelihood(simulator)
     if isinstance(simulator, WithStoredSets):
@@ -194,6 +207,21 @@ def make_plans(asked: TrainingPlan, parts: str) -> tuple[TrainingPlan, ...]:
         )
         for part in trained_parts(simulator.schema, asked.config, parts)
     )
+
+
+def check_learns(schema: Schema, config: Config, context_only: float) -> None:
+    """Refuse to train what there is not.
+
+    Raises:
+        ValueError: if no weight is of the buffer alone, or no target sees one.
+    """
+    if schema.ordered or not (config.buffer_rank or config.buffer_apart):
+        raise ValueError(
+            "learns: expected 'all' for a network whose buffer has no weights of its own (buffer_rank=0, "
+            "buffer_apart=False), got 'buffer'; see ppl_buffer.add_buffer"
+        )
+    if context_only == 1:
+        raise ValueError("context_only: expected less than 1 where the buffer learns, got 1: no target would see it")
 
 
 def choose_sizes(

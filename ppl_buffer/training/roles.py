@@ -19,8 +19,8 @@ import numpy as np
 
 from ppl_buffer.schema import Categorical, Schema
 
-# Share of the targets that see the context and nothing of the buffer.
-_CONTEXT_ONLY = 0.5
+# Share of the targets that see the context and nothing of the buffer, as in the paper.
+DEFAULT_CONTEXT_ONLY = 0.5
 
 
 @dataclass(frozen=True)
@@ -62,19 +62,27 @@ class Roles:
     visible: np.ndarray
 
 
-def check_order(schema: Schema, targets: int | None, forecasting: float, in_order: float, order_by: str | None) -> None:
-    """Refuse targets of their own number, and shares of data sets in some order, that a schema does not allow.
+def check_roles(
+    schema: Schema,
+    targets: int | None,
+    forecasting: float,
+    in_order: float,
+    order_by: str | None,
+    context_only: float,
+) -> None:
+    """Refuse targets of their own number, and shares of data sets or targets, that a schema does not allow.
 
     Raises:
         ValueError: if the schema is ordered, there is no continuous input to put its trials in order by or it is not
             clear which, or it is named and nothing is to be put in order.
     """
     if schema.ordered:
-        for name, value in (("targets", targets), ("forecasting", forecasting), ("in_order", in_order)):
+        given = {"targets": targets or 0, "forecasting": forecasting, "in_order": in_order}
+        for name, value in {**given, "context_only": context_only - DEFAULT_CONTEXT_ONLY}.items():
             if value:
                 raise ValueError(
                     f"{name}: expected none for an ordered schema, where every trial is a target that sees those "
-                    f"before it, got {value!r}"
+                    f"before it, got {context_only if name == 'context_only' else value!r}"
                 )
     if forecasting or in_order:
         order_input(schema, order_by)
@@ -109,12 +117,14 @@ def assign_roles(
     along: np.ndarray | None = None,
     forecasting: float = 0.0,
     in_order: float = 0.0,
+    context_only: float = DEFAULT_CONTEXT_ONLY,
 ) -> Roles:
     """Draw who is what in each data set, and what its targets see.
 
-    Half of the targets see the context alone. Where the buffer is in order, the others see all of it that comes before
-    them; elsewhere a prefix of uniform length. Without a context no target is a special case: it sees all that comes
-    before it, or a prefix of any length, the empty one as often as any other.
+    A share of the targets see the context alone. Where the buffer is in order, the others see all of it that comes
+    before them; elsewhere a prefix of uniform length. Without a context no target is a special case: it sees all that
+    comes before it, or a prefix of any length, the empty one as often as any other; unless no target at all is to see
+    a buffer.
 
     Args:
         rng: the only source of randomness.
@@ -122,11 +132,12 @@ def assign_roles(
         along: (B, total), the input that puts trials in order; None = nothing is put in order.
         forecasting: share of the data sets whose context ends where buffer and targets begin.
         in_order: share of the data sets whose buffer is in order.
+        context_only: share of the targets that see the context and nothing of the buffer.
     """
     size, context, trials = sizes.data_sets, sizes.context, sizes.trials
     # The simulator may give its inputs in some order, a grid for instance.
     places = _shuffled(rng, size, sizes.total)
-    visible = visible_trials(rng, sizes)
+    visible = visible_trials(rng, sizes, context_only)
     if along is None:
         seen, buffer, targets = np.split(places, [context, context + trials], axis=1)
         return Roles(seen, buffer, targets, visible)
@@ -141,7 +152,7 @@ def assign_roles(
     buffer = np.where(follows, np.sort(buffer, 1), buffer)
     buffer = np.where(follows & forecasts, context + np.arange(trials), buffer)
     earlier = (buffer[:, None] < targets[..., None]).sum(-1)[:, None]
-    if context:
+    if context or context_only == 1:
         earlier = np.where(visible == 0, 0, earlier)
     places = np.take_along_axis(places, by_rank, 1)
     seen, buffer, targets = (np.take_along_axis(places, part, 1) for part in (seen, buffer, targets))
@@ -153,11 +164,11 @@ def _shuffled(rng: np.random.Generator, size: int, count: int) -> np.ndarray:
     return rng.permuted(np.broadcast_to(np.arange(count), (size, count)), axis=1)
 
 
-def visible_trials(rng: np.random.Generator, sizes: Sizes) -> np.ndarray:
+def visible_trials(rng: np.random.Generator, sizes: Sizes, context_only: float) -> np.ndarray:
     """How many trials of a buffer in random order each target sees: (B, 1, T)."""
     shape = (sizes.data_sets, 1, sizes.targets)
     if not sizes.context:
         # Without a context the one-pass density sees each prefix once, and the empty one is no special case.
-        return rng.integers(0, sizes.trials, shape)
+        return rng.integers(0, sizes.trials if context_only < 1 else 1, shape)
     visible = rng.integers(1, sizes.trials + 1, shape)
-    return np.where(rng.random(shape) < _CONTEXT_ONLY, 0, visible)
+    return np.where(rng.random(shape) < context_only, 0, visible)

@@ -77,12 +77,15 @@ class Trainer:
         self.net = TorchNetwork(plan.simulator.schema, plan.config, survey.standardization, seed=plan.seed).to(device)
         if plan.begins_with is not None:
             grow(plan.begins_with, self.net)
+        self.optimizers = make_optimizers(plan.optimization, self.net)
+        learning = {id(weight) for each in self.optimizers for group in each.param_groups for weight in group["params"]}
+        for weight in self.net.weights.values():
+            weight.requires_grad_(id(weight) in learning)
         likelihood_weight = plan.optimization.likelihood_weight
         self.loss = Loss(self.net, likelihood_weight, plan.part)
         self.averaged = AveragedModel(self.net, multi_avg_fn=average_weights)
         self.averaged_net: TorchNetwork = self.averaged.module  # type: ignore[assignment]
         self.averaged_loss = Loss(self.averaged_net, likelihood_weight, plan.part)
-        self.optimizers = make_optimizers(plan.optimization, self.net)
         self.schedule, self.seconds, self._reserved = Schedule(offered), 0.0, 0.0
         self.table = Table()
         self.snapshots: Snapshots | None = None
@@ -126,7 +129,9 @@ class Trainer:
         for optimizer in optimizers:
             optimizer.zero_grad()
         loss = model(batch) * weight
-        if fabric is None:
+        if not loss.requires_grad:
+            pass  # nobody sees a buffer, and nothing else learns
+        elif fabric is None:
             loss.backward()
         else:
             fabric.backward(loss)
@@ -247,9 +252,9 @@ class Trainer:
         write_atomic(self.folder / CURVE, curve)
 
     def _moments(self, weight: Tensor) -> dict[str, Any]:
-        """What the weight's optimiser remembers of it."""
+        """What the weight's optimiser remembers of it; nothing of one that does not learn."""
         by_weight = {id(w): o.state for o in self.optimizers for group in o.param_groups for w in group["params"]}
-        return by_weight[id(weight)][weight]
+        return by_weight[id(weight)][weight] if id(weight) in by_weight else {}
 
     def _go_on(self, kept: KeptState, offered: float) -> None:
         """Take over a kept state, or that before its decay where the training is to be longer."""
