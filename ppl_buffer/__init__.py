@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ppl_buffer.network.record import TrainingRecord
     from ppl_buffer.network.zoo import zoo
     from ppl_buffer.prior import Prior
-    from ppl_buffer.schema import Categorical, Interval, Positive, Real, Schema
+    from ppl_buffer.schema import Categorical, Integer, Interval, Positive, Real, Schema
     from ppl_buffer.simulator import Simulator
     from ppl_buffer.training.added_buffer import add_buffer
     from ppl_buffer.training.distillation import DistillationSets, prepare_distillation
@@ -45,6 +45,7 @@ __all__ = [
     "DatasetSimulator",
     "DistillationSets",
     "Evidence",
+    "Integer",
     "Interval",
     "Lapse",
     "Positive",
@@ -87,6 +88,7 @@ _HOME = {
     "DatasetSimulator": "datasets.dataset_simulator",
     "DistillationSets": "training.distillation",
     "Evidence": "inference.evidence",
+    "Integer": "schema",
     "Interval": "schema",
     "Lapse": "network.lapses",
     "Positive": "schema",

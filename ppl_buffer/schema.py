@@ -9,9 +9,20 @@ from types import ModuleType
 from typing import Any
 
 from ppl_buffer.checks import check_flag
-from ppl_buffer.variables import Array, Categorical, Continuous, Interval, Positive, Real, Variable, finite
+from ppl_buffer.variables import (
+    Array,
+    Categorical,
+    Continuous,
+    Discrete,
+    Integer,
+    Interval,
+    Positive,
+    Real,
+    Variable,
+    finite,
+)
 
-_KINDS = {"Real": Real, "Positive": Positive, "Interval": Interval, "Categorical": Categorical}
+_KINDS = {"Real": Real, "Positive": Positive, "Interval": Interval, "Integer": Integer, "Categorical": Categorical}
 GROUPS = ("params", "inputs", "outcomes", "feedback")
 
 
@@ -29,8 +40,10 @@ def _checked_group(group: str, variables: Mapping[str, Variable]) -> dict[str, V
                 f"{group}: expected names that are Python identifiers, other than 'training', got {name!r}"
             )
         if not isinstance(variable, tuple(_KINDS.values())):
-            raise ValueError(f"{group}[{name!r}]: expected Real, Positive, Interval or Categorical, got {variable!r}")
-        if group == "params" and isinstance(variable, Categorical):
+            raise ValueError(
+                f"{group}[{name!r}]: expected Real, Positive, Interval, Integer or Categorical, got {variable!r}"
+            )
+        if group == "params" and isinstance(variable, Discrete):
             raise ValueError(f"params[{name!r}]: expected Real, Positive or Interval, got {variable!r}")
         if group != "params" and isinstance(variable, Interval) and variable.closed:
             raise ValueError(f"{group}[{name!r}]: a closed Interval is only for parameters")
@@ -110,7 +123,7 @@ class Schema:
     def require_lapse(self, argument: str) -> None:
         """Refuse `argument` unless every outcome states the density that a lapse follows."""
         for name, variable in self.outcomes.items():
-            if not isinstance(variable, Categorical) and variable.lapse_range is None:
+            if not isinstance(variable, Discrete) and variable.lapse_range is None:
                 raise ValueError(
                     f"{argument}: expected every outcome to state the range of a lapse, but {name!r} has none; "
                     f"write {type(variable).__name__}(lapse_range=(low, high)) in the schema"
@@ -131,7 +144,7 @@ class Schema:
 
     @property
     def standardized(self) -> set[str]:
-        """Keys of a network's standardization: continuous variables, and outcomes' differences to lower bounds."""
+        """Keys of a network's standardization: variables but categories, outcomes' differences to lower bounds."""
         groups = (self.params, self.inputs, self.outcomes, self.feedback)
         names = {name for group in groups for name, variable in group.items() if not isinstance(variable, Categorical)}
         return names | {self.scale_above(name) for name in self.lower_bounds}

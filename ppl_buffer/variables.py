@@ -18,6 +18,9 @@ from ppl_buffer.checks import check_flag, check_integer, check_number, is_intege
 
 Array = Any
 
+# Bounds of integers: beyond, single precision does not tell a value from the middle between it and the next.
+_LARGEST = 2**22
+
 
 def finite(name: str, value: float) -> float:
     """A finite number; ValueError otherwise, in which `name` is what it is called."""
@@ -254,6 +257,11 @@ class Categorical:
     def __post_init__(self) -> None:
         object.__setattr__(self, "n", check_integer("Categorical: n", self.n, 2))
 
+    @property
+    def low(self) -> int:
+        """The first code."""
+        return 0
+
     def contains(self, xp: ModuleType, value: Array) -> Array:
         """Whether each value is legal: boolean array."""
         return (value >= 0) & (value < self.n) & (value == xp.floor(value))
@@ -269,5 +277,70 @@ class Categorical:
         return f"an integer from 0 to {self.n - 1}"
 
 
+@dataclass(frozen=True)
+class Integer:
+    """A whole number between two bounds that are legal themselves: a rating, a count, confidence in per cent.
+
+    Its values have an order and distances, which the codes of `Categorical` have not: the network reads the number,
+    and the probabilities of an outcome are the masses of a mixture of logistic distributions around the values
+    (Salimans et al. 2017, arXiv 1701.05517), however many there are. A lapse is uniform over all of them.
+
+    Not for parameters: a density is differentiated by these.
+
+    Args:
+        low: lowest value.
+        high: highest value.
+
+    Raises:
+        ValueError: if the bounds are no integers, not in order, or beyond 2^22, where single precision ends to tell
+            halves apart.
+
+    Example:
+        >>> import ppl_buffer as pb
+        >>> pb.Schema(params={"bias": pb.Real()}, outcomes={"rating": pb.Integer(1, 7)}).outcomes["rating"].n
+        7
+    """
+
+    low: int
+    high: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "low", check_integer("Integer: low", self.low, -_LARGEST))
+        object.__setattr__(self, "high", check_integer("Integer: high", self.high, self.low + 1))
+        if self.high > _LARGEST:
+            raise ValueError(f"Integer: high: expected an integer of at most {_LARGEST}, got {self.high}")
+
+    @property
+    def n(self) -> int:
+        """Number of values."""
+        return self.high - self.low + 1
+
+    def unconstrain(self, xp: ModuleType, value: Array) -> Array:
+        """The number itself: mixtures of logistic distributions need no bounds."""
+        return value
+
+    def constrain(self, xp: ModuleType, unconstrained: Array) -> Array:
+        """The nearest legal value of any number."""
+        return xp.clip(xp.round(unconstrained), self.low, self.high)
+
+    def contains(self, xp: ModuleType, value: Array) -> Array:
+        """Whether each value is legal: boolean array."""
+        return (value >= self.low) & (value <= self.high) & (value == xp.floor(value))
+
+    @property
+    def fill(self) -> float:
+        """A legal value, for places where there is no trial."""
+        return float((self.low + self.high) // 2)
+
+    @property
+    def description(self) -> str:
+        """What a legal value is, for an error message."""
+        return f"an integer from {self.low} to {self.high}"
+
+
 Continuous = Real | Positive | Interval
-Variable = Continuous | Categorical
+# Of finitely many values: `n` of them, from `low` on.
+Discrete = Integer | Categorical
+# What a network reads as a standardised number.
+Numeric = Continuous | Integer
+Variable = Continuous | Discrete

@@ -16,7 +16,7 @@ from ppl_buffer.network.config import Config, weight_shapes
 from ppl_buffer.network.record import TrainingRecord
 from ppl_buffer.predictive import sampling
 from ppl_buffer.prior import Prior
-from ppl_buffer.schema import Categorical, Interval, Positive, Real, Schema
+from ppl_buffer.schema import Categorical, Discrete, Integer, Interval, Positive, Real, Schema
 
 # Sizes that differ in what they exercise: a layer above the first that reads parameters and finer scales, no layer
 # below those that read parameters, no counters.
@@ -47,6 +47,11 @@ def points(trial, inputs, outcomes, uniform):
     return {"points": 1.0 * (uniform[..., 0] < 0.2 + 0.3 * outcomes["button"])}
 
 
+def score(trial, inputs, outcomes, uniform):
+    """An environment for a whole number of feedback."""
+    return {"score": 1.0 * (uniform[..., 0] < 0.6) + 1.0 * (outcomes["grade"] > 3) - 1.0 * (outcomes["side"] == 2)}
+
+
 @dataclass(frozen=True, eq=False)
 class Case:
     """A schema, and what is needed to draw from a network that has it."""
@@ -59,7 +64,7 @@ class Case:
     @property
     def has_lapse(self) -> bool:
         """Whether every outcome states what a lapse is."""
-        return all(isinstance(x, Categorical) or x.lapse_range is not None for x in self.schema.outcomes.values())
+        return all(isinstance(x, Discrete) or x.lapse_range is not None for x in self.schema.outcomes.values())
 
     def __repr__(self) -> str:
         return self.name
@@ -133,9 +138,22 @@ DISCRIMINATION = Case("discrimination", DECISION.schema, config=DIRECT_SIZES)
 GUESS = Case(
     "guess",
     Schema(params={"mu": Real()}, outcomes={"share": Interval(-2, 3)}, independent=True),
-    config=DIRECT_SIZES,
+    config=replace(DIRECT_SIZES, head="logistic"),
 )
-DIRECT = [RESPONDING, HABIT, DISCRIMINATION, GUESS]
+# Whole numbers everywhere, among them an outcome that another one follows.
+GRADING = Case(
+    "grading",
+    Schema(
+        params={"mu": Real()},
+        inputs={"level": Integer(0, 5)},
+        outcomes={"grade": Integer(-2, 8), "side": Categorical(3)},
+        feedback={"score": Integer(-1, 3)},
+        ordered=True,
+    ),
+    score,
+    DIRECT_SIZES,
+)
+DIRECT = [RESPONDING, HABIT, DISCRIMINATION, GUESS, GRADING]
 CASES = [LEARNING, REPORT, FUNCTION, DECISION, SLIDER, CONTAMINATED]
 ORDERED = [case for case in CASES if case.schema.ordered]
 EXCHANGEABLE = [case for case in CASES if not case.schema.ordered]
@@ -157,7 +175,9 @@ def standardization(schema: Schema) -> dict[str, tuple[float, float]]:
     variables = {**schema.params, **schema.inputs, **schema.outcomes, **schema.feedback}
     names = [name for name, variable in variables.items() if not isinstance(variable, Categorical)]
     names += [schema.scale_above(name) for name in schema.lower_bounds]
-    return {name: (0.1 - 0.05 * index, 0.4 + 0.1 * index) for index, name in enumerate(names)}
+    scales = {name: (0.1 - 0.05 * index, 0.4 + 0.1 * index) for index, name in enumerate(names)}
+    whole = {name: x for name, x in variables.items() if isinstance(x, Integer)}
+    return scales | {name: (0.1 + x.fill, x.n / 4) for name, x in whole.items()}
 
 
 @functools.cache
@@ -200,8 +220,8 @@ FUNCTION_RECORD = Record(
 
 def draw_variable(rng: np.random.Generator, variable: Any, shape: tuple[int, ...]) -> np.ndarray:
     """Legal values of a variable."""
-    if isinstance(variable, Categorical):
-        return rng.integers(0, variable.n, shape).astype(np.float32)
+    if isinstance(variable, Discrete):
+        return variable.low + rng.integers(0, variable.n, shape).astype(np.float32)
     if isinstance(variable, Positive):
         return rng.lognormal(0, 0.5, shape).astype(np.float32)
     if isinstance(variable, Interval):

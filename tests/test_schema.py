@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.special
 
-from ppl_buffer.schema import Categorical, Interval, Positive, Real, Schema
+from ppl_buffer.schema import Categorical, Integer, Interval, Positive, Real, Schema
 
 # Variable, legal values over its whole range, and the unconstrained scale as SciPy has it.
 CONTINUOUS = [
@@ -21,7 +21,12 @@ IDS = [repr(variable) for variable, _, _ in CONTINUOUS]
 RICH = Schema(
     params={"drift": Real(), "boundary": Positive(), "bias": Interval(0, 1), "noise": Interval(0, 2, closed=True)},
     inputs={"coherence": Real(), "cue": Categorical(5)},
-    outcomes={"rt": Positive(lapse_range=(0.1, 4)), "choice": Categorical(3), "confidence": Interval(-1, 1)},
+    outcomes={
+        "rt": Positive(lapse_range=(0.1, 4)),
+        "choice": Categorical(3),
+        "confidence": Interval(-1, 1),
+        "rating": Integer(-3, 4),
+    },
     feedback={"reward": Real()},
     ordered=True,
     lapse_rate=0.02,
@@ -74,6 +79,7 @@ def test_torch_and_jax_give_the_numbers_and_gradients_of_numpy(variable, values,
         (Interval(-1, 2), [-0.999, 1.999], [-1.0, 2.0, 5.0, math.nan, math.inf]),
         (Interval(-1, 2, closed=True), [-1.0, 2.0], [-1.001, 2.001, math.nan, math.inf]),
         (Categorical(3), [0.0, 1.0, 2.0], [-1.0, 3.0, 0.5, math.nan, math.inf]),
+        (Integer(-2, 5), [-2.0, 0.0, 5.0], [-3.0, 6.0, -1.5, math.nan, -math.inf]),
     ],
     ids=repr,
 )
@@ -124,11 +130,20 @@ def test_contains_tells_legal_from_illegal_values(variable, legal, illegal, back
         (lambda: Categorical(1), "n", "expected an integer of at least 2, got 1"),
         (lambda: Categorical(2.0), "n", "expected an integer of at least 2, got 2.0"),
         (lambda: Categorical(True), "n", "expected an integer of at least 2, got True"),
+        (lambda: Integer(1, 1), "Integer: high", "expected an integer of at least 2, got 1"),
+        (lambda: Integer(0.0, 3), "Integer: low", "expected an integer of at least -4194304, got 0.0"),
+        (lambda: Integer(0, True), "Integer: high", "expected an integer of at least 1, got True"),
+        (lambda: Integer(0, 2**23), "Integer: high", "expected an integer of at most 4194304, got 8388608"),
+        (lambda: Schema(params={"k": Integer(0, 3)}, outcomes={"y": Real()}), r"params\['k'\]", "got Integer"),
         (lambda: Schema(), "outcomes", "expected at least one outcome, got none"),
         (lambda: Schema(outcomes=[Real()]), "outcomes", "expected a dict of name to variable, got list"),
         (lambda: Schema(outcomes={"response time": Real()}), "outcomes", "identifiers, .*got 'response time'"),
         (lambda: Schema(outcomes={3: Real()}), "outcomes", "identifiers, .*got 3"),
-        (lambda: Schema(outcomes={"rt": Real}), r"outcomes\['rt'\]", "expected Real, Positive, Interval or Cat"),
+        (
+            lambda: Schema(outcomes={"rt": Real}),
+            r"outcomes\['rt'\]",
+            "expected Real, Positive, Interval, Integer or Cat",
+        ),
         (lambda: Schema(params={"group": Categorical(2)}, outcomes={"y": Real()}), r"params\['group'\]", "Categorical"),
         (lambda: Schema(outcomes={"y": Interval(0, 1, closed=True)}), r"outcomes\['y'\]", "only for parameters"),
         (lambda: Schema(feedback={"y": Real()}, outcomes={"y": Real()}), "names", r"each once .* got \['y'\]"),
@@ -200,6 +215,13 @@ def test_event_shape_and_noise(outcomes, feedback, tail, noise):
     schema = Schema(outcomes=outcomes, feedback=feedback)
     assert schema.event_shape_tail == tail
     assert schema.noise_size == noise
+
+
+def test_an_integer_is_rounded_to_the_nearest_legal_value():
+    variable = Integer(-2, 5)
+    drawn = variable.constrain(np, np.array([-1e9, -2.4, -0.6, 1.2, 4.6, 77.0, np.inf]))
+    np.testing.assert_array_equal(drawn, [-2, -2, -1, 1, 5, 5, 5])
+    assert variable.contains(np, drawn).all() and variable.contains(np, variable.fill) and variable.n == 8
 
 
 def test_numpy_numbers_are_numbers():

@@ -9,7 +9,7 @@ import numpy as np
 
 from ppl_buffer.files import to_numpy
 from ppl_buffer.ppl.trace import ObservedSite
-from ppl_buffer.schema import Categorical, Variable
+from ppl_buffer.schema import Discrete, Variable
 
 # Labels of the dimension of the same name, or (dimension, labels).
 Coordinate: TypeAlias = np.ndarray | tuple[str, np.ndarray]
@@ -70,7 +70,12 @@ class TrialLayout:
         prefix = f"{name}_" if several else ""
         self.names = {key: f"{name}_{key}" if key in shared else key for key in trial_variables(site)}
         self.score = name if schema.event_shape_tail else self.names[next(iter(schema.outcomes))]
-        self._integers = {key for key, variable in trial_variables(site).items() if isinstance(variable, Categorical)}
+        self._integers = {
+            # The smallest type that holds all values of either sign.
+            key: np.min_scalar_type(-(variable.n + abs(variable.low)))
+            for key, variable in trial_variables(site).items()
+            if isinstance(variable, Discrete)
+        }
         self._exists = site.exists
         self._depth = site.exists.ndim
         sizes = {dim: size for dim, size in zip(batch_dims, site.batch_shape, strict=True) if dim is not None}
@@ -115,13 +120,13 @@ class TrialLayout:
         return Labelled((*sample, *self._dims), existing, self._coords, attrs)
 
     def variables(self, columns: Mapping[str, np.ndarray], **attrs: str) -> dict[str, Labelled]:
-        """Variables of the schema under their names in the groups; categories as integers."""
+        """Variables of the schema under their names in the groups; categories and integers as integers."""
         variables = {}
         for name, column in columns.items():
             variable = self.variable(np.asarray(column), **attrs)
             if name in self._integers:
-                # After the selection: padding may hold what is no category.
-                variable = variable._replace(values=variable.values.astype(np.int8))
+                # After the selection: padding may hold what is no value.
+                variable = variable._replace(values=variable.values.astype(self._integers[name]))
             variables[self.names[name]] = variable
         return variables
 

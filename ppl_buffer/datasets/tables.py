@@ -18,7 +18,7 @@ from ppl_buffer.datasets.order import trial_order
 from ppl_buffer.datasets.ranges import OUTSIDE, check_ranges
 from ppl_buffer.datasets.trials import TrialData
 from ppl_buffer.network.network import Network
-from ppl_buffer.schema import Categorical, Schema, Variable
+from ppl_buffer.schema import Discrete, Schema, Variable
 from ppl_buffer.simulator import Simulator
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def read_trials(
         used=headings,
     )
     values = {
-        name: values[name][rows].astype(int if isinstance(variable, Categorical) else float)
+        name: values[name][rows].astype(int if isinstance(variable, Discrete) else float)
         for name, variable in variables.items()
     }
     return TrialData.from_rows(

@@ -18,7 +18,7 @@ from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import ObservedTrials
 from ppl_buffer.predictive import density
 from ppl_buffer.predictive.query import Query
-from ppl_buffer.schema import Categorical, split_value
+from ppl_buffer.schema import Discrete, split_value
 
 # Trials that are scored at once.
 _TRIALS_AT_ONCE = 100_000
@@ -64,15 +64,15 @@ class DataSets:
             update: is told of data sets that are done.
 
         Returns:
-            two dicts outcome -> (sets, K); equal numbers where the outcome is no category.
+            two dicts outcome -> (sets, K); equal numbers where the outcome is continuous.
         """
         schema = self.net.schema
-        categories = any(isinstance(x, Categorical) for x in schema.outcomes.values())
+        steps = any(isinstance(x, Discrete) for x in schema.outcomes.values())
 
         def both(indices: np.ndarray) -> np.ndarray:
             observed, query = self._query(indices)
             shape = (len(indices), self.shape[1], len(schema.outcomes))
-            places = [0.0, 1.0] if categories else [0.0]
+            places = [0.0, 1.0] if steps else [0.0]
             ops = backend_of(self.net).ops
             values = [
                 to_numpy(

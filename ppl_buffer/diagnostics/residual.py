@@ -10,7 +10,7 @@ that is fitted on half of the data sets improves the log density of the other ha
 Kullback-Leibler divergence from the simulator, and needs no likelihood.
 
 The deviations: of a binary outcome y, y - p; of any other, orthonormal polynomials of the network's distribution
-function (Neyman's smooth test), of a category averaged over its step.
+function (Neyman's smooth test), of a category or an integer averaged over its step.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy as np
 
 from ppl_buffer.diagnostics.history import history_features, in_turn, principal_components, static_features
 from ppl_buffer.diagnostics.statistics import Arrays
-from ppl_buffer.schema import Categorical, Schema
+from ppl_buffer.schema import Categorical, Discrete, Schema
 
 # What the polynomials of a distribution function see.
 _SHAPES = ("location", "spread", "skewness", "tails")
@@ -97,7 +97,7 @@ def find_residuals(
         params: name -> (sets,), of the simulation.
         data: name -> (sets, K) of inputs, outcomes and feedback, simulated.
         lower: outcome -> (sets, K), the network's distribution function just below the outcome, given all before it.
-        upper: the same at the outcome; equal to `lower` where the outcome is no category.
+        upper: the same at the outcome; equal to `lower` where the outcome is continuous.
         read: (sets, K, W), what the network's heads read of each trial: features beside those of the history. A network
             that was trained too little knows more than it says.
     """
@@ -131,11 +131,11 @@ def _deviations(schema: Schema, name: str, value: np.ndarray, lower: np.ndarray,
     if isinstance(variable, Categorical) and variable.n == 2:
         p = _probability(value, lower, upper)
         return [_Deviation("", value - p, p * (1 - p), np.sqrt(3) * (2 * p - 1)[..., None])]
-    shapes = len(_SHAPES) if not isinstance(variable, Categorical) else min(len(_SHAPES), variable.n - 1)
+    shapes = len(_SHAPES) if not isinstance(variable, Discrete) else min(len(_SHAPES), variable.n - 1)
     rows = []
     for degree in range(1, shapes + 1):
         average = _averaged_polynomial(degree, lower, upper)
-        variance = average**2 if isinstance(variable, Categorical) else np.ones_like(average)
+        variance = average**2 if isinstance(variable, Discrete) else np.ones_like(average)
         rows.append(_Deviation(_SHAPES[degree - 1], average, variance, nothing))
     return rows
 

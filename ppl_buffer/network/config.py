@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ppl_buffer.checks import check_flag
+from ppl_buffer.checks import check_choice, check_flag
 from ppl_buffer.schema import Categorical, Real, Schema, Variable
 
 # Layers of a direct likelihood of independent trials, behind what joins inputs and parameters.
@@ -22,6 +22,9 @@ _MOST_SLOTS = 16
 # Sizes that say 0 of what is not there.
 _MAY_BE_ZERO = ("depth", "contextual_positions", "asinh_scales", "likelihood_width", "buffer_rank")
 
+# What a network was before there was a choice. It is not named in files and digests, which thus stay what they were.
+_BEFORE_CHOICE = {"buffer_rank": 0, "buffer_apart": False, "head": "normal"}
+
 
 @dataclass(frozen=True)
 class Config:
@@ -32,7 +35,7 @@ class Config:
         depth: number of layers; 0 = no transformer, a direct likelihood alone.
         heads: attention heads a layer.
         mlp: hidden units of each layer's two-layer perceptron, and of the heads and embeddings.
-        components: Gaussians in the mixture of a continuous outcome.
+        components: of the mixture of a continuous outcome or an integer.
         param_depth: number of top layers in which targets read the parameters.
         contextual_positions: learned counts an attention layer keeps over an ordered buffer, beside the count of
             trials. A key loses weight with what has been counted since (contextual position encoding, Golovneva et al.
@@ -50,11 +53,15 @@ class Config:
             al. 2022, arXiv 2106.09685); 0 = nothing. For exchangeable models.
         buffer_apart: buffer and target tokens read the buffer through maps and by a softmax of their own, whose result
             is added to what they read elsewhere: without a buffer nothing is added. For exchangeable models.
+        head: "normal" or "logistic", what the components of a continuous outcome's mixture are. Logistic ones have
+            exponential tails, and a distribution function without special functions. The mean of a `Positive` outcome
+            is then infinite where a component's scale on log scale is 1 or more, its variance where it is 1/2 or more.
+            Of no effect on integers, whose masses are always those of logistic ones.
 
     Raises:
         ValueError: if a size is not a positive integer, `heads` does not divide `width`, `param_depth` exceeds
             `depth`, there is neither a transformer nor a direct likelihood, `likelihood_slots` or `buffer_apart` is no
-            truth value, or a buffer that is read apart has a `buffer_rank`.
+            truth value, a buffer that is read apart has a `buffer_rank`, or `head` is no such law.
     """
 
     width: int = 64
@@ -69,9 +76,11 @@ class Config:
     likelihood_slots: bool = True
     buffer_rank: int = 0
     buffer_apart: bool = False
+    head: str = "normal"
 
     def __post_init__(self) -> None:
         sizes = asdict(self)
+        check_choice("head", sizes.pop("head"), ("normal", "logistic"))
         for name in ("likelihood_slots", "buffer_apart"):
             check_flag(name, sizes.pop(name))
         for name, value in sizes.items():
@@ -89,9 +98,9 @@ class Config:
         if not self.depth and not self.likelihood_width:
             raise ValueError("depth: expected at least 1 without a direct likelihood (likelihood_width=0), got 0")
 
-    def to_dict(self) -> dict[str, int]:
+    def to_dict(self) -> dict[str, int | str]:
         """A JSON-ready description."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if _BEFORE_CHOICE.get(name) != value}
 
     @classmethod
     def from_dict(cls, description: Mapping[str, Any]) -> Config:
@@ -101,7 +110,7 @@ class Config:
 
 
 def feature_size(variables: Mapping[str, Variable], config: Config) -> int:
-    """Numbers that describe one trial's variables: one a category or a scale of a continuous one, two a frequency."""
+    """Numbers that describe one trial's variables: one a category or a scale of any other, two a frequency."""
     continuous = 1 + config.asinh_scales
     waves = sum(2 * len(variable.waves(1.0)) for variable in variables.values() if isinstance(variable, Real))
     return waves + sum(
@@ -137,7 +146,7 @@ def state_widths(schema: Schema, config: Config) -> tuple[int, int, int]:
 
 
 def head_size(variable: Variable, config: Config) -> int:
-    """Numbers that an outcome's head puts out: logits, or weight, mean and scale of each Gaussian."""
+    """Numbers that an outcome's head puts out: logits, or weight, mean and scale of each component."""
     return variable.n if isinstance(variable, Categorical) else 3 * config.components
 
 

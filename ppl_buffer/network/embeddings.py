@@ -13,14 +13,15 @@ import numpy as np
 from ppl_buffer.network.backend import Array, Named, Trials
 from ppl_buffer.network.bounds import nearest_legal
 from ppl_buffer.network.parts import Part
-from ppl_buffer.schema import Categorical, Continuous, Real, Variable
+from ppl_buffer.schema import Categorical, Real, Variable
+from ppl_buffer.variables import Numeric
 
 # Larger standardised values overflow on their way through the layers.
 _LARGEST = 1e12
 
 
-def standardize(net: Part, variables: Mapping[str, Continuous], values: Named) -> Named:
-    """Continuous variables on the standardised unconstrained scale; any shape."""
+def standardize(net: Part, variables: Mapping[str, Numeric], values: Named) -> Named:
+    """Variables but categories on the standardised unconstrained scale; any shape."""
     xp, scales = net.ops.xp, net.standardization
     unconstrained = {name: variable.unconstrain(xp, values[name]) for name, variable in variables.items()}
     return {name: (x - scales[name][0]) / scales[name][1] for name, x in unconstrained.items()}

@@ -1,9 +1,10 @@
 """From a target's representation to the distribution of a trial's outcomes, in the user's units.
 
 A trial with several outcomes factorises by the chain rule in the schema's order: a later outcome's head also reads the
-earlier outcomes. Continuous outcomes are mixtures of Gaussians on the standardised unconstrained scale. Written once,
-over the array operations of either backend. Arrays are (B, R, T): B data sets, R replicas of each, T trials; a
-representation is what `predict` returned, (B, R, T, W) with the lower bounds of the trials behind, if there are any.
+earlier outcomes. Continuous outcomes are mixtures on the standardised unconstrained scale, integers the masses of such
+mixtures (`ppl_buffer.network.mixtures`). Written once, over the array operations of either backend. Arrays are
+(B, R, T): B data sets, R replicas of each, T trials; a representation is what `predict` returned, (B, R, T, W) with the
+lower bounds of the trials behind, if there are any.
 """
 
 from __future__ import annotations
@@ -17,15 +18,14 @@ import numpy as np
 from ppl_buffer.network.backend import Array, ArrayOps, Named
 from ppl_buffer.network.embeddings import combination, features, join
 from ppl_buffer.network.lapse_mixture import LapseMixture, lapse_components, lapsed_trials, mix, with_lapse
+from ppl_buffer.network.mixtures import Mixture, integer_cdf, integer_log_prob, integer_moments, mixture
 from ppl_buffer.network.parts import Part
-from ppl_buffer.schema import Categorical, Interval, Positive, Variable
+from ppl_buffer.schema import Categorical, Discrete, Integer, Interval, Positive, Variable
 
-# Smallest standard deviation of a Gaussian on the standardised scale: a density stays finite at repeated values.
-_LEAST_SCALE = 1e-3
 # Combinations of a trial's earlier outcomes that are worth a table.
 _MOST_CELLS = 8
-# Gauss-Hermite nodes for the moments of an outcome on an interval.
-_QUADRATURE_NODES = 32
+# Values of an integer up to which moments of a later outcome sum over all of them.
+_MOST_PATHS = 32
 
 
 class Scale(NamedTuple):
@@ -48,7 +48,7 @@ class HeadTable(NamedTuple):
 
     Attributes:
         ops: what is done to arrays.
-        codes: dict outcome -> (cells,), its category in each of the combinations.
+        codes: dict outcome -> (cells,), its value in each of the combinations.
         cell: (B, R, T), which combination a trial has.
     """
 
@@ -66,15 +66,18 @@ class HeadTable(NamedTuple):
 
 
 def _head_table(net: Part, representation: Array, earlier: Mapping[str, Array]) -> HeadTable | None:
-    """Where trials differ in their earlier outcomes alone, and these are few categories: all combinations of them."""
-    sizes = [variable.n for name in earlier if isinstance(variable := net.schema.outcomes[name], Categorical)]
+    """Where trials differ in their earlier outcomes alone, and these have few values: all combinations of them."""
+    known = [variable for name in earlier if isinstance(variable := net.schema.outcomes[name], Discrete)]
+    sizes = [variable.n for variable in known]
     if representation.shape[2] > 1 or not earlier or len(sizes) < len(earlier) or math.prod(sizes) > _MOST_CELLS:
         return None
     if max(x.shape[-1] for x in earlier.values()) <= math.prod(sizes):
         return None
     combinations = np.indices(sizes).reshape(len(sizes), -1)
-    codes = {name: net.ops.number(net, row) for name, row in zip(earlier, combinations, strict=True)}
-    return HeadTable(net.ops, codes, combination(net, sizes, list(earlier.values())))
+    lowest = [variable.low for variable in known]
+    codes = {name: net.ops.number(net, row + low) for name, row, low in zip(earlier, combinations, lowest, strict=True)}
+    places = [value - low for value, low in zip(earlier.values(), lowest, strict=True)]
+    return HeadTable(net.ops, codes, combination(net, sizes, places))
 
 
 def head(net: Part, name: str, representation: Array, earlier: Mapping[str, Array]) -> Array:
@@ -101,7 +104,7 @@ def outcome_scale(net: Part, name: str, representation: Array) -> Scale:
 
 def _standardize(net: Part, variable: Variable, value: Array, scale: Scale) -> tuple[Array, Array, Array | None]:
     """The value on the mixture's scale, the log-Jacobian, and whether it is above its lower bound (None = always)."""
-    assert not isinstance(variable, Categorical)
+    assert not isinstance(variable, Discrete)
     xp, above = net.ops.xp, None
     if scale.lower_bound is not None:
         above = value > scale.lower_bound
@@ -110,12 +113,6 @@ def _standardize(net: Part, variable: Variable, value: Array, scale: Scale) -> t
     standardized = (variable.unconstrain(xp, value) - scale.mean) / scale.std
     log_std = math.log(scale.std) if isinstance(scale.std, float) else xp.log(scale.std)
     return standardized, variable.log_slope(xp, value) - log_std, above
-
-
-def mixture(net: Part, raw: Array) -> tuple[Array, Array, Array]:
-    """Log weights, means and standard deviations, each (..., components), of a raw head."""
-    logits, means, scales = net.ops.chunk(raw, 3)
-    return net.ops.log_softmax(logits), means, net.ops.softplus(scales) + _LEAST_SCALE
 
 
 def _pick(net: Part, probabilities: Array, uniform: Array) -> Array:
@@ -138,72 +135,91 @@ def outcome_log_prob(
             log_probs = table.pick(log_probs)
         is_value = value[..., None] == ops.arange(net, variable.n)
         return ops.xp.where(is_value, log_probs, 0.0).sum(-1)
-    log_weights, means, scales = mixture(net, raw)
+    law, log_weights, means, scales = mixture(net, name, raw)
     log_scales = ops.xp.log(scales)
     if table is not None:
         log_weights, means, scales, log_scales = (table.pick(x) for x in (log_weights, means, scales, log_scales))
+    if isinstance(variable, Integer):
+        return integer_log_prob(net, name, Mixture(law, log_weights, means, scales), ops.number(net, value))
     scale = outcome_scale(net, name, representation)
     standardized, jacobian, above = _standardize(net, variable, ops.number(net, value), scale)
-    residuals = (standardized[..., None] - means) / scales
-    log_normal = -0.5 * residuals**2 - log_scales - 0.5 * math.log(2 * math.pi)
-    log_prob = ops.logsumexp(log_weights + log_normal) + jacobian
+    log_densities = law.log_density(ops, (standardized[..., None] - means) / scales, log_scales)
+    log_prob = ops.logsumexp(log_weights + log_densities) + jacobian
     return log_prob if above is None else ops.xp.where(above, log_prob, -math.inf)
 
 
+def value_log_probs(net: Part, name: str, raw: Array) -> Array:
+    """Log probabilities (..., n) of all n values of a category or an integer, given the raw head."""
+    variable = net.schema.outcomes[name]
+    if isinstance(variable, Integer):
+        values = net.ops.number(net, np.arange(variable.low, variable.high + 1))
+        return integer_log_prob(net, name, mixture(net, name, raw[..., None, :]), values)
+    return net.ops.log_softmax(raw)
+
+
 def outcome_sample(net: Part, name: str, representation: Array, raw: Array, noise: Array) -> Array:
-    """Draw one outcome from two uniform numbers (B, R, T, 2): which category or Gaussian, and where in it."""
+    """Draw one outcome from two uniform numbers (B, R, T, 2): which category or component, and where in it."""
     ops, variable = net.ops, net.schema.outcomes[name]
     if isinstance(variable, Categorical):
         return ops.number(net, _pick(net, ops.softmax(raw), noise[..., 0]))
-    log_weights, means, scales = mixture(net, raw)
+    law, log_weights, means, scales = mixture(net, name, raw)
     component = _pick(net, ops.xp.exp(log_weights), noise[..., 0])
-    normal = ops.ndtri(noise[..., 1])
+    standard = law.quantile(ops, noise[..., 1])
     scale = outcome_scale(net, name, representation)
-    standardized = ops.take_last(means, component) + ops.take_last(scales, component) * normal
+    standardized = ops.take_last(means, component) + ops.take_last(scales, component) * standard
     value = variable.constrain(ops.xp, standardized * scale.std + scale.mean)
     return value if scale.lower_bound is None else scale.lower_bound + value
 
 
 def outcome_cdf(net: Part, name: str, representation: Array, raw: Array, value: Array, uniform: Array) -> Array:
-    """Distribution function of one outcome at `value`; a category gets a `uniform` place inside its step."""
+    """Distribution function of one outcome at `value`; a category or integer gets a `uniform` place inside its step."""
     ops, variable = net.ops, net.schema.outcomes[name]
     if isinstance(variable, Categorical):
         probabilities, categories = ops.softmax(raw), ops.arange(net, variable.n)
         below = ops.xp.where(categories < value[..., None], probabilities, 0.0).sum(-1)
         step = ops.xp.where(categories == value[..., None], probabilities, 0.0).sum(-1)
         return below + uniform * step
-    log_weights, means, scales = mixture(net, raw)
+    components = mixture(net, name, raw)
+    if isinstance(variable, Integer):
+        return integer_cdf(net, name, components, ops.number(net, value), uniform)
+    law, log_weights, means, scales = components
     scale = outcome_scale(net, name, representation)
     standardized, _, above = _standardize(net, variable, ops.number(net, value), scale)
-    cdf = (ops.xp.exp(log_weights) * ops.ndtr((standardized[..., None] - means) / scales)).sum(-1)
+    cdf = (ops.xp.exp(log_weights) * law.cdf(ops, (standardized[..., None] - means) / scales)).sum(-1)
     return cdf if above is None else ops.xp.where(above, cdf, 0.0)
 
 
 def outcome_moments(net: Part, name: str, representation: Array, raw: Array) -> tuple[Array, Array]:
-    """First and second moment (B, R, T) of one outcome, in the user's units."""
+    """First and second moment (B, R, T) of one outcome, in the user's units; infinite where there is none."""
     ops, variable = net.ops, net.schema.outcomes[name]
     if isinstance(variable, Categorical):
         probabilities = ops.softmax(raw)
         codes = ops.number(net, np.arange(variable.n))
         return (probabilities * codes).sum(-1), (probabilities * codes**2).sum(-1)
-    log_weights, means, scales = mixture(net, raw)
+    components = mixture(net, name, raw)
+    if isinstance(variable, Integer):
+        return integer_moments(net, name, components)
+    law, log_weights, means, scales = components
     scale = outcome_scale(net, name, representation)
     mean, std = (x if isinstance(x, float) else x[..., None] for x in (scale.mean, scale.std))
     means, scales = means * std + mean, scales * std
     if isinstance(variable, Positive):
-        first, second = ops.xp.exp(means + 0.5 * scales**2), ops.xp.exp(2 * means + 2 * scales**2)
+        first = law.mean_exponential(ops, means, scales)
+        second = law.mean_exponential(ops, 2 * means, 2 * scales)
     elif isinstance(variable, Interval):
-        nodes, weights = np.polynomial.hermite_e.hermegauss(_QUADRATURE_NODES)
-        values = variable.constrain(ops.xp, means[..., None] + scales[..., None] * ops.number(net, nodes))
-        share = ops.number(net, weights / weights.sum())
-        first, second = (values * share).sum(-1), (values**2 * share).sum(-1)
+        nodes, shares = (ops.number(net, x) for x in law.rule())
+        values = variable.constrain(ops.xp, means[..., None] + scales[..., None] * nodes)
+        first, second = (values * shares).sum(-1), (values**2 * shares).sum(-1)
     else:
-        first, second = means, means**2 + scales**2
+        first, second = means, means**2 + law.variance * scales**2
     if scale.lower_bound is not None:
         lower_bound = scale.lower_bound[..., None]
-        first, second = lower_bound + first, lower_bound**2 + 2 * lower_bound * first + second
+        finite = ops.xp.isfinite(second)
+        second = ops.xp.where(finite, lower_bound**2 + 2 * lower_bound * first + second, second)
+        first = lower_bound + first
     mixing = ops.xp.exp(log_weights)
-    return (mixing * first).sum(-1), (mixing * second).sum(-1)
+    # A component that has no moment and a weight of 0 counts nothing.
+    return tuple(ops.xp.where(mixing > 0, mixing * moment, 0.0).sum(-1) for moment in (first, second))
 
 
 def trial_log_prob(
@@ -269,7 +285,7 @@ def trial_cdf(
         net: the network.
         representation: (B, R, T, W).
         outcomes: dict name -> (B, R, T).
-        uniform: (B, R, T, n_outcomes), the place inside the step of a category.
+        uniform: (B, R, T, n_outcomes), the place inside the step of a category or integer.
         lapse: the whole trial may be a lapse, at a rate that broadcasts against (B, R, T).
     """
     ops, components = net.ops, lapse_components(net, lapse)
@@ -298,37 +314,56 @@ def trial_cdf(
 def trial_moments(net: Part, representation: Array, lapse: LapseMixture | None = None) -> tuple[Array, Array]:
     """Mean and variance of each outcome, (B, R, T, n_outcomes) each; a category counts as its code.
 
-    Earlier outcomes of the trial are summed out.
+    Earlier outcomes of the trial are summed out. Where there is no variance, or no mean, it is infinite.
 
     Raises:
-        NotImplementedError: if an outcome follows a continuous one, whose integral has no closed form.
+        NotImplementedError: if an outcome follows a continuous one, whose integral has no closed form, or an integer of
+            more than 32 values.
     """
     ops, schema = net.ops, net.schema
     components = lapse_components(net, lapse)
-    # Every path through the earlier categories, with its probability.
+    # Every path through the earlier categories and integers, with its probability.
     paths: list[tuple[Named, Array]] = [({}, ops.ones(net, ()))]
     means, variances = [], []
     for name, variable in schema.outcomes.items():
         first = second = ops.zeros(net, ())
         longer: list[tuple[Named, Array]] = []
         for earlier, probability in paths:
-            if any(not isinstance(schema.outcomes[key], Categorical) for key in earlier):
-                raise NotImplementedError(f"mean of {name!r}: it follows a continuous outcome; draw samples instead")
+            for key in earlier:
+                _check_summable(name, schema.outcomes[key])
             raw = head(net, name, representation, earlier)
             moments = outcome_moments(net, name, representation, raw)
             first, second = first + probability * moments[0], second + probability * moments[1]
-            if isinstance(variable, Categorical):
-                chances = ops.softmax(raw)
-                for code in range(variable.n):
-                    path = {**earlier, name: ops.xp.full_like(chances[..., 0], code)}
-                    longer.append((path, probability * chances[..., code]))
+            if isinstance(variable, Categorical) or (isinstance(variable, Integer) and variable.n <= _MOST_PATHS):
+                chances = ops.xp.exp(value_log_probs(net, name, raw))
+                for index in range(variable.n):
+                    path = {**earlier, name: ops.xp.full_like(chances[..., 0], variable.low + index)}
+                    longer.append((path, probability * chances[..., index]))
             else:
                 longer.append(({**earlier, name: moments[0]}, probability))
         paths = longer
         for component in components:
             lapse_first, lapse_second = component.moments(name)
-            first = first + component.rate * (lapse_first - first)
-            second = second + component.rate * (lapse_second - second)
+            first = _lapsed_moment(ops, first, lapse_first, component.rate)
+            second = _lapsed_moment(ops, second, lapse_second, component.rate)
         means.append(first)
-        variances.append(second - first**2)
+        variances.append(ops.xp.where(ops.xp.isfinite(second), second - first**2, second))
     return ops.xp.stack(means, -1), ops.xp.stack(variances, -1)
+
+
+def _check_summable(name: str, earlier: Variable) -> None:
+    """Refuse the moments of an outcome behind one over whose values nobody can sum."""
+    if isinstance(earlier, Integer) and earlier.n > _MOST_PATHS:
+        what = f"an integer of {earlier.n} values, more than {_MOST_PATHS}"
+    elif not isinstance(earlier, Discrete):
+        what = "a continuous outcome"
+    else:
+        return
+    raise NotImplementedError(f"mean of {name!r}: it follows {what}; draw samples instead")
+
+
+def _lapsed_moment(ops: ArrayOps, moment: Array, lapsed: float, rate: Array | float) -> Array:
+    """A moment of outcomes some of which are lapses; an infinite one stays infinite."""
+    finite = ops.xp.isfinite(moment)
+    usable = ops.xp.where(finite, moment, 0.0)
+    return ops.xp.where(finite | (rate >= 1), usable + rate * (lapsed - usable), moment)

@@ -17,7 +17,7 @@ import numpy as np
 
 from ppl_buffer.network.backend import Array, ArrayOps
 from ppl_buffer.network.parts import Part
-from ppl_buffer.schema import Categorical, Schema
+from ppl_buffer.schema import Discrete, Schema
 
 # Outcome, lowest and highest value of a lapse, where they are not the schema's.
 Ranges: TypeAlias = tuple[tuple[str, float, float], ...]
@@ -56,7 +56,7 @@ class LapseComponent(NamedTuple):
     def log_prob(self, name: str, value: Array) -> Array:
         """Log density of a lapse's outcome."""
         xp, variable = self.net.ops.xp, self.net.schema.outcomes[name]
-        if isinstance(variable, Categorical):
+        if isinstance(variable, Discrete):
             return xp.full_like(value, -math.log(variable.n))
         low, high = self.ranges[name]
         inside = (value >= low) & (value <= high)
@@ -65,24 +65,24 @@ class LapseComponent(NamedTuple):
     def sample(self, name: str, uniform: Array) -> Array:
         """Draw a lapse's outcome."""
         xp, variable = self.net.ops.xp, self.net.schema.outcomes[name]
-        if isinstance(variable, Categorical):
-            return xp.clip(xp.floor(uniform * variable.n), None, variable.n - 1)
+        if isinstance(variable, Discrete):
+            return variable.low + xp.clip(xp.floor(uniform * variable.n), None, variable.n - 1)
         low, high = self.ranges[name]
         return low + (high - low) * uniform
 
     def cdf(self, name: str, value: Array, uniform: Array) -> Array:
-        """Distribution function of a lapse's outcome; a category gets a `uniform` place inside its step."""
+        """Distribution function of a lapse's outcome; a category or integer gets a `uniform` place inside its step."""
         variable = self.net.schema.outcomes[name]
-        if isinstance(variable, Categorical):
-            return (value + uniform) / variable.n
+        if isinstance(variable, Discrete):
+            return (value - variable.low + uniform) / variable.n
         low, high = self.ranges[name]
         return self.net.ops.xp.clip((value - low) / (high - low), 0, 1)
 
     def moments(self, name: str) -> tuple[float, float]:
         """First and second moment of a lapse's outcome, in its units."""
         variable = self.net.schema.outcomes[name]
-        if isinstance(variable, Categorical):
-            codes = np.arange(variable.n)
+        if isinstance(variable, Discrete):
+            codes = variable.low + np.arange(variable.n)
             return float(codes.mean()), float((codes**2).mean())
         low, high = self.ranges[name]
         return (low + high) / 2, (low**2 + low * high + high**2) / 3
@@ -93,7 +93,7 @@ def lapse_ranges(schema: Schema, ranges: Ranges = ()) -> dict[str, tuple[float, 
     known = {
         name: variable.lapse_range
         for name, variable in schema.outcomes.items()
-        if not isinstance(variable, Categorical) and variable.lapse_range is not None
+        if not isinstance(variable, Discrete) and variable.lapse_range is not None
     }
     return known | {name: (low, high) for name, low, high in ranges}
 

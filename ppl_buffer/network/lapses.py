@@ -1,7 +1,7 @@
 """How often a trial is a lapse, and what a lapse looks like, as users say it.
 
-A lapse is a trial whose outcomes have nothing to do with the model: uniform over the categories of an outcome, or over
-a range, which is the schema's (`lapse_range`) unless the user states one for the data at hand.
+A lapse is a trial whose outcomes have nothing to do with the model: uniform over the values of a category or an
+integer, or over a range, which is the schema's (`lapse_range`) unless the user states one for the data at hand.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ppl_buffer.network.lapse_mixture import Ranges, lapse_ranges
 from ppl_buffer.network.layout import broadcasts_to
 from ppl_buffer.network.network import Network
 from ppl_buffer.prior import Prior
-from ppl_buffer.schema import Categorical, Interval, Positive, Schema
+from ppl_buffer.schema import Discrete, Interval, Positive, Schema
 from ppl_buffer.variables import checked_range
 
 # Most people never lapse, or in one trial of a hundred.
@@ -85,7 +85,7 @@ class Lapse:
         """
         ranges = {}
         for name, variable in schema.outcomes.items():
-            if isinstance(variable, Categorical) or name in self.ranges:
+            if isinstance(variable, Discrete) or name in self.ranges:
                 continue
             value = to_numpy(outcomes[name]).astype(float)
             seen = value if trial_mask is None else value[np.broadcast_to(to_numpy(trial_mask), value.shape)]
@@ -165,7 +165,7 @@ def check_ranges(schema: Schema, ranges: Mapping[str, tuple[float, float]]) -> R
         ValueError: if a name is no continuous outcome, a range holds values that the outcome cannot take, or an outcome
             has no range at all.
     """
-    continuous = {name: x for name, x in schema.outcomes.items() if not isinstance(x, Categorical)}
+    continuous = {name: x for name, x in schema.outcomes.items() if not isinstance(x, Discrete)}
     for name, (low, high) in ranges.items():
         variable = continuous.get(name)
         if variable is None:

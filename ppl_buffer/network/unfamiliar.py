@@ -17,7 +17,7 @@ from ppl_buffer.findings import Finding, warn_of
 from ppl_buffer.network.arguments import NetworkLike
 from ppl_buffer.network.backend import Array, Named
 from ppl_buffer.network.ranges import ValueRange
-from ppl_buffer.schema import Positive, Schema, Variable
+from ppl_buffer.schema import Integer, Positive, Schema, Variable
 
 # What programs write where there was no response.
 MISSING_CODES = (-1, -9, 9, *(sign * code for code in (88, 99, 888, 999, 8888, 9999, 88888, 99999) for sign in (1, -1)))
@@ -310,6 +310,9 @@ def _other_units(
 
 def _factors(name: str, variable: Variable, seen: ValueRange, narrow: bool) -> tuple[float, ...]:
     """Factors between usual units, the likeliest first."""
+    if isinstance(variable, Integer):
+        # In another unit it would be no whole number.
+        return ()
     if isinstance(variable, Positive):
         return (0.001, 0.01, 1000.0, 100.0) if _is_time(name, variable) else (0.01, 0.001, 100.0, 1000.0)
     largest, time = max(abs(seen.low), abs(seen.high)), _is_time(name, variable)

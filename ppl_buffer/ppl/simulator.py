@@ -14,7 +14,7 @@ import numpy as np
 
 from ppl_buffer.network.arguments import check_names
 from ppl_buffer.prior import FAMILIES, Prior
-from ppl_buffer.schema import Categorical, Interval, Positive, Real, Schema, Variable
+from ppl_buffer.schema import Categorical, Discrete, Integer, Interval, Positive, Real, Schema, Variable
 from ppl_buffer.simulator import Arrays
 
 # Trials of the runs that look at the program, and of those that draw parameters alone.
@@ -195,8 +195,8 @@ def draw_inputs(sources: Mapping[str, InputSource], rng: np.random.Generator, si
 
 def _as_codes(sources: Mapping[str, InputSource], inputs: Arrays) -> Arrays:
     # A program may use a category as an index.
-    categorical = {name for name, (variable, _) in sources.items() if isinstance(variable, Categorical)}
-    return {name: values.astype(int) if name in categorical else values for name, values in inputs.items()}
+    whole = {name for name, (variable, _) in sources.items() if isinstance(variable, Discrete)}
+    return {name: values.astype(int) if name in whole else values for name, values in inputs.items()}
 
 
 def site_variable(name: str, probes: Sequence[Mapping[str, Site]]) -> Variable:
@@ -224,6 +224,8 @@ def _variable(name: str, support: Any) -> Variable:
             return Categorical(2)
         if support.is_discrete and low == 0 and high is not None:
             return Categorical(int(high) + 1)
+        if support.is_discrete and low is not None and high is not None:
+            return Integer(int(low), int(high))
         if not support.is_discrete and low is not None and high is not None:
             return Interval(low, high)
         if not support.is_discrete and low == 0 and high is None:
@@ -231,8 +233,8 @@ def _variable(name: str, support: Any) -> Variable:
         if "real" in kind:
             return Real()
     raise ValueError(
-        f"model: expected the support of {name!r} to be real, positive, an interval, boolean or integers from 0 to "
-        f"n - 1, got {support}; transform it to one of these"
+        f"model: expected the support of {name!r} to be real, positive, an interval, boolean or integers between "
+        f"two bounds, got {support}; transform it to one of these"
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ppl_buffer.schema import Categorical, Schema
+from ppl_buffer.schema import Discrete, Schema
 
 
 class TrialSupportBase:
@@ -21,8 +21,8 @@ class TrialSupportBase:
 
     @property
     def is_discrete(self) -> bool:
-        """Whether every outcome is categorical."""
-        return all(isinstance(variable, Categorical) for variable in self.schema.outcomes.values())
+        """Whether every outcome is a category or an integer."""
+        return all(isinstance(variable, Discrete) for variable in self.schema.outcomes.values())
 
     def __repr__(self) -> str:
         outcomes = ", ".join(f"{name}: {variable.description}" for name, variable in self.schema.outcomes.items())

@@ -9,7 +9,7 @@ import numpy as np
 
 from ppl_buffer.findings import Finding, warn_of
 from ppl_buffer.prior import Prior
-from ppl_buffer.schema import Categorical, Schema
+from ppl_buffer.schema import Discrete, Schema
 from ppl_buffer.simulator import (
     OPTIONAL,
     REQUIRED,
@@ -106,10 +106,10 @@ def has_proposal(simulator: Simulator) -> bool:
 def learns_log_likelihood(simulator: Simulator) -> bool:
     """Whether a likelihood learns best from the simulator's own: it has one, and an outcome whose draws are noise.
 
-    Of categories the probabilities tell more, where the simulator knows those of all.
+    Of categories and integers the probabilities tell more, where the simulator knows those of all.
     """
     outcomes = simulator.schema.outcomes.values()
-    exact = gives_probabilities(simulator) and all(isinstance(variable, Categorical) for variable in outcomes)
+    exact = gives_probabilities(simulator) and all(isinstance(variable, Discrete) for variable in outcomes)
     return isinstance(simulator, WithLogLikelihood) and bool(simulator.schema.params) and not exact
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ppl_buffer.schema import Categorical, Schema, Variable
+from ppl_buffer.schema import Categorical, Discrete, Schema, Variable
 from ppl_buffer.simulator import (
     Arrays,
     Simulator,
@@ -100,7 +100,7 @@ def gives_probabilities(simulator: Simulator) -> bool:
     """Whether the loss of the first outcome, at least, can use the simulator's own probabilities."""
     schema = simulator.schema
     first = next(iter(schema.outcomes.values()))
-    return isinstance(simulator, WithProbabilities) and isinstance(first, Categorical) and not schema.lapse_rate
+    return isinstance(simulator, WithProbabilities) and isinstance(first, Discrete) and not schema.lapse_rate
 
 
 def resample(simulator: Simulator, rng: np.random.Generator, params: Arrays, data: Arrays, count: int) -> Arrays:
@@ -178,13 +178,13 @@ def _call(
 
 
 def _given(schema: Schema, arrays: Arrays) -> Arrays:
-    """What a simulator gets: copies, since it may work in place; categories as integers, which index an array."""
+    """What a simulator gets: copies, since it may work in place; whole numbers as such, which index an array."""
     variables: Mapping[str, Variable] = {**schema.params, **schema.inputs, **_simulated_variables(schema)}
     given = {}
     for name, x in arrays.items():
-        # Where a category is no number the data set will be dropped.
-        category = isinstance(variables[name], Categorical)
-        given[name] = np.where(np.isfinite(x), x, 0).astype(np.int64) if category else x.copy()
+        # Where a whole number is none the data set will be dropped.
+        whole = isinstance(variables[name], Discrete)
+        given[name] = np.where(np.isfinite(x), x, variables[name].fill).astype(np.int64) if whole else x.copy()
     return given
 
 
@@ -228,15 +228,15 @@ def draw_data(
     if not isinstance(pair, tuple) or len(pair) != 2 or not isinstance(pair[1], Mapping):
         raise ValueError(f"simulator.{method}: expected (data, probabilities), got {type(pair).__name__}")
     data = {**inputs, **_checked(method, pair[0], _simulated_variables(schema), shape)}
-    first, categories = next(iter(schema.outcomes)), _categories(schema)
-    if first not in pair[1] or not set(pair[1]) <= set(categories):
-        others = "" if len(categories) == 1 else f", and of no others than {list(categories)}"
+    first, known_of = next(iter(schema.outcomes)), _discrete(schema)
+    if first not in pair[1] or not set(pair[1]) <= set(known_of):
+        others = "" if len(known_of) == 1 else f", and of no others than {list(known_of)}"
         raise ValueError(
             f"simulator.{method}: expected probabilities of {first!r}{others}, got those of {sorted(pair[1])}"
         )
     chances = {}
     for name in pair[1]:
-        chances[name] = _numbers(method, name, pair[1][name], (*shape, categories[name].n))
+        chances[name] = _numbers(method, name, pair[1][name], (*shape, known_of[name].n))
         known = np.isfinite(chances[name]).all(-1)
         if not (np.abs(chances[name].sum(-1) - 1)[known] < 1e-3).all() or (chances[name][known] < 0).any():
             raise ValueError(f"simulator.{method}: expected probabilities of {name!r} that sum to 1")
@@ -263,8 +263,8 @@ def draw_together(simulator: Simulator, rng: np.random.Generator, size: int, tri
     return params, draw_data(simulator, rng, params, size, trials, probabilities=False)[0]
 
 
-def _categories(schema: Schema) -> dict[str, Categorical]:
-    return {name: variable for name, variable in schema.outcomes.items() if isinstance(variable, Categorical)}
+def _discrete(schema: Schema) -> dict[str, Discrete]:
+    return {name: variable for name, variable in schema.outcomes.items() if isinstance(variable, Discrete)}
 
 
 def legal(variable: Variable, value: np.ndarray) -> np.ndarray:
@@ -298,7 +298,7 @@ def _checked(method: str, returned: Any, variables: Mapping[str, Variable], shap
     arrays = {}
     for name, variable in variables.items():
         values = _numbers(method, name, returned[name], shape)
-        if isinstance(variable, Categorical):
+        if isinstance(variable, Discrete):
             wrong = values[np.isfinite(values) & ~variable.contains(np, values)]
             if wrong.size:
                 raise ValueError(

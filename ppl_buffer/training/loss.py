@@ -161,9 +161,9 @@ def _log_prob(
             log_prob = heads.outcome_log_prob(net, name, representation, raw, outcomes[name])
         elif index and resampled:
             later = heads.outcome_log_prob(net, name, representation, raw[1:], outcomes[name][1:])
-            log_prob = torch.cat([(probabilities[name] * raw[:1].log_softmax(-1)).sum(-1), later])
+            log_prob = torch.cat([(probabilities[name] * heads.value_log_probs(net, name, raw[:1])).sum(-1), later])
         else:
-            log_prob = (probabilities[name] * raw.log_softmax(-1)).sum(-1)
+            log_prob = (probabilities[name] * heads.value_log_probs(net, name, raw)).sum(-1)
         total = total + log_prob
     assert isinstance(total, Tensor)
     return total

@@ -49,6 +49,7 @@ def part_config(config: Config, part: str) -> Config:
         likelihood_width=config.likelihood_width,
         likelihood_slots=config.likelihood_slots,
         components=config.components,
+        head=config.head,
         asinh_scales=config.asinh_scales,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ppl_buffer.findings import Finding, warn_of
-from ppl_buffer.schema import Categorical
+from ppl_buffer.schema import Discrete
 from ppl_buffer.simulator import Arrays, Simulator, WithStoredSets
 from ppl_buffer.training.draws import draw_inputs, draw_params, draw_trials
 
@@ -35,7 +35,7 @@ def check_randomness(simulator: Simulator) -> None:
         raise ValueError("simulator.prior: expected other draws from another rng, got the same: draw from rng alone")
     inputs = {name: x[:, 0] for name, x in draw_inputs(simulator, _rng(2), _SIZE, 1).items()}
     outcomes = [draw_trials(simulator, _rng(seed), first, inputs)[0] for seed in (3, 3, 4)]
-    continuous = any(not isinstance(variable, Categorical) for variable in schema.outcomes.values())
+    continuous = any(not isinstance(variable, Discrete) for variable in schema.outcomes.values())
     if continuous and _same(outcomes[0], outcomes[2]):
         raise ValueError(
             "simulator.simulate: expected other outcomes from another rng, got the same: draw from rng, without a seed "

@@ -10,13 +10,14 @@ import numpy as np
 
 from ppl_buffer.network.ranges import ValueRange, ranges_of
 from ppl_buffer.prior import Prior
-from ppl_buffer.schema import Categorical, Continuous, Positive
+from ppl_buffer.schema import Categorical, Positive
 from ppl_buffer.simulator import Arrays, Simulator, WithStoredSets
 from ppl_buffer.training import abilities, draws
 from ppl_buffer.training.batches import STANDARDIZATION, BatchOptions, draw, generator
 from ppl_buffer.training.distillation import DistillationSets
 from ppl_buffer.training.draws import RejectionCounts
 from ppl_buffer.training.stated_priors import check_priors
+from ppl_buffer.variables import Numeric
 
 # Data sets behind the scales, and parameters behind a box whose prior is not stated.
 _DATA_SETS, _PARAMS = 256, 20_000
@@ -27,7 +28,7 @@ class Survey:
     """What a training has to know of its simulator before it begins, the same for all parts of the network.
 
     Args:
-        standardization: mean and standard deviation of each continuous variable on its unconstrained scale.
+        standardization: mean and standard deviation of each variable but categories on its unconstrained scale.
         ranges: of inputs, outcomes and feedback.
         counts: data sets drawn and dropped.
         box: the range of each parameter.
@@ -64,7 +65,7 @@ def standardize(
         distillation: sets that are trained on as well; they count for the ranges alone.
 
     Returns:
-        mean and standard deviation of each continuous variable on its unconstrained scale; range of each input,
+        mean and standard deviation of each variable but categories on its unconstrained scale; range of each input,
         outcome and feedback; data sets drawn and dropped.
 
     Raises:
@@ -96,7 +97,7 @@ def _distilled(simulator: Simulator, distillation: DistillationSets) -> Arrays:
     return draws.augment_data(simulator, generator(0, STANDARDIZATION, 1), data)
 
 
-def _moments(variable: Continuous, values: np.ndarray) -> tuple[float, float]:
+def _moments(variable: Numeric, values: np.ndarray) -> tuple[float, float]:
     """Mean and standard deviation on the unconstrained scale."""
     unconstrained = variable.unconstrain(np, values.astype(np.float32))
     mean, std = float(unconstrained.mean(dtype=float)), float(unconstrained.std(dtype=float))

@@ -54,7 +54,7 @@ def _with_what_it_lacks(net: TorchNetwork, sizes: Config, config: Config) -> Con
     if LIKELIHOOD not in net.parts:
         return replace(sizes, likelihood_width=config.likelihood_width, likelihood_slots=config.likelihood_slots)
     if BUFFER not in net.parts:
-        kept = ("likelihood_width", "likelihood_slots", "components", "asinh_scales")
+        kept = ("likelihood_width", "likelihood_slots", "components", "asinh_scales", "head")
         return replace(config, **{name: getattr(sizes, name) for name in kept})
     return sizes
 

@@ -18,7 +18,7 @@ from scipy import stats
 import ppl_buffer as pb
 from ppl_buffer.network.lapse_mixture import LapseComponent
 from ppl_buffer.predictive import sampling
-from ppl_buffer.schema import Categorical
+from ppl_buffer.schema import Discrete
 from tests.laws.cases import BACKENDS, WITH_LAPSE, conditionals, numbers, replaced, scored, uniform
 from tests.networks import CONTAMINATED, FUNCTION, LAPSELESS, LEARNING, SLIDER, array, data, network, rollout
 
@@ -33,7 +33,7 @@ def test_lapse_is_mixed_into_each_trial(case):
     lapse = np.zeros(plain.shape)
     columns = np.moveaxis(given.value, -1, 0) if case.schema.event_shape_tail else [given.value]
     for variable, column in zip(case.schema.outcomes.values(), columns, strict=True):
-        if isinstance(variable, Categorical):
+        if isinstance(variable, Discrete):
             lapse -= math.log(variable.n)
         else:
             low, high = variable.lapse_range
@@ -88,7 +88,7 @@ def test_a_range_for_the_data_at_hand_stands_in_for_the_schemas(case, backend):
     for (name, variable), column in zip(case.schema.outcomes.items(), columns, strict=True):
         low, high = ranges.get(name, (0.0, 1.0))
         within = stats.uniform(low, high - low).pdf(column)
-        lapse = lapse * (1 / variable.n if isinstance(variable, Categorical) else within)
+        lapse = lapse * (1 / variable.n if isinstance(variable, Discrete) else within)
     assert (lapse == 0).any() and (lapse > 0).any()
     with np.errstate(divide="ignore"):
         by_hand = np.log((1 - rate[:, None]) * np.exp(plain) + rate[:, None] * lapse)
@@ -105,7 +105,7 @@ def test_draws_distribution_functions_and_moments_have_the_range_of_the_density(
     always = scored(case, "torch", given, environment=case.environment, feedback=None, lapse=pb.Lapse(1.0, ranges))
     values, _, log_probs = rollout("torch", always, uniform(always, (400,)))
     assert stats.kstest(values[..., column].ravel(), stats.uniform(low, high - low).cdf).pvalue > 1e-3
-    others = [math.log(x.n) for x in case.schema.outcomes.values() if isinstance(x, Categorical)]
+    others = [math.log(x.n) for x in case.schema.outcomes.values() if isinstance(x, Discrete)]
     np.testing.assert_allclose(log_probs, -math.log(high - low) - sum(others), rtol=1e-5)
     if case is LEARNING:
         np.testing.assert_allclose(numbers(always.mean)[..., column], (low + high) / 2, rtol=1e-5)

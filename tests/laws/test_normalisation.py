@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import torch
 
 from ppl_buffer.network.embeddings import features
-from ppl_buffer.schema import Categorical, Interval, Positive
+from ppl_buffer.schema import Discrete, Interval, Positive
 from tests.laws.cases import BACKENDS, EVERY, first_told, numbers, scored
 from tests.networks import CONTAMINATED, DECISION, DIRECT, LEARNING, REPORT, SLIDER, array, data, network
 
@@ -22,8 +22,8 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 def grid(variable, points=1201):
     """Places (n,) on the user's scale, and weights of a sum or of the trapezoidal rule over all legal values."""
-    if isinstance(variable, Categorical):
-        return np.arange(variable.n, dtype=float), np.ones(variable.n)
+    if isinstance(variable, Discrete):
+        return variable.low + np.arange(variable.n, dtype=float), np.ones(variable.n)
     even = np.linspace(-1, 1, points)
     if isinstance(variable, Positive):
         places = np.exp(14 * even)

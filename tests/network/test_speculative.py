@@ -12,14 +12,14 @@ import pytest
 from scipy import stats
 
 from ppl_buffer.predictive import density, sampling
-from ppl_buffer.schema import Categorical, Real, Schema
+from ppl_buffer.schema import Categorical, Integer, Real, Schema
 from tests import networks as nw
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
-# One categorical outcome is redrawn from a table, anything else by proposals.
-SYMBOL = nw.Case("symbol", Schema(outcomes={"symbol": Categorical(3)}, ordered=True))
-PAIR = nw.Case("pair", Schema(params={"mu": Real()}, outcomes={"left": Categorical(2), "right": Categorical(3)}))
+# One outcome of few values is redrawn from a table, anything else by proposals.
+SYMBOL = nw.Case("symbol", Schema(outcomes={"symbol": Integer(2, 4)}, ordered=True))
+PAIR = nw.Case("pair", Schema(params={"mu": Real()}, outcomes={"left": Categorical(2), "right": Integer(-1, 1)}))
 # A chance of a false alarm that no seed should meet by accident.
 ALPHA = 1e-4
 
@@ -79,14 +79,17 @@ def chi_square(observed: np.ndarray, expected: np.ndarray) -> float:
 def test_frequencies_of_all_sequences_are_the_exact_probabilities(case, trials, lapse, backend):
     draws = 20_000 if backend == "torch" else 5_000
     joint = distribution(case, backend, trials, lapse=lapse)
-    sizes = [variable.n for variable in case.schema.outcomes.values()] * trials
-    sequences = np.array(list(itertools.product(*map(range, sizes))), dtype=np.float32)
+    sizes, lowest = zip(
+        *[(variable.n, variable.low) for variable in case.schema.outcomes.values()] * trials, strict=True
+    )
+    sequences = np.array(lowest) + np.array(list(itertools.product(*map(range, sizes))), dtype=np.float32)
+    sequences = sequences.astype(np.float32)
     event = joint.event_shape
     exact = np.exp(np.asarray(joint.log_prob(nw.array(backend, sequences.reshape((-1, *event)))), np.float64))
     assert exact.sum() == pytest.approx(1, abs=1e-5)
     drawn = speculate(backend, joint, draws, lookahead=2)
     assert 0.5 < drawn.acceptance_rate < 0.95
-    rows = np.asarray(drawn.value).reshape(draws, -1).astype(int)
+    rows = np.asarray(drawn.value).reshape(draws, -1).astype(int) - np.array(lowest)
     observed = np.bincount(np.ravel_multi_index(tuple(rows.T), sizes), minlength=len(exact))
     assert chi_square(observed, exact / exact.sum() * draws) > ALPHA
 

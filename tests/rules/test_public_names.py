@@ -13,9 +13,10 @@ import ppl_buffer as pb
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = {
-    "Categorical", "Config", "DatasetSimulator", "DistillationSets", "Evidence", "Interval", "Lapse", "Positive",
-    "Prior", "Real", "Schema", "Simulated", "Simulator", "StoredSimulations", "TrainingRecord", "__version__",
-    "add_buffer", "compare", "load", "log_evidence", "posterior_predictive", "prepare_distillation", "save", "train",
+    "Categorical", "Config", "DatasetSimulator", "DistillationSets", "Evidence", "Integer", "Interval", "Lapse",
+    "Positive", "Prior", "Real", "Schema", "Simulated", "Simulator", "StoredSimulations", "TrainingRecord",
+    "__version__", "add_buffer", "compare", "load", "log_evidence", "posterior_predictive", "prepare_distillation",
+    "save", "train",
     "zoo",
 }  # fmt: skip
 MODULES = {

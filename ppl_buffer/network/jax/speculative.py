@@ -23,12 +23,14 @@ from ppl_buffer.network.jax.ops import Array, part
 from ppl_buffer.network.jax.weights import JaxNetwork
 from ppl_buffer.network.lapse_mixture import LapseMixture
 from ppl_buffer.network.trials import respond, split_noise
-from ppl_buffer.schema import Categorical
+from ppl_buffer.schema import Discrete
 
 # Proposals at once for a trial that is redrawn, and the most of them. All n are refused with probability
 # d (1 - d)^n < 1 / (e n), d being the chance that the trial is redrawn: less than densities are rounded by.
 _PROPOSALS = 64
 _MOST_PROPOSALS = 2**17
+# Values of a single outcome up to which a table of all of them is cheaper than proposals.
+_MOST_VALUES = 256
 # Trials that are given proposals at once, or a sixteenth of all.
 _ROWS = 8
 
@@ -168,7 +170,8 @@ def _update(
     log_probs = trial_log_prob(net, target, drafts.outcomes, lapse)
     kept = _uniform(net, tested.shape, test) < jnp.exp(log_probs - drafts.log_probs)
     variables = list(net.schema.outcomes.values())
-    draw_again = _redraw_category if len(variables) == 1 and isinstance(variables[0], Categorical) else _redraw
+    few = len(variables) == 1 and isinstance(variables[0], Discrete) and variables[0].n <= _MOST_VALUES
+    draw_again = _redraw_value if few else _redraw
     log_probs = jnp.where(tested, log_probs, drafts.log_probs)
     draws = (drafts.outcomes, log_probs)
     outcomes, log_probs = draw_again(net, draws, target, drafts.target, tested & ~kept, lapse, redrawing)
@@ -186,7 +189,7 @@ def _uniform(net: JaxNetwork, shape: Sequence[int], source: Array) -> Array:
     return random.uniform(source, tuple(shape), net.dtype, minval=float(jnp.finfo(net.dtype).tiny))
 
 
-def _redraw_category(
+def _redraw_value(
     net: JaxNetwork,
     draws: Draws,
     target: Array,
@@ -195,19 +198,20 @@ def _redraw_category(
     lapse: LapseMixture | None,
     source: Array,
 ) -> Draws:
-    """`_redraw` for a single categorical outcome: from the table of max(p - q, 0)."""
+    """`_redraw` for a single outcome of few values: from the table of max(p - q, 0)."""
     ((name, variable),) = net.schema.outcomes.items()
-    assert isinstance(variable, Categorical)
-    codes = jnp.arange(variable.n, dtype=net.dtype)
+    assert isinstance(variable, Discrete)
+    values = jnp.arange(variable.low, variable.low + variable.n, dtype=net.dtype)
     lapse = None if lapse is None else lapse.map(lambda rate: rate[..., None])
-    log_p, log_q = (trial_log_prob(net, x[..., None, :], {name: codes}, lapse) for x in (target, drafted))
+    log_p, log_q = (trial_log_prob(net, x[..., None, :], {name: values}, lapse) for x in (target, drafted))
     surplus = jnp.maximum(jnp.exp(log_p) - jnp.exp(log_q), 0)
     # Rounding may leave nothing where p and q are alike.
     surplus = jnp.where(surplus.sum(-1, keepdims=True) > 0, surplus, jnp.exp(log_p))
     below = jnp.cumsum(surplus, -1)
     place = _uniform(net, resampled.shape, source)[..., None] * below[..., -1:]
-    category = (place >= below[..., :-1]).sum(-1, keepdims=True)
-    redrawn = {name: category[..., 0].astype(net.dtype)}, jnp.take_along_axis(log_p, category, -1)[..., 0]
+    index = (place >= below[..., :-1]).sum(-1, keepdims=True)
+    value = variable.low + index[..., 0].astype(net.dtype)
+    redrawn = {name: value}, jnp.take_along_axis(log_p, index, -1)[..., 0]
     return jax.tree.map(lambda new, old: jnp.where(resampled, new, old), redrawn, draws)
 
 

@@ -30,12 +30,14 @@ from ppl_buffer.network.torch.network import EncodedParams, predict, step
 from ppl_buffer.network.torch.ops import part
 from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.network.trials import respond, split_noise
-from ppl_buffer.schema import Categorical
+from ppl_buffer.schema import Discrete
 
 # Proposals at once for a trial that is redrawn, and the most of them. All n are refused with probability
 # d (1 - d)^n < 1 / (e n), d being the chance that the trial is redrawn: less than densities are rounded by.
 _PROPOSALS = 32
 _MOST_PROPOSALS = 2**17
+# Values of a single outcome up to which a table of all of them is cheaper than proposals.
+_MOST_VALUES = 256
 
 # Outcomes, dict name -> (B, R, T), and their log densities (B, R, T).
 Draws = tuple[dict[str, Tensor], Tensor]
@@ -173,7 +175,8 @@ def _update(
     log_probs = trial_log_prob(net, target, drafts.outcomes, lapse)
     kept = _uniform(net, tested.shape, source) < (log_probs - drafts.log_probs).exp()
     variables = list(net.schema.outcomes.values())
-    draw_again = _redraw_category if len(variables) == 1 and isinstance(variables[0], Categorical) else _redraw
+    few = len(variables) == 1 and isinstance(variables[0], Discrete) and variables[0].n <= _MOST_VALUES
+    draw_again = _redraw_value if few else _redraw
     log_probs = torch.where(tested, log_probs, drafts.log_probs)
     outcomes, resampled = drafts.outcomes, tested & ~kept
     if resampled.any():
@@ -193,7 +196,7 @@ def _uniform(net: TorchNetwork, shape: Sequence[int], source: torch.Generator | 
     return uniform.clamp(min=torch.finfo(net.dtype).tiny)
 
 
-def _redraw_category(
+def _redraw_value(
     net: TorchNetwork,
     draws: Draws,
     target: Tensor,
@@ -202,21 +205,21 @@ def _redraw_category(
     lapse: LapseMixture | None,
     source: torch.Generator | None,
 ) -> Draws:
-    """`_redraw` for a single categorical outcome: from the table of max(p - q, 0)."""
+    """`_redraw` for a single outcome of few values: from the table of max(p - q, 0)."""
     ((name, variable),) = net.schema.outcomes.items()
-    assert isinstance(variable, Categorical)
-    codes = torch.arange(variable.n, device=net.device, dtype=net.dtype)
+    assert isinstance(variable, Discrete)
+    values = torch.arange(variable.low, variable.low + variable.n, device=net.device, dtype=net.dtype)
     lapse = None if lapse is None else lapse.map(lambda rate: rate[..., None])
-    log_p, log_q = (trial_log_prob(net, x[..., None, :], {name: codes}, lapse) for x in (target, drafted))
+    log_p, log_q = (trial_log_prob(net, x[..., None, :], {name: values}, lapse) for x in (target, drafted))
     surplus = (log_p.exp() - log_q.exp()).clamp(min=0)
     # Rounding may leave nothing where p and q are alike.
     surplus = torch.where(surplus.sum(-1, keepdim=True) > 0, surplus, log_p.exp())
     below = surplus.cumsum(-1)
     place = _uniform(net, resampled.shape, source)[..., None] * below[..., -1:]
-    category = (place >= below[..., :-1]).sum(-1, keepdim=True)
+    index = (place >= below[..., :-1]).sum(-1, keepdim=True)
     outcomes, log_probs = draws
-    outcome = torch.where(resampled, category[..., 0].to(net.dtype), outcomes[name])
-    return {name: outcome}, torch.where(resampled, log_p.gather(-1, category)[..., 0], log_probs)
+    outcome = torch.where(resampled, variable.low + index[..., 0].to(net.dtype), outcomes[name])
+    return {name: outcome}, torch.where(resampled, log_p.gather(-1, index)[..., 0], log_probs)
 
 
 def _redraw(
