@@ -27,7 +27,7 @@ AnyArrays = dict[str, AnyArray]
 class Simulator(Protocol):
     """A model that draws data sets: NumPy in, NumPy out, vectorised over data sets.
 
-    Whatever is `Categorical` comes to `simulate`, and to the optional methods, as whole numbers of an integer type.
+    Whatever is `Categorical` or `Integer` comes to `simulate`, and to the optional methods, as an integer type.
 
     `simulate` may take two keywords more, ``trials=`` and ``size=``, the shape of what it returns, and is given those
     that it names. Without inputs no array tells the number of trials, so that it must take ``trials``; without inputs
@@ -104,9 +104,9 @@ class WithAtoms(Protocol):
 
 @runtime_checkable
 class WithProbabilities(Protocol):
-    """Knows the probabilities from which it drew the first outcome, a category, and maybe later ones.
+    """Knows the probabilities from which it drew the first outcome, a category or an integer, and maybe later ones.
 
-    They take the place of the drawn category in the loss: the expected gradient is the same, its variance less
+    They take the place of the drawn value in the loss: the expected gradient is the same, its variance less
     (Brehmer, Louppe, Pavez & Cranmer 2020, PNAS 117, 5242-5249). Not used where the schema states a lapse rate.
     """
 
@@ -116,8 +116,9 @@ class WithProbabilities(Protocol):
         """`Simulator.simulate`, and the probabilities given everything that the simulator knew, latent states too.
 
         Returns:
-            the data, and {first outcome: (size, trials, n)}; of a later outcome that is a category too, if they are
-            known, its probabilities given the trial's outcomes before it as they were drawn.
+            the data, and {first outcome: (size, trials, n)}, n categories, or high - low + 1 values of an integer; of
+            a later outcome that is one too, if they are known, its probabilities given the trial's outcomes before it
+            as they were drawn.
         """
         ...
 

@@ -22,8 +22,9 @@ ARGUMENTS = """Args:
             index of the trial, dicts name -> (...) of that trial, and numbers uniform in (0, 1), (..., n_feedback).
             It must use array arithmetic; in JAX it is traced, and `trial` is an array. One that remembers is a
             `ppl_buffer.simulator.StatefulEnvironment`; it begins anew with the first trial that is drawn.
-        lapse: probability (*B,) that a trial's outcomes are a lapse, uniform over the categories and over the ranges
-            that the schema states; or a `ppl_buffer.Lapse`, which states ranges for the data at hand.
+        lapse: probability (*B,) that a trial's outcomes are a lapse, uniform over all values of a category or an
+            integer, and over the ranges that the schema states; or a `ppl_buffer.Lapse`, which states ranges for the
+            data at hand.
         outside: what to do where parameters leave the box that the network was trained on: "warn" and "error" (for
             values that are known when the distribution is made), "-inf" (density zero there), or "ignore".
             Inputs, outcomes and feedback unlike those of the training are warned of, unless it is "ignore".
