@@ -18,12 +18,12 @@ LOWEST := .venv-lowest/bin
 PARTS ?= all
 # What measures each shipped network, in the words of benchmarks/.
 MEASURE_noisy_q := noisy_q_accuracy noisy_q_tasks "record_errors noisy_q" "likelihood_gradient noisy_q" "posterior noisy_q" gradient "calibration --model noisy_q"
-MEASURE_ddm := "likelihood_accuracy ddm" "record_errors ddm" "likelihood_gradient ddm" "posterior ddm" "calibration --model ddm"
+MEASURE_ddm := "likelihood_accuracy ddm" "record_errors ddm" "likelihood_gradient ddm" "posterior ddm" "consistency --name ddm" "calibration --model ddm"
 MEASURE_rlddm := "likelihood_accuracy rlddm" "record_errors rlddm" "likelihood_gradient rlddm" "posterior rlddm" "calibration --model rlddm"
-MEASURE_collapsing_ddm := "likelihood_accuracy collapsing_ddm" "record_errors collapsing_ddm" "likelihood_gradient collapsing_ddm" "calibration --model collapsing_ddm"
-MEASURE_multisensory_rho1 := "likelihood_accuracy multisensory_rho1" "record_errors multisensory_rho1" "likelihood_gradient multisensory_rho1" multisensory_evidence "calibration --model multisensory_rho1"
-MEASURE_multisensory_rho43 := "likelihood_accuracy multisensory_rho43" "record_errors multisensory_rho43" "likelihood_gradient multisensory_rho43" multisensory_evidence "calibration --model multisensory_rho43"
-MEASURE_gp := gp_accuracy
+MEASURE_collapsing_ddm := "likelihood_accuracy collapsing_ddm" "record_errors collapsing_ddm" "likelihood_gradient collapsing_ddm" "consistency --name collapsing_ddm" "calibration --model collapsing_ddm"
+MEASURE_multisensory_rho1 := "likelihood_accuracy multisensory_rho1" "record_errors multisensory_rho1" "likelihood_gradient multisensory_rho1" multisensory_evidence "consistency --name multisensory_rho1" "calibration --model multisensory_rho1"
+MEASURE_multisensory_rho43 := "likelihood_accuracy multisensory_rho43" "record_errors multisensory_rho43" "likelihood_gradient multisensory_rho43" multisensory_evidence "consistency --name multisensory_rho43" "calibration --model multisensory_rho43"
+MEASURE_gp := gp_accuracy "consistency --name gp"
 
 .PHONY: help venv test test-slow test-lowest demo bench docs lint typecheck doctest
 
@@ -56,7 +56,8 @@ demo: $(INSTALLED) ## fit people who learn from rewards, with NUTS; results in d
 bench: $(INSTALLED) ## measure speed, and what the cards state, and write the cards
 	set -e; for name in rollout density gradient likelihood_gradient training_step effective_samples efficiency scaling speculative \
 	  training_methods error_estimate ladder two_step_example \
-	  posterior_predictive summary noisy_q_accuracy noisy_q_tasks gp_accuracy multisensory_evidence_truth "multisensory_evidence_truth --simulated" \
+	  posterior_predictive summary noisy_q_accuracy noisy_q_tasks gp_accuracy fourier orders_and_blocks $(patsubst %,"consistency --name %",gp ddm collapsing_ddm multisensory_rho1 multisensory_rho43) \
+	  multisensory_evidence_truth "multisensory_evidence_truth --simulated" \
 	  multisensory_evidence $(patsubst %,"likelihood_accuracy %",ddm collapsing_ddm rlddm multisensory_rho1 multisensory_rho43) \
 	  $(patsubst %,"posterior %",noisy_q ddm rlddm) gradient_noise \
 	  $(patsubst %,"calibration --model %",noisy_q ddm collapsing_ddm rlddm multisensory_rho1 multisensory_rho43) arviz_conversion make_card; do \

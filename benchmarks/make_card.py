@@ -169,6 +169,18 @@ def gradient_figures(name: str) -> list[Figure]:
     return [Figure(f"{about}: {name}", results[key]) for key, name in names.items() if key in results]
 
 
+def about_consistency(name: str) -> str:
+    """What `consistency.py` measured, as a sentence; none where it was not run."""
+    results = read(f"{name}_consistency").get("results")
+    if not results:
+        return ""
+    figure, aged = results["figures"]["drawn"], older(pb.load(name), results, "buffer")
+    divergence = f"{figure['divergence']:.2g} ± {figure['standard_error']:.1g} nats a trial"
+    return f""" The order of trials, which means nothing, moves the joint density a little: that of one order diverges
+by {divergence} from the mixture over {results["orders"]} orders ({results["trials"]} trials, no parameter given, a
+context of {results["context"]}; `benchmarks/consistency.py`{aged})."""
+
+
 def about_posterior(results: Mapping[str, Any], how: str) -> str:
     """Of what posteriors a figure is."""
     trials = f" of {results['trials']} trials" if "trials" in results else ""
@@ -207,7 +219,7 @@ parameters are given and {settings["evidence_datasets"]} where none is{aged}: th
 against the exact density of the Gaussian process (all parameters given: a mixture over the kernels; none given:
 integrated over the prior of the hyperparameters as well). KL is KL(exact || network), "worst" the largest mean
 difference of a single function. The last column is the KL of the targets' own densities multiplied, without the
-buffer."""
+buffer.{about_consistency("gp")}"""
     columns = ("given and context", "exact entropy", "KL", "its standard error", "worst function", "KL without buffer")
     rows = [[name, *row.values()] for name, row in figures.items()]
     harness.print_table(f"gp, {about}", columns, rows)
@@ -266,6 +278,7 @@ def likelihood(name: str) -> Measurement:
     introduction = f"""By {", ".join(scripts)}, in nats unless said otherwise;
 the reference is {reference}. KL is KL(exact || network), all parameters given,
 {results["datasets"]} data sets from the prior, with a standard error of at most {largest:.1g}."""
+    introduction += about_consistency(name)
     return Measurement(introduction, table_of(name, figures), all_by_name(figures), accuracy)
 
 

@@ -7,6 +7,8 @@ states the error in nats a trial. `compare_likelihood` sets a likelihood that is
 arXiv 1804.06788). Both checks judge by the simultaneous bands of Säilynoja, Bürkner & Vehtari (2022, Statistics and
 Computing 32, 32), at a level that all comparisons of a check share.
 
+`consistency` says by how much a joint density depends on the order of exchangeable trials.
+
 `outside` and `check_data` look at a fit to real data: parameters where the network was not trained, and data that it
 would not generate.
 
@@ -16,6 +18,7 @@ backend.
 
 from ppl_buffer.diagnostics.bands import Uniformity, uniformity
 from ppl_buffer.diagnostics.comparison import LikelihoodComparison, compare_likelihood
+from ppl_buffer.diagnostics.consistency import Consistency, consistency
 from ppl_buffer.diagnostics.data import DataCheck, check_data
 from ppl_buffer.diagnostics.error import MeasuredError
 from ppl_buffer.diagnostics.likelihood import LikelihoodCheck, check_likelihood
@@ -25,6 +28,7 @@ from ppl_buffer.diagnostics.ranks import PosteriorCheck
 from ppl_buffer.diagnostics.statistics import Statistic
 
 __all__ = [
+    "Consistency",
     "DataCheck",
     "LikelihoodCheck",
     "LikelihoodComparison",
@@ -36,6 +40,7 @@ __all__ = [
     "check_likelihood",
     "check_posterior",
     "compare_likelihood",
+    "consistency",
     "outside",
     "outside_findings",
     "uniformity",
