@@ -1,7 +1,8 @@
 """How time grows with the context N, the targets K and the draws S: fitted powers against theory's, and a picture.
 
 Decoding is the rollout given an encoded context. Theory's power is the slope of the operations needed (`flops.py`) over
-the same range: O(N^2 + S (NK + K^2)) has it exactly only in its limit. The picture shows rollout, encoding included,
+the same range: O(N^2 + S (NK + K^2)) has it exactly only in its limit. Encoding is also timed in a network whose
+context is summarised by latent tokens, whose theory is a power of 1. The picture shows rollout, encoding included,
 and re-encoding at every step against N in both backends; times of the latter come from single steps of a few draws
 (`rollout.py` says how).
 
@@ -11,6 +12,7 @@ and re-encoding at every step against N in both backends; times of the latter co
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +41,15 @@ from harness import (
 _COLOURS = {"jax": "#1f6f8b", "torch": "#c8553d"}
 
 
+# Latent tokens in place of a context.
+LATENTS = 16
+
+
 def sweep(backend: str, size: str, settings: Sequence[tuple[int, int, int]], seconds: float) -> dict[str, list[float]]:
-    """Median times of decoding and of encoding in each (N, K, S), all of them in turn."""
+    """Median times of decoding and of encoding, with and without latents, in each (N, K, S), all of them in turn."""
     net = random_network(config_of(size), backend)
-    decode, encode = draws_of(net), _encoder(net)
+    summarising = random_network(replace(config_of(size), latents=LATENTS), backend)
+    decode, encode, summarise = draws_of(net), _encoder(net), _encoder(summarising)
     ways: dict[str, Callable[[], Any]] = {}
     for context, trials, draws in settings:
         known = to_backend(net, normals(context, 2))
@@ -50,10 +57,12 @@ def sweep(backend: str, size: str, settings: Sequence[tuple[int, int, int]], sec
         x, noise = to_backend(net, normals(trials)), to_backend(net, uniforms(draws, trials, 3))
         ways[f"decode {context} {trials} {draws}"] = settled(backend, decode, encoded, x, noise)
         ways[f"encode {context}"] = settled(backend, encode, known)
+        ways[f"summarise {context}"] = settled(backend, summarise, known)
     times = interleaved(ways, repeats=7, seconds=seconds)
     return {
         "decode": [times[f"decode {n} {k} {s}"]["median"] for n, k, s in settings],
         "encode": [times[f"encode {n}"]["median"] for n, _, _ in settings],
+        "summarise": [times[f"summarise {n}"]["median"] for n, _, _ in settings],
     }
 
 
@@ -126,14 +135,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             kinds = {"decode": [float(flops.decode(config, FUNCTION, *setting)) for setting in settings]}
             if letter == "N":
                 kinds["encode"] = [float(flops.encode(config, FUNCTION, n)) for n in x]
+                kinds["summarise"] = [float(n) for n in x]
             for kind, needed in kinds.items():
                 power, theory = slope(x, times[kind]), slope(x, needed)
                 rows.append(
                     {"backend": backend, "what": kind, "against": letter, "from": x[0], "to": x[-1],
                      "settings": settings, "seconds": times[kind], "slope": power, "theory": theory}
                 )  # fmt: skip
-                if kind == "decode" and letter in "NS":
-                    what = f"slope of decoding time in {letter} ({x[0]} to {x[-1]}), {backend}"
+                if kind == "summarise" or (kind == "decode" and letter in "NS"):
+                    verb = "decoding" if kind == "decode" else f"encoding with {LATENTS} latents, the"
+                    what = f"slope of {verb} time in {letter} ({x[0]} to {x[-1]}), {backend}"
                     bars.append(bar(what, power, most=1.1))
     print_table(
         "Powers with which time grows",

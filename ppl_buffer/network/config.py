@@ -20,7 +20,7 @@ _MOST_CELLS = 64
 _MOST_SLOTS = 16
 
 # Sizes that say 0 of what is not there.
-_MAY_BE_ZERO = ("depth", "contextual_positions", "asinh_scales", "likelihood_width", "buffer_rank")
+_MAY_BE_ZERO = ("depth", "contextual_positions", "asinh_scales", "likelihood_width", "latents", "buffer_rank")
 
 # What a network was before there was a choice. It is not named in files and digests, which thus stay what they were.
 _BEFORE_CHOICE = {"buffer_rank": 0, "buffer_apart": False, "head": "normal"}
@@ -49,6 +49,8 @@ class Config:
             categories, such as the pair of symbols that is shown: a slot each, which the other trials leave as it is.
             The rest is common to all trials. Of no effect where trials have no order, or the inputs have no category
             or more than 16 combinations.
+        latents: tokens that summarise a context of any size, for an exchangeable model: what is predicted reads these
+            in its place, so that time grows with the size of the context and not with its square. 0 = none.
         buffer_rank: rank of what is added to the keys and values of buffer tokens alone (low-rank adaptation, Hu et
             al. 2022, arXiv 2106.09685); 0 = nothing. For exchangeable models.
         buffer_apart: buffer and target tokens read the buffer through maps and by a softmax of their own, whose result
@@ -74,6 +76,7 @@ class Config:
     asinh_scales: int = 0
     likelihood_width: int = 64
     likelihood_slots: bool = True
+    latents: int = 0
     buffer_rank: int = 0
     buffer_apart: bool = False
     head: str = "normal"
@@ -166,11 +169,12 @@ def weight_shapes(schema: Schema, config: Config) -> dict[str, tuple[int, ...]]:
 
     Raises:
         ValueError: if nothing would remain of the network: no transformer, and no direct likelihood of such a schema;
-            or an ordered model is to read its buffer in one of the ways that are for exchangeable ones.
+            or an ordered model is to have what is for exchangeable ones.
     """
-    if schema.ordered and (config.buffer_rank or config.buffer_apart):
+    if schema.ordered and (config.latents or config.buffer_rank or config.buffer_apart):
         raise ValueError(
-            "buffer_rank, buffer_apart: expected 0 and False for an ordered schema, whose past is all buffer"
+            "latents, buffer_rank, buffer_apart: expected 0, 0 and False for an ordered schema, whose past is all "
+            "buffer"
         )
     parts = parts_of(schema, config)
     if not parts:
@@ -248,6 +252,8 @@ def _buffer_shapes(schema: Schema, config: Config) -> dict[str, tuple[int, ...]]
     perceptron("embed.pair", pair, width)
     for role in ("target", "buffer", "context", "param"):
         shapes[f"role.{role}"] = (width,)
+    if config.latents:
+        shapes["latents"] = (config.latents, width)
     for name in schema.params:
         perceptron(f"embed.param.{name}", 1, width)
     for index in range(config.depth):

@@ -100,6 +100,6 @@ def test_sizes_that_do_not_go_together_are_refused():
         Config(buffer_rank=4, buffer_apart=True)
     with pytest.raises(ValueError, match="buffer_apart"):
         Config(buffer_apart=2)
-    for more in ({"buffer_rank": 4}, {"buffer_apart": True}):
+    for more in ({"latents": 3}, {"buffer_rank": 4}, {"buffer_apart": True}):
         with pytest.raises(ValueError, match="for an ordered schema"):
             weight_shapes(LEARNING.schema, replace(TINY, **more))

@@ -94,7 +94,7 @@ def test_most_of_the_gain_of_joint_prediction_is_learnt(tmp_path):
     """Normal data with an unknown mean: what is independent given the context, and what is joint, are known."""
     simulator, sizes = Shift(), pb.Config(width=24, depth=2, heads=2, mlp=32, components=5, likelihood_width=0)
     options = {"trials": (TARGETS, TARGETS), "context": (1, 7), "held_out": 64, "workers": 0, "progress": False}
-    options |= {"condition_masks": 1, "optimizer": "muon"}
+    options |= {"optimizer": "muon"}
     base = pb.train(simulator, sizes, steps=800, context_only=1.0, out=tmp_path / "base", **options)
     rng = np.random.default_rng(1)
     mu = rng.normal(0, 2, (2000, 1))

@@ -110,12 +110,23 @@ class SelfAttention:
 
 
 def encode(net: TorchNetwork, context: Trials, valid: Tensor | None) -> Cache:
-    """Step 1: encode a context (B, r, N), of which `valid` (B, r, N) exist, None = all; a set, all see all (R1, R3)."""
+    """Step 1: encode a context (B, r, N), of which `valid` (B, r, N) exist, None = all; a set, all see all (R1, R3).
+
+    Where the network has latent tokens, these read the embedded context in each layer, and each other, and stand for it
+    from then on: time grows with N in place of its square (Feng et al. 2023, arXiv 2211.08458).
+    """
     tokens = embed_pairs(net, context, "context")
     if valid is not None:
         tokens = replicate(tokens, valid.shape[1], 1)
-    _, segments = run(net, tokens, range(net.config.depth), {}, SelfAttention(mask_of(valid)))
-    return Cache(context=segments)
+    layers, mask = range(net.config.depth), mask_of(valid)
+    if not net.config.latents:
+        return Cache(context=run(net, tokens, layers, {}, SelfAttention(mask))[1])
+    read: dict[int, list[KVSegment]] = {}
+    for index in layers:
+        layer = f"layers.{index}"
+        read[index] = [key_values(net, layer, norm(net, f"{layer}.norm_attention", tokens), mask=mask)]
+    latents = net.weights["latents"].expand(*tokens.shape[:2], -1, -1)
+    return Cache(context=run(net, latents, layers, read, SelfAttention())[1])
 
 
 def extend(net: TorchNetwork, cache: Cache, pairs: Trials, valid: Tensor) -> Cache:
