@@ -51,6 +51,19 @@ class StoredData:
 
 
 @dataclass(frozen=True, eq=False)
+class Runs:
+    """Which data sets of a draw are runs: trials that follow each other along an input, without a gap.
+
+    Args:
+        order_by: the input.
+        which: (size,) bool.
+    """
+
+    order_by: str
+    which: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class StoredSets:
     """Stored data sets, some of them held out, and draws of both parts.
 
@@ -77,7 +90,9 @@ class StoredSets:
         """Rows of the data sets of one part that have so many trials, or more."""
         return np.flatnonzero((self.held_out == held_out) & (self.lengths >= trials))
 
-    def draw(self, rng: np.random.Generator, size: int, trials: int, held_out: bool) -> tuple[Arrays, Arrays]:
+    def draw(
+        self, rng: np.random.Generator, size: int, trials: int, held_out: bool, runs: Runs | None = None
+    ) -> tuple[Arrays, Arrays]:
         """Draw data sets, none a second time before each that is long enough was drawn once.
 
         Args:
@@ -85,6 +100,7 @@ class StoredSets:
             size: how many.
             trials: of each: the first ones of an ordered model, else a random subset in random order.
             held_out: from those that training never sees, or from those that it sees.
+            runs: which data sets are runs that begin anywhere; None = none.
 
         Returns:
             parameters, dict name -> (size,), and inputs, outcomes and feedback, each (size, trials).
@@ -102,6 +118,8 @@ class StoredSets:
         places = np.broadcast_to(np.arange(trials), (size, trials))
         if not self.ordered:
             places = self._any_trials(rng, selected, trials)
+        if runs is not None:
+            places[runs.which] = self._run(rng, selected[runs.which], trials, runs.order_by)
         params = {name: x[selected] for name, x in self.params.items()}
         return params, {name: x[selected[:, None], places] for name, x in self.data.items()}
 
@@ -111,6 +129,13 @@ class StoredSets:
         order = rng.random((len(selected), int(lengths.max())), dtype=np.float32)
         order[np.arange(order.shape[1]) >= lengths[:, None]] = np.inf
         return np.argsort(order, axis=1)[:, :trials]
+
+    def _run(self, rng: np.random.Generator, selected: np.ndarray, trials: int, order_by: str) -> np.ndarray:
+        """For each of the data sets (size,), the places (size, trials) of trials that follow each other."""
+        lengths, value = self.lengths[selected], self.data[order_by][selected].astype(float)
+        value[np.arange(value.shape[1]) >= lengths[:, None]] = np.inf
+        order = np.argsort(value, axis=1, kind="stable")
+        return np.take_along_axis(order, rng.integers(0, lengths - trials + 1)[:, None] + np.arange(trials), 1)
 
     @property
     def typical_trials(self) -> int:

@@ -16,6 +16,7 @@ import numpy as np
 from ppl_buffer.checks import check_flag, check_integer, check_number, is_integer
 from ppl_buffer.schema import Schema
 from ppl_buffer.simulator import Arrays, Simulator, WithLogLikelihood, WithStoredSets
+from ppl_buffer.stored import Runs
 from ppl_buffer.training.abilities import atoms_of, check_outcome_samples, has_proposal
 from ppl_buffer.training.draws import (
     RejectionCounts,
@@ -27,7 +28,7 @@ from ppl_buffer.training.draws import (
     known_log_likelihood,
     resample,
 )
-from ppl_buffer.training.roles import DEFAULT_CONTEXT_ONLY, Roles, Sizes, assign_roles, order_input
+from ppl_buffer.training.roles import DEFAULT_CONTEXT_ONLY, Kinds, Roles, Sizes, assign_roles, draw_kinds, order_input
 
 # Streams of random numbers that never meet.
 TRAINING, HELD_OUT, STANDARDIZATION, DISTILLATION = 0, 1, 2, 3
@@ -178,17 +179,18 @@ def make_batch(simulator: Simulator, options: BatchOptions, seed: int, step: int
     else:
         with_atom = [name in atoms_of(simulator) for name in schema.params]
         conditioned = condition_masks(rng, size, options.condition_masks, len(schema.params), with_atom)
-    sizes = options.sizes(size, trials, context)
+    sizes, kinds = options.sizes(size, trials, context), None
+    if options.forecasting or options.in_order:
+        kinds = draw_kinds(rng, size, order_input(schema, options.order_by), options.forecasting, options.in_order)
     total = trials if schema.ordered else sizes.total
-    data_sets, counts = draw(simulator, seed, step, stream, size, total, conditioned, propose)
+    data_sets, counts = draw(simulator, seed, step, stream, size, total, conditioned, propose, kinds)
     if data_sets is None:
         return Batch(None, counts)
     params, data, probabilities = data_sets
     if schema.ordered:
         arrays, targets = ordered_batch(schema, params, conditioned, data, probabilities), data
     else:
-        along = data[order_input(schema, options.order_by)] if options.forecasting or options.in_order else None
-        roles = assign_roles(rng, sizes, along, options.forecasting, options.in_order, options.context_only)
+        roles = assign_roles(rng, sizes, data, kinds, options.context_only)
         if options.context_only == 1:
             roles = replace(roles, buffer=roles.buffer[:, :0])  # nobody reads it
         arrays, targets = _exchangeable(schema, roles, params, conditioned, data, probabilities)
@@ -277,6 +279,7 @@ def draw(
     trials: int,
     conditioned: np.ndarray | None = None,
     propose: bool = False,
+    kinds: Kinds | None = None,
 ) -> tuple[tuple[Arrays, Arrays, Arrays] | None, RejectionCounts]:
     """Draw `size` legal data sets; those with illegal values are drawn again, from a seed of their own.
 
@@ -289,6 +292,7 @@ def draw(
         trials: trials of each.
         conditioned: (size, R, P) bool: which parameters may be at an atom. None = none.
         propose: draw the parameters from the simulator's proposal in place of its prior.
+        kinds: of the data sets: of stored ones those that forecast are runs of trials without gaps.
 
     Returns:
         (parameters (size,), data (size, trials), probabilities (size, trials, n)), or None if too few were legal; and
@@ -303,7 +307,10 @@ def draw(
         rng = generator(seed, stream, step, attempt)
         if isinstance(simulator, WithStoredSets):
             held_out = stream == HELD_OUT
-            new_params, new_data = draw_stored(simulator, schema, rng, len(missing), trials, held_out=held_out)
+            runs = None if kinds is None else Runs(kinds.order_by, kinds.forecasts[missing])
+            new_params, new_data = draw_stored(
+                simulator, schema, rng, len(missing), trials, held_out=held_out, runs=runs
+            )
             probabilities: Arrays = {}
         else:
             new_params = (draw_proposal if propose else draw_params)(simulator, rng, len(missing))

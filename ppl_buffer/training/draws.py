@@ -20,6 +20,7 @@ from ppl_buffer.simulator import (
     WithSymmetries,
     simulate_keywords,
 )
+from ppl_buffer.stored import Runs
 
 # Training stops above this share of data sets with values that are not numbers, once this many were drawn.
 MOST_DROPPED = 0.05
@@ -246,10 +247,17 @@ def draw_data(
 
 
 def draw_stored(
-    simulator: WithStoredSets, schema: Schema, rng: np.random.Generator, size: int, trials: int, *, held_out: bool
+    simulator: WithStoredSets,
+    schema: Schema,
+    rng: np.random.Generator,
+    size: int,
+    trials: int,
+    *,
+    held_out: bool,
+    runs: Runs | None = None,
 ) -> tuple[Arrays, Arrays]:
     """Checked parameters (size,) and data (size, trials) of data sets in store, of those that are held out or not."""
-    params, data = simulator.stored_sets.draw(rng, size, trials, held_out)
+    params, data = simulator.stored_sets.draw(rng, size, trials, held_out, runs)
     variables = {**schema.inputs, **_simulated_variables(schema)}
     method = "stored_sets"
     return _checked(method, params, schema.params, (size,)), _checked(method, data, variables, (size, trials))

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ppl_buffer.schema import Categorical, Schema
+from ppl_buffer.simulator import Arrays
 
 # Share of the targets that see the context and nothing of the buffer, as in the paper.
 DEFAULT_CONTEXT_ONLY = 0.5
@@ -43,6 +44,21 @@ class Sizes:
     def total(self) -> int:
         """Trials that each data set is drawn with."""
         return self.context + self.trials + self.targets
+
+
+@dataclass(frozen=True, eq=False)
+class Kinds:
+    """Which data sets of a batch forecast, and which have a buffer in order.
+
+    Args:
+        order_by: the input that puts trials in order.
+        forecasts: (B,) bool: the context ends where buffer and targets begin.
+        in_order: (B,) bool: the buffer is in order.
+    """
+
+    order_by: str
+    forecasts: np.ndarray
+    in_order: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -111,12 +127,16 @@ def order_input(schema: Schema, order_by: str | None) -> str:
     return order_by
 
 
+def draw_kinds(rng: np.random.Generator, size: int, order_by: str, forecasting: float, in_order: float) -> Kinds:
+    """Each of `size` data sets forecasts, and has its buffer in order, with these probabilities."""
+    return Kinds(order_by, *(rng.random(size) < share for share in (forecasting, in_order)))
+
+
 def assign_roles(
     rng: np.random.Generator,
     sizes: Sizes,
-    along: np.ndarray | None = None,
-    forecasting: float = 0.0,
-    in_order: float = 0.0,
+    data: Arrays,
+    kinds: Kinds | None = None,
     context_only: float = DEFAULT_CONTEXT_ONLY,
 ) -> Roles:
     """Draw who is what in each data set, and what its targets see.
@@ -129,21 +149,20 @@ def assign_roles(
     Args:
         rng: the only source of randomness.
         sizes: of the data sets.
-        along: (B, total), the input that puts trials in order; None = nothing is put in order.
-        forecasting: share of the data sets whose context ends where buffer and targets begin.
-        in_order: share of the data sets whose buffer is in order.
+        data: the data sets, name -> (B, total).
+        kinds: of the data sets; None = nothing is put in order.
         context_only: share of the targets that see the context and nothing of the buffer.
     """
     size, context, trials = sizes.data_sets, sizes.context, sizes.trials
     # The simulator may give its inputs in some order, a grid for instance.
     places = _shuffled(rng, size, sizes.total)
     visible = visible_trials(rng, sizes, context_only)
-    if along is None:
+    if kinds is None:
         seen, buffer, targets = np.split(places, [context, context + trials], axis=1)
         return Roles(seen, buffer, targets, visible)
-    forecasts, follows = (rng.random((size, 1)) < share for share in (forecasting, in_order))
+    forecasts, follows = kinds.forecasts[:, None], kinds.in_order[:, None]
     # From here on a trial is known by its rank. Equal inputs are ranked by chance, since the places are shuffled.
-    by_rank = np.argsort(np.take_along_axis(along, places, 1), axis=1, kind="stable")
+    by_rank = np.argsort(np.take_along_axis(data[kinds.order_by], places, 1), axis=1, kind="stable")
     ranks = np.argsort(by_rank, axis=1)
     after = context + _shuffled(rng, size, sizes.total - context)
     before = np.broadcast_to(np.arange(context), (size, context))

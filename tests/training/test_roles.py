@@ -16,7 +16,7 @@ from ppl_buffer.training.loop import train
 from ppl_buffer.training.loss import Loss
 from ppl_buffer.training.options import OptimizationOptions, RunOptions
 from ppl_buffer.training.plan import TrainingPlan
-from ppl_buffer.training.roles import Sizes, assign_roles
+from ppl_buffer.training.roles import Sizes, assign_roles, draw_kinds
 from tests.training.cases import SMALL, TINY, Shift, flat, network, same_batches
 
 # Of an exact test that a right program passes with the fixed seeds below, and a wrong one fails.
@@ -97,7 +97,8 @@ def roles_of(sizes, forecasting=0.0, in_order=0.0, seed=0):
     """Roles, and the input that orders, of which some values are equal."""
     rng = np.random.default_rng(seed)
     along = rng.integers(0, 2 * sizes.total, (sizes.data_sets, sizes.total))
-    return assign_roles(rng, sizes, along, forecasting, in_order), along
+    kinds = draw_kinds(rng, sizes.data_sets, "x", forecasting, in_order)
+    return assign_roles(rng, sizes, {"x": along}, kinds), along
 
 
 @pytest.mark.parametrize("forecasting", [0.0, 1.0])
@@ -140,7 +141,7 @@ def test_shares_of_the_data_sets_and_of_the_targets_are_those_asked_for():
     sizes = Sizes(4001, 7, 8, 3)
     rng = np.random.default_rng(0)
     along = rng.permuted(np.broadcast_to(np.arange(sizes.total), (sizes.data_sets, sizes.total)), axis=1)
-    roles = assign_roles(rng, sizes, along, forecasting=0.3, in_order=0.6)
+    roles = assign_roles(rng, sizes, {"x": along}, draw_kinds(rng, 4001, "x", forecasting=0.3, in_order=0.6))
     others = np.concatenate([roles.buffer, roles.targets], 1)
     before, after = (np.take_along_axis(along, places, 1) for places in (roles.context, others))
     forecasts = before.max(1) <= after.min(1)
@@ -244,3 +245,33 @@ def test_training_takes_them_and_a_run_goes_on_with_the_same_alone(tmp_path):
     assert not {*names} & {*plain.fingerprint()}
     direct = TrainingPlan(Walk(), TINY, 0, BatchOptions(**names), steps, run, part="likelihood")
     assert not {*names} & {*direct.fingerprint()}
+
+
+def test_stored_data_sets_that_forecast_are_runs_without_gaps():
+    # Unequal lengths, stored in no order of time; an outcome says whose it is and when.
+    rng = np.random.default_rng(0)
+    time = rng.permuted(np.broadcast_to(np.arange(31.0), (13, 31)), axis=1)
+    codes = 100 * np.arange(13.0)[:, None] + time
+    for row, length in enumerate(rng.integers(14, 32, 13)):
+        time[row, length:] = codes[row, length:] = np.nan
+    simulator = pb.DatasetSimulator({"y": codes}, {"time": time}, ordered=False)
+    options = {"batch_size": 5, "trials": (3, 3), "context": (1, 4), "targets": 7, "in_order": 0.5}
+    gaps, starts = {0.0: 0, 1.0: 0}, set()
+    for forecasting in gaps:
+        for step in range(30):
+            batch = make_batch(simulator, BatchOptions(**options, forecasting=forecasting), 0, step).data
+            parts = [batch[part] for part in ("context", "buffer", "targets")]
+            y = np.concatenate([part["outcomes"]["y"][:, 0] for part in parts], 1)
+            context, stored = y.shape[1] - 10, simulator.stored_sets
+            assert ((y // 100) == (y // 100)[:, :1]).all()
+            for row in y:
+                who = int(row[0] // 100)
+                place = np.searchsorted(np.sort(stored.data["y"][who, : stored.lengths[who]]), row)
+                first = place[:context].min()
+                gaps[forecasting] += int(place[:context].max() - first != context - 1)
+                if forecasting:
+                    assert place.max() <= first + context + 9
+                    starts.add(int(first))
+    assert gaps[1.0] == 0 < gaps[0.0] and len(starts) > 5
+    with pytest.raises(ValueError, match="longest have .* trials, got 34, context, buffer and targets together"):
+        train(simulator, TINY, steps=1, progress=False, **{**options, "context": (0, 24)})
