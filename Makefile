@@ -25,7 +25,7 @@ MEASURE_multisensory_rho1 := "likelihood_accuracy multisensory_rho1" "record_err
 MEASURE_multisensory_rho43 := "likelihood_accuracy multisensory_rho43" "record_errors multisensory_rho43" "likelihood_gradient multisensory_rho43" multisensory_evidence "consistency --name multisensory_rho43" "calibration --model multisensory_rho43"
 MEASURE_gp := gp_accuracy "consistency --name gp"
 
-.PHONY: help venv test test-slow test-lowest demo bench docs lint typecheck doctest
+.PHONY: help venv test test-slow test-lowest demo bench bench-paper docs lint typecheck doctest
 
 help: ## say what the targets do
 	@sed -n 's/^\([a-z%-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -62,6 +62,14 @@ bench: $(INSTALLED) ## measure speed, and what the cards state, and write the ca
 	  $(patsubst %,"posterior %",noisy_q ddm rlddm) gradient_noise \
 	  $(patsubst %,"calibration --model %",noisy_q ddm collapsing_ddm rlddm multisensory_rho1 multisensory_rho43) arviz_conversion make_card; do \
 	  set -- $$name; script=$$1; shift; $(BIN)/python benchmarks/$$script.py "$$@"; done
+
+# For how long bench-paper trains each network: steps, and once more seconds of processor time.
+PAPER_STEPS ?= 6000
+PAPER_SECONDS ?= 900
+
+bench-paper: $(INSTALLED) ## train our network and its rivals on random functions and compare them; half a day on a core
+	set -e; for task in gp gp_precise sawtooth; do \
+	  $(BIN)/python benchmarks/paper.py --task $$task --steps $(PAPER_STEPS) --seconds $(PAPER_SECONDS); done
 
 # The command of the package trains; what measures and writes cards is in benchmarks/, which a wheel has not.
 zoo-%: $(INSTALLED) ## train a shipped network by its recipe, from seed to card; PARTS=likelihood keeps its transformer

@@ -1,0 +1,101 @@
+"""What `paper.py` measures of a trained network: log densities beside the exact ones, and processor time."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import rivals
+import torch
+from paper_tasks import Task, TestSets
+from scipy.special import logsumexp
+
+# Draws that are timed where the time is proportional to their number.
+_FEW = 2
+
+
+def joint_log_densities(use: rivals.Joint, sets: TestSets) -> np.ndarray:
+    """Log density (R, size) of all targets together, in each order, in the units of y."""
+    task, n = sets.task, sets.context
+    x, y = task.standardised(sets.x, sets.y)
+    totals = []
+    with torch.no_grad():
+        for order in torch.as_tensor(sets.orders):
+            log_probs = use.log_prob((x[:, :n], y[:, :n]), x[:, n:][:, order], y[:, n:][:, order])
+            totals.append(log_probs.sum(1).double().numpy())
+    return np.stack(totals) - len(sets.orders[0]) * np.log(task.scale)
+
+
+def figures(log_densities: Sequence[np.ndarray], sets: Sequence[TestSets]) -> dict[str, Any]:
+    """Nats a target over test sets of several contexts: of one order, and of the mean density over all R.
+
+    Standard errors are over data sets, and differences from the exact density are taken in each of them.
+    """
+    targets = sets[0].orders.shape[1]
+    one = [each[0] / targets for each in log_densities]
+    many = [(logsumexp(each, axis=0) - np.log(len(each))) / targets for each in log_densities]
+    exact = [each.exact / targets for each in sets]
+    result: dict[str, Any] = {"orders": len(log_densities[0])}
+    for name, values in (("one order", one), ("R orders", many)):
+        gaps = [e - v for e, v in zip(exact, values, strict=True)]
+        result[name] = {
+            "log density": float(np.mean([v.mean() for v in values])),
+            "below exact": float(np.mean([gap.mean() for gap in gaps])),
+            "standard error": float(np.sqrt(sum(gap.var(ddof=1) / len(gap) for gap in gaps)) / len(gaps)),
+            "median below exact": float(np.mean([np.median(gap) for gap in gaps])),
+            "below exact by context": {str(s.context): float(g.mean()) for s, g in zip(sets, gaps, strict=True)},
+        }
+    result["exact"] = float(np.mean([e.mean() for e in exact]))
+    return result
+
+
+def share_kept(rows: Mapping[str, Mapping[str, Any]], which: str) -> float | None:
+    """(one pass - apart) / (block 1 - apart): what of the gain of re-encoding one pass keeps, on one network."""
+    labels = (rivals.OURS, rivals.OURS_REENCODED, rivals.OURS_APART)
+    if not set(labels) <= set(rows):
+        return None
+    one_pass, reencoded, apart = (rows[label][which]["log density"] for label in labels)
+    return (one_pass - apart) / (reencoded - apart) if reencoded != apart else None
+
+
+def processor_seconds(function: Callable[[], Any], repeats: int) -> float:
+    """Median processor time of a call, after one that is not timed. Other work of the machine does not count."""
+    function()
+    times = []
+    for _ in range(repeats):
+        begun = time.process_time()
+        function()
+        times.append(time.process_time() - begun)
+    return statistics.median(times)
+
+
+def times(label: str, use: rivals.Joint, task: Task, context: int, targets: int, draws: int) -> dict[str, float]:
+    """Seconds for the density of one data set, and for so many draws of it.
+
+    Where time is proportional to draws few are timed, and the first step, which draws share, is counted with them.
+    """
+    generator = torch.Generator().manual_seed(0)
+    x, y = task.standardised(*task.draw(np.random.default_rng(0), 1, context + targets))
+    known, later = (x[:, :context], y[:, :context]), (x[:, context:], y[:, context:])
+    timed = min(draws, _FEW) if label in rivals.BY_DRAW else draws
+    noise = torch.rand((timed, targets, 2), generator=generator).clamp(1e-4, 1 - 1e-4)
+    repeats = 1 if label in rivals.BY_DRAW else 3
+    with torch.no_grad():
+        density = processor_seconds(lambda: use.log_prob(known, *later), 3)
+        sampling = processor_seconds(lambda: use.sample((known[0][0], known[1][0]), later[0][0], noise), repeats)
+    return {"density": density, "sampling": sampling * draws / timed}
+
+
+def dominated(rows: Mapping[str, Mapping[str, Any]], seconds: Mapping[str, float]) -> dict[str, list[str]]:
+    """Of each of our ways, the rivals' that are nearer to the exact density (one order) and draw faster."""
+    ours = [label for label in rows if label.startswith("ours")]
+    gap = {label: row["one order"]["below exact"] for label, row in rows.items()}
+    return {
+        label: [
+            other for other in rows if other not in ours and gap[other] < gap[label] and seconds[other] < seconds[label]
+        ]
+        for label in ours
+    }

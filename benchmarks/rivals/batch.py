@@ -1,0 +1,43 @@
+"""A batch of functions seen at points, the same for all rivals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from .backbone import Pairs
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Disjoint points of each of B functions, on the standardised scale.
+
+    Attributes:
+        context: x and y, each (B, N).
+        buffer: x and y, each (B, K).
+        targets: x and y, each (B, T).
+        visible: (B, T), how much of the buffer a target sees; only for networks that have a buffer.
+    """
+
+    context: Pairs
+    buffer: Pairs
+    targets: Pairs
+    visible: Tensor
+
+    @cached_property
+    def rest(self) -> Pairs:
+        """Buffer and targets, each (B, K + T): what a network without a buffer has as targets."""
+        return join_pairs(self.buffer, self.targets)
+
+    @cached_property
+    def whole(self) -> Pairs:
+        """All points, each (B, N + K + T)."""
+        return join_pairs(self.context, self.rest)
+
+
+def join_pairs(first: Pairs, second: Pairs) -> Pairs:
+    """Pairs behind each other."""
+    return torch.cat([first[0], second[0]], 1), torch.cat([first[1], second[1]], 1)

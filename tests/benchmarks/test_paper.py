@@ -1,0 +1,135 @@
+"""The comparison of benchmarks/paper.py: batches, exact densities, the training loop, and the script."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import integrate, stats
+
+torch = pytest.importorskip("torch")
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import paper  # noqa: E402
+import paper_scores  # noqa: E402
+import paper_tasks  # noqa: E402
+import rivals  # noqa: E402
+from rivals.training import Run, train  # noqa: E402
+
+
+def test_batches_are_functions_of_seed_and_step():
+    task = paper_tasks.TASKS["sawtooth"]
+    first, again, other, seed = (task.batch(*at) for at in ((0, 3, 5), (0, 3, 5), (0, 3, 6), (1, 3, 5)))
+    torch.testing.assert_close(first.whole, again.whole)
+    torch.testing.assert_close(first.visible, again.visible)
+    assert not torch.equal(first.rest[1], other.rest[1]) and not torch.equal(first.rest[1], seed.rest[1])
+    assert first.buffer[0].shape == (3, 16) and first.targets[0].shape == first.visible.shape == (3, 32)
+
+
+def test_half_of_the_targets_see_the_context_alone():
+    visible = torch.cat([paper_tasks.TASKS["sawtooth"].batch(0, 16, step).visible for step in range(40)])
+    count = visible.numel()
+    assert abs((visible == 0).float().mean() - 0.5) < 4 * 0.5 / math.sqrt(count)
+    seen = visible[visible > 0]
+    assert stats.chisquare(np.bincount(seen, minlength=17)[1:]).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("name", paper_tasks.TASKS)
+def test_tasks_are_standardised(name):
+    task = paper_tasks.TASKS[name]
+    x, y = task.standardised(*task.draw(np.random.default_rng(0), 700, 3))
+    for values in (x, y):
+        assert abs(values.mean()) < 0.1 and abs(values.std() - 1) < 0.1
+
+
+@pytest.mark.parametrize("name", ["gp", "gp_precise"])
+def test_the_exact_density_of_a_first_point_is_an_integral_over_variance_and_noise(name):
+    task = paper_tasks.TASKS[name]
+    noises = [10**-2.5] if name == "gp_precise" else np.linspace(0.05, 0.5, 101)
+    expected = [
+        integrate.quad(lambda v, n=n: stats.norm.pdf(0.7, scale=math.sqrt(v + n**2)), 0.5, 1.5)[0] for n in noises
+    ]
+    evidence = task.evidence(np.array([0.3, 1.9]), np.array([[0.7, -0.2]]), [1])
+    mean = expected[0] if len(expected) == 1 else np.trapezoid(expected, noises) / 0.45
+    assert math.exp(evidence[0, 0]) == pytest.approx(mean, rel=1e-4)
+
+
+def test_scores_are_in_units_of_y_and_in_all_orders(monkeypatch):
+    """Of a predictor that knows the law: independent standard normal numbers, moved and scaled."""
+    saw = paper_tasks.TASKS["sawtooth"]
+
+    class Normal:
+        def log_prob(self, context, x, y):
+            # A place after another costs: so that orders differ.
+            falls = torch.nn.functional.pad((x[:, 1:] < x[:, :-1]).float(), (1, 0))
+            return -0.5 * y**2 - 0.5 * math.log(2 * math.pi) - falls
+
+    sets = paper_tasks.test_sets(saw, 3, 4, 5, 2)
+    scored = paper_scores.joint_log_densities(Normal(), sets)
+    y = sets.y[:, 4:]
+    for row, order in enumerate(sets.orders):
+        falls = (np.diff(sets.x[:, 4:][:, order]) < 0).sum(1)
+        expected = stats.norm.logpdf(y, 0.5, 0.3).sum(1) - falls
+        np.testing.assert_allclose(scored[row], expected, rtol=1e-5)
+    monkeypatch.setitem(sets.__dict__, "exact", np.array([1.0, 2.0, 4.0]))
+    figures = paper_scores.figures([scored], [sets])
+    assert figures["one order"]["below exact"] == pytest.approx((7 / 3 - scored[0].mean()) / 5)
+    mixed = np.log(np.exp(scored).mean(0))
+    assert figures["R orders"]["log density"] == pytest.approx(mixed.mean() / 5)
+
+
+def test_shares_and_who_is_dominated():
+    rows = {
+        label: {"one order": {"log density": value, "below exact": 1 - value}}
+        for label, value in (("ours, one pass", 0.8), ("ours, block 1", 0.9), ("ours, apart", 0.5), ("rival", 0.85))
+    }
+    assert paper_scores.share_kept(rows, "one order") == pytest.approx(0.75)
+    seconds = {"ours, one pass": 1.0, "ours, block 1": 9.0, "ours, apart": 0.1, "rival": 0.9}
+    expected = {"ours, one pass": ["rival"], "ours, block 1": [], "ours, apart": []}
+    assert paper_scores.dominated(rows, seconds) == expected
+    assert paper_scores.dominated(rows, {**seconds, "rival": 1.1})["ours, one pass"] == []
+
+
+@pytest.mark.parametrize("name", ["ours", "lbanp_buffer"])
+def test_an_interrupted_training_ends_where_the_other_does(name, tmp_path):
+    batches = partial(paper_tasks.TASKS["gp"].batch, 0, 2)
+    whole = rivals.make(name, paper.QUICK.sizes)
+    begun = [weight.clone() for weight in whole.parameters()]
+    assert train(whole, batches, tmp_path / "whole.safetensors", steps=6).step == 6
+    run = Run(rivals.make(name, paper.QUICK.sizes), tmp_path / "parts.safetensors", 6, in_steps=True)
+    for step in range(4):
+        run.update(batches(step))
+    run.save()
+    parts = rivals.make(name, paper.QUICK.sizes)
+    train(parts, batches, tmp_path / "parts.safetensors", steps=6)
+    for one, other in zip(whole.parameters(), parts.parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=0, rtol=0)
+        assert not one.requires_grad
+    assert sum(not torch.equal(one, before) for one, before in zip(whole.parameters(), begun, strict=True)) > 20
+
+
+def test_a_training_by_time_ends(tmp_path):
+    batches = partial(paper_tasks.TASKS["gp"].batch, 0, 2)
+    progress = train(rivals.make("cnp", paper.QUICK.sizes), batches, tmp_path / "cnp.safetensors", seconds=0.05)
+    assert progress.step >= 1 and progress.seconds >= 0.05
+
+
+def test_the_script_runs(tmp_path, capsys):
+    paper.main(["--quick", "--task", "gp", "--rivals", "ours,tnp_d,tnp_a", "--out", str(tmp_path)])
+    results = json.loads((tmp_path / "paper_gp.json").read_text())["results"]
+    scores = results["budgets"]["2 steps"]["scores"]
+    assert len(scores) == len(results["seconds"]) == 9
+    for row in scores.values():
+        assert math.isfinite(row["one order"]["below exact"]) and math.isfinite(row["R orders"]["log density"])
+    # One order of what does not depend on it is all orders; the mixture over orders is never below the mean of two.
+    assert scores["ours, apart"]["one order"]["log density"] == pytest.approx(
+        scores["ours, apart"]["R orders"]["log density"], abs=1e-5
+    )
+    assert (tmp_path / "paper_gp.png").exists()
+    shown = capsys.readouterr().out
+    assert all(label in shown for label in scores) and "Share of the gain" in shown
