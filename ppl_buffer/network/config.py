@@ -23,7 +23,7 @@ _MOST_SLOTS = 16
 _MAY_BE_ZERO = ("depth", "contextual_positions", "asinh_scales", "likelihood_width", "latents", "buffer_rank")
 
 # What a network was before there was a choice. It is not named in files and digests, which thus stay what they were.
-_BEFORE_CHOICE = {"buffer_rank": 0, "buffer_apart": False, "head": "normal"}
+_BEFORE_CHOICE = {"latents": 0, "buffer_rank": 0, "buffer_apart": False, "head": "normal"}
 
 
 @dataclass(frozen=True)
