@@ -52,7 +52,7 @@ def _checked_group(group: str, variables: Mapping[str, Variable]) -> dict[str, V
     return dict(variables)
 
 
-def _description(variable: Variable) -> dict[str, Any]:
+def _description(variable: Variable) -> dict[str, object]:
     """A variable as JSON has it."""
     description = {"kind": type(variable).__name__, **vars(variable)}
     # As before there were any: digests of networks without them stay what they were.

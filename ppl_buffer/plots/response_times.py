@@ -38,7 +38,8 @@ def plot_response_times(
         condition: name of a condition, integers from 0; None = one panel.
         choice_labels: names of the choices.
         condition_labels: names of the conditions.
-        bins: number of bins, up to the 99th percentile of the data.
+        bins: number of bins, up to the 99th percentile of the data. Of fewer whole numbers, such as ratings, each has
+            a bin.
         axes: matplotlib axes, one a panel; by default those of a new figure.
 
     Returns:
@@ -54,8 +55,7 @@ def plot_response_times(
     groups = np.zeros_like(times) if condition is None else codes(data, condition)
     conditions = categories(groups)
     n = 1 if choice is None else number_of_choices(data, replicated, choice)
-    low, high = np.nanpercentile(times, [0 if np.nanmin(times) >= 0 else 1, 99])
-    edges = np.linspace(0.0 if 0 <= low < 0.35 * high else low, high, bins + 1)
+    edges = _edges(times, bins)
     panels = make_panels(axes, len(conditions))
     titles = label_names(condition_labels, max(conditions) + 1, condition or "")
     labels = label_names(choice_labels, n, choice or rt)
@@ -84,6 +84,15 @@ def plot_response_times(
     panels[0].set_ylabel("density (area = share of the choice)" if n > 1 else "density")
     panels[0].legend(frameon=False, fontsize="small")
     return panels
+
+
+def _edges(times: np.ndarray, bins: int) -> np.ndarray:
+    """Edges of the bins."""
+    least, most = np.nanmin(times), np.nanmax(times)
+    if most - least < bins and (np.isnan(times) | (times == np.floor(times))).all():
+        return np.arange(least, most + 2) - 0.5
+    low, high = np.nanpercentile(times, [0 if least >= 0 else 1, 99])
+    return np.linspace(0.0 if 0 <= low < 0.35 * high else low, high, bins + 1)
 
 
 def _time_label(name: str) -> str:

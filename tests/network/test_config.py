@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ppl_buffer.network.config import Config, feature_size, head_size, parts_of, state_widths, weight_shapes
-from ppl_buffer.schema import Categorical, Interval, Positive, Real, Schema
+from ppl_buffer.schema import Categorical, Integer, Interval, Positive, Real, Schema
 
 # Every size a different prime where it can be one, so that no transposed or mixed-up shape goes unnoticed.
 CONFIG = Config(
@@ -33,6 +33,7 @@ SCHEMA = {
         ({"contextual_positions": -1}, "contextual_positions: expected an integer of at least 0, got -1"),
         ({"asinh_scales": True}, "asinh_scales: expected an integer of at least 0, got True"),
         ({"likelihood_slots": 1}, "likelihood_slots: expected True or False, got 1"),
+        ({"head": "gamma"}, r"head: expected one of \['normal', 'logistic'\], got 'gamma'"),
         ({"width": 30, "heads": 4}, "heads: expected a divisor of width=30, got 4"),
         ({"depth": 2, "param_depth": 3}, "param_depth: expected at most depth=2, got 3"),
     ],
@@ -53,7 +54,8 @@ def test_feature_and_head_sizes():
     places = {"east": Real(frequencies=7), "north": Real(frequencies=(0.5, 2.0, 9.0))}
     assert feature_size(places, replace(CONFIG, asinh_scales=5)) == 2 * (1 + 5) + 2 * 7 + 2 * 3
     assert head_size(Categorical(3), CONFIG) == 3
-    assert head_size(Positive(), CONFIG) == 3 * 5
+    assert head_size(Positive(), CONFIG) == head_size(Integer(0, 100), CONFIG) == 3 * 5
+    assert feature_size({"level": Integer(0, 100)}, replace(CONFIG, asinh_scales=2)) == 3
 
 
 def test_shapes_of_an_ordered_network():
@@ -168,6 +170,14 @@ def test_names_that_torch_modules_use_themselves_are_legal_names_of_variables():
 def test_units_of_the_recurrent_state(inputs, more, expected):
     schema = Schema(inputs=inputs, outcomes={"choice": Categorical(2)}, ordered=True)
     assert state_widths(schema, replace(CONFIG, **{"likelihood_width": 27, **more})) == expected
+
+
+def test_what_was_so_before_there_was_a_choice_is_not_named():
+    """Files and digests of networks that need nothing new stay what they were."""
+    assert not {"head", "buffer_rank", "buffer_apart"} & CONFIG.to_dict().keys()
+    logistic = replace(CONFIG, head="logistic")
+    assert logistic.to_dict() == {**CONFIG.to_dict(), "head": "logistic"}
+    assert Config.from_dict(json.loads(json.dumps(logistic.to_dict()))) == logistic
 
 
 def test_files_of_earlier_versions_have_one_state():

@@ -149,6 +149,15 @@ def test_programs_that_do_not_fit_are_refused():
         )
 
 
+def test_whole_numbers_that_do_not_begin_at_0_are_integers():
+    def rating(inputs, trials):
+        with numpyro.plate("trials", trials):
+            numpyro.sample("y", dist.DiscreteUniform(1, 7))
+
+    simulator = simulator_from_model(rating, outcomes=["y"])
+    assert simulator.schema.outcomes == {"y": pb.Integer(1, 7)}
+
+
 def conjugate(inputs, trials):
     mu = numpyro.sample("mu", dist.Normal(0.5, 1.5))
     with numpyro.plate("trials", trials):

@@ -164,6 +164,14 @@ def test_plots_show_the_statistics(trials, generated):
     assert len(repeated.collections) == (2 if generated else 0)  # a band each for 50 % and 90 %
 
 
+def test_ratings_have_a_bin_each():
+    ratings = np.array([[1.0, 2.0, 2.0, 5.0], [7.0, 2.0, 1.0, NAN]])
+    (panel,) = plots.plot_response_times({"rating": ratings}, rt="rating", choice=None)
+    (steps,) = panel.patches
+    np.testing.assert_allclose(steps.get_data().values, np.array([2, 3, 0, 0, 1, 0, 1]) / 7)
+    np.testing.assert_allclose(steps.get_data().edges, np.arange(0.5, 8))
+
+
 def test_the_band_holds_half_of_the_draws():
     from matplotlib.figure import Figure
 
