@@ -109,7 +109,8 @@ def described_simulator(description: Mapping[str, Any]) -> str:
 
 def training(name: str, record: Any, recipe: dict[str, Any]) -> str:
     """How the weights came about, part by part, and how to train such a network anew."""
-    reach = f"with up to {record.trials} trials" + (
+    stored = "" if record.stored is None else f"on {record.stored}, "
+    reach = f"{stored}with up to {record.trials} trials" + (
         f" and contexts of up to {record.context}" if record.context else ""
     )
     command, earlier = f"`ppl-buffer zoo --train {name}`", recipe.get("earlier", {})

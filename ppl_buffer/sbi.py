@@ -28,7 +28,7 @@ with needs("ppl_buffer.sbi", "sbi"):
 
     from ppl_buffer.network.torch.weights import TorchNetwork
     from ppl_buffer.pyro.priors import prior_distribution
-from ppl_buffer.network.arguments import check_names
+from ppl_buffer.network.arguments import check_names, require_likelihood
 from ppl_buffer.network.observed import ObservedTrials
 from ppl_buffer.predictive import density, sampling
 from ppl_buffer.predictive.query import Query
@@ -77,6 +77,7 @@ class LikelihoodEstimator(ConditionalDensityEstimator):  # type: ignore[misc]
     ) -> None:
         if not isinstance(net, TorchNetwork):
             raise ValueError(f"net: expected a network loaded with backend='torch', got {type(net).__name__}")
+        require_likelihood(net.record)
         trials = check_integer("trials", trials)
         schema = net.schema
         if params is not None and not isinstance(params, (list, tuple)):

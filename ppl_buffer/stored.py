@@ -6,6 +6,7 @@ other groups, which have no parameters. A network of the latter is a predictive 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -26,6 +27,7 @@ class StoredData:
         groups: people (or whatever the data were split by) that training drew from.
         held_out_groups: the others.
         unit: what a group is called, in the plural.
+        digest: of the data sets and of which are held out: what tells one division from another.
     """
 
     simulated: bool
@@ -34,6 +36,7 @@ class StoredData:
     groups: int
     held_out_groups: int
     unit: str = "people"
+    digest: str = ""
 
     def __str__(self) -> str:
         if self.simulated:
@@ -48,6 +51,15 @@ class StoredData:
     def from_dict(cls, description: Mapping[str, Any]) -> StoredData:
         """Read what `to_dict` wrote."""
         return cls(**description)
+
+
+def digest_of(params: Arrays, data: Arrays, held_out: np.ndarray) -> str:
+    """The first 16 letters of the SHA-256 of stored data sets, in hex, and of which are held out."""
+    sha = hashlib.sha256(np.packbits(held_out).tobytes())
+    for name, array in sorted({**params, **data}.items()):
+        sha.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        sha.update(np.ascontiguousarray(array).tobytes())
+    return sha.hexdigest()[:16]
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,9 +18,8 @@ from ppl_buffer.datasets.stored_arrays import (
     read_arrays,
 )
 from ppl_buffer.datasets.trials import TrialData
-from ppl_buffer.network.foreign import plain
 from ppl_buffer.schema import Schema
-from ppl_buffer.stored import Arrays, StoredData, StoredSets
+from ppl_buffer.stored import Arrays, StoredData, StoredSets, digest_of
 
 # Two to train on and one to hold out.
 _FEWEST_GROUPS = 3
@@ -87,12 +86,13 @@ class DatasetSimulator:
         data: Arrays = {key: x for arrays in groups.values() for key, x in arrays.items()}
         lengths = lengths_of(data)
         check_values(self.schema, {}, data, lengths)
-        labels = np.arange(shape[0]) if group is None else np.asarray(plain(group))
+        labels = _as_labels(np.arange(shape[0]) if group is None else group)
         if labels.shape != shape[:1]:
             raise ValueError(f"group: expected a label for each of {shape[0]} data sets, got shape {labels.shape}")
         self.held_out_groups = _held_out_groups(labels, held_out, seed, unit)
         self.name = str(name)
         apart = np.isin(labels, self.held_out_groups)
+        stored = as_stored(data)
         summary = StoredData(
             simulated=False,
             data_sets=int((~apart).sum()),
@@ -100,8 +100,9 @@ class DatasetSimulator:
             groups=len(np.unique(labels[~apart])),
             held_out_groups=len(self.held_out_groups),
             unit=str(unit),
+            digest=digest_of({}, stored, apart),
         )
-        self.stored_sets = StoredSets({}, as_stored(data), lengths, apart, self.schema.ordered, summary)
+        self.stored_sets = StoredSets({}, stored, lengths, apart, self.schema.ordered, summary)
 
     @classmethod
     def from_trials(
@@ -164,13 +165,19 @@ class DatasetSimulator:
         return self.stored_sets.draw(rng, size, trials, held_out=False)[1]
 
 
+def _as_labels(labels: object) -> np.ndarray:
+    """Labels of one type, which can be sorted."""
+    array = np.asarray(labels)
+    return array.astype(str) if array.dtype.kind == "O" else array
+
+
 def _held_out_groups(labels: np.ndarray, held_out: float | Sequence[object], seed: int, unit: str) -> np.ndarray:
     """Labels of the groups that are held out."""
     groups = np.unique(labels)
     if len(groups) < _FEWEST_GROUPS:
         raise ValueError(f"group: expected {_FEWEST_GROUPS} {unit} at least, some to hold out, got {len(groups)}")
     if isinstance(held_out, (Sequence, np.ndarray)) and not isinstance(held_out, str):
-        named = np.unique(np.asarray(held_out))
+        named = np.unique(_as_labels(held_out))
         unknown = [label for label in named.tolist() if label not in groups]
         if unknown or not 0 < len(named) < len(groups):
             raise ValueError(

@@ -23,7 +23,7 @@ from ppl_buffer.datasets.stored_arrays import (
 from ppl_buffer.extras import needs
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Schema
-from ppl_buffer.stored import Arrays, StoredData, StoredSets
+from ppl_buffer.stored import Arrays, StoredData, StoredSets, digest_of
 
 if TYPE_CHECKING:
     import pandas
@@ -110,8 +110,9 @@ class StoredSimulations:
         count = min(max(round(share * size), 1), size - 1)
         apart = np.zeros(size, dtype=bool)
         apart[np.random.default_rng(check_seed(seed)).permutation(size)[:count]] = True
-        summary = StoredData(True, size - count, count, size - count, count, unit="simulations")
         stored = as_stored(given), as_stored(data)
+        digest = digest_of(*stored, apart)
+        summary = StoredData(True, size - count, count, size - count, count, unit="simulations", digest=digest)
         self.stored_sets = StoredSets(*stored, lengths, apart, self.schema.ordered, summary)
 
     @classmethod

@@ -103,6 +103,7 @@ def fit_batch(
     trials: int,
     draws: int,
     update: Callable[[int], Any],
+    taken: int = 0,
 ) -> Arrays:
     """Simulate a batch of data sets and draw from their posteriors.
 
@@ -115,6 +116,7 @@ def fit_batch(
         trials: of each.
         draws: number of draws D that are kept of each chain.
         update: is told how many transitions were made.
+        taken: data sets in the batches before, where they are stored ones.
 
     Returns:
         ``truth`` (B, P), ``draws`` (D, B, P), ``log_likelihood`` (B,) at the truth, ``log_likelihoods`` (D, B) at the
@@ -128,7 +130,7 @@ def fit_batch(
         params = scale.interpolate(np, scores)
         return {name: params[name].astype(np.float32).astype(float) for name in names}
 
-    params, data, _ = simulate_legal(simulator, rng, batch, trials, prior)
+    params, data, _ = simulate_legal(simulator, rng, batch, trials, prior, taken)
     # Groups of similar length cannot be mapped over.
     observed = replace(observe_sets(net, data, None, np.arange(batch)), groups=None)
     at_once = min(draws_a_round(dims), max(1, _TRIALS_AT_ONCE // (batch * trials)))

@@ -15,7 +15,7 @@ from ppl_buffer.checks import check_integer, check_seed
 from ppl_buffer.diagnostics.data_sets import DataSets
 from ppl_buffer.diagnostics.error import LogLikelihood, MeasuredError, known_error, simulators_log_likelihood
 from ppl_buffer.diagnostics.output import data_frame, panels
-from ppl_buffer.diagnostics.simulations import check_pair, simulate_legal, trials_to_simulate
+from ppl_buffer.diagnostics.simulations import check_pair, sets_to_simulate, simulate_legal, trials_to_simulate
 from ppl_buffer.diagnostics.statistics import Arrays
 from ppl_buffer.network.network import Network
 from ppl_buffer.simulator import Simulator
@@ -156,6 +156,7 @@ def compare_likelihood(
             f"log_likelihood: expected a function (params, data) -> (sets, K), since {type(simulator).__name__} has no "
             f"method log_likelihood, got {log_likelihood!r}"
         )
+    sets = sets_to_simulate(simulator, sets, trials, 2 * _PARTS)
     rng = np.random.default_rng(seed)
     params, data, _ = simulate_legal(simulator, rng, sets, trials, partial(draw_params, simulator))
     params, data = ({name: x.astype(np.float32).astype(float) for name, x in part.items()} for part in (params, data))

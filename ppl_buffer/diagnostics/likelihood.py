@@ -24,7 +24,7 @@ from ppl_buffer.diagnostics.error import (
 )
 from ppl_buffer.diagnostics.output import data_frame, panels
 from ppl_buffer.diagnostics.paired import paired
-from ppl_buffer.diagnostics.simulations import check_pair, simulate_legal, trials_to_simulate
+from ppl_buffer.diagnostics.simulations import check_pair, sets_to_simulate, simulate_legal, trials_to_simulate
 from ppl_buffer.diagnostics.statistics import Arrays, Statistic, outcome_statistics
 from ppl_buffer.network.backend import Environment
 from ppl_buffer.network.estimated_error import EstimatedError
@@ -191,8 +191,9 @@ def check_likelihood(
 
     Args:
         net: a trained network of either backend.
-        simulator: what it should be the likelihood of; see `ppl_buffer.Simulator`. Parameters come from its `prior`.
-        sets: number of data sets.
+        simulator: what it should be the likelihood of; see `ppl_buffer.Simulator`. Parameters come from its `prior`. Of
+            a `ppl_buffer.StoredSimulations` the pairs that are held out serve.
+        sets: number of data sets; of stored ones at most as many as are held out.
         trials: trials of each; by default 100, or as many as the training covered.
         context: points of each data set that are given as a context, beside the trials; exchangeable models only.
         statistics: name -> function of data sets, dict name -> (sets, K) of inputs, outcomes and feedback, that
@@ -209,8 +210,8 @@ def check_likelihood(
         the check: `passed`, `error`, `table`, `plot()`.
 
     Raises:
-        ValueError: if the simulator's schema is not the network's, an argument does not fit, or rollouts need an
-            environment and none is given.
+        ValueError: if the network or the simulator is of observed data, the simulator's schema is not the network's,
+            an argument does not fit, or rollouts need an environment and none is given.
     """
     check_pair(net, simulator)
     check_level(level)
@@ -228,6 +229,7 @@ def check_likelihood(
             f"environment: expected a function that gives {list(schema.feedback)} on the network's own outcomes, since "
             "the simulator has none; pass one, or rollouts=False to compare distribution functions alone"
         )
+    sets = sets_to_simulate(simulator, sets, context + trials, 2 * _PARTS)
     rng = np.random.default_rng(seed)
     params, data, dropped = simulate_legal(simulator, rng, sets, context + trials, partial(draw_params, simulator))
     simulated = DataSets(

@@ -31,7 +31,7 @@ from ppl_buffer.diagnostics.error import (
     simulators_log_likelihood,
 )
 from ppl_buffer.diagnostics.ranks import PosteriorCheck
-from ppl_buffer.diagnostics.simulations import check_pair, simulate_legal, trials_to_simulate
+from ppl_buffer.diagnostics.simulations import check_pair, sets_to_simulate, simulate_legal, trials_to_simulate
 from ppl_buffer.diagnostics.statistics import Arrays
 from ppl_buffer.extras import needs
 from ppl_buffer.files import to_numpy, write_atomic
@@ -39,7 +39,8 @@ from ppl_buffer.findings import Finding, warn_of
 from ppl_buffer.network.digest import weights_digest
 from ppl_buffer.network.network import Network
 from ppl_buffer.prior import Prior
-from ppl_buffer.simulator import Simulator, name_of
+from ppl_buffer.simulator import Simulator, WithStoredSets, name_of
+from ppl_buffer.training.abilities import priors_of
 from ppl_buffer.training.draws import draw_data
 from ppl_buffer.training.sketch import Sketch, check_same_simulator, sketch
 
@@ -115,8 +116,9 @@ def check_posterior(
 
     Args:
         net: a trained network. One of torch is copied to JAX for the fits.
-        simulator: what it should be the likelihood of; see `ppl_buffer.Simulator`. Its `prior` is not used.
-        sets: number of data sets.
+        simulator: what it should be the likelihood of; see `ppl_buffer.Simulator`. Its `prior` is not used. Of a
+            `ppl_buffer.StoredSimulations` whose prior was stated the pairs that are held out serve.
+        sets: number of data sets; of stored ones at most as many as are held out.
         trials: trials of each; by default 100, or as many as the training covered.
         draws: draws that the truth is ranked among. One less than a number with many divisors suits the bands.
         thin: transitions of NUTS for each of them: as many as make them nearly independent.
@@ -145,8 +147,8 @@ def check_posterior(
     check_pair(net, simulator)
     check_level(level)
     seed = check_seed(seed)
-    sets = check_integer("sets", sets, 2)
     trials = trials_to_simulate(net, trials)
+    sets = sets_to_simulate(simulator, check_integer("sets", sets, 2), trials, 2)
     batch = check_integer("batch", batch) if out is not None else min(check_integer("batch", batch), sets)
     for name, number in (("draws", draws), ("thin", thin), ("warmup", warmup)):
         check_integer(name, number)
@@ -156,6 +158,15 @@ def check_posterior(
     tolerance, given = check_tolerance(tolerance), net
     net = _as_jax(net)
     stated = _all_priors(net, priors)
+    if isinstance(simulator, WithStoredSets):
+        if stated != dict(priors_of(simulator)):
+            raise ValueError(
+                "priors: expected those that the stored simulations were drawn from, which have to be stated when they "
+                f"are read (prior=...), got {stated} where {dict(priors_of(simulator))} were stated: ranks are uniform "
+                "under the prior of the simulations alone"
+            )
+        batch = min(batch, sets)
+        sets -= sets % batch  # no stored one serves in two batches
     settings = _Settings(
         weights_digest(net), {name: prior.to_dict() for name, prior in stated.items()}, trials, draws, thin, warmup,
         batch, seed, name_of(simulator), net.preferred_likelihood,
@@ -188,6 +199,7 @@ def _test_likelihood(
     if path is not None and path.exists():
         stored = json.loads(path.read_text())
         return LikelihoodTest(MeasuredError(**stored["error"]), stored["residuals"], stored["tolerance"])
+    sets = sets_to_simulate(simulator, sets, settings.trials, _FEWEST_TESTED)
     rng = np.random.default_rng([settings.seed, sets])
     params, data, _ = simulate_legal(simulator, rng, sets, settings.trials, partial(_draw, priors))
     simulated = DataSets(net, params, data)
@@ -233,8 +245,9 @@ def _fit(
                 # Each batch has random numbers of its own, so that it matters not which were done before.
                 rng = np.random.default_rng(np.random.SeedSequence(settings.seed, spawn_key=(index,)))
                 result = fit_batch(
-                    net, simulator, chains, rng, settings.batch, settings.trials, settings.draws, bar.update
-                )
+                    net, simulator, chains, rng, settings.batch, settings.trials, settings.draws, bar.update,
+                    index * settings.batch,
+                )  # fmt: skip
                 if path is not None:
                     content = io.BytesIO()
                     np.savez(content, **result)  # type: ignore[arg-type]
@@ -247,6 +260,8 @@ def _fit(
 def _sketch(simulator: Simulator, settings: _Settings) -> Sketch:
     """What the simulator makes of a few parameters."""
     rng = np.random.default_rng(settings.seed)
+    if isinstance(simulator, WithStoredSets):
+        return sketch(simulator.stored_sets.draw(rng, _SKETCHED, settings.trials, True))
     params = _draw({name: Prior.from_dict(x) for name, x in settings.priors.items()}, rng, _SKETCHED)
     return sketch([draw_data(simulator, rng, params, _SKETCHED, settings.trials, probabilities=False)[0]])
 

@@ -8,23 +8,42 @@ import numpy as np
 
 from ppl_buffer.checks import check_integer
 from ppl_buffer.diagnostics.statistics import Arrays
+from ppl_buffer.findings import Finding, warn_of
+from ppl_buffer.network.arguments import require_likelihood
 from ppl_buffer.network.backend import backend_of
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import ObservedTrials
-from ppl_buffer.simulator import Simulator
+from ppl_buffer.simulator import Simulator, WithStoredSets
 from ppl_buffer.training.abilities import check_simulator
-from ppl_buffer.training.draws import RejectionCounts, draw_data, find_legal
+from ppl_buffer.training.draws import RejectionCounts, draw_data, draw_stored, find_legal
 
 
 def check_pair(net: Network, simulator: Simulator) -> None:
-    """Refuse what is no network, no simulator, or a simulator of another schema."""
+    """Refuse what is no network, no simulator, a simulator of another schema, or observed data in place of either.
+
+    Warns where stored simulations are not divided as they were in the network's training.
+    """
     backend_of(net)
+    require_likelihood(net.record)
     check_simulator(simulator)
     if simulator.schema != net.schema:
         raise ValueError(
             f"simulator: expected the network's schema {net.schema}, got {simulator.schema}: it is the simulator of "
             "another network"
         )
+    if not isinstance(simulator, WithStoredSets):
+        return
+    stored = simulator.stored_sets.summary
+    if not stored.simulated:
+        raise ValueError(
+            f"simulator: expected one whose likelihood the network could be, got {stored}, of which nobody knows any"
+        )
+    if net.record is not None and net.record.stored is not None and net.record.stored != stored:
+        text = (
+            f"the network was trained on {net.record.stored}, and these are others, or divided by another seed: of "
+            "those that are held out here it may have seen some, and a check on them says less"
+        )
+        warn_of(Finding("simulator", text), stacklevel=3)
 
 
 def trials_to_simulate(net: Network, trials: int | None, most: int = 100) -> int:
@@ -34,14 +53,40 @@ def trials_to_simulate(net: Network, trials: int | None, most: int = 100) -> int
     return check_integer("trials", trials)
 
 
+def sets_to_simulate(simulator: Simulator, sets: int, trials: int, least: int) -> int:
+    """The number of data sets asked for; of stored ones at most those that are held out.
+
+    Args:
+        simulator: what draws them.
+        sets: asked for.
+        trials: of each.
+        least: that a check needs.
+
+    Raises:
+        ValueError: if there are too few.
+    """
+    if not isinstance(simulator, WithStoredSets):
+        return sets
+    count = len(simulator.stored_sets.indices(held_out=True, trials=trials))
+    if count < least:
+        raise ValueError(
+            f"sets: expected {least} data sets of {trials} trials or more that are held out, got {count} of "
+            f"{simulator.stored_sets.summary}; store more of them, hold out a larger share, or ask for fewer trials"
+        )
+    return min(sets, count)
+
+
 def simulate_legal(
     simulator: Simulator,
     rng: np.random.Generator,
     sets: int,
     trials: int,
     prior: Callable[[np.random.Generator, int], Arrays],
+    taken: int = 0,
 ) -> tuple[Arrays, Arrays, int]:
     """Parameters and data sets that are legal throughout, and how many others were left out.
+
+    Of stored simulations those that are held out, in a fixed order.
 
     Args:
         simulator: draws the data.
@@ -49,10 +94,15 @@ def simulate_legal(
         sets: number of data sets.
         trials: of each.
         prior: of a generator and a size; draws parameters, dict name -> (size,).
+        taken: how many stored ones have served before.
 
     Returns:
         parameters, name -> (sets,); data, name -> (sets, trials); number of data sets left out.
     """
+    if isinstance(simulator, WithStoredSets):
+        fixed = np.random.default_rng(0)
+        params, data = draw_stored(simulator, simulator.schema, fixed, taken + sets, trials, held_out=True)
+        return {name: x[taken:] for name, x in params.items()}, {name: x[taken:] for name, x in data.items()}, 0
     legal: list[tuple[Arrays, Arrays]] = []
     counts, enough = RejectionCounts(), 0
     while enough < sets:

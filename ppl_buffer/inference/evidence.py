@@ -33,6 +33,7 @@ from ppl_buffer.network.arguments import (
     check_params,
     check_value_shape,
     require_buffer,
+    require_likelihood,
     trials_of_value,
 )
 from ppl_buffer.network.backend import Array, backend_of
@@ -186,6 +187,7 @@ def log_evidence(
             the autoregressive method, or the data do not fit the network.
     """
     backend_of(net)
+    require_likelihood(net.record)
     check_choice("method", method, METHODS)
     orders, draws, seed = check_integer("orders", orders), check_integer("draws", draws), check_seed(seed)
     data = TrialArguments.of(inputs, value, feedback, trial_mask)

@@ -299,6 +299,16 @@ def choose_likelihood(net: NetworkLike, likelihood: str) -> str:
     return likelihood
 
 
+def require_likelihood(record: TrainingRecord | None) -> None:
+    """Refuse what takes the likelihood of a model, where a network's record says that it learned from observed data."""
+    if record is not None and record.stored is not None and record.observed:
+        raise ValueError(
+            f"net: expected the network of a simulator, got one that was trained on {record.stored}: it has no "
+            "parameters and is the likelihood of no model, but predicts another of them (JointPredictive, given a "
+            "context or the trials before)"
+        )
+
+
 def require_buffer(net: NetworkLike, expected: str) -> None:
     """Refuse what only a buffered transformer answers, where the network has none."""
     if "buffer" not in net.parts:

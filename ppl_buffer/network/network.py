@@ -117,15 +117,20 @@ class Network(ABC):
         record = self.record
         error = self.estimated_error
         weights = sum(math.prod(shape) for shape in weight_shapes(self.schema, self.config).values())
-        parts = " and ".join(PART_NAMES[part] for part in self.parts)
+        observed = record is not None and record.observed
+        named = {**PART_NAMES, "likelihood": "direct predictive"} if observed else PART_NAMES
+        parts = " and ".join(named[part] for part in self.parts)
         names = [f"{name} {low:.3g} to {high:.3g}" for name, (low, high) in self.box.items()] or list(
             self.schema.params
         )
         order = "in order" if self.schema.ordered else "in any order"
         known = "nobody has measured it" if error is None else f"{error}, {PART_NAMES[error.part]}"
+        known = "there is no model that it could be off from" if observed else known
+        trained = [] if record is None or record.stored is None else [f"  trained on {record.stored}"]
         lines = [
             f"<{'untrained' if record is None else record.simulator}: {parts}, {weights:,} weights, in {self.backend}",
-            f"  parameters {', '.join(names)}",
+            *trained,
+            f"  parameters {', '.join(names) or 'none'}",
             f"  trials     {order}{'' if record is None else f', up to {record.trials}'}",
             f"  error      {known}>",
         ]

@@ -94,6 +94,11 @@ class TrainingRecord:
         return (self.likelihood_ranges or self.ranges) if direct else self.ranges
 
     @property
+    def source(self) -> str:
+        """What it was trained on, in words: the simulator's name, or stored data of that name."""
+        return self.simulator if self.stored is None else f"{self.simulator}, {self.stored}"
+
+    @property
     def observed(self) -> bool:
         """Whether it was trained on observed data, of people for instance: a predictive, and no model's likelihood."""
         return self.stored is not None and not self.stored.simulated

@@ -174,8 +174,8 @@ def train(
             direct likelihood.
         evaluate_every: steps between two evaluations; by default a twenty-fourth of the steps, from 50 to 500, or of
             the time.
-        patience: evaluations without progress on held-out data after which a training on stored data sets ends, if the
-            last is clearly worse than the best: by more than two standard errors of the difference. The best weights
+        patience: a training on stored data sets ends after so many evaluations in turn that were clearly worse on
+            held-out data than the best before: by more than two standard errors of the difference. The best weights
             are kept, and a warning says so.
         devices: number of processes that share each batch. Above 1, Lightning Fabric starts them afresh: the
             simulator must be importable, and a script must call `train` under ``if __name__ == "__main__":``.

@@ -81,11 +81,6 @@ class Progress:
         self.best = self.held_out[-1][1]
         return self.best
 
-    def since_best(self) -> int:
-        """Evaluations since the least held-out loss."""
-        losses = [loss for _, loss in self.held_out]
-        return len(losses) - 1 - losses.index(min(losses)) if losses else 0
-
     def overfit(self) -> None:
         """More steps would only do harm."""
         self.overfitted = True

@@ -62,15 +62,23 @@ class Snapshots:
         return self.losses @ (self.held_out.trials / self.held_out.trials.sum())
 
     def ends_as_good(self) -> bool:
-        """Whether the last weights are not clearly worse than the best: by at most two standard errors.
+        """Whether the last weights are not clearly worse than the best."""
+        return self._as_good(-1)
+
+    def overfits(self, patience: int) -> bool:
+        """Whether each of the last so many weights is clearly worse than the best, which came before them."""
+        return len(self.steps) > patience and not any(self._as_good(-back) for back in range(1, patience + 1))
+
+    def _as_good(self, index: int) -> bool:
+        """Whether weights are not clearly worse than the best: by at most two standard errors.
 
         Those of the difference on the same data sets, each of which counts by its trials.
         """
         weights = self.held_out.trials / self.held_out.trials.sum()
         means = self.means
-        if not math.isfinite(means[-1]):
+        if not math.isfinite(means[index]):
             return False
-        differences = self.losses[-1] - self.losses[int(np.nanargmin(means))]
+        differences = self.losses[index] - self.losses[int(np.nanargmin(means))]
         mean = float(differences @ weights)
         return mean <= 2 * math.sqrt(float(((differences - mean) ** 2) @ weights**2))
 

@@ -176,16 +176,10 @@ class Trainer:
         better = at.evaluate(loss, first=not (self.folder / BEST).exists())
         if better:
             self._write_best(loss)
-        elif self._overfits():
+        elif self.plan.stored is not None and self.snapshots and self.snapshots.overfits(self.plan.run.patience):
             at.overfit()
             self.schedule = Schedule(max(self.done, 1e-3))
         return better
-
-    def _overfits(self) -> bool:
-        """Whether held-out data were predicted worse than before in the last evaluations, and clearly in this one."""
-        if self.plan.stored is None or self.at.since_best() < self.plan.run.patience:
-            return False
-        return self.snapshots is not None and not self.snapshots.ends_as_good()
 
     def _write_best(self, loss: float) -> None:
         """Write the averaged weights, whose held-out loss this is, as those that the run has come to."""

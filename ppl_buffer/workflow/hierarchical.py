@@ -29,6 +29,7 @@ from scipy.stats import binom
 from ppl_buffer.datasets.trials import TrialData
 from ppl_buffer.files import to_numpy
 from ppl_buffer.inference.normal_scores import NormalScores
+from ppl_buffer.network.arguments import require_likelihood
 from ppl_buffer.network.box import trained_range
 from ppl_buffer.network.lapses import Lapse, may_be_lapses
 from ppl_buffer.network.network import Network
@@ -70,6 +71,7 @@ class Box:
         """
         if net.record is None:
             raise ValueError("net: expected a trained network, which knows its range, got an untrained one")
+        require_likelihood(net.record)
         ceilings = {}
         for outcome, name in net.schema.lower_bounds.items():
             if trials is None:

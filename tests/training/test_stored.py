@@ -1,16 +1,22 @@
 """Training on data sets that exist already: who is drawn, how long, and when it ends."""
 
+import csv
+import warnings
+
 import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="training needs torch")
 
 import ppl_buffer as pb
+from ppl_buffer import diagnostics
+from ppl_buffer.findings import FindingWarning
 from ppl_buffer.training.batches import HELD_OUT, STANDARDIZATION, TRAINING, BatchOptions, make_batch
 from ppl_buffer.training.likelihood_batches import make_likelihood_batches
+from ppl_buffer.training.snapshots import HeldOut, Snapshots
 from ppl_buffer.training.standardization import survey
 from ppl_buffer.training.stored_lengths import choose_lengths
-from tests.training.cases import TINY, Shift, same_batches
+from tests.training.cases import TINY, Known, Shift, same_batches
 
 SETS, TRIALS = 29, 23
 # Every value says whose it is, and which trial: 1000 x data set + trial.
@@ -164,3 +170,98 @@ def test_lengths_that_no_data_set_reaches_are_refused(tmp_path):
         pb.train(coded(False), TINY, trials=(2, 10), context=(0, 5), **options)
     with pytest.raises(ValueError, match=r"outcome_samples: expected 1 with StoredSimulations"):
         pb.train(pairs(schema=Shift.schema), TINY, outcome_samples=2, **options)
+
+
+def test_over_fitting_is_a_loss_that_stays_clearly_above_its_least():
+    rng = np.random.default_rng(2)
+    noise, sets = 0.1, 40
+    shared = rng.normal(size=sets)
+
+    def overfits(means, patience=3, spread=noise):
+        losses = np.asarray(means)[:, None] + shared + spread * rng.normal(size=(len(means), sets))
+        count = len(means)
+        return Snapshots(
+            "buffer", np.arange(count), np.arange(count), np.ones(count), losses, HeldOut(np.full(sets, 7.0))
+        ).overfits(patience)
+
+    assert overfits([2.0, 1.0, 1.3, 1.3, 1.4]) and not overfits([2.0, 1.0, 1.3, 1.3, 1.4], patience=4)
+    assert not overfits([2.0, 1.0, 1.3, 1.0, 1.4]) and not overfits([2.0, 1.5, 1.2, 1.1, 1.0])
+    # A standard error of 0.07, of the difference.
+    assert not overfits([2.0, 1.0, 1.03, 1.03, 1.03], spread=0.3)
+
+
+def test_a_training_that_only_makes_held_out_people_worse_ends(tmp_path):
+    """Those that are held out are others: what is learned of the training people is wrong of them."""
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=(40, 24))
+    y[30:] += 4
+    simulator = pb.DatasetSimulator({"y": y}, ordered=False, held_out=list(range(30, 40)))
+    options = {
+        "evaluate_every": 4, "patience": 2, "held_out": 20, "out": tmp_path, "batch_size": 4, "progress": False,
+        "workers": 0, "trials": (2, 5), "context": (0, 5),
+    }  # fmt: skip
+    with pytest.warns(FindingWarning, match=r"over-fitted stored data of 30 people \(10 more held out\)"):
+        net = pb.train(simulator, TINY, steps=300, **options)
+    with open(tmp_path / "buffer" / "log.csv") as file:
+        rows = [row for row in csv.DictReader(file) if row["held_out"]]
+    losses = [float(row["held_out"]) for row in rows]
+    assert len(losses) < 12 and net.record.stages[-1].held_out_loss == min(losses) < losses[-1]
+    assert net.record.stages[-1].step == int(rows[int(np.argmin(losses))]["step"])
+    assert net.record.errors == {} and net.record.stages[-1].options["stored"]["groups"] == 30
+    log = (tmp_path / "buffer" / "log.csv").read_text()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = pb.train(simulator, TINY, steps=400, **options)
+    assert (tmp_path / "buffer" / "log.csv").read_text() == log
+    assert again.digest == net.digest
+
+
+def beta_bernoulli_loss(batches):
+    """The mean negative log probability of the targets after what each sees, of a person's rate from Beta(1/2, 1/2)."""
+    terms = []
+    for batch in batches:
+        y = batch["targets"]["outcomes"]["y"].astype(float)
+        ones = np.concatenate([np.zeros((len(y), 1, 1)), batch["buffer"]["outcomes"]["y"].cumsum(-1)], -1)
+        context = batch.get("context", {"outcomes": {"y": np.zeros((len(y), 1, 0))}})["outcomes"]["y"]
+        seen = np.take_along_axis(ones, batch["visible"], -1) + context.sum(-1, keepdims=True)
+        one = (seen + 0.5) / (batch["visible"] + context.shape[-1] + 1)
+        terms.append(-np.log(np.where(y == 1, one, 1 - one)).ravel())
+    return np.concatenate(terms).mean()
+
+
+def test_people_who_were_never_seen_are_predicted_from_some_of_their_trials(tmp_path):
+    rng = np.random.default_rng(1)
+    rates = rng.beta(0.5, 0.5, 301)
+    y = (rng.random((301, 24)) < rates[:, None]).astype(int)
+    simulator = pb.DatasetSimulator({"y": y}, ordered=False, held_out=0.3)
+    assert simulator.schema.outcomes == {"y": pb.Categorical(2)}
+    net = pb.train(
+        simulator,
+        TINY,
+        steps=40,
+        evaluate_every=20,
+        held_out=60,
+        out=tmp_path,
+        batch_size=16,
+        progress=False,
+        workers=0,
+    )
+    stage = net.record.stages[-1]
+    options = BatchOptions(batch_size=16, trials=stage.options["trials"], context=stage.options["context"])
+    exact = beta_bernoulli_loss([make_batch(simulator, options, 0, step, HELD_OUT).data for step in range(20)])
+    assert exact < 0.55 and stage.held_out_loss < exact + 0.4 * (np.log(2) - exact)
+
+
+@pytest.mark.slow
+def test_stored_simulations_teach_the_likelihood(tmp_path):
+    """Divergence a trial from the model, which is known, on new data; from so many pairs it cannot be nought."""
+    rng = np.random.default_rng(1)
+    mu = rng.normal(0, 2, 5000)
+    simulator = pb.StoredSimulations(
+        {"mu": mu}, {"y": mu[:, None] + rng.normal(size=(5000, 20))}, schema=Known.schema, prior=Known.priors
+    )
+    net = pb.train(simulator, steps=700, parts="likelihood", out=tmp_path, progress=False, workers=0)
+    compared = diagnostics.compare_likelihood(net, Known(), sets=200, trials=20, progress=False)
+    assert compared.errors["direct"].nats_per_trial < 0.003
+    check = diagnostics.check_likelihood(net, simulator, trials=20, progress=False)
+    assert check.passed and set(check.params["mu"]) <= set(simulator.stored_sets.params["mu"])

@@ -3,6 +3,7 @@
 import textwrap
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 pytest.importorskip("typer")
@@ -74,3 +75,19 @@ def test_train_goes_from_a_module_to_a_checkpoint(tmp_path, monkeypatch):
                         ("my_coin_module:Dice", "has no 'Dice'")):  # fmt: skip
         done = run("train", wrong)
         assert done.exit_code == 1 and said in done.output
+
+
+def test_train_and_check_take_a_file_of_simulations(tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    rate = rng.uniform(0.1, 0.9, 211)
+    sides = (rng.random((211, 9)) < rate[:, None]).astype(int)
+    np.savez(tmp_path / "coin.npz", **{"params/rate": rate, "outcomes/side": sides}, ordered=0)
+    monkeypatch.chdir(tmp_path)
+    done = run("train", "coin.npz", "--steps", 1, "--width", 8, "--depth", 1, "--heads", 2, "--mlp", 8,
+               "--batch-size", 3, "--held-out", 4, "--no-progress")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    path = tmp_path / "runs" / "coin" / "coin.safetensors"
+    net = pb.load(path, backend="torch")
+    assert net.record.trials == 3 and net.record.context == 3 and net.record.stored.data_sets == 190
+    assert simulator_of(net, "coin.npz").stored_sets.summary == net.record.stored

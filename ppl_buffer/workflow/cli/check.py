@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ppl_buffer.network.arguments import require_likelihood
 from ppl_buffer.network.checkpoint import load
 from ppl_buffer.simulator import WithEnvironment
 from ppl_buffer.workflow.cli.errors import check_folder, plain_errors
@@ -35,6 +36,7 @@ def check(
 
         check_folder(out)
         net = load(model).preferring(likelihood)
+        require_likelihood(net.record)
         task = simulator_of(net, simulator)
         if task is None:
             raise ValueError(

@@ -7,6 +7,7 @@ import os
 import sys
 from types import ModuleType
 
+from ppl_buffer.datasets.stored_simulations import StoredSimulations
 from ppl_buffer.network.network import Network
 from ppl_buffer.schema import Schema
 from ppl_buffer.simulator import Simulator, WithPriors, name_of, public_names
@@ -25,16 +26,20 @@ from ppl_buffer.simulators import (
 
 
 def named_simulator(spec: str) -> Simulator:
-    """The simulator ``module:Class`` or ``module:object``; after the installed modules, the working folder is searched.
+    """The simulator ``module:Class`` or ``module:object``, or stored simulations in an ``.npz`` file.
+
+    After the installed modules, the working folder is searched.
 
     Raises:
-        ValueError: if there is no such module, it has no such name, or what it names is no simulator.
+        ValueError: if there is no such module or file, it has no such name, or what it names is no simulator.
     """
+    if spec.endswith(".npz"):
+        return StoredSimulations.from_npz(spec)
     module, colon, name = spec.partition(":")
     if not (colon and name.isidentifier() and all(part.isidentifier() for part in module.split("."))):
         raise ValueError(
             "simulator: expected my_module:MySimulator, the name of a module (my_module.py in the working folder) and "
-            f"of what is in it, got {spec!r}"
+            f"of what is in it, or an .npz file of stored simulations, got {spec!r}"
         )
     folder = os.getcwd()
     # At the end: a file of the working folder that is called as a library must not take its place.

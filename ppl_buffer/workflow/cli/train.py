@@ -19,7 +19,9 @@ from ppl_buffer.workflow.cli.simulators import named_simulator
 
 
 def train(
-    simulator: Annotated[str, typer.Argument(help="my_module:MySimulator; modules of the working folder are found.")],
+    simulator: Annotated[
+        str, typer.Argument(help="my_module:MySimulator, from the working folder too; or an .npz file of simulations.")
+    ],
     minutes: Annotated[
         float | None, typer.Option(help="Of the whole training; by default 20. More in a later call: it goes on.")
     ] = None,
@@ -45,8 +47,13 @@ def train(
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Data sets in a batch; by default what suits machine and time.")
     ] = None,
-    trials: Annotated[str, typer.Option(help="Trials of a data set, LEAST-GREATEST.")] = "32-128",
-    context: Annotated[str, typer.Option(help="Size of the context, LEAST-GREATEST; exchangeable models.")] = "0-64",
+    trials: Annotated[
+        str | None,
+        typer.Option(help="Trials of a data set, LEAST-GREATEST; by default 32-128, or what stored ones hold."),
+    ] = None,
+    context: Annotated[
+        str | None, typer.Option(help="Size of the context, LEAST-GREATEST; exchangeable models; by default 0-64.")
+    ] = None,
     targets: Annotated[
         int | None, typer.Option(min=1, help="Trials to predict beside those; by default as many as --trials.")
     ] = None,
@@ -87,7 +94,7 @@ def train(
     Stop it and call it again: it goes on. With --parts likelihood it has all that a fit by NUTS needs, and a later call
     adds the rest.
     """
-    name = simulator.partition(":")[2]
+    name = Path(simulator).stem if simulator.endswith(".npz") else simulator.partition(":")[2]
     folder = Path("runs") / name if out is None else out
     with plain_errors(folder):
         task = named_simulator(simulator)
@@ -100,7 +107,7 @@ def train(
             _config(first, {size: value for size, value in sizes.items() if value is not None}),
             start=first, distillation=distillation, minutes=minutes, steps=steps, parts=parts, target=target, seed=seed,
             out=folder, batch_size=batch_size,
-            trials=read_range("trials", trials), context=read_range("context", context),
+            trials=_range("trials", trials), context=_range("context", context),
             targets=targets, forecasting=forecasting, in_order=in_order, order_by=order_by, optimizer=optimizer,
             outcome_samples=outcome_samples, likelihood_weight=likelihood_weight,
             use_log_likelihood=use_log_likelihood or None, held_out=held_out, progress=progress,
@@ -115,6 +122,10 @@ def _train() -> Callable[..., Any]:
     with needs("training", "train"):
         from ppl_buffer.training.loop import train
     return train
+
+
+def _range(option: str, text: str | None) -> tuple[int, int] | None:
+    return None if text is None else read_range(option, text)
 
 
 def _config(first: Network | None, sizes: dict[str, Any]) -> Config:

@@ -61,6 +61,8 @@ def _list() -> None:
                 described = [f"{name} ({x.description})" for name, x in variables.items()]
                 typer.echo(f"  {group:10} {', '.join(described)}")
         reach = "" if net.record is None else f", up to {net.record.trials}"
+        if net.record is not None and net.record.stored is not None:
+            typer.echo(f"  trained on {net.record.stored}")
         typer.echo(f"  trials     {'in order' if schema.ordered else 'in any order'}{reach}")
         error = net.estimated_error
         if error is not None:

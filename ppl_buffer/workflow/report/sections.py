@@ -262,7 +262,7 @@ def trusted(fit: Fit) -> Section:
     note = (
         '<p class="soft">The likelihood is a neural network\'s approximation. It is known inside the trained range '
         "alone; at the edge counts where the model itself would allow more. "
-        f"It was trained on {html.escape(record.simulator)}, with up to {record.trials} trials.</p>"
+        f"It was trained on {html.escape(record.source)}, with up to {record.trials} trials.</p>"
     )
     body = ranges + note + known.card
     return Section("trust", "Can I trust it?", mark, answer, body, points=tuple(dict.fromkeys(doubts)))
