@@ -76,14 +76,11 @@ _USES: dict[str, tuple[str, Callable[[Any], Joint]]] = {
     "LBANP, autoregressive": ("lbanp", Reencoding),
     "LBANP with a buffer": ("lbanp_buffer", lambda net: net),
 }
-# Whose time grows in proportion to the number of draws, whatever is kept: measured with few.
-BY_DRAW = (
-    "TNP-D, autoregressive",
-    "TNP-A, published sampler",
-    "LBANP, autoregressive",
-    OURS_REENCODED,
-    "ours, block 4",
-)
+# After how many targets each draw has a context of its own to encode: from there on time is proportional to the draws.
+OWN_CONTEXT_AFTER = {
+    "TNP-D, autoregressive": 1, "TNP-A, published sampler": 0, "LBANP, autoregressive": 1, "LBANP with a buffer": 16,
+    OURS_REENCODED: 1, "ours, block 4": 4, "ours, block 16": 16,
+}  # fmt: skip
 
 
 def make(name: str, sizes: Sizes, seed: int = 0) -> nn.Module:

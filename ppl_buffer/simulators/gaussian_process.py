@@ -10,7 +10,9 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
+from scipy.stats.qmc import Sobol
 
+from ppl_buffer.checks import check_choice
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Positive, Real, Schema
 from ppl_buffer.simulator import Arrays
@@ -21,6 +23,7 @@ _CORRELATIONS = {
     "matern32": lambda r: (1 + math.sqrt(3) * r) * np.exp(-math.sqrt(3) * r),
     "matern52": lambda r: (1 + math.sqrt(5) * r + 5 / 3 * r**2) * np.exp(-math.sqrt(5) * r),
 }
+_DESIGNS = ("uniform", "sobol")
 # Below it, rounding in the Cholesky factor of some thousand points would add noise of its own.
 _LEAST_NOISE = 1e-4
 # Numbers in the covariance matrices that are factorised at once: few enough to stay small in memory.
@@ -34,7 +37,7 @@ class GaussianProcess:
 
         C_ij = variance * k(|x_i - x_j| / lengthscale) + noise**2 * (i == j).
 
-    Inputs are uniform on [-2, 2]. The points are exchangeable, but depend on each other given all parameters.
+    Inputs are on [-2, 2], see `design`. The points are exchangeable, but depend on each other given all parameters.
 
     Parameters: ``lengthscale``, uniform on [0.1, 1] in units of x; ``variance`` of the function, uniform on
     [0.5, 1.5]; ``noise``, the standard deviation of the observation noise. The kernel is no parameter, so that the
@@ -45,16 +48,20 @@ class GaussianProcess:
             ``noise=10**-2.5`` (a variance of 1e-5), which asks of a network an accuracy of a thousandth of the
             function's range.
         kernels: probability of each kernel among ``"squared_exponential"``, ``"matern32"`` and ``"matern52"``.
+        design: how inputs are drawn: ``"uniform"``, each by itself; or ``"sobol"``, a Sobol sequence (Sobol 1967) of
+            all points of a data set, moved around the interval by a random distance and in random order, which
+            leaves no gaps and has no clusters, whose points are easier to predict.
 
     Raises:
-        ValueError: if the noise is below 1e-4 or its range not in order, or a kernel is unknown or the probabilities
-            are no distribution.
+        ValueError: if the noise is below 1e-4 or its range not in order, a kernel or the design is unknown, or the
+            probabilities are no distribution.
     """
 
     def __init__(
         self,
         noise: tuple[float, float] | float = (0.05, 0.5),
         kernels: Mapping[str, float] | None = None,
+        design: str = "uniform",
     ) -> None:
         if kernels is None:
             kernels = {"squared_exponential": 0.4, "matern32": 0.3, "matern52": 0.3}
@@ -66,6 +73,7 @@ class GaussianProcess:
         if not all(isinstance(level, (int, float)) and _LEAST_NOISE <= level < math.inf for level in levels):
             raise ValueError(f"noise: expected standard deviations of at least {_LEAST_NOISE:g}, got {noise!r}")
         self.kernels = dict(kernels)
+        self.design = check_choice("design", design, _DESIGNS)
         self.priors = {"lengthscale": Prior.uniform(0.1, 1.0), "variance": Prior.uniform(0.5, 1.5)}
         self.noise: float | None = None
         if isinstance(noise, (tuple, list)):
@@ -87,8 +95,12 @@ class GaussianProcess:
         return {name: prior.sample(rng, size) for name, prior in self.priors.items()}
 
     def inputs(self, rng: np.random.Generator, size: int, trials: int) -> Arrays:
-        """Draw where the function is seen: {"x": (size, trials)}, uniform on [-2, 2]."""
-        return {"x": rng.uniform(-2.0, 2.0, (size, trials))}
+        """Draw where the function is seen: {"x": (size, trials)}, on [-2, 2]."""
+        if self.design == "uniform":
+            return {"x": rng.uniform(-2.0, 2.0, (size, trials))}
+        points = Sobol(1, scramble=False).random_base2(max(trials - 1, 0).bit_length())[:trials, 0]
+        moved = (points + rng.random((size, 1))) % 1.0
+        return {"x": 4.0 * rng.permuted(moved, axis=1) - 2.0}
 
     def simulate(self, rng: np.random.Generator, params: Arrays, inputs: Arrays) -> Arrays:
         """Draw a function for each data set and observe it: {"y": (size, trials)}.

@@ -150,6 +150,20 @@ def test_prior_and_inputs_fill_their_box():
     assert list(GaussianProcess(noise=0.1).schema.params) == ["lengthscale", "variance"]
 
 
+def test_a_sobol_design_has_no_gaps_and_no_order():
+    simulator = GaussianProcess(design="sobol")
+    rng = np.random.default_rng(14)
+    x = simulator.inputs(rng, 503, 64)["x"]
+    # 64 places of equal distance, around the interval.
+    np.testing.assert_allclose(np.diff(np.sort(x, 1)), 4 / 64, atol=1e-12)
+    assert stats.kstest(x[:, 0], "uniform", (-2, 4)).pvalue > 1e-3
+    assert abs(np.corrcoef(x[:, 0], x[:, 1])[0, 1]) < 4.5 / math.sqrt(503)
+    x = np.sort(simulator.inputs(rng, 7, 23)["x"], 1)
+    around = np.concatenate([x, x[:, :1] + 4], 1)
+    assert x.min() >= -2 and x.max() < 2 and np.diff(around).max() < 2 * 4 / 23 and np.diff(around).min() > 4 / 33
+    assert simulator.inputs(rng, 3, 1)["x"].shape == (3, 1)
+
+
 def test_values_are_legal_and_batches_are_made():
     simulator = GaussianProcess()
     check_simulator(simulator)
@@ -185,6 +199,7 @@ def test_data_sets_are_factorised_in_parts(monkeypatch):
         ({"noise": "much"}, r"noise: expected standard deviations of at least"),
         ({"noise": (0.5, 0.1)}, r"noise: expected a number or a range \(low, high\) with low < high, got \(0.5, 0.1\)"),
         ({"noise": (0.1, 0.2, 0.3)}, r"noise: expected a number or a range"),
+        ({"design": "grid"}, r"design: expected .*'uniform'.*'sobol'.*, got 'grid'"),
         ({"kernels": {"cosine": 1.0}}, r"kernels: expected names among .*'matern32'.*, got \['cosine'\]"),
         ({"kernels": {}}, r"kernels: expected names among"),
         ({"kernels": {"matern32": 0.7}}, r"kernels: expected probabilities that sum to 1"),
