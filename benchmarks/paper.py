@@ -159,7 +159,7 @@ def compare(
 ) -> tuple[dict[str, Any], dict[str, torch.nn.Module]]:
     """Train with each budget, score and print: what was measured, and the last networks."""
     task, results, nets = TASKS[options.task], {}, {}
-    sets = [test_sets(task, settings.datasets, n, settings.targets, settings.orders) for n in settings.contexts]
+    sets = test_sets(task, settings.datasets, settings.contexts, settings.targets, settings.orders)
     for budget, length in budgets.items():
         training, scores = {}, {}
         for name in options.rivals.split(","):
@@ -175,10 +175,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Train what is not trained, measure, print, write, draw."""
     options = harness.parse(
         __doc__, arguments, task="sawtooth", rivals=",".join(rivals.NETWORKS), steps=4000, seconds=0.0,
-        folder="runs/paper",
+        folder="runs/paper", datasets=128, orders=8,
     )  # fmt: skip
     torch.set_num_threads(1)
-    settings, folder = Settings(), Path(options.folder)
+    settings, folder = Settings(datasets=options.datasets, orders=options.orders), Path(options.folder)
     budgets: dict[str, dict[str, Any]] = {}
     if options.steps:
         budgets[f"{options.steps} steps"] = {"steps": options.steps, "seconds": None}

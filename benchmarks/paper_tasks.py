@@ -7,9 +7,8 @@ scores are in. Test sets are drawn once, the same for all networks, and so are t
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +86,7 @@ class TestSets:
         y: likewise.
         context: points that are given.
         orders: (R, targets), of the targets, the same in all data sets.
+        exact: (size,), log density of the targets given the context, everything hidden integrated out.
     """
 
     task: Task
@@ -94,23 +94,27 @@ class TestSets:
     y: np.ndarray
     context: int
     orders: np.ndarray
-
-    @cached_property
-    def exact(self) -> np.ndarray:
-        """Log density (size,) of the targets given the context, everything hidden integrated out."""
-        shared, sizes, parts = self.task.shared, [self.context, self.x.shape[1]], []
-        for start in range(0, len(self.x), shared):
-            both = self.task.evidence(self.x[start], self.y[start : start + shared], sizes)
-            parts.append(both[:, 1] - both[:, 0])
-        return np.concatenate(parts)
+    exact: np.ndarray
 
 
-def test_sets(task: Task, size: int, context: int, targets: int, orders: int, seed: int = 1) -> TestSets:
-    """Data sets and orders for a test; those of more orders begin with those of fewer."""
-    rng = np.random.default_rng([seed, context, targets])
-    x, y = task.draw(rng, size, context + targets, task.shared)
+def test_sets(
+    task: Task, size: int, contexts: Sequence[int], targets: int, orders: int, seed: int = 1
+) -> list[TestSets]:
+    """Data sets and orders for a test, one for each context: of the same functions, whose next points are the targets.
+
+    With more orders they begin with those of fewer.
+    """
+    rng = np.random.default_rng([seed, targets])
+    x, y = task.draw(rng, size, max(contexts) + targets, task.shared)
     permutations = np.stack([rng.permutation(targets) for _ in range(orders)])
-    return TestSets(task, x, y, context, permutations)
+    sizes = sorted({end for context in contexts for end in (context, context + targets)})
+    groups = [slice(start, start + task.shared) for start in range(0, size, task.shared)]
+    evidence = np.concatenate([task.evidence(x[group][0], y[group], sizes) for group in groups])
+    return [
+        TestSets(task, x[:, : n + targets], y[:, : n + targets], n, permutations,
+                 evidence[:, sizes.index(n + targets)] - evidence[:, sizes.index(n)])
+        for n in contexts
+    ]  # fmt: skip
 
 
 def _single(x: np.ndarray) -> np.ndarray:
