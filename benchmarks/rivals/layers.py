@@ -101,13 +101,36 @@ class Layer(nn.Module):
 
 
 def attend(query: Tensor, read: Sequence[KeyValues]) -> Tensor:
-    """Mean (B, H, T, D) of the values that queries (B, H, T, D) read, by one softmax over all segments."""
+    """Mean (B, H, T, D) of the values that queries (B, H, T, D) read, by one softmax over all segments.
+
+    By torch's fused attention, unless draws share a long segment, which they would then have a copy of each.
+    """
+    batch = len(query)
+    if all(len(segment.keys) == batch or segment.keys.shape[2] == 1 for segment in read):
+        keys, values = (
+            torch.cat([part.expand(batch, -1, -1, -1) for part in parts], 2)
+            for parts in zip(*(segment[:2] for segment in read), strict=True)
+        )
+        return functional.scaled_dot_product_attention(query, keys, values, attn_mask=_joined_mask(read), scale=1.0)
     scores = []
     for segment in read:
         score = _times_shared(query, segment.keys.mT)
         scores.append(score if segment.mask is None else score.masked_fill(~segment.mask, -math.inf))
     weights = torch.cat(scores, -1).softmax(-1).split([segment.keys.shape[2] for segment in read], -1)
     return sum(_times_shared(w, segment.values) for w, segment in zip(weights, read, strict=True))
+
+
+def _joined_mask(read: Sequence[KeyValues]) -> Tensor | None:
+    """The masks of segments behind each other."""
+    lead = [segment.mask.shape[:-1] for segment in read if segment.mask is not None]
+    if not lead:
+        return None
+    shape, device = torch.broadcast_shapes(*lead), read[0].keys.device
+    everything = torch.ones((), dtype=torch.bool, device=device)
+    masks = [everything if segment.mask is None else segment.mask for segment in read]
+    return torch.cat(
+        [mask.expand(*shape, segment.keys.shape[2]) for mask, segment in zip(masks, read, strict=True)], -1
+    )
 
 
 def _times_shared(x: Tensor, y: Tensor) -> Tensor:

@@ -8,6 +8,8 @@ and a prefix of the pairs.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -16,14 +18,11 @@ from .batch import Batch, join_pairs
 from .layers import Sizes, initialise
 from .tnp_d import SetPredictor
 
-LATENTS = 16
+LATENTS = 16  # a layer
 
 
-class LBANP(SetPredictor):
-    """The network without a buffer."""
-
-    def __init__(self, sizes: Sizes, seed: int, latents: int = LATENTS) -> None:
-        super().__init__(sizes, seed, latents)
+# The network without a buffer: function (sizes, seed).
+LBANP = partial(SetPredictor, latents=LATENTS)
 
 
 class BufferedLBANP(nn.Module):
