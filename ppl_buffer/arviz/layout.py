@@ -71,8 +71,8 @@ class TrialLayout:
         self.names = {key: f"{name}_{key}" if key in shared else key for key in trial_variables(site)}
         self.score = name if schema.event_shape_tail else self.names[next(iter(schema.outcomes))]
         self._integers = {
-            # The smallest type that holds all values of either sign.
-            key: np.min_scalar_type(-(variable.n + abs(variable.low)))
+            # The smallest type that holds all values, of either sign.
+            key: np.min_scalar_type(-1 - max(abs(variable.low), abs(variable.low + variable.n - 1)))
             for key, variable in trial_variables(site).items()
             if isinstance(variable, Discrete)
         }

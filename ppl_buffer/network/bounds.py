@@ -33,7 +33,7 @@ def nearest_legal(net: Part, params: Mapping[str, Array]) -> Named:
         if isinstance(variable, Interval):
             low, high = variable.low, variable.high
             if not variable.closed:
-                low, high = _innermost(low, high, xp.finfo(value.dtype).bits)
+                low, high = innermost(low, high, xp.finfo(value.dtype).bits)
             value = xp.where(value >= low, value, low)
             legal[name] = xp.where(value <= high, value, high)
         elif isinstance(variable, Positive):
@@ -59,7 +59,7 @@ def can_be(net: Part, params: Mapping[str, Array]) -> Array | None:
 
 
 @lru_cache
-def _innermost(low: float, high: float, bits: int) -> tuple[float, float]:
+def innermost(low: float, high: float, bits: int) -> tuple[float, float]:
     """The smallest and the largest number strictly between two bounds."""
     number = np.float64 if bits == 64 else np.float32
     first, last = np.nextafter(number(low), number(high)), np.nextafter(number(high), number(low))

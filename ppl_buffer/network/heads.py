@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ppl_buffer.network.backend import Array, ArrayOps, Named
+from ppl_buffer.network.bounds import innermost
 from ppl_buffer.network.embeddings import combination, features, join
 from ppl_buffer.network.lapse_mixture import LapseMixture, lapse_components, lapsed_trials, mix, with_lapse
 from ppl_buffer.network.mixtures import Mixture, integer_cdf, integer_log_prob, integer_moments, mixture
@@ -168,6 +169,9 @@ def outcome_sample(net: Part, name: str, representation: Array, raw: Array, nois
     scale = outcome_scale(net, name, representation)
     standardized = ops.take_last(means, component) + ops.take_last(scales, component) * standard
     value = variable.constrain(ops.xp, standardized * scale.std + scale.mean)
+    if isinstance(variable, Interval):
+        # Far in its tails a component reaches what rounds to a bound, which is no legal value.
+        value = ops.xp.clip(value, *innermost(variable.low, variable.high, ops.xp.finfo(value.dtype).bits))
     return value if scale.lower_bound is None else scale.lower_bound + value
 
 

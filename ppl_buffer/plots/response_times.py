@@ -73,7 +73,8 @@ def plot_response_times(
                 curves = sign * generated[:, index]
                 curves = np.concatenate([curves, curves[:, -1:]], -1)
                 bands(panel, edges, curves, color=color, label="", step="post")
-                panel.fill_between([], [], color=color, alpha=0.5, lw=0, label=f"model, {labels[index]}")
+                which = "model" if choice is None else f"model, {labels[index]}"
+                panel.fill_between([], [], color=color, alpha=0.5, lw=0, label=which)
             panel.stairs(sign * observed[index], edges, color=DATA, lw=1.1, label="data" if index == n - 1 else None)
         if n == 2:
             panel.axhline(0.0, color=DATA, lw=0.7)

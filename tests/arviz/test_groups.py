@@ -1,12 +1,28 @@
 """A fit converted to ArviZ: numbers against densities computed one by one, names, ArviZ's functions on the result."""
 
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+import ppl_buffer as pb
 from ppl_buffer.arviz import arviz_version, from_mcmc, groups_of, import_arviz, one_step_ahead
-from tests.arviz.models import GIVEN, MASK, PEOPLE, PERSON, QUIET, TRIAL, draws, finished, learners, reference, sigmoid
+from ppl_buffer.arviz.layout import TrialLayout
+from tests.arviz.models import (
+    GIVEN,
+    MASK,
+    PEOPLE,
+    PERSON,
+    QUIET,
+    TRIAL,
+    TRIALS,
+    draws,
+    finished,
+    learners,
+    reference,
+    sigmoid,
+)
 from tests.networks import LEARNING
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -75,6 +91,17 @@ def test_observed_data_are_split_by_outcome(converted):
     assert observed["choice"].dtype.kind == "i"
     constant = groups_of(converted[2])["constant_data"]
     np.testing.assert_allclose(constant["reward"], GIVEN.feedback["reward"][PERSON, TRIAL])
+
+
+def test_whole_numbers_have_the_smallest_type_that_holds_them():
+    outcomes = {"choice": pb.Categorical(2), "pain": pb.Integer(-100, 100), "grey": pb.Integer(0, 255)}
+    net = SimpleNamespace(schema=pb.Schema(outcomes=outcomes))
+    exists = np.ones((PEOPLE, TRIALS), dtype=bool)
+    site = SimpleNamespace(query=SimpleNamespace(net=net), exists=exists, trials=TRIALS, batch_shape=(PEOPLE,))
+    ends = {name: np.where(exists, variable.low + variable.n - 1, 0.0) for name, variable in outcomes.items()}
+    found = TrialLayout("y", site, ["subject"], False, set(), {}).variables(ends)
+    assert [x.values.dtype for x in found.values()] == [np.int8, np.int8, np.int16]
+    assert [x.values.max() for x in found.values()] == [1, 100, 255]
 
 
 def test_arviz_works_on_the_result(converted):

@@ -169,6 +169,18 @@ def test_moments_of_a_continuous_outcome_are_integrals(variable, head):
     np.testing.assert_allclose(found, [integral(1), integral(2)], rtol=2e-5)
 
 
+def test_a_draw_from_far_in_the_tails_stays_inside_the_interval():
+    net = part(Interval(-2, 3), (0.0, 1.0), "logistic").float()
+    raw = torch.tensor([0.0] * 6 + [3.0] * 3).expand(2, 1, 1, -1)
+    noise = torch.tensor([[0.5, 1e-7], [0.5, 1 - 1e-7]])[:, None, None]
+    drawn = heads.outcome_sample(net, "y", raw, raw, noise)
+    assert drawn.flatten().tolist() == [
+        np.nextafter(np.float32(-2), np.float32(0)),
+        np.nextafter(np.float32(3), np.float32(0)),
+    ]
+    assert torch.isfinite(heads.outcome_log_prob(net, "y", raw, raw, drawn)).all()
+
+
 def with_head(net, raw):
     """A network whose head puts out these numbers, whatever it reads."""
     with torch.no_grad():

@@ -166,7 +166,9 @@ def test_plots_show_the_statistics(trials, generated):
 
 def test_ratings_have_a_bin_each():
     ratings = np.array([[1.0, 2.0, 2.0, 5.0], [7.0, 2.0, 1.0, NAN]])
-    (panel,) = plots.plot_response_times({"rating": ratings}, rt="rating", choice=None)
+    again = {"rating": ratings[None]}
+    (panel,) = plots.plot_response_times({"rating": ratings}, again, rt="rating", choice=None)
+    assert [text.get_text() for text in panel.get_legend().get_texts()] == ["model", "data"]
     (steps,) = panel.patches
     np.testing.assert_allclose(steps.get_data().values, np.array([2, 3, 0, 0, 1, 0, 1]) / 7)
     np.testing.assert_allclose(steps.get_data().edges, np.arange(0.5, 8))
