@@ -235,6 +235,7 @@ def entry_points() -> dict[str, EntryPoint]:
             lambda: {"low": 0, "high": 1.0, "closed": False},
             names=("Interval",),
         ),
+        "Integer": EntryPoint(pb.Integer, lambda: {"low": -2, "high": 8}, names=("Integer",)),
         "Categorical": EntryPoint(pb.Categorical, lambda: {"n": 3}),
         "Config": EntryPoint(
             pb.Config,
@@ -246,6 +247,7 @@ def entry_points() -> dict[str, EntryPoint]:
                 "components": 5,
                 "param_depth": 1,
                 "likelihood_width": 7,
+                "head": "logistic",
             },
         ),
         "Prior": EntryPoint(
