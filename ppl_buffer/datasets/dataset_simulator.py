@@ -86,7 +86,7 @@ class DatasetSimulator:
         data: Arrays = {key: x for arrays in groups.values() for key, x in arrays.items()}
         lengths = lengths_of(data)
         check_values(self.schema, {}, data, lengths)
-        labels = _as_labels(np.arange(shape[0]) if group is None else group)
+        labels = _as_labels("group", np.arange(shape[0]) if group is None else group)
         if labels.shape != shape[:1]:
             raise ValueError(f"group: expected a label for each of {shape[0]} data sets, got shape {labels.shape}")
         self.held_out_groups = _held_out_groups(labels, held_out, seed, unit)
@@ -165,9 +165,14 @@ class DatasetSimulator:
         return self.stored_sets.draw(rng, size, trials, held_out=False)[1]
 
 
-def _as_labels(labels: object) -> np.ndarray:
+def _as_labels(argument: str, labels: object) -> np.ndarray:
     """Labels of one type, which can be sorted."""
-    array = np.asarray(labels)
+    try:
+        array = np.asarray(labels)
+    except ValueError as error:
+        raise ValueError(f"{argument}: expected labels in a row, got {labels!r}") from error
+    if array.ndim != 1 or not array.size:
+        raise ValueError(f"{argument}: expected labels in a row, got shape {array.shape}")
     return array.astype(str) if array.dtype.kind == "O" else array
 
 
@@ -177,7 +182,7 @@ def _held_out_groups(labels: np.ndarray, held_out: float | Sequence[object], see
     if len(groups) < _FEWEST_GROUPS:
         raise ValueError(f"group: expected {_FEWEST_GROUPS} {unit} at least, some to hold out, got {len(groups)}")
     if isinstance(held_out, (Sequence, np.ndarray)) and not isinstance(held_out, str):
-        named = np.unique(_as_labels(held_out))
+        named = np.unique(_as_labels("held_out", held_out))
         unknown = [label for label in named.tolist() if label not in groups]
         if unknown or not 0 < len(named) < len(groups):
             raise ValueError(

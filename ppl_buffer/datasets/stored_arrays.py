@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ppl_buffer.checks import check_flag, check_mapping, check_numbers
+from ppl_buffer.files import to_numpy
 from ppl_buffer.schema import Schema
 from ppl_buffer.stored import Arrays
 from ppl_buffer.training.draws import legal
@@ -32,7 +33,8 @@ def read_arrays(argument: str, values: Columns | None, shape: tuple[int, ...] | 
     """
     arrays: Arrays = {}
     for name, column in check_mapping(argument, values).items():
-        array, numbers = np.asarray(column), check_numbers(f"{argument}[{name!r}]", column)
+        numbers = check_numbers(f"{argument}[{name!r}]", column)
+        array = np.asarray(to_numpy(column))
         array = array if array.dtype.kind in "biu" else numbers
         if shape is not None and len(shape) == 2 and array.shape == shape[1:]:
             array = np.broadcast_to(array, shape)

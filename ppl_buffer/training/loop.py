@@ -107,7 +107,8 @@ def train(
     record); more than one in a thousand is warned of, more than 5 % end the run.
 
     Args:
-        simulator: what draws the data sets; see `Simulator`.
+        simulator: what draws the data sets; see `Simulator`. Or data sets that exist already, a
+            `ppl_buffer.StoredSimulations` or a `ppl_buffer.DatasetSimulator`.
         config: the network's sizes; `Config()` by default.
         minutes: of the whole run, in all calls together; 20 where there are no `steps` either. A third is for the
             direct likelihood where both parts are trained. Everything counts, evaluations too, but a laptop's sleep.

@@ -197,3 +197,10 @@ def theta() -> Any:
     import torch
 
     return torch.tensor(np.stack(list(params().values()), -1))
+
+
+def stored_arrays() -> dict[str, Any]:
+    """Data of 101 people or simulations."""
+    rng = np.random.default_rng(0)
+    inputs, outcomes = {"x": rng.normal(size=(101, 5))}, {"y": rng.integers(0, 3, (101, 5))}
+    return {"inputs": inputs, "outcomes": outcomes, "feedback": {"reward": rng.normal(size=(101, 5))}}

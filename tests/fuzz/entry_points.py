@@ -32,6 +32,7 @@ from tests.fuzz.calls import (
     responding,
     scored,
     simulated,
+    stored_arrays,
     theta,
     with_data,
 )
@@ -254,6 +255,32 @@ def entry_points() -> dict[str, EntryPoint]:
             lambda **a: Prior(**a).quantile(np.array([0.2, 0.5])),
             lambda: {"family": "Normal", "arguments": {"loc": 0.0, "scale": 1.0}, "relative_to": None},
             names=("scale of", "loc of"),
+        ),
+        "DatasetSimulator": EntryPoint(
+            lambda **a: pb.DatasetSimulator(**a).stored_sets.lengths,
+            lambda: {
+                **stored_arrays(),
+                "schema": None,
+                "ordered": True,
+                "group": np.arange(101) // 2,
+                "held_out": 0.2,
+                "seed": 0,
+                "unit": "people",
+                "name": "people",
+            },
+        ),
+        "StoredSimulations": EntryPoint(
+            lambda **a: pb.StoredSimulations(**a).stored_sets.lengths,
+            lambda: {
+                **stored_arrays(),
+                "params": {"mu": np.arange(101.0)},
+                "schema": None,
+                "ordered": True,
+                "held_out": 0.2,
+                "seed": 0,
+                "prior": {"mu": Prior.uniform(0.0, 101.0)},
+                "name": "simulations",
+            },
         ),
         "load": EntryPoint(
             lambda **a: pb.load(**a), lambda: {"name_or_path": "noisy_q", "backend": "torch"}, names=("path",)

@@ -46,7 +46,7 @@ def test_no_person_is_both_trained_on_and_held_out(ordered):
     assert len(away) == 3 and simulator.stored_sets.summary.held_out_data_sets == np.isin(PEOPLE, list(away)).sum()
     options = BatchOptions(batch_size=5, trials=(3, 7), context=(0, 9))
     seen = {True: set(), False: set()}
-    for step in range(150):
+    for step in range(60):
         for stream in (TRAINING, STANDARDIZATION, HELD_OUT):
             for sets, _ in codes_of(make_batch(simulator, options, 11, step, stream)).values():
                 seen[stream == HELD_OUT] |= set(PEOPLE[sets].ravel().tolist())
