@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ppl_buffer.datasets.dataset_simulator import DatasetSimulator
     from ppl_buffer.datasets.stored_simulations import StoredSimulations
     from ppl_buffer.inference.comparison import compare
+    from ppl_buffer.inference.compression import compress, decompress
     from ppl_buffer.inference.evidence import Evidence, log_evidence
     from ppl_buffer.inference.simulation import Simulated, posterior_predictive
     from ppl_buffer.network.checkpoint import load, save
@@ -59,6 +60,8 @@ __all__ = [
     "__version__",
     "add_buffer",
     "compare",
+    "compress",
+    "decompress",
     "load",
     "log_evidence",
     "posterior_predictive",
@@ -101,6 +104,8 @@ _HOME = {
     "TrainingRecord": "network.record",
     "add_buffer": "training.added_buffer",
     "compare": "inference.comparison",
+    "compress": "inference.compression",
+    "decompress": "inference.compression",
     "load": "network.checkpoint",
     "log_evidence": "inference.evidence",
     "posterior_predictive": "inference.simulation",

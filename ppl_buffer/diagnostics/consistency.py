@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from ppl_buffer.predictive.query import Query
 
 if TYPE_CHECKING:
     import pandas
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, repr=False)
@@ -91,7 +92,7 @@ class Consistency:
         }
         return data_frame([dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)])
 
-    def plot(self) -> Any:
+    def plot(self) -> Figure:
         """Draw log p_s less its mean over orders, a trial, of all data sets and orders; a matplotlib figure."""
         figure, axes = panels(1)
         apart = (self.by_order - self.by_order.mean(0)) / self.trials

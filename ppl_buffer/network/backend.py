@@ -240,6 +240,24 @@ class Backend(Protocol):
     ) -> tuple[Named, Named, Array]:
         """`rollout` by the direct likelihood."""
 
+    def start_steps(self, net: Own, cache: Own, shape: Sequence[int]) -> Own:
+        """A cache with places for trials that are realised one after another, `shape` = (B, R, K)."""
+
+    def step_buffer(
+        self,
+        net: Own,
+        cache: Own,
+        pairs: Trials,
+        exists: Array,
+        inputs: Mapping[str, Array],
+        params: Own,
+        position: int,
+    ) -> tuple[Array, Own]:
+        """A trial (B, R, 1), where it `exists`, enters the buffer: representation (B, R, 1, W) of the next."""
+
+    def step_state(self, net: Own, conditions: Own, pairs: Trials, exists: Array) -> Own:
+        """A trial (B, R, 1), where it `exists`, moves the recurrent state of the direct likelihood."""
+
     def speculative_rollout(
         self,
         net: Own,

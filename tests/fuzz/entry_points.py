@@ -97,6 +97,34 @@ def entry_points() -> dict[str, EntryPoint]:
                 lapse=None,
             ),
         ),
+        "compress": EntryPoint(
+            lambda **a: len(pb.compress(net(), **a)),
+            lambda: with_data(
+                params=params(),
+                context=None,
+                feedback=None,
+                trial_mask=mask(),
+                resolution={"y": 0.25},
+                likelihood="auto",
+            ),
+        ),
+        "decompress": EntryPoint(
+            lambda **a: np.nan_to_num(pb.decompress(net(), **a)),
+            lambda: {
+                "inputs": function()["inputs"],
+                "data": pb.compress(net(), **with_data(params=params(), resolution={"y": 0.25})),
+                "params": params(),
+                "context": None,
+                "feedback": None,
+                "trial_mask": None,
+            },
+        ),
+        "consistency": EntryPoint(
+            lambda **a: diagnostics.consistency(net(), **a).divergences,
+            lambda: with_data(
+                trials=None, params=params(), context=None, feedback=None, trial_mask=mask(), orders=2, seed=0
+            ),
+        ),
         "compare": EntryPoint(
             compared,
             lambda: with_data(

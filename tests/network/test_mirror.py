@@ -11,7 +11,18 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("jax")
 
-MODULES = ["attention", "layer", "cache", "network", "joint", "likelihood", "speculative", "ops", "execution"]
+MODULES = [
+    "attention",
+    "layer",
+    "cache",
+    "network",
+    "joint",
+    "likelihood",
+    "speculative",
+    "stepping",
+    "ops",
+    "execution",
+]
 
 # What one backend needs for itself, by module, with the reason.
 ALONE = {

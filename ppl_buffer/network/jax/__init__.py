@@ -27,6 +27,7 @@ from ppl_buffer.network.jax.likelihood import (
     rollout_sequence,
 )
 from ppl_buffer.network.jax.speculative import speculative_rollout
+from ppl_buffer.network.jax.stepping import start_steps, step_buffer, step_state
 
 __all__ = [
     "Cache",
@@ -53,6 +54,9 @@ __all__ = [
     "rollout_sequence",
     "speculative_rollout",
     "start_cache",
+    "start_steps",
+    "step_buffer",
+    "step_state",
     "workers",
 ]
 

@@ -27,6 +27,7 @@ from ppl_buffer.network.torch.likelihood import (
 )
 from ppl_buffer.network.torch.network import encode_params
 from ppl_buffer.network.torch.speculative import speculative_rollout
+from ppl_buffer.network.torch.stepping import start_steps, step_buffer, step_state
 
 __all__ = [
     "Cache",
@@ -53,6 +54,9 @@ __all__ = [
     "rollout_sequence",
     "speculative_rollout",
     "start_cache",
+    "start_steps",
+    "step_buffer",
+    "step_state",
     "workers",
 ]
 
