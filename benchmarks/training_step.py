@@ -7,6 +7,9 @@ M = 256 targets a data set, after a context of N points; loss, gradient and an A
 - TNP-A: context, observed targets and targets in one sequence of N + 2M tokens under one mask, attended to by
   `scaled_dot_product_attention`, with the same weights. It computes the same loss as the way before.
 
+A second table is of 64 targets: `train(trials=(16, 16), targets=64)` against `trials=(64, 64)`, which has as many
+targets and a buffer of as many other trials.
+
 The ratio of the operations that they need (`flops.py`) says what can be hoped for: TNP-A's 2M + N tokens are not many
 more than the buffer's N + 16 + M.
 
@@ -90,10 +93,12 @@ def tnp_a_log_prob(net: Any, context: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return (logits.log_softmax(-1) + log_normal).logsumexp(-1)
 
 
-def batch(net: Any, sets: int, context: int, buffer: int, targets: int) -> dict[str, Any]:
+def batch(
+    net: Any, sets: int, context: int, buffer: int, targets: int, *, teacher_forced: bool = False
+) -> dict[str, Any]:
     """A batch as training makes it, its tensors where the network is.
 
-    With as many buffer tokens as targets, buffer and targets are the same trials and each target sees those before it.
+    With teacher forcing, buffer and targets are the same trials and each target sees those before it.
     """
     rng = np.random.default_rng(0)
 
@@ -102,7 +107,7 @@ def batch(net: Any, sets: int, context: int, buffer: int, targets: int) -> dict[
         return to_backend(net, {**named, "feedback": {}})
 
     pairs = normals(sets, 1, context + targets, 2)
-    if buffer == targets:
+    if teacher_forced:
         visible = np.broadcast_to(np.arange(targets), (sets, 1, targets)).copy()
         realised = pairs[:, :, context:]
     else:
@@ -121,7 +126,8 @@ def losses(net: Any, sets: int, context: int, buffer: int, targets: int) -> dict
     """The three ways: name -> function that returns the mean negative log density."""
     loss = Loss(net)
     pairs = to_backend(net, normals(sets, 1, context + targets, 2))[:, 0]
-    small, large = (batch(net, sets, context, size, targets) for size in (buffer, targets))
+    small = batch(net, sets, context, buffer, targets)
+    large = batch(net, sets, context, targets, targets, teacher_forced=True)
     known, x, y = pairs[:, :context], pairs[:, context:, 0], pairs[:, context:, 1]
     return {
         f"buffer of {buffer}": lambda: loss(small),
@@ -140,9 +146,8 @@ def flop_ratio(size: str, context: int, buffer: int, targets: int) -> float:
     return (encoding + flops.decode(config, FUNCTION, context, targets)) / ours
 
 
-def measure(size: str, sets: int, context: int, buffer: int, targets: int, seconds: float) -> dict[str, Any]:
-    """Time a training step in each way."""
-    net = random_network(config_of(size), "torch", FUNCTION).train().requires_grad_(True)
+def step_times(net: Any, ways: dict[str, Callable[[], Tensor]], seconds: float) -> dict[str, Any]:
+    """Time a training step with each of the losses."""
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4)
 
     def step(loss: Callable[[], Tensor]) -> Callable[[], None]:
@@ -155,8 +160,34 @@ def measure(size: str, sets: int, context: int, buffer: int, targets: int, secon
 
         return call
 
-    ways = {name: step(loss) for name, loss in losses(net, sets, context, buffer, targets).items()}
-    times = interleaved(ways, repeats=9, warmup=1, seconds=seconds)
+    return interleaved({name: step(loss) for name, loss in ways.items()}, repeats=9, warmup=1, seconds=seconds)
+
+
+def trainable(size: str) -> Any:
+    """A network of random weights that learns."""
+    return random_network(config_of(size), "torch", FUNCTION).train().requires_grad_(True)
+
+
+def measure_targets(
+    size: str, sets: int, context: int, buffer: int, targets: int, seconds: float
+) -> list[dict[str, Any]]:
+    """Time a training step with a buffer of its own size, and with one as large as there are targets."""
+    net = trainable(size)
+    loss = Loss(net)
+    batches = {trials: batch(net, sets, context, trials, targets) for trials in (buffer, targets)}
+    ways = {str(trials): lambda data=data: loss(data) for trials, data in batches.items()}
+    times = step_times(net, ways, seconds)
+    return [
+        {"size": size, "context": context, "trials": trials, "targets": targets, "data_sets": sets,
+         "times": times[str(trials)]}
+        for trials in batches
+    ]  # fmt: skip
+
+
+def measure(size: str, sets: int, context: int, buffer: int, targets: int, seconds: float) -> dict[str, Any]:
+    """Time a training step in each way."""
+    net = trainable(size)
+    times = step_times(net, losses(net, sets, context, buffer, targets), seconds)
     return {
         "size": size,
         "context": context,
@@ -174,6 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cells = [(size, BATCH, context, BUFFER, 256) for size in ("paper", "zoo") for context in (64, 256)]
     if options.quick:
         cells = [("tiny", 2, 5, 3, 7)]
+    fewer = cells if options.quick else [("zoo", BATCH, 64, BUFFER, 64)]
     rows = [measure(*cell, options.seconds) for cell in cells]
     print_table(
         f"Training step of {cells[0][1]} data sets with {cells[0][4]} targets, torch",
@@ -186,6 +218,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for name, taken in row["times"].items()
         ],
     )  # fmt: skip
+    own = [row for cell in fewer for row in measure_targets(*cell, options.seconds)]
+    print_table(
+        f"Training step of {own[0]['data_sets']} data sets with {own[0]['targets']} targets, torch",
+        ["size", "N", "buffer", "milliseconds", "of the processor"],
+        [
+            [row["size"], row["context"], row["trials"], 1e3 * row["times"]["median"], 1e3 * row["times"]["processor"]]
+            for row in own
+        ],
+    )
     bars = [
         bar(f"training step over the TNP-A way, M={row['targets']}, N={row['context']}, {row['size']}'s size",
             row["ratio"], least=4)
@@ -193,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if row["context"] != 256
     ]  # fmt: skip
     print_bars(bars)
-    write_results("training_step", {"cells": rows, "bars": bars}, options.out)
+    write_results("training_step", {"cells": rows, "targets": own, "bars": bars}, options.out)
 
 
 if __name__ == "__main__":
