@@ -148,8 +148,9 @@ def test_a_stage_may_end_in_the_mean_of_the_weights_before_and_after(tmp_path):
     config = pb.Config(
         width=12, depth=2, heads=3, mlp=14, components=5, param_depth=1, contextual_positions=2, likelihood_width=0
     )
-    stage = {"steps": 2, "seed": 3, "learning_rate": 1e-2, "trials": [3, 5], **QUICK}
+    stage = {"steps": 2, "seed": 3, "learning_rate": 1e-2, "trials": [3, 5], "targets": 4, **QUICK}
     start = train_stage(simulator, config, stage, None, tmp_path / "1", True)
+    assert start.record.provenance["targets"] == 4
     before = {name: weight.clone() for name, weight in start.weights.items()}
     averaged = stage | {"mean_with_start": True}
     mean = train_stage(simulator, config, averaged, start, tmp_path / "2", True)
