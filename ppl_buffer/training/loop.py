@@ -132,7 +132,8 @@ def train(
             data sets of the sum of all three.
         forecasting: share of the exchangeable data sets that are put in the order of an input, time for instance: all
             trials before some point are the context, buffer and targets come after it. Without such sets a network
-            interpolates, and what it says of what comes next is an extrapolation.
+            interpolates, and what it says of what comes next is an extrapolation. Stored data sets that forecast are
+            stretches without gaps.
         in_order: share of the exchangeable data sets whose buffer is in that order, each target seeing the trials
             before it: draws along time, or along a grid, arise so. Independent of `forecasting`: where both hold the
             buffer comes right after the context, without a gap. The other buffers are in random order.
