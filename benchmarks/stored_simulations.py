@@ -2,7 +2,8 @@
 
 The direct likelihood of `ForgettingQ`, whose exact likelihood is known, learned from draws alone (the simulator's own
 probabilities are not stored): from so many pairs of parameters and data of 100 trials, drawn again and again, and from
-fresh draws, by the same steps. A tenth of the pairs is held out, and a training that over-fits ends.
+fresh draws, by the same steps. A tenth of the pairs is held out, and a training that over-fits ends; then also by as
+many steps as its warning advises.
 
     python benchmarks/stored_simulations.py [--quick] [--out DIR] [--steps 1000]
 """
@@ -76,7 +77,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print and write."""
     options = parse(__doc__, arguments, steps=1000)
     sizes, steps, sets = ((200,), 3, 20) if options.quick else (SIZES, options.steps, 500)
-    results = {f"{size:,} stored": measure(stored(size, size), steps, sets) for size in sizes}
+    results = {}
+    for size in sizes:
+        simulations = stored(size, size)
+        one = results[f"{size:,} stored"] = measure(simulations, steps, sets)
+        if one["over_fitted"]:
+            advised = round(4 / 3 * one["step"])  # as the warning says
+            results[f"{size:,} stored, in {advised} steps"] = measure(simulations, advised, sets)
     results["fresh draws"] = measure(Draws(), steps, sets)
     rows = [
         (name, f"{one['nats']:.4f} ± {one['se']:.4f}", one["step"], "yes" if one["over_fitted"] else "no")

@@ -139,8 +139,10 @@ class DatasetSimulator:
             {key: np.where(mask, np.asarray(x, dtype=float), np.nan) for key, x in columns.items()}
             for columns in (trials.outcomes, trials.inputs, trials.feedback)
         )
-        options = {"schema": schema, "ordered": ordered, "held_out": held_out, "seed": seed, "name": name}
-        return cls(outcomes, inputs, feedback, group=trials.subjects, **options)  # type: ignore[arg-type]
+        return cls(
+            outcomes, inputs, feedback, schema=schema, ordered=ordered, group=trials.subjects, held_out=held_out,
+            seed=seed, name=name,
+        )  # fmt: skip
 
     def prior(self, rng: np.random.Generator, size: int) -> Arrays:
         """No parameters."""

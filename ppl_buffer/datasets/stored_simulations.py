@@ -158,8 +158,10 @@ class StoredSimulations:
                     f"{_SCHEMA!r} and {_ORDERED!r}, got {key!r} in {str(path)!r}"
                 )
         ordered = None if schema is not None else ordered
-        options = {"prior": prior, "held_out": held_out, "seed": seed, "name": path.stem}
-        return cls(**groups, schema=schema, ordered=ordered, **options)  # type: ignore[arg-type]
+        return cls(
+            groups["params"], groups["outcomes"], groups["inputs"], groups["feedback"], schema=schema, ordered=ordered,
+            prior=prior, held_out=held_out, seed=seed, name=path.stem,
+        )  # fmt: skip
 
     @classmethod
     def from_folder(
@@ -208,9 +210,10 @@ class StoredSimulations:
                 padded[rows, number] = trials[name]
                 groups[group][name] = padded
         given = {name: params[name].to_numpy(dtype=float) for name in schema.params}
-        outcomes, inputs, feedback = (groups[group] for group in ("outcomes", "inputs", "feedback"))
-        options = {"schema": schema, "prior": prior, "held_out": held_out, "seed": seed, "name": place.resolve().name}
-        return cls(given, outcomes, inputs, feedback, **options)  # type: ignore[arg-type]
+        return cls(
+            given, groups["outcomes"], groups["inputs"], groups["feedback"], schema=schema, prior=prior,
+            held_out=held_out, seed=seed, name=place.resolve().name,
+        )  # fmt: skip
 
     def prior(self, rng: np.random.Generator, size: int) -> Arrays:
         """Parameters of simulations that are trained on, dict name -> (size,)."""

@@ -286,6 +286,8 @@ def _overfitted(trainer: Trainer) -> Finding:
         f"{at.step}), so it ended there; the weights of step {best:.0f} are kept. More data sets help, or a smaller "
         "network"
     )
+    if best > 0:
+        text += f"; or steps={round(4 / 3 * best)}, so that the learning rate has fallen by then"
     return Finding("training", text)
 
 
