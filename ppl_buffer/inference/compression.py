@@ -113,7 +113,7 @@ def compress(
 
     Raises:
         ValueError: if a continuous outcome has no resolution, or one that makes values illegal or their number larger
-            than 65,536; or an argument does not fit.
+            than 65,536; an outcome has more values than that; or an argument does not fit.
     """
     backend_of(net)
     value = as_floating(net, "value", value)
@@ -126,6 +126,9 @@ def compress(
     if not query.independent:
         require_feedback(net, query.feedback, "compress")
     lead = query.leading_shape(value)
+    own = tuple(value.shape[: value.ndim - len(query.event_shape)])
+    if own != lead:
+        raise ValueError(f"value: expected the batch shape {lead} of everything that is given, got {own}")
     exists, columns = _exists(query, lead), split_value(net.schema, to_numpy(value).astype(float))
     columns = {name: np.broadcast_to(column, exists.shape) for name, column in columns.items()}
     alphabets = _alphabets_of(net.schema, columns, exists, resolution)
@@ -326,6 +329,9 @@ def _alphabets_of(
             f"resolution: expected a step for each continuous outcome, {continuous}, whose values have no "
             f"probabilities otherwise, got {sorted(steps)}"
         )
+    many = [name for name, x in schema.outcomes.items() if isinstance(x, Discrete) and x.n > _MOST_VALUES]
+    if many:
+        raise ValueError(f"value: expected outcomes of at most {_MOST_VALUES} values, got more of {many}")
     return {
         name: _Alphabet(variable.low, variable.n)
         if isinstance(variable, Discrete)

@@ -29,6 +29,7 @@ RATING = Case(
     Schema(inputs={"side": Categorical(2)}, outcomes={"rating": pb.Integer(-3, 7), "sure": Categorical(3)}),
     config=TINY,
 )
+COUNT = Case("count", Schema(outcomes={"count": pb.Integer(0, 65_536)}), config=TINY)
 STEP = 0.125
 MASK = np.array([[True, False, True, True, True, False, True], [True] * 7, [False, True] + [True] * 5])
 
@@ -171,6 +172,12 @@ def test_other_last_digits_are_noticed(monkeypatch):
         ),
         (CONTAMINATED, {"resolution": {"rt": 0.1}}, "feedback: expected"),
         (HABIT, {"value": np.full((3, 7, 2), 9.0)}, r"value\['key'\]: "),
+        (
+            HABIT,
+            {"value": np.zeros((7, 2))},
+            r"value: expected the batch shape \(3,\) of everything that is given, got",
+        ),
+        (COUNT, {"value": np.zeros((3, 7))}, "value: expected outcomes of at most 65536 values"),
     ],
 )
 def test_refuses(case, more, message):
