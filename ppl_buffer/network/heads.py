@@ -288,12 +288,13 @@ def trial_cdf(
     Args:
         net: the network.
         representation: (B, R, T, W).
-        outcomes: dict name -> (B, R, T).
+        outcomes: dict name -> (B, R, T), of all outcomes or the first of them; T is 1 where an outcome is the same for
+            all values of the others.
         uniform: (B, R, T, n_outcomes), the place inside the step of a category or integer.
         lapse: the whole trial may be a lapse, at a rate that broadcasts against (B, R, T).
     """
     ops, components = net.ops, lapse_components(net, lapse)
-    names = list(net.schema.outcomes)
+    names = [name for name in net.schema.outcomes if name in outcomes]
     columns = []
     # Log densities of the trial's earlier outcomes, by the model and as a lapse of each kind.
     log_prob = ops.zeros(net, ())
@@ -312,7 +313,8 @@ def trial_cdf(
         if components:
             log_prob = log_prob + outcome_log_prob(net, name, representation, raw, value)
         columns.append(cdf)
-    return ops.xp.stack(columns, -1)
+    shape = ops.xp.broadcast_shapes(*(tuple(x.shape) for x in columns))
+    return ops.xp.stack([ops.xp.broadcast_to(x, shape) for x in columns], -1)
 
 
 def trial_moments(net: Part, representation: Array, lapse: LapseMixture | None = None) -> tuple[Array, Array]:

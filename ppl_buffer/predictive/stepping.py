@@ -54,16 +54,18 @@ class Stepper:
         Returns:
             (*lead, m).
         """
-        net, layout, names = self._query.net, self._folded.layout, list(self._query.net.schema.outcomes)
-        values = {}
-        for key, variable in net.schema.outcomes.items():
-            value = points if key == name else earlier[key][..., None] if key in earlier else np.array(variable.fill)
-            values[key] = net.ops.number(net, np.broadcast_to(value, (*layout.lead, len(points))).astype(np.float32))
+        net, layout = self._query.net, self._folded.layout
+        known = {key: value[..., None] for key, value in earlier.items()}
+        values = {**known, name: np.broadcast_to(points, (*layout.lead, len(points)))}
+        folded: Named = {}
+        for key, value in values.items():
+            # Each by itself: the points are many, and what is known of the trial is one number.
+            folded |= layout.fold({key: net.ops.number(net, value.astype(np.float32))}, 1, replicate=True)
         reader = net.likelihood if self._query.direct else net
-        places = net.ops.ones(net, (1, 1, len(points), len(names)))
-        folded = layout.fold(values, 1, replicate=True)
+        # A step is included.
+        places = net.ops.ones(net, (1, 1, 1, len(values)))
         columns = trial_cdf(reader, self._representation, folded, places, self._folded.lapse)
-        return to_numpy(layout.unfold(columns[..., names.index(name)]))
+        return to_numpy(layout.unfold(columns[..., -1]))
 
     def realise(self, outcomes: Mapping[str, np.ndarray]) -> None:
         """Go on: outcomes (*lead,) of the trial that was next; any legal ones where there is none."""
