@@ -3,11 +3,11 @@
 Of one simulated learner of 400 trials (all parameters given, by either part of `noisy_q`; none given) the length of the
 code beside -log2 of the probability of the choices: the overhead. Of people in the probabilistic selection task (the
 folder `PPL_BUFFER_DATA`; simulated ones where it is not set) their choices, and with `rlddm` choices and response times
-in milliseconds: with no parameter given, and with the best of 256 draws from the prior for each person, named in 8 bits
-more. gzip and xz see the outcomes alone, in the best of several arrangements: text, bytes, packed bits, person by
-person or pair by pair.
+in milliseconds of the first `--times` of them: with no parameter given, and with the best of 256 draws from the prior
+for each person, named in 8 bits more. gzip and xz see the outcomes alone, in the best of several arrangements: text,
+bytes, packed bits, person by person or pair by pair.
 
-    python benchmarks/compression.py [--subjects 28] [--quick] [--out DIR]
+    python benchmarks/compression.py [--subjects 28] [--times 6] [--quick] [--out DIR]
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def of_subjects(name: str, data: TrialData) -> list[dict[str, Any]]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print, write."""
-    options = parse(__doc__, arguments, subjects=28)
+    options = parse(__doc__, arguments, subjects=28, times=6)
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", category=UserWarning)  # of people unlike the simulations
     real = bool(os.environ.get("PPL_BUFFER_DATA"))
@@ -153,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print_table("One simulated learner, `noisy_q`", list(learner[0]), [list(row.values()) for row in learner])
     rows = of_subjects("noisy_q", data.select(range(count)))
     if "rt" in data.outcomes:
-        rows += of_subjects("rlddm", data.select(range(count)))
+        rows += of_subjects("rlddm", data.select(range(min(count, options.times))))
     names = ["outcomes", "how", "bits a trial", "code alone", "came back", "seconds both ways"]
     title = f"{count} {'people' if real else 'simulated people'}, {int(data.trial_mask[:count].sum())} trials"
     print_table(title, names, [[row.get(name) for name in names] for row in rows])
