@@ -132,6 +132,7 @@ def draw_figure(path: Path, budgets: Mapping[str, Any], seconds: Mapping[str, Ma
             panel.plot(*at, "o", color="C3" if label.startswith("ours") else "C0")
             panel.annotate(label, at, xytext=(4, 3), textcoords="offset points", fontsize=7)
         panel.set(title=budget, xscale="log", xlabel=f"processor seconds for {draws} draws, {size}")
+        panel.margins(x=0.2, y=0.1)  # room for the names
         panel.set_ylabel("nats a target below the exact density, one order")
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
