@@ -19,6 +19,7 @@ NEEDS = {
     "selection_task": ("numpyro", "arviz"),
     "two_step": ("numpyro", "arviz"),
     "pyro": ("pyro", "arviz"),
+    "digits": ("numpyro", "sklearn"),
     "speculative_rollout": ("pyro",),
     "train_zoo": ("torch",),
 }
