@@ -88,7 +88,7 @@ def exact_multisensory(rho: float) -> Callable[[Named, Named], np.ndarray]:
 
 
 CASES = {
-    "ddm": Case(pb.simulators.DriftDiffusion(), exact_ddm, (200,), 0.0003),
+    "ddm": Case(pb.simulators.DriftDiffusion(drift=(-6.0, 6.0)), exact_ddm, (200,), 0.0003),
     "collapsing_ddm": Case(pb.simulators.CollapsingDriftDiffusion(), exact_collapsing_ddm, (200,), 0.001),
     "rlddm": Case(pb.simulators.RLDriftDiffusion(), exact_rlddm, (120, 360), 0.0006, 1.5),
     "multisensory_rho1": Case(pb.simulators.MultisensoryCausalInference(1.0), exact_multisensory(1.0), (400,), 0.0005),

@@ -85,7 +85,7 @@ def exact_rlddm(theta: Named, data: Named) -> Any:
 
 MODELS = {
     "noisy_q": Model(pb.simulators.NoisyQ(), 120, exact_noisy_q, {"zeta": 0.0}),
-    "ddm": Model(pb.simulators.DriftDiffusion(), 200, exact_ddm),
+    "ddm": Model(pb.simulators.DriftDiffusion(drift=(-6.0, 6.0)), 200, exact_ddm),
     "rlddm": Model(pb.simulators.RLDriftDiffusion(), 200, exact_rlddm),
 }
 

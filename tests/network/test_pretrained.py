@@ -11,10 +11,10 @@ from ppl_buffer.files import to_numpy
 from ppl_buffer.network import checkpoint
 from ppl_buffer.network.digest import weights_digest
 
-# Of the transformers' weights as version 0.1 shipped them, in files of format 1.
+# Of the transformers' weights: those of `ddm` of today's recipe, the others as version 0.1 shipped them.
 TRANSFORMERS = {
     "collapsing_ddm": "744a875c45bb737fc5d2534124ed08c5233d524fbe15649940e40594064df06f",
-    "ddm": "2a46fd8551876b35e8fa395bd050fa6e1af23c6168731cb6927a1b425ceb39b8",
+    "ddm": "9d0c813940a4afba44e148ff7f5afa9c6ba7a856f626287e5818d67b2a810b40",
     "gp": "7a62531e1dd64a92d2b8afe2bcd6160bed5b67fc0bde1635d11e3c8f4905c36b",
     "multisensory_rho1": "3efea7d487264215599ed308ec8aeff8afb5e673484b35db07d2d61f18208b74",
     "multisensory_rho43": "6dcec5c5a17816d92351c78d4f61b6df343ee472d67f67f71255644eaf1376e7",
@@ -26,7 +26,7 @@ TRANSFORMERS = {
 # Of all weights of networks that have a direct likelihood too.
 DIGESTS = {
     "collapsing_ddm": "784951755c869a1271507a8bf3080c1c448527798c16406356a496f8b2dbb69f",
-    "ddm": "ccb3f5bacaa25fb4dc997f201dff42b9b07ec8c4637995b26acec80e6be62245",
+    "ddm": "d5e5588c62519834f5ac076ccaf3936552b22d90a61713a5d3cee7b99b484970",
     "noisy_q": "1d7bf9e1ca5e9fdc9da60f1a4efb4fc3dec14efb11dc9aa6b9c4a643d8e3aa24",
     "rlddm": "2b7b8020a91cfe49022f4259643ecd75783bd799849b7e2fb5edd33a4f4f71f3",
 }

@@ -117,9 +117,10 @@ def test_a_direct_likelihood_comes_beside_the_shipped_transformer(tmp_path):
     for name in ("box", "priors", "trials", "context", "simulator", "ranges"):
         assert getattr(record, name) == getattr(before, name)
     # A part of another box would make the record a lie.
-    wide = replace(Recipe.read("ddm"), earlier_simulator={"name": "DriftDiffusion", "drift": [-6.0, 6.0]})
+    narrow = {"name": "DriftDiffusion", "drift": [-5.0, 5.0]}
+    other = replace(Recipe.read("ddm"), simulator=narrow, earlier_simulator=narrow)
     with pytest.raises(ValueError, match="simulator: expected the box of the transformer"):
-        train_recipe(wide, tmp_path / "wide", parts="likelihood", quick=True, progress=False)
+        train_recipe(other, tmp_path / "other", parts="likelihood", quick=True, progress=False)
 
 
 def test_a_likelihood_reads_sequences_as_long_as_the_transformer_knows(tmp_path):
