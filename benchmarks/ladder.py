@@ -4,13 +4,15 @@ The rungs are one training of the direct likelihood, annealed after so many step
 simulator's likelihood, what the training itself estimated, and, over seeds, how often `check_likelihood` fails it
 where the simulator hides its likelihood, the p of the residual test among its comparisons, and its lower bound of the
 error. Rollouts are left out. `check_posterior` tests the likelihood in the same way. And the
-residual test of the exact likelihoods of the learners says how often a right network would fail.
+residual test of the exact likelihoods of the learners says how often a right network would fail. Of simulators that
+are not asked for, the rows of an earlier run of the same size stay.
 
     python benchmarks/ladder.py [--quick] [--out DIR] [--folder DIR] [--models two_step,ddm] [--seeds 10]
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 import time
@@ -115,6 +117,14 @@ def right_networks(name: str, sets: int, trials: int, repeats: int) -> list[floa
     return p_values
 
 
+def earlier(out: Path, sizes: dict[str, int]) -> dict[str, Any]:
+    """What an earlier run of these sizes has written; nothing where there was none."""
+    path = out / "ladder.json"
+    results = json.loads(path.read_text())["results"] if path.exists() else {}
+    same = all(results.get(name) == size for name, size in sizes.items())
+    return results if same else {"ladder": {}, "right_p": {}}
+
+
 def main(arguments: list[str] | None = None) -> None:
     options = parse(__doc__, arguments, models=",".join(SIMULATORS), seeds=10, folder="", repeats=40)
     sets, trials, seeds, repeats = 3000, 100, options.seeds, options.repeats
@@ -129,6 +139,9 @@ def main(arguments: list[str] | None = None) -> None:
             ladder[name][str(count)] = row = measure(net, name, sets, trials, seeds)
             print(f"{name}, {count} steps: " + ", ".join(f"{key} {value}" for key, value in row.items()), flush=True)
     right = {name: right_networks(name, sets, trials, repeats) for name in ladder if name in LEARNERS}
+    if not options.quick:
+        before = earlier(options.out, {"sets": sets, "trials": trials, "seeds": seeds})
+        ladder, right = before["ladder"] | ladder, before["right_p"] | right
     alarms = {name: float(np.mean(np.array(p) < 0.025)) for name, p in right.items()}
     columns = ["exact", "stated", "failed", "failed_by_residual", "median_p", "largest_p", "lower_bound"]
     columns += ["failed_where_known", "processor_seconds"]

@@ -8,7 +8,7 @@ import numpy as np
 
 from ppl_buffer.checks import check_integer
 from ppl_buffer.diagnostics.statistics import Arrays
-from ppl_buffer.findings import Finding, warn_of
+from ppl_buffer.findings import Finding, ignore_findings, warn_of
 from ppl_buffer.network.arguments import require_likelihood
 from ppl_buffer.network.backend import backend_of
 from ppl_buffer.network.network import Network
@@ -135,10 +135,12 @@ def observe_sets(
     """
     schema = net.schema
     columns = [data[name][indices].astype(np.float32) for name in schema.outcomes]
-    return net.observe(
-        {name: data[name][indices] for name in schema.inputs},
-        np.stack(columns, -1) if schema.event_shape_tail else columns[0],
-        feedback={name: data[name][indices] for name in schema.feedback},
-        context=None if context is None else {name: x[indices] for name, x in context.items()},
-        likelihood=likelihood,
-    )
+    # A simulator's rarest values lie outside what training saw of it, and are in no other unit.
+    with ignore_findings():
+        return net.observe(
+            {name: data[name][indices] for name in schema.inputs},
+            np.stack(columns, -1) if schema.event_shape_tail else columns[0],
+            feedback={name: data[name][indices] for name in schema.feedback},
+            context=None if context is None else {name: x[indices] for name, x in context.items()},
+            likelihood=likelihood,
+        )
