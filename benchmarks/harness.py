@@ -71,6 +71,22 @@ def training_steps(net: Any) -> dict[str, int]:
     return {{"likelihood": "direct"}.get(stage.part, stage.part): stage.step for stage in stages}
 
 
+def is_of_today(record: Any, measurement: Mapping[str, Any], way: str) -> bool:
+    """Whether a result file is of the weights that a network has: of as many steps, and measured after these.
+
+    Args:
+        record: of the network.
+        measurement: what `write_results` wrote.
+        way: "direct" or "buffer".
+    """
+    part = {"direct": "likelihood"}.get(way, way)
+    stages = [stage for stage in record.stages if stage.part == part]
+    results = measurement["results"]
+    # Results from before there were two parts are of the transformer.
+    steps = results.get("training_steps", {"buffer": results.get("training_step")}).get(way)
+    return bool(stages) and steps == stages[-1].step and measurement["date"] >= stages[-1].date
+
+
 def versions() -> dict[str, str]:
     """Versions of Python, of this package and of the libraries below it that are installed."""
     result = {"python": platform.python_version(), "ppl_buffer": __version__}

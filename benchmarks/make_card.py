@@ -95,12 +95,11 @@ def all_by_name(figures: Sequence[Figure]) -> dict[str, float]:
     return {name: value for figure in figures for name, value in figure.by_name.items()}
 
 
-def older(net: Any, results: Mapping[str, Any], way: str) -> str:
+def older(net: Any, measurement: Mapping[str, Any], way: str) -> str:
     """What a card adds to a figure of weights that the network no longer has."""
-    steps = {stage.part: stage.step for stage in net.record.stages}
-    # Results from before there were two parts are of the transformer.
-    measured = results.get("training_steps", {"buffer": results.get("training_step")}).get(way)
-    return "" if measured == steps.get(PART[way]) else f", weights of step {measured}"
+    if harness.is_of_today(net.record, measurement, way):
+        return ""
+    return f", weights from before {measurement['date'][:10]}"
 
 
 def write(name: str, measurement: Measurement) -> None:
@@ -148,10 +147,11 @@ def posterior_figures(name: str) -> list[Figure]:
     for suffix, how in (("", "by NUTS"), ("_weighted", "by exact draws with weights")):
         by_way = {}
         for way, ending in (("direct", "_direct"), ("buffer", "")):
-            results = read(f"{name}_posterior{suffix}{ending}").get("results")
+            measurement = read(f"{name}_posterior{suffix}{ending}")
+            results = measurement.get("results")
             # The longest of the measurements: where it is older than the weights, the card says so.
             if results and PART[way] in net.parts:
-                by_way.setdefault(about_posterior(results, how) + older(net, results, way), {})[way] = results
+                by_way.setdefault(about_posterior(results, how) + older(net, measurement, way), {})[way] = results
         for about, ways in by_way.items():
             shift, ratio = ({way: x[key] for way, x in ways.items()} for key in ("mean_shift_in_sd", "sd_ratio"))
             figures.append(Figure(f"{about}: mean shift in sd", shift, 0.1))
@@ -171,10 +171,11 @@ def gradient_figures(name: str) -> list[Figure]:
 
 def about_consistency(name: str) -> str:
     """What `consistency.py` measured, as a sentence; none where it was not run."""
-    results = read(f"{name}_consistency").get("results")
+    measurement = read(f"{name}_consistency")
+    results = measurement.get("results")
     if not results:
         return ""
-    figure, aged = results["figures"]["drawn"], older(pb.load(name), results, "buffer")
+    figure, aged = results["figures"]["drawn"], older(pb.load(name), measurement, "buffer")
     divergence = f"{figure['divergence']:.2g} ± {figure['standard_error']:.1g} nats a trial"
     return f""" The order of trials, which means nothing, moves the joint density a little: that of one order diverges
 by {divergence} from the mixture over {results["orders"]} orders ({results["trials"]} trials, no parameter given, a
@@ -212,7 +213,7 @@ def gp() -> Measurement:
     accuracy = read("gp_accuracy")
     results = accuracy["results"]
     settings, figures = results["settings"], results["figures"]
-    aged = older(pb.load("gp"), results, "buffer")
+    aged = older(pb.load("gp"), accuracy, "buffer")
     about = f"{settings['targets']} targets"
     introduction = f"""By `benchmarks/gp_accuracy.py`, in nats a target, over {settings["datasets"]} functions where all
 parameters are given and {settings["evidence_datasets"]} where none is{aged}: the density of {about} in one pass,

@@ -29,9 +29,10 @@ PART = {"direct": "likelihood", "buffer": "buffer"}
 _WIDTH = 1.2816
 
 
-def measured(name: str) -> tuple[dict[str, int], dict[str, list[tuple[float, float]]]]:
-    """Steps of the weights, and by way of the network the KL of each group of data sets with its standard error."""
-    results = json.loads((harness.RESULTS / f"{name}_accuracy.json").read_text())["results"]
+def measured(name: str) -> tuple[dict[str, Any], dict[str, list[tuple[float, float]]]]:
+    """The result file, and by way of the network the KL of each group of data sets with its standard error."""
+    measurement = json.loads((harness.RESULTS / f"{name}_accuracy.json").read_text())
+    results = measurement["results"]
     noisy = name == "noisy_q"
     rows = results["figures"] if noisy else results["likelihood"]
     error = "kl_per_trial_standard_error" if noisy else "standard_error"
@@ -40,17 +41,16 @@ def measured(name: str) -> tuple[dict[str, int], dict[str, list[tuple[float, flo
         for way in PART if not about.startswith("evidence") else ():
             if way in ways:
                 groups.setdefault(way, []).append((ways[way]["kl_per_trial"], ways[way][error]))
-    return results["training_steps"], groups
+    return measurement, groups
 
 
 def errors(name: str, record: Any) -> dict[str, EstimatedError]:
     """The measured error of each part whose weights are those that were measured: a mean over the groups."""
-    steps, groups = measured(name)
-    known = {stage.part: stage.step for stage in record.stages}
+    measurement, groups = measured(name)
     method = "probabilities" if name == "noisy_q" else "likelihood"
     known_errors = {}
     for way, pairs in groups.items():
-        if steps.get(way) != known.get(PART[way]):
+        if not harness.is_of_today(record, measurement, way):
             continue
         kl, error = np.array(pairs).T
         mean, half = float(kl.mean()), _WIDTH * float(np.sqrt((error**2).sum())) / len(pairs)

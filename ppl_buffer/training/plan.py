@@ -22,7 +22,7 @@ from ppl_buffer.training.distillation import DistillationSets, make_distillation
 from ppl_buffer.training.likelihood_batches import BLOCK, make_likelihood_batches
 from ppl_buffer.training.options import OptimizationOptions, RunOptions
 from ppl_buffer.training.parts import ASKED, BUFFER, LIKELIHOOD, part_config, trained_parts
-from ppl_buffer.training.roles import DEFAULT_CONTEXT_ONLY, check_roles
+from ppl_buffer.training.roles import check_roles
 from ppl_buffer.training.sketch import Sketch, sketch
 from ppl_buffer.training.start import load_start
 from ppl_buffer.training.stored_lengths import check_stored_lengths
@@ -32,14 +32,8 @@ _SKETCHED = 4
 # Options that the direct likelihood does not know: it has no context, and no parameter is ever hidden from it.
 _OF_THE_BUFFER = ("context", "condition_masks", "context_free_fraction", "likelihood_weight")
 # Options, also of the buffer alone, that a run knows only where they are used.
-_OFF = {
-    "targets": None,
-    "forecasting": 0.0,
-    "in_order": 0.0,
-    "order_by": None,
-    "context_only": DEFAULT_CONTEXT_ONLY,
-    "learns": "all",
-}
+_ROLES = ("targets", "forecasting", "in_order", "order_by", "context_only")
+_OFF = {"learns": "all"} | {name: getattr(BatchOptions(), name) for name in _ROLES}
 
 
 @dataclass(frozen=True)

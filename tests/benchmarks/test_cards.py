@@ -4,10 +4,12 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import harness  # noqa: E402
 import make_card  # noqa: E402
 
 SHIPPED = make_card.PRETRAINED
@@ -80,3 +82,21 @@ def test_figures_of_both_parts_stand_side_by_side(capsys):
     expected = {"KL": 0.0004, "KL, buffered": 0.0009, "evidence": 0.5}
     assert make_card.all_by_name([both, alone]) == expected
     assert "direct likelihood" not in make_card.table_of("made", [alone])
+
+
+@pytest.mark.parametrize(
+    ("steps", "date", "today"),
+    [
+        ({"direct": 5, "buffer": 7}, "2026-01-03T00:00:00+00:00", True),
+        ({"direct": 5, "buffer": 8}, "2026-01-03T00:00:00+00:00", False),  # other weights
+        ({"direct": 5, "buffer": 7}, "2026-01-01T00:00:00+00:00", False),  # as many steps, of an earlier training
+    ],
+)
+def test_a_measurement_is_of_the_weights_that_were_there_before_it(steps, date, today):
+    stages = [
+        SimpleNamespace(part=part, step=step, date="2026-01-02T00:00:00+00:00")
+        for part, step in (("buffer", 3), ("buffer", 7), ("likelihood", 5))
+    ]
+    measurement = {"date": date, "results": {"training_steps": steps}}
+    assert harness.is_of_today(SimpleNamespace(stages=stages), measurement, "buffer") == today
+    assert not harness.is_of_today(SimpleNamespace(stages=stages[:2]), measurement, "direct")
