@@ -11,11 +11,9 @@ from ppl_buffer.checks import check_number, check_seed
 from ppl_buffer.datasets.stored_arrays import (
     Columns,
     as_stored,
-    check_schema,
-    check_values,
     derived_schema,
-    lengths_of,
     read_arrays,
+    read_data,
 )
 from ppl_buffer.datasets.trials import TrialData
 from ppl_buffer.schema import Schema
@@ -76,19 +74,10 @@ class DatasetSimulator:
         unit: str = "people",
         name: str = "DatasetSimulator",
     ) -> None:
-        read = read_arrays("outcomes", outcomes, None)
-        if not read or next(iter(read.values())).ndim != 2:
-            raise ValueError("outcomes: expected a dict of arrays (data sets, trials), one at least")
-        shape = next(iter(read.values())).shape
-        groups = {"inputs": read_arrays("inputs", inputs, shape), "outcomes": read}
-        groups["feedback"] = read_arrays("feedback", feedback, shape)
-        self.schema = check_schema(schema, {}, groups, ordered)
-        data: Arrays = {key: x for arrays in groups.values() for key, x in arrays.items()}
-        lengths = lengths_of(data)
-        check_values(self.schema, {}, data, lengths)
-        labels = _as_labels("group", np.arange(shape[0]) if group is None else group)
-        if labels.shape != shape[:1]:
-            raise ValueError(f"group: expected a label for each of {shape[0]} data sets, got shape {labels.shape}")
+        self.schema, data, lengths = read_data({}, outcomes, inputs, feedback, schema, ordered)
+        labels = _as_labels("group", np.arange(len(lengths)) if group is None else group)
+        if labels.shape != lengths.shape:
+            raise ValueError(f"group: expected a label for each of {len(lengths)} data sets, got shape {labels.shape}")
         self.held_out_groups = _held_out_groups(labels, held_out, seed, unit)
         self.name = str(name)
         apart = np.isin(labels, self.held_out_groups)

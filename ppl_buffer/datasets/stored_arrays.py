@@ -45,6 +45,42 @@ def read_arrays(argument: str, values: Columns | None, shape: tuple[int, ...] | 
     return arrays
 
 
+def read_data(
+    params: Arrays,
+    outcomes: Columns,
+    inputs: Columns | None,
+    feedback: Columns | None,
+    schema: Schema | None,
+    ordered: bool | None,
+) -> tuple[Schema, Arrays, np.ndarray]:
+    """The schema, stated or derived, all data by name, (S, L), and the trials (S,) of each data set, checked.
+
+    Args:
+        params: dict name -> (S,); empty of observed data.
+        outcomes: dict name -> (S, L).
+        inputs: likewise, or (L,).
+        feedback: likewise.
+        schema: None = derive it.
+        ordered: of a derived schema.
+
+    Raises:
+        ValueError: if names, shapes or values do not fit.
+    """
+    read = read_arrays("outcomes", outcomes, None)
+    first = next(iter(read.values())) if read else np.zeros(0)
+    size = len(next(iter(params.values()))) if params else len(first)
+    if first.ndim != 2 or len(first) != size:
+        rows = f"({size}, trials), a row for each of the parameters" if params else "(data sets, trials), one at least"
+        raise ValueError(f"outcomes: expected a dict of arrays {rows}")
+    groups = {"inputs": read_arrays("inputs", inputs, first.shape), "outcomes": read}
+    groups["feedback"] = read_arrays("feedback", feedback, first.shape)
+    schema = check_schema(schema, params, groups, ordered)
+    data: Arrays = {key: x for arrays in groups.values() for key, x in arrays.items()}
+    lengths = lengths_of(data)
+    check_values(schema, params, data, lengths)
+    return schema, data, lengths
+
+
 def derived_schema(params: Arrays, groups: Mapping[str, Arrays], ordered: bool | None) -> Schema:
     """A schema of arrays: whole numbers of an integer type, from 0 to at most 19, are categories, the rest is real.
 

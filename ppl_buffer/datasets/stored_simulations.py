@@ -15,10 +15,8 @@ from ppl_buffer.datasets.stored_arrays import (
     GROUPS,
     Columns,
     as_stored,
-    check_schema,
-    check_values,
-    lengths_of,
     read_arrays,
+    read_data,
 )
 from ppl_buffer.extras import needs
 from ppl_buffer.prior import Prior
@@ -91,19 +89,9 @@ class StoredSimulations:
                 "params: expected a dict of arrays (data sets,), one at least; data without parameters are for "
                 "DatasetSimulator"
             )
-        read = read_arrays("outcomes", outcomes, None)
-        size = len(next(iter(given.values())))
-        if not read or next(iter(read.values())).ndim != 2 or len(next(iter(read.values()))) != size:
-            raise ValueError(f"outcomes: expected a dict of arrays ({size}, trials), a row for each of the parameters")
-        shape = next(iter(read.values())).shape
-        groups = {"inputs": read_arrays("inputs", inputs, shape), "outcomes": read}
-        groups["feedback"] = read_arrays("feedback", feedback, shape)
-        self.schema = check_schema(schema, given, groups, ordered)
+        self.schema, data, lengths = read_data(given, outcomes, inputs, feedback, schema, ordered)
         self.priors = dict(check_mapping("prior", prior))
-        self.name = str(name)
-        data: Arrays = {key: x for arrays in groups.values() for key, x in arrays.items()}
-        lengths = lengths_of(data)
-        check_values(self.schema, given, data, lengths)
+        self.name, size = str(name), len(lengths)
         if size < _FEWEST:
             raise ValueError(f"params: expected {_FEWEST} simulations at least, and better thousands, got {size}")
         share = check_number("held_out", held_out, "a share between 0 and 1", lambda x: 0 < x < 1)
