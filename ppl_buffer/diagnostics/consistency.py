@@ -97,7 +97,8 @@ class Consistency:
         figure, axes = panels(1)
         apart = (self.by_order - self.by_order.mean(0)) / self.trials
         axes[0, 0].hist(apart.reshape(-1), 40, color="C0")
-        axes[0, 0].set(xlabel="log density of an order less the mean, nats a trial", ylabel="orders, data sets")
+        axes[0, 0].set(xlabel="log density of an order\nless the mean (nats a trial)", ylabel="orders, data sets")
+        axes[0, 0].locator_params(axis="x", nbins=5)
         return figure
 
 
