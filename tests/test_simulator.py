@@ -35,6 +35,7 @@ SHIPPED = [
     pb.simulators.TwoStep(),
     pb.simulators.GaussianProcess(),
     pb.simulators.Sawtooth(),
+    pb.simulators.RegressionTable(),
     pb.simulators.MultisensoryCausalInference(),
     pb.simulators.MultisensoryDepartures(),
 ]

@@ -19,6 +19,7 @@ from ppl_buffer.simulators import (
     MultisensoryCausalInference,
     NoisyQ,
     NoisyQTasks,
+    RegressionTable,
     RLDriftDiffusion,
     Sawtooth,
     TwoStep,
@@ -101,6 +102,7 @@ def simulator_of(net: Network, spec: str | None = None) -> Simulator | None:
         TwoStep(),
         GaussianProcess(),
         Sawtooth(),
+        RegressionTable(),
         *(MultisensoryCausalInference(rho=rho) for rho in (1, 4 / 3)),
     ]
     if net.record is None:
