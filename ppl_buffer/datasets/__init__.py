@@ -8,6 +8,7 @@ from ppl_buffer.datasets.conflict import conflict_task
 from ppl_buffer.datasets.dataset_simulator import DatasetSimulator
 from ppl_buffer.datasets.selection import selection_task, simulated_selection_task
 from ppl_buffer.datasets.stored_simulations import StoredSimulations
+from ppl_buffer.datasets.table_scale import TableScale
 from ppl_buffer.datasets.tables import read_trials, write_trials
 from ppl_buffer.datasets.trials import TrialData
 from ppl_buffer.datasets.two_step import two_step_task
@@ -15,6 +16,7 @@ from ppl_buffer.datasets.two_step import two_step_task
 __all__ = [
     "DatasetSimulator",
     "StoredSimulations",
+    "TableScale",
     "TrialData",
     "audiovisual_localization",
     "conflict_task",

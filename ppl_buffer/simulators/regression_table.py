@@ -24,13 +24,13 @@ from ppl_buffer.simulators.random_columns import (
 )
 from ppl_buffer.simulators.random_functions import draw_function
 
-_COLUMNS = 5
+COLUMNS = 5
 # Rows behind the scale of a shorter table, which is the beginning of one of so many.
 _FEWEST = 16
 # How often a table has one, two, ... features.
 _SIZES = (0.15, 0.15, 0.2, 0.2, 0.3)
 # Magnitude, in standard deviations, beyond which there are no features and no outcomes.
-_LARGEST_FEATURE, _LARGEST_OUTCOME = 10.0, 20.0
+LARGEST_FEATURE, _LARGEST_OUTCOME = 10.0, 20.0
 # Share of the features that an outcome depends on; share of the tables whose outcome depends on one that is not shown,
 # has noise that depends on the features, is a skewed function of what it would be, or is noise alone.
 _RELEVANT, _UNSEEN, _HETEROSCEDASTIC, _SKEWED, _NOISE_ALONE = 0.75, 0.2, 0.4, 0.2, 0.03
@@ -58,8 +58,8 @@ class RegressionTable:
 
     schema = Schema(
         inputs={
-            **{f"x{index}": Real() for index in range(1, _COLUMNS + 1)},
-            **{f"x{index}_missing": Categorical(2) for index in range(1, _COLUMNS + 1)},
+            **{f"x{index}": Real() for index in range(1, COLUMNS + 1)},
+            **{f"x{index}_missing": Categorical(2) for index in range(1, COLUMNS + 1)},
         },
         outcomes={"y": Real()},
         ordered=False,
@@ -73,15 +73,15 @@ class RegressionTable:
 
     def inputs(self, rng: np.random.Generator, size: int, trials: int) -> Arrays:
         """Draw features, and which cells are missing: dict name -> (size, trials)."""
-        x = draw_columns(rng, size, max(trials, _FEWEST), _COLUMNS)
-        count = rng.choice(_COLUMNS, (size, 1, 1), p=_SIZES) + 1
-        absent = np.broadcast_to(np.arange(_COLUMNS) >= count, x.shape)
+        x = draw_columns(rng, size, max(trials, _FEWEST), COLUMNS)
+        count = rng.choice(COLUMNS, (size, 1, 1), p=_SIZES) + 1
+        absent = np.broadcast_to(np.arange(COLUMNS) >= count, x.shape)
         missing = absent | draw_missing(rng, *x.shape)
         x = on_scale_of(x, ~missing, scale_rows(rng, x[..., 0]), np.inf)
-        x = np.clip(x, -_LARGEST_FEATURE, _LARGEST_FEATURE)[:, :trials]
+        x = np.clip(x, -LARGEST_FEATURE, LARGEST_FEATURE)[:, :trials]
         missing = missing[:, :trials]
-        values = {f"x{index + 1}": x[..., index] for index in range(_COLUMNS)}
-        return values | {f"x{index + 1}_missing": missing[..., index].astype(np.int64) for index in range(_COLUMNS)}
+        values = {f"x{index + 1}": x[..., index] for index in range(COLUMNS)}
+        return values | {f"x{index + 1}_missing": missing[..., index].astype(np.int64) for index in range(COLUMNS)}
 
     def simulate(self, rng: np.random.Generator, params: Arrays, inputs: Arrays) -> Arrays:
         """Draw how the outcome depends on the features, and the outcomes: {"y": (size, trials)}.
@@ -91,12 +91,12 @@ class RegressionTable:
             params: {}.
             inputs: dict name -> (size, trials); any numbers, not only those of `inputs`.
         """
-        names = [f"x{index}" for index in range(1, _COLUMNS + 1)]
+        names = [f"x{index}" for index in range(1, COLUMNS + 1)]
         shown = np.stack([np.asarray(inputs[name], dtype=float) for name in names], -1)
         observed = np.stack([np.asarray(inputs[f"{name}_missing"]) == 0 for name in names], -1)
         trials = shown.shape[1]
         if trials < _FEWEST:
-            more = np.broadcast_to(observed.any(1, keepdims=True), (len(shown), _FEWEST - trials, _COLUMNS))
+            more = np.broadcast_to(observed.any(1, keepdims=True), (len(shown), _FEWEST - trials, COLUMNS))
             shown = np.concatenate([shown, more * rng.standard_normal(more.shape)], 1)
             observed = np.concatenate([observed, more], 1)
         filled = standardised(fill_cells(rng, shown, observed), 1)
