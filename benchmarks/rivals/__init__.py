@@ -22,7 +22,7 @@ from .backbone import Pairs
 from .causal import CausalSequence
 from .cnp import CNP
 from .layers import Sizes
-from .lbanp import LBANP, BufferedLBANP
+from .lbanp import LATENTS, BufferedLBANP, InBlocks
 from .ours import Apart, Buffered, Ours
 from .tnp_a import TNPA, PublishedSampler
 from .tnp_d import Reencoding, SetPredictor
@@ -51,15 +51,23 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "tnp_nd": TNPND,
     "tnp_nd_diagonal": partial(TNPND, by_diagonal=True),
     "cnp": CNP,
-    "lbanp": LBANP,
+    "lbanp": partial(SetPredictor, latents=LATENTS),
     "lbanp_buffer": BufferedLBANP,
 }
-# Of ours, in one pass and by re-encoding.
-OURS, OURS_APART, OURS_REENCODED = "ours, one pass", "ours, apart", "ours, block 1"
+# LBANP with fewer latents, and with more.
+LBANP_SIZES = {
+    f"{name}_{latents}": partial(make_network, latents=latents)
+    for latents in (8, 32)
+    for name, make_network in (("lbanp", SetPredictor), ("lbanp_buffer", BufferedLBANP))
+}
+# Of ours: in one pass, in blocks of the size of the buffer in training, by re-encoding, and targets one by one.
+OURS, OURS_IN_BLOCKS, OURS_REENCODED, OURS_APART = (
+    "ours, one pass", "ours, block 16", "ours, block 1", "ours, apart",
+)  # fmt: skip
 # Way to use a network -> the network, and how it is made of it.
 _USES: dict[str, tuple[str, Callable[[Any], Joint]]] = {
     OURS: ("ours", partial(Buffered, block=None)),
-    "ours, block 16": ("ours", partial(Buffered, block=16)),
+    OURS_IN_BLOCKS: ("ours", partial(Buffered, block=16)),
     "ours, block 4": ("ours", partial(Buffered, block=4)),
     OURS_REENCODED: ("ours", partial(Buffered, block=1)),
     OURS_APART: ("ours", Apart),
@@ -72,20 +80,28 @@ _USES: dict[str, tuple[str, Callable[[Any], Joint]]] = {
     "TNP-ND": ("tnp_nd", lambda net: net),
     "TNP-ND, low rank and diagonal": ("tnp_nd_diagonal", lambda net: net),
     "CNP, autoregressive": ("cnp", lambda net: net),
-    "LBANP, independent": ("lbanp", lambda net: net),
-    "LBANP, autoregressive": ("lbanp", Reencoding),
-    "LBANP with a buffer": ("lbanp_buffer", lambda net: net),
 }
 # After how many targets each draw has a context of its own to encode: from there on time is proportional to the draws.
 OWN_CONTEXT_AFTER = {
-    "TNP-D, autoregressive": 1, "TNP-A, published sampler": 0, "LBANP, autoregressive": 1, "LBANP with a buffer": 16,
-    OURS_REENCODED: 1, "ours, block 4": 4, "ours, block 16": 16,
+    "TNP-D, autoregressive": 1, "TNP-A, published sampler": 0, OURS_REENCODED: 1, "ours, block 4": 4,
+    OURS_IN_BLOCKS: 16,
 }  # fmt: skip
+for _latents, _called in ((LATENTS, "LBANP"), (8, "LBANP of 8 latents"), (32, "LBANP of 32 latents")):
+    _end = "" if _latents == LATENTS else f"_{_latents}"
+    _USES |= {
+        f"{_called}, independent": (f"lbanp{_end}", lambda net: net),
+        f"{_called}, autoregressive": (f"lbanp{_end}", Reencoding),
+        f"{_called} with a buffer": (f"lbanp_buffer{_end}", partial(InBlocks, block=16)),
+        f"{_called} with a buffer, block 1": (f"lbanp_buffer{_end}", partial(InBlocks, block=1)),
+    }
+    OWN_CONTEXT_AFTER |= {
+        f"{_called}, autoregressive": 1, f"{_called} with a buffer": 16, f"{_called} with a buffer, block 1": 1,
+    }  # fmt: skip
 
 
 def make(name: str, sizes: Sizes, seed: int = 0) -> nn.Module:
     """A network with its first weights."""
-    return NETWORKS[name](sizes, seed)
+    return {**NETWORKS, **LBANP_SIZES}[name](sizes, seed)
 
 
 def uses(name: str, net: nn.Module) -> dict[str, Joint]:

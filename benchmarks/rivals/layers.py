@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 LEAST_SCALE = 1e-3
+# Of a place, in its units.
+LONGEST_WAVE = 4.0
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Sizes:
 
 def place_features(x: Tensor, waves: int) -> Tensor:
     """(..., 1 + 2 waves): a place, and its sines and cosines at wavelengths 4, 2, 1, ... (Tancik et al. 2020)."""
-    angles = x[..., None] * (math.pi / 2) * 2.0 ** torch.arange(waves, device=x.device)
+    angles = x[..., None] * (2 * math.pi / LONGEST_WAVE) * 2.0 ** torch.arange(waves, device=x.device)
     return torch.cat([x[..., None], angles.sin(), angles.cos()], -1)
 
 

@@ -8,21 +8,14 @@ and a prefix of the pairs.
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor, nn
 
 from .backbone import Backbone, Pairs, joint_log_prob, one, rollout
 from .batch import Batch, join_pairs
 from .layers import Sizes, initialise
-from .tnp_d import SetPredictor
 
-LATENTS = 16  # a layer
-
-
-# The network without a buffer: function (sizes, seed).
-LBANP = partial(SetPredictor, latents=LATENTS)
+LATENTS = 16  # a layer, unless another number is named
 
 
 class BufferedLBANP(nn.Module):
@@ -32,12 +25,11 @@ class BufferedLBANP(nn.Module):
         sizes: of the network.
         seed: of the weights.
         latents: tokens that stand for the context.
-        block: after so many realised pairs the buffer is full: they join the context, which is encoded anew.
     """
 
-    def __init__(self, sizes: Sizes, seed: int, latents: int = LATENTS, block: int = 16) -> None:
+    def __init__(self, sizes: Sizes, seed: int, latents: int = LATENTS) -> None:
         super().__init__()
-        self.backbone, self.block = Backbone(sizes, latents=latents), block
+        self.backbone = Backbone(sizes, latents=latents)
         initialise(self, sizes, seed)
 
     def loss(self, batch: Batch) -> Tensor:
@@ -46,13 +38,25 @@ class BufferedLBANP(nn.Module):
         representation = self.backbone.represent(cache, batch.targets[0], batch.visible)
         return -self.backbone.head.log_prob(representation, batch.targets[1]).mean()
 
+
+class InBlocks:
+    """The network with a buffer, as it is used.
+
+    Args:
+        net: the network.
+        block: after so many realised pairs the buffer is full: they join the context, which is encoded anew.
+    """
+
+    def __init__(self, net: BufferedLBANP, block: int) -> None:
+        self.net, self.block = net, block
+
     def log_prob(self, context: Pairs, x: Tensor, y: Tensor) -> Tensor:
         """Log density (B, M) of each target given the context and the targets before it, a pass a block."""
         blocks = []
         for start in range(0, x.shape[1], self.block):
             known = join_pairs(context, (x[:, :start], y[:, :start]))
             part = slice(start, start + self.block)
-            blocks.append(joint_log_prob(self.backbone, known, x[:, part], y[:, part]))
+            blocks.append(joint_log_prob(self.net.backbone, known, x[:, part], y[:, part]))
         return torch.cat(blocks, 1)
 
     @torch.no_grad()
@@ -60,7 +64,7 @@ class BufferedLBANP(nn.Module):
         """Draws and their log densities, each (S, M); behind the first block each draw has a context of its own."""
         known, blocks = one(context), []
         for part, uniform in zip(x.split(self.block), noise.split(self.block, 1), strict=True):
-            blocks.append(rollout(self.backbone, known, part, uniform))
+            blocks.append(rollout(self.net.backbone, known, part, uniform))
             drawn_pairs = part.expand(len(noise), -1), blocks[-1][0]
             known = join_pairs(tuple(each.expand(len(noise), -1) for each in known), drawn_pairs)
         y, log_probs = (torch.cat(parts, 1) for parts in zip(*blocks, strict=True))

@@ -18,12 +18,7 @@ from ppl_buffer.training.loss import Loss
 
 from .backbone import Pairs
 from .batch import Batch
-from .layers import Sizes, place_features
-
-
-def _inputs(x: Tensor, waves: int) -> dict[str, Tensor]:
-    """A place, and what is read beside it, as inputs of the schema: name -> as x."""
-    return {f"x{index}": each for index, each in enumerate(place_features(x, waves).unbind(-1))}
+from .layers import LONGEST_WAVE, Sizes
 
 
 class Ours(nn.Module):
@@ -35,26 +30,26 @@ class Ours(nn.Module):
             width=sizes.width, depth=sizes.depth, heads=sizes.heads, mlp=sizes.mlp, components=sizes.components,
             param_depth=1, likelihood_width=0,
         )  # fmt: skip
-        self.waves = sizes.waves
-        inputs = {f"x{index}": pb.Real() for index in range(sizes.places)}
-        schema = pb.Schema(inputs=inputs, outcomes={"y": pb.Real()})
-        self.backbone = TorchNetwork(schema, config, dict.fromkeys([*inputs, "y"], (0.0, 1.0)), seed=seed)
+        # In waves a unit of x: the rivals' sines and cosines, to the last bit.
+        frequencies = tuple(2.0**octave / LONGEST_WAVE for octave in range(sizes.waves)) or None
+        schema = pb.Schema(inputs={"x": pb.Real(frequencies=frequencies)}, outcomes={"y": pb.Real()})
+        self.backbone = TorchNetwork(schema, config, {"x": (0.0, 1.0), "y": (0.0, 1.0)}, seed=seed)
         self._loss = Loss(self.backbone)
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean negative log density of the targets, each given the context and a prefix of the buffer, or none."""
         groups = {"context": batch.context, "buffer": batch.buffer, "targets": batch.targets}
         tree = {
-            name: {"inputs": _inputs(x[:, None], self.waves), "outcomes": {"y": y[:, None]}, "feedback": {}}
+            name: {"inputs": {"x": x[:, None]}, "outcomes": {"y": y[:, None]}, "feedback": {}}
             for name, (x, y) in groups.items()
         }
         return self._loss({**tree, "params": {}, "visible": batch.visible[:, None]})
 
 
 def _query(net: Ours, context: Pairs, x: Tensor, block: int | None) -> Query:
-    known = {**_inputs(context[0], net.waves), "y": context[1]} if context[0].shape[-1] else None
+    known = {"x": context[0], "y": context[1]} if context[0].shape[-1] else None
     block = None if block is None else min(block, x.shape[-1])
-    return Query.build(net.backbone, _inputs(x, net.waves), context=known, block=block)
+    return Query.build(net.backbone, {"x": x}, context=known, block=block)
 
 
 def _draw(query: Query, noise: Tensor) -> Pairs:

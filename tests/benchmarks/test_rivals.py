@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ torch = pytest.importorskip("torch")
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import rivals  # noqa: E402
 from rivals.batch import Batch  # noqa: E402
-from rivals.layers import Sizes  # noqa: E402
+from rivals.layers import Sizes, place_features  # noqa: E402
 from rivals.tnp_d import Reencoding  # noqa: E402
+
+from ppl_buffer.network.embeddings import features  # noqa: E402
 
 SIZES = Sizes(width=12, depth=2, heads=3, mlp=17, components=5, waves=1)
 LABELS = [label for name in rivals.NETWORKS for label in rivals.uses(name, torch.nn.Module())]
@@ -179,11 +182,15 @@ def test_a_prefix_of_a_sequence_is_a_shorter_one(nets):
         torch.testing.assert_close(cache.context[1].keys, longer.context[1].keys[:, :, :4])
 
 
-@pytest.mark.parametrize("name", ["lbanp", "lbanp_buffer"])
+LBANPS = {"lbanp": 16, "lbanp_buffer": 16, "lbanp_8": 8, "lbanp_buffer_8": 8, "lbanp_32": 32, "lbanp_buffer_32": 32}
+
+
+@pytest.mark.parametrize("name", LBANPS)
 def test_a_target_reads_as_many_latents_after_any_context(nets, name):
     from torch.utils.flop_counter import FlopCounterMode
 
-    backbone, costs, reading = nets[name].backbone, [], []
+    assert set(LBANPS) == {"lbanp", "lbanp_buffer", *rivals.LBANP_SIZES}
+    backbone, costs, reading = rivals.make(name, SIZES).requires_grad_(False).backbone, [], []
     for context in (3, 50, 103):
         known, (x, _) = repeat(points(context), 1), (part[None] for part in points(2))
         with FlopCounterMode(display=False) as counter:
@@ -192,10 +199,27 @@ def test_a_target_reads_as_many_latents_after_any_context(nets, name):
         with FlopCounterMode(display=False) as counter:
             backbone.represent(cache, x)
         costs.append(counter.get_total_flops())
-        assert {each.keys.shape[2] for each in cache.context} == {16}
+        assert {each.keys.shape[2] for each in cache.context} == {LBANPS[name]}
     assert costs[0] == costs[1] == costs[2] > 0
     # Linear in the context: no pair reads another.
     assert (reading[2] - reading[1]) / 53 == (reading[1] - reading[0]) / 47
+
+
+def test_all_read_the_same_numbers_of_a_place():
+    """Ours through the frequencies of its schema, the others by themselves: to the last bit."""
+    place = torch.linspace(-2, 2, 101)
+    for waves in (0, 5):
+        net = rivals.make("ours", replace(SIZES, waves=waves)).backbone
+        read = torch.cat(features(net, net.schema.inputs, {"x": place}), -1)
+        assert torch.equal(read, place_features(place, waves))
+
+
+def test_lbanp_with_a_buffer_of_one_re_encodes(nets):
+    """Its targets are marginals, each after a context that all before it have joined."""
+    known, (x, y) = repeat(points(6), 2), points(2, 4)
+    use = rivals.uses("lbanp_buffer", nets["lbanp_buffer"])["LBANP with a buffer, block 1"]
+    anew = Reencoding(Encoding(nets["lbanp_buffer"].backbone))
+    torch.testing.assert_close(use.log_prob(known, x, y), anew.log_prob(known, x, y), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", rivals.NETWORKS)
