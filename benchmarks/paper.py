@@ -1,19 +1,24 @@
 """Random functions predicted jointly: our network and its rivals against the exact density, at equal steps and time.
 
-    python benchmarks/paper.py --task sawtooth [--rivals ours,tnp_d] [--steps 4000] [--seconds 1800] [--quick]
+    python benchmarks/paper.py --task sawtooth [--rivals ours,tnp_d] [--steps 4000] [--seconds 1800]
+        [--targets 16,128] [--rounds 3] [--quick]
 
 Tables E1 and E2 of Hassan et al. (ICLR 2026, arXiv 2510.09477), with what these lack: the exact joint density of the
 same data sets, all that is hidden integrated out; newer rivals; and processor time. All networks are trained by one
 loop on the same batches (`rivals/training.py`), for so many steps, and once more for so many seconds of updates; what
 was trained already (in --folder) is not trained again, and an interrupted training goes on. With ``--steps 0`` times
-alone are measured, of untrained networks.
+alone are measured, of untrained networks, as medians of --rounds in which all take turns; there a script that is not
+part of this project can call `main` with implementations of others.
+
+The buffer holds 16 points in training. Of more targets "one pass" has them all in it; in "block 16" every 16 of them
+join the context, which is how the source predicts 128, and what the bars are about.
 
 "One order" is the density of the targets in one random order, "R orders" that of the mixture over R of them, which adds
 up to log(R) / targets to what depends on order. Orders and data sets are the same for all rows.
 
-Bars, of our network at equal steps: one pass at most 0.02 nats a target below the exact density (`gp`), or 0.05
-(`sawtooth`); at least 0.9, or 0.8, of the gain of re-encoding kept in one pass; no rival nearer to the exact density
-and faster at drawing.
+Bars, of our network at equal steps, with a buffer of at most 16: at most 0.02 nats a target below the exact density
+(`gp`), or 0.05 (`sawtooth`); at least 0.9, or 0.8, of the gain of re-encoding kept; no rival nearer to the exact
+density and faster at drawing.
 """
 
 from __future__ import annotations
@@ -32,7 +37,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import harness  # noqa: E402
 import rivals  # noqa: E402
-from paper_scores import dominated, figures, joint_log_densities, share_kept, times  # noqa: E402
+from paper_scores import as_trained, dominated, figures, joint_log_densities, share_kept, times_in_rounds  # noqa: E402
 from paper_tasks import BUFFER, CONTEXT, TARGETS, TASKS, Task, TestSets, test_sets  # noqa: E402
 from rivals.layers import Sizes  # noqa: E402
 from rivals.training import train  # noqa: E402
@@ -49,15 +54,19 @@ class Settings:
     seed: int = 0
     datasets: int = 128
     contexts: tuple[int, ...] = (8, 16, 32, 64, 128)
-    targets: int = 16
+    targets: tuple[int, ...] = (16,)
     orders: int = 8
     draws: int = 256
     timed: tuple[tuple[int, int], ...] = ((64, 16), (64, 64), (1024, 16), (1024, 64))
 
+    def functions(self, targets: int) -> int:
+        """Data sets of a test: of more than 16 targets fewer, down to 32, since re-encoding takes a pass for each."""
+        return max(min(self.datasets, 32), min(self.datasets, 16 * self.datasets // targets))
+
 
 QUICK = Settings(
-    Sizes(width=12, depth=2, heads=2, mlp=16, components=3), batch=2, datasets=3, contexts=(8,), targets=5, orders=2,
-    draws=3, timed=((7, 5),),
+    Sizes(width=12, depth=2, heads=2, mlp=16, components=3), batch=2, datasets=3, contexts=(8,), targets=(5, 19),
+    orders=2, draws=3, timed=((7, 5),),
 )  # fmt: skip
 
 
@@ -83,17 +92,16 @@ def score(net_name: str, net: torch.nn.Module, sets: Sequence[TestSets]) -> dict
     }
 
 
-def measure(task: Task, settings: Settings, nets: Mapping[str, torch.nn.Module]) -> dict[str, dict[str, Any]]:
+def measure(
+    task: Task, settings: Settings, nets: Mapping[str, torch.nn.Module], public: Mapping[str, rivals.Joint], rounds: int
+) -> dict[str, dict[str, dict[str, float]]]:
     """Processor times of each way to use a network, by size: seconds for a density, and for all draws."""
-    result: dict[str, dict[str, Any]] = {}
-    for name, net in nets.items():
-        for label, use in rivals.uses(name, net).items():
-            result[label] = {f"N={n}, M={m}": times(label, use, task, n, m, settings.draws) for n, m in settings.timed}
-    return result
+    uses = {label: use for name, net in nets.items() for label, use in rivals.uses(name, net).items()}
+    return times_in_rounds({**uses, **public}, task, settings.timed, settings.draws, rounds)
 
 
-def print_scores(budget: str, result: Mapping[str, Any]) -> None:
-    """The table of one budget."""
+def print_scores(title: str, result: Mapping[str, Any]) -> None:
+    """The table of one budget and number of targets."""
     rows = [
         [label, row["one order"]["log density"], row["one order"]["below exact"], row["one order"]["standard error"],
          row["one order"]["median below exact"], row["R orders"]["log density"], row["R orders"]["below exact"]]
@@ -101,11 +109,9 @@ def print_scores(budget: str, result: Mapping[str, Any]) -> None:
     ]  # fmt: skip
     first = next(iter(result["scores"].values()))
     columns = ["", "one order", "below exact", "s.e.", "median", f"{first['orders']} orders", "below exact"]
-    harness.print_table(f"{budget}: nats a target; exact {first['exact']:.3f}", columns, rows)
-    shares = {which: result["share kept"][which] for which in ("one order", "R orders")}
-    harness.print_table("Share of the gain of re-encoding that one pass keeps", [*shares], [[*shares.values()]])
-    trainings = [[name, row["weights"], row["steps"], row["seconds"]] for name, row in result["training"].items()]
-    harness.print_table("Training", ["", "weights", "steps", "processor seconds"], trainings)
+    harness.print_table(f"{title}: nats a target; exact {first['exact']:.3f}", columns, rows)
+    shares = [[label, *by_orders.values()] for label, by_orders in result["share kept"].items()]
+    harness.print_table("Share of the gain of re-encoding that is kept", ["", "one order", columns[5]], shares)
 
 
 def print_times(seconds: Mapping[str, Mapping[str, Any]], draws: int) -> None:
@@ -117,43 +123,57 @@ def print_times(seconds: Mapping[str, Mapping[str, Any]], draws: int) -> None:
     harness.print_table(f"Processor time of one joint density (ms), and of {draws} draws (s)", columns, rows)
 
 
-def draw_figure(path: Path, budgets: Mapping[str, Any], seconds: Mapping[str, Mapping[str, Any]], draws: int) -> None:
+def time_of(seconds: Mapping[str, Mapping[str, Any]], settings: Settings, targets: int) -> tuple[str, dict[str, float]]:
+    """The size nearest to so many targets, after the smallest context, and label -> seconds for draws there."""
+    n, m = min(settings.timed, key=lambda size: (size[0], abs(size[1] - targets)))
+    size = f"N={n}, M={m}"
+    return size, {label: by_size[size]["sampling"] for label, by_size in seconds.items()}
+
+
+def draw_figure(path: Path, results: Mapping[str, Any], seconds: Mapping[str, Any], settings: Settings) -> None:
     """Distance from the exact density against the time for draws; ours are red."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, panels = pyplot.subplots(1, len(budgets), figsize=(7 * len(budgets), 5), squeeze=False)
-    size = next(iter(next(iter(seconds.values()))))
-    for panel, (budget, result) in zip(panels[0], budgets.items(), strict=True):
-        for label, row in result["scores"].items():
-            if label != rivals.OURS and row == result["scores"].get(rivals.OURS):
-                continue  # a block that holds all targets is one pass
-            at = seconds[label][size]["sampling"], row["one order"]["below exact"]
-            panel.plot(*at, "o", color="C3" if label.startswith("ours") else "C0")
-            panel.annotate(label, at, xytext=(4, 3), textcoords="offset points", fontsize=7)
-        panel.set(title=budget, xscale="log", xlabel=f"processor seconds for {draws} draws, {size}")
-        panel.margins(x=0.2, y=0.1)  # room for the names
-        panel.set_ylabel("nats a target below the exact density, one order")
+    shape = len(results), len(settings.targets)
+    figure, panels = pyplot.subplots(*shape, figsize=(7 * shape[1], 5 * shape[0]), squeeze=False)
+    for row, (budget, result) in zip(panels, results.items(), strict=True):
+        for panel, targets in zip(row, settings.targets, strict=True):
+            size, sampling = time_of(seconds, settings, targets)
+            scores = result["targets"][str(targets)]["scores"]
+            for label, scored in scores.items():
+                if label != rivals.OURS and scored == scores.get(rivals.OURS):
+                    continue  # a block that holds all targets is one pass
+                at = sampling[label], scored["one order"]["below exact"]
+                panel.plot(*at, "o", color="C3" if label.startswith("ours") else "C0")
+                panel.annotate(label, at, xytext=(4, 3), textcoords="offset points", fontsize=7)
+            panel.set(xscale="log", xlabel=f"processor seconds for {settings.draws} draws, {size}")
+            panel.set_title(f"{budget}, {targets} targets")
+            panel.margins(x=0.2, y=0.1)  # room for the names
+            panel.set_ylabel("nats a target below the exact density, one order")
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
 
 
-def bars_of(task_name: str, result: Mapping[str, Any]) -> list[dict[str, Any]]:
+def bars_of(task_name: str, by_targets: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What our network must reach, where it was measured."""
-    scores, (most, least) = result["scores"], BARS[task_name]
-    if rivals.OURS not in scores:
-        return []
-    bars = [harness.bar("one pass, nats a target below exact", scores[rivals.OURS]["one order"]["below exact"],
-                        most=most)]  # fmt: skip
-    share = result["share kept"]["one order"]
-    if share is not None:
-        bars.append(harness.bar("share of the gain of re-encoding kept in one pass", share, least=least))
-    for label, better in result["dominated"].items():
-        bars.append(harness.bar(f"rivals nearer and faster than {label}", len(better), most=0))
+    bars, (most, least) = [], BARS[task_name]
+    for targets, result in by_targets.items():
+        label = as_trained(int(targets))
+        if label not in result["scores"]:
+            continue
+        what = f"{targets} targets, {label}"
+        below = result["scores"][label]["one order"]["below exact"]
+        bars.append(harness.bar(f"{what}: nats a target below exact", below, most=most))
+        share = result["share kept"][label]["one order"]
+        if share is not None:
+            bars.append(harness.bar(f"{what}: share of the gain of re-encoding kept", share, least=least))
+        for ours, better in result["dominated"].items():
+            bars.append(harness.bar(f"{targets} targets: rivals nearer and faster than {ours}", len(better), most=0))
     return bars
 
 
@@ -162,34 +182,52 @@ def compare(
 ) -> tuple[dict[str, Any], dict[str, torch.nn.Module]]:
     """Train with each budget, score and print: what was measured, and the last networks."""
     task, results, nets = TASKS[options.task], {}, {}
-    sets = test_sets(task, settings.datasets, settings.contexts, settings.targets, settings.orders)
+    sets = {
+        targets: test_sets(task, settings.functions(targets), settings.contexts, targets, settings.orders)
+        for targets in settings.targets
+    }
     for budget, length in budgets.items():
-        training, scores = {}, {}
+        training, by_targets = {}, {str(targets): {"scores": {}} for targets in settings.targets}
         for name in options.rivals.split(","):
             nets[name], training[name] = trained(name, options.task, settings, folder, **length)
-            scores |= score(name, nets[name], sets)
-        shares = {which: share_kept(scores, which) for which in ("one order", "R orders")}
-        results[budget] = {"training": training, "scores": scores, "share kept": shares}
-        print_scores(budget, results[budget])
+            for targets, each in sets.items():
+                by_targets[str(targets)]["scores"] |= score(name, nets[name], each)
+        trainings = [[name, row["weights"], row["steps"], row["seconds"]] for name, row in training.items()]
+        harness.print_table(f"Training, {budget}", ["", "weights", "steps", "processor seconds"], trainings)
+        for targets, result in by_targets.items():
+            result["share kept"] = {
+                label: {which: share_kept(result["scores"], which, label) for which in ("one order", "R orders")}
+                for label in dict.fromkeys([rivals.OURS, as_trained(int(targets))])
+            }
+            print_scores(f"{budget}, {targets} targets", result)
+        results[budget] = {"training": training, "targets": by_targets}
     return results, nets
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Train what is not trained, measure, print, write, draw."""
+def main(arguments: Sequence[str] | None = None, public: Mapping[str, rivals.Joint] | None = None) -> None:
+    """Train what is not trained, measure, print, write, draw.
+
+    Args:
+        arguments: of the command line; None = those of the process.
+        public: label -> way to use an implementation of others, of the same sizes, to be timed with ours and the rivals
+            (``--steps 0``).
+    """
     options = harness.parse(
         __doc__, arguments, task="sawtooth", rivals=",".join(rivals.NETWORKS), steps=4000, seconds=0.0,
-        folder="runs/paper", datasets=128, orders=8,
+        folder="runs/paper", datasets=128, orders=8, targets="16", rounds=1,
     )  # fmt: skip
     torch.set_num_threads(1)
-    settings, folder = Settings(datasets=options.datasets, orders=options.orders), Path(options.folder)
+    counts = tuple(int(count) for count in options.targets.split(","))
+    settings = Settings(datasets=options.datasets, orders=options.orders, targets=counts)
     budgets: dict[str, dict[str, Any]] = {}
     if options.steps:
         budgets[f"{options.steps} steps"] = {"steps": options.steps, "seconds": None}
     if options.seconds:
         budgets[f"{options.seconds:g} seconds"] = {"steps": None, "seconds": options.seconds}
+    folder = Path(options.folder)
     if options.quick:
-        settings, budgets = QUICK, {"2 steps": {"steps": 2, "seconds": None}}
-        folder = options.out / "quick"
+        settings, folder = QUICK, options.out / "quick"
+        budgets = {"2 steps": {"steps": 2, "seconds": None}} if budgets else {}
     task = TASKS[options.task]
     sizes = {"context": CONTEXT, "buffer": BUFFER, "targets": TARGETS, "waves": task.waves}
     content: dict[str, Any] = {"task": options.task, "settings": {**asdict(settings), "training": sizes}}
@@ -197,21 +235,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         nets = {
             name: rivals.make(name, replace(settings.sizes, waves=task.waves)) for name in options.rivals.split(",")
         }
-        content["seconds"] = measure(task, settings, nets)
+        content["seconds"] = measure(task, settings, nets, public or {}, options.rounds)
+        content |= {"rounds": options.rounds, "implementations of others": list(public or {})}
         print_times(content["seconds"], settings.draws)
         harness.write_results("paper_times", content, options.out)
         return
     results, nets = compare(options, settings, budgets, folder)
-    seconds = measure(task, settings, nets)
+    seconds = measure(task, settings, nets, {}, options.rounds)
     print_times(seconds, settings.draws)
-    sampling = {label: next(iter(by_size.values()))["sampling"] for label, by_size in seconds.items()}
     for result in results.values():
-        result["dominated"] = dominated(result["scores"], sampling)
-    bars = bars_of(options.task, next(iter(results.values())))
+        for targets, by_target in result["targets"].items():
+            by_target["dominated"] = dominated(by_target["scores"], time_of(seconds, settings, int(targets))[1])
+    bars = bars_of(options.task, next(iter(results.values()))["targets"])
     harness.print_bars(bars)
     content |= {"budgets": results, "seconds": seconds, "bars": bars}
     harness.write_results(f"paper_{options.task}", content, options.out)
-    draw_figure(options.out / f"paper_{options.task}.png", results, seconds, settings.draws)
+    draw_figure(options.out / f"paper_{options.task}.png", results, seconds, settings)
 
 
 if __name__ == "__main__":

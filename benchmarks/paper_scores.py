@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import rivals
 import torch
-from paper_tasks import Task, TestSets
+from paper_tasks import BUFFER, Task, TestSets
 from scipy.special import logsumexp
 
 # Points in the contexts of the draws that are timed, where time is proportional to draws; more where they go through
@@ -54,13 +54,18 @@ def figures(log_densities: Sequence[np.ndarray], sets: Sequence[TestSets]) -> di
     return result
 
 
-def share_kept(rows: Mapping[str, Mapping[str, Any]], which: str) -> float | None:
-    """(one pass - apart) / (block 1 - apart): what of the gain of re-encoding one pass keeps, on one network."""
-    labels = (rivals.OURS, rivals.OURS_REENCODED, rivals.OURS_APART)
+def as_trained(targets: int) -> str:
+    """Our way for so many targets: one pass, or one for every block of them that the buffer held in training."""
+    return rivals.OURS if targets <= BUFFER else rivals.OURS_IN_BLOCKS
+
+
+def share_kept(rows: Mapping[str, Mapping[str, Any]], which: str, label: str) -> float | None:
+    """(this way - apart) / (block 1 - apart): what of the gain of re-encoding a way of ours keeps, on one network."""
+    labels = (label, rivals.OURS_REENCODED, rivals.OURS_APART)
     if not set(labels) <= set(rows):
         return None
-    one_pass, reencoded, apart = (rows[label][which]["log density"] for label in labels)
-    return (one_pass - apart) / (reencoded - apart) if reencoded != apart else None
+    this, reencoded, apart = (rows[label][which]["log density"] for label in labels)
+    return (this - apart) / (reencoded - apart) if reencoded != apart else None
 
 
 def processor_seconds(function: Callable[[], Any], repeats: int) -> float:
@@ -93,6 +98,34 @@ def times(label: str, use: rivals.Joint, task: Task, context: int, targets: int,
         density = processor_seconds(lambda: use.log_prob(known, *later), 3)
         sampling = processor_seconds(lambda: use.sample((known[0][0], known[1][0]), later[0][0], noise), repeats)
     return {"density": density, "sampling": sampling * draws / timed}
+
+
+def times_in_rounds(
+    uses: Mapping[str, rivals.Joint], task: Task, sizes: Sequence[tuple[int, int]], draws: int, rounds: int
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Way -> size -> `times`, the medians of so many rounds, in each of which all are timed: what slows one slows all.
+
+    Args:
+        uses: label -> way to use a network.
+        task: whose functions.
+        sizes: points of the context, and targets.
+        draws: how many.
+        rounds: how often.
+    """
+    taken: dict[str, dict[str, list[dict[str, float]]]] = {
+        label: {f"N={n}, M={m}": [] for n, m in sizes} for label in uses
+    }
+    for _ in range(rounds):
+        for n, m in sizes:
+            for label, use in uses.items():
+                taken[label][f"N={n}, M={m}"].append(times(label, use, task, n, m, draws))
+    return {
+        label: {
+            size: {what: statistics.median(each[what] for each in rows) for what in ("density", "sampling")}
+            for size, rows in by_size.items()
+        }
+        for label, by_size in taken.items()
+    }
 
 
 def dominated(rows: Mapping[str, Mapping[str, Any]], seconds: Mapping[str, float]) -> dict[str, list[str]]:

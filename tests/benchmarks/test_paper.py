@@ -91,7 +91,8 @@ def test_shares_and_who_is_dominated():
         label: {"one order": {"log density": value, "below exact": 1 - value}}
         for label, value in (("ours, one pass", 0.8), ("ours, block 1", 0.9), ("ours, apart", 0.5), ("rival", 0.85))
     }
-    assert paper_scores.share_kept(rows, "one order") == pytest.approx(0.75)
+    assert paper_scores.share_kept(rows, "one order", rivals.OURS) == pytest.approx(0.75)
+    assert paper_scores.share_kept(rows, "one order", rivals.OURS_IN_BLOCKS) is None
     seconds = {"ours, one pass": 1.0, "ours, block 1": 9.0, "ours, apart": 0.1, "rival": 0.9}
     expected = {"ours, one pass": ["rival"], "ours, block 1": [], "ours, apart": []}
     assert paper_scores.dominated(rows, seconds) == expected
@@ -122,17 +123,70 @@ def test_a_training_by_time_ends(tmp_path):
     assert progress.step >= 1 and progress.seconds >= 0.05
 
 
+def test_a_block_is_one_pass_after_a_longer_context():
+    """Of 19 targets: the first 16 after the context, the others after a context that these have joined."""
+    net = rivals.make("ours", paper.QUICK.sizes)
+    x, y = torch.tensor(np.random.default_rng(2).normal(size=(2, 3, 26)), dtype=torch.float32)
+    use = rivals.uses("ours", net)
+    assert paper_scores.as_trained(16) == rivals.OURS and paper_scores.as_trained(17) == rivals.OURS_IN_BLOCKS
+
+    def scored(label, start, end):
+        return use[label].log_prob((x[:, :start], y[:, :start]), x[:, start:end], y[:, start:end])
+
+    blocks = torch.cat([scored(rivals.OURS, 7, 23), scored(rivals.OURS, 23, 26)], 1)
+    torch.testing.assert_close(scored(rivals.OURS_IN_BLOCKS, 7, 26), blocks, atol=1e-5, rtol=1e-5)
+    assert (scored(rivals.OURS, 7, 26) - blocks).abs().max() > 1e-4
+
+
+def test_times_are_medians_of_rounds_in_turns(monkeypatch):
+    calls = []
+
+    def taken(label, use, task, context, targets, draws):
+        calls.append((label, context))
+        return {"density": float(len(calls)), "sampling": -float(len(calls))}
+
+    monkeypatch.setattr(paper_scores, "times", taken)
+    measured = paper_scores.times_in_rounds({"a": None, "b": None}, None, [(7, 5), (11, 5)], 3, 3)
+    assert calls == [("a", 7), ("b", 7), ("a", 11), ("b", 11)] * 3
+    assert measured["b"]["N=11, M=5"] == {"density": 8.0, "sampling": -8.0}
+
+
+def test_implementations_of_others_are_timed_with_ours(tmp_path, capsys):
+    class Theirs:
+        def log_prob(self, context, x, y):
+            return torch.zeros_like(x)
+
+        def sample(self, context, x, noise):
+            assert len(context[0]) == 7 and noise.shape == (3, 5, 2)
+            return noise[..., 0], noise[..., 1]
+
+    paper.main(["--quick", "--steps", "0", "--rivals", "cnp", "--out", str(tmp_path)], {"theirs": Theirs()})
+    results = json.loads((tmp_path / "paper_times.json").read_text())["results"]
+    assert set(results["seconds"]) == {"CNP, autoregressive", "theirs"}
+    assert results["implementations of others"] == ["theirs"]
+    assert 0 < results["seconds"]["theirs"]["N=7, M=5"]["density"] < 1 and "theirs" in capsys.readouterr().out
+
+
 def test_the_script_runs(tmp_path, capsys):
     paper.main(["--quick", "--task", "gp", "--rivals", "ours,tnp_d,tnp_a", "--out", str(tmp_path)])
     results = json.loads((tmp_path / "paper_gp.json").read_text())["results"]
-    scores = results["budgets"]["2 steps"]["scores"]
-    assert len(scores) == len(results["seconds"]) == 9
-    for row in scores.values():
-        assert math.isfinite(row["one order"]["below exact"]) and math.isfinite(row["R orders"]["log density"])
-    # One order of what does not depend on it is all orders; the mixture over orders is never below the mean of two.
-    assert scores["ours, apart"]["one order"]["log density"] == pytest.approx(
-        scores["ours, apart"]["R orders"]["log density"], abs=1e-5
-    )
-    assert (tmp_path / "paper_gp.png").exists()
+    by_targets = results["budgets"]["2 steps"]["targets"]
+    assert set(by_targets) == {"5", "19"} and [paper.Settings().functions(m) for m in (16, 19, 128)] == [128, 107, 32]
     shown = capsys.readouterr().out
-    assert all(label in shown for label in scores) and "Share of the gain" in shown
+    for result in by_targets.values():
+        scores = result["scores"]
+        assert len(scores) == len(results["seconds"]) == 9 and all(label in shown for label in scores)
+        for row in scores.values():
+            assert math.isfinite(row["one order"]["below exact"]) and math.isfinite(row["R orders"]["log density"])
+        # One order of what does not depend on it is all orders.
+        assert scores["ours, apart"]["one order"]["log density"] == pytest.approx(
+            scores["ours, apart"]["R orders"]["log density"], abs=1e-5
+        )
+    few, many = by_targets["5"], by_targets["19"]
+    assert few["scores"][rivals.OURS] == few["scores"][rivals.OURS_IN_BLOCKS]
+    assert many["scores"][rivals.OURS] != many["scores"][rivals.OURS_IN_BLOCKS]
+    assert set(few["share kept"]) == {rivals.OURS} and set(many["share kept"]) == {rivals.OURS, rivals.OURS_IN_BLOCKS}
+    assert [row["what"].split(":")[0] for row in results["bars"] if "below exact" in row["what"]] == [
+        "5 targets, ours, one pass", "19 targets, ours, block 16",
+    ]  # fmt: skip
+    assert (tmp_path / "paper_gp.png").exists() and "Share of the gain" in shown
