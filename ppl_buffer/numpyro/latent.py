@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from numpyro.distributions import constraints
@@ -44,12 +42,12 @@ class OutcomeTransform(Transform):  # type: ignore[misc]
     def _inverse(self, y: jax.Array) -> jax.Array:
         return constrain_outcomes(jnp, self._support.schema, y, inverse=True)
 
-    def log_abs_det_jacobian(self, x: jax.Array, y: jax.Array, intermediates: Any = None) -> jax.Array:
+    def log_abs_det_jacobian(self, x: jax.Array, y: jax.Array, intermediates: object = None) -> jax.Array:
         """Log volume by which outcomes y grow with x: (*batch,)."""
         slope = unconstrained_slope(jnp, self._support.schema, y)
         return -slope.sum(tuple(range(-self._support.event_dim, 0)))
 
-    def tree_flatten(self) -> tuple[tuple[TrialSupport], tuple[tuple[str, ...], dict[str, Any]]]:
+    def tree_flatten(self) -> tuple[tuple[TrialSupport], tuple[tuple[str, ...], dict[str, object]]]:
         """The support is data."""
         return (self._support,), (("_support",), {})
 
