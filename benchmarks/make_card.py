@@ -230,6 +230,25 @@ buffer.{about_consistency("gp")}"""
     )
 
 
+def table() -> Measurement:
+    """What was measured of `table`."""
+    measurement = read("tables")
+    results = measurement["results"]
+    aged = older(pb.load("table"), measurement, "buffer")
+    introduction = f"""By `benchmarks/tables.py`{aged}, in nats a target: the log density of {results["new"]} new rows,
+standardised by the known rows, the mean over {results["draws"]} draws of rows of each of six public tables and over
+more random tables. "Independent" multiplies the densities of the targets, "one pass" has all of them in one buffer,
+"re-encoding" merges each into the known rows before the next; these three are of one network, in one order. Linear
+regression is Bayesian, the Gaussian process has the hyperparameters of the greatest evidence; both are fitted to each
+draw, and their densities are joint. No row of the six tables was trained on.{about_consistency("table")}"""
+    columns = ("independent", "one pass", "re-encoding", "linear regression", "Gaussian process")
+    rows = [[f"{x['table']}, {x['task']}, {x['known']} known rows", *map(x.get, columns)] for x in results["rows"]]
+    harness.print_table("table", ("table", *columns), rows)
+    cells = markdown(("table", *columns), [[name, *map(text, values)] for name, *values in rows])
+    figures = {f"{name}: nats a target": values[1] for name, *values in rows}
+    return Measurement(introduction, cells, figures, measurement)
+
+
 def multisensory_figures(results: dict[str, Any]) -> list[Figure]:
     """What `multisensory_evidence.py` measured, of people's data and of simulated ones."""
     figures = []
@@ -285,7 +304,7 @@ the reference is {reference}. KL is KL(exact || network), all parameters given,
 
 def measurement_of(name: str) -> Measurement:
     """What was measured of a network."""
-    special = {"noisy_q": noisy_q, "gp": gp}
+    special = {"noisy_q": noisy_q, "gp": gp, "table": table}
     return special[name]() if name in special else likelihood(name)
 
 

@@ -5,8 +5,8 @@
 Six tables of the experiments of Hassan et al. (ICLR 2026, arXiv 2510.09477, appendix D.5), read from
 ``FOLDER/tabular_NAME/NAME.csv``; no row of them is in the training of the network. Of each, 16 draws of 16, 64 or 256
 known rows and 32 new ones: any rows (interpolation), or consecutive ones of which the last are new (forecasting, of the
-tables that are in the order of time). Log density in nats a target on the scale of the known rows, by which features
-and outcomes are standardised; targets in random order.
+tables that are in the order of time). Beside them 64 tables drawn as those of the training. Log density in nats a
+target on the scale of the known rows, by which features and outcomes are standardised; targets in random order.
 
 Columns: "independent", each target by itself; "one pass", all targets in one buffer; "re-encoding", each target merged
 into the context before the next (``block=1``), all three of one network; Bayesian linear regression and a Gaussian
@@ -23,7 +23,7 @@ the consumption of other zones. Bedrooms of the Californian table have gaps.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ from ppl_buffer.predictive.query import Query
 
 KNOWN, NEW, DRAWS, ORDERS, SEED = (16, 64, 256), 32, 16, 8, 17
 INTERPOLATION, FORECASTING = "interpolation", "forecasting"
+SIMULATED, SIMULATED_FACTOR = "simulated", 4
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,15 @@ def draw(x: np.ndarray, y: np.ndarray, task: str, known: int, new: int, draws: i
         outcomes.append(scale.standardise(y[after]))
     stacked = [{name: np.stack([part[name] for part in parts]) for name in parts[0]} for parts in (contexts, inputs)]
     return Cell(*stacked, np.stack(outcomes))
+
+
+def draw_simulated(known: int, new: int, draws: int, seed: int) -> Cell:
+    """Rows of random tables, as those that the network was trained on."""
+    simulator, rng = pb.simulators.RegressionTable(), np.random.default_rng((seed, known))
+    inputs = simulator.inputs(rng, draws, known + new)
+    y = simulator.simulate(rng, {}, inputs)["y"]
+    context = {name: x[:, :known] for name, x in inputs.items()} | {"y": y[:, :known]}
+    return Cell(context, {name: x[:, known:] for name, x in inputs.items()}, y[:, known:])
 
 
 def score_network(net: Any, cell: Cell, orders: np.ndarray) -> dict[str, np.ndarray]:
@@ -199,6 +209,19 @@ def score_models(cell: Cell) -> dict[str, np.ndarray]:
     }  # fmt: skip
 
 
+def cells(folder: Path, counts: Sequence[int], new: int, draws: int) -> Iterator[tuple[dict[str, Any], Cell]]:
+    """All that is scored, with what it is called."""
+    for known in counts:
+        where = {"table": SIMULATED, "task": INTERPOLATION, "known": known}
+        yield where, draw_simulated(known, new, SIMULATED_FACTOR * draws, SEED)
+    for name, source in TABLES.items():
+        x, y = read(folder, name)
+        for task in (INTERPOLATION, FORECASTING) if source.in_time else (INTERPOLATION,):
+            for known in counts:
+                where = {"table": name, "task": task, "known": known}
+                yield where, draw(x, y, task, known, new, draws, SEED)
+
+
 def bars_of(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """What is asked for: little lost against re-encoding, and joint predictions better than independent ones."""
     gap = max(rows, key=lambda row: row["re-encoding"] - row["one pass"])
@@ -222,17 +245,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     orders = np.stack([rng.permutation(new) for _ in range(2 if options.quick else ORDERS)])
     rows: list[dict[str, Any]] = []
     medians: list[dict[str, Any]] = []
-    for name, source in TABLES.items():
-        x, y = read(Path(options.data), name)
-        for task in (INTERPOLATION, FORECASTING) if source.in_time else (INTERPOLATION,):
-            for known in counts:
-                cell = draw(x, y, task, known, new, draws, SEED)
-                scores = score_network(net, cell, orders) | score_models(cell)
-                gain = scores["one pass"] - scores["independent"]
-                where = {"table": name, "task": task, "known": known}
-                means = {column: float(score.mean()) for column, score in scores.items()}
-                rows.append(where | means | {"error of the gain": float(gain.std(ddof=1) / np.sqrt(draws))})
-                medians.append(where | {column: float(np.median(score)) for column, score in scores.items()})
+    for where, cell in cells(Path(options.data), counts, new, draws):
+        scores = score_network(net, cell, orders) | score_models(cell)
+        gain = scores["one pass"] - scores["independent"]
+        means = {column: float(score.mean()) for column, score in scores.items()}
+        rows.append(where | means | {"error of the gain": float(gain.std(ddof=1) / np.sqrt(len(gain)))})
+        medians.append(where | {column: float(np.median(score)) for column, score in scores.items()})
     for what, table in (("means", rows), ("medians", medians)):
         title = f"Nats a target on the scale of the known rows, {what} over draws"
         print_table(title, list(table[0]), [list(row.values()) for row in table])

@@ -70,4 +70,4 @@ def test_the_script_runs(tmp_path, capsys):
     )
     results = json.loads((tmp_path / "tables.json").read_text())["results"]
     shown = capsys.readouterr().out
-    assert len(results["rows"]) == 11 and all(row["what"] in shown for row in results["bars"])
+    assert len(results["rows"]) == 12 and all(row["what"] in shown for row in results["bars"])
