@@ -117,6 +117,16 @@ def right_networks(name: str, sets: int, trials: int, repeats: int) -> list[floa
     return p_values
 
 
+def stated_bars(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """How often the errors that trainings state are near the exact ones, and how often their intervals hold them."""
+    near = [row["exact"] / 2 <= row["stated"] <= 2 * row["exact"] for row in rows]
+    held = [row["stated_low"] <= row["exact"] <= row["stated_high"] for row in rows]
+    return [
+        bar("stated errors within a factor of two", float(np.mean(near or [True])), least=0.8),
+        bar("stated intervals that hold the error", float(np.mean(held or [True])), least=0.7),
+    ]
+
+
 def earlier(out: Path, sizes: dict[str, int]) -> dict[str, Any]:
     """What an earlier run of these sizes has written; nothing where there was none."""
     path = out / "ladder.json"
@@ -166,6 +176,7 @@ def main(arguments: list[str] | None = None) -> None:
             min((float(x["failed_where_known"]) for x in bad), default=1.0),
             least=POWER,
         ),
+        *stated_bars([row for rows in ladder.values() for row in rows.values() if row["stated"] is not None]),
         *(bar(f"false alarms, {name}", share, most=0.05) for name, share in alarms.items()),
     ]
     print_bars(bars)

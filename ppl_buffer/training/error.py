@@ -51,6 +51,9 @@ _LEVELS, _WIDTH = (0.1, 0.5, 0.9), 1.28
 _LEAST_SETS = 16
 # Of the log likelihood ratios of data sets: above it their ratios are ruled by a few, and the noise is small anyway.
 _MOST_VARIANCE = 1.0
+# Where the error is measured: its standard error over data sets of other lengths and with rarer outcomes than the
+# held-out ones, over the error itself: benchmarks/ladder.py.
+_ELSEWHERE = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +177,8 @@ def _gains(snapshots: Snapshots, used: list[int]) -> tuple[np.ndarray, np.ndarra
 def estimate_error(snapshots: Snapshots) -> EstimatedError | None:
     """The error of the last weights, by the best of what is known; None while too little is.
 
-    By the simulator's log likelihood it is measured, and the interval is that of the noise of the held-out data sets.
+    By the simulator's log likelihood it is measured, and the interval is that of the noise of the held-out data sets,
+    and of a tenth of the error for what these do not show: longer data sets, and rare outcomes.
     So it is by probabilities of all outcomes, if the simulator has a likelihood too. If it has none, they may be
     given states that nobody observes: then they tell an upper bound, and that the draws are no noise; the law decides.
     """
@@ -182,7 +186,7 @@ def estimate_error(snapshots: Snapshots) -> EstimatedError | None:
     if held_out.entropy is not None:
         bound, spread = _mean(snapshots.losses[-1] - held_out.entropy, held_out.trials)
         if held_out.log_likelihood is not None:
-            return _estimate([bound + level * spread for level in (-_WIDTH, 0, _WIDTH)], "probabilities", part)
+            return _measured(bound, spread, "probabilities", part)
         if law is None:
             return None
         low, middle, high = law.at_most(bound + _WIDTH * spread).quantiles(*_LEVELS)
@@ -192,8 +196,13 @@ def estimate_error(snapshots: Snapshots) -> EstimatedError | None:
         return _estimate([low, middle, high + _WIDTH * spread], "probabilities", part)
     if held_out.log_likelihood is not None:
         error, spread = measured_error(held_out.log_likelihood + snapshots.losses[-1], held_out.trials)
-        return _estimate([error + level * spread for level in (-_WIDTH, 0, _WIDTH)], "likelihood", part)
+        return _measured(error, spread, "likelihood", part)
     return None if law is None else _estimate(law.quantiles(*_LEVELS), "snapshots", part)
+
+
+def _measured(error: float, spread: float, method: str, part: str) -> EstimatedError:
+    half = _WIDTH * math.hypot(spread, _ELSEWHERE * error)
+    return _estimate([error - half, error, error + half], method, part)
 
 
 def _estimate(quantiles: list[float], method: str, part: str) -> EstimatedError:
