@@ -31,6 +31,8 @@ _LEAST_TRIALS, _LEAST_VALUES = 10, 3
 # A factor beyond the range of a positive variable that is no tail of anything.
 _FAR = 10.0
 _RADIAN = 180 / math.pi
+# How far beyond the trained range the largest of a few values has another unit.
+_PLAINLY = 2.0
 # Words of names that say that a variable is a time.
 _TIMES = ("rt", "time", "latency", "duration", "delay", "soa", "onset")
 
@@ -300,9 +302,13 @@ def _other_units(
             if isinstance(variable, Positive):
                 fits = least <= factor * middle[index] <= most
             else:
-                fits = bounds[0] <= factor * at(0.0)[index] and factor * at(1.0)[index] <= bounds[1]
+                ends = np.array([at(0.0)[index], at(1.0)[index]])
+                fits = bounds[0] <= factor * ends[0] and factor * ends[1] <= bounds[1]
                 if enough[index]:
                     fits = fits and least_spread <= factor * spread[index] <= most_spread
+                elif factor < 1:
+                    # Of a few values, one a little outside is no evidence of a unit.
+                    fits = fits and np.abs(ends).max() > _PLAINLY * max(abs(seen.low), abs(seen.high))
             if fits:
                 yield int(index), factor
                 break

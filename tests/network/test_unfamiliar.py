@@ -226,6 +226,10 @@ def test_degrees_where_radians_were_trained():
     ranges, everywhere = ranges_of(schema, {"angle": angles}), np.ones((50, 60), dtype=bool)
     (one,) = find_unfamiliar(schema, ranges, {"angle": np.rad2deg(angles)}, everywhere)
     assert one.cause == "unit" and one.factor == pytest.approx(np.pi / 180)
+    # Of a few values one far outside is a sign of it, and one a little outside is none.
+    few, there = {"angle": np.array([[5.5], [90.0]])}, np.ones((2, 1), dtype=bool)
+    causes = {one.cause: one.data_sets.tolist() for one in find_unfamiliar(schema, ranges, few, there)}
+    assert causes == {"unit": [1], "range": [0]}
 
 
 def test_what_does_not_exist_is_not_judged():

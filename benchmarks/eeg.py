@@ -1,0 +1,313 @@
+"""EEG of people whom a network never saw, beside a stationary Gaussian: interpolated, forecast, a channel made up for.
+
+    python benchmarks/eeg.py --data DIR [--tasks channels,missing] [--splits 0] [--steps 5000] [--folder DIR] [--quick]
+
+Table E3 of Hassan et al. (ICLR 2026, arXiv 2510.09477) on the seven frontal channels of 16 people of the UCI EEG
+database (Zhang et al. 1995), with what it lacks: a reference, and the task of people with a bad electrode.
+
+- ``channels``: an instant is a trial with the seven channels as its outcomes, one given those before it. Given some
+  instants, others anywhere (interpolation), or what comes next (forecasting).
+- ``missing``: the outcome is one of the channels; which, and the other six at the same instant are inputs. Given what
+  was seen of the channel up to some instant, the rest of it.
+
+In each of four splits two people are for the test, two for the end of the training, twelve to learn from; channels are
+standardised over the twelve. The Gaussian has the mean and the covariances of all pairs of channels at all lags of
+these twelve: its densities given any part of a recording are exact. What was trained already (in --folder) is not
+trained again, and an interrupted training goes on.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import harness  # noqa: E402
+from eeg_gaussian import StationaryGaussian  # noqa: E402
+
+import ppl_buffer as pb  # noqa: E402
+from ppl_buffer.predictive import density  # noqa: E402
+from ppl_buffer.predictive.query import Query  # noqa: E402
+from ppl_buffer.pyro import JointPredictive  # noqa: E402
+
+PLACE = Path("eeg_uci_zhang1995") / "eeg_frontal7.npz"
+# In hertz: the recording has 256 samples a second.
+FREQUENCIES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+PEOPLE = 16
+SPLITS = range(4)
+TASKS = ("channels", "missing")
+CONFIG = pb.Config(width=64, depth=4, heads=4, mlp=128, components=8)
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """Recordings of one split, standardised.
+
+    Attributes:
+        x: (R, 7, 256).
+        person: (R,).
+        names: of the channels.
+        test: the people for the test.
+        validation: the people for the end of the training.
+    """
+
+    x: np.ndarray
+    person: np.ndarray
+    names: tuple[str, ...]
+    test: tuple[int, ...]
+    validation: tuple[int, ...]
+
+    def of(self, people: Sequence[int]) -> np.ndarray:
+        """(R', 7, 256), the recordings of some people."""
+        return self.x[np.isin(self.person, people)]
+
+    @property
+    def learnt(self) -> np.ndarray:
+        """The recordings of the people to learn from."""
+        return self.x[~np.isin(self.person, self.test + self.validation)]
+
+    @property
+    def time(self) -> np.ndarray:
+        """(256,) seconds."""
+        return np.arange(self.x.shape[2]) / 256
+
+
+def read(folder: Path, split: int) -> Recordings:
+    """The recordings; of each of the two groups one person is for the test and one for the end of the training."""
+    with np.load(folder / PLACE) as file:
+        x, person, names = file["X"].astype(float), file["subject_index"], file["channels"]
+    half = PEOPLE // 2
+    test = (split, half + split)
+    validation = tuple((split + 1) % half + group for group in (0, half))
+    learnt = x[~np.isin(person, test + validation)]
+    x = (x - learnt.mean((0, 2))[:, None]) / learnt.std((0, 2))[:, None]
+    return Recordings(x, person, tuple(map(str, names)), test, validation)
+
+
+def simulator(task: str, recordings: Recordings) -> pb.DatasetSimulator:
+    """Recordings of the people who are not for the test, as data sets."""
+    kept = ~np.isin(recordings.person, recordings.test)
+    x, person = recordings.x[kept], recordings.person[kept]
+    time = pb.Real(frequencies=FREQUENCIES)
+    if task == "channels":
+        outcomes = {name: x[:, i] for i, name in enumerate(recordings.names)}
+        schema = pb.Schema(inputs={"time": time}, outcomes={name: pb.Real() for name in outcomes})
+        inputs = {"time": recordings.time}
+    else:
+        outcomes, inputs = columns(x, recordings.time)
+        person = np.tile(person, len(recordings.names))
+        others = {name: pb.Real() for name in inputs if name.startswith("other")}
+        channel = pb.Categorical(len(recordings.names))
+        schema = pb.Schema(inputs={"time": time, "channel": channel, **others}, outcomes={"voltage": pb.Real()})
+    return pb.DatasetSimulator(
+        outcomes, inputs, schema=schema, group=person, held_out=recordings.validation, name=f"eeg, {task}"
+    )
+
+
+def columns(x: np.ndarray, time: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Of recordings (R, 7, 256) each channel in turn as the one that is missing: outcomes and inputs, (7 R, 256)."""
+    size, channels, samples = x.shape
+    rest = [np.delete(np.arange(channels), missing) for missing in range(channels)]
+    inputs = {
+        "time": np.broadcast_to(time, (channels * size, samples)),
+        "channel": np.broadcast_to(np.repeat(np.arange(channels), size)[:, None], (channels * size, samples)),
+        **{
+            f"other_{place + 1}": np.concatenate([x[:, others[place]] for others in rest])
+            for place in range(channels - 1)
+        },
+    }
+    return {"voltage": x.swapaxes(0, 1).reshape(-1, samples)}, inputs
+
+
+def trained(task: str, recordings: Recordings, steps: int, run: Path, quick: bool) -> Any:
+    """A network, trained now or before."""
+    if not (run / "done").exists():
+        sizes: dict[str, Any] = {"trials": (16, 64), "context": (4, 160), "targets": 32, "batch_size": 16}
+        config = CONFIG
+        if quick:
+            sizes = {"trials": (5, 5), "context": (3, 3), "targets": 4, "batch_size": 2, "held_out": 4}
+            config = pb.Config(width=12, depth=2, heads=2, mlp=16, components=3)
+        pb.train(
+            simulator(task, recordings), config, steps=steps, out=run, optimizer="muon", learning_rate=2e-3,
+            forecasting=0.4, in_order=0.5, order_by="time", context_free_fraction=0.1, workers=0, patience=12,
+            progress=not quick, **sizes,
+        )  # fmt: skip
+        (run / "done").touch()
+    return pb.load(run / "best.safetensors", backend="torch")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured."""
+
+    contexts: tuple[int, ...] = (8, 16, 32, 64, 128, 192)
+    targets: tuple[int, ...] = (16, 64)
+    recordings: int = 120
+    orders: int = 8
+    start: int = 160
+
+
+QUICK = Settings(contexts=(7,), targets=(5,), recordings=3, orders=2, start=250)
+
+
+def designs(rng: np.random.Generator, kind: str, size: int, targets: int) -> np.ndarray:
+    """Which of 256 samples are given and to be predicted, in random order: (size + targets,)."""
+    if kind == "interpolation":
+        return rng.permutation(256)[: size + targets]
+    return np.concatenate([np.arange(size), size + rng.permutation(targets)])
+
+
+def score_channels(net: Any, recordings: Recordings, settings: Settings) -> list[dict[str, Any]]:
+    """Nats a target and channel of people in the test, by kind, sizes and what predicts."""
+    gaussian, rows = StationaryGaussian.fit(recordings.learnt), []
+    x = recordings.of(recordings.test)[: settings.recordings].swapaxes(1, 2)
+    for kind in ("interpolation", "forecasting"):
+        for targets in settings.targets:
+            for size in (size for size in settings.contexts if size + targets <= 256):
+                rng = np.random.default_rng([size, targets])
+                # Recordings in groups of ten that share a design.
+                groups = [x[start : start + 10] for start in range(0, len(x), 10)]
+                scores = [
+                    channel_scores(net, gaussian, group, designs(rng, kind, size, targets), size, settings.orders)
+                    for group in groups
+                ]
+                means = {key: np.concatenate([each[key] for each in scores]) for key in scores[0]}
+                row = {name: float(value.mean()) for name, value in means.items()}
+                rows.append({"kind": kind, "targets": targets, "context": size, **row})
+    return rows
+
+
+def channel_scores(
+    net: Any, gaussian: StationaryGaussian, x: np.ndarray, places: np.ndarray, size: int, orders: int
+) -> dict[str, np.ndarray]:
+    """Log densities (R,) of the targets of recordings (R, 256, 7), per target and channel."""
+    time = torch.as_tensor(places / 256, dtype=torch.float32)
+    values = torch.as_tensor(x[:, places], dtype=torch.float32)
+    names = list(net.schema.outcomes)
+    context = {name: values[:, :size, i] for i, name in enumerate(names)}
+    context["time"] = time[:size].expand(len(x), size)
+    targets, value = {"time": time[size:].expand(len(x), -1)}, values[:, size:]
+    query = Query.build(net, targets, context=context)
+    in_time = torch.as_tensor(np.argsort(places[size:]))
+    ordered = Query.build(net, {"time": targets["time"][:, in_time]}, context=context)
+    mixture = JointPredictive(net, targets, context=context, orders=orders)
+    with torch.no_grad():
+        result = {
+            "apart": density.marginals(query, value).sum(-1),
+            "one pass": density.conditionals(query, value).sum(-1),
+            "one pass, in time": density.conditionals(ordered, value[:, in_time]).sum(-1),
+            "orders": mixture.log_prob(value),
+        }
+    known = gaussian.log_density(x, places[:size], places[size:])
+    count = (len(places) - size) * len(names)
+    return {name: np.asarray(value, dtype=float) / count for name, value in {**result, **known}.items()}
+
+
+def score_missing(net: Any, recordings: Recordings, settings: Settings) -> list[dict[str, Any]]:
+    """Of each channel from some sample on: nats a sample, root mean square error, share in the 90 % intervals."""
+    gaussian, rows, start = StationaryGaussian.fit(recordings.learnt), [], settings.start
+    x = recordings.of(recordings.test)[: settings.recordings]
+    outcomes, inputs = columns(x, recordings.time)
+    data = {
+        name: torch.as_tensor(np.array(value), dtype=torch.float32) for name, value in {**inputs, **outcomes}.items()
+    }
+    context = {name: value[:, :start] for name, value in data.items()}
+    later = {name: value[:, start:] for name, value in data.items() if name != "voltage"}
+    value = data["voltage"][:, start:]
+    joint, apart, pit, mean = [], [], [], []
+    for first in range(0, len(value), len(x)):
+        part = slice(first, first + len(x))
+        given = {name: each[part] for name, each in context.items()}
+        query = Query.build(net, {name: each[part] for name, each in later.items()}, context=given)
+        alone = JointPredictive(net, {name: each[part].T[..., None] for name, each in later.items()}, context=given)
+        with torch.no_grad():
+            joint.append(density.conditionals(query, value[part]).mean(-1))
+            apart.append(density.marginals(query, value[part]).mean(-1))
+            pit.append(alone.pit(value[part].T[..., None])[..., 0].T)
+            mean.append(alone.mean[..., 0].T)
+    for channel, name in enumerate(recordings.names):
+        true = x[:, channel, start:]
+        known = gaussian.missing(x, channel, start)
+        ours = {"joint": joint[channel], "apart": apart[channel]}
+        row = {"channel": name, **{key: float(each.mean()) for key, each in ours.items()}}
+        row["rmse"] = float(np.sqrt(((mean[channel].numpy() - true) ** 2).mean()))
+        row["covered"] = float((np.abs(pit[channel].numpy() - 0.5) < 0.45).mean())
+        rows.append(row | {f"Gaussian {key}": each for key, each in known.items()})
+    return rows
+
+
+def means(rows: Sequence[dict[str, Any]], by: Sequence[str], leave_out: Sequence[str]) -> list[dict[str, Any]]:
+    """Means of all numbers over the rows that agree in some columns."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[name] for name in by), []).append(row)
+    numbers = [name for name in rows[0] if name not in {*by, *leave_out}]
+    return [
+        dict(zip(by, key, strict=True)) | {name: float(np.mean([row[name] for row in group])) for name in numbers}
+        for key, group in groups.items()
+    ]
+
+
+def print_rows(title: str, rows: Sequence[dict[str, Any]]) -> None:
+    """A table of rows that have the same columns."""
+    harness.print_table(title, list(rows[0]), [list(row.values()) for row in rows])
+
+
+def bars(scores: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """What the figures should be."""
+    result = []
+    for row in means(scores["channels"], ["kind"], ["targets", "context", "split"]) if "channels" in scores else ():
+        above = row["orders"] - row["Gaussian"]
+        result.append(harness.bar(f"joint density of {row['kind']} above the Gaussian's, nats", above, least=0.0))
+    if "missing" in scores:
+        covered = float(np.mean([row["covered"] for row in scores["missing"]]))
+        result.append(harness.bar("distance of the coverage of 90 % intervals from 0.9", abs(covered - 0.9), most=0.03))
+    return result
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train what is not trained, measure, print, write."""
+    options = harness.parse(
+        __doc__, arguments, data="", tasks=",".join(TASKS), splits="0,1,2,3", steps=5000, folder=""
+    )  # fmt: skip
+    if not options.data:
+        raise SystemExit(f"--data: expected a folder that holds {PLACE}")
+    settings, steps = (QUICK, 3) if options.quick else (Settings(), options.steps)
+    folder = Path(options.folder or tempfile.mkdtemp(prefix="eeg-"))
+    splits = [int(split) for split in options.splits.split(",")]
+    scores: dict[str, list[dict[str, Any]]] = {}
+    for task in options.tasks.split(","):
+        scores[task] = []
+        for split in splits:
+            recordings = read(Path(options.data), split)
+            net = trained(task, recordings, steps, folder / f"{task}-{split}", options.quick)
+            with warnings.catch_warnings():
+                # People in the test have values that those to learn from had not: that is the test.
+                warnings.simplefilter("ignore", UserWarning)
+                rows = (score_channels if task == "channels" else score_missing)(net, recordings, settings)
+            scores[task] += [{"split": split, **row} for row in rows]
+    if "channels" in scores:
+        rows = means(scores["channels"], ["kind", "targets", "context"], ["split"])
+        print_rows("People who were never seen: nats a target and channel", rows)
+        print_rows("The same, mean over contexts", means(rows, ["kind", "targets"], ["context"]))
+    if "missing" in scores:
+        print_rows("A missing channel: nats a sample", means(scores["missing"], ["channel"], ["split"]))
+        print_rows("The same, by split", means(scores["missing"], ["split"], ["channel"]))
+    measured = bars(scores)
+    harness.print_bars(measured)
+    if not options.quick:
+        results = {"steps": steps, "splits": splits, "people": PEOPLE, "scores": scores, "bars": measured}
+        harness.write_results("eeg", results, options.out)
+
+
+if __name__ == "__main__":
+    main()
