@@ -36,7 +36,7 @@ class StationaryGaussian:
         return cls(covariance)
 
     def log_density(self, x: np.ndarray, given: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
-        """Of samples `targets` of recordings (R, T, C) given others: (R,) jointly, the channels apart, and all apart."""
+        """Of some samples of recordings (R, T, C) given others: (R,) jointly, the channels apart, and all apart."""
         channels = x.shape[2]
         mean, covariance = self._conditional(x, given, targets)
         away = x[:, targets] - mean

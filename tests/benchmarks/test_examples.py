@@ -20,14 +20,15 @@ NEEDS = {
     "two_step": ("numpyro", "arviz"),
     "pyro": ("pyro", "arviz"),
     "digits": ("numpyro", "sklearn"),
+    "eeg": ("numpyro",),
     "speculative_rollout": ("pyro",),
     "train_zoo": ("torch",),
 }
 # The training script's recipes, each a run of its own: of one stage; then of two, the second of which learns a known
 # likelihood (rlddm) or from distillation sets (multisensory).
 RECIPES = ["noisy_q", "gp", "ddm", "collapsing_ddm", "rlddm", "multisensory_rho1", "multisensory_rho43"]
-# Long chains, even in its smallest form.
-SLOW = ("two_step",)
+# Long chains or long rollouts, even in its smallest form.
+SLOW = ("two_step", "eeg")
 RUNS = [
     pytest.param(script, [], marks=[pytest.mark.slow] * (script.stem in SLOW))
     for script in SCRIPTS
@@ -64,7 +65,7 @@ def test_an_example_runs(script: Path, arguments: list[str], tmp_path: Path):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    if script.stem.startswith("selection_task"):
+    if script.stem.startswith(("selection_task", "eeg")):
         assert "simulated" in done.stdout.lower()
     figures = list(out.rglob("*.png"))
     assert figures and all(figure.stat().st_size > 5000 for figure in figures)
