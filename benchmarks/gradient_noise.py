@@ -19,7 +19,8 @@ import torch
 from harness import parse, print_table, write_results
 
 import ppl_buffer as pb
-from ppl_buffer.training.batches import HELD_OUT, BatchOptions, Tree, make_batch, map_arrays
+from ppl_buffer.training.batch_options import BatchOptions
+from ppl_buffer.training.batches import HELD_OUT, Tree, make_batch, map_arrays
 from ppl_buffer.training.loss import Loss
 
 CASES = {

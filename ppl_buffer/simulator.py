@@ -39,6 +39,7 @@ class Simulator(Protocol):
     - `WithAtoms`, ``atoms``: point masses of parameters;
     - `WithProbabilities`, ``simulate_with_probabilities``: the probabilities that a choice was drawn from;
     - `WithResampling`, ``resample_outcomes``: further outcomes of the same trials;
+    - `WithPredictions`, ``predict_outcomes``: outcomes given some of an exchangeable data set;
     - `WithLogLikelihood`, ``log_likelihood``: the log density of the outcomes, where it can be computed;
     - `WithSymmetries`, ``augment``: data sets that are exactly as likely;
     - `WithEnvironment`, ``environment``: the feedback on outcomes that somebody else draws;
@@ -142,6 +143,36 @@ class WithResampling(Protocol):
 
         Returns:
             dict outcome -> (size, trials, count).
+        """
+        ...
+
+
+@runtime_checkable
+class WithPredictions(Protocol):
+    """Draws outcomes given others of an exchangeable data set whose trials depend on each other all the same.
+
+    A Gaussian process can, or any model whose hidden function or state has a known distribution after some trials.
+    `train(outcome_samples=...)` asks for it, so that the loss of a target is a mean over all that it might have been.
+    """
+
+    def predict_outcomes(
+        self, rng: np.random.Generator, params: Arrays, inputs: Arrays, seen: Arrays, visible: np.ndarray, count: int
+    ) -> Arrays:
+        """Draw the outcomes of targets `count` times, given the parameters and the trials that each target sees.
+
+        The draws of a target may depend on each other (quantiles of evenly spread levels have less noise), those of
+        different targets too: each is a draw from the right distribution, and that is all.
+
+        Args:
+            rng: the only source of randomness.
+            params: dict name -> (size,).
+            inputs: of the targets, dict name -> (size, targets).
+            seen: inputs and outcomes, each (size, trials).
+            visible: (size, targets) integers: a target sees the first so many of these trials.
+            count: how often.
+
+        Returns:
+            dict outcome -> (size, targets, count).
         """
         ...
 
@@ -276,6 +307,7 @@ OPTIONAL: dict[str, type] = {
     "atoms": WithAtoms,
     "simulate_with_probabilities": WithProbabilities,
     "resample_outcomes": WithResampling,
+    "predict_outcomes": WithPredictions,
     "log_likelihood": WithLogLikelihood,
     "augment": WithSymmetries,
     "environment": WithEnvironment,
@@ -326,6 +358,7 @@ def check_calls(simulator: object, schema: Schema) -> None:
         "proposal": (["rng", "size"], []),
         "simulate_with_probabilities": (["rng", "params", "inputs"], []),
         "resample_outcomes": (["rng", "params", "data", "count"], []),
+        "predict_outcomes": (["rng", "params", "inputs", "seen", "visible", "count"], []),
         "log_likelihood": (["params", "data"], []),
         "augment": (["rng", "data"], []),
         "environment": (["trial", "inputs", "outcomes", "uniform"], []),

@@ -10,6 +10,8 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
+from scipy.linalg import solve_triangular
+from scipy.special import ndtri
 from scipy.stats.qmc import Sobol
 
 from ppl_buffer.checks import check_choice
@@ -28,6 +30,8 @@ _DESIGNS = ("uniform", "sobol")
 _LEAST_NOISE = 1e-4
 # Numbers in the covariance matrices that are factorised at once: few enough to stay small in memory.
 _AT_ONCE = 2**22
+# Of the levels of draws: finite numbers of standard deviations.
+_LEAST_LEVEL = 1e-7
 
 
 class GaussianProcess:
@@ -112,19 +116,107 @@ class GaussianProcess:
         """
         x = np.asarray(inputs["x"], dtype=float)
         size, trials = x.shape
-        lengthscale, variance = (np.asarray(params[name], dtype=float) for name in ("lengthscale", "variance"))
-        noise = np.broadcast_to(params["noise"] if self.noise is None else self.noise, (size,)).astype(float)
+        hyperparameters = self._hyperparameters(params, size)
         kernel = rng.choice(len(self.kernels), size, p=list(self.kernels.values()))
         normal = rng.standard_normal((size, trials))
         y = np.empty((size, trials))
-        diagonal = np.arange(trials)
         chunk = max(1, _AT_ONCE // max(trials, 1) ** 2)
         for index, name in enumerate(self.kernels):
             sets = np.flatnonzero(kernel == index)
             for start in range(0, len(sets), chunk):
                 rows = sets[start : start + chunk]
-                distance = np.abs(x[rows, :, None] - x[rows, None, :]) / lengthscale[rows, None, None]
-                covariance = variance[rows, None, None] * _CORRELATIONS[name](distance)
-                covariance[:, diagonal, diagonal] += noise[rows, None] ** 2
+                covariance = _covariance(name, x[rows], *(each[rows] for each in hyperparameters))
                 y[rows] = np.einsum("bij,bj->bi", np.linalg.cholesky(covariance), normal[rows])
         return {"y": y}
+
+    def predict_outcomes(
+        self, rng: np.random.Generator, params: Arrays, inputs: Arrays, seen: Arrays, visible: np.ndarray, count: int
+    ) -> Arrays:
+        """Draw what is seen at further points, given points that were seen: {"y": (size, targets, count)}.
+
+        Given these and the parameters it is a mixture over the kernels of normal distributions (Rasmussen & Williams
+        2006, Gaussian Processes for Machine Learning, equations 2.23, 2.24 and 2.30). A target's draws are of evenly
+        spread levels of theirs, which have less noise than as many that know nothing of each other.
+
+        Args:
+            rng: the only source of randomness.
+            params: dict name -> (size,).
+            inputs: {"x": (size, targets)}.
+            seen: {"x": (size, trials), "y": likewise}.
+            visible: (size, targets): each target sees the first so many of these.
+            count: how often.
+        """
+        x, past, y = (np.asarray(each, dtype=float) for each in (inputs["x"], seen["x"], seen["y"]))
+        size, targets = x.shape
+        hyperparameters = zip(*self._hyperparameters(params, size), strict=True)
+        # Of each data set and kernel, of each target: log weight, mean, standard deviation.
+        moments = np.array(
+            [
+                [_predictive(name, of, past[row], y[row], x[row], visible[row]) for name in self.kernels]
+                for row, of in enumerate(hyperparameters)
+            ]
+        )
+        log_weight, mean, deviation = np.moveaxis(moments, (2, 1), (0, -1))
+        weight = np.exp(log_weight - log_weight.max(-1, keepdims=True)) * list(self.kernels.values())
+        below = (weight.cumsum(-1) / weight.sum(-1, keepdims=True))[..., None, :-1]
+        level, other = (_spread_levels(rng, (size, targets, count)) for _ in range(2))
+        kernel = (level[..., None] > below).sum(-1)
+        return {"y": np.take_along_axis(mean, kernel, -1) + np.take_along_axis(deviation, kernel, -1) * ndtri(other)}
+
+    def _hyperparameters(self, params: Arrays, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Lengthscale, variance and noise, each (size,)."""
+        noise = params["noise"] if self.noise is None else self.noise
+        lengthscale, variance, noise = (
+            np.broadcast_to(x, (size,)).astype(float) for x in (params["lengthscale"], params["variance"], noise)
+        )
+        return lengthscale, variance, noise
+
+
+def _covariance(
+    kernel: str, x: np.ndarray, lengthscale: np.ndarray, variance: np.ndarray, noise: np.ndarray
+) -> np.ndarray:
+    """Covariance (size, n, n) of what is seen at x (size, n)."""
+    distance = np.abs(x[:, :, None] - x[:, None, :]) / lengthscale[:, None, None]
+    covariance = variance[:, None, None] * _CORRELATIONS[kernel](distance)
+    diagonal = np.arange(x.shape[1])
+    covariance[:, diagonal, diagonal] += noise[:, None] ** 2
+    return covariance
+
+
+def _predictive(
+    kernel: str,
+    hyperparameters: tuple[float, float, float],
+    past: np.ndarray,
+    y: np.ndarray,
+    x: np.ndarray,
+    visible: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of one function: log density of what each target sees, up to a constant; its mean and standard deviation.
+
+    Args:
+        kernel: of the function.
+        hyperparameters: lengthscale, variance and noise.
+        past: (trials,), where it was seen.
+        y: (trials,), what was seen.
+        x: (targets,), where it is predicted.
+        visible: (targets,), how many of the trials each target sees.
+    """
+    lengthscale, variance, noise = hyperparameters
+    root = np.linalg.cholesky(_covariance(kernel, past[None], *(np.array([each]) for each in hyperparameters))[0])
+    across = variance * _CORRELATIONS[kernel](np.abs(past[:, None] - x) / lengthscale)
+    solved = solve_triangular(root, np.column_stack([across, y]), lower=True)
+    weights, innovations = solved[:, :-1], solved[:, -1:]
+
+    def seen(by_trial: np.ndarray) -> np.ndarray:
+        """Sums over the first trials, as many as each target sees."""
+        sums = np.concatenate([np.zeros((1, by_trial.shape[1])), by_trial.cumsum(0)])
+        return np.take_along_axis(np.broadcast_to(sums, (len(sums), len(x))), visible[None], 0)[0]
+
+    log_density = seen(-0.5 * innovations**2 - np.log(np.diag(root))[:, None])
+    return log_density, seen(weights * innovations), np.sqrt(variance + noise**2 - seen(weights**2))
+
+
+def _spread_levels(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Numbers in (0, 1), along the last axis one in each of equal parts, in random order."""
+    parts = rng.permuted(np.broadcast_to(np.arange(shape[-1]), shape), axis=-1)
+    return np.clip((parts + rng.random(shape)) / shape[-1], _LEAST_LEVEL, 1 - _LEAST_LEVEL)

@@ -16,6 +16,7 @@ from ppl_buffer.simulator import (
     Simulator,
     WithAtoms,
     WithLogLikelihood,
+    WithPredictions,
     WithPriors,
     WithProposal,
     WithResampling,
@@ -131,18 +132,25 @@ def check_outcome_samples(simulator: Simulator, outcome_samples: int) -> None:
 
     Raises:
         ValueError: if `outcome_samples` is above 1 and trials depend on each other, but there is no method
-            ``resample_outcomes``.
+            ``resample_outcomes``, of ordered trials, or ``predict_outcomes``, of exchangeable ones.
     """
     if outcome_samples > 1 and isinstance(simulator, WithStoredSets):
         raise ValueError(
             f"outcome_samples: expected 1 with {type(simulator).__name__}, whose outcomes are stored and cannot be "
             f"drawn again, got {outcome_samples}"
         )
-    if outcome_samples > 1 and not (simulator.schema.independent or isinstance(simulator, WithResampling)):
-        raise ValueError(
-            f"outcome_samples: expected 1, or a simulator with a method resample_outcomes, since trials of "
-            f"{type(simulator).__name__} depend on each other, got {outcome_samples}"
-        )
+    if outcome_samples == 1 or simulator.schema.independent or draws_again(simulator):
+        return
+    method = "resample_outcomes" if simulator.schema.ordered else "predict_outcomes"
+    raise ValueError(
+        f"outcome_samples: expected 1, or a simulator with a method {method}, since trials of "
+        f"{type(simulator).__name__} depend on each other, got {outcome_samples}"
+    )
+
+
+def draws_again(simulator: Simulator) -> bool:
+    """Whether a simulator whose trials depend on each other can draw their outcomes again."""
+    return isinstance(simulator, WithResampling if simulator.schema.ordered else WithPredictions)
 
 
 def misspelt_members(simulator: object) -> list[Finding]:

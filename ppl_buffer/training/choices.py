@@ -12,7 +12,8 @@ import torch
 from ppl_buffer.files import Description
 from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.training.abilities import learns_log_likelihood
-from ppl_buffer.training.batches import BatchOptions, map_arrays
+from ppl_buffer.training.batch_options import BatchOptions
+from ppl_buffer.training.batches import map_arrays
 from ppl_buffer.training.likelihood_batches import relative_work
 from ppl_buffer.training.loading import to_device
 from ppl_buffer.training.loss import Loss

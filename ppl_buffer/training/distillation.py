@@ -38,6 +38,7 @@ from ppl_buffer.predictive.query import Query
 from ppl_buffer.schema import stack_value
 from ppl_buffer.simulator import Arrays, Simulator, name_of
 from ppl_buffer.training.abilities import check_simulator
+from ppl_buffer.training.batch_options import BatchOptions
 from ppl_buffer.training.batches import (
     DISTILLATION,
     HELD_OUT,
@@ -45,7 +46,6 @@ from ppl_buffer.training.batches import (
     TARGET,
     TRIES,
     Batch,
-    BatchOptions,
     context_size,
     draw,
     generator,

@@ -13,6 +13,7 @@ from ppl_buffer.simulator import (
     Arrays,
     Simulator,
     WithLogLikelihood,
+    WithPredictions,
     WithProbabilities,
     WithProposal,
     WithResampling,
@@ -104,7 +105,27 @@ def gives_probabilities(simulator: Simulator) -> bool:
     return isinstance(simulator, WithProbabilities) and isinstance(first, Discrete) and not schema.lapse_rate
 
 
-def resample(simulator: Simulator, rng: np.random.Generator, params: Arrays, data: Arrays, count: int) -> Arrays:
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What the targets of exchangeable data sets see.
+
+    Args:
+        trials: inputs and outcomes, dict name -> (size, trials).
+        visible: (size, targets), of which each target sees the first so many.
+    """
+
+    trials: Arrays
+    visible: np.ndarray
+
+
+def resample(
+    simulator: Simulator,
+    rng: np.random.Generator,
+    params: Arrays,
+    data: Arrays,
+    count: int,
+    seen: Seen | None = None,
+) -> Arrays:
     """Outcomes drawn `count` times more given the same past: dict name -> (size, trials, count).
 
     Where a draw is not legal the trial's own outcomes stand in for it.
@@ -115,11 +136,18 @@ def resample(simulator: Simulator, rng: np.random.Generator, params: Arrays, dat
         params: dict name -> (size,).
         data: inputs, outcomes and feedback, each (size, trials).
         count: how often.
+        seen: by each trial, where it depends on those; else None.
     """
     schema = simulator.schema
     size, trials = next(iter(data[name].shape for name in schema.outcomes))
     shape = (size, trials, count)
-    if isinstance(simulator, WithResampling):
+    if seen is not None:
+        assert isinstance(simulator, WithPredictions)
+        inputs = _given(schema, {name: data[name] for name in schema.inputs})
+        past = _given(schema, seen.trials)
+        again = simulator.predict_outcomes(rng, _given(schema, params), inputs, past, seen.visible, count)
+        returned = _checked("predict_outcomes", again, schema.outcomes, shape)
+    elif isinstance(simulator, WithResampling):
         again = simulator.resample_outcomes(rng, _given(schema, params), _given(schema, data), count)
         returned = _checked("resample_outcomes", again, schema.outcomes, shape)
     else:

@@ -29,7 +29,7 @@ from ppl_buffer.network.record import StageRecord
 from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.simulator import Simulator, name_of
 from ppl_buffer.training.abilities import check_simulator
-from ppl_buffer.training.batches import BatchOptions
+from ppl_buffer.training.batch_options import BatchOptions
 from ppl_buffer.training.distillation import DistillationSets
 from ppl_buffer.training.environment import try_environment
 from ppl_buffer.training.loading import with_possible_workers
@@ -158,7 +158,8 @@ def train(
             evidence of many trials in one pass, which starts without one.
         outcome_samples: how often the outcomes of a target are drawn, each time given the same parameters and past:
             most of the gradient's noise is theirs, and a further sample costs the heads alone. For simulators whose
-            trials are independent given the parameters, or that have a method ``resample_outcomes``.
+            trials are independent given the parameters, or that have a method ``resample_outcomes`` or, of exchangeable
+            trials, ``predict_outcomes``.
         use_log_likelihood: where all parameters are conditioned on, learn the simulator's own ``log_likelihood`` in
             place of draws. By default the direct likelihood does, where the simulator does not tell the probabilities
             of all outcomes. For the buffered transformer: for the last steps of a likelihood, with `start` and a low

@@ -17,7 +17,8 @@ from ppl_buffer.schema import Schema
 from ppl_buffer.simulator import Simulator, WithInProcess, WithStoredSets, name_of
 from ppl_buffer.stored import StoredData
 from ppl_buffer.training.abilities import atoms_of, check_outcome_samples, check_use_log_likelihood, has_proposal
-from ppl_buffer.training.batches import HELD_OUT, SOURCE, TRAINING, Batch, BatchOptions, generator, make_batch
+from ppl_buffer.training.batch_options import BatchOptions
+from ppl_buffer.training.batches import HELD_OUT, SOURCE, TRAINING, Batch, generator, make_batch
 from ppl_buffer.training.distillation import DistillationSets, make_distillation_batch
 from ppl_buffer.training.likelihood_batches import BLOCK, make_likelihood_batches
 from ppl_buffer.training.options import OptimizationOptions, RunOptions

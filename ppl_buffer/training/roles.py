@@ -77,6 +77,12 @@ class Roles:
     targets: np.ndarray
     visible: np.ndarray
 
+    def seen(self, data: Arrays) -> tuple[Arrays, np.ndarray]:
+        """Context and buffer in a row, name -> (B, N + K), and how many of these each target sees, (B, T)."""
+        places = np.concatenate([self.context, self.buffer], axis=1)
+        trials = {name: np.take_along_axis(x, places, 1) for name, x in data.items()}
+        return trials, self.context.shape[1] + self.visible[:, 0]
+
 
 def check_roles(
     schema: Schema,

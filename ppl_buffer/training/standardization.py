@@ -13,7 +13,8 @@ from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Categorical, Positive
 from ppl_buffer.simulator import Arrays, Simulator, WithStoredSets
 from ppl_buffer.training import abilities, draws
-from ppl_buffer.training.batches import STANDARDIZATION, BatchOptions, draw, generator
+from ppl_buffer.training.batch_options import BatchOptions
+from ppl_buffer.training.batches import STANDARDIZATION, draw, generator
 from ppl_buffer.training.distillation import DistillationSets
 from ppl_buffer.training.draws import RejectionCounts
 from ppl_buffer.training.stated_priors import check_priors

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ppl_buffer.simulator import Simulator, WithStoredSets
 from ppl_buffer.stored import StoredSets
-from ppl_buffer.training.batches import BatchOptions
+from ppl_buffer.training.batch_options import BatchOptions
 
 Range = tuple[int, int]
 

@@ -11,7 +11,8 @@ from ppl_buffer.predictive import density
 from ppl_buffer.predictive.query import Query
 from ppl_buffer.simulators import GaussianProcess, gaussian_process
 from ppl_buffer.training.abilities import check_simulator
-from ppl_buffer.training.batches import TRAINING, BatchOptions, draw, make_batch
+from ppl_buffer.training.batch_options import BatchOptions
+from ppl_buffer.training.batches import TRAINING, draw, make_batch
 from tests.references import gaussian_process as reference
 
 KERNELS = ("squared_exponential", "matern32", "matern52")
@@ -44,6 +45,36 @@ def second_moments(simulator, datasets, seed, **fixed):
 
 
 # The simulator ----------------------------------------------------------------------------------------------------
+
+
+def test_predicted_outcomes_are_those_of_the_mixture_of_conditional_normals():
+    """Of each target its own number of points is seen; the kernels' weights are their densities of these."""
+    simulator, count = GaussianProcess(), 4001
+    params = {"lengthscale": np.array([0.3, 0.9]), "variance": np.array([0.7, 1.2]), "noise": np.array([0.1, 0.3])}
+    rng = np.random.default_rng(4)
+    x, y = np.stack([POINTS, POINTS[::-1]]), rng.normal(size=(2, 5))
+    targets, visible = np.array([[0.1, -1.0, 1.6], [0.3, -0.2, 0.0]]), np.array([[5, 0, 3], [2, 5, 1]])
+    given = {"x": x, "y": y}
+    drawn = simulator.predict_outcomes(rng, params, {"x": targets}, given, visible, count)["y"]
+    assert drawn.shape == (2, 3, count)
+    for row, target in np.ndindex(2, 3):
+        seen = visible[row, target]
+        points = np.append(x[row, :seen], targets[row, target])
+        weights, parts = [], []
+        for kernel, probability in simulator.kernels.items():
+            full = covariance(kernel, points, *(params[name][row] for name in ("lengthscale", "variance", "noise")))
+            among, across = full[:seen, :seen], full[:seen, seen]
+            density = stats.multivariate_normal(cov=among).pdf(y[row, :seen]) if seen else 1.0
+            weights.append(probability * density)
+            solved = np.linalg.solve(among, across)
+            parts.append(stats.norm(solved @ y[row, :seen], np.sqrt(full[seen, seen] - solved @ across)))
+        weights = np.array(weights) / sum(weights)
+        for level in (0.03, 0.4, 0.8):
+            at = np.quantile(drawn[row, target], level)
+            # Evenly spread levels leave a fraction of the error of independent draws.
+            assert sum(w * part.cdf(at) for w, part in zip(weights, parts, strict=True)) == pytest.approx(
+                level, abs=0.02
+            )
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

@@ -7,7 +7,8 @@ import pytest
 from scipy import stats
 
 from ppl_buffer.simulators import Sawtooth
-from ppl_buffer.training.batches import BatchOptions, make_batch
+from ppl_buffer.training.batch_options import BatchOptions
+from ppl_buffer.training.batches import make_batch
 from tests.references import sawtooth as reference
 
 BOX = {name: prior.range() for name, prior in Sawtooth.priors.items()}

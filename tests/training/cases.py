@@ -8,7 +8,8 @@ import torch
 import ppl_buffer as pb
 from ppl_buffer.files import read_arrays
 from ppl_buffer.network.torch.weights import TorchNetwork
-from ppl_buffer.training.batches import HELD_OUT, BatchOptions, make_batch, map_arrays
+from ppl_buffer.training.batch_options import BatchOptions
+from ppl_buffer.training.batches import HELD_OUT, make_batch, map_arrays
 from ppl_buffer.training.loss import Loss
 
 TINY = pb.Config(

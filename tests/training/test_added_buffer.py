@@ -14,7 +14,8 @@ from scipy import stats
 import ppl_buffer as pb
 from ppl_buffer.network.config import is_of_buffer
 from ppl_buffer.pyro import JointPredictive
-from ppl_buffer.training.batches import BatchOptions, make_batch
+from ppl_buffer.training.batch_options import BatchOptions
+from ppl_buffer.training.batches import make_batch
 from tests.training.cases import TINY, ChoiceTime, Shift
 
 WAYS = ("apart", "low_rank", "all")

@@ -12,7 +12,8 @@ from scipy import stats
 
 import ppl_buffer as pb
 from ppl_buffer.training import batches
-from ppl_buffer.training.batches import HELD_OUT, BatchOptions, make_batch
+from ppl_buffer.training.batch_options import BatchOptions
+from ppl_buffer.training.batches import HELD_OUT, make_batch
 from ppl_buffer.training.loading import make_loader, start_workers
 from ppl_buffer.training.options import OptimizationOptions, RunOptions
 from ppl_buffer.training.plan import TrainingPlan

@@ -9,7 +9,8 @@ import scipy.stats
 import ppl_buffer as pb
 from ppl_buffer.predictive import density
 from ppl_buffer.predictive.query import Query
-from ppl_buffer.training.batches import HELD_OUT, TRAINING, BatchOptions, make_batch
+from ppl_buffer.training.batch_options import BatchOptions
+from ppl_buffer.training.batches import HELD_OUT, TRAINING, make_batch
 from ppl_buffer.training.distillation import (
     DistillationSet,
     DistillationSets,

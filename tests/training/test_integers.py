@@ -16,7 +16,8 @@ from ppl_buffer.diagnostics.residual import find_residuals
 from ppl_buffer.network.unfamiliar import find_unfamiliar
 from ppl_buffer.predictive import density
 from ppl_buffer.predictive.query import Query
-from ppl_buffer.training.batches import BatchOptions, make_batch
+from ppl_buffer.training.batch_options import BatchOptions
+from ppl_buffer.training.batches import make_batch
 from ppl_buffer.training.draws import draw_data
 from tests.training.cases import TINY, TorchNetwork, loss_of, tensors
 

@@ -15,7 +15,8 @@ from ppl_buffer.network.torch.network import encode, encode_params, extend, pred
 from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.simulators import TwoStep
 from ppl_buffer.training import standardization
-from ppl_buffer.training.batches import BatchOptions, make_batch, map_arrays
+from ppl_buffer.training.batch_options import BatchOptions
+from ppl_buffer.training.batches import make_batch, map_arrays
 from ppl_buffer.training.loss import Loss
 from tests.training.cases import (
     TINY,

@@ -8,13 +8,36 @@ pytest.importorskip("torch", reason="training needs torch")
 import ppl_buffer as pb
 from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.training import standardization
-from ppl_buffer.training.batches import HELD_OUT, BatchOptions, make_batch
+from ppl_buffer.training.batch_options import BatchOptions
+from ppl_buffer.training.batches import HELD_OUT, make_batch
 from ppl_buffer.training.loop import train
 from ppl_buffer.training.loss import Loss
 from tests.training.cases import SMALL, TINY, ChoiceTime, Shift, loss_of, same_batches, tensors
 
 
-@pytest.mark.parametrize("simulator", [Shift(), pb.simulators.RLDriftDiffusion(), pb.simulators.DriftDiffusion()])
+class Counting:
+    """Exchangeable trials that say which they are; a further outcome says what its target sees: count and last."""
+
+    schema = pb.Schema(params={"mu": pb.Real()}, inputs={"x": pb.Real()}, outcomes={"y": pb.Real()}, ordered=False)
+
+    def prior(self, rng, size):
+        return {"mu": rng.normal(size=size)}
+
+    def inputs(self, rng, size, trials):
+        return {"x": np.arange(1.0, trials + 1) + np.zeros((size, 1))}
+
+    def simulate(self, rng, params, inputs):
+        return {"y": 100 * inputs["x"]}
+
+    def predict_outcomes(self, rng, params, inputs, seen, visible, count):
+        last = np.take_along_axis(seen["y"], np.maximum(visible - 1, 0), 1)
+        return {"y": np.stack([visible, np.where(visible > 0, last, 0), inputs["x"]], -1)}
+
+
+@pytest.mark.parametrize(
+    "simulator",
+    [Shift(), pb.simulators.RLDriftDiffusion(), pb.simulators.DriftDiffusion(), pb.simulators.GaussianProcess()],
+)
 def test_outcome_samples_change_nothing_else(simulator):
     once, often = (
         BatchOptions(batch_size=5, trials=(2, 11), context=(0, 3), outcome_samples=count) for count in (1, 4)
@@ -58,12 +81,28 @@ def test_outcome_samples_have_the_parameters_of_their_data_set_and_the_inputs_of
     assert abs(surplus.mean() - 0.75) < 0.06
 
 
+@pytest.mark.parametrize("context", [0, 3])
+def test_outcomes_are_predicted_from_what_their_targets_see(context):
+    settings = BatchOptions(batch_size=7, trials=(5, 5), context=(context, context), targets=11, outcome_samples=4)
+    batch = make_batch(Counting(), settings, 0, 0).data
+    before = [batch[part]["outcomes"]["y"][:, 0] for part in ("context", "buffer") if part in batch]
+    seen = np.concatenate([np.zeros((7, 1)), *before], axis=1)
+    visible = context + batch["visible"][:, 0]
+    count, last, x = np.moveaxis(batch["resampled"]["y"][:, 0], -1, 0)
+    np.testing.assert_array_equal(count, visible)
+    np.testing.assert_array_equal(last, np.take_along_axis(seen, visible, 1))
+    np.testing.assert_array_equal(x, batch["targets"]["inputs"]["x"][:, 0])
+    assert len(set(visible.ravel())) > 3
+
+
 def test_outcome_samples_need_independent_trials_or_a_method(tmp_path):
     with pytest.raises(
         ValueError,
         match="outcome_samples: expected 1, or a simulator with a method resample_outcomes, since trials of C",
     ):
         train(ChoiceTime(), TINY, steps=2, out=tmp_path, outcome_samples=2, **SMALL)
+    with pytest.raises(ValueError, match="outcome_samples: expected 1, or a simulator with a method predict_outcomes"):
+        train(pb.simulators.Sawtooth(), TINY, steps=2, out=tmp_path, outcome_samples=2, **SMALL)
     wrong = type("Wrong", (pb.simulators.RLDriftDiffusion,), {"resample_outcomes": lambda self, *_: {"choice": 1}})
     with pytest.raises(ValueError, match=r"simulator.resample_outcomes: expected \['choice', 'rt'\], got \['choice'\]"):
         train(wrong(), TINY, steps=2, out=tmp_path, outcome_samples=2, **SMALL)

@@ -13,7 +13,8 @@ import ppl_buffer as pb
 from ppl_buffer.predictive import density
 from ppl_buffer.predictive.query import Query
 from ppl_buffer.training import trainer
-from ppl_buffer.training.batches import HELD_OUT, BatchOptions, make_batch
+from ppl_buffer.training.batch_options import BatchOptions
+from ppl_buffer.training.batches import HELD_OUT, make_batch
 from ppl_buffer.training.likelihood_batches import BLOCK, make_likelihood_batches
 from ppl_buffer.training.loading import make_loader, start_workers
 from ppl_buffer.training.loop import train

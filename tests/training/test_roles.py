@@ -11,7 +11,8 @@ import torch
 from scipy import stats
 
 import ppl_buffer as pb
-from ppl_buffer.training.batches import HELD_OUT, TRAINING, BatchOptions, make_batch, map_arrays
+from ppl_buffer.training.batch_options import BatchOptions
+from ppl_buffer.training.batches import HELD_OUT, TRAINING, make_batch, map_arrays
 from ppl_buffer.training.loop import train
 from ppl_buffer.training.loss import Loss
 from ppl_buffer.training.options import OptimizationOptions, RunOptions

@@ -11,7 +11,8 @@ import torch
 
 import ppl_buffer as pb
 from ppl_buffer.network.digest import weights_digest
-from ppl_buffer.training.batches import BatchOptions, make_batch
+from ppl_buffer.training.batch_options import BatchOptions
+from ppl_buffer.training.batches import make_batch
 from ppl_buffer.training.loop import train
 from tests.training.cases import (
     SMALL,

@@ -11,7 +11,8 @@ pytest.importorskip("torch", reason="training needs torch")
 import ppl_buffer as pb
 from ppl_buffer import diagnostics
 from ppl_buffer.findings import FindingWarning
-from ppl_buffer.training.batches import HELD_OUT, STANDARDIZATION, TRAINING, BatchOptions, make_batch
+from ppl_buffer.training.batch_options import BatchOptions
+from ppl_buffer.training.batches import HELD_OUT, STANDARDIZATION, TRAINING, make_batch
 from ppl_buffer.training.likelihood_batches import make_likelihood_batches
 from ppl_buffer.training.snapshots import HeldOut, Snapshots
 from ppl_buffer.training.standardization import survey

@@ -16,7 +16,8 @@ from ppl_buffer.findings import FindingWarning
 from ppl_buffer.predictive import density
 from ppl_buffer.predictive.query import Query
 from ppl_buffer.training import batches, loading
-from ppl_buffer.training.batches import HELD_OUT, BatchOptions, make_batch
+from ppl_buffer.training.batch_options import BatchOptions
+from ppl_buffer.training.batches import HELD_OUT, make_batch
 from ppl_buffer.training.loop import train
 from ppl_buffer.training.loss import Loss
 from tests.training.cases import (
