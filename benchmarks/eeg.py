@@ -7,8 +7,8 @@ database (Zhang et al. 1995), with what it lacks: a reference, and the task of p
 
 - ``channels``: an instant is a trial with the seven channels as its outcomes, one given those before it. Given some
   instants, others anywhere (interpolation), or what comes next (forecasting).
-- ``missing``: the outcome is one of the channels; which, and the other six at the same instant are inputs. Given what
-  was seen of the channel up to some instant, the rest of it.
+- ``missing``: the outcome is one of the channels; which, and the other six at the same instant and how they changed
+  since the sample before are inputs. Given what was seen of the channel up to some instant, the rest of it.
 
 In each of four splits two people are for the test, two for the end of the training, twelve to learn from; channels are
 standardised over the twelve. The Gaussian has the mean and the covariances of all pairs of channels at all lags of
@@ -66,9 +66,9 @@ class Recordings:
     test: tuple[int, ...]
     validation: tuple[int, ...]
 
-    def of(self, people: Sequence[int]) -> np.ndarray:
+    def of(self, subjects: Sequence[int]) -> np.ndarray:
         """(R', 7, 256), the recordings of some people."""
-        return self.x[np.isin(self.person, people)]
+        return self.x[np.isin(self.person, subjects)]
 
     @property
     def learnt(self) -> np.ndarray:
@@ -105,7 +105,7 @@ def simulator(task: str, recordings: Recordings) -> pb.DatasetSimulator:
     else:
         outcomes, inputs = columns(x, recordings.time)
         person = np.tile(person, len(recordings.names))
-        others = {name: pb.Real() for name in inputs if name.startswith("other")}
+        others = {name: pb.Real() for name in inputs if name not in ("time", "channel")}
         channel = pb.Categorical(len(recordings.names))
         schema = pb.Schema(inputs={"time": time, "channel": channel, **others}, outcomes={"voltage": pb.Real()})
     return pb.DatasetSimulator(
@@ -116,15 +116,15 @@ def simulator(task: str, recordings: Recordings) -> pb.DatasetSimulator:
 def columns(x: np.ndarray, time: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Of recordings (R, 7, 256) each channel in turn as the one that is missing: outcomes and inputs, (7 R, 256)."""
     size, channels, samples = x.shape
-    rest = [np.delete(np.arange(channels), missing) for missing in range(channels)]
+    change = np.diff(x, axis=2, prepend=x[:, :, :1])
     inputs = {
         "time": np.broadcast_to(time, (channels * size, samples)),
         "channel": np.broadcast_to(np.repeat(np.arange(channels), size)[:, None], (channels * size, samples)),
-        **{
-            f"other_{place + 1}": np.concatenate([x[:, others[place]] for others in rest])
-            for place in range(channels - 1)
-        },
     }
+    for place in range(channels - 1):
+        others = [np.delete(np.arange(channels), missing)[place] for missing in range(channels)]
+        for name, array in (("other", x), ("change", change)):
+            inputs[f"{name}_{place + 1}"] = np.concatenate([array[:, other] for other in others])
     return {"voltage": x.swapaxes(0, 1).reshape(-1, samples)}, inputs
 
 

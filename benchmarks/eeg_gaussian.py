@@ -60,12 +60,12 @@ class StationaryGaussian:
         covariance = self.covariance.reshape(lost.size, -1)
         flat = x.swapaxes(1, 2).reshape(size, -1)
         mean, rest = _condition(covariance, ~lost, lost, flat[:, ~lost])
-        away, deviation = flat[:, lost] - mean, np.sqrt(np.diag(rest))
+        away, std = flat[:, lost] - mean, np.sqrt(np.diag(rest))
         return {
             "joint": float(_log_normal(away, rest).mean() / lost.sum()),
-            "apart": float(norm.logpdf(away, scale=deviation).mean()),
+            "apart": float(norm.logpdf(away, scale=std).mean()),
             "rmse": float(np.sqrt((away**2).mean())),
-            "covered": float((np.abs(norm.cdf(away / deviation) - 0.5) < 0.45).mean()),
+            "covered": float((np.abs(norm.cdf(away / std) - 0.5) < 0.45).mean()),
         }
 
     def _conditional(self, x: np.ndarray, given: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -75,19 +75,19 @@ rng = np.random.default_rng(options.seed)
 file = Path(os.environ.get("PPL_BUFFER_DATA") or ".") / "eeg_uci_zhang1995" / "eeg_frontal7.npz"
 
 
-def simulated(people: int, each: int):
+def simulated(subjects: int, each: int):
     """Slow waves and a rhythm of 10 Hz that neighbouring electrodes share, and a response to what is seen."""
     frequency = np.fft.rfftfreq(2 * SAMPLES, 1 / RATE)
     power = 1 / (1 + (frequency / 4) ** 2) ** 2 + 0.05 * np.exp(-(((frequency - 10) / 1.5) ** 2))
     place = np.array([0, -1, 1, -2, 2, -3, 3])
     shared = np.linalg.cholesky(np.exp(-((np.subtract.outer(place, place) / 4) ** 2)) + 0.02 * np.eye(7))
-    white = rng.normal(size=(people * each, len(CHANNELS), 2 * SAMPLES))
+    white = rng.normal(size=(subjects * each, len(CHANNELS), 2 * SAMPLES))
     waves = np.fft.irfft(np.fft.rfft(white) * np.sqrt(power))[..., :SAMPLES]
     voltage = 6 * np.einsum("cd,rds->rcs", shared, waves / waves.std())
-    condition = rng.integers(0, 3, people * each)
+    condition = rng.integers(0, 3, subjects * each)
     response = np.exp(-(((np.arange(SAMPLES) / RATE - 0.36) / 0.07) ** 2))
     voltage += (np.array([0.0, 3.0, 6.0])[condition, None] * response)[:, None]
-    return voltage, np.repeat(np.arange(people), each), condition
+    return voltage, np.repeat(np.arange(subjects), each), condition
 
 
 if file.is_file():
@@ -103,8 +103,8 @@ standard = (voltage - MEAN[:, None]) / DEVIATION[:, None]
 # A network for them
 # ------------------
 #
-# A sample is a trial: its time, which channel is the one in question and what the other six show are inputs, its
-# voltage is the outcome. Each recording serves seven times, with each of its channels in turn. `frequencies` lets the
+# A sample is a trial: its time, which channel is the one in question, what the other six show and how they changed since
+# the sample before are inputs, its voltage is the outcome. Each recording serves seven times, with each of its channels in turn. `frequencies` lets the
 # network see neighbours in time; `forecasting` and `in_order` train what is asked here: what comes after a moment, in
 # the order of time.
 time = np.arange(SAMPLES) / RATE
@@ -112,7 +112,7 @@ schema = pb.Schema(
     inputs={
         "time": pb.Real(frequencies=(1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)),
         "channel": pb.Categorical(len(CHANNELS)),
-        **{f"other_{place}": pb.Real() for place in range(1, len(CHANNELS))},
+        **{f"{what}_{place}": pb.Real() for what in ("other", "change") for place in range(1, len(CHANNELS))},
     },
     outcomes={"voltage": pb.Real()},
 )
@@ -121,10 +121,12 @@ schema = pb.Schema(
 def trials(recordings, channel):
     """Inputs and outcome of recordings (R, 7, 256), of one of their channels: name -> (R, 256)."""
     others = np.delete(recordings, channel, axis=1)
+    change = np.diff(others, axis=2, prepend=others[:, :, :1])
     return {
         "time": np.broadcast_to(time, recordings[:, 0].shape),
         "channel": np.full(recordings[:, 0].shape, channel),
         **{f"other_{place + 1}": others[:, place] for place in range(len(CHANNELS) - 1)},
+        **{f"change_{place + 1}": change[:, place] for place in range(len(CHANNELS) - 1)},
         "voltage": recordings[:, channel],
     }
 
@@ -159,10 +161,10 @@ print(net)
 # From sample 64 on channel FZ is lost in every second recording of the two people. Up to there it is the context; the
 # inputs of the lost samples are known. `JointPredictive` draws them one after another, and each drawn sample is read by
 # those after it.
-mine = np.flatnonzero(np.isin(person, TEST))
+tested = np.flatnonzero(np.isin(person, TEST))
 if options.quick:
-    mine = mine[:12]
-lost = mine[1::2]
+    tested = tested[:12]
+lost = tested[1::2]
 start, end = 64, 116
 columns = {name: jnp.asarray(x, jnp.float32) for name, x in trials(standard[lost], 0).items()}
 context = {name: x[:, :start] for name, x in columns.items()}
@@ -232,19 +234,19 @@ def model(amplitude, error, used, kind, second):
         numpyro.sample("amplitude", dist.Normal(middle, jnp.hypot(spread, error)), obs=amplitude)
 
 
-is_lost = np.isin(mine, lost)
-measured, error = amplitude[mine].copy(), np.zeros(len(mine))
+is_lost = np.isin(tested, lost)
+measured, error = amplitude[tested].copy(), np.zeros(len(tested))
 measured[is_lost], error[is_lost] = by_draw.mean(0), by_draw.std(0)
-everything = np.ones(len(mine), dtype=bool)
+everything = np.ones(len(tested), dtype=bool)
 ways = {
-    "nothing lost": (amplitude[mine], np.zeros(len(mine)), everything),
-    "lost recordings left out": (amplitude[mine], np.zeros(len(mine)), ~is_lost),
+    "nothing lost": (amplitude[tested], np.zeros(len(tested)), everything),
+    "lost recordings left out": (amplitude[tested], np.zeros(len(tested)), ~is_lost),
     "imputed, with its error": (measured, error, everything),
 }
 fit = MCMC(NUTS(model), num_warmup=300, num_samples=700, progress_bar=False)
 intervals = {}
 for label, (value, sd, used) in ways.items():
-    trial = (jnp.asarray(x) for x in (value, sd, used, condition[mine], person[mine] == TEST[1]))
+    trial = (jnp.asarray(x) for x in (value, sd, used, condition[tested], person[tested] == TEST[1]))
     fit.run(keys[2], *trial)
     difference = np.asarray(fit.get_samples()["difference"])
     intervals[label] = np.quantile(difference, [0.05, 0.5, 0.95])

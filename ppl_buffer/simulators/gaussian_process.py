@@ -156,12 +156,12 @@ class GaussianProcess:
                 for row, of in enumerate(hyperparameters)
             ]
         )
-        log_weight, mean, deviation = np.moveaxis(moments, (2, 1), (0, -1))
+        log_weight, mean, std = np.moveaxis(moments, (2, 1), (0, -1))
         weight = np.exp(log_weight - log_weight.max(-1, keepdims=True)) * list(self.kernels.values())
         below = (weight.cumsum(-1) / weight.sum(-1, keepdims=True))[..., None, :-1]
         level, other = (_spread_levels(rng, (size, targets, count)) for _ in range(2))
         kernel = (level[..., None] > below).sum(-1)
-        return {"y": np.take_along_axis(mean, kernel, -1) + np.take_along_axis(deviation, kernel, -1) * ndtri(other)}
+        return {"y": np.take_along_axis(mean, kernel, -1) + np.take_along_axis(std, kernel, -1) * ndtri(other)}
 
     def _hyperparameters(self, params: Arrays, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Lengthscale, variance and noise, each (size,)."""
