@@ -103,10 +103,10 @@ standard = (voltage - MEAN[:, None]) / DEVIATION[:, None]
 # A network for them
 # ------------------
 #
-# A sample is a trial: its time, which channel is the one in question, what the other six show and how they changed since
-# the sample before are inputs, its voltage is the outcome. Each recording serves seven times, with each of its channels in turn. `frequencies` lets the
-# network see neighbours in time; `forecasting` and `in_order` train what is asked here: what comes after a moment, in
-# the order of time.
+# A sample is a trial: its time, which channel is the one in question, what the other six show and how they changed
+# since the sample before are inputs, its voltage is the outcome. Each recording serves seven times, with each of its
+# channels in turn. `frequencies` lets the network see neighbours in time; `forecasting` and `in_order` train what is
+# asked here: what comes after a moment, in the order of time.
 time = np.arange(SAMPLES) / RATE
 schema = pb.Schema(
     inputs={
