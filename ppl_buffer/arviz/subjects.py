@@ -19,6 +19,8 @@ from ppl_buffer.predictive.query import History
 class FlatSubjects:
     """A site's trials with all batch dimensions made one: P data sets of K trials.
 
+    Where parameters vary by trial, trials are independent of each other: each is a data set of one.
+
     Attributes:
         mask: (P, K) bool, which trials exist.
         inputs: dict name -> (P, K).
@@ -48,18 +50,28 @@ class FlatSubjects:
         def flatten(columns: dict[str, Array] | None) -> dict[str, np.ndarray]:
             return {name: flatten_trials(x, batch, trials) for name, x in (columns or {}).items()}
 
-        def at_draws(varying: np.ndarray) -> np.ndarray:
-            return np.broadcast_to(varying, (len(varying), *batch)).reshape(len(varying), math.prod(batch))
+        by_trial = bool(site.trial_params)
+        sets = (*batch, trials) if by_trial else batch
 
+        def at_draws(varying: np.ndarray, has_trials: bool = False) -> np.ndarray:
+            wide = varying[..., None] if by_trial and not has_trials else varying
+            return np.broadcast_to(wide, (len(wide), *sets)).reshape(len(wide), math.prod(sets))
+
+        def rows(array: np.ndarray) -> np.ndarray:
+            return array.reshape(-1, 1, *array.shape[2:]) if by_trial else array
+
+        params = {name: at_draws(x) for name, x in site.params.items()}
+        params |= {name: at_draws(x, has_trials=True) for name, x in site.trial_params.items()}
         return cls(
-            mask=flatten_trials(site.exists, batch, trials),
-            inputs=flatten(query.inputs),
-            feedback=flatten(query.feedback),
-            value=site.value.reshape(math.prod(batch), *site.value.shape[len(batch) :]),
-            params={name: at_draws(x) for name, x in site.params.items()},
+            mask=rows(flatten_trials(site.exists, batch, trials)),
+            inputs={name: rows(x) for name, x in flatten(query.inputs).items()},
+            feedback={name: rows(x) for name, x in flatten(query.feedback).items()},
+            value=rows(site.value.reshape(math.prod(batch), *site.value.shape[len(batch) :])),
+            params=params,
             lapse=None if site.lapse is None else at_draws(site.lapse),
-            context=flatten_leaves(ops, query.context, len(batch), batch),
-            history=flatten_leaves(ops, query.history, len(batch), batch),
+            # Where all parameters are given these tell nothing of independent trials.
+            context=None if by_trial else flatten_leaves(ops, query.context, len(batch), batch),
+            history=None if by_trial else flatten_leaves(ops, query.history, len(batch), batch),
         )
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from types import ModuleType
 from typing import Protocol
 
@@ -154,30 +154,73 @@ def as_mask(net: NetworkLike, argument: str, value: Array, trials: int) -> Array
 
 
 def check_params(
-    net: NetworkLike, params: Mapping[str, Array], check: bool, warn: bool = True
+    net: NetworkLike, params: Mapping[str, Array], check: bool, warn: bool = True, argument: str = "params"
 ) -> tuple[Named, dict[str, np.ndarray | None]]:
     """Any subset of the parameters as floating-point arrays in the schema's order, and their numbers where known.
 
     Without `check` nobody looks at the numbers; without `warn` it is not said that one lies on an open bound.
     """
     ops, schema = net.ops, net.schema
-    check_names("params", params, schema.params, subset=True)
+    check_names(argument, params, schema.params, subset=True)
     given = {name: params[name] for name in schema.params if name in params}
     try:
         arrays = ops.floating_each(net, given)
     except (TypeError, ValueError, RuntimeError, OverflowError):
         # Once more, one by one, to say which of them is no array of real numbers.
-        arrays = {name: as_floating(net, f"params[{name!r}]", value) for name, value in given.items()}
+        arrays = {name: as_floating(net, f"{argument}[{name!r}]", value) for name, value in given.items()}
     if not check:
         return arrays, dict.fromkeys(arrays)
     numbers = ops.to_concrete_each(arrays)
     for name, known in numbers.items():
         if known is not None and not schema.params[name].contains(np, known).all():
-            _check_bounds(net, name, known, warn)
+            _check_bounds(net, name, known, warn, argument)
     return arrays, numbers
 
 
-def _check_bounds(net: NetworkLike, name: str, numbers: np.ndarray, warn: bool) -> None:
+def check_trial_params(
+    net: NetworkLike,
+    trial_params: Mapping[str, Array],
+    params: Collection[str],
+    trials: int,
+    check: bool,
+    warn: bool,
+) -> tuple[Named, dict[str, np.ndarray | None]]:
+    """Parameters (*B, K) that vary by trial, beside the `params` that do not, as `check_params` returns them.
+
+    Raises:
+        ValueError: if one is given twice, has no value for each trial, or trials depend on each other.
+    """
+    arrays, numbers = check_params(net, trial_params, check, warn, "trial_params")
+    for name, array in arrays.items():
+        if name in params:
+            raise ValueError(f"trial_params: expected parameters that params does not hold, got {name!r} in both")
+        if tuple(array.shape[-1:]) != (trials,):
+            raise ValueError(
+                f"trial_params[{name!r}]: expected shape (*batch, {trials}), one value a trial, got "
+                f"{tuple(array.shape)}; what is alike in all trials belongs in params"
+            )
+    if arrays and not net.schema.independent:
+        raise ValueError(
+            f"trial_params: expected none for a model whose trials depend on each other, got {list(arrays)}: what a "
+            f"trial means for the later ones was learnt for parameters that stay. Where they change between blocks "
+            f"or sessions, make each of them a data set of its own"
+        )
+    return arrays, numbers
+
+
+def require_given(net: NetworkLike, trial_params: Collection[str], given: Collection[str], direct: bool) -> None:
+    """Refuse parameters that vary by trial where another one is hidden, or nothing but the buffer computes."""
+    missing = [name for name in net.schema.params if name not in given]
+    if trial_params and missing:
+        raise ValueError(f"trial_params: expected all other parameters in params, but {missing} are not there")
+    if trial_params and not direct:
+        raise ValueError(
+            "trial_params: expected the direct likelihood to compute, got a network without one, or likelihood="
+            "'buffer'; make each trial a data set of its own, with trials=1"
+        )
+
+
+def _check_bounds(net: NetworkLike, name: str, numbers: np.ndarray, warn: bool, argument: str) -> None:
     """Refuse values that a parameter cannot take; say so where one lies on an open bound, for which rounding suffices.
 
     The density there is that of the nearest number inside, so that a model that gets there goes on.
@@ -185,12 +228,13 @@ def _check_bounds(net: NetworkLike, name: str, numbers: np.ndarray, warn: bool) 
     variable = net.schema.params[name]
     bounds = (variable.low, variable.high) if isinstance(variable, Interval) else (0.0,)
     on_bound = np.isin(numbers, np.asarray(bounds, numbers.dtype))
-    check_legal(net, f"params[{name!r}]", variable, numbers, ~on_bound)
+    check_legal(net, f"{argument}[{name!r}]", variable, numbers, ~on_bound)
     if not warn:
         return
     text = (
-        f"params[{name!r}]: expected {variable.description}, got {numbers[on_bound].flat[0]!s} ({on_bound.sum()} of "
-        f"{on_bound.size}); the density there is that of the nearest number inside. net.into_box keeps off the bounds"
+        f"{argument}[{name!r}]: expected {variable.description}, got {numbers[on_bound].flat[0]!s} "
+        f"({on_bound.sum()} of {on_bound.size}); the density there is that of the nearest number inside. net.into_box "
+        f"keeps off the bounds"
     )
     warn_of(Finding("outside_box", text, parameter=name, share=float(on_bound.mean())), stacklevel=6)
 

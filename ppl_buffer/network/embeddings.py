@@ -109,11 +109,11 @@ def embed_params(net: Part, params: Mapping[str, Array]) -> Array:
 
 
 def lower_bounds_of(net: Part, params: Mapping[str, Array], conditioned: Array | None) -> Array | None:
-    """Lower bounds (B, R, 1, 2 F) of the F outcomes that stay above a parameter: its value and 1, or 0 and 0.
+    """Lower bounds (B, R, 1 or K, 2 F) of the F outcomes that stay above a parameter: its value and 1, or 0 and 0.
 
     Args:
         net: the network.
-        params: dict name -> (B, R), in natural units.
+        params: dict name -> (B, R), in natural units; or (B, R, K), by trial.
         conditioned: (B, R, P) bool, which of them are given, the others being hidden; None = all.
 
     Returns:
@@ -131,7 +131,8 @@ def lower_bounds_of(net: Part, params: Mapping[str, Array], conditioned: Array |
     if not columns:
         return None
     shape = ops.xp.broadcast_shapes(*(x.shape for x in columns))
-    return ops.xp.stack([ops.xp.broadcast_to(x, shape) for x in columns], -1)[:, :, None]
+    stacked = ops.xp.stack([ops.xp.broadcast_to(x, shape) for x in columns], -1)
+    return stacked if stacked.ndim == 4 else stacked[:, :, None]
 
 
 def with_lower_bounds(net: Part, representation: Array, lower_bounds: Array | None) -> Array:

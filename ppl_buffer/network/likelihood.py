@@ -70,10 +70,10 @@ class Conditions:
     """What all trials of a data set are conditioned on.
 
     Attributes:
-        params: (B, R, E), the embedded parameters e(theta).
+        params: (B, R, E), the embedded parameters e(theta); (B, R, K, E) where they vary by trial.
         state: (B, R, W), recurrent state before the first trial, its common part and all slots one behind the other;
             None where trials are independent.
-        lower_bounds: (B, R, 1, 2 F), as the heads take them; None without such outcomes.
+        lower_bounds: (B, R, 1 or K, 2 F), as the heads take them; None without such outcomes.
     """
 
     params: Array
@@ -103,7 +103,7 @@ def encode_conditions(
 
     Args:
         net: the network.
-        params: dict name -> (B, R), in natural units.
+        params: dict name -> (B, R), in natural units; (B, R, K) of independent trials whose parameters vary.
         history: inputs, outcomes and feedback, each dict name -> (B, r, N); or None.
         history_valid: (B, r, N) bool, which of them exist.
     """
@@ -212,7 +212,8 @@ def read_states(net: Network, states: Array | None, inputs: Array | None, condit
     """
     part, ops = net.likelihood, net.ops
     read = [x for x in (states, inputs) if x is not None]
-    params = conditions.params[:, :, None]
+    params = conditions.params
+    params = params if params.ndim == 4 else params[:, :, None]
     shift = ops.linear(part, "read.shift", params)
     if read:
         shift = ops.linear(part, "read.trial", join(part, read)) * (1 + ops.linear(part, "read.scale", params)) + shift

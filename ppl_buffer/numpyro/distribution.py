@@ -36,7 +36,17 @@ jax.tree_util.register_dataclass(History)
 # The network is static and compared by identity, so that nothing stacks, reshapes or differentiates its weights.
 jax.tree_util.register_dataclass(
     Query,
-    data_fields=["inputs", "params", "context", "feedback", "trial_mask", "lapse", "observed", "history"],
+    data_fields=[
+        "inputs",
+        "params",
+        "trial_params",
+        "context",
+        "feedback",
+        "trial_mask",
+        "lapse",
+        "observed",
+        "history",
+    ],
     meta_fields=["net", "trials", "lapse_ranges", "orders", "block", "environment", "outside", "likelihood"],
 )
 
@@ -110,6 +120,7 @@ class JointPredictive(JointPredictiveBase, dist.Distribution):  # type: ignore[m
         *,
         trials: int | None = None,
         params: Mapping[str, Any] | None = None,
+        trial_params: Mapping[str, Any] | None = None,
         context: Mapping[str, Any] | EncodedContext | None = None,
         feedback: Mapping[str, Any] | None = None,
         trial_mask: Any = None,
@@ -127,9 +138,9 @@ class JointPredictive(JointPredictiveBase, dist.Distribution):  # type: ignore[m
         if validate_args is not None:
             check_flag("validate_args", validate_args)
         self.query = inputs if isinstance(inputs, Query) else Query.build(
-            net, inputs, trials=trials, params=params, context=context, feedback=feedback, trial_mask=trial_mask,
-            orders=orders, block=block, environment=environment, lapse=lapse, outside=outside, likelihood=likelihood,
-            check=validate_args is not False,
+            net, inputs, trials=trials, params=params, trial_params=trial_params, context=context, feedback=feedback,
+            trial_mask=trial_mask, orders=orders, block=block, environment=environment, lapse=lapse, outside=outside,
+            likelihood=likelihood, check=validate_args is not False,
         )  # fmt: skip
         batch = self.query.batch_shape if _batch_shape is None else tuple(_batch_shape)
         dist.Distribution.__init__(self, batch, self.query.event_shape, validate_args=validate_args)

@@ -27,6 +27,7 @@ class ObservedSite:
         value: observed outcomes, (*B, K) or (*B, K, n_outcomes).
         exists: (*B, K) bool, which trials count: those that exist, of data sets that no mask leaves out.
         params: dict name -> (S, *b), conditioned parameters at each draw; b broadcasts to B and has as many dimensions.
+        trial_params: dict name -> (S, *b, K), those that vary by trial.
         lapse: (S, *b), or None.
     """
 
@@ -34,6 +35,7 @@ class ObservedSite:
     value: np.ndarray
     exists: np.ndarray
     params: dict[str, np.ndarray] = field(default_factory=dict)
+    trial_params: dict[str, np.ndarray] = field(default_factory=dict)
     lapse: np.ndarray | None = None
 
     @property
@@ -213,7 +215,7 @@ def _event_dim(joint: JointPredictiveBase) -> int:
 
 def varying(query: Query) -> dict[str, Any]:
     """What of a query may differ between draws: its conditioned parameters, and its lapse rate or None."""
-    return {"params": query.params, "lapse": query.lapse}
+    return {"params": query.params, "trial_params": query.trial_params, "lapse": query.lapse}
 
 
 def fixed_leaves(query: Query) -> list[Array]:

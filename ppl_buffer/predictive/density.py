@@ -21,7 +21,8 @@ from ppl_buffer.network.backend import Array
 from ppl_buffer.network.layout import map_leaves, pad_dims
 from ppl_buffer.network.observed import LengthGroup
 from ppl_buffer.predictive.folding import FoldedQuery, fold, fold_context, joint_targets, marginal_targets
-from ppl_buffer.predictive.query import Query, trained_ranges
+from ppl_buffer.predictive.outside import trained_ranges
+from ppl_buffer.predictive.query import Query
 
 # Orders that are evaluated at once: enough to keep a processor busy, few enough to fit its memory.
 _ORDERS_AT_ONCE = 16
@@ -35,8 +36,9 @@ def log_prob(query: Query, value: Array, reuse: bool | None = None) -> Array:
     else:
         total = ops.log_mean_exp(log_prob_by_order(query, value), 0)
     if query.outside == "-inf" and query.net.record is not None:
-        for _, param, low, high in trained_ranges(query.net.record, query.params):
-            total = ops.xp.where((param >= low) & (param <= high), total, -float("inf"))
+        for _, param, low, high in trained_ranges(query.net.record, query.params_by_trial or query.params):
+            inside = (param >= low) & (param <= high)
+            total = ops.xp.where(inside.all(-1) if query.trial_params else inside, total, -float("inf"))
     return total
 
 
@@ -196,7 +198,7 @@ def _finish(query: Query, value: Array, folded: FoldedQuery, result: Array, reus
     """Log densities (B, R, K) unfolded, in the user's precision, -inf where a parameter or an outcome cannot be."""
     ops = query.net.ops
     result = folded.layout.unfold(folded.where_possible(result, -float("inf")))
-    for like in (*query.params.values(), query.lapse, value):
+    for like in (*query.params.values(), *query.trial_params.values(), query.lapse, value):
         if like is not None and str(like.dtype).endswith("64"):
             result = ops.cast(result, like)
             break

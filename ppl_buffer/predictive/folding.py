@@ -26,7 +26,7 @@ class FoldedQuery:
             (B, r, K).
         valid: (B, r, K) bool, which trials exist.
         params: the encoded parameters.
-        possible: (B, r, 1) bool, where the parameters are such as can be; None without parameters.
+        possible: (B, r, 1 or K) bool, where the parameters are such as can be; None without parameters.
         lapse: the user's lapses, their rate (B, r, 1); or None.
     """
 
@@ -59,7 +59,8 @@ def fold(
         order_dims: so many of the leading dimensions number orders of the trials: replicas, although data differ.
     """
     net, shared = query.net, _shared_shapes(query, lead, reuse, order_dims)
-    backend, params = backend_of(net), net.ops.number_each(net, query.params)
+    backend, by_trial = backend_of(net), query.params_by_trial
+    params = net.ops.number_each(net, by_trial or query.params)
     layout = BatchLayout(net.ops.xp, lead, shared)
     outcomes: Named = {}
     if reuse and query.observed is not None:
@@ -72,7 +73,7 @@ def fold(
     trials, valid = layout.fold_trials(
         {"inputs": query.inputs, "outcomes": outcomes, "feedback": query.feedback or {}}, mask
     )
-    params = layout.fold(params, 0)
+    params = layout.fold(params, 1 if by_trial else 0)
     possible = can_be(net, params)
     if query.direct:
         history = query.history
@@ -80,7 +81,7 @@ def fold(
         encoded = backend.encode_conditions(net, params, *past)
     else:
         encoded = backend.encode_params(net, params)
-    if possible is not None:
+    if possible is not None and not by_trial:
         possible = possible[..., None]
     lapse = None
     if query.lapse is not None:

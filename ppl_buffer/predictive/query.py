@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from ppl_buffer.checks import check_choice, is_integer
-from ppl_buffer.findings import Finding, warn_of
 from ppl_buffer.network.arguments import (
     all_exist,
     as_mask,
     check_params,
     check_trial_arrays,
+    check_trial_params,
     check_value_shape,
     choose_likelihood,
     count_existing,
     count_trials,
     refuse_empty,
     require_buffer,
+    require_given,
 )
 from ppl_buffer.network.backend import Array, Environment, Named, backend_of
 from ppl_buffer.network.lapse_mixture import Ranges
@@ -35,16 +34,16 @@ from ppl_buffer.network.observed import (
     refuse_other_network,
     warn_longer,
 )
-from ppl_buffer.network.record import TrainingRecord
 from ppl_buffer.network.trials import check_environment
 from ppl_buffer.network.unfamiliar import warn_unfamiliar
 from ppl_buffer.predictive.orders import permutations
+from ppl_buffer.predictive.outside import check_range
 
 _OUTSIDE = ("warn", "error", "-inf", "ignore")
 
 
 # Arguments that hold arrays, and the number of dimensions behind their batch dimensions.
-_TRAILING = {"inputs": 1, "params": 0, "feedback": 1, "trial_mask": 1, "lapse": 0}
+_TRAILING = {"inputs": 1, "params": 0, "trial_params": 1, "feedback": 1, "trial_mask": 1, "lapse": 0}
 
 
 @dataclass
@@ -72,6 +71,7 @@ class Query:
         trials: number of trials K.
         inputs: dict name -> (*B, K).
         params: the parameters that are conditioned on, dict name -> (*B,).
+        trial_params: those that vary by trial, dict name -> (*B, K).
         context: the encoded context, or None.
         feedback: dict name -> (*B, K), or None where none was given.
         trial_mask: (*B, K) bool, which trials exist; None = all.
@@ -90,6 +90,7 @@ class Query:
     trials: int
     inputs: Named
     params: Named
+    trial_params: Named = field(default_factory=dict)
     context: EncodedContext | None = None
     feedback: Named | None = None
     trial_mask: Array | None = None
@@ -111,6 +112,7 @@ class Query:
         *,
         trials: int | None = None,
         params: Mapping[str, Array] | None = None,
+        trial_params: Mapping[str, Array] | None = None,
         context: Mapping[str, Array] | EncodedContext | None = None,
         feedback: Mapping[str, Array] | None = None,
         trial_mask: Array | None = None,
@@ -131,6 +133,7 @@ class Query:
             inputs: dict name -> (*B, K), or what ``net.observe(...)`` returned.
             trials: number of trials; needed only where there are no inputs.
             params: dict name -> (*B,), any subset of the schema's.
+            trial_params: dict name -> (*B, K).
             context: dict name -> (*B, N), or what ``net.encode(...)`` returned.
             feedback: dict name -> (*B, K).
             trial_mask: (*B, K) bool.
@@ -156,6 +159,11 @@ class Query:
         else:
             data = _checked_data(net, inputs, trials, feedback, trial_mask, context)
         arrays, numbers = check_params(net, {} if params is None else params, check, outside != "ignore")
+        by_trial: Named = {}
+        if trial_params is not None:
+            by_trial, more = check_trial_params(net, trial_params, arrays, data["trials"], check, outside != "ignore")
+            numbers = {**{name: x if x is None else x[..., None] for name, x in numbers.items()}, **more}
+            later = {*later, *by_trial}
         alone = schema.independent and {*arrays, *later} >= set(schema.params)
         length = data["trials"] + (0 if history is None else history.mask.shape[-1])
         if not alone and net.record is not None and length > net.record.trials:
@@ -163,6 +171,7 @@ class Query:
             length += 0 if history is None else count_existing(net, history.mask.shape[-1], history.mask)
             warn_longer(net, "trials", length, "trials")
         direct = {*arrays, *later} >= set(schema.params) and choose_likelihood(net, likelihood) == "direct"
+        require_given(net, by_trial, {*arrays, *later}, direct)
         if check and outside != "ignore" and not (direct and "observed" in data):
             seen, known = {group: data.get(group) or {} for group in ("inputs", "feedback")}, "observed" in data
             warn_unfamiliar(net, seen, data["trial_mask"], direct, known, stacklevel=5)
@@ -180,10 +189,11 @@ class Query:
         if environment is not None:
             check_environment(environment, schema)
         if check and net.record is not None and outside in ("warn", "error"):
-            _check_range(net.record, numbers, outside)
+            check_range(net.record, numbers, outside)
         query = cls(
-            net, params=arrays, lapse=rate, lapse_ranges=ranges, history=history, orders=orders, block=block,
-            environment=environment, outside=outside, likelihood=choose_likelihood(net, likelihood), **data,
+            net, params=arrays, trial_params=by_trial, lapse=rate, lapse_ranges=ranges, history=history, block=block,
+            orders=orders, environment=environment, outside=outside, likelihood=choose_likelihood(net, likelihood),
+            **data,
         )  # fmt: skip
         if not query.direct and len({*arrays, *later}) < len(schema.params):
             require_buffer(net, f"params: expected all of {list(schema.params)}, got {list(arrays)}")
@@ -226,8 +236,8 @@ class Query:
             if not by_trial:
                 raise
             raise ValueError(
-                f"{error}. A parameter has one value a data set: where params[{by_trial[0]!r}] varies by trial, make "
-                f"each trial a data set of its own, with trials=1"
+                f"{error}. A parameter has one value a data set: where params[{by_trial[0]!r}] varies by trial, give "
+                f"it as trial_params"
             ) from None
 
     def leading_shape(self, value: Array) -> tuple[int, ...]:
@@ -248,12 +258,25 @@ class Query:
     @cached_property
     def independent(self) -> bool:
         """Whether all parameters are given of a model whose trials are then independent: no buffer is needed."""
-        return self.net.schema.independent and len(self.params) == len(self.net.schema.params)
+        return self.net.schema.independent and self._all_given
 
     @cached_property
     def direct(self) -> bool:
         """Whether the direct likelihood computes: all parameters are given, and nobody asked for the buffer."""
-        return self.likelihood == "direct" and len(self.params) == len(self.net.schema.params)
+        return self.likelihood == "direct" and self._all_given
+
+    @property
+    def _all_given(self) -> bool:
+        return len(self.params) + len(self.trial_params) == len(self.net.schema.params)
+
+    @property
+    def params_by_trial(self) -> Named:
+        """All parameters with a trial axis, (*B, K), where some vary by trial; else none."""
+        if not self.trial_params:
+            return {}
+        ops = self.net.ops
+        shared = {name: ops.xp.broadcast_to(x[..., None], (*x.shape, self.trials)) for name, x in self.params.items()}
+        return {**shared, **self.trial_params}
 
     def matches(self, value: Array) -> bool:
         """Whether a value is known to be the observed one, so that what was computed of that can be reused.
@@ -300,6 +323,7 @@ class Query:
         return replace(
             self,
             inputs={name: permute(x) for name, x in self.inputs.items()},
+            trial_params={name: permute(x) for name, x in self.trial_params.items()},
             feedback=None if self.feedback is None else {name: permute(x) for name, x in self.feedback.items()},
             trial_mask=None if self.trial_mask is None else permute(self.trial_mask),
             observed=None,
@@ -322,24 +346,14 @@ class Query:
             self,
             trials=trials,
             inputs={name: pad_last(xp, x, missing, schema.inputs[name].fill) for name, x in self.inputs.items()},
+            trial_params={
+                name: pad_last(xp, x, missing, schema.params[name].fill) for name, x in self.trial_params.items()
+            },
             feedback=feedback,
             trial_mask=pad_last(xp, mask, missing, False),
             orders=orders,
             observed=None,
         )
-
-
-def trained_ranges(record: TrainingRecord, params: Mapping[str, Array]) -> list[tuple[str, Array, float, float]]:
-    """Name, value and trained range of each parameter, and of the differences whose range the priors state."""
-    ranges = []
-    for name, value in params.items():
-        if name in record.box:
-            ranges.append((name, value, *record.box[name]))
-        prior = record.priors.get(name)
-        origin = None if prior is None else prior.relative_to
-        if prior is not None and origin is not None and origin in params and "low" in prior.arguments:
-            ranges.append((f"{name} - {origin}", value - params[origin], *prior.range()))
-    return ranges
 
 
 def _observed_data(net: Network, observed: ObservedTrials, trials: int | None, **others: Array) -> dict[str, Any]:
@@ -381,20 +395,3 @@ def _checked_data(
     if context is not None:
         data["context"] = encode_context(net, context)
     return data
-
-
-def _check_range(record: TrainingRecord, numbers: Mapping[str, np.ndarray | None], outside: str) -> None:
-    """Warn of parameters that the network was not trained on, or refuse them; what is not known yet passes."""
-    known = {name: value for name, value in numbers.items() if value is not None}
-    for name, value, low, high in trained_ranges(record, known):
-        share = float(((value < low) | (value > high)).mean())
-        if share:
-            message = (
-                f"params[{name!r}]: {share:.0%} of the values lie outside [{low:g}, {high:g}], where the network "
-                f"was trained; its likelihood there is an extrapolation. Use a prior inside the range "
-                f"(net.prior()), or train on a wider one"
-            )
-            if outside == "error":
-                raise ValueError(message)
-            # Between a user's line and `Query.build` are a distribution's constructor and its metaclass.
-            warn_of(Finding("outside_box", message, parameter=name, share=share), stacklevel=5)

@@ -252,6 +252,7 @@ def condition(query: Query, value: Array) -> Query:
         query,
         trials=rest,
         inputs={name: x[..., first:] for name, x in query.inputs.items()},
+        trial_params={name: x[..., first:] for name, x in query.trial_params.items()},
         feedback=None if query.feedback is None else {name: x[..., first:] for name, x in query.feedback.items()},
         trial_mask=None if query.trial_mask is None else query.trial_mask[..., first:],
         context=context,

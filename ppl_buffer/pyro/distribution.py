@@ -70,6 +70,7 @@ class JointPredictive(JointPredictiveBase, dist.TorchDistribution):  # type: ign
         *,
         trials: int | None = None,
         params: Mapping[str, Any] | None = None,
+        trial_params: Mapping[str, Any] | None = None,
         context: Mapping[str, Any] | EncodedContext | None = None,
         feedback: Mapping[str, Any] | None = None,
         trial_mask: Any = None,
@@ -91,9 +92,9 @@ class JointPredictive(JointPredictiveBase, dist.TorchDistribution):  # type: ign
             check_flag("validate_args", validate_args)
         check = JointPredictive._validate_args if validate_args is None else validate_args
         self.query = inputs if isinstance(inputs, Query) else Query.build(
-            net, inputs, trials=trials, params=params, context=context, feedback=feedback, trial_mask=trial_mask,
-            orders=orders, block=block, environment=environment, lapse=lapse, outside=outside, likelihood=likelihood,
-            check=check,
+            net, inputs, trials=trials, params=params, trial_params=trial_params, context=context, feedback=feedback,
+            trial_mask=trial_mask, orders=orders, block=block, environment=environment, lapse=lapse, outside=outside,
+            likelihood=likelihood, check=check,
         )  # fmt: skip
         batch = torch.Size(self.query.batch_shape if _batch_shape is None else _batch_shape)
         event = torch.Size(self.query.event_shape)

@@ -106,7 +106,7 @@ BAD_INPUT = {
     "params of other batch": (learner(params__beta=np.ones(4)), r"broadcast.*params\['beta'\] has \(4,\)"),
     "params by trial": (
         learner(params__beta=np.ones((3, 7))),
-        r"broadcast.*A parameter has one value a data set: where params\['beta'\] varies by trial, make each trial",
+        r"broadcast.*A parameter has one value a data set: where params\['beta'\] varies by trial, give it as",
     ),
     "feedback missing": (learner(feedback={}), r"feedback: expected \['reward'\].*missing"),
     "feedback NaN": (learner(feedback__reward=with_one((3, 7), np.inf)), r"feedback\['reward'\]: .*finite.*inf"),

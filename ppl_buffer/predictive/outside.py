@@ -1,0 +1,41 @@
+"""Parameters outside the box that a network was trained in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ppl_buffer.findings import Finding, warn_of
+from ppl_buffer.network.backend import Array
+from ppl_buffer.network.record import TrainingRecord
+
+
+def trained_ranges(record: TrainingRecord, params: Mapping[str, Array]) -> list[tuple[str, Array, float, float]]:
+    """Name, value and trained range of each parameter, and of the differences whose range the priors state."""
+    ranges = []
+    for name, value in params.items():
+        if name in record.box:
+            ranges.append((name, value, *record.box[name]))
+        prior = record.priors.get(name)
+        origin = None if prior is None else prior.relative_to
+        if prior is not None and origin is not None and origin in params and "low" in prior.arguments:
+            ranges.append((f"{name} - {origin}", value - params[origin], *prior.range()))
+    return ranges
+
+
+def check_range(record: TrainingRecord, numbers: Mapping[str, np.ndarray | None], outside: str) -> None:
+    """Warn of parameters that the network was not trained on, or refuse them; what is not known yet passes."""
+    known = {name: value for name, value in numbers.items() if value is not None}
+    for name, value, low, high in trained_ranges(record, known):
+        share = float(((value < low) | (value > high)).mean())
+        if share:
+            message = (
+                f"params[{name!r}]: {share:.0%} of the values lie outside [{low:g}, {high:g}], where the network "
+                f"was trained; its likelihood there is an extrapolation. Use a prior inside the range "
+                f"(net.prior()), or train on a wider one"
+            )
+            if outside == "error":
+                raise ValueError(message)
+            # Between a user's line and `Query.build` are a distribution's constructor and its metaclass.
+            warn_of(Finding("outside_box", message, parameter=name, share=share), stacklevel=5)
