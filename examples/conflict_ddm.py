@@ -6,12 +6,12 @@ Does conflict slow people down because they collect evidence more slowly, or bec
 14 people chose between symbols that they had learnt about. In the drift-diffusion model evidence is collected at a
 *drift* until it reaches a *boundary*; the network `ddm` is its likelihood. Both depend on the trial here: the drift on
 whether the choice was one of conflict, the boundary on frontal theta power at that moment, separately with and without
-conflict (Cavanagh et al. 2011). What one learns: how parameters that vary by trial enter (each trial is a batch element
-of its own), how people become a hierarchy, and how a regression coefficient is read.
+conflict (Cavanagh et al. 2011). What one learns: how parameters that vary by trial enter (`trial_params`), how people
+become a hierarchy, and how a regression coefficient is read.
 
 ::
 
-    python examples/conflict_ddm.py                 # all people: long, at a gradient for each of 4,000 trials
+    python examples/conflict_ddm.py                 # all people, 4,000 trials: minutes
     python examples/conflict_ddm.py --quick         # three people, few draws: a first look
 
 Results go to conflict_ddm/: posterior.nc, posterior.png, response_times.png.
@@ -56,37 +56,38 @@ EFFECTS = {
 # The data
 # --------
 #
-# One row a trial: who, whether the choice was one of conflict, theta power at that moment, the choice and its response
-# time. Where the file is not at hand people are simulated.
+# Of each trial whether the choice was one of conflict, theta power at that moment, the choice and its response time, in
+# arrays (people, trials); a mask says who has how many. Where the file is not at hand people are simulated.
 def simulate_subjects(subjects: int, trials: int, seed: int) -> dict[str, np.ndarray]:
-    """Trials (subjects * trials,) of people who do what the original study reports."""
+    """Trials (subjects, trials) of people who do what the original study reports."""
     rng = np.random.default_rng(seed)
-    subject = np.repeat(np.arange(subjects), trials)
-    conflict, theta = rng.integers(0, 2, subject.size), rng.standard_normal(subject.size)
+    shape = (subjects, trials)
+    conflict, theta = rng.integers(0, 2, shape), rng.standard_normal(shape)
     params = {
-        "drift": 0.9 + 0.2 * rng.standard_normal(subjects)[subject] - 0.4 * conflict,
-        "boundary": np.exp(0.7 + 0.1 * rng.standard_normal(subjects)[subject] + 0.05 * theta * conflict),
-        "starting_point": np.full(subject.size, 0.5),
-        "non_decision_time": rng.uniform(0.3, 0.5, subjects)[subject],
-        "drift_variability": np.full(subject.size, 0.2),
+        "drift": 0.9 + 0.2 * rng.standard_normal((subjects, 1)) - 0.4 * conflict,
+        "boundary": np.exp(0.7 + 0.1 * rng.standard_normal((subjects, 1)) + 0.05 * theta * conflict),
+        "starting_point": np.full(shape, 0.5),
+        "non_decision_time": np.broadcast_to(rng.uniform(0.3, 0.5, (subjects, 1)), shape),
+        "drift_variability": np.full(shape, 0.2),
     }
-    data = pb.simulators.DriftDiffusion().simulate(rng, params, {}, trials=1)
-    return {"subject": subject, "conflict": conflict, "theta": theta, "choice": data["choice"][:, 0],
-            "rt": data["rt"][:, 0]}  # fmt: skip
+    # To the simulator, whose parameters stay, each trial is a data set of its own.
+    flat = {name: x.reshape(-1) for name, x in params.items()}
+    data = pb.simulators.DriftDiffusion().simulate(rng, flat, {}, trials=1)
+    return {"conflict": conflict, "theta": theta, "choice": data["choice"].reshape(shape),
+            "rt": data["rt"].reshape(shape), "mask": np.ones(shape, dtype=bool)}  # fmt: skip
 
 
 def load(path: str | None, subjects: int, most: int, seed: int) -> tuple[dict[str, np.ndarray], str]:
-    """One row a trial, of the first `subjects` people, at most `most` trials each, or of simulated ones."""
+    """Trials of the first `subjects` people, at most `most` of each, or of simulated ones."""
     try:
         data = conflict_task(path)
     except (FileNotFoundError, ImportError) as error:
         print(f"The conflict task is not here ({error}).")
         print("Simulated people are fitted: the results say nothing of real ones.")
         return simulate_subjects(min(subjects, 3), min(most, 120), seed), "simulated people"
-    mask = data.trial_mask[:subjects, :most]
-    columns = {name: x[:subjects, :most][mask] for name, x in {**data.inputs, **data.outcomes}.items()}
-    subject = np.broadcast_to(np.arange(len(mask))[:, None], mask.shape)[mask]
-    return {"subject": subject, **columns}, f"{len(mask)} people, conflict task"
+    columns = {**data.inputs, **data.outcomes, "mask": data.trial_mask}
+    trials = {name: np.asarray(x)[:subjects, :most] for name, x in columns.items()}
+    return trials, f"{len(trials['mask'])} people, conflict task"
 
 
 # %%
@@ -96,9 +97,8 @@ def load(path: str | None, subjects: int, most: int, seed: int) -> tuple[dict[st
 # An ordinary NumPyro model; the network stands where a likelihood stands.
 def model(net: Any, trials: dict[str, np.ndarray], value: Any = None) -> None:
     """Trial i of person p: drift v_p + conflict effect, log boundary a_p + theta effect, all else by person."""
-    subject, conflict, theta = trials["subject"], trials["conflict"], trials["theta"]
-    subjects = int(subject.max()) + 1
-    lapse = pb.Lapse(LAPSE_RATE, {"rt": (0.0, float(trials["rt"].max()))})
+    conflict, theta, mask = trials["conflict"], trials["theta"], trials["mask"]
+    lapse = pb.Lapse(LAPSE_RATE, {"rt": (0.0, float(trials["rt"][mask].max()))})
     effects = {name: numpyro.sample(name, dist.Normal(0.0, scale))
                for name, scale in (("drift_conflict", 1.0), ("theta_low", 0.2), ("theta_high", 0.2))}  # fmt: skip
     group = {
@@ -106,25 +106,25 @@ def model(net: Any, trials: dict[str, np.ndarray], value: Any = None) -> None:
         "log_boundary": numpyro.sample("log_boundary_mean", dist.Normal(0.7, 0.3)),
     }
     spread = {name: numpyro.sample(f"{name}_spread", dist.HalfNormal(0.3)) for name in group}
-    with numpyro.plate("subjects", subjects):
+    with numpyro.plate("subjects", len(mask)):
         offset = {name: numpyro.sample(f"{name}_offset", dist.Normal()) for name in group}
         # The fastest response may be a lapse, and is no bound.
         delay = numpyro.sample("non_decision_time", dist.TruncatedNormal(0.3, 0.15, low=0.02, high=1.5))
         variability = numpyro.sample("drift_variability", dist.HalfNormal(0.5))
         start = numpyro.sample("starting_point", dist.TruncatedNormal(0.5, 0.07, low=0.1, high=0.9))
-    by_subject = {name: group[name] + spread[name] * offset[name] for name in group}
-    log_boundary = by_subject["log_boundary"][subject]
-    log_boundary += theta * jnp.where(conflict == 1, effects["theta_high"], effects["theta_low"])
-    params = {
-        "drift": by_subject["drift"][subject] + effects["drift_conflict"] * conflict,
-        "boundary": jnp.exp(log_boundary),
-        "starting_point": start[subject],
-        "non_decision_time": delay[subject],
-        "drift_variability": variability[subject],
-    }
-    # A batch element a trial, each with parameters of its own and a sequence of one trial.
-    with numpyro.plate("trials", len(subject)):
-        numpyro.sample("y", JointPredictive(net, {}, trials=1, params=params, lapse=lapse, outside="ignore"), obs=value)
+        by_subject = {name: group[name] + spread[name] * offset[name] for name in group}
+        # One value a person, (people,), and one a trial, (people, trials).
+        params = {"starting_point": start, "non_decision_time": delay, "drift_variability": variability}
+        theta_effect = jnp.where(conflict == 1, effects["theta_high"], effects["theta_low"])
+        trial_params = {
+            "drift": by_subject["drift"][:, None] + effects["drift_conflict"] * conflict,
+            "boundary": jnp.exp(by_subject["log_boundary"][:, None] + theta_effect * theta),
+        }
+        y = JointPredictive(
+            net, {}, trials=mask.shape[1], params=params, trial_params=trial_params, trial_mask=mask, lapse=lapse,
+            outside="ignore",
+        )  # fmt: skip
+        numpyro.sample("y", y, obs=value)
 
 
 # %%
@@ -148,11 +148,11 @@ def plot_posterior(file: Path, draws: dict[str, np.ndarray], title: str) -> None
 def plot_response_times(file: Path, trials: dict[str, np.ndarray], again: np.ndarray, title: str) -> None:
     """Response times of the better (right) and the worse (left) choice, data against draws from the posterior."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), sharey=True, layout="constrained")
-    top = np.quantile(trials["rt"], 0.985)
+    top = np.quantile(trials["rt"][trials["mask"]], 0.985)
     bins = np.linspace(-top, top, 50)
     centers = 0.5 * (bins[1:] + bins[:-1])
     for conflict, axis in enumerate(axes):
-        rows = trials["conflict"] == conflict
+        rows = (trials["conflict"] == conflict) & trials["mask"]
         signed = np.where(trials["choice"] == 1, 1, -1) * trials["rt"]
         axis.hist(signed[rows], bins, density=True, histtype="step", color="k", label="data")
         signed_again = np.where(again[..., 0] == 1, 1, -1) * again[..., 1]
@@ -192,9 +192,9 @@ numpyro.set_host_device_count(options.chains)
 # ------------------
 net = pb.load(options.checkpoint, backend="jax")
 trials, source = load(options.data, options.subjects, options.trials, options.seed)
-value = jnp.asarray(np.stack([trials["choice"], trials["rt"]], -1), jnp.float32)[:, None]
-subjects = int(trials["subject"].max()) + 1
-print(f"{source}: {len(value)} trials; {options.chains} chains of {options.warmup} + {options.draws} draws.")
+value = jnp.asarray(np.stack([trials["choice"], trials["rt"]], -1), jnp.float32)
+subjects = len(value)
+print(f"{source}: {trials['mask'].sum()} trials; {options.chains} chains of {options.warmup} + {options.draws} draws.")
 
 # %%
 # Sampling
@@ -231,6 +231,6 @@ plot_posterior(options.out / "posterior.png", draws, f"What conflict and theta p
 some = np.linspace(0, len(draws["drift_mean"]) - 1, 40).astype(int)
 selected = {name: jnp.asarray(x[some]) for name, x in draws.items()}
 predictive = numpyro.infer.Predictive(partial(model, net, trials), selected, batch_ndims=1)
-again = np.asarray(jax.device_get(predictive(random.PRNGKey(options.seed + 1))["y"]))[:, :, 0]
+again = np.asarray(jax.device_get(predictive(random.PRNGKey(options.seed + 1))["y"]))
 plot_response_times(options.out / "response_times.png", trials, again, f"Response times: {source}")
 print(f"Written to {options.out}/: posterior.nc, posterior.png, response_times.png")
