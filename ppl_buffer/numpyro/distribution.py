@@ -120,7 +120,7 @@ class JointPredictive(JointPredictiveBase, dist.Distribution):  # type: ignore[m
         *,
         trials: int | None = None,
         params: Mapping[str, Any] | None = None,
-        trial_params: Mapping[str, Any] | None = None,
+        trial_params: Mapping[str, object] | None = None,
         context: Mapping[str, Any] | EncodedContext | None = None,
         feedback: Mapping[str, Any] | None = None,
         trial_mask: Any = None,

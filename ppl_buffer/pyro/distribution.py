@@ -70,7 +70,7 @@ class JointPredictive(JointPredictiveBase, dist.TorchDistribution):  # type: ign
         *,
         trials: int | None = None,
         params: Mapping[str, Any] | None = None,
-        trial_params: Mapping[str, Any] | None = None,
+        trial_params: Mapping[str, object] | None = None,
         context: Mapping[str, Any] | EncodedContext | None = None,
         feedback: Mapping[str, Any] | None = None,
         trial_mask: Any = None,
