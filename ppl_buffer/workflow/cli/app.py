@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from ppl_buffer.workflow.cli.check import check
+from ppl_buffer.workflow.cli.compiled import keep_compiled
 from ppl_buffer.workflow.cli.demo import demo
 from ppl_buffer.workflow.cli.evidence import compare, evidence
 from ppl_buffer.workflow.cli.fit import fit
@@ -19,5 +22,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+@app.callback()
+def shared(
+    keep: Annotated[
+        bool,
+        typer.Option(
+            "--keep-compiled/--no-keep-compiled",
+            help="Keep what JAX compiles for the next command, which then begins sooner. "
+            "JAX_COMPILATION_CACHE_DIR says where.",
+        ),
+    ] = True,
+) -> None:
+    """Fit, compare and check models of dependent trials, with likelihoods learnt from simulators."""
+    keep_compiled(keep)
+
+
 for command in (zoo, fit, demo, evidence, compare, check, train):
     app.command()(command)
