@@ -10,6 +10,9 @@ database (Zhang et al. 1995), with what it lacks: a reference, and the task of p
 - ``missing``: the outcome is one of the channels; which, and the other six at the same instant and how they changed
   since the sample before are inputs. Given what was seen of the channel up to some instant, the rest of it.
 
+Forecasts are also made by dilated convolutions from left to right (`rivals/single_task.py`), trained on whole
+recordings, which can do nothing else.
+
 In each of four splits two people are for the test, two for the end of the training, twelve to learn from; channels are
 standardised over the twelve. The Gaussian has the mean and the covariances of all pairs of channels at all lags of
 these twelve: its densities given any part of a recording are exact. What was trained already (in --folder) is not
@@ -33,6 +36,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import harness  # noqa: E402
 from eeg_gaussian import StationaryGaussian  # noqa: E402
+from rivals.single_task import DilatedConvolutions, fit  # noqa: E402
 
 import ppl_buffer as pb  # noqa: E402
 from ppl_buffer.predictive import density  # noqa: E402
@@ -186,6 +190,28 @@ def score_channels(net: Any, recordings: Recordings, settings: Settings) -> list
     return rows
 
 
+def score_convolutions(recordings: Recordings, settings: Settings, quick: bool) -> list[dict[str, Any]]:
+    """Nats a target and channel of the same forecasts, in the order of time."""
+    torch.manual_seed(0)
+    learnt, validation, test = (
+        torch.as_tensor(x, dtype=torch.float32)
+        for x in (recordings.learnt, recordings.of(recordings.validation), recordings.of(recordings.test))
+    )
+    net, epochs = fit(
+        DilatedConvolutions(learnt.shape[1]), learnt[:20] if quick else learnt, validation, batch=16,
+        patience=1 if quick else 6,
+    )  # fmt: skip
+    with torch.no_grad():
+        log_prob = net.log_prob(test[: settings.recordings]).numpy() / learnt.shape[1]
+    return [
+        {"targets": targets, "context": size, "dilated convolutions": float(log_prob[:, size : size + targets].mean()),
+         "epochs": epochs}
+        for targets in settings.targets
+        for size in settings.contexts
+        if size + targets <= 256
+    ]  # fmt: skip
+
+
 def channel_scores(
     net: Any, gaussian: StationaryGaussian, x: np.ndarray, places: np.ndarray, size: int, orders: int
 ) -> dict[str, np.ndarray]:
@@ -295,10 +321,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 warnings.simplefilter("ignore", UserWarning)
                 rows = (score_channels if task == "channels" else score_missing)(net, recordings, settings)
             scores[task] += [{"split": split, **row} for row in rows]
+            if task == "channels":
+                rows = score_convolutions(recordings, settings, options.quick)
+                scores.setdefault("convolutions", []).extend({"split": split, **row} for row in rows)
     if "channels" in scores:
         rows = means(scores["channels"], ["kind", "targets", "context"], ["split"])
         print_rows("People who were never seen: nats a target and channel", rows)
         print_rows("The same, mean over contexts", means(rows, ["kind", "targets"], ["context"]))
+        rows = means(scores["convolutions"], ["targets"], ["context", "split", "epochs"])
+        print_rows("Forecasts by dilated convolutions, in time, mean over contexts", rows)
     if "missing" in scores:
         print_rows("A missing channel: nats a sample", means(scores["missing"], ["channel"], ["split"]))
         print_rows("The same, by split", means(scores["missing"], ["split"], ["channel"]))

@@ -65,7 +65,7 @@ parser.add_argument("--out", type=Path, default=Path("eeg"), help="folder for th
 parser.add_argument("--quick", action="store_true", help="few draws")
 options = parser.parse_args([] if "ipykernel" in sys.modules else None)
 if options.quick:
-    options.draws = 8
+    options.draws = 30
 options.out.mkdir(parents=True, exist_ok=True)
 rng = np.random.default_rng(options.seed)
 
@@ -163,7 +163,7 @@ print(net)
 # those after it.
 tested = np.flatnonzero(np.isin(person, TEST))
 if options.quick:
-    tested = tested[:12]
+    tested = tested[::5]
 lost = tested[1::2]
 start, end = 64, 116
 columns = {name: jnp.asarray(x, jnp.float32) for name, x in trials(standard[lost], 0).items()}
