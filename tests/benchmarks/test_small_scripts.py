@@ -16,7 +16,9 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", ["fourier", "orders_and_blocks", "compression", "gp_consistency", "trial_params", "digits"])
+@pytest.mark.parametrize(
+    "script", ["fourier", "orders_and_blocks", "compression", "gp_consistency", "trial_params", "digits"]
+)
 def test_scripts_run(script, tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("PPL_BUFFER_DATA", raising=False)
     importlib.import_module(script.removeprefix("gp_")).main(["--quick", "--out", str(tmp_path)])
