@@ -138,7 +138,9 @@ def training(name: str, record: Any, recipe: dict[str, Any]) -> str:
 
 
 def trained_range(record: Any) -> str:
-    """The range of each parameter, as a table."""
+    """The range of each parameter, as a table; a sentence where there is none."""
+    if not record.box:
+        return "No parameters."
     rows = [
         [f"`{name}`", record.priors[name].family if record.priors.get(name) else "unknown", f"{low:g} to {high:g}"]
         for name, (low, high) in record.box.items()

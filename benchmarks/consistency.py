@@ -31,6 +31,8 @@ def measure(name: str, sets: int, trials: int, context: int, orders: int) -> dic
     simulator = simulator_of(net)
     if simulator is None or net.schema.ordered:
         raise ValueError(f"name: expected a network of the zoo whose trials are exchangeable, got {name!r}")
+    assert net.record is not None
+    trials = min(trials, net.record.trials)
     _, data, _ = simulate_legal(simulator, rng, sets, context + trials, partial(draw_params, simulator))
     data = {key: np.asarray(x, np.float32) for key, x in data.items()}
     columns = [data[key][:, context:] for key in net.schema.outcomes]

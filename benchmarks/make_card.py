@@ -239,8 +239,8 @@ def table() -> Measurement:
 standardised by the known rows, the mean over {results["draws"]} draws of rows of each of six public tables and over
 more random tables. "Independent" multiplies the densities of the targets, "one pass" has all of them in one buffer,
 "re-encoding" merges each into the known rows before the next; these three are of one network, in one order. Linear
-regression is Bayesian, the Gaussian process has the hyperparameters of the greatest evidence; both are fitted to each
-draw, and their densities are joint. No row of the six tables was trained on.{about_consistency("table")}"""
+regression is Bayesian, the Gaussian process has the most probable hyperparameters; both are fitted to each draw, and
+their densities are joint. No row of the six tables was trained on.{about_consistency("table")}"""
     columns = ("independent", "one pass", "re-encoding", "linear regression", "Gaussian process")
     rows = [[f"{x['table']}, {x['task']}, {x['known']} known rows", *map(x.get, columns)] for x in results["rows"]]
     harness.print_table("table", ("table", *columns), rows)

@@ -88,7 +88,8 @@ sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "tutorials",
     "filename_pattern": (
-        r"/(two_step|selection_task|multisensory_comparison|conflict_ddm|digits|eeg|learning_ddm|speculative_rollout)\.py$"
+        r"/(two_step|selection_task|multisensory_comparison|conflict_ddm|digits|eeg|table|learning_ddm"
+        r"|speculative_rollout)\.py$"
     ),
     "ignore_pattern": r"__init__\.py",
     "reset_argv": arguments,

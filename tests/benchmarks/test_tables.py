@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-for _library in ("torch", "pandas", "sklearn"):
+for _library in ("torch", "pandas"):
     pytest.importorskip(_library)
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 

@@ -11,7 +11,7 @@ from ppl_buffer.files import to_numpy
 from ppl_buffer.network import checkpoint
 from ppl_buffer.network.digest import weights_digest
 
-# Of the transformers' weights: those of `ddm` of today's recipe, the others as version 0.1 shipped them.
+# Of the transformers' weights: those of `ddm` and `table` of today's recipes, the others as version 0.1 shipped them.
 TRANSFORMERS = {
     "collapsing_ddm": "744a875c45bb737fc5d2534124ed08c5233d524fbe15649940e40594064df06f",
     "ddm": "9d0c813940a4afba44e148ff7f5afa9c6ba7a856f626287e5818d67b2a810b40",
@@ -19,6 +19,7 @@ TRANSFORMERS = {
     "multisensory_rho1": "3efea7d487264215599ed308ec8aeff8afb5e673484b35db07d2d61f18208b74",
     "multisensory_rho43": "6dcec5c5a17816d92351c78d4f61b6df343ee472d67f67f71255644eaf1376e7",
     "noisy_q": "f032596493ac9f3b7a9c680c4971ff3e7ebff229db056ee6993a4d877681861b",
+    "table": "d060e18187332e0e65602a75e10a2bb0feace5c8db3922d9b35ff918d4ee499d",
     "rlddm": "97c2ed70c792c818decd04c2dd85a78c892eaf5ae291f451404e1d870d7194a0",
 }
 
