@@ -23,7 +23,7 @@ MEASURE_rlddm := "likelihood_accuracy rlddm" "record_errors rlddm" "likelihood_g
 MEASURE_collapsing_ddm := "likelihood_accuracy collapsing_ddm" "record_errors collapsing_ddm" "likelihood_gradient collapsing_ddm" "consistency --name collapsing_ddm" "calibration --model collapsing_ddm"
 MEASURE_multisensory_rho1 := "likelihood_accuracy multisensory_rho1" "record_errors multisensory_rho1" "likelihood_gradient multisensory_rho1" multisensory_evidence "consistency --name multisensory_rho1" "calibration --model multisensory_rho1"
 MEASURE_multisensory_rho43 := "likelihood_accuracy multisensory_rho43" "record_errors multisensory_rho43" "likelihood_gradient multisensory_rho43" multisensory_evidence "consistency --name multisensory_rho43" "calibration --model multisensory_rho43"
-MEASURE_gp := gp_accuracy "consistency --name gp"
+MEASURE_gp := gp_accuracy "record_errors gp" "consistency --name gp"
 MEASURE_table := tables "consistency --name table"
 
 .PHONY: help venv test test-slow test-lowest demo bench bench-paper docs lint typecheck doctest

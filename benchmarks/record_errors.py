@@ -1,9 +1,9 @@
 """Write into a shipped network's record how far each of its likelihoods is from the model's, as it was measured.
 
 ``likelihood="auto"`` takes the part with the lesser error. `ppl_buffer.train` estimates that of a part from its own
-training; what `likelihood_accuracy.py` and `noisy_q_accuracy.py` measured with a reference is nearer to the truth, and
-is known of weights that were trained before errors were recorded. Only what was measured of the very weights is
-written. The arrays stay as they are, byte for byte.
+training; what `likelihood_accuracy.py`, `noisy_q_accuracy.py` and `gp_accuracy.py` measured with a reference is nearer
+to the truth, and is known of weights that were trained before errors were recorded. Only what was measured of the very
+weights is written. The arrays stay as they are, byte for byte.
 
     python benchmarks/record_errors.py [NAME ...]
 """
@@ -33,6 +33,10 @@ def measured(name: str) -> tuple[dict[str, Any], dict[str, list[tuple[float, flo
     """The result file, and by way of the network the KL of each group of data sets with its standard error."""
     measurement = json.loads((harness.RESULTS / f"{name}_accuracy.json").read_text())
     results = measurement["results"]
+    if name == "gp":
+        given = [row for about, row in results["figures"].items() if about.startswith("all parameters")]
+        pairs = [(row["kl_per_target"], row["kl_per_target_standard_error"]) for row in given]
+        return measurement, {"buffer": pairs}
     noisy = name == "noisy_q"
     rows = results["figures"] if noisy else results["likelihood"]
     error = "kl_per_trial_standard_error" if noisy else "standard_error"
@@ -62,9 +66,8 @@ def errors(name: str, record: Any) -> dict[str, EstimatedError]:
 def main() -> None:
     """Write the records."""
     names = sorted(path.name.removesuffix("_accuracy.json") for path in harness.RESULTS.glob("*_accuracy.json"))
-    known = [name for name in names if name != "gp"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", default=known, help=f"among {', '.join(known)}; all by default")
+    parser.add_argument("names", nargs="*", default=names, help=f"among {', '.join(names)}; all by default")
     for name in parser.parse_args().names:
         net = pb.load(name, backend="torch")
         known_errors = errors(name, net.record)

@@ -11,11 +11,11 @@ from ppl_buffer.files import to_numpy
 from ppl_buffer.network import checkpoint
 from ppl_buffer.network.digest import weights_digest
 
-# Of the transformers' weights: those of `ddm` and `table` of today's recipes, the others as version 0.1 shipped them.
+# Of the transformers' weights: those of `ddm`, `gp` and `table` of today's recipes, the others as of version 0.1.
 TRANSFORMERS = {
     "collapsing_ddm": "744a875c45bb737fc5d2534124ed08c5233d524fbe15649940e40594064df06f",
     "ddm": "9d0c813940a4afba44e148ff7f5afa9c6ba7a856f626287e5818d67b2a810b40",
-    "gp": "7a62531e1dd64a92d2b8afe2bcd6160bed5b67fc0bde1635d11e3c8f4905c36b",
+    "gp": "a1368ce7d7cba1fdb3c626a725a810145f2fa2e69b809b27cb2ece0a5f968f78",
     "multisensory_rho1": "3efea7d487264215599ed308ec8aeff8afb5e673484b35db07d2d61f18208b74",
     "multisensory_rho43": "6dcec5c5a17816d92351c78d4f61b6df343ee472d67f67f71255644eaf1376e7",
     "noisy_q": "f032596493ac9f3b7a9c680c4971ff3e7ebff229db056ee6993a4d877681861b",
