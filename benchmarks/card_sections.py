@@ -46,7 +46,8 @@ def stated_error(record: Any) -> str:
     stated = [f"the {name} is off by {error} (by {error.method})" for name, error in errors]
     if not stated:
         return ""
-    paragraph = f"Where all parameters are given, {' and '.join(stated)}, says its record."
+    paragraph = f"{' and '.join(stated)}, says its record."
+    paragraph = f"Where all parameters are given, {paragraph}" if record.box else paragraph[0].upper() + paragraph[1:]
     return f"\n{wrapped(paragraph)}\n"
 
 
