@@ -311,11 +311,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder = Path(options.folder or tempfile.mkdtemp(prefix="eeg-"))
     splits = [int(split) for split in options.splits.split(",")]
     scores: dict[str, list[dict[str, Any]]] = {}
+    trainings: dict[str, dict[str, int]] = {}
     for task in options.tasks.split(","):
         scores[task] = []
         for split in splits:
             recordings = read(Path(options.data), split)
             net = trained(task, recordings, steps, folder / f"{task}-{split}", options.quick)
+            trainings[f"{task}, split {split}"] = harness.training_steps(net)
             with warnings.catch_warnings():
                 # People in the test have values that those to learn from had not: that is the test.
                 warnings.simplefilter("ignore", UserWarning)
@@ -336,7 +338,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     measured = bars(scores)
     harness.print_bars(measured)
     if not options.quick:
-        results = {"steps": steps, "splits": splits, "people": PEOPLE, "scores": scores, "bars": measured}
+        results = {"training_steps": trainings, "people": PEOPLE, "scores": scores, "bars": measured}
         harness.write_results("eeg", results, options.out)
 
 
