@@ -15,7 +15,7 @@ import numpyro.distributions as dist
 import torch
 
 import ppl_buffer as pb
-from tests.laws.cases import BACKENDS, HOLES, close, numbers, on_both, uniform
+from tests.laws.cases import HOLES, close, numbers, on_both, uniform
 from tests.networks import (
     DECISION,
     DISCRIMINATION,
@@ -86,7 +86,7 @@ def test_trials_are_as_data_sets_of_their_own(case, backend):
     close(drawn[2], alone[2][..., 0])
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ["torch", pytest.param("jax", marks=pytest.mark.slow)])
 def test_masks_lapses_and_more_batch_dimensions_hold_as_elsewhere(backend):
     case = DISCRIMINATION
     given = data(case, context=False)
