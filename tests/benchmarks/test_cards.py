@@ -50,8 +50,11 @@ def test_a_card_states_the_error_of_its_record():
     record = TrainingRecord(box={}, priors={}, trials=17, context=0, simulator="Made")
     assert make_card.stated_error(record) == ""
     measured = replace(record, errors={"likelihood": EstimatedError(0.004, 0.003, 0.005, "snapshots")})
-    said = make_card.stated_error(measured).replace("\n", " ")
-    assert "the direct likelihood is off by about 0.004 (0.003 to 0.005) nats a trial (by snapshots)" in said
+    stated = "he direct likelihood is off by about 0.004 (0.003 to 0.005) nats a trial (by snapshots), says its record."
+    assert make_card.stated_error(measured).split() == f"T{stated}".split()
+    # Of a network that has parameters they are given.
+    with_params = replace(measured, box={"drift": (-1.0, 1.0)})
+    assert make_card.stated_error(with_params).split() == f"Where all parameters are given, t{stated}".split()
 
 
 def test_a_card_says_which_part_is_of_which_recipe():

@@ -11,9 +11,9 @@ from ppl_buffer.files import to_numpy
 from ppl_buffer.network import checkpoint
 from ppl_buffer.network.digest import weights_digest
 
-# Of the transformers' weights: those of `ddm`, `gp` and `table` of today's recipes, the others as of version 0.1.
+# Of the transformers' weights: those of `noisy_q`, `rlddm` and `multisensory_*` are older than their recipes.
 TRANSFORMERS = {
-    "collapsing_ddm": "744a875c45bb737fc5d2534124ed08c5233d524fbe15649940e40594064df06f",
+    "collapsing_ddm": "eebf4bd3127c991299bc34f4d97a207062840f9db7769916a75fa7ec53159b09",
     "ddm": "9d0c813940a4afba44e148ff7f5afa9c6ba7a856f626287e5818d67b2a810b40",
     "gp": "a1368ce7d7cba1fdb3c626a725a810145f2fa2e69b809b27cb2ece0a5f968f78",
     "multisensory_rho1": "3efea7d487264215599ed308ec8aeff8afb5e673484b35db07d2d61f18208b74",
@@ -26,7 +26,7 @@ TRANSFORMERS = {
 
 # Of all weights of networks that have a direct likelihood too.
 DIGESTS = {
-    "collapsing_ddm": "784951755c869a1271507a8bf3080c1c448527798c16406356a496f8b2dbb69f",
+    "collapsing_ddm": "ab0867802d01267d071a8abc48da9d98657b2b00d3f9d3e51284d01028642e83",
     "ddm": "d5e5588c62519834f5ac076ccaf3936552b22d90a61713a5d3cee7b99b484970",
     "noisy_q": "1d7bf9e1ca5e9fdc9da60f1a4efb4fc3dec14efb11dc9aa6b9c4a643d8e3aa24",
     "rlddm": "2b7b8020a91cfe49022f4259643ecd75783bd799849b7e2fb5edd33a4f4f71f3",
