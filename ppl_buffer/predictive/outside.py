@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -24,14 +24,24 @@ def trained_ranges(record: TrainingRecord, params: Mapping[str, Array]) -> list[
     return ranges
 
 
-def check_range(record: TrainingRecord, numbers: Mapping[str, np.ndarray | None], outside: str) -> None:
-    """Warn of parameters that the network was not trained on, or refuse them; what is not known yet passes."""
+def check_range(
+    record: TrainingRecord, numbers: Mapping[str, np.ndarray | None], outside: str, by_trial: Collection[str] = ()
+) -> None:
+    """Warn of parameters that the network was not trained on, or refuse them; what is not known yet passes.
+
+    Args:
+        record: of the network.
+        numbers: dict name -> values, None where they are not known.
+        outside: "warn" or "error".
+        by_trial: names of those that vary by trial.
+    """
     known = {name: value for name, value in numbers.items() if value is not None}
     for name, value, low, high in trained_ranges(record, known):
         share = float(((value < low) | (value > high)).mean())
         if share:
+            argument = "trial_params" if name in by_trial else "params"
             message = (
-                f"params[{name!r}]: {share:.0%} of the values lie outside [{low:g}, {high:g}], where the network "
+                f"{argument}[{name!r}]: {share:.0%} of the values lie outside [{low:g}, {high:g}], where the network "
                 f"was trained; its likelihood there is an extrapolation. Use a prior inside the range "
                 f"(net.prior()), or train on a wider one"
             )

@@ -189,7 +189,7 @@ class Query:
         if environment is not None:
             check_environment(environment, schema)
         if check and net.record is not None and outside in ("warn", "error"):
-            check_range(net.record, numbers, outside)
+            check_range(net.record, numbers, outside, by_trial)
         query = cls(
             net, params=arrays, trial_params=by_trial, lapse=rate, lapse_ranges=ranges, history=history, block=block,
             orders=orders, environment=environment, outside=outside, likelihood=choose_likelihood(net, likelihood),

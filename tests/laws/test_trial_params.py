@@ -132,7 +132,7 @@ def test_beyond_the_trained_range_one_trial_suffices():
 
     density = numbers(distribution("-inf").log_prob(torch.tensor(value)))
     assert np.isfinite(density[0]) and density[1] == -np.inf
-    with pytest.raises(ValueError, match=r"params\['drift'\]: 17% of the values lie outside"):
+    with pytest.raises(ValueError, match=r"trial_params\['drift'\]: 17% of the values lie outside"):
         distribution("error")
 
 
