@@ -55,6 +55,7 @@ def exact_loss(batches):
     return np.concatenate(terms).mean()
 
 
+@pytest.mark.slow
 def test_a_known_likelihood_is_learnt_faster_than_draws(tmp_path):
     """Root-mean-square error of the log density of a trial at the same number of steps, from the same weights."""
     rng = np.random.default_rng(5)
