@@ -52,10 +52,10 @@ parser.add_argument("--rows", type=int, default=52)
 parser.add_argument("--draws", type=int, default=200, help="posterior draws, after as many that are thrown away")
 parser.add_argument("--seed", type=int, default=3)
 parser.add_argument("--out", type=Path, default=Path("table"), help="folder for the results")
-parser.add_argument("--quick", action="store_true", help="few people, few draws")
+parser.add_argument("--quick", action="store_true", help="fewer people, fewer draws")
 options = parser.parse_args([] if "ipykernel" in sys.modules else None)
 if options.quick:
-    options.rows, options.draws = 30, 20
+    options.rows, options.draws = 40, 120
 options.out.mkdir(parents=True, exist_ok=True)
 
 # %%
