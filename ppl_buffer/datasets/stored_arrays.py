@@ -68,7 +68,7 @@ def read_data(
     """
     read = read_arrays("outcomes", outcomes, None)
     first = next(iter(read.values())) if read else np.zeros(0)
-    size = len(next(iter(params.values()))) if params else len(first)
+    size = len(next(iter(params.values()))) if params else (*first.shape, 0)[0]
     if first.ndim != 2 or len(first) != size:
         rows = f"({size}, trials), a row for each of the parameters" if params else "(data sets, trials), one at least"
         raise ValueError(f"outcomes: expected a dict of arrays {rows}")
