@@ -19,7 +19,7 @@ others are shown.
 ::
 
     python examples/eeg.py               # with the network that is stored beside this script
-    python examples/eeg.py --steps 6000  # train one on the recordings, which takes minutes
+    python examples/eeg.py --steps 8000  # train one on the recordings, which takes a quarter of an hour
     python examples/eeg.py --quick       # few draws: a first look
 
 Results go to eeg/: recordings.png, effect.png.
@@ -147,7 +147,7 @@ else:
         name="eeg",
     )
     pb.train(
-        recordings, pb.Config(width=64, depth=4, heads=4, mlp=128, components=8), steps=options.steps or 6000,
+        recordings, pb.Config(width=64, depth=4, heads=4, mlp=128, components=8), steps=options.steps or 8000,
         trials=(16, 64), context=(4, 160), targets=32, batch_size=16, forecasting=0.4, in_order=0.5, order_by="time",
         context_free_fraction=0.1, optimizer="muon", learning_rate=2e-3, patience=12, out=options.out / "run",
     )  # fmt: skip

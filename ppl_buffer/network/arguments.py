@@ -182,15 +182,18 @@ def check_trial_params(
     trial_params: Mapping[str, Array],
     params: Collection[str],
     trials: int,
+    trial_mask: Array | None,
     check: bool,
     warn: bool,
 ) -> tuple[Named, dict[str, np.ndarray | None]]:
     """Parameters (*B, K) that vary by trial, beside the `params` that do not, as `check_params` returns them.
 
+    Where there is no trial a legal number stands in, and NaN among the numbers that are known: nobody looks at it.
+
     Raises:
         ValueError: if one is given twice, has no value for each trial, or trials depend on each other.
     """
-    arrays, numbers = check_params(net, trial_params, check, warn, "trial_params")
+    arrays, _ = check_params(net, trial_params, False, argument="trial_params")
     for name, array in arrays.items():
         if name in params:
             raise ValueError(f"trial_params: expected parameters that params does not hold, got {name!r} in both")
@@ -205,6 +208,13 @@ def check_trial_params(
             f"trial means for the later ones was learnt for parameters that stay. Where they change between blocks "
             f"or sessions, make each of them a data set of its own"
         )
+    if trial_mask is not None:
+        where, schema = net.ops.xp.where, net.schema
+        arrays = {name: where(trial_mask, x, schema.params[name].fill) for name, x in arrays.items()}
+    arrays, numbers = check_params(net, arrays, check, warn, "trial_params")
+    exists = None if trial_mask is None else net.ops.to_concrete(trial_mask)
+    if exists is not None:
+        numbers = {name: x if x is None else np.where(exists, x, np.nan) for name, x in numbers.items()}
     return arrays, numbers
 
 

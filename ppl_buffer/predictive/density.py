@@ -38,7 +38,9 @@ def log_prob(query: Query, value: Array, reuse: bool | None = None) -> Array:
     if query.outside == "-inf" and query.net.record is not None:
         for _, param, low, high in trained_ranges(query.net.record, query.params_by_trial or query.params):
             inside = (param >= low) & (param <= high)
-            total = ops.xp.where(inside.all(-1) if query.trial_params else inside, total, -float("inf"))
+            if query.trial_params:
+                inside = (inside if query.trial_mask is None else inside | ~query.trial_mask).all(-1)
+            total = ops.xp.where(inside, total, -float("inf"))
     return total
 
 

@@ -161,7 +161,9 @@ class Query:
         arrays, numbers = check_params(net, {} if params is None else params, check, outside != "ignore")
         by_trial: Named = {}
         if trial_params is not None:
-            by_trial, more = check_trial_params(net, trial_params, arrays, data["trials"], check, outside != "ignore")
+            by_trial, more = check_trial_params(
+                net, trial_params, arrays, data["trials"], data["trial_mask"], check, outside != "ignore"
+            )
             numbers = {**{name: x if x is None else x[..., None] for name, x in numbers.items()}, **more}
             later = {*later, *by_trial}
         alone = schema.independent and {*arrays, *later} >= set(schema.params)

@@ -113,7 +113,7 @@ def make_batch(simulator: Simulator, options: BatchOptions, seed: int, step: int
         if options.context_only == 1:
             roles = replace(roles, buffer=roles.buffer[:, :0])  # nobody reads it
         arrays, targets = _exchangeable(schema, roles, params, conditioned, data, probabilities)
-        if not schema.independent:
+        if options.outcome_samples > 1 and not schema.independent:
             seen = Seen(*roles.seen(data))
     add_targets(simulator, options, rng, arrays, params, targets, seen, training=stream == TRAINING)
     return Batch(arrays, counts)

@@ -83,7 +83,11 @@ def test_a_stationary_gaussian_is_that_of_its_covariances():
     together = (log_density(rest + lost) - log_density(rest)).mean() / 2
     assert fitted.missing(x, 1, 3)["joint"] == pytest.approx(together)
 
-    noise = rng.normal(size=(200, 1, 300))
-    walk = lfilter([np.sqrt(1 - 0.8**2)], [1, -0.8], noise, axis=2)
+    sets, samples, memory = 200, 300, 0.8
+    noise = rng.normal(size=(sets, 1, samples + 50))
+    walk = lfilter([np.sqrt(1 - memory**2)], [1, -memory], noise, axis=2)[:, :, 50:]
     lags = gaussian.fit(walk).covariance[100, 0, 100:103, 0]
-    assert lags == pytest.approx([1, 0.8, 0.64], abs=0.05)
+    # The mean is over all samples, though there are fewer pairs; four standard errors of a variance (Bartlett 1946).
+    expected = memory ** np.arange(3) * (1 - np.arange(3) / samples)
+    error = np.sqrt(2 / (sets * samples) * (1 + memory**2) / (1 - memory**2))
+    assert lags == pytest.approx(expected, abs=4 * error)

@@ -1,5 +1,7 @@
 """Parameters that vary by trial: what each trial would be as a data set of its own."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -15,7 +17,7 @@ import numpyro.distributions as dist
 import torch
 
 import ppl_buffer as pb
-from tests.laws.cases import HOLES, close, numbers, on_both, uniform
+from tests.laws.cases import BACKENDS, HOLES, close, numbers, on_both, uniform
 from tests.networks import (
     DECISION,
     DISCRIMINATION,
@@ -132,6 +134,18 @@ def test_beyond_the_trained_range_one_trial_suffices():
 
     density = numbers(distribution("-inf").log_prob(torch.tensor(value)))
     assert np.isfinite(density[0]) and density[1] == -np.inf
+    # Where there is no trial it matters in neither backend, nor do numbers that fill a program's longer sequences.
+    absent = np.array([[True, True, True], [True, True, False]])
+    for backend in BACKENDS:
+        wild = np.where(absent, drift, np.nan).astype(np.float32)
+        arguments = {"params": params, "trial_params": {"drift": wild}, "trial_mask": absent}
+        joint = pb.numpyro.JointPredictive if backend == "jax" else pb.pyro.JointPredictive
+        given = {name: array(backend, x) for name, x in arguments.items()}
+        made = joint(pb.load("ddm", backend=backend), {}, trials=3, outside="-inf", **given)
+        assert np.isfinite(numbers(made.log_prob(array(backend, value)))).all()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            joint(pb.load("ddm", backend=backend), {}, trials=3, **given)
     with pytest.raises(ValueError, match=r"trial_params\['drift'\]: 17% of the values lie outside"):
         distribution("error")
 

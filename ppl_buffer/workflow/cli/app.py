@@ -16,7 +16,6 @@ from ppl_buffer.workflow.cli.zoo import zoo
 
 app = typer.Typer(
     name="ppl-buffer",
-    help="Fit, compare and check models of dependent trials, with likelihoods learnt from simulators.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
