@@ -11,7 +11,7 @@ become a hierarchy, and how a regression coefficient is read.
 
 ::
 
-    python examples/conflict_ddm.py                 # all people, 4,000 trials: minutes
+    python examples/conflict_ddm.py                 # all people, 4,000 trials: half an hour
     python examples/conflict_ddm.py --quick         # three people, few draws: a first look
 
 Results go to conflict_ddm/: posterior.nc, posterior.png, response_times.png.
