@@ -72,6 +72,7 @@ bench-paper: $(INSTALLED) ## train our network and its rivals on random function
 	set -e; for task in gp gp_precise sawtooth; do \
 	  $(BIN)/python benchmarks/paper.py --task $$task --targets 16,128 --steps $(PAPER_STEPS) --seconds $(PAPER_SECONDS); done
 	$(BIN)/python benchmarks/added_buffer.py
+	$(BIN)/python benchmarks/buffer_for_a_module.py
 
 # The command of the package trains; what measures and writes cards is in benchmarks/, which a wheel has not.
 zoo-%: $(INSTALLED) ## train a shipped network by its recipe, from seed to card; PARTS=likelihood keeps its transformer

@@ -36,11 +36,13 @@ if TYPE_CHECKING:
     from ppl_buffer.prior import Prior
     from ppl_buffer.schema import Categorical, Integer, Interval, Positive, Real, Schema
     from ppl_buffer.simulator import Simulator
-    from ppl_buffer.training.added_buffer import add_buffer
+    from ppl_buffer.training.added_buffer import add_buffer, add_buffer_to_module
+    from ppl_buffer.training.buffered_module import BufferedModule
     from ppl_buffer.training.distillation import DistillationSets, prepare_distillation
     from ppl_buffer.training.loop import train
 
 __all__ = [
+    "BufferedModule",
     "Categorical",
     "Config",
     "DatasetSimulator",
@@ -59,6 +61,7 @@ __all__ = [
     "TrainingRecord",
     "__version__",
     "add_buffer",
+    "add_buffer_to_module",
     "compare",
     "compress",
     "decompress",
@@ -86,6 +89,7 @@ _MODULES = (
 
 # The module that defines each name.
 _HOME = {
+    "BufferedModule": "training.buffered_module",
     "Categorical": "schema",
     "Config": "network.config",
     "DatasetSimulator": "datasets.dataset_simulator",
@@ -103,6 +107,7 @@ _HOME = {
     "StoredSimulations": "datasets.stored_simulations",
     "TrainingRecord": "network.record",
     "add_buffer": "training.added_buffer",
+    "add_buffer_to_module": "training.added_buffer",
     "compare": "inference.comparison",
     "compress": "inference.compression",
     "decompress": "inference.compression",

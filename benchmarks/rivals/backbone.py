@@ -60,7 +60,7 @@ class Backbone(nn.Module):
     def encode(self, context: Pairs) -> Cache:
         """Encode a context of N >= 0 pairs."""
         size = context[0].shape[1]
-        tokens = self._pair_tokens(context, "context", 0)
+        tokens = self.pair_tokens(context, "context", 0)
         if self.latents is not None:
             return Cache(self._encode_latents(tokens), size=size)
         mask = torch.ones((size, size), dtype=torch.bool, device=tokens.device).tril() if self.causal else None
@@ -83,7 +83,7 @@ class Backbone(nn.Module):
     def extend(self, cache: Cache, pairs: Pairs) -> Cache:
         """Let pairs follow, causally; in a causal network they are no other tokens than the context's."""
         count = pairs[0].shape[1]
-        tokens = self._pair_tokens(pairs, "context" if self.causal else "buffer", cache.size)
+        tokens = self.pair_tokens(pairs, "context" if self.causal else "buffer", cache.size)
         mask = torch.ones((count, count), dtype=torch.bool, device=tokens.device).tril() if count > 1 else None
         made = []
         for index, layer in enumerate(self.layers):
@@ -101,7 +101,7 @@ class Backbone(nn.Module):
             visible: (T,) or (B, T), how many of the realised pairs each target sees; None = all.
         """
         realised = cache.pairs[0].keys.shape[2] if cache.pairs else 0
-        tokens = self.embed_target(place_features(x, self.waves)) + self.role["target"]
+        tokens = self.target_tokens(x)
         if self.positions:
             seen = torch.tensor(realised, device=x.device) if visible is None else visible
             tokens = tokens + sines(cache.size - realised + seen, tokens.shape[-1])
@@ -113,7 +113,12 @@ class Backbone(nn.Module):
             tokens = layer(tokens, [cache.context[index], *pairs])
         return self.norm_out(tokens)
 
-    def _pair_tokens(self, pairs: Pairs, role: str, start: int) -> Tensor:
+    def target_tokens(self, x: Tensor) -> Tensor:
+        """Tokens (B, T, W) of targets x (B, T), as they enter the first layer; positions aside."""
+        return self.embed_target(place_features(x, self.waves)) + self.role["target"]
+
+    def pair_tokens(self, pairs: Pairs, role: str, start: int) -> Tensor:
+        """Tokens (B, N, W) of pairs, as they enter the first layer, the first of which has the position `start`."""
         tokens = self.embed_pair(pair_features(pairs, self.waves)) + self.role[role]
         if self.positions:
             places = start + torch.arange(pairs[0].shape[1], device=tokens.device)

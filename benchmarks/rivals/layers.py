@@ -94,10 +94,17 @@ class Layer(nn.Module):
         both = self.key_value(self.norm_attention(tokens)).unflatten(-1, (2 * self.heads, -1)).transpose(1, 2)
         return KeyValues(*both.chunk(2, 1))
 
+    def queries(self, tokens: Tensor) -> Tensor:
+        """Queries (B, H, T, D) of tokens (B, T, W)."""
+        return self.query(self.norm_attention(tokens)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
     def forward(self, tokens: Tensor, read: Sequence[KeyValues]) -> Tensor:
         """Tokens (B, T, W) that have read."""
-        query = self.query(self.norm_attention(tokens)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        heads = attend(query / math.sqrt(query.shape[-1]), [KeyValues(*self.null), *read])
+        query = self.queries(tokens)
+        return self.finish(tokens, attend(query / math.sqrt(query.shape[-1]), [KeyValues(*self.null), *read]))
+
+    def finish(self, tokens: Tensor, heads: Tensor) -> Tensor:
+        """Tokens (B, T, W) whose heads have read (B, H, T, D)."""
         tokens = tokens + self.merge(heads.transpose(1, 2).flatten(2))
         return tokens + self.mlp(self.norm_mlp(tokens))
 

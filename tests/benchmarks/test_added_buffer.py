@@ -16,6 +16,10 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import added_buffer  # noqa: E402
 import harness  # noqa: E402
 import paper_tasks  # noqa: E402
+import rivals  # noqa: E402
+from rivals.added import Shown  # noqa: E402
+from rivals.layers import Sizes  # noqa: E402
+from rivals.tnp_d import Reencoding  # noqa: E402
 
 import ppl_buffer as pb  # noqa: E402
 from ppl_buffer.predictive import density  # noqa: E402
@@ -80,3 +84,27 @@ def test_the_script_runs_and_goes_on(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(pb, "add_buffer", None)
     added_buffer.main(["--quick", "--out", str(tmp_path)])
     assert json.loads((tmp_path / "added_buffer.json").read_text())["results"] == first
+
+
+def pairs(count, seed):
+    x, y = np.random.default_rng(seed).normal(size=(2, SIZE, count))
+    return torch.as_tensor(x, dtype=torch.float32), torch.as_tensor(y, dtype=torch.float32)
+
+
+@pytest.mark.parametrize(("network", "depth"), [("tnp_d", 1), ("tnp_d", 2), ("lbanp_8", 2)])
+def test_a_rival_shows_a_buffer_what_it_reads(network, depth):
+    """Without one its own densities, to the last bit; of one layer, a buffer that has learnt nothing re-encodes."""
+    # A root of the heads' size that is a power of two: dividing by it, sooner or later, is exact.
+    net = rivals.make(network, Sizes(width=32, depth=depth, heads=2, mlp=17, components=5))
+    with torch.no_grad():
+        for weight in net.parameters():
+            weight += torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)) / weight.shape[-1] ** 0.5
+    known, targets = pairs(CONTEXT, 1), pairs(TARGETS, 2)
+    buffered = pb.BufferedModule(Shown(net), known)
+    assert torch.equal(buffered.marginals(known, *targets), net.log_prob(known, *targets))
+    joint = buffered.conditionals(known, *targets)
+    away = (joint - Reencoding(net).log_prob(known, *targets)).abs().max()
+    assert away < 1e-4 if depth == 1 else away > 1e-3
+    draws, log_probs = buffered.rollout(known, targets[0], 5)
+    again = buffered.conditionals(tuple(x.repeat(5, 1) for x in known), targets[0].repeat(5, 1), draws.flatten(0, 1))
+    torch.testing.assert_close(again.unflatten(0, (5, SIZE)), log_probs, atol=1e-4, rtol=1e-4)

@@ -17,7 +17,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "script", ["fourier", "orders_and_blocks", "compression", "gp_consistency", "trial_params", "digits"]
+    "script",
+    ["fourier", "orders_and_blocks", "compression", "gp_consistency", "trial_params", "digits", "buffer_for_a_module"],
 )
 def test_scripts_run(script, tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("PPL_BUFFER_DATA", raising=False)

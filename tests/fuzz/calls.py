@@ -71,6 +71,11 @@ def np_tensor(values: np.ndarray) -> Any:
     return torch.tensor(values)
 
 
+def pairs(count: int) -> tuple[Any, Any]:
+    """Inputs and outcomes of points, (PEOPLE, count) each, as torch's."""
+    return tuple(np_tensor(x) for x in np.random.default_rng(count).normal(size=(2, PEOPLE, count)).astype(np.float32))
+
+
 def density_of(inputs: Any, value: Any, **more: Any) -> np.ndarray:
     """A log density of Pyro's distribution."""
     from ppl_buffer.pyro import JointPredictive

@@ -27,6 +27,7 @@ from tests.fuzz.calls import (
     missing_aside,
     net,
     np_tensor,
+    pairs,
     params,
     record,
     responding,
@@ -47,6 +48,7 @@ def entry_points() -> dict[str, EntryPoint]:
     from ppl_buffer.datasets import read_trials
     from ppl_buffer.prior import Prior
     from tests.datasets.tables import NOISY_Q, table_of_trials
+    from tests.training.modules import ExactMean, draw_points
 
     return {
         "observe": EntryPoint(
@@ -309,6 +311,27 @@ def entry_points() -> dict[str, EntryPoint]:
                 "prior": {"mu": Prior.uniform(0.0, 101.0)},
                 "name": "simulations",
             },
+        ),
+        "add_buffer_to_module": EntryPoint(
+            lambda **a: [x.detach().numpy() for x in pb.add_buffer_to_module(**a).added.state_dict().values()],
+            lambda: {
+                "module": ExactMean(),
+                "draw": draw_points,
+                "way": "low_rank",
+                "rank": 2,
+                "steps": 1,
+                "context": (0, 3),
+                "targets": 4,
+                "batch_size": 2,
+                "learning_rate": 1e-3,
+                "seed": 0,
+            },
+        ),
+        "BufferedModule": EntryPoint(
+            lambda example, context, **a: (
+                pb.BufferedModule(ExactMean(), example).rollout(context, a["inputs"], a["draws"])[1].numpy()
+            ),
+            lambda: {"example": pairs(3), "context": pairs(5), "inputs": pairs(2)[0], "draws": 2},
         ),
         "load": EntryPoint(
             lambda **a: pb.load(**a), lambda: {"name_or_path": "noisy_q", "backend": "torch"}, names=("path",)

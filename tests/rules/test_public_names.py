@@ -13,10 +13,10 @@ import ppl_buffer as pb
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = {
-    "Categorical", "Config", "DatasetSimulator", "DistillationSets", "Evidence", "Integer", "Interval", "Lapse",
-    "Positive", "Prior", "Real", "Schema", "Simulated", "Simulator", "StoredSimulations", "TrainingRecord",
-    "__version__", "add_buffer", "compare", "compress", "decompress", "load", "log_evidence", "posterior_predictive",
-    "prepare_distillation", "save", "train", "zoo",
+    "BufferedModule", "Categorical", "Config", "DatasetSimulator", "DistillationSets", "Evidence", "Integer",
+    "Interval", "Lapse", "Positive", "Prior", "Real", "Schema", "Simulated", "Simulator", "StoredSimulations",
+    "TrainingRecord", "__version__", "add_buffer", "add_buffer_to_module", "compare", "compress", "decompress", "load",
+    "log_evidence", "posterior_predictive", "prepare_distillation", "save", "train", "zoo",
 }  # fmt: skip
 MODULES = {
     "arviz": ("arviz",),
