@@ -89,7 +89,7 @@ sphinx_gallery_conf = {
     "gallery_dirs": "tutorials",
     "filename_pattern": (
         r"/(two_step|selection_task|multisensory_comparison|conflict_ddm|digits|eeg|table|learning_ddm"
-        r"|speculative_rollout)\.py$"
+        r"|speculative_rollout|function_prior)\.py$"
     ),
     "ignore_pattern": r"__init__\.py",
     "reset_argv": arguments,

@@ -23,13 +23,14 @@ NEEDS = {
     "digits": ("numpyro", "sklearn"),
     "eeg": ("numpyro",),
     "speculative_rollout": ("pyro",),
+    "function_prior": ("numpyro",),
     "train_zoo": ("torch",),
 }
 # The training script's recipes, each a run of its own: of one stage; then of two, the second of which learns a known
 # likelihood (rlddm) or from distillation sets (multisensory).
 RECIPES = ["noisy_q", "gp", "ddm", "collapsing_ddm", "rlddm", "multisensory_rho1", "multisensory_rho43"]
 # Long chains or long rollouts, even in its smallest form.
-SLOW = ("two_step", "eeg", "table", "conflict_ddm", "learning_ddm")
+SLOW = ("two_step", "eeg", "table", "conflict_ddm", "learning_ddm", "function_prior")
 RUNS = [
     pytest.param(script, [], marks=[pytest.mark.slow] * (script.stem in SLOW))
     for script in SCRIPTS

@@ -145,6 +145,25 @@ def test_the_how_to_pages_run(page, capsys):
     assert np.isfinite(names["result"].losses).all()
 
 
+def test_the_page_on_unknown_functions_is_a_model():
+    """What a sampler sees of the page's model: the network's density, the level's and that of the counts."""
+    pytest.importorskip("numpyro")
+    from numpyro.infer.util import potential_energy
+    from scipy import stats
+
+    page = SIMULATOR.parent / "howto" / "function_prior.md"
+    (block,) = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    names = {}
+    exec(compile(block, str(page), "exec"), names)
+    f, level = np.random.default_rng(0).normal(size=12).astype(np.float32), 1.7
+    places = {"x": (np.arange(12) * 10.0 - 55) / 30}
+    expected = names["JointPredictive"](names["net"], places).log_prob(f) + stats.norm(2, 1).logpdf(level)
+    kept = names["kept"]
+    expected += stats.poisson(np.exp(level + f)[kept]).logpmf(names["counts"][kept]).sum()
+    energy = potential_energy(names["model"], (), {}, {"f": f, "level": level})
+    np.testing.assert_allclose(energy, -expected, rtol=1e-5)
+
+
 def test_the_hierarchy_in_pyro_runs():
     """Not a run of NUTS: tests/pyro/test_hierarchy.py has twenty."""
     pyro = pytest.importorskip("pyro")
