@@ -101,6 +101,7 @@ def _refuse_ours(module: object) -> None:
         )
 
 
+@torch.enable_grad()
 def add_buffer_to_module(
     module: SetPredictor,
     draw: DrawPairs,

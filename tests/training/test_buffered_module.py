@@ -109,6 +109,37 @@ def test_before_anything_is_learnt(module):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("way", WAYS)
+def test_points_may_be_of_several_numbers_and_any_precision(way):
+    """Places in the plane, two outcomes a point, in double precision: as one pass, and as draws."""
+
+    class Plane(documented_module()):
+        def __init__(self):
+            super().__init__(width=12, depth=2, heads=3)
+            self.pair[0], self.target[0], self.head = (torch.nn.Linear(*sizes) for sizes in ((5, 12), (3, 12), (12, 2)))
+
+        def embed_pairs(self, x, y):
+            return self.pair(torch.cat([x, y], -1))
+
+        def embed_targets(self, x):
+            return self.target(x)
+
+        def predict(self, tokens):
+            return torch.distributions.Independent(torch.distributions.Normal(self.head(tokens), 1.0), 1)
+
+    def draw(rng, size, count):
+        return rng.normal(size=(size, count, 3)), rng.normal(size=(size, count, 2))
+
+    net = pb.add_buffer_to_module(Plane().double(), draw, way, **FEW)
+    x, y = (torch.tensor(part) for part in draw(np.random.default_rng(0), SETS, CONTEXT + TARGETS))
+    known, new = (x[:, :CONTEXT], y[:, :CONTEXT]), x[:, CONTEXT:]
+    outcomes, log_probs = net.rollout(known, new, 7)
+    assert outcomes.shape == (7, SETS, TARGETS, 2) and outcomes.dtype == net.added.role.dtype == torch.float64
+    for drawn, expected in zip(outcomes, log_probs, strict=True):
+        torch.testing.assert_close(net.conditionals(known, new, drawn), expected)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("count", [0, 3])
 def test_an_exact_module_gives_the_exact_joint_density(count):
     """Normal data with an unknown mean, a context of any size: one layer counts and sums its buffer too."""
