@@ -8,7 +8,8 @@ database (Zhang et al. 1995), with what it lacks: a reference, and the task of p
 - ``channels``: an instant is a trial with the seven channels as its outcomes, one given those before it. Given some
   instants, others anywhere (interpolation), or what comes next (forecasting).
 - ``missing``: the outcome is one of the channels; which, and the other six at the same instant and how they changed
-  since the sample before are inputs. Given what was seen of the channel up to some instant, the rest of it.
+  since the sample before are inputs. Given what was seen of the channel up to some instant, the rest of it; and given
+  what was seen before and after a stretch of the same length, that stretch.
 
 Forecasts are also made by dilated convolutions from left to right (`rivals/single_task.py`), trained on whole
 recordings, which can do nothing else.
@@ -157,10 +158,16 @@ class Settings:
     targets: tuple[int, ...] = (16, 64)
     recordings: int = 120
     orders: int = 8
-    start: int = 160
+    end: tuple[int, int] = (160, 256)
+    within: tuple[int, int] = (80, 176)
+
+    @property
+    def lost(self) -> dict[str, tuple[int, int]]:
+        """First sample of a stretch of a channel that is missing, and the first after it."""
+        return {"to the end": self.end, "within": self.within}
 
 
-QUICK = Settings(contexts=(7,), targets=(5,), recordings=3, orders=2, start=250)
+QUICK = Settings(contexts=(7,), targets=(5,), recordings=3, orders=2, end=(250, 256), within=(100, 107))
 
 
 def designs(rng: np.random.Generator, kind: str, size: int, targets: int) -> np.ndarray:
@@ -239,30 +246,42 @@ def channel_scores(
 
 
 def score_missing(net: Any, recordings: Recordings, settings: Settings) -> list[dict[str, Any]]:
-    """Of each channel from some sample on: nats a sample, root mean square error, share in the 90 % intervals."""
-    gaussian, rows, start = StationaryGaussian.fit(recordings.learnt), [], settings.start
+    """Of a stretch of each channel: nats a sample, root mean square error, share in the 90 % intervals."""
+    gaussian = StationaryGaussian.fit(recordings.learnt)
+    return [
+        {"stretch": name} | row
+        for name, stretch in settings.lost.items()
+        for row in score_stretch(net, gaussian, recordings, settings, stretch)
+    ]
+
+
+def score_stretch(
+    net: Any, gaussian: StationaryGaussian, recordings: Recordings, settings: Settings, stretch: tuple[int, int]
+) -> list[dict[str, Any]]:
+    """The same of one stretch, by channel."""
+    rows, (start, stop) = [], stretch
     x = recordings.of(recordings.test)[: settings.recordings]
     outcomes, inputs = columns(x, recordings.time)
     data = {
         name: torch.as_tensor(np.array(value), dtype=torch.float32) for name, value in {**inputs, **outcomes}.items()
     }
-    context = {name: value[:, :start] for name, value in data.items()}
-    later = {name: value[:, start:] for name, value in data.items() if name != "voltage"}
-    value = data["voltage"][:, start:]
+    context = {name: torch.cat([value[:, :start], value[:, stop:]], 1) for name, value in data.items()}
+    lost = {name: value[:, start:stop] for name, value in data.items()}
+    value = lost.pop("voltage")
     joint, apart, pit, mean = [], [], [], []
     for first in range(0, len(value), len(x)):
         part = slice(first, first + len(x))
         given = {name: each[part] for name, each in context.items()}
-        query = Query.build(net, {name: each[part] for name, each in later.items()}, context=given)
-        alone = JointPredictive(net, {name: each[part].T[..., None] for name, each in later.items()}, context=given)
+        query = Query.build(net, {name: each[part] for name, each in lost.items()}, context=given)
+        alone = JointPredictive(net, {name: each[part].T[..., None] for name, each in lost.items()}, context=given)
         with torch.no_grad():
             joint.append(density.conditionals(query, value[part]).mean(-1))
             apart.append(density.marginals(query, value[part]).mean(-1))
             pit.append(alone.pit(value[part].T[..., None])[..., 0].T)
             mean.append(alone.mean[..., 0].T)
     for channel, name in enumerate(recordings.names):
-        true = x[:, channel, start:]
-        known = gaussian.missing(x, channel, start)
+        true = x[:, channel, start:stop]
+        known = gaussian.missing(x, channel, start, stop)
         ours = {"joint": joint[channel], "apart": apart[channel]}
         row = {"channel": name, **{key: float(each.mean()) for key, each in ours.items()}}
         row["rmse"] = float(np.sqrt(((mean[channel].numpy() - true) ** 2).mean()))
@@ -294,9 +313,9 @@ def bars(scores: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     for row in means(scores["channels"], ["kind"], ["targets", "context", "split"]) if "channels" in scores else ():
         above = row["orders"] - row["Gaussian"]
         result.append(harness.bar(f"joint density of {row['kind']} above the Gaussian's, nats", above, least=0.0))
-    if "missing" in scores:
-        covered = float(np.mean([row["covered"] for row in scores["missing"]]))
-        result.append(harness.bar("distance of the coverage of 90 % intervals from 0.9", abs(covered - 0.9), most=0.03))
+    for row in means(scores["missing"], ["stretch"], ["split", "channel"]) if "missing" in scores else ():
+        what = f"distance of the coverage of 90 % intervals from 0.9, {row['stretch']}"
+        result.append(harness.bar(what, abs(row["covered"] - 0.9), most=0.03))
     return result
 
 
@@ -333,8 +352,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows = means(scores["convolutions"], ["targets"], ["context", "split", "epochs"])
         print_rows("Forecasts by dilated convolutions, in time, mean over contexts", rows)
     if "missing" in scores:
-        print_rows("A missing channel: nats a sample", means(scores["missing"], ["channel"], ["split"]))
-        print_rows("The same, by split", means(scores["missing"], ["split"], ["channel"]))
+        print_rows(
+            "A missing channel: nats a sample of a stretch", means(scores["missing"], ["stretch", "channel"], ["split"])
+        )
+        print_rows("The same, by split", means(scores["missing"], ["stretch", "split"], ["channel"]))
     measured = bars(scores)
     harness.print_bars(measured)
     if not options.quick:

@@ -51,11 +51,15 @@ class StationaryGaussian:
             "Gaussian, apart": apart,
         }
 
-    def missing(self, x: np.ndarray, channel: int, start: int) -> dict[str, float]:
-        """Of one channel of recordings (R, C, T) from a sample on, given the rest: the figures of `score_missing`."""
+    def missing(self, x: np.ndarray, channel: int, start: int, stop: int | None = None) -> dict[str, float]:
+        """Of one channel of recordings (R, C, T) from a sample on, to the end or another sample, given the rest.
+
+        Returns:
+            the figures of `score_missing`.
+        """
         size, channels, samples = x.shape
         lost = np.zeros((samples, channels), dtype=bool)
-        lost[start:, channel] = True
+        lost[start:stop, channel] = True
         lost = lost.ravel()
         covariance = self.covariance.reshape(lost.size, -1)
         flat = x.swapaxes(1, 2).reshape(size, -1)

@@ -79,10 +79,11 @@ def test_a_stationary_gaussian_is_that_of_its_covariances():
     assert got["Gaussian, channels apart"] == pytest.approx(sum(apart))
     alone = [log_density([*of(given), place]) - known for place in of(targets)]
     assert got["Gaussian, apart"] == pytest.approx(sum(alone))
-    lost = of([3, 4], [1])
-    rest = [place for place in range(10) if place not in lost]
-    together = (log_density(rest + lost) - log_density(rest)).mean() / 2
-    assert fitted.missing(x, 1, 3)["joint"] == pytest.approx(together)
+    for samples, stretch in (([3, 4], (3,)), ([2], (2, 3))):
+        lost = of(samples, [1])
+        rest = [place for place in range(10) if place not in lost]
+        together = (log_density(rest + lost) - log_density(rest)).mean() / len(lost)
+        assert fitted.missing(x, 1, *stretch)["joint"] == pytest.approx(together)
 
     sets, samples, memory = 200, 300, 0.8
     noise = rng.normal(size=(sets, 1, samples + 50))
