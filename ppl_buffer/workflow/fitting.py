@@ -21,7 +21,7 @@ from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import ObservedTrials
 from ppl_buffer.network.record import TrainingRecord
 from ppl_buffer.schema import Interval, Positive
-from ppl_buffer.workflow.hierarchical import RATE, Box, Sampler, model, observe, sample, scores
+from ppl_buffer.workflow.hierarchical import RATE, Box, Sampler, model, observe, quick, sample, scores
 
 if TYPE_CHECKING:
     import pandas
@@ -183,8 +183,10 @@ def fit(
     path = None if out is None else Path(out) / DRAWS_FILE
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
+    normal = quick(net, data, box, lapses)
     draws = sample(
-        net, data, box, options, hierarchical=hierarchical, lapse=lapses, seed=seed, progress=progress, path=path
+        net, data, box, normal, options, hierarchical=hierarchical, lapse=lapses, seed=seed, progress=progress,
+        path=path,
     )  # fmt: skip
     seconds = time.perf_counter() - began
     can_generate = environment is not None or not net.schema.feedback
@@ -195,7 +197,7 @@ def fit(
             model,
             draws.sites,
             language="numpyro",
-            args=(net, data, box, hierarchical, lapses),
+            args=(net, data, box, hierarchical, lapses, normal),
             statistics=draws.statistics,
             environment=environment,
             predictive_draws=predictive_draws if can_generate else 0,
