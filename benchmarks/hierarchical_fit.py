@@ -1,10 +1,10 @@
 """Effective draws a gradient of a hierarchical fit: written by the quick fit, and as a program usually writes it.
 
-Simulated people of `noisy_q` (120 trials each) and of `ddm` (300 trials). "Quick fit" is what `ppl_buffer.workflow.fit`
-runs: parameters centred as far as the data say, with scales of steps that are known before the first draw. "Non-centred"
-is the same model with offsets, whose scales NumPyro's NUTS finds out in its own warm-up (a dense block of the group
-means). Compared is the least effective sample size, bulk and tail (ArviZ), of group means and spreads, for 1,000
-gradients after warm-up; both have trees of at most 31 gradients and an aim of acceptance of 0.8.
+Simulated people of `noisy_q` (120 trials each) and of `ddm` (300 trials). "Quick fit" is what
+`ppl_buffer.workflow.fit` runs: parameters centred as far as the data say, with scales of steps that are known before
+the first draw. "Non-centred" is the same model with offsets, whose scales NumPyro's NUTS finds out in its own warm-up
+(a dense block of the group means). Compared is the least effective sample size, bulk and tail (ArviZ), of group means
+and spreads, for 1,000 gradients after warm-up; both have trees of at most 31 gradients and an aim of acceptance of 0.8.
 
     python benchmarks/hierarchical_fit.py [--quick] [--out DIR] [--networks ddm,noisy_q] [--people 13] [--draws 600]
         [--seeds 2]

@@ -183,7 +183,7 @@ def fit(
     path = None if out is None else Path(out) / DRAWS_FILE
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-    normal = quick(net, data, box, lapses)
+    normal = quick(net, data, box, lapses, progress=progress)
     draws = sample(
         net, data, box, normal, options, hierarchical=hierarchical, lapse=lapses, seed=seed, progress=progress,
         path=path,

@@ -1,10 +1,10 @@
 """A hierarchical model of subjects, by NumPyro's NUTS.
 
 Each subject has parameters of their own inside the box that the network was trained on, drawn from a population: normal
-on the logistic scale that the box is mapped from, with an unknown mean and spread, written non-centred. A parameter
-that an outcome always exceeds (a non-decision time) is also bounded by that subject's fastest response, or, where that
-may be a lapse, by the fastest that a decision must have made; one whose prior was relative to another one lies that far
-from it. A rate of lapses that is estimated has its prior on the scale on which this is standard normal.
+on the logistic scale that the box is mapped from, with an unknown mean and spread. A parameter that an outcome always
+exceeds (a non-decision time) is also bounded by that subject's fastest response, or, where that may be a lapse, by the
+fastest that a decision must have made; one whose prior was relative to another one lies that far from it. A rate of
+lapses that is estimated has its prior on the scale on which this is standard normal.
 """
 
 from __future__ import annotations
@@ -230,7 +230,9 @@ def model(
         numpyro.sample(site, JointPredictive(net, data, params=params, lapse=lapse), obs=data.value)
 
 
-def quick(net: Network, data: ObservedTrials, box: Box, lapse: Lapse | None = None) -> QuickFit:
+def quick(
+    net: Network, data: ObservedTrials, box: Box, lapse: Lapse | None = None, *, progress: bool = False
+) -> QuickFit:
     """The quick fit of `model`: see `ppl_buffer.workflow.quick_fit`.
 
     A sampler finds out from its own warm-up how well everything is known, at several thousand gradients; a fit of
@@ -251,7 +253,7 @@ def quick(net: Network, data: ObservedTrials, box: Box, lapse: Lapse | None = No
         return np.asarray(values, dtype=float), np.asarray(gradient, dtype=float)
 
     scales = np.array([_mean_scale(name) for name in names])
-    return quick_fit(evaluate, data.batch_shape[0], scales, SPREAD_MEDIAN, SPREAD_SCALE)
+    return quick_fit(evaluate, data.batch_shape[0], scales, SPREAD_MEDIAN, SPREAD_SCALE, progress=progress)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize
+from tqdm.auto import tqdm
 
 Array = np.ndarray
 # Function of parameters (P, S): the subjects' negative log likelihoods (S,), and the gradient of their sum (P, S).
@@ -60,7 +61,15 @@ class QuickFit:
     subject_covariance: Array
 
 
-def quick_fit(loss: Loss, subjects: int, mean_scales: Array, spread_median: float, spread_scale: float) -> QuickFit:
+def quick_fit(
+    loss: Loss,
+    subjects: int,
+    mean_scales: Array,
+    spread_median: float,
+    spread_scale: float,
+    *,
+    progress: bool = False,
+) -> QuickFit:
     """Fit a population whose mean is Normal(0, mean_scales) and whose spread is log-normal.
 
     Args:
@@ -69,11 +78,12 @@ def quick_fit(loss: Loss, subjects: int, mean_scales: Array, spread_median: floa
         mean_scales: (P,).
         spread_median: of the prior of the spread.
         spread_scale: standard deviation of its logarithm.
+        progress: show a progress bar.
     """
     mean = _mode_if_alike(loss, subjects, mean_scales)
     spread, modes = np.full(len(mean), spread_median), np.repeat(mean[:, None], subjects, 1)
     damping = np.full(subjects, _DAMPING)
-    for _ in range(_ROUNDS):
+    for _ in tqdm(range(_ROUNDS), desc="quick fit", disable=not progress, leave=False):
         curvatures = _curvatures(loss, modes)
         modes, damping, step = _towards_modes(loss, modes, curvatures, mean, spread, damping)
         # The mean's own prior counts as a fraction of a subject.

@@ -177,7 +177,8 @@ def run_chains(
         the draws.
     """
     programs = _Programs(kernel, warmup, len(keys))
-    begin = _Progress(0, programs.begin((keys, dict(first)), 0, data))
+    # On the host, as all later states are: another placement would compile the program a second time.
+    begin = _Progress(0, jax.device_get(programs.begin((keys, dict(first)), 0, data)))
     current = begin if kept is None else _read(kept, begin)
     reused, total = max(0, current.done - warmup), warmup + draws
     size, saved = 1, time.monotonic()
