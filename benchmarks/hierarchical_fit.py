@@ -6,7 +6,7 @@ the first draw. "Non-centred" is the same model with offsets, whose scales NumPy
 (a dense block of the group means). Compared is the least effective sample size, bulk and tail (ArviZ), of group means
 and spreads, for 1,000 gradients after warm-up; both have trees of at most 31 gradients and an aim of acceptance of 0.8.
 
-    python benchmarks/hierarchical_fit.py [--quick] [--out DIR] [--networks ddm,noisy_q] [--people 13] [--draws 600]
+    python benchmarks/hierarchical_fit.py [--quick] [--out DIR] [--networks ddm,noisy_q] [--subjects 13] [--draws 600]
         [--seeds 2]
 
 Bar: twice the effective draws a gradient, in bulk and in the tails, in the mean over seeds.
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -37,20 +38,20 @@ MEAN, SPREAD = -0.5, 0.5
 WAYS = ("quick fit", "non-centred")
 
 
-def simulated(name: str, net: Any, people: int, seed: int) -> TrialData:
+def simulated(name: str, net: Any, subjects: int, seed: int) -> TrialData:
     """Data of so many people."""
     rng, simulator = np.random.default_rng([seed, 3]), SIMULATORS[name]()
-    places = {each: (MEAN + SPREAD * rng.standard_normal(people)).astype(np.float32) for each in net.schema.params}
+    places = {each: (MEAN + SPREAD * rng.standard_normal(subjects)).astype(np.float32) for each in net.schema.params}
     params = {each: np.asarray(x, float) for each, x in Box.of(net)(places).items()}
-    inputs = simulator.inputs(rng, people, TRIALS[name]) if net.schema.inputs else {}
-    drawn = simulator.simulate(rng, params, inputs, **({} if inputs else {"trials": TRIALS[name]}))
-    exists = np.ones((people, TRIALS[name]), bool)
+    inputs = simulator.inputs(rng, subjects, TRIALS[name]) if net.schema.inputs else {}
+    data = simulator.simulate(rng, params, inputs, **({} if inputs else {"trials": TRIALS[name]}))
+    exists = np.ones((subjects, TRIALS[name]), bool)
     return TrialData(
-        subjects=[f"person {index + 1}" for index in range(people)],
+        subjects=[f"person {index + 1}" for index in range(subjects)],
         trial_counts=exists.sum(1),
         inputs=inputs,
-        outcomes={each: drawn[each] for each in net.schema.outcomes},
-        feedback={each: drawn[each] for each in net.schema.feedback},
+        outcomes={each: data[each] for each in net.schema.outcomes},
+        feedback={each: data[each] for each in net.schema.feedback},
         trial_mask=exists,
     )
 
@@ -104,31 +105,31 @@ def measured(net: Any, draws: Draws, seconds: float) -> dict[str, Any]:
     }
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Sample, print, write."""
-    options = parse(__doc__, networks="ddm,noisy_q", people=13, draws=600, seeds=2)
+    options = parse(__doc__, arguments, networks="ddm,noisy_q", subjects=13, draws=600, seeds=2)
     if options.quick:
-        options.networks, options.people, options.draws, options.seeds = "ddm", 3, 20, 1
+        options.networks, options.subjects, options.draws, options.seeds = "ddm", 3, 20, 1
     results: dict[str, Any] = {}
     bars = []
     for name in options.networks.split(","):
         net, rows = pb.load(name, backend="jax"), []
         # Those of seed 0 were there when the quick fit was built.
         for seed in range(1, 1 + options.seeds):
-            trials = simulated(name, net, options.people, seed)
+            trials = simulated(name, net, options.subjects, seed)
             for way in WAYS:
                 warmup = 10 if options.quick else {"quick fit": 200, "non-centred": 500}[way]
                 draws, seconds = sample(net, trials, way, Sampler(warmup=warmup, draws=options.draws), seed)
                 rows.append({"seed": seed, "way": way, "warm-up": warmup, **measured(net, draws, seconds)})
         columns = [*rows[0]]
-        print_table(f"{name}, {options.people} people", columns, [[row[x] for x in columns] for row in rows])
+        print_table(f"{name}, {options.subjects} people", columns, [[row[x] for x in columns] for row in rows])
         for kind in ("bulk", "tail"):
             by_way = [np.mean([row[f"{kind} / 1000 gradients"] for row in rows if row["way"] == way]) for way in WAYS]
             bars.append(bar(f"{name}: least {kind} effective draws a gradient, ratio", by_way[0] / by_way[1], least=2))
         results[name] = rows
     print_bars(bars)
-    content = {"people": options.people, "trials": TRIALS, "draws": options.draws, "networks": results, "bars": bars}
-    write_results("hierarchical_fit", content, options.out)
+    sizes = {"subjects": options.subjects, "trials": TRIALS, "draws": options.draws}
+    write_results("hierarchical_fit", {**sizes, "networks": results, "bars": bars}, options.out)
 
 
 if __name__ == "__main__":

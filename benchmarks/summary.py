@@ -15,7 +15,7 @@ from harness import parse, print_table, write_results
 
 SCRIPTS = (
     "rollout", "density", "gradient", "training_step", "effective_samples", "efficiency", "scaling", "speculative",
-    "posterior_predictive",
+    "posterior_predictive", "hierarchical_fit",
 )  # fmt: skip
 
 

@@ -180,13 +180,10 @@ def fit(
     box = Box.of(net, trials, lapses)
     data, unfamiliar = _observe(net, trials)
     began = time.perf_counter()
-    path = None if out is None else Path(out) / DRAWS_FILE
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
     normal = quick(net, data, box, lapses, progress=progress)
     draws = sample(
         net, data, box, normal, options, hierarchical=hierarchical, lapse=lapses, seed=seed, progress=progress,
-        path=path,
+        path=None if out is None else _draws_file(Path(out)),
     )  # fmt: skip
     seconds = time.perf_counter() - began
     can_generate = environment is not None or not net.schema.feedback
@@ -236,6 +233,12 @@ def fit(
         reused=draws.reused,
         lapse=lapses,
     )
+
+
+def _draws_file(folder: Path) -> Path:
+    """Where the draws are kept, in a folder that is made if it does not exist."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / DRAWS_FILE
 
 
 def _lapses(net: Network, trials: TrialData, lapse: float | Lapse | None) -> tuple[Lapse | None, list[Finding]]:

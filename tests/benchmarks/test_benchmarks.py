@@ -240,7 +240,7 @@ def test_particles_are_tuned() -> None:
 
 SCRIPTS = (
     "density", "efficiency", "training_step", "gradient", "scaling", "rollout", "effective_samples", "speculative",
-    "posterior_predictive",
+    "posterior_predictive", "hierarchical_fit",
 )  # fmt: skip
 # Those that compile many programs for JAX.
 SLOW = SCRIPTS[3:]
