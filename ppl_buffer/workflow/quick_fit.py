@@ -9,10 +9,10 @@ found, NUTS moves z in place of a subject's parameters:
     z ~ Normal(C m, s / r),    parameters = m + r (z - C m),    r = (s / s')^(1 - diag C), elementwise.
 
 C = 0 is the non-centred way (z is an offset), C = 1 the centred one (z are the parameters). If all is normal and the
-spreads are known, z is not correlated with m where C is what the data leave of the population's part in a subject's
-parameters, H (H + diag(s)^-2)^-1 transposed for data of precision H (for one parameter: Papaspiliopoulos, Roberts &
-Skold 2003; Gorinova, Moore & Hoffman 2020, arXiv 1906.03028, who learn it). How all is written makes the sampler
-faster or slower; the posterior of the parameters is the same.
+spreads are known, z is not correlated with m where C is the share that the data have in a subject's parameters,
+(H + diag(s)^-2)^-1 H for data of precision H (for one parameter: Papaspiliopoulos, Roberts & Skold 2003; Gorinova,
+Moore & Hoffman 2020, arXiv 1906.03028, who learn it). How all is written makes the sampler faster or slower; the
+posterior of the parameters is the same.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class QuickFit:
 
     Attributes:
         mean: (P,), of the population.
-        spread: (P,), standard deviation of the population.
+        spread: (P,), standard deviation of the population, in thousandths.
         modes: (P, S), of the subjects.
         centring: (S, P, P), the matrices C, in twentieths.
         mean_covariance: (P, P), how well the population's mean is known.
@@ -93,7 +93,7 @@ def quick_fit(
         before, spread = spread, np.sqrt(squares / (subjects + _SUBJECTS_BEFORE))
         if step < _CLOSE and np.abs(spread / before - 1).max() < _CLOSE:
             break
-    return _scaled(mean, spread, modes, _curvatures(loss, modes), mean_scales, spread_scale)
+    return _scaled(mean, np.round(spread, 3), modes, _curvatures(loss, modes), mean_scales, spread_scale)
 
 
 def _towards_modes(
@@ -133,7 +133,8 @@ def _curvatures(loss: Loss, at: Array) -> Array:
     """
     steps = _DIFFERENCE * np.eye(len(at))[..., None]
     rows = [(loss(at + step)[1] - loss(at - step)[1]) / (2 * _DIFFERENCE) for step in steps]
-    curvatures = np.stack(rows).transpose(2, 0, 1)
+    # Where the likelihood has no slope, nothing is known of it.
+    curvatures = np.nan_to_num(np.stack(rows).transpose(2, 0, 1), nan=0.0, posinf=0.0, neginf=0.0)
     eigenvalues, vectors = np.linalg.eigh(0.5 * (curvatures + curvatures.transpose(0, 2, 1)))
     return (vectors * np.maximum(eigenvalues, 0.0)[:, None]) @ vectors.transpose(0, 2, 1)
 
