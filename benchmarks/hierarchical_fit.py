@@ -15,7 +15,6 @@ Bar: twice the effective draws a gradient, in bulk and in the tails, in the mean
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -26,6 +25,7 @@ from harness import bar, parse, print_bars, print_table, write_results
 from numpyro.infer import NUTS
 
 import ppl_buffer as pb
+from ppl_buffer.arviz.versions import import_arviz
 from ppl_buffer.datasets import TrialData
 from ppl_buffer.workflow import hierarchical
 from ppl_buffer.workflow.hierarchical import Box, Sampler
@@ -86,9 +86,7 @@ def _since(began: float) -> float:
 
 def measured(net: Any, draws: Draws, seconds: float) -> dict[str, Any]:
     """Least effective sample sizes, and what they took."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of ArviZ, on its own future
-        import arviz
+    arviz = import_arviz()
     sites = [f"{name}_{kind}" for name in net.schema.params for kind in ("group", "spread")]
     bulk, tail = (min(float(arviz.ess(draws.sites[x], method=way)) for x in sites) for way in ("bulk", "tail"))
     gradients = np.asarray(draws.fields["num_steps"])

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from tqdm.auto import tqdm
 
 from ppl_buffer.checks import check_choice, check_integer, check_number, check_seed
 from ppl_buffer.network.network import Network
@@ -168,7 +169,8 @@ def add_buffer_to_module(
     weights, schedule = list(buffered.added.parameters()), Schedule(steps)
     optimizer = torch.optim.AdamW(weights, rate, betas=(0.9, 0.99), weight_decay=0.0)
     buffered.train()
-    for step in range(steps):
+    # None: a bar where someone looks, nothing in a file.
+    for step in tqdm(range(steps), desc="buffer", disable=None):
         set_learning_rate([optimizer], rate * schedule.factor(step) * warm_up(step, min(_WARMUP, steps // 10)))
         known, new = batch(step)
         loss = -buffered.conditionals(known, *new).mean()

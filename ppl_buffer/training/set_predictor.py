@@ -142,7 +142,15 @@ def layer_sizes(module: SetPredictor, example: Pairs) -> list[LayerSizes]:
             for x in (tokens, pairs)
         )
         _expect("finish", tokens, (batch, count, width))
-    _expect("predict(tokens).log_prob", module.predict(tokens).log_prob(outcomes), (batch, count))
+    predicted = module.predict(tokens)
+    try:
+        log_probs = predicted.log_prob(outcomes)
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"module.predict: expected a distribution of outcomes of shape {tuple(outcomes.shape)}; log_prob says: "
+            f"{error}"
+        ) from error
+    _expect("predict(tokens).log_prob", log_probs, (batch, count))
     return sizes
 
 

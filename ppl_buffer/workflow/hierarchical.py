@@ -166,12 +166,12 @@ def write_subjects(
     means: Mapping[str, jax.Array], spreads: Mapping[str, jax.Array], subjects: int, fit: QuickFit | None
 ) -> dict[str, jax.Array]:
     """Sites of offsets, written as the quick fit says; the parameters that they make, name -> (subjects,)."""
-    parameters = {}
+    parameters, together = {}, jnp.stack([jnp.asarray(mean) for mean in means.values()])
     for index, (name, mean) in enumerate(means.items()):
         pulled, ratio = jnp.asarray(0.0), spreads[name]
         if fit is not None:
             shares = jnp.asarray(fit.centring[:, index])
-            pulled = shares @ jnp.stack([jnp.asarray(x) for x in means.values()])
+            pulled = shares @ together
             ratio = (spreads[name] / float(fit.spread[index])) ** (1 - shares[:, index])
         with numpyro.plate("subject", subjects):
             offset = numpyro.sample(f"{name}_offset", dist.Normal(pulled, spreads[name] / ratio))

@@ -196,7 +196,7 @@ WRONG = {
     "finish": (lambda self, layer, tokens, read: read, r"shape \(2, 4, 2\), got \(2, 1, 4, 2\)"),
     "predict": (
         lambda self, tokens: torch.distributions.Normal(tokens, 1.0).expand((2, 4, 2)),
-        r"shape \(2, 4\), got \(2, 4, 2\)|must match|broadcast",
+        r"module.predict: expected a distribution of outcomes of shape \(2, 4\); log_prob says: ",
     ),
 }
 
@@ -286,4 +286,5 @@ def test_most_of_the_gain_of_joint_prediction_is_learnt():
             joint = net.log_prob((x[:, :3], y[:, :3]), x[:, 3:], y[:, 3:]).numpy()
         share = (joint - alone).mean() / (together - alone).mean()
         print(f"\n{way}: {share:.3f} of the gain")
-        assert share > 0.7
+        # What is asked of a buffer that is read apart, on functions.
+        assert share > 0.75

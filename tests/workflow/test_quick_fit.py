@@ -9,7 +9,7 @@ pytest.importorskip("pandas")
 import jax.numpy as jnp
 
 from ppl_buffer.workflow import quick_fit as quick_fits
-from ppl_buffer.workflow.hierarchical import SPREAD_MEDIAN, SPREAD_SCALE, write_subjects
+from ppl_buffer.workflow.hierarchical import SPREAD_MEDIAN, SPREAD_SCALE, _mass_matrix, write_subjects
 from ppl_buffer.workflow.quick_fit import QuickFit, quick_fit
 
 SUBJECTS, SCALES = 11, np.array([1.5, 1.0])
@@ -113,3 +113,20 @@ def test_the_posterior_is_that_of_the_model_without_a_quick_fit():
         # The density of the parameters: less the logarithm of how they stretch what is moved.
         expected = stats.norm.logpdf(parameters, mean[:, None], spread[:, None]).sum()
         assert float(density) - np.log(stretch).sum() == pytest.approx(expected, rel=1e-5)
+
+
+def test_steps_are_scaled_by_the_covariance_of_each_subject():
+    """NumPyro's kinetic energy: of each subject's momenta under its own matrix, of the means and of the spreads."""
+    from numpyro.infer.hmc_util import euclidean_kinetic_energy
+
+    fit, rng = fitted(), np.random.default_rng(4)
+    momenta = {f"{name}_{kind}": rng.normal(size=shape) for name in "ab" for kind, shape in
+               (("mean", ()), ("spread", ()), ("offset", (SUBJECTS,)))}  # fmt: skip
+    means, spreads, offsets = (
+        np.stack([momenta[f"{name}_{kind}"] for name in "ab"]) for kind in ("mean", "spread", "offset")
+    )
+    expected = means @ fit.mean_covariance @ means + (fit.spread_variance * spreads**2).sum()
+    for subject, covariance in enumerate(fit.subject_covariance):
+        expected += offsets[:, subject] @ covariance @ offsets[:, subject]
+    energy = euclidean_kinetic_energy(_mass_matrix(["a", "b"], fit)["inverse_mass_matrix"], momenta)
+    assert float(energy) == pytest.approx(expected / 2, rel=1e-5)
