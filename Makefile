@@ -26,7 +26,7 @@ MEASURE_multisensory_rho43 := "likelihood_accuracy multisensory_rho43" "record_e
 MEASURE_gp := gp_accuracy "record_errors gp" "consistency --name gp"
 MEASURE_table := tables "consistency --name table"
 
-.PHONY: help venv test test-slow test-lowest demo bench bench-paper docs lint typecheck doctest
+.PHONY: help venv test test-slow test-lowest demo bench bench-paper bench-hssm docs lint typecheck doctest
 
 help: ## say what the targets do
 	@sed -n 's/^\([a-z%-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -55,7 +55,7 @@ demo: $(INSTALLED) ## fit people who learn from rewards, with NUTS; results in d
 	$(BIN)/ppl-buffer demo
 
 bench: $(INSTALLED) ## measure speed, and what the cards state, and write the cards
-	set -e; for name in rollout density gradient likelihood_gradient training_step effective_samples efficiency scaling speculative hierarchical_fit \
+	set -e; for name in rollout density gradient likelihood_gradient training_step effective_samples efficiency scaling speculative hierarchical_fit hierarchical_particles \
 	  training_methods error_estimate ladder two_step_example \
 	  posterior_predictive summary noisy_q_accuracy noisy_q_tasks gp_accuracy fourier orders_and_blocks compression $(patsubst %,"consistency --name %",gp ddm collapsing_ddm multisensory_rho1 multisensory_rho43) \
 	  multisensory_evidence_truth "multisensory_evidence_truth --simulated" \
@@ -73,6 +73,13 @@ bench-paper: $(INSTALLED) ## train our network and its rivals on random function
 	  $(BIN)/python benchmarks/paper.py --task $$task --targets 16,128 --steps $(PAPER_STEPS) --seconds $(PAPER_SECONDS); done
 	$(BIN)/python benchmarks/added_buffer.py
 	$(BIN)/python benchmarks/buffer_for_a_module.py
+
+# PYTHON=python3.12 gets the newest HSSM. NETWORK is its likelihood network ddm.onnx, a file; without it HSSM has its
+# analytical likelihood alone.
+bench-hssm: $(INSTALLED) ## a fit from nothing to the posterior beside HSSM, which gets .venv-hssm; NETWORK=ddm.onnx
+	test -x .venv-hssm/bin/python || $(PYTHON) -m venv .venv-hssm
+	.venv-hssm/bin/python -m pip install hssm
+	$(BIN)/python benchmarks/hssm_end_to_end.py --hssm-python .venv-hssm/bin/python --hssm-network "$(NETWORK)"
 
 # The command of the package trains; what measures and writes cards is in benchmarks/, which a wheel has not.
 zoo-%: $(INSTALLED) ## train a shipped network by its recipe, from seed to card; PARTS=likelihood keeps its transformer

@@ -21,11 +21,9 @@ without compilation; both are stated beside it.
 from __future__ import annotations
 
 import math
-import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -34,22 +32,14 @@ import numpy as np
 import numpyro
 from harness import bar, parse, print_bars, print_table, write_results
 from numpyro.infer import MCMC, NUTS
+from particles import ACCEPTANCE, MOST_PARTICLES, Array, LogLikelihood, bootstrap, by_pair, tune, walk_factor
 
 import ppl_buffer as pb
 from ppl_buffer.numpyro import JointPredictive
 from ppl_buffer.numpyro.priors import prior_distribution
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from tests.references import noisy_q  # noqa: E402
-
-Array = jax.Array
-# Function of theta (C, 4), a key and a number of particles: log of an unbiased likelihood estimate, (C,).
-LogLikelihood = Callable[[Array, Array, int], Array]
 PRIORS = pb.simulators.NoisyQ.priors
 CHAINS, ZETA = 4, 0.3
-# Of a random walk whose target is estimated: below the 0.234 of an exact one.
-_ACCEPTANCE, _DEVIATION = 0.2, 1.4
-_MOST_PARTICLES = 4096
 
 
 def person(trials: int) -> dict[str, np.ndarray]:
@@ -106,75 +96,12 @@ def sample_nuts(net: Any, data: dict[str, np.ndarray], warmup: int, draws: int) 
     }
 
 
-def by_pair(data: dict[str, np.ndarray]) -> LogLikelihood:
-    """The filter of the reference figures: one for each pair, noise from a lattice over sorted particles."""
-    split = noisy_q._split(*(data[name][None] for name in ("pair", "choice", "reward")))
-
-    def log_likelihood(theta: Array, key: Array, particles: int) -> Array:
-        options = noisy_q._filter(theta[None], split, key, particles)
-        log_probs = jnp.where(split.choice[:, None] == 1, options[1], options[0])
-        return jnp.where(split.real[:, None], log_probs, 0.0).sum((0, -1, -2))
-
-    return log_likelihood
-
-
-def bootstrap(data: dict[str, np.ndarray]) -> LogLikelihood:
-    """The textbook's filter, for the whole state of a learner."""
-    pairs = int(data["pair"].max()) + 1
-    stay = np.concatenate([[0.0], 2.0 * data["choice"][:-1] - 1.0])
-    trials = (data["pair"], data["choice"], data["reward"], stay)
-
-    def one(theta: Array, key: Array, particles: int) -> Array:
-        alpha, beta, kappa, zeta = theta
-        normal_key, uniform_key = jax.random.split(key)
-        normal = jax.random.normal(normal_key, (len(stay), particles))
-        uniform = jax.random.uniform(uniform_key, (len(stay),))
-
-        def step(values: Array, trial: tuple[Array, ...]) -> tuple[Array, Array]:
-            pair, choice, reward, stay, normal, uniform = trial
-            shown = values[pair]
-            sign = 2.0 * choice - 1.0
-            log_weight = jax.nn.log_sigmoid(sign * (beta * (shown[1] - shown[0]) + kappa * stay))
-            total = jax.nn.logsumexp(log_weight)
-            # Systematic resampling: `first` is where the copies of each particle begin.
-            below = jnp.cumsum(jnp.exp(log_weight - total)) * particles
-            first = jnp.ceil(jnp.concatenate([jnp.zeros(1), below[:-1]]) - uniform).astype(int)
-            index = jnp.arange(particles)
-            ancestor = jax.lax.cummax(jnp.zeros(particles, int).at[first].max(index, mode="drop"))
-            values = values[:, :, ancestor]
-            old = values[pair, choice]
-            error = reward - old
-            values = values.at[pair, choice].set(old + alpha * error + zeta * jnp.abs(error) * normal)
-            return values, total - math.log(particles)
-
-        start = jnp.full((pairs, 2, particles), 0.5)
-        return jax.lax.scan(step, start, (*map(jnp.asarray, trials), normal, uniform))[1].sum()
-
-    def log_likelihood(theta: Array, key: Array, particles: int) -> Array:
-        keys = jax.random.split(key, len(theta))
-        return jax.vmap(lambda theta, key: one(theta, key, particles))(theta, keys)
-
-    return log_likelihood
-
-
 LOW, HIGH = np.array([prior.range() for prior in PRIORS.values()], np.float32).T
 
 
 def constrain(z: Array) -> Array:
     """Parameters in their box, of logits."""
     return LOW + (HIGH - LOW) * jax.nn.sigmoid(z)
-
-
-def tune(log_likelihood: LogLikelihood, theta: np.ndarray, most: int) -> tuple[int, float]:
-    """The fewest particles that estimate the log likelihood at theta (4,) well enough, and its standard deviation."""
-    estimate = jax.jit(log_likelihood, static_argnums=2)
-    particles = 4
-    while True:
-        repeated = jnp.broadcast_to(jnp.asarray(theta, jnp.float32), (200, len(theta)))
-        std = float(jnp.std(estimate(repeated, jax.random.key(3), particles)))
-        if std <= _DEVIATION or particles >= most:
-            return particles, std
-        particles *= 2
 
 
 def sample_pmmh(log_likelihood: LogLikelihood, particles: int, rounds: tuple[int, int], length: int) -> dict[str, Any]:
@@ -198,7 +125,7 @@ def sample_pmmh(log_likelihood: LogLikelihood, particles: int, rounds: tuple[int
             accepted = jnp.log(jax.random.uniform(accept, proposed.shape)) < proposed - log_density
             z = jnp.where(accepted[:, None], moved, z)
             log_density = jnp.where(accepted, proposed, log_density)
-            log_scale = log_scale + rate * (accepted.mean() - _ACCEPTANCE)
+            log_scale = log_scale + rate * (accepted.mean() - ACCEPTANCE)
             return (z, log_density, log_scale), (z, accepted)
 
         return jax.lax.scan(step, (*state, log_scale), jax.random.split(key, length))
@@ -212,8 +139,7 @@ def sample_pmmh(log_likelihood: LogLikelihood, particles: int, rounds: tuple[int
     compiled = time.perf_counter()
     for index in range(rounds[0]):
         (*state, log_scale), (z, _) = run(tuple(state), jax.random.key(100 + index), factor, log_scale, 0.05)
-        covariance = np.cov(np.asarray(z)[length // 4 :].reshape(-1, size).T)
-        factor = jnp.asarray(np.linalg.cholesky(covariance + 1e-4 * np.eye(size)), jnp.float32)
+        factor = walk_factor(z)
     warm = time.perf_counter()
     draws, accepted = [], []
     for index in range(rounds[1]):
@@ -235,7 +161,7 @@ def sample_pmmh(log_likelihood: LogLikelihood, particles: int, rounds: tuple[int
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print and write."""
     options = parse(__doc__, arguments, draws=1000, iterations=20_000)
-    trials, warmup, draws, most = (11, 10, 20, 4) if options.quick else (120, 500, options.draws, _MOST_PARTICLES)
+    trials, warmup, draws, most = (11, 10, 20, 4) if options.quick else (120, 500, options.draws, MOST_PARTICLES)
     length, rounds = (20, (2, 2)) if options.quick else (500, (10, max(1, options.iterations // 500)))
     data = person(trials)
     net = pb.load("noisy_q", backend="jax")

@@ -15,7 +15,7 @@ Bar: twice the effective draws a gradient, in bulk and in the tails, in the mean
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -84,21 +84,24 @@ def _since(began: float) -> float:
     return time.process_time() - began
 
 
+def effective(draws: Mapping[str, Any], sites: Sequence[str]) -> dict[str, float]:
+    """Least effective sample sizes and worst R-hat of sites, (chains, draws) each."""
+    arviz = import_arviz()
+    bulk, tail = (min(float(arviz.ess(draws[x], method=way)) for x in sites) for way in ("bulk", "tail"))
+    return {"bulk": bulk, "tail": tail, "R-hat": max(float(arviz.rhat(draws[x])) for x in sites)}
+
+
 def measured(net: Any, draws: Draws, seconds: float) -> dict[str, Any]:
     """Least effective sample sizes, and what they took."""
-    arviz = import_arviz()
-    sites = [f"{name}_{kind}" for name in net.schema.params for kind in ("group", "spread")]
-    bulk, tail = (min(float(arviz.ess(draws.sites[x], method=way)) for x in sites) for way in ("bulk", "tail"))
+    least = effective(draws.sites, [f"{name}_{kind}" for name in net.schema.params for kind in ("group", "spread")])
     gradients = np.asarray(draws.fields["num_steps"])
     return {
-        "bulk": bulk,
-        "tail": tail,
-        "R-hat": max(float(arviz.rhat(draws.sites[x])) for x in sites),
+        **least,
         "gradients a draw": float(gradients.mean()),
         "share at the cap": float((gradients >= 31).mean()),
         "divergences": float(np.mean(draws.fields["diverging"])),
-        "bulk / 1000 gradients": 1e3 * bulk / float(gradients.sum()),
-        "tail / 1000 gradients": 1e3 * tail / float(gradients.sum()),
+        "bulk / 1000 gradients": 1e3 * least["bulk"] / float(gradients.sum()),
+        "tail / 1000 gradients": 1e3 * least["tail"] / float(gradients.sum()),
         "processor seconds": seconds,
     }
 

@@ -31,6 +31,7 @@ import gradient_noise  # noqa: E402
 import harness  # noqa: E402
 import memory  # noqa: E402
 import multisensory_evidence_truth as truth  # noqa: E402
+import particles  # noqa: E402
 import reencoding  # noqa: E402
 import training_step  # noqa: E402
 
@@ -152,7 +153,7 @@ def person() -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("kind", ["bootstrap", "by_pair"])
 def test_filters_estimate_the_likelihood(kind: str, person: dict[str, np.ndarray]) -> None:
-    log_likelihood = jax.jit(getattr(effective_samples, kind)(person), static_argnums=2)
+    log_likelihood = jax.jit(getattr(particles, kind)(person), static_argnums=2)
     trials = [person[name][None] for name in ("pair", "choice", "reward")]
     params = {"alpha": 0.3, "beta": 4.0, "kappa": 0.5, "zeta": 0.0}
     exact = noisy_q.exact_conditionals({name: np.array([x]) for name, x in params.items()}, *trials).sum()
@@ -233,14 +234,14 @@ def test_particles_are_tuned() -> None:
     def log_likelihood(theta, key, particles):
         return 10 / particles * jax.random.normal(key, theta.shape[:1])
 
-    particles, std = effective_samples.tune(log_likelihood, np.zeros(4), 4096)
-    assert particles == 8 and 1.0 < std < 1.4
-    assert effective_samples.tune(log_likelihood, np.zeros(4), 4)[0] == 4
+    count, std = particles.tune(log_likelihood, np.zeros(4), 4096)
+    assert count == 8 and 1.0 < std < 1.4
+    assert particles.tune(log_likelihood, np.zeros(4), 4)[0] == 4
 
 
 SCRIPTS = (
     "density", "efficiency", "training_step", "gradient", "scaling", "rollout", "effective_samples", "speculative",
-    "posterior_predictive", "hierarchical_fit",
+    "posterior_predictive", "hierarchical_fit", "hierarchical_particles",
 )  # fmt: skip
 # Those that compile many programs for JAX.
 SLOW = SCRIPTS[3:]

@@ -149,6 +149,57 @@ def _split(pair: Array, choice: Array, reward: Array) -> _Split:
     return _Split(trial, real, choice[rows, trial], reward[rows, trial], stay[rows, trial])
 
 
+def filter_pair(
+    theta: Array, real: Array, choice: Array, reward: Array, stay: Array, uniform: Array, particles: int
+) -> tuple[Array, Array]:
+    """Filter the values of one pair of one data set.
+
+    Args:
+        theta: (4,), in the order of `_NAMES`.
+        real: (L,), whether there is such a trial; `choice`, `reward` and `stay` likewise (see `_Split`).
+        choice: (L,).
+        reward: (L,).
+        stay: (L,).
+        uniform: (L, 2), uniform numbers in (0, 1): the shift of a trial's lattice, and the offset of its resampling.
+        particles: number of particles.
+
+    Returns:
+        log probabilities of option 0 and of option 1, each (L,).
+    """
+    lattice = jnp.asarray(np.arange(particles) * _GOLDEN % 1.0, jnp.float32)
+    index = jnp.arange(particles, dtype=jnp.int32)
+    levels = min(2**30 // particles, 2**20)
+    alpha, beta, kappa, zeta = theta
+
+    def step(carry: tuple[Array, ...], trial: tuple[Array, ...]) -> tuple[tuple[Array, ...], tuple[Array, Array]]:
+        worse, better = carry
+        real, choice, reward, stay, (shift, offset) = trial
+        # Sorted by what decides the choice, neighbours are alike, and the lattice spreads their noise evenly. One
+        # integer holds the rounded rank and the particle's index: sorting integers is many times faster.
+        advantage = better - worse
+        rank = ((jnp.clip(advantage, -4.0, 4.0) + 4.0) * (levels / 8)).astype(jnp.int32)
+        order = lax.sort(rank * particles + index) % particles
+        logit = beta * advantage[order] + kappa * stay
+        log_options = jax.nn.log_sigmoid(-logit), jax.nn.log_sigmoid(logit)
+        probabilities = tuple(jax.nn.logsumexp(option) - jnp.log(particles) for option in log_options)
+        # Systematic resampling at every trial: of sorted particles, it costs next to no variance.
+        below = jnp.cumsum(jnp.exp(jnp.where(choice == 1, log_options[1], log_options[0])))
+        below = jnp.concatenate([jnp.zeros(1), below[:-1] / below[-1] * particles])
+        first = jnp.ceil(below - offset).astype(jnp.int32)
+        ancestor = order[lax.cummax(jnp.zeros_like(index).at[first].max(index, mode="drop"))]
+        moved = worse[ancestor], better[ancestor]
+        noise = ndtri(jnp.clip((lattice + shift) % 1.0, 1e-7, 1 - 1e-7))
+        chosen = jnp.where(choice == 1, moved[1], moved[0])
+        error = reward - chosen
+        chosen = chosen + alpha * error + zeta * jnp.abs(error) * noise
+        after = jnp.where(choice == 1, moved[0], chosen), jnp.where(choice == 1, chosen, moved[1])
+        carry = jnp.where(real, after[0], worse), jnp.where(real, after[1], better)
+        return carry, probabilities
+
+    start = jnp.full((particles,), 0.5)
+    return lax.scan(step, (start, start), (real, choice, reward, stay, uniform))[1]
+
+
 @partial(jax.jit, static_argnames="particles")
 def _filter(theta: Array, split: _Split, key: Array, particles: int) -> tuple[Array, Array]:
     """Filter the values of every pair of every data set, for several parameter vectors each.
@@ -162,41 +213,10 @@ def _filter(theta: Array, split: _Split, key: Array, particles: int) -> tuple[Ar
     Returns:
         log probabilities of option 0 and of option 1, each (datasets, draws, pairs, L).
     """
-    lattice = jnp.asarray(np.arange(particles) * _GOLDEN % 1.0, jnp.float32)
-    index = jnp.arange(particles, dtype=jnp.int32)
-    levels = min(2**30 // particles, 2**20)
 
     def one(theta: Array, real: Array, choice: Array, reward: Array, stay: Array, key: Array) -> tuple[Array, Array]:
-        alpha, beta, kappa, zeta = theta
         uniform = jax.random.uniform(key, (len(real), 2))
-
-        def step(carry: tuple[Array, ...], trial: tuple[Array, ...]) -> tuple[tuple[Array, ...], tuple[Array, Array]]:
-            worse, better = carry
-            real, choice, reward, stay, (shift, offset) = trial
-            # Sorted by what decides the choice, neighbours are alike, and the lattice spreads their noise evenly. One
-            # integer holds the rounded rank and the particle's index: sorting integers is many times faster.
-            advantage = better - worse
-            rank = ((jnp.clip(advantage, -4.0, 4.0) + 4.0) * (levels / 8)).astype(jnp.int32)
-            order = lax.sort(rank * particles + index) % particles
-            logit = beta * advantage[order] + kappa * stay
-            log_options = jax.nn.log_sigmoid(-logit), jax.nn.log_sigmoid(logit)
-            probabilities = tuple(jax.nn.logsumexp(option) - jnp.log(particles) for option in log_options)
-            # Systematic resampling at every trial: of sorted particles, it costs next to no variance.
-            below = jnp.cumsum(jnp.exp(jnp.where(choice == 1, log_options[1], log_options[0])))
-            below = jnp.concatenate([jnp.zeros(1), below[:-1] / below[-1] * particles])
-            first = jnp.ceil(below - offset).astype(jnp.int32)
-            ancestor = order[lax.cummax(jnp.zeros_like(index).at[first].max(index, mode="drop"))]
-            moved = worse[ancestor], better[ancestor]
-            noise = ndtri(jnp.clip((lattice + shift) % 1.0, 1e-7, 1 - 1e-7))
-            chosen = jnp.where(choice == 1, moved[1], moved[0])
-            error = reward - chosen
-            chosen = chosen + alpha * error + zeta * jnp.abs(error) * noise
-            after = jnp.where(choice == 1, moved[0], chosen), jnp.where(choice == 1, chosen, moved[1])
-            carry = jnp.where(real, after[0], worse), jnp.where(real, after[1], better)
-            return carry, probabilities
-
-        start = jnp.full((particles,), 0.5)
-        return lax.scan(step, (start, start), (real, choice, reward, stay, uniform))[1]
+        return filter_pair(theta, real, choice, reward, stay, uniform, particles)
 
     by_pair = jax.vmap(one, (None, 0, 0, 0, 0, 0))
     by_draw = jax.vmap(by_pair, (0, None, None, None, None, 0))
