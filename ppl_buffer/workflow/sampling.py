@@ -11,6 +11,7 @@ import json
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -30,9 +31,12 @@ from ppl_buffer.numpyro.trace import sampler_statistics
 Arrays = dict[str, np.ndarray]
 # Arrays of JAX in whatever holds them: data, and states of NumPyro's samplers.
 Tree = Any
-Program = Callable[[Tree, Tree, Tree], Tree]
+# Of what is each chain's own, a number, and the data.
+Function = Callable[[Tree, Tree, Tree], Tree]
 
 _KEY, _FORMAT = "ppl_buffer_draws", 1
+# A count of transitions as the programs know it.
+_ONE = np.int32(1)
 # At most so many transitions in a piece, and about so many seconds: for so long Ctrl-C waits.
 _PIECE, _SECONDS = 32, 1.0
 # Seconds of sampling after which the draws are written down once more.
@@ -109,14 +113,21 @@ class _Programs:
     Args:
         kernel: of a model of one argument, the data.
         warmup: transitions that adapt the steps.
-        chains: run at the same time where JAX has a device for each, else one after another.
+        start: keys and first values, (chains, ...). Chains run at the same time where JAX has a device for each, else
+            one after another.
+        data: of the model.
     """
 
-    def __init__(self, kernel: NUTS, warmup: int, chains: int) -> None:
+    def __init__(self, kernel: NUTS, warmup: int, start: tuple[Tree, Tree], data: Tree) -> None:
         self.kernel, self.warmup = kernel, warmup
-        spread = _side_by_side if 1 < chains <= jax.local_device_count() else _one_after_another
-        self.begin = spread(self._begin)
-        self.advance = spread(self._advance)
+        spread = _side_by_side if 1 < len(start[0]) <= jax.local_device_count() else _one_after_another
+        begin = spread(self._begin).lower(start, _ONE, data)
+        # Both are compiled at once: it takes as long as the draws of a small fit, and processors have several cores.
+        state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), begin.out_info)
+        with ThreadPoolExecutor() as pool:
+            first = pool.submit(begin.compile)
+            self.advance = spread(self._advance).lower(state, _ONE, data).compile()
+            self.begin = first.result()
 
     def _begin(self, start: Tree, count: Tree, data: Tree) -> Tree:
         key, first = start
@@ -140,12 +151,12 @@ class _Programs:
         return jax.lax.fori_loop(0, count, one, (state, store))
 
 
-def _side_by_side(function: Program) -> Program:
+def _side_by_side(function: Function) -> jax.stages.Wrapped:
     """The function of each chain's own argument, and two that all share; a device for each chain."""
     return jax.pmap(function, in_axes=(0, None, None))
 
 
-def _one_after_another(function: Program) -> Program:
+def _one_after_another(function: Function) -> jax.stages.Wrapped:
     """The same on one device."""
     return jax.jit(lambda own, count, data: jax.lax.map(lambda each: function(each, count, data), own))
 
@@ -176,9 +187,10 @@ def run_chains(
     Returns:
         the draws.
     """
-    programs = _Programs(kernel, warmup, len(keys))
-    # On the host, as all later states are: another placement would compile the program a second time.
-    begin = _Progress(0, jax.device_get(programs.begin((keys, dict(first)), 0, data)))
+    start = keys, dict(first)
+    programs = _Programs(kernel, warmup, start, data)
+    # On the host, as all later states are: the program is of one placement.
+    begin = _Progress(0, jax.device_get(programs.begin(start, _ONE, data)))
     current = begin if kept is None else _read(kept, begin)
     reused, total = max(0, current.done - warmup), warmup + draws
     size, saved = 1, time.monotonic()
@@ -188,7 +200,7 @@ def run_chains(
                 # A piece ends where warm-up does, of which no draw is kept.
                 end = warmup if current.done < warmup else total
                 count, began = min(size, end - current.done), time.monotonic()
-                state, store = jax.device_get(programs.advance(current.state, count, data))
+                state, store = jax.device_get(programs.advance(current.state, np.int32(count), data))
                 # One assignment: an interrupt comes before it or after it.
                 current = _after(current, state, store, count, current.done >= warmup)
                 bar.update(count)
