@@ -2,7 +2,8 @@
 
 Of the shipped networks that have both, in JAX, in turns of several calls in one run: data as a study has them, observed
 once (``net.observe``), all parameters given. Elapsed and processor time (of all cores together), and how long the first
-call takes, compilation included.
+call takes, compilation included. Beside it the direct likelihood in torch, as Pyro calls it; bar: at most twice the
+processor time of JAX.
 
     python benchmarks/likelihood_gradient.py [NAME ...] [--quick] [--out DIR]
 """
@@ -18,8 +19,10 @@ from typing import Any
 import harness
 import jax
 import numpy as np
+import torch
 
 import ppl_buffer as pb
+import ppl_buffer.pyro
 from ppl_buffer.numpyro import JointPredictive
 from ppl_buffer.schema import stack_value
 from ppl_buffer.simulator import simulate_keywords
@@ -38,8 +41,8 @@ SIZES = {
 }
 
 
-def gradient_of(net: Any, way: str, subjects: int, trials: int) -> Callable[[], Any]:
-    """A function that computes the gradient for data that the simulator draws."""
+def study(net: Any, way: str, subjects: int, trials: int) -> tuple[dict[str, np.ndarray], Any]:
+    """Parameters that the simulator's prior draws, and the trials that they make, observed."""
     simulator, rng = simulator_of(net), np.random.default_rng(0)
     assert simulator is not None
     params = {name: np.asarray(x, np.float32) for name, x in simulator.prior(rng, subjects).items()}
@@ -50,7 +53,12 @@ def gradient_of(net: Any, way: str, subjects: int, trials: int) -> Callable[[], 
     feedback = {name: np.asarray(data[name], np.float32) for name in net.schema.feedback}
     value = np.asarray(stack_value(np, net.schema, data), np.float32)
     given: dict[str, Any] = {"feedback": feedback} if feedback else {}
-    seen = net.observe(inputs, value, **given, likelihood=way)
+    return params, net.observe(inputs, value, **given, likelihood=way)
+
+
+def gradient_of(net: Any, way: str, subjects: int, trials: int) -> Callable[[], Any]:
+    """A function that computes the gradient in JAX."""
+    params, seen = study(net, way, subjects, trials)
 
     def total(theta: Any, observed: Any) -> Any:
         joint = JointPredictive(net, observed, params=theta, validate_args=False, outside="ignore", likelihood=way)
@@ -58,6 +66,20 @@ def gradient_of(net: Any, way: str, subjects: int, trials: int) -> Callable[[], 
 
     compiled = jax.jit(jax.value_and_grad(total))
     return lambda: jax.block_until_ready(compiled(params, seen))
+
+
+def gradient_in_torch(net: Any, subjects: int, trials: int) -> Callable[[], Any]:
+    """A function that computes the gradient of the direct likelihood in torch."""
+    drawn, seen = study(net, "direct", subjects, trials)
+    params = {name: torch.as_tensor(x).requires_grad_() for name, x in drawn.items()}
+
+    def gradient() -> Any:
+        joint = ppl_buffer.pyro.JointPredictive(
+            net, seen, params=params, validate_args=False, outside="ignore", likelihood="direct"
+        )
+        return torch.autograd.grad(joint.log_prob(seen.value).sum(), list(params.values()))
+
+    return gradient
 
 
 def measure(name: str, repetitions: int, quick: bool) -> dict[str, Any] | None:
@@ -68,12 +90,14 @@ def measure(name: str, repetitions: int, quick: bool) -> dict[str, Any] | None:
         return None
     subjects, trials = (2, 7) if quick else SIZES[name]
     functions = {way: gradient_of(net, way, subjects, trials) for way in ways}
+    functions["torch"] = gradient_in_torch(pb.load(name, backend="torch"), subjects, trials)
     first = {}
     for way, function in functions.items():
         begun = time.perf_counter()
         function()
         first[way] = time.perf_counter() - begun
     times = harness.interleaved(functions, repetitions, seconds=30.0, in_a_row=IN_A_ROW)
+    ratio = times["torch"]["processor"] / times["direct"]["processor"]
     return {
         "people": subjects,
         "trials": trials,
@@ -82,6 +106,8 @@ def measure(name: str, repetitions: int, quick: bool) -> dict[str, Any] | None:
         "first_call_seconds": first,
         "times_faster": times["buffer"]["median"] / times["direct"]["median"],
         "times_less_processor": times["buffer"]["processor"] / times["direct"]["processor"],
+        "torch_milliseconds": {kind: 1e3 * times["torch"][kind] for kind in ("median", "processor")},
+        "bars": [harness.bar(f"{name}: processor time in torch over JAX", ratio, most=2.0)],
         "training_steps": harness.training_steps(net),
     }
 
@@ -99,14 +125,16 @@ def main() -> None:
     harness.print_table(
         "Gradient of the log density with respect to the parameters, observed, in JAX (milliseconds)",
         ["network", "people", "trials", "direct", "buffered", "times faster", "processor, direct", "buffered",
-         "times less", "first call, direct (s)", "buffered (s)"],
+         "times less", "first call, direct (s)", "buffered (s)", "torch, direct", "processor"],
         [
             [name, x["people"], x["trials"], *(x["milliseconds"][way] for way in ("direct", "buffer")),
              x["times_faster"], *(x["processor_milliseconds"][way] for way in ("direct", "buffer")),
-             x["times_less_processor"], *(x["first_call_seconds"][way] for way in ("direct", "buffer"))]
+             x["times_less_processor"], *(x["first_call_seconds"][way] for way in ("direct", "buffer")),
+             *x["torch_milliseconds"].values()]
             for name, x in figures.items()
         ],
     )  # fmt: skip
+    harness.print_bars([bar for row in figures.values() for bar in row["bars"]])
     for name, row in figures.items() if not options.quick else ():
         harness.write_results(f"{name}_gradient", row, options.out)
 

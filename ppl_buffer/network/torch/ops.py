@@ -13,6 +13,7 @@ from torch.nn import functional
 from ppl_buffer.network.backend import Array, Own
 from ppl_buffer.network.foreign import plain
 from ppl_buffer.network.layout import map_leaves
+from ppl_buffer.network.torch.recurrent import recurrent_unit
 
 xp = torch
 
@@ -246,12 +247,10 @@ def recurrent_slots(
 
 
 def _unit(net: Own, name: str, input_weight: Tensor, x: Tensor, start: Tensor) -> Tensor:
-    """States (N, K, W) of the library's gated recurrent unit along sequences (N, K, F), which starts from (N, W)."""
+    """States (N, K, W) of the gated recurrent unit of a name along sequences (N, K, F), which starts from (N, W)."""
     weights = net.weights
-    maps = [
-        input_weight, weights[f"{name}.state.weight"], weights[f"{name}.input.bias"], weights[f"{name}.state.bias"],
-    ]  # fmt: skip
-    return torch.gru(x, start[None], maps, True, 1, 0.0, torch.is_grad_enabled(), False, True)[0]
+    others = weights[f"{name}.state.weight"], weights[f"{name}.input.bias"], weights[f"{name}.state.bias"]
+    return recurrent_unit(x, start, input_weight, *others)
 
 
 def _recurrent_by_steps(net: Own, name: str, x: Tensor, state: Tensor, valid: Tensor) -> Tensor:
