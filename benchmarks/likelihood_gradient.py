@@ -70,8 +70,8 @@ def gradient_of(net: Any, way: str, subjects: int, trials: int) -> Callable[[], 
 
 def gradient_in_torch(net: Any, subjects: int, trials: int) -> Callable[[], Any]:
     """A function that computes the gradient of the direct likelihood in torch."""
-    drawn, seen = study(net, "direct", subjects, trials)
-    params = {name: torch.as_tensor(x).requires_grad_() for name, x in drawn.items()}
+    values, seen = study(net, "direct", subjects, trials)
+    params = {name: torch.as_tensor(x).requires_grad_() for name, x in values.items()}
 
     def gradient() -> Any:
         joint = ppl_buffer.pyro.JointPredictive(

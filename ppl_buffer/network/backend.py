@@ -67,6 +67,9 @@ class ArrayOps(Protocol):
     def no_constant_folding(self, tree: Own) -> Own:
         """The same arrays, which a compiler takes for unknown numbers."""
 
+    def for_trials(self, x: Array, trials: int) -> Array:
+        """What a data set has once, (B, R, F), for each of its trials: (B, R, trials, F), or (B, R, 1, F) as well."""
+
     def part(self, tree: Own, start: int, count: int) -> Own:
         """`count` trials from `start` on of every array (B, R, K, ...) of dicts or dataclasses."""
 

@@ -47,8 +47,11 @@ ALONE = {
     # A loop of fixed shapes: blocks are padded, trials to come are masked, data sets are mapped over in chunks.
     "joint": {"torch": set(), "jax": {"_unrealised", "_pad_to_blocks", "_in_chunks"}},
     # How an array-like becomes an array: torch needs to know where the weights are. Torch has a recurrent unit of its
-    # own, which it cannot map over.
-    "ops": {"torch": {"_tensor", "_unit", "_recurrent_by_steps", "_slots_by_steps", "are_plain"}, "jax": {"_array"}},
+    # own, which it cannot map over; in JAX a single state is a slot that all steps are of.
+    "ops": {
+        "torch": {"_tensor", "_unit", "_recurrent_by_steps", "_slots_by_steps", "are_plain"},
+        "jax": {"_array", "_along"},
+    },
     # Torch compiles nothing; a JAX axis is cut into equal shares, which must be filled up.
     "execution": {"torch": set(), "jax": {"compiled", "_fill"}},
 }

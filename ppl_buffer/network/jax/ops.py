@@ -12,6 +12,7 @@ import numpy as np
 from ppl_buffer.network.backend import Array as AnyArray
 from ppl_buffer.network.backend import Own
 from ppl_buffer.network.foreign import plain
+from ppl_buffer.network.jax.derivatives import recurrent_unit, repeat_for_trials
 
 Array = jax.Array
 
@@ -99,6 +100,11 @@ def no_constant_folding(tree: Tree) -> Tree:
     return jax.lax.optimization_barrier(tree)
 
 
+def for_trials(x: Array, trials: int) -> Array:
+    """What a data set has once, (B, R, F), for each of its trials: (B, R, trials, F)."""
+    return repeat_for_trials(x, trials)
+
+
 def part(tree: Tree, start: int | Array, count: int) -> Tree:
     """`count` trials from `start` on of every array (B, R, K, ...) of a pytree."""
     return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, count, axis=2), tree)
@@ -157,17 +163,10 @@ def recurrent(net: Own, name: str, x: Array, state: Array, valid: Array) -> Arra
         state: (B, R, W), before the first step.
         valid: (B, r, K) bool, which steps exist.
     """
-    lead = jnp.broadcast_shapes(x.shape[:2], state.shape[:2], valid.shape[:2])
-    by_step = linear(net, f"{name}.input", x)
-
-    def step(state: Array, trial: tuple[Array, Array]) -> tuple[Array, Array]:
-        read, exists = trial
-        state = jnp.where(exists[..., None], _advance(net, name, read, state), state)
-        return state, state
-
-    trials = jnp.moveaxis(by_step, 2, 0), jnp.moveaxis(valid, 2, 0)
-    _, states = jax.lax.scan(step, jnp.broadcast_to(state, (*lead, state.shape[-1])), trials)
-    return jnp.moveaxis(states, 0, 2)
+    # One state, which all steps are of.
+    before, behind = _along(net, name, x, state[:, :, None], valid[..., None])
+    after = jnp.concatenate([before[1:], behind[None, :, :, 0]])
+    return jnp.moveaxis(after, 0, 2)
 
 
 def recurrent_slots(net: Own, name: str, x: Array, slots: Array, slot: Array, valid: Array) -> tuple[Array, Array]:
@@ -184,28 +183,20 @@ def recurrent_slots(net: Own, name: str, x: Array, slots: Array, slot: Array, va
     Returns:
         (B, R, K, W), each step's own state before it, and (B, R, C, W), the states behind the last step.
     """
-    lead = jnp.broadcast_shapes(x.shape[:2], slots.shape[:2], valid.shape[:2], slot.shape[:2])
-    by_step = linear(net, f"{name}.input", x)
     own = (slot[..., None] == jnp.arange(slots.shape[2])) & valid[..., None]
+    before, behind = _along(net, name, x, slots, own)
+    return jnp.moveaxis(before, 0, 2), behind
 
-    def step(slots: Array, trial: tuple[Array, Array]) -> tuple[Array, Array]:
-        read, its_own = trial[0], trial[1][..., None]
-        state = jnp.where(its_own, slots, 0.0).sum(2)
-        return jnp.where(its_own, _advance(net, name, read, state)[:, :, None], slots), state
 
-    trials = jnp.moveaxis(by_step, 2, 0), jnp.moveaxis(own, 2, 0)
+def _along(net: Own, name: str, x: Array, slots: Array, own: Array) -> tuple[Array, Array]:
+    """`recurrent_unit` of a name along steps (B, r, K, F), each of which is of one of the states (B, R, C, W)."""
+    lead = jnp.broadcast_shapes(x.shape[:2], slots.shape[:2], own.shape[:2])
+    read, own = (
+        jnp.moveaxis(jnp.broadcast_to(each, (*lead, *each.shape[2:])), 2, 0)
+        for each in (linear(net, f"{name}.input", x), own)
+    )
     slots = jnp.broadcast_to(slots, (*lead, *slots.shape[2:]))
-    slots, states = jax.lax.scan(step, slots, trials)
-    return jnp.moveaxis(states, 0, 2), slots
-
-
-def _advance(net: Own, name: str, read: Array, state: Array) -> Array:
-    """The state (..., W) after a step, of which (..., 3 W) was read."""
-    width, kept = state.shape[-1], linear(net, f"{name}.state", state)
-    gates = jax.nn.sigmoid(read[..., : 2 * width] + kept[..., : 2 * width])
-    reset, update = gates[..., :width], gates[..., width:]
-    new = jnp.tanh(read[..., 2 * width :] + reset * kept[..., 2 * width :])
-    return new + update * (state - new)
+    return recurrent_unit(read, own, slots, net.weights[f"{name}.state.weight"], net.weights[f"{name}.state.bias"])
 
 
 def norm(net: Own, name: str, x: Array) -> Array:

@@ -13,7 +13,7 @@ from torch.nn import functional
 from ppl_buffer.network.backend import Array, Own
 from ppl_buffer.network.foreign import plain
 from ppl_buffer.network.layout import map_leaves
-from ppl_buffer.network.torch.recurrent import recurrent_unit
+from ppl_buffer.network.torch.derivatives import recurrent_unit
 
 xp = torch
 
@@ -127,6 +127,11 @@ def copy(value: Tensor) -> Tensor:
 def no_constant_folding(tree: Tree) -> Tree:
     """What was computed before; JAX keeps a compiler from computing with it once more."""
     return tree
+
+
+def for_trials(x: Tensor, trials: int) -> Tensor:
+    """What a data set has once, (B, R, F), for each of its trials: (B, R, 1, F), which all arithmetic repeats."""
+    return x[:, :, None]
 
 
 def part(tree: Tree, start: int, count: int) -> Tree:

@@ -1,0 +1,115 @@
+"""Functions whose derivatives are written by hand, since what XLA makes of the automatic ones is slow.
+
+They are rules for tangents, which are linear and which JAX transposes: derivatives of any order and direction work.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+
+Array = jax.Array
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def repeat_for_trials(x: Array, trials: int) -> Array:
+    """What a data set has once, (B, R, F), for each of its trials: (B, R, trials, F)."""
+    return jnp.broadcast_to(x[:, :, None], (*x.shape[:2], trials, x.shape[2]))
+
+
+@repeat_for_trials.defjvp
+def _repeat_derivative(trials: int, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    # The transpose of this product sums over trials; a plain sum is fused with what follows, and ten times slower.
+    ones = jnp.ones((*tangents[0].shape[:2], trials, 1), tangents[0].dtype)
+    return repeat_for_trials(primals[0], trials), ones @ tangents[0][:, :, None]
+
+
+@jax.custom_jvp
+def recurrent_unit(read: Array, own: Array, slots: Array, weight: Array, bias: Array) -> tuple[Array, Array]:
+    """States of a gated recurrent unit, each step of which reads and changes one of C states.
+
+    With r, z and n the thirds of the affine maps, h' = n + z (h - n), r = sigmoid(r_x + r_h), z = sigmoid(z_x + z_h),
+    n = tanh(n_x + r n_h).
+
+    Args:
+        read: (K, ..., 3 W), the affine map of each step's numbers.
+        own: (K, ..., C) bool, the state that each step is of; none where there is no step, which changes nothing.
+        slots: (..., C, W), the states before the first step.
+        weight: (3 W, W), of the map of the state.
+        bias: (3 W,), of the map of the state.
+
+    Returns:
+        (K, ..., W), each step's own state before it, and (..., C, W), the states behind the last step.
+    """
+
+    def step(slots: Array, trial: tuple[Array, Array]) -> tuple[Array, Array]:
+        of_input, its_own = trial[0], trial[1][..., None]
+        before = _shown(slots, its_own)
+        gates, new = _parts(of_input, before @ weight.T + bias)
+        after = new + gates[..., before.shape[-1] :] * (before - new)
+        return jnp.where(its_own, after[..., None, :], slots), before
+
+    slots, before = jax.lax.scan(step, slots, (read, own))
+    return before, slots
+
+
+def _parts(read: Array, kept: Array) -> tuple[Array, Array]:
+    """The gates r and z, (..., 2 W), and n, (..., W)."""
+    width = read.shape[-1] // 3
+    gates = jax.nn.sigmoid(read[..., : 2 * width] + kept[..., : 2 * width])
+    return gates, jnp.tanh(read[..., 2 * width :] + gates[..., :width] * kept[..., 2 * width :])
+
+
+def _shown(slots: Array, its_own: Array) -> Array:
+    """The state (..., W) that a step reads; where there is one alone, all read it."""
+    return slots[..., 0, :] if slots.shape[-2] == 1 else jnp.where(its_own, slots, 0.0).sum(-2)
+
+
+def _fold(x: Array) -> Array:
+    """The sum of the three thirds of the last axis."""
+    return jnp.sum(jnp.stack(jnp.split(x, 3, -1)), 0)
+
+
+def _derivative(
+    primals: tuple[Array, ...], tangents: tuple[Array | SymbolicZero, ...]
+) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """Both results and their derivative along `tangents`.
+
+    Automatic differentiation would store all that a step computes, and go through it again step by step. Here what does
+    not depend on the order is computed for all steps at once, and a linear scan of few operations is left.
+    """
+    read, own, slots, weight, bias = primals
+    by_read, _, by_slots, by_weight, by_bias = tangents
+    before, behind = recurrent_unit(*primals)
+    kept = before @ weight.T + bias
+    gates, new = _parts(read, kept)
+    width = new.shape[-1]
+    reset, update = gates[..., :width], gates[..., width:]
+    # Derivatives of the state after a step by the three thirds of each map.
+    of_new = (1 - update) * (1 - new**2)
+    of_reset = of_new * kept[..., 2 * width :] * reset * (1 - reset)
+    of_update = (before - new) * update * (1 - update)
+    of_kept = jnp.concatenate([of_reset, of_update, of_new * reset], -1)
+    change = jnp.zeros_like(before)
+    if not isinstance(by_read, SymbolicZero):
+        change += _fold(jnp.concatenate([of_reset, of_update, of_new], -1) * by_read)
+    if not isinstance(by_weight, SymbolicZero):
+        change += _fold(of_kept * (before @ by_weight.T))
+    if not isinstance(by_bias, SymbolicZero):
+        change += _fold(of_kept * by_bias)
+
+    def step(by_slots: Array, trial: tuple[Array, ...]) -> tuple[Array, Array]:
+        change, update, of_kept, its_own = *trial[:3], trial[3][..., None]
+        by_before = _shown(by_slots, its_own)
+        by_after = update * by_before + _fold(of_kept * (by_before @ weight.T)) + change
+        return jnp.where(its_own, by_after[..., None, :], by_slots), by_before
+
+    start = jnp.zeros_like(slots) if isinstance(by_slots, SymbolicZero) else by_slots
+    by_behind, by_before = jax.lax.scan(step, start, (change, update, of_kept, own))
+    return (before, behind), (by_before, by_behind)
+
+
+recurrent_unit.defjvp(_derivative, symbolic_zeros=True)
