@@ -49,7 +49,7 @@ ALONE = {
     # How an array-like becomes an array: torch needs to know where the weights are. Torch has a recurrent unit of its
     # own, which it cannot map over; in JAX a single state is a slot that all steps are of.
     "ops": {
-        "torch": {"_tensor", "_unit", "_recurrent_by_steps", "_slots_by_steps", "are_plain"},
+        "torch": {"_tensor", "_unit", "_recurrent_by_steps", "_slots_by_steps", "_advance", "are_plain"},
         "jax": {"_array", "_along"},
     },
     # Torch compiles nothing; a JAX axis is cut into equal shares, which must be filled up.
