@@ -32,6 +32,7 @@ from dataclasses import dataclass, field
 import jax
 import jax.numpy as jnp
 
+from ppl_buffer.network.jax.derivatives import row_sum, spread_rows
 from ppl_buffer.network.jax.ops import Array
 
 # Queries of a causal read that are computed together.
@@ -83,11 +84,14 @@ class PartialAttention:
     sum: Array
     output: Array
 
+    def mean(self) -> Array:
+        """What the queries read: the mean of the values, (B, H, R, T, D)."""
+        return self.output * spread_rows(1 / self.sum, self.output.shape[-1])
+
 
 def attention(query: Array, segments: Sequence[KVSegment]) -> Array:
     """Mean (B, H, R, T, D) of the values that queries (B, H, R, T, E) read in segments, by one softmax."""
-    whole = partial_attention(query, segments)
-    return whole.output / whole.sum
+    return partial_attention(query, segments).mean()
 
 
 def partial_attention(query: Array, segments: Sequence[KVSegment]) -> PartialAttention:
@@ -103,9 +107,10 @@ def merge(parts: Sequence[PartialAttention]) -> PartialAttention:
     for part in parts[1:]:
         top = jnp.maximum(top, part.max)
     scales = [jnp.exp(part.max - top) for part in parts]
-    total, output = parts[0].sum * scales[0], parts[0].output * scales[0]
+    size = parts[0].output.shape[-1]
+    total, output = parts[0].sum * scales[0], parts[0].output * spread_rows(scales[0], size)
     for part, scale in zip(parts[1:], scales[1:], strict=True):
-        total, output = total + part.sum * scale, output + part.output * scale
+        total, output = total + part.sum * scale, output + part.output * spread_rows(scale, size)
     return PartialAttention(top, total, output)
 
 
@@ -162,10 +167,10 @@ def _read_filled(query: Array, segment: KVSegment) -> PartialAttention:
 
 def _read_one_key(query: Array, segment: KVSegment) -> PartialAttention:
     """`_read` a single key that all share, such as the null token's: no matrix product is needed."""
-    score = (query * segment.keys.mT).sum(-1, keepdims=True)
+    score = row_sum(query * segment.keys.mT)
     top = jax.lax.stop_gradient(score)
     weight = jnp.exp(score - top)
-    return PartialAttention(top, weight, weight * segment.values)
+    return PartialAttention(top, weight, spread_rows(weight, segment.values.shape[-1]) * segment.values)
 
 
 def _read_whole(query: Array, segment: KVSegment) -> PartialAttention:
@@ -184,7 +189,7 @@ def _read_whole(query: Array, segment: KVSegment) -> PartialAttention:
     # nothing, and a segment that holds nothing.
     top = jax.lax.stop_gradient(scores).max(-1, keepdims=True, initial=_HIDDEN)
     weights = jnp.exp(scores - top)
-    total = weights.sum(-1, keepdims=True)
+    total = row_sum(weights)
     if shared:
         folded = weights.reshape(*weights.shape[:2], 1, replicas * count, -1)
         output = (folded @ values).reshape(*weights.shape[:2], replicas, count, -1)

@@ -27,6 +27,23 @@ def _repeat_derivative(trials: int, primals: tuple[Array], tangents: tuple[Array
     return repeat_for_trials(primals[0], trials), ones @ tangents[0][:, :, None]
 
 
+def row_sum(x: Array) -> Array:
+    """The sum over the last axis, (..., 1): as a product, since XLA does not vectorise sums of rows."""
+    return x @ jnp.ones((x.shape[-1], 1), x.dtype)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def spread_rows(x: Array, size: int) -> Array:
+    """A number a row, (..., 1), for each of its places: (..., size)."""
+    return jnp.broadcast_to(x, (*x.shape[:-1], size))
+
+
+@spread_rows.defjvp
+def _spread_derivative(size: int, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    # The transpose of this product is `row_sum`.
+    return spread_rows(primals[0], size), tangents[0] @ jnp.ones((1, size), tangents[0].dtype)
+
+
 @jax.custom_jvp
 def recurrent_unit(read: Array, own: Array, slots: Array, weight: Array, bias: Array) -> tuple[Array, Array]:
     """States of a gated recurrent unit, each step of which reads and changes one of C states.

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from ppl_buffer.network.jax.attention import KVSegment, attention
+from ppl_buffer.network.jax.derivatives import row_sum
 from ppl_buffer.network.jax.ops import Array, linear, norm, perceptron
 from ppl_buffer.network.jax.weights import JaxNetwork
 
@@ -40,7 +41,7 @@ def queries(net: JaxNetwork, layer: str, x: Array, counts: Array | None) -> Arra
     if counts is None:
         return query
     slopes = _split_heads(net, jax.nn.softplus(linear(net, f"{layer}.slope", x)))
-    reached = (slopes * counts[:, None]).sum(-1, keepdims=True)
+    reached = row_sum(slopes * counts[:, None])
     return jnp.concatenate([query, slopes, -reached], -1)
 
 

@@ -259,7 +259,7 @@ def predict(net: JaxNetwork, prepared: PreparedTargets, params: EncodedParams) -
         tokens = replicate(tokens, replicas, 1)
         partial = merge([partial, partial_attention(query, params.segments[:1])])
         read = {index: [*read[index], params.segments[index - first]] for index in range(first + 1, depth)}
-    tokens = finish_layer(net, f"layers.{first}", tokens, partial.output / partial.sum)
+    tokens = finish_layer(net, f"layers.{first}", tokens, partial.mean())
     tokens, _ = run(net, tokens, range(first + 1, depth), read, None, prepared.counts)
     return with_lower_bounds(net, norm(net, "norm_out", tokens), params.lower_bounds)
 

@@ -12,7 +12,7 @@ import numpy as np
 from ppl_buffer.network.backend import Array as AnyArray
 from ppl_buffer.network.backend import Own
 from ppl_buffer.network.foreign import plain
-from ppl_buffer.network.jax.derivatives import recurrent_unit, repeat_for_trials
+from ppl_buffer.network.jax.derivatives import recurrent_unit, repeat_for_trials, row_sum, spread_rows
 
 Array = jax.Array
 
@@ -201,9 +201,10 @@ def _along(net: Own, name: str, x: Array, slots: Array, own: Array) -> tuple[Arr
 
 def norm(net: Own, name: str, x: Array) -> Array:
     """Layer normalisation over the last axis."""
-    centered = x - x.mean(-1, keepdims=True)
-    scale = jax.lax.rsqrt((centered**2).mean(-1, keepdims=True) + 1e-5)
-    return centered * scale * net.weights[f"{name}.weight"] + net.weights[f"{name}.bias"]
+    size = x.shape[-1]
+    centered = x - spread_rows(row_sum(x) / size, size)
+    scale = jax.lax.rsqrt(row_sum(centered**2) / size + 1e-5)
+    return centered * spread_rows(scale, size) * net.weights[f"{name}.weight"] + net.weights[f"{name}.bias"]
 
 
 def softplus(x: Array) -> Array:

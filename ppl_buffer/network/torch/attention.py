@@ -88,14 +88,17 @@ class PartialAttention:
     sum: Tensor
     output: Tensor
 
+    def mean(self) -> Tensor:
+        """What the queries read: the mean of the values, (B, H, R, T, D)."""
+        return self.output / self.sum
+
 
 def attention(query: Tensor, segments: Sequence[KVSegment]) -> Tensor:
     """Mean (B, H, R, T, D) of the values that queries (B, H, R, T, E) read in segments, by one softmax."""
     joined = _concatenate(segments)
     if len(joined) == 1:
         return _read(query, joined[0], total=False)[0]
-    whole = merge([_read_part(query, segment) for segment in joined])
-    return whole.output / whole.sum
+    return merge([_read_part(query, segment) for segment in joined]).mean()
 
 
 def partial_attention(query: Tensor, segments: Sequence[KVSegment]) -> PartialAttention:
