@@ -67,9 +67,6 @@ class ArrayOps(Protocol):
     def no_constant_folding(self, tree: Own) -> Own:
         """The same arrays, which a compiler takes for unknown numbers."""
 
-    def for_trials(self, x: Array, trials: int) -> Array:
-        """What a data set has once, (B, R, F), for each of its trials: (B, R, trials, F), or (B, R, 1, F) as well."""
-
     def part(self, tree: Own, start: int, count: int) -> Own:
         """`count` trials from `start` on of every array (B, R, K, ...) of dicts or dataclasses."""
 
@@ -90,6 +87,9 @@ class ArrayOps(Protocol):
 
     def linear(self, net: Own, name: str, x: Array) -> Array:
         """Affine map (..., inputs) -> (..., outputs) by the network's weights of a name."""
+
+    def linear_for_trials(self, net: Own, name: str, x: Array, trials: int) -> Array:
+        """`linear` of what a data set has once, (B, R, F), for its trials, (B, R, trials, W); or of (B, R, K, F)."""
 
     def perceptron(self, net: Own, name: str, x: Array) -> Array:
         """One hidden layer with the SiLU nonlinearity, (..., inputs) -> (..., outputs)."""

@@ -153,7 +153,7 @@ def _run(
     """
     part, ops = net.likelihood, net.ops
     common, slots = (state, None) if slot is None else _split(net, state)
-    trial = ops.silu(pairs + ops.for_trials(ops.linear(part, "trial.params", params), pairs.shape[2]))
+    trial = ops.silu(pairs + ops.linear_for_trials(part, "trial.params", params, pairs.shape[2]))
     states = ops.recurrent(part, "recurrent", trial, common, valid)
     first = ops.xp.broadcast_to(common[:, :, None], (*states.shape[:2], 1, states.shape[3]))
     before, after = ops.xp.concatenate([first, states[:, :, :-1]], 2), states[:, :, -1]
@@ -212,18 +212,14 @@ def read_states(net: Network, states: Array | None, inputs: Array | None, condit
     """
     part, ops = net.likelihood, net.ops
     read = [x for x in (states, inputs) if x is not None]
-    params = conditions.params
-
-    def of_params(name: str, trials: int) -> Array:
-        mapped = ops.linear(part, name, params)
-        return mapped if params.ndim == 4 else ops.for_trials(mapped, trials)
-
+    params, count = conditions.params, 1
     if read:
         trial = ops.linear(part, "read.trial", join(part, read))
         count = trial.shape[2]
-        hidden = ops.silu(trial * (1 + of_params("read.scale", count)) + of_params("read.shift", count))
-    else:
-        hidden = ops.silu(of_params("read.shift", 1))
+    shift = ops.linear_for_trials(part, "read.shift", params, count)
+    if read:
+        shift = trial * (1 + ops.linear_for_trials(part, "read.scale", params, count)) + shift
+    hidden = ops.silu(shift)
     if not net.schema.ordered:
         for index in range(INDEPENDENT_LAYERS):
             hidden = hidden + ops.silu(ops.linear(part, f"layers.{index}", hidden))

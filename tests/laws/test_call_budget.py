@@ -21,7 +21,8 @@ from ppl_buffer.pyro import JointPredictive
 from ppl_buffer.simulators import NoisyQ
 
 # At most so many calls of functions of the package, and changes of file from one such call to the next.
-CALLS, FILE_CHANGES = 133, 66
+# The two recurrent units are in a file of their own, with their derivatives.
+CALLS, FILE_CHANGES = 112, 68
 
 
 def calls_of(function):

@@ -110,3 +110,19 @@ def test_repeating_for_trials_is_broadcasting_with_its_derivatives() -> None:
     np.testing.assert_array_equal(repeat_for_trials(x, 7), np.broadcast_to(x[:, :, None], weights.shape))
     np.testing.assert_allclose(jax.grad(total)(x), weights.sum(2) * np.cos(x), rtol=1e-5)
     np.testing.assert_allclose(jax.jvp(total, (x,), (x,))[1], (weights.sum(2) * np.cos(x) * x).sum(), rtol=1e-5)
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_sums_of_rows_and_their_transpose_are_numpys() -> None:
+    jax = pytest.importorskip("jax")
+    from ppl_buffer.network.jax.derivatives import row_sum, spread_rows
+
+    rng = np.random.default_rng(0)
+    x, row, weights = (rng.normal(size=shape).astype(np.float32) for shape in ((2, 3, 5), (2, 3, 1), (2, 3, 5)))
+    np.testing.assert_allclose(row_sum(x), x.sum(-1, keepdims=True), rtol=1e-5)
+    np.testing.assert_array_equal(spread_rows(row, 5), np.broadcast_to(row, x.shape))
+    by_x = jax.grad(lambda x: (row * jax.numpy.sin(row_sum(x))).sum())(x)
+    expected = np.broadcast_to(row * np.cos(x.sum(-1, keepdims=True)), x.shape)
+    np.testing.assert_allclose(by_x, expected, rtol=1e-4, atol=1e-6)
+    by_row = jax.grad(lambda row: (weights * jax.numpy.sin(spread_rows(row, 5))).sum())(row)
+    np.testing.assert_allclose(by_row, weights.sum(-1, keepdims=True) * np.cos(row), rtol=1e-4, atol=1e-6)

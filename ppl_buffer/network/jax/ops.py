@@ -100,11 +100,6 @@ def no_constant_folding(tree: Tree) -> Tree:
     return jax.lax.optimization_barrier(tree)
 
 
-def for_trials(x: Array, trials: int) -> Array:
-    """What a data set has once, (B, R, F), for each of its trials: (B, R, trials, F)."""
-    return repeat_for_trials(x, trials)
-
-
 def part(tree: Tree, start: int | Array, count: int) -> Tree:
     """`count` trials from `start` on of every array (B, R, K, ...) of a pytree."""
     return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, count, axis=2), tree)
@@ -138,6 +133,12 @@ def arange(net: Own, count: int) -> Array:
 def linear(net: Own, name: str, x: Array) -> Array:
     """Affine map of the last axis by the network's weights of a name."""
     return x @ net.weights[f"{name}.weight"].T + net.weights[f"{name}.bias"]
+
+
+def linear_for_trials(net: Own, name: str, x: Array, trials: int) -> Array:
+    """`linear` of what a data set has once, (B, R, F), for its trials, (B, R, trials, W); or of (B, R, K, F)."""
+    mapped = linear(net, name, x)
+    return repeat_for_trials(mapped, trials) if x.ndim == 3 else mapped
 
 
 def perceptron(net: Own, name: str, x: Array) -> Array:

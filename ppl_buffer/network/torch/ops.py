@@ -129,11 +129,6 @@ def no_constant_folding(tree: Tree) -> Tree:
     return tree
 
 
-def for_trials(x: Tensor, trials: int) -> Tensor:
-    """What a data set has once, (B, R, F), for each of its trials: (B, R, 1, F), which all arithmetic repeats."""
-    return x[:, :, None]
-
-
 def part(tree: Tree, start: int, count: int) -> Tree:
     """`count` trials from `start` on of every array (B, R, K, ...) of dicts or dataclasses."""
     return map_leaves(lambda x: x.narrow(2, start, count), tree)
@@ -167,6 +162,14 @@ def arange(net: Own, count: int) -> Tensor:
 def linear(net: Own, name: str, x: Tensor) -> Tensor:
     """Affine map of the last axis by the network's weights of a name."""
     return functional.linear(x, net.weights[f"{name}.weight"], net.weights[f"{name}.bias"])
+
+
+def linear_for_trials(net: Own, name: str, x: Tensor, trials: int) -> Tensor:
+    """`linear` of what a data set has once, (B, R, F), for its trials, (B, R, 1, W); or of (B, R, K, F)."""
+    # All arithmetic repeats an axis of size 1.
+    return functional.linear(
+        x[:, :, None] if x.ndim == 3 else x, net.weights[f"{name}.weight"], net.weights[f"{name}.bias"]
+    )
 
 
 def perceptron(net: Own, name: str, x: Tensor) -> Tensor:
