@@ -44,7 +44,6 @@ def _spread_derivative(size: int, primals: tuple[Array], tangents: tuple[Array])
     return spread_rows(primals[0], size), tangents[0] @ jnp.ones((1, size), tangents[0].dtype)
 
 
-@jax.custom_jvp
 def recurrent_unit(read: Array, own: Array, slots: Array, weight: Array, bias: Array) -> tuple[Array, Array]:
     """States of a gated recurrent unit, each step of which reads and changes one of C states.
 
@@ -61,6 +60,11 @@ def recurrent_unit(read: Array, own: Array, slots: Array, weight: Array, bias: A
     Returns:
         (K, ..., W), each step's own state before it, and (..., C, W), the states behind the last step.
     """
+    return _states(read, own, slots, weight, bias)
+
+
+def _step_by_step(read: Array, own: Array, slots: Array, weight: Array, bias: Array) -> tuple[Array, Array]:
+    """`recurrent_unit`, differentiated by JAX."""
 
     def step(slots: Array, trial: tuple[Array, Array]) -> tuple[Array, Array]:
         of_input, its_own = trial[0], trial[1][..., None]
@@ -100,7 +104,7 @@ def _derivative(
     """
     read, own, slots, weight, bias = primals
     by_read, _, by_slots, by_weight, by_bias = tangents
-    before, behind = recurrent_unit(*primals)
+    before, behind = _states(*primals)
     kept = before @ weight.T + bias
     gates, new = _parts(read, kept)
     width = new.shape[-1]
@@ -129,4 +133,8 @@ def _derivative(
     return (before, behind), (by_before, by_behind)
 
 
-recurrent_unit.defjvp(_derivative, symbolic_zeros=True)
+_states = _step_by_step
+# Earlier versions cannot transpose a scan in a rule.
+if jax.__version_info__ >= (0, 10):
+    _states = jax.custom_jvp(_step_by_step)
+    _states.defjvp(_derivative, symbolic_zeros=True)
