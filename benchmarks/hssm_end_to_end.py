@@ -1,7 +1,7 @@
 """From nothing to a posterior of the drift-diffusion model: this package beside HSSM, each in its own environment.
 
 Simulated data: 200 trials of one person or, with `--subjects 1,14`, also 300 trials of each of 14 people in a
-hierarchy, for which HSSM's network alone takes a quarter of an hour. Both sides have the same priors
+hierarchy, which takes HSSM's network more than several minutes. Both sides have the same priors
 (`end_to_end/problem.py`), no lapses, drift variability 0, the same numbers of chains, of warm-up and of kept draws,
 acceptance 0.8, trees of at most 10 doublings, one core, chains one after another. Each fit is a process of its own, and
 all of it counts: imports, compilation, warm-up, draws. Seconds are of processor time (a machine is seldom quiet for so

@@ -193,9 +193,15 @@ def tables(results: Mapping[str, Any]) -> dict[str, str]:
     if fit:
         what = f"{fit['people']} people in a hierarchy, {fit['chains']} x {fit['warmup'] + fit['draws']} draws"
         shift = f"posterior means {fit['mean_shift']:.2f} sd from those of the exact likelihood, on average"
-        rows.append((f"NUTS, {what}", f"{fit['network']['processor_seconds']:.0f}", shift))
-        exact = f"{fit['exact']['processor_seconds']:.0f}"
-        rows.append(("the same with the exact likelihood, written in JAX", exact, ""))
+        of_both = [
+            (
+                f"{fit[name]['processor_seconds']:.0f}",
+                f"at least {fit[name]['least_effective_draws']:.0f} effective draws",
+            )
+            for name in ("network", "exact")
+        ]
+        rows.append((f"NUTS, {what}", of_both[0][0], f"{of_both[0][1]}; {shift}"))
+        rows.append(("the same with the exact likelihood, written in JAX", *of_both[1]))
     if rows:
         written["timing"] = _markdown(("step", "processor seconds", "result"), rows)
     if results.get("probabilities"):
