@@ -1,4 +1,4 @@
-"""The derivatives of gated recurrent units that are written by hand, against differences and the library's."""
+"""Derivatives that are written by hand, against differences, the library's and NumPy's."""
 
 import numpy as np
 import pytest

@@ -14,6 +14,11 @@ from jax.custom_derivatives import SymbolicZero
 Array = jax.Array
 
 
+def _sum_product(x: Array, y: Array) -> Array:
+    """A product with ones, in full precision: it stands for a sum, and graphics processors round what they multiply."""
+    return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
+
+
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
 def repeat_for_trials(x: Array, trials: int) -> Array:
     """What a data set has once, (B, R, F), for each of its trials: (B, R, trials, F)."""
@@ -24,12 +29,12 @@ def repeat_for_trials(x: Array, trials: int) -> Array:
 def _repeat_derivative(trials: int, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     # The transpose of this product sums over trials; a plain sum is fused with what follows, and ten times slower.
     ones = jnp.ones((*tangents[0].shape[:2], trials, 1), tangents[0].dtype)
-    return repeat_for_trials(primals[0], trials), ones @ tangents[0][:, :, None]
+    return repeat_for_trials(primals[0], trials), _sum_product(ones, tangents[0][:, :, None])
 
 
 def row_sum(x: Array) -> Array:
     """The sum over the last axis, (..., 1): as a product, since XLA does not vectorise sums of rows."""
-    return x @ jnp.ones((x.shape[-1], 1), x.dtype)
+    return _sum_product(x, jnp.ones((x.shape[-1], 1), x.dtype))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
@@ -41,7 +46,7 @@ def spread_rows(x: Array, size: int) -> Array:
 @spread_rows.defjvp
 def _spread_derivative(size: int, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     # The transpose of this product is `row_sum`.
-    return spread_rows(primals[0], size), tangents[0] @ jnp.ones((1, size), tangents[0].dtype)
+    return spread_rows(primals[0], size), _sum_product(tangents[0], jnp.ones((1, size), tangents[0].dtype))
 
 
 def recurrent_unit(read: Array, own: Array, slots: Array, weight: Array, bias: Array) -> tuple[Array, Array]:
