@@ -22,6 +22,7 @@ class ReadOptions:
         recode: name of the schema -> {text: number}.
         scale: name of the schema -> factor.
         signed: positive outcome -> outcome of two categories.
+        session: columns that divide the trials of a person into data sets.
     """
 
     subject: list[str]
@@ -30,6 +31,12 @@ class ReadOptions:
     recode: dict[str, dict[str, float]]
     scale: dict[str, float]
     signed: dict[str, str]
+    session: list[str]
+
+    @property
+    def data_set(self) -> list[str]:
+        """Columns that tell data sets apart."""
+        return [*self.subject, *self.session]
 
     @classmethod
     def of(
@@ -42,6 +49,7 @@ class ReadOptions:
         recode: object,
         scale: object,
         signed: object,
+        session: object = None,
     ) -> ReadOptions:
         """The arguments of `read_trials`, checked against the variables of a schema.
 
@@ -63,7 +71,11 @@ class ReadOptions:
                 for name, value in _by_name("scale", scale, names).items()
             },
             signed={name: str(value) for name, value in _by_name("signed", signed, names).items()},
+            session=[] if session is None else _headings("session", session),
         )
+        both = sorted({*options.subject} & {*options.session})
+        if both:
+            raise ValueError(f"session: expected other columns than those of subject, got {listed(both)} in both")
         for name, code in options.signed.items():
             if not isinstance(schema.outcomes.get(name), Positive) or code not in two_categories(schema):
                 raise ValueError(

@@ -12,6 +12,7 @@ import numpy as np
 from ppl_buffer.checks import check_choice
 from ppl_buffer.datasets.cells import quoted, read_cells, to_numbers
 from ppl_buffer.datasets.columns import TableColumn, listed, missing_columns, read_column
+from ppl_buffer.datasets.covariates import read_covariates, select_rows
 from ppl_buffer.datasets.labels import read_labels
 from ppl_buffer.datasets.options import ReadOptions, two_categories
 from ppl_buffer.datasets.order import trial_order
@@ -30,6 +31,8 @@ def read_trials(
     net: Network,
     *,
     subject: str | Sequence[str] = "subject",
+    session: str | Sequence[str] | None = None,
+    where: str | None = None,
     order: str | Sequence[str] | None = None,
     columns: Mapping[str, str] | None = None,
     recode: Mapping[str, Mapping[str, float]] | None = None,
@@ -45,6 +48,10 @@ def read_trials(
         net: the network that the trials are for; its schema names the inputs, outcomes and feedback.
         subject: column that tells people apart. Labels are text: "7" and "007" are two people. Several columns, such
             as ("subject", "session"), where each session begins anew, as another person would.
+        session: columns that divide the trials of a person into data sets, each of which begins anew; whose they are
+            stays known (`TrialData.persons`), so that formulas can group by subject.
+        where: condition on the table's own columns, as pandas evaluates it, such as "instruction == 'speed'"; rows
+            for which it does not hold are left out before anything else, and counted (`TrialData.excluded`).
         order: columns whose numbers (or dates) say in which order a person did the trials, the one that changes most
             slowly first, such as ("block", "trial"); "file" where the rows lie in that order. By default a column
             named ``trial`` or alike counts where the model reads trials in order: rows are sorted by it, which is
@@ -62,7 +69,8 @@ def read_trials(
             outside the trained range is warned of; "warn": all is warned of; "ignore".
 
     Returns:
-        the trials; ``subjects`` are the labels of the table, as text.
+        the trials; ``subjects`` are the labels of the table, as text. All columns that the model does not read are
+        ``covariates``, whose ``levels`` tell where they vary.
 
     Raises:
         ValueError: if a column is missing, empty somewhere, in another unit or another code than the network's, the
@@ -74,17 +82,19 @@ def read_trials(
     schema = _schema(net)
     variables: dict[str, Variable] = {**schema.inputs, **schema.outcomes, **schema.feedback}
     options = ReadOptions.of(
-        schema, subject=subject, order=order, columns=columns, recode=recode, scale=scale, signed=signed
-    )
+        schema, subject=subject, order=order, columns=columns, recode=recode, scale=scale, signed=signed,
+        session=session,
+    )  # fmt: skip
     check_choice("outside", outside, OUTSIDE)
-    cells = read_cells(table)
+    cells, excluded = select_rows(read_cells(table), where)
     headings = {name: options.columns.get(name, name) for name in variables}
     from_sign = {code: headings.pop(code) for code in options.signed.values()}
     absent = {name: heading for name, heading in headings.items() if heading not in cells}
-    unknown = [heading for heading in options.subject if heading not in cells]
+    unknown = [heading for heading in options.data_set if heading not in cells]
     if absent or unknown:
         raise missing_columns(absent, unknown, cells)
-    labels = read_labels(cells, options.subject)
+    labels = read_labels(cells, options.data_set)
+    persons = read_labels(cells, options.subject) if options.session else labels
     table_columns = {
         name: TableColumn(name, variables[name], heading, cells, labels) for name, heading in headings.items()
     }
@@ -106,7 +116,7 @@ def read_trials(
         cells,
         labels,
         options.order,
-        subject_columns=options.subject,
+        subject_columns=options.data_set,
         ordered=schema.ordered,
         used=headings,
     )
@@ -120,6 +130,9 @@ def read_trials(
         outcomes={name: values[name] for name in schema.outcomes},
         feedback={name: values[name] for name in schema.feedback},
         fill={name: variable.fill for name, variable in variables.items()},
+        covariates={name: x[rows] for name, x in read_covariates(cells, headings.values()).items()},
+        persons=persons[rows] if options.session else None,
+        excluded=excluded,
     )
 
 
@@ -127,7 +140,7 @@ def write_trials(trials: TrialData, path: str | os.PathLike[str]) -> None:
     """Write trials as the CSV table that `read_trials` reads: a row a trial, people below each other.
 
     A label that a spreadsheet would take for a formula (``=1+1``) is written with an apostrophe before it, which
-    `read_trials` takes off.
+    `read_trials` takes off. Covariates are written where no column has their name already.
 
     Args:
         trials: of people whose `subjects` differ.
@@ -154,7 +167,9 @@ def write_trials(trials: TrialData, path: str | os.PathLike[str]) -> None:
     columns = {"subject": np.repeat([quoted(label) for label in labels], trials.trial_counts)}
     if "trial" not in variables:
         columns["trial"] = 1 + np.nonzero(exists)[1]
-    pandas.DataFrame(columns | {name: x[exists] for name, x in variables.items()}).to_csv(path, index=False)
+    columns |= {name: x[exists] for name, x in variables.items()}
+    others = {name: x[exists] for name, x in trials.covariates.items() if name not in columns}
+    pandas.DataFrame(columns | others).to_csv(path, index=False)
 
 
 def _schema(net: Network) -> Schema:

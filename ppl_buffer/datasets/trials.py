@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ppl_buffer.extras import needs
+from ppl_buffer.formulas.levels import level_of
 from ppl_buffer.network.foreign import plain
 
 Arrays = dict[str, np.ndarray]
@@ -21,12 +22,17 @@ class TrialData:
     A padded trial holds legal values (0, a response time of 1) and is False in `trial_mask`.
 
     Attributes:
-        subjects: (S,) labels of the subjects, in the order of their first row.
+        subjects: (S,) labels of the subjects, in the order of their first row; where a subject has several data sets
+            (sessions), labels of these.
         trial_counts: (S,) number of trials of each subject.
         inputs: dict name -> (S, K), known before the response.
         outcomes: dict name -> (S, K), what the subject did.
         feedback: dict name -> (S, K), known after the response.
         trial_mask: (S, K) bool, False = padding.
+        covariates: dict name -> (S, K), what else is known of each trial, numbers or text; the model does not read it,
+            formulas do.
+        persons: (S,) label of the subject whose each data set is; None = each is somebody else's.
+        excluded: how many trials a condition has left out.
 
     Raises:
         ValueError: if shapes disagree, or `trial_counts` is not what `trial_mask` says.
@@ -38,6 +44,9 @@ class TrialData:
     outcomes: Arrays
     feedback: Arrays
     trial_mask: np.ndarray
+    covariates: Arrays = field(default_factory=dict)
+    persons: np.ndarray | None = None
+    excluded: int = 0
 
     def __post_init__(self) -> None:
         mask = np.asarray(self.trial_mask)
@@ -52,7 +61,10 @@ class TrialData:
                 f"trial_counts: expected the trials of trial_mask, {mask.sum(1).tolist()}, got "
                 f"{np.asarray(self.trial_counts).tolist()}"
             )
-        for group, columns in (("inputs", self.inputs), ("outcomes", self.outcomes), ("feedback", self.feedback)):
+        if self.persons is not None and np.shape(self.persons) != mask.shape[:1]:
+            raise ValueError(f"persons: expected {len(mask)} labels, got shape {np.shape(self.persons)}")
+        groups = {name: getattr(self, name) for name in ("inputs", "outcomes", "feedback", "covariates")}
+        for group, columns in groups.items():
             for name, values in columns.items():
                 if np.shape(values) != mask.shape:
                     raise ValueError(f"{group}[{name!r}]: expected shape {mask.shape}, got {np.shape(values)}")
@@ -66,6 +78,9 @@ class TrialData:
         outcomes: Mapping[str, np.ndarray],
         feedback: Mapping[str, np.ndarray],
         fill: Mapping[str, float],
+        covariates: Mapping[str, np.ndarray] | None = None,
+        persons: ArrayLike | None = None,
+        excluded: int = 0,
     ) -> TrialData:
         """Pad the columns of a table with a row a trial. Rows of several subjects may alternate.
 
@@ -75,6 +90,9 @@ class TrialData:
             outcomes: dict name -> (rows,).
             feedback: dict name -> (rows,).
             fill: name -> legal value of a padded trial, 0 where a name is missing.
+            covariates: dict name -> (rows,), numbers or text.
+            persons: (rows,) label of the person whose data set each row is in; None = that of the data set.
+            excluded: how many rows a condition has left out.
 
         Raises:
             ValueError: if there are no rows, a row has no label, or columns differ in length.
@@ -94,10 +112,13 @@ class TrialData:
         def pad(columns: Mapping[str, np.ndarray]) -> Arrays:
             padded = {}
             for name, column in columns.items():
-                values = np.asarray(plain(column))
+                values = np.asarray(column)
+                if values.dtype.kind != "U":
+                    values = np.asarray(plain(column))
                 if values.shape != row.shape:
                     raise ValueError(f"{name}: expected a value in each of {len(row)} rows, got shape {values.shape}")
-                padded[name] = np.full(mask.shape, fill.get(name, 0), dtype=values.dtype)
+                empty = "" if values.dtype.kind == "U" else fill.get(name, 0)
+                padded[name] = np.full(mask.shape, empty, dtype=values.dtype)
                 padded[name][row, trial] = values
             return padded
 
@@ -108,7 +129,16 @@ class TrialData:
             outcomes=pad(outcomes),
             feedback=pad(feedback),
             trial_mask=mask,
+            covariates=pad(covariates or {}),
+            persons=None if persons is None else np.asarray(persons)[np.unique(row, return_index=True)[1]],
+            excluded=excluded,
         )
+
+    @property
+    def levels(self) -> dict[str, str]:
+        """Covariate -> the lowest level at which it varies: "subject", "data set" (a session) or "trial"."""
+        persons = self.subjects if self.persons is None else self.persons
+        return {name: level_of(values, self.trial_mask, persons) for name, values in self.covariates.items()}
 
     def select(self, indices: np.ndarray) -> TrialData:
         """Some of the subjects, with no more padding than they need.
@@ -145,6 +175,9 @@ class TrialData:
             outcomes=part(self.outcomes),
             feedback=part(self.feedback),
             trial_mask=self.trial_mask[rows, :longest],
+            covariates=part(self.covariates),
+            persons=None if self.persons is None else self.persons[rows],
+            excluded=self.excluded,
         )
 
     def pad(self, values: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ ORDER = [
     ("simulators",),
     ("network",),
     ("predictive",),
-    ("ppl",),
+    ("ppl", "formulas"),
     ("numpyro", "pyro"),
     ("inference",),
     ("training",),
@@ -35,6 +35,7 @@ APART = [
     ("ppl_buffer.network", {"pyro", "numpyro"}),
     ("ppl_buffer.predictive", {"torch", "jax", "pyro", "numpyro"}),
     ("ppl_buffer.ppl", {"torch", "jax", "pyro", "numpyro"}),
+    ("ppl_buffer.formulas", {"torch", "jax", "pyro", "numpyro"}),
     ("ppl_buffer.simulators", {"torch", "jax", "pyro", "numpyro"}),
 ]
 INSIDE = [name for name in modules() if name != "ppl_buffer"]

@@ -5,12 +5,14 @@ import pytest
 from tests.rules.source import RATCHETS, ROOT, functions, modules, names
 
 FILE, FUNCTION, ARGUMENTS = 400, 60, 10
-# A distribution, a query and a training are told everything at once, a command every option.
+# A distribution, a query, a training, a table and a fit are told everything at once, a command every option.
 MANY_ARGUMENTS = {
+    "ppl_buffer/datasets/tables.py": {"read_trials"},
     "ppl_buffer/numpyro/distribution.py": {"JointPredictive.__init__"},
     "ppl_buffer/predictive/query.py": {"Query.build"},
     "ppl_buffer/pyro/distribution.py": {"JointPredictive.__init__"},
     "ppl_buffer/training/loop.py": {"train"},
+    "ppl_buffer/workflow/fitting.py": {"fit"},
 }
 COMMANDS = "ppl_buffer/workflow/cli/"
 

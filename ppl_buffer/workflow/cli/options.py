@@ -17,6 +17,17 @@ Subject = Annotated[
     str,
     typer.Option(help="Column that tells people apart; subject,session where each session begins as a new person."),
 ]
+Session = Annotated[
+    str | None,
+    typer.Option(
+        help="Columns that divide a person's trials into data sets, each of which begins anew; whose they are stays "
+        "known, so that formulas group by subject."
+    ),
+]
+Where = Annotated[
+    str | None,
+    typer.Option(help="Rows that count, a condition on the table's columns: \"instruction == 'speed' and rt < 3\"."),
+]
 TrialOrder = Annotated[
     str | None,
     typer.Option(

@@ -32,6 +32,8 @@ class TableOptions:
     scale: list[str] | None
     signed: str
     outside: str = "error"
+    session: str | None = None
+    where: str | None = None
 
     @property
     def given(self) -> dict[str, str | list[str] | None]:
@@ -44,6 +46,8 @@ class TableOptions:
             "scale": self.scale,
             "signed": self.signed or None,
             "outside": None if self.outside == "error" else self.outside,
+            "session": self.session,
+            "where": self.where,
         }
 
     def read(self, path: Path, net: Network, simulator: Simulator | None) -> TrialData:
@@ -74,6 +78,8 @@ class TableOptions:
             path,
             net,
             subject=read_headings("subject", self.subject),
+            session=None if self.session is None else read_headings("session", self.session),
+            where=self.where,
             order=self.order if self.order in (None, AS_IT_LIES) else read_headings("order", self.order),
             columns=read_pairs("columns", self.columns),
             recode=read_codes("recode", self.recode or []),

@@ -1,0 +1,1 @@
+"""Formulas: how parameters depend on covariates, groups and conditions. Knows no language."""
