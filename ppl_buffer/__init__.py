@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ppl_buffer.inference.comparison import compare
     from ppl_buffer.inference.compression import compress, decompress
     from ppl_buffer.inference.evidence import Evidence, log_evidence
+    from ppl_buffer.inference.random_effects import RandomEffects, random_effects
     from ppl_buffer.inference.simulation import Simulated, posterior_predictive
     from ppl_buffer.network.checkpoint import load, save
     from ppl_buffer.network.config import Config
@@ -53,6 +54,7 @@ __all__ = [
     "Lapse",
     "Positive",
     "Prior",
+    "RandomEffects",
     "Real",
     "Schema",
     "Simulated",
@@ -69,6 +71,7 @@ __all__ = [
     "log_evidence",
     "posterior_predictive",
     "prepare_distillation",
+    "random_effects",
     "save",
     "train",
     "zoo",
@@ -100,6 +103,7 @@ _HOME = {
     "Lapse": "network.lapses",
     "Positive": "schema",
     "Prior": "prior",
+    "RandomEffects": "inference.random_effects",
     "Real": "schema",
     "Schema": "schema",
     "Simulated": "inference.simulation",
@@ -115,6 +119,7 @@ _HOME = {
     "log_evidence": "inference.evidence",
     "posterior_predictive": "inference.simulation",
     "prepare_distillation": "training.distillation",
+    "random_effects": "inference.random_effects",
     "save": "network.checkpoint",
     "train": "training.loop",
     "zoo": "network.zoo",

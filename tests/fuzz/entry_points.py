@@ -141,6 +141,16 @@ def entry_points() -> dict[str, EntryPoint]:
             ),
             names=("net: ",),
         ),
+        "random_effects": EntryPoint(
+            lambda **a: pb.random_effects(**a).table["protected_exceedance"].to_numpy(),
+            lambda: {
+                "evidence": {"a": np.array([-3.0, -5.0]), "b": np.array([-4.0, -2.0])},
+                "families": {"one": ["a"], "two": ["b"]},
+                "method": "sampling",
+                "draws": 101,
+                "seed": 0,
+            },
+        ),
         "posterior_predictive": EntryPoint(
             lambda **a: simulated(FUNCTION, **a),
             lambda: {

@@ -40,10 +40,17 @@ def test_evidence_and_compare(checkpoint, tmp_path):
     assert (tmp_path / "out" / "evidence.png").stat().st_size > 5000
     twin = tmp_path / "twin.safetensors"
     twin.write_bytes(checkpoint.read_bytes())
-    done = run("compare", table, "--model", checkpoint, "--model", twin, "--method", "autoregressive", *common)
-    assert done.exit_code == 0, done.output
+    both = ["--model", checkpoint, "--model", twin, "--method", "autoregressive"]
+    families = ["--family", f"one={checkpoint}", "--family", f"other={twin}"]
+    done = run("compare", table, *both, *families, *common)
+    assert done.exit_code == 0 and "families are equally frequent" in done.output, done.output
     rows = pandas.read_csv(tmp_path / "out" / "comparison.csv")
-    np.testing.assert_allclose(rows["probability"], 0.5)
+    np.testing.assert_allclose(rows[["probability", "assignment"]], 0.5, atol=0.02)
+    assert list(pandas.read_csv(tmp_path / "out" / "families.csv")["family"]) == ["one", "other"]
+    np.testing.assert_allclose(pandas.read_csv(tmp_path / "out" / "models.csv")["protected_exceedance"], 0.5, atol=0.02)
+    for wrong in (f"one={checkpoint}", "one", f"one={checkpoint},{twin}"):
+        done = run("compare", table, *both, "--family", wrong, *common)
+        assert done.exit_code == 1 and "expected" in done.output, done.output
     done = run("compare", table, "--model", checkpoint, *common)
     assert done.exit_code == 1 and "two different ones" in done.output
 

@@ -12,6 +12,7 @@ import typer
 from ppl_buffer.datasets import TrialData
 from ppl_buffer.inference import comparison
 from ppl_buffer.inference.evidence import log_evidence
+from ppl_buffer.inference.random_effects import RandomEffects, checked_families, random_effects
 from ppl_buffer.network.checkpoint import load
 from ppl_buffer.network.lapses import Lapse
 from ppl_buffer.network.network import Network
@@ -120,12 +121,17 @@ def compare(
     method: Annotated[str, typer.Option(help="both, importance or autoregressive.")] = "both",
     draws: ParameterDraws = 2000,
     orders: Orders = 128,
+    family: Annotated[
+        list[str] | None,
+        typer.Option(help="Family of models, such as learning=noisy_q,forgetting_q. Give the option for each family."),
+    ] = None,
     likelihood: Likelihood = "auto",
     seed: Seed = 0,
     progress: Progress = True,
 ) -> None:
-    """Compare models of the same trials by their evidence, person by person."""
+    """Compare models of the same trials by their evidence: person by person, and how often each holds among people."""
     with plain_errors():
+        families = checked_families(model, _read_families(family))
         check_folder(out)
         nets = {name: net.preferring(likelihood) for name, net in _load_comparable(model).items()}
         # Each model checks the table by its own schema; what is read is the same.
@@ -145,16 +151,47 @@ def compare(
             seed=seed,
             progress=progress,
         )
-        rows.insert(0, "subject", [trials.subjects[index] for index in rows.pop("data_set")])
+        frequencies = random_effects(rows, families=families, seed=seed)
+        subjects = rows.pop("data_set")
+        rows.insert(0, "subject", [trials.subjects[index] for index in subjects])
+        # A row a model, each with all people in turn.
+        rows["assignment"] = frequencies.assignments.to_numpy().T.reshape(-1)
         out.mkdir(parents=True, exist_ok=True)
         write_rows(rows, out / "comparison.csv")
+        written = _write_frequencies(frequencies, out)
     totals = rows.groupby("model", sort=False)["log_evidence"].sum()
     best = rows.loc[rows.groupby("subject", sort=False)["log_evidence"].idxmax(), "model"].value_counts()
     typer.echo(rows.to_string(index=False, float_format=lambda x: f"{x:.3f}"))
     for name, total in totals.sort_values(ascending=False).items():
         winners = best.get(name, 0)
         typer.echo(f"{name}: {total:.2f} nats in all ({total - totals.max():+.2f}), best for {winners} people")
-    typer.echo(f"Written to {out}/: comparison.csv.")
+    if len(trials.subjects) > 1:
+        typer.echo(f"How often each holds among people (random effects):\n{frequencies}")
+    typer.echo(f"Written to {out}/: comparison.csv, {written}.")
+
+
+def _read_families(given: list[str] | None) -> dict[str, list[str]]:
+    """Family -> its models.
+
+    Raises:
+        ValueError: if a text is no name with models, or a name comes twice.
+    """
+    families: dict[str, list[str]] = {}
+    for text in given or []:
+        name, equal, models = (part.strip() for part in text.partition("="))
+        if not (name and equal and models) or name in families:
+            raise ValueError(f"--family: expected NAME=MODEL,MODEL, each name once, got {text!r}")
+        families[name] = [model.strip() for model in models.split(",")]
+    return families
+
+
+def _write_frequencies(frequencies: RandomEffects, folder: Path) -> str:
+    """Write the tables of models and families; their names."""
+    write_rows(frequencies.table.assign(omnibus_risk=frequencies.omnibus_risk), folder / "models.csv")
+    if frequencies.family_table is None:
+        return "models.csv"
+    write_rows(frequencies.family_table, folder / "families.csv")
+    return "models.csv, families.csv"
 
 
 def _lapses(rate: str | None, ranges: list[str] | None, net: Network, trials: TrialData) -> Lapse | None:
