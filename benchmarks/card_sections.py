@@ -40,6 +40,17 @@ def sizes(net: Any) -> str:
     return " ".join(described[part] for part in net.parts)
 
 
+def lacks(net: Any) -> str:
+    """What a network that has a direct likelihood alone cannot do, a paragraph; nothing of one with both parts."""
+    if "buffer" in net.parts:
+        return ""
+    paragraph = """There is no buffered transformer: this network computes where all parameters are given, and nothing
+else. It fits (NUTS, hierarchies, regressions on trials), draws new data, and has the evidence by importance sampling.
+It refuses what hides parameters: the density with some or none of them given, evidence in one pass, and predictions
+from a context in place of parameters."""
+    return f"\n{wrapped(paragraph)}\n"
+
+
 def stated_error(record: Any) -> str:
     """What the record states of the error of each part, a paragraph; nothing where it states none."""
     errors = [(name, record.errors[part]) for part, name in PART_NAMES.items() if part in record.errors]
@@ -88,7 +99,7 @@ def learns_from(stage: Mapping[str, Any]) -> str:
 
 def stages(recipe: dict[str, Any]) -> str:
     """The trainings of the recipe, as a table."""
-    trained = [(WAYS["buffer"], stage) for stage in recipe["stages"]]
+    trained = [(WAYS["buffer"], stage) for stage in recipe.get("stages", ())]
     trained += [(WAYS["direct"], stage) for stage in recipe.get("likelihood", ())]
 
     def rate(stage: Mapping[str, Any]) -> str:

@@ -33,6 +33,8 @@ from ppl_buffer.schema import stack_value  # noqa: E402
 from ppl_buffer.simulator import WithAtoms  # noqa: E402
 from tests.references import (  # noqa: E402
     collapsing_drift_diffusion,
+    confidence,
+    discounting,
     drift_diffusion,
     multisensory,
     rl_drift_diffusion,
@@ -75,6 +77,10 @@ def exact_rlddm(params: Named, data: Named) -> np.ndarray:
     return rl_drift_diffusion.exact_conditionals(params, *(data[name] for name in ("pair", "choice", "rt", "reward")))
 
 
+def exact_discounting(params: Named, data: Named) -> np.ndarray:
+    return discounting.log_probability({name: x[..., None] for name, x in params.items()}, data)
+
+
 def exact_multisensory(rho: float) -> Callable[[Named, Named], np.ndarray]:
     def exact(params: Named, data: Named) -> np.ndarray:
         rows = []
@@ -90,6 +96,8 @@ def exact_multisensory(rho: float) -> Callable[[Named, Named], np.ndarray]:
 CASES = {
     "ddm": Case(pb.simulators.DriftDiffusion(drift=(-6.0, 6.0)), exact_ddm, (200,), 0.0003),
     "collapsing_ddm": Case(pb.simulators.CollapsingDriftDiffusion(), exact_collapsing_ddm, (200,), 0.001),
+    "confidence": Case(pb.simulators.Confidence(), confidence.log_probability, (200,), 0.0005),
+    "discounting": Case(pb.simulators.Discounting(), exact_discounting, (200,), 0.0005),
     "rlddm": Case(pb.simulators.RLDriftDiffusion(), exact_rlddm, (120, 360), 0.0006, 1.5),
     "multisensory_rho1": Case(pb.simulators.MultisensoryCausalInference(1.0), exact_multisensory(1.0), (400,), 0.0005),
     "multisensory_rho43": Case(

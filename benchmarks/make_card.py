@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from card_sections import WAYS, markdown, sizes, stated_error, trained_data, trained_range, training, wrapped
+from card_sections import WAYS, lacks, markdown, sizes, stated_error, trained_data, trained_range, training, wrapped
 
 import ppl_buffer as pb
 
@@ -112,7 +112,7 @@ def write(name: str, measurement: Measurement) -> None:
 {wrapped(recipe["about"])}
 
 {sizes(net)}
-{stated_error(net.record)}
+{lacks(net)}{stated_error(net.record)}
 ## Training
 
 {training(name, net.record, recipe)}

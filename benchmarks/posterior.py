@@ -11,7 +11,7 @@ Two chains differ by their Monte-Carlo noise, too. So the network's posterior is
 draws, weighted by the ratio of the two likelihoods: noise that both share cancels. Its effective draws say whether that
 can be read. The network's likelihood is its direct one and that of its buffered transformer, in turn.
 
-    python benchmarks/posterior.py noisy_q|ddm|rlddm [--checkpoint PATH] [--sets 20] [--draws 700] [--exact-draws 2800]
+    python benchmarks/posterior.py noisy_q|ddm|rlddm|discounting|confidence [--sets 20] [--draws 700]
 """
 
 from __future__ import annotations
@@ -38,9 +38,10 @@ import ppl_buffer as pb
 from ppl_buffer.numpyro import JointPredictive
 from ppl_buffer.numpyro.priors import prior_distribution
 from ppl_buffer.schema import stack_value
+from ppl_buffer.simulator import simulate_keywords
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from tests.references import drift_diffusion, noisy_q, rl_drift_diffusion  # noqa: E402
+from tests.references import confidence, discounting, drift_diffusion, noisy_q, rl_drift_diffusion  # noqa: E402
 
 WARMUP = 300
 # Chains with fewer effective draws are run again, longer by these factors.
@@ -48,6 +49,8 @@ FEWEST_EFFECTIVE = 100.0
 LONGER = (4, 16)
 # Draws of every data set whose likelihoods are computed at once.
 AT_ONCE = 20
+# Of the exact confidence model: an error of at most 1e-5 nats a trial.
+QUADRATURE = np.polynomial.legendre.leggauss(16)
 BARS = {"mean_shift_in_sd": 0.1, "sd_ratio": [0.9, 1.1]}
 Named = dict[str, Any]
 
@@ -83,10 +86,20 @@ def exact_rlddm(theta: Named, data: Named) -> Any:
     return rl_drift_diffusion.exact_conditionals_jax({name: x[None] for name, x in theta.items()}, *columns).sum()
 
 
+def exact_discounting(theta: Named, data: Named) -> Any:
+    return discounting.log_probability(theta, data, xp=jnp).sum()
+
+
+def exact_confidence(theta: Named, data: Named) -> Any:
+    return confidence.log_probability(theta, data, xp=jnp, cdf=jax.scipy.special.ndtr, nodes=QUADRATURE).sum()
+
+
 MODELS = {
     "noisy_q": Model(pb.simulators.NoisyQ(), 120, exact_noisy_q, {"zeta": 0.0}),
     "ddm": Model(pb.simulators.DriftDiffusion(drift=(-6.0, 6.0)), 200, exact_ddm),
     "rlddm": Model(pb.simulators.RLDriftDiffusion(), 200, exact_rlddm),
+    "discounting": Model(pb.simulators.Discounting(), 200, exact_discounting),
+    "confidence": Model(pb.simulators.Confidence(), 200, exact_confidence),
 }
 
 
@@ -96,7 +109,8 @@ def draw(model: Model, sets: int) -> tuple[Named, Named, Named]:
     params = model.simulator.prior(rng, sets)
     params |= {name: np.full(sets, value) for name, value in model.fixed.items()}
     inputs = model.simulator.inputs(rng, sets, model.trials)
-    data = model.simulator.simulate(rng, params, inputs, model.trials)
+    keywords = simulate_keywords(model.simulator.simulate, model.simulator.schema, sets, model.trials)
+    data = model.simulator.simulate(rng, params, inputs, **keywords)
     # As the network reads them, so that both likelihoods see the same numbers.
     return params, inputs, {name: x.astype(np.float32) for name, x in data.items()}
 

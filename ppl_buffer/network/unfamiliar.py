@@ -33,6 +33,8 @@ _FAR = 10.0
 _RADIAN = 180 / math.pi
 # How far beyond the trained range the largest of a few values has another unit.
 _PLAINLY = 2.0
+# Ratio of the 99 % quantile to that of 1 %, or the least one above 0: beyond, other units lie among the trained values.
+_MAGNITUDES = 1000.0
 # Words of names that say that a variable is a time.
 _TIMES = ("rt", "time", "latency", "duration", "delay", "soa", "onset")
 
@@ -249,7 +251,7 @@ def _of_numbers(
     for index, factor in _other_units(name, variable, seen, values, outside, (low, high)):
         factors.setdefault(factor, np.zeros(values.shape, dtype=bool))[index] = np.isfinite(values[index])
     rest = outside & ~sum(factors.values(), np.zeros(values.shape, dtype=bool))
-    if _is_time(name, variable) and rest.any():
+    if _is_time(name, variable) and rest.any() and not _many_magnitudes(seen):
         # A block of one's trials that another program wrote.
         milliseconds = rest & (values / 1000 >= seen.low) & (values / 1000 <= seen.high)
         factors[0.001] = factors.get(0.001, False) | milliseconds
@@ -276,7 +278,7 @@ def _other_units(
     bounds: tuple[float, float],
 ) -> Iterator[tuple[int, float]]:
     """Data sets whose values have another unit, and what turns them into the one of the training."""
-    if seen.medians is None or seen.spreads is None:
+    if seen.medians is None or seen.spreads is None or _many_magnitudes(seen):
         return
     ordered, count, rows = np.sort(values, 1), np.isfinite(values).sum(1), np.arange(len(values))
 
@@ -329,6 +331,12 @@ def _factors(name: str, variable: Variable, seen: ValueRange, narrow: bool) -> t
     # A quarter of a circle, half of one or a whole one.
     angle = any(0.98 < largest / part / math.pi <= 1.01 for part in (0.5, 1, 2))
     return (0.001,) * time + (0.01,) * (seen.low >= 0 and largest <= 1.01) + (1 / _RADIAN,) * angle
+
+
+def _many_magnitudes(seen: ValueRange) -> bool:
+    """Whether training values spread over so many orders of magnitude that they tell nothing of a unit: delays, say."""
+    above = [x for level, x in seen.quantiles if 0.01 <= level <= 0.99 and x > 0]
+    return seen.low >= 0 and bool(above) and above[-1] > _MAGNITUDES * above[0]
 
 
 def _is_time(name: str, variable: Variable) -> bool:

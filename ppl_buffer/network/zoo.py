@@ -9,6 +9,8 @@ from importlib import resources
 from typing import overload
 
 from ppl_buffer.network.checkpoint import read_description, shipped
+from ppl_buffer.network.estimated_error import PARTS
+from ppl_buffer.network.parts import LIKELIHOOD as DIRECT
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,7 @@ class ZooEntry:
     Attributes:
         name: what `load` takes.
         simulator: what it was trained on.
+        parts: "likelihood", which computes where all parameters are given, and "buffer", which answers everything else.
         weights: how many numbers it has.
         bytes: size of the file.
         measured: figures of its card, as its benchmarks wrote them; empty if there are none.
@@ -25,6 +28,7 @@ class ZooEntry:
 
     name: str
     simulator: str
+    parts: tuple[str, ...]
     weights: int
     bytes: int
     measured: Mapping[str, float]
@@ -55,12 +59,13 @@ class Zoo(Sequence[ZooEntry]):
         return iter(self._entries)
 
     def __repr__(self) -> str:
-        rows = [("name", "simulator", "weights", "size", "measured")]
+        rows = [("name", "simulator", "parts", "weights", "size", "measured")]
         for entry in self:
             figures = ", ".join(f"{name} {_figure(value)}" for name, value in entry.measured.items())
-            rows.append((entry.name, entry.simulator, f"{entry.weights:,}", f"{entry.bytes / 1e6:.2f} MB", figures))
-        widths = [max(len(row[column]) for row in rows) for column in range(4)]
-        lines = ["  ".join([*(cell.ljust(n) for cell, n in zip(row, widths, strict=False)), row[4]]) for row in rows]
+            size = f"{entry.bytes / 1e6:.2f} MB"
+            rows.append((entry.name, entry.simulator, " + ".join(entry.parts), f"{entry.weights:,}", size, figures))
+        widths = [max(len(row[column]) for row in rows) for column in range(5)]
+        lines = ["  ".join([*(cell.ljust(n) for cell, n in zip(row, widths, strict=False)), row[5]]) for row in rows]
         return "\n".join(line.rstrip() for line in lines)
 
 
@@ -69,7 +74,7 @@ def _figure(value: float) -> str:
 
 
 def zoo() -> Zoo:
-    """The shipped networks: name, simulator, number of weights, size of the file and what was measured."""
+    """The shipped networks: name, simulator, parts, number of weights, size of the file and what was measured."""
     entries = []
     for name, file in sorted(shipped().items()):
         with resources.as_file(file) as path:
@@ -78,5 +83,7 @@ def zoo() -> Zoo:
         figures = resources.files("ppl_buffer") / "pretrained" / f"{name}.json"
         measured = json.loads(figures.read_text(encoding="utf-8")) if figures.is_file() else {}
         simulator = (description.get("record") or {}).get("simulator", "")
-        entries.append(ZooEntry(name, simulator, sum(array.size for array in arrays.values()), size, measured))
+        direct = {key.startswith(DIRECT) for key in arrays}
+        parts = tuple(part for part, present in zip(PARTS, (True, False), strict=True) if present in direct)
+        entries.append(ZooEntry(name, simulator, parts, sum(array.size for array in arrays.values()), size, measured))
     return Zoo(entries)

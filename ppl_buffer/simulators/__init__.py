@@ -1,6 +1,8 @@
 """The shipped simulators."""
 
 from ppl_buffer.simulators.collapsing_drift_diffusion import CollapsingDriftDiffusion
+from ppl_buffer.simulators.confidence import Confidence
+from ppl_buffer.simulators.discounting import Discounting
 from ppl_buffer.simulators.drift_diffusion import DriftDiffusion
 from ppl_buffer.simulators.forgetting_q import ForgettingQ
 from ppl_buffer.simulators.gaussian_process import GaussianProcess
@@ -11,10 +13,13 @@ from ppl_buffer.simulators.noisy_q_tasks import NoisyQTasks
 from ppl_buffer.simulators.regression_table import RegressionTable
 from ppl_buffer.simulators.rl_drift_diffusion import RLDriftDiffusion
 from ppl_buffer.simulators.sawtooth import Sawtooth
+from ppl_buffer.simulators.sequential_sampling import SequentialSampling, from_ssms
 from ppl_buffer.simulators.two_step import TwoStep
 
 __all__ = [
     "CollapsingDriftDiffusion",
+    "Confidence",
+    "Discounting",
     "DriftDiffusion",
     "ForgettingQ",
     "GaussianProcess",
@@ -25,5 +30,7 @@ __all__ = [
     "RLDriftDiffusion",
     "RegressionTable",
     "Sawtooth",
+    "SequentialSampling",
     "TwoStep",
+    "from_ssms",
 ]

@@ -45,7 +45,7 @@ class Recipe:
         stages: of the buffered transformer: options of each, by the names of `ppl_buffer.train`'s arguments, and what
             only some stages have: ``config`` (sizes to which the network grows), ``distillation`` (data sets to prepare
             with the network of the stage before), ``mean_with_start`` (the result is the mean of the weights before and
-            after).
+            after). None where the network is a direct likelihood alone, whose ``config`` has ``depth = 0``.
         likelihood: stages of the direct likelihood, likewise; none where there is no direct one.
         earlier: of the shipped file, the parts whose weights are older than this recipe.
         earlier_simulator: what these were trained on: a likelihood beside them is trained on it too, unless the
@@ -74,7 +74,7 @@ class Recipe:
             name=name,
             simulator=text["simulator"],
             config=text["config"],
-            stages=tuple(text["stages"]),
+            stages=tuple(text.get("stages", ())),
             likelihood=tuple(text.get("likelihood", ())),
             earlier=tuple(earlier.get("parts", ())),
             earlier_simulator=earlier.get("simulator", text["simulator"]),
@@ -107,7 +107,7 @@ def train_recipe(
         recipe: of the network.
         out: folder of the runs and of the result.
         parts: "all", or "likelihood": the direct likelihood anew, beside the transformer of the shipped file, whose
-            weights stay as they are.
+            weights stay as they are, where there is one.
         quick: a tiny network, a few steps a stage.
         minutes: stop after this time; the same call goes on.
         progress: show progress bars.
@@ -136,7 +136,7 @@ def train_recipe(
     if quick:
         config = replace(config, **_QUICK_CONFIG, likelihood_width=min(config.likelihood_width, 8))
     net: Network | None = None
-    if parts == LIKELIHOOD:
+    if parts == LIKELIHOOD and recipe.stages:
         net = _shipped_transformer(recipe.name, folder)
         simulator = _simulator_beside(recipe, net)
     for number, stage in enumerate(recipe.stages if net is None else (), start=1):
@@ -144,14 +144,18 @@ def train_recipe(
             return None
         alone = replace(config, likelihood_width=0)
         net = train_stage(simulator, alone, {**stage, **limits}, net, folder / f"stage_{number}", quick)
-    assert net is not None
     for number, stage in enumerate(recipe.likelihood, start=1):
         if time_is_over():
             return None
-        run = folder / f"likelihood_{number}"
-        net = train_likelihood(simulator, config, {**stage, **limits}, net, run, quick)
+        run, options = folder / f"likelihood_{number}", {**stage, **limits}
+        if recipe.stages:
+            assert net is not None
+            net = train_likelihood(simulator, config, options, net, run, quick)
+        else:
+            net = train_stage(simulator, config, options, net, run, quick, LIKELIHOOD)
     if time_is_over():
         return None
+    assert net is not None
     path = folder / f"{recipe.name}.safetensors"
     checkpoint.save(net, path)
     return path
@@ -229,9 +233,15 @@ def _shipped_transformer(name: str, folder: Path) -> Network:
 
 
 def train_stage(
-    simulator: Simulator, config: Config, stage: Mapping[str, Any], start: Network | None, out: Path, quick: bool
+    simulator: Simulator,
+    config: Config,
+    stage: Mapping[str, Any],
+    start: Network | None,
+    out: Path,
+    quick: bool,
+    part: str = BUFFER,
 ) -> Network:
-    """Run one stage.
+    """Run one stage of a network's first part.
 
     Args:
         simulator: of the network.
@@ -240,6 +250,7 @@ def train_stage(
         start: the network of the stage before, or None.
         out: folder of the stage.
         quick: take a few small steps.
+        part: the buffered transformer, or the direct likelihood of a network that has nothing else.
     """
     with needs("training", "train"):
         from ppl_buffer.training.distillation import prepare_distillation
@@ -257,7 +268,7 @@ def train_stage(
         source = make_simulator({"name": sets.pop("source"), **sets})
         options["distillation"] = prepare_distillation(start, source, out=out / "distillation", **size)
     options |= _QUICK if quick else {}
-    net = train(simulator, config, parts=BUFFER, start=start, out=out, **options)
+    net = train(simulator, config, parts=part, start=start, out=out, **options)
     return _mean_of(start, net, out / "mean.safetensors") if mean_with_start else net
 
 

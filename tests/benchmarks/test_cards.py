@@ -43,6 +43,11 @@ def test_a_card_tells_all_stages_of_a_record_and_says_where_the_recipe_made_the_
     assert {entry.name for entry in pb.zoo()} == {path.stem for path in SHIPPED.glob("*.toml")}
 
 
+def test_a_card_says_what_a_direct_likelihood_alone_cannot_do():
+    assert "It refuses what hides parameters" in make_card.lacks(SimpleNamespace(parts=("likelihood",)))
+    assert make_card.lacks(SimpleNamespace(parts=("likelihood", "buffer"))) == ""
+
+
 def test_a_card_states_the_error_of_its_record():
     from ppl_buffer.network.estimated_error import EstimatedError
     from ppl_buffer.network.record import TrainingRecord

@@ -327,10 +327,10 @@ def test_zoo_reads_what_is_shipped(tmp_path, monkeypatch, backend):
     count = sum(weight.size for weight in net.weights.values())
     assert [entry.name for entry in zoo] == ["bare", "made"] and len(zoo) == 2
     size = (folder / "made.safetensors").stat().st_size
-    assert zoo[1] == ZooEntry("made", "Made", count, size, {"kl": 0.000512345, "data sets": 200})
+    assert zoo[1] == ZooEntry("made", "Made", ("buffer",), count, size, {"kl": 0.000512345, "data sets": 200})
     assert zoo[0].measured == {} and zoo[0].simulator == ""
     lines = repr(zoo).splitlines()
-    assert lines[0].split() == ["name", "simulator", "weights", "size", "measured"]
+    assert lines[0].split() == ["name", "simulator", "parts", "weights", "size", "measured"]
     assert lines[2].startswith("made  Made") and f"{count:,}" in lines[2]
     assert lines[2].endswith("kl 0.000512, data sets 200")
     assert pb.load("made", backend=backend).record == RECORD
@@ -339,7 +339,7 @@ def test_zoo_reads_what_is_shipped(tmp_path, monkeypatch, backend):
 
 
 def test_an_empty_zoo_prints_its_header():
-    assert repr(Zoo([])).split() == ["name", "simulator", "weights", "size", "measured"]
+    assert repr(Zoo([])).split() == ["name", "simulator", "parts", "weights", "size", "measured"]
 
 
 def test_every_shipped_network_loads(backend):

@@ -33,6 +33,12 @@ DIGESTS = {
 }
 
 
+# Of networks that have a direct likelihood alone.
+ALONE = {
+    "discounting": "e52dd66e915e3ef511f8b90e8e0181d06d9dc9e74c9c4a356b4149f82d8d4ddf",
+}
+
+
 def digest_of(net, part):
     """SHA-256 of the weights of a part, as `weights_digest` takes it of all."""
     sha = hashlib.sha256()
@@ -43,7 +49,25 @@ def digest_of(net, part):
 
 
 def test_every_shipped_file_is_in_the_table():
-    assert set(checkpoint.shipped()) == set(TRANSFORMERS)
+    assert set(checkpoint.shipped()) == {*TRANSFORMERS, *ALONE}
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_weights_of_direct_likelihoods_are_those_that_were_measured(name):
+    torch = pytest.importorskip("torch")
+    distribution = pytest.importorskip("ppl_buffer.pyro").JointPredictive
+    net = pb.load(name, backend="torch")
+    assert net.parts == ("likelihood",) and weights_digest(net) == ALONE[name]
+    (stage,) = net.record.stages
+    assert stage.part == "likelihood" and stage.step == stage.steps and set(net.record.errors) == {"likelihood"}
+    entry = next(entry for entry in pb.zoo() if entry.name == name)
+    assert entry.parts == ("likelihood",) and "likelihood  " in repr(pb.zoo())
+    # Where a parameter is hidden, the error says why there is no answer.
+    middle = {parameter: torch.tensor([sum(ends) / 2]) for parameter, ends in net.box.items()}
+    inputs = {variable: torch.full((1, 3), 0.5) for variable in net.schema.inputs}
+    middle.popitem()
+    with pytest.raises(ValueError, match="since this network has a direct likelihood alone"):
+        distribution(net, inputs, params=middle)
 
 
 @pytest.mark.parametrize("name", TRANSFORMERS)
@@ -69,7 +93,7 @@ def test_files_are_of_format_2_and_their_record_has_a_stage_of_each_part(name):
     assert "lapse_rate" in description["schema"] and "contextual_positions" in description["config"]
 
 
-@pytest.mark.parametrize("name", TRANSFORMERS)
+@pytest.mark.parametrize("name", [*TRANSFORMERS, *ALONE])
 def test_files_carry_the_checksum_of_what_they_hold(name, tmp_path):
     content = bytearray(checkpoint.shipped()[name].read_bytes())
     assert b"sha256" in content[:200_000]

@@ -124,10 +124,10 @@ def test_radians_and_pixels():
     assert not findings("multisensory_rho1", changed("multisensory_rho1", "s_A", slice(None), constant(5)))
 
 
-def one_variable(variable, seen, values):
+def one_variable(variable, seen, values, name="level"):
     """What is found in data sets of one input."""
-    schema = Schema(inputs={"level": variable}, outcomes={"choice": Categorical(2)})
-    return find_unfamiliar(schema, {"level": seen}, {"level": values}, np.ones(values.shape, dtype=bool))
+    schema = Schema(inputs={name: variable}, outcomes={"choice": Categorical(2)})
+    return find_unfamiliar(schema, {name: seen}, {name: values}, np.ones(values.shape, dtype=bool))
 
 
 def test_medians_tell_a_unit_where_all_values_lie_inside_the_range():
@@ -135,6 +135,17 @@ def test_medians_tell_a_unit_where_all_values_lie_inside_the_range():
     levels = np.linspace(0.9, 1.1, 20) * np.array([[0.6], [2.5], [20.0]])
     (one,) = one_variable(Positive(), seen, levels)
     assert (one.cause, one.factor, one.data_sets.tolist()) == ("unit", 0.01, [2])
+
+
+@pytest.mark.parametrize("factor", [0.001, 1.0, 2.0])
+def test_delays_over_six_orders_of_magnitude_tell_no_unit(factor):
+    """Odds against of 0.01 to 4 are no delays in another unit, nor is a long delay one in milliseconds."""
+    delays = np.exp(np.random.default_rng(0).uniform(np.log(0.01), np.log(5000), (97, 53)))
+    variable, seen = Interval(-0.01, 20_000), ValueRange.of(Interval(-0.01, 20_000), delays)
+    narrow = factor * np.random.default_rng(1).uniform(50, 4000, (3, 41))
+    values = np.concatenate([narrow, np.full((1, 41), 30.0)])
+    found = one_variable(variable, seen, values, "delay")
+    assert all(one.cause == "range" and not one.plain for one in found)
 
 
 def test_how_far_outside_is_no_data():

@@ -14,7 +14,7 @@ from tests.rules.source import ROOT
 # What only some users install. A finder that does not find them stands for an environment without.
 OPTIONAL = (
     "arviz", "arviz_base", "jax", "jaxlib", "lightning_fabric", "matplotlib", "numpyro", "pandas", "pyro", "sbi",
-    "torch", "typer", "xarray",
+    "ssms", "torch", "typer", "xarray",
 )  # fmt: skip
 WITHOUT = f"""
 import json, sys
@@ -43,6 +43,7 @@ CASES = {
     "pb.arviz.arviz_version()": "ppl_buffer.arviz needs arviz: pip install 'ppl-buffer[arviz]'",
     "pb.workflow.fit": "ppl_buffer.workflow.fit needs jax: pip install 'ppl-buffer[numpyro]'",
     "pb.plots.plot_traces({'a': [[0.0, 1.0]]})": "a plot needs matplotlib: pip install 'ppl-buffer[arviz]'",
+    "pb.simulators.from_ssms('angle')": "from_ssms needs ssms: pip install 'ppl-buffer[ssms]'",
     "pb.datasets.selection_task()": "selection_task needs pandas: pip install 'ppl-buffer[data]'",
 }
 

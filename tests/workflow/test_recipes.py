@@ -103,6 +103,20 @@ def test_stages_run_in_turn_go_on_and_leave_their_lineage(monkeypatch, tmp_path)
     assert weights_digest(pb.load(path, backend="torch")) == weights_digest(whole)
 
 
+def test_a_recipe_without_a_transformer_makes_a_direct_likelihood_alone_and_goes_on(tmp_path):
+    recipe = Recipe.read("discounting")
+    assert recipe.stages == () and recipe.config["depth"] == 0
+    twice = replace(recipe, likelihood=recipe.likelihood * 2)
+    nets = [
+        pb.load(train_recipe(twice, tmp_path, parts=parts, quick=True, progress=False), backend="torch")
+        for parts in ("all", "likelihood")
+    ]
+    assert weights_digest(nets[0]) == weights_digest(nets[1])
+    first = pb.load(tmp_path / "likelihood_1" / "best.safetensors", backend="torch")
+    stages = nets[0].record.stages
+    assert nets[0].parts == ("likelihood",) and [stage.start for stage in stages] == [None, weights_digest(first)]
+
+
 def test_a_direct_likelihood_comes_beside_the_shipped_transformer(tmp_path):
     shipped = pb.load("ddm", backend="torch")
     path = train_recipe(Recipe.read("ddm"), tmp_path, parts="likelihood", quick=True, progress=False)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
+from contextlib import suppress
 from types import ModuleType
 
 from ppl_buffer.datasets.stored_simulations import StoredSimulations
+from ppl_buffer.extras import MissingLibraryError
 from ppl_buffer.network.network import Network
 from ppl_buffer.schema import Schema
 from ppl_buffer.simulator import Simulator, WithPriors, name_of, public_names
 from ppl_buffer.simulators import (
     CollapsingDriftDiffusion,
+    Confidence,
+    Discounting,
     DriftDiffusion,
     ForgettingQ,
     GaussianProcess,
@@ -23,7 +28,11 @@ from ppl_buffer.simulators import (
     RLDriftDiffusion,
     Sawtooth,
     TwoStep,
+    from_ssms,
 )
+
+# What records call a model of ssm-simulators.
+_OF_SSMS = re.compile(r"from_ssms\('(\w+)'\)")
 
 
 def named_simulator(spec: str) -> Simulator:
@@ -97,6 +106,8 @@ def simulator_of(net: Network, spec: str | None = None) -> Simulator | None:
         DriftDiffusion(),
         DriftDiffusion(drift=(-6.0, 6.0)),
         CollapsingDriftDiffusion(),
+        Discounting(),
+        Confidence(),
         RLDriftDiffusion(),
         ForgettingQ(),
         TwoStep(),
@@ -107,6 +118,11 @@ def simulator_of(net: Network, spec: str | None = None) -> Simulator | None:
     ]
     if net.record is None:
         return None
+    of_ssms = _OF_SSMS.fullmatch(net.record.simulator)
+    if of_ssms is not None:
+        # Where the package is not installed there is none.
+        with suppress(MissingLibraryError):
+            shipped.append(from_ssms(of_ssms[1], bounds=net.record.box))
     fitting = [one for one in shipped if name_of(one) == net.record.simulator and one.schema == net.schema]
     priors = dict(net.record.priors)
     same = [one for one in fitting if isinstance(one, WithPriors) and dict(one.priors) == priors]

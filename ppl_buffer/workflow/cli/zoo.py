@@ -13,7 +13,7 @@ from ppl_buffer.network.checkpoint import load
 from ppl_buffer.network.estimated_error import PART_NAMES
 from ppl_buffer.workflow.cli.errors import check_folder, plain_errors
 from ppl_buffer.workflow.cli.options import Progress
-from ppl_buffer.workflow.recipes import Recipe, train_recipe
+from ppl_buffer.workflow.recipes import LIKELIHOOD, Recipe, train_recipe
 
 
 def zoo(
@@ -52,6 +52,8 @@ def _list() -> None:
         schema = net.schema
         typer.secho(entry.name, bold=True)
         typer.echo(f"  simulator  {entry.simulator}, {entry.weights:,} weights, {entry.bytes / 1e6:.2f} MB")
+        if entry.parts == (LIKELIHOOD,):
+            typer.echo("  parts      direct likelihood alone: it computes where all parameters are given")
         ranges = [f"{name} {low:.3g} to {high:.3g}" for name, (low, high) in net.box.items()]
         typer.echo(f"  parameters {', '.join(ranges)}")
         for group, variables in (
