@@ -145,7 +145,7 @@ def loo(data: Any, *, var_name: str | None = None) -> Score:
     Raises:
         ValueError: if there is no such log likelihood.
     """
-    return _checked(_loo("loo", terms.log_likelihood(data, var_name)))
+    return _checked(psis_loo("loo", terms.log_likelihood(data, var_name)))
 
 
 def logo(data: Any, *, var_name: str | None = None, subject: str = "subject") -> Score:
@@ -160,7 +160,7 @@ def logo(data: Any, *, var_name: str | None = None, subject: str = "subject") ->
     Raises:
         ValueError: if there is no such log likelihood, or no people in it.
     """
-    return _checked(_loo("logo", terms.by_subject(terms.log_likelihood(data, var_name), subject)))
+    return _checked(psis_loo("logo", terms.by_subject(terms.log_likelihood(data, var_name), subject)))
 
 
 def by_subject(data: Any, *, var_name: str | None = None, subject: str = "subject") -> Any:
@@ -339,8 +339,13 @@ def _error_of_sum(values: np.ndarray) -> float:
     return float(np.sqrt(values.size * values.var())) if values.size > 1 else math.nan
 
 
-def _loo(kind: str, table: DataArray) -> Score:
-    """PSIS-LOO of the terms of a table (chain, draw, ...)."""
+def psis_loo(kind: str, table: DataArray) -> Score:
+    """PSIS-LOO of the terms of a table of log likelihoods (chain, draw, ...), without a warning.
+
+    Args:
+        kind: which score, a key of `MEANING`.
+        table: log likelihood of each term at each draw.
+    """
     import xarray
 
     stacked = table.stack(sample=("chain", "draw"))

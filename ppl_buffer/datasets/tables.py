@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from ppl_buffer.datasets.order import trial_order
 from ppl_buffer.datasets.ranges import OUTSIDE, check_ranges
 from ppl_buffer.datasets.trials import TrialData
 from ppl_buffer.network.network import Network
-from ppl_buffer.schema import Discrete, Schema, Variable
+from ppl_buffer.schema import Categorical, Discrete, Schema, Variable
 from ppl_buffer.simulator import Simulator
 
 if TYPE_CHECKING:
@@ -111,6 +112,9 @@ def read_trials(
     for name, code in options.signed.items():
         values[name], values[code] = np.abs(values[name]), (values[name] > 0).astype(float)
         _check_sign(values[code], TableColumn(code, variables[code], from_sign[code], cells, labels), name)
+    codes = {name: _codes(column, values[name]) for name, column in table_columns.items()
+             if isinstance(variables[name], Categorical)}  # fmt: skip
+    codes |= {code: {0: f"negative {name}", 1: f"positive {name}"} for name, code in options.signed.items()}
     check_ranges(table_columns, {name: values[name] for name in table_columns}, net, options.scale, simulator, outside)
     rows = trial_order(
         cells,
@@ -124,7 +128,7 @@ def read_trials(
         name: values[name][rows].astype(int if isinstance(variable, Discrete) else float)
         for name, variable in variables.items()
     }
-    return TrialData.from_rows(
+    trials = TrialData.from_rows(
         labels[rows],
         inputs={name: values[name] for name in schema.inputs},
         outcomes={name: values[name] for name in schema.outcomes},
@@ -134,6 +138,7 @@ def read_trials(
         persons=persons[rows] if options.session else None,
         excluded=excluded,
     )
+    return replace(trials, codes=codes)
 
 
 def write_trials(trials: TrialData, path: str | os.PathLike[str]) -> None:
@@ -170,6 +175,15 @@ def write_trials(trials: TrialData, path: str | os.PathLike[str]) -> None:
     columns |= {name: x[exists] for name, x in variables.items()}
     others = {name: x[exists] for name, x in trials.covariates.items() if name not in columns}
     pandas.DataFrame(columns | others).to_csv(path, index=False)
+
+
+def _codes(column: TableColumn, numbers: np.ndarray) -> dict[int, str]:
+    """What the table says where each number of a category was read."""
+    said: dict[int, str] = {}
+    for number in np.unique(numbers):
+        words = list(dict.fromkeys(cell for cell, code in zip(column.cells, numbers, strict=True) if code == number))
+        said[int(number)] = ", ".join([*words[:3], "..."] if len(words) > 3 else words)
+    return said
 
 
 def _schema(net: Network) -> Schema:

@@ -33,6 +33,7 @@ class TrialData:
             formulas do.
         persons: (S,) label of the subject whose each data set is; None = each is somebody else's.
         excluded: how many trials a condition has left out.
+        codes: name of a category -> {its number: what the table says}; empty where nothing was read from a table.
 
     Raises:
         ValueError: if shapes disagree, or `trial_counts` is not what `trial_mask` says.
@@ -47,6 +48,7 @@ class TrialData:
     covariates: Arrays = field(default_factory=dict)
     persons: np.ndarray | None = None
     excluded: int = 0
+    codes: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         mask = np.asarray(self.trial_mask)
@@ -178,6 +180,7 @@ class TrialData:
             covariates=part(self.covariates),
             persons=None if self.persons is None else self.persons[rows],
             excluded=self.excluded,
+            codes=self.codes,
         )
 
     def pad(self, values: np.ndarray) -> np.ndarray:

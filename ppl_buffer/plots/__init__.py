@@ -16,6 +16,7 @@ from ppl_buffer.plots.arguments import columns
 from ppl_buffer.plots.drawing import bands
 from ppl_buffer.plots.lags import plot_autocorrelation, plot_post_error_slowing, plot_repetition
 from ppl_buffer.plots.learning import plot_learning_curves
+from ppl_buffer.plots.pairs import plot_pairs
 from ppl_buffer.plots.parameter_recovery import Recovery, plot_recovery, recovery
 from ppl_buffer.plots.response_times import plot_conditional_accuracy, plot_quantile_probability, plot_response_times
 from ppl_buffer.plots.statistics import (
@@ -44,6 +45,7 @@ __all__ = [
     "plot_autocorrelation",
     "plot_conditional_accuracy",
     "plot_learning_curves",
+    "plot_pairs",
     "plot_post_error_slowing",
     "plot_quantile_probability",
     "plot_recovery",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,9 @@ from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import ObservedTrials
 from ppl_buffer.network.record import TrainingRecord
 from ppl_buffer.schema import Interval, Positive
+from ppl_buffer.scores import Score
 from ppl_buffer.workflow.hierarchical import RATE, Box, Sampler, model, observe, quick, sample, scores
+from ppl_buffer.workflow.prediction import prediction_scores
 
 if TYPE_CHECKING:
     import pandas
@@ -58,6 +60,9 @@ class Fit:
         reused: how many draws of each chain were there already, from an earlier call with the same folder.
         lapse: the lapses of the model, with the ranges that were used: what `log_evidence` and `compare` want for the
             same model. None = there are none.
+        scores: how well it predicts what was left out, kind of score -> `ppl_buffer.scores.Score`: "loo" of each trial
+            one step ahead, and with one population "logo" of each person from the others, whose parameters are
+            integrated over the population.
     """
 
     net: Network
@@ -75,6 +80,7 @@ class Fit:
     seconds: float
     reused: int = 0
     lapse: Lapse | None = None
+    scores: Mapping[str, Score] = field(default_factory=dict)
 
     @property
     def record(self) -> TrainingRecord:
@@ -232,6 +238,7 @@ def fit(
         seconds=seconds,
         reused=draws.reused,
         lapse=lapses,
+        scores=prediction_scores(posterior, draws.sites, net, data, box, lapses, normal if hierarchical else None),
     )
 
 

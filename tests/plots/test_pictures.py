@@ -166,3 +166,19 @@ def test_names_of_people_are_no_formulas_and_leave_room_for_the_picture(tmp_path
     # A warning is an error here: none of a layout without room.
     panel.figure.savefig(tmp_path / "people.png")
     assert {label.get_text() for label in panel.get_yticklabels()} == {"$\\foo$", "b" * 19 + "…", "c"}
+
+
+def test_pairs_show_draws_below_and_correlations_above():
+    rng = np.random.default_rng(5)
+    one = rng.normal(size=(2, 101))
+    grid = plots.plot_pairs({"mu": one, "nu": one + 0.5 * rng.normal(size=(2, 101)), "flat": np.ones((2, 101))})
+    assert grid.shape == (3, 3)
+    np.testing.assert_allclose(np.sort(grid[1, 0].lines[0].get_xdata()), np.sort(one.ravel()))
+    (text,) = grid[0, 1].texts
+    nu = grid[1, 0].lines[0].get_ydata()
+    assert float(text.get_text()) == pytest.approx(np.corrcoef(one.ravel(), nu)[0, 1], abs=0.006)
+    assert grid[0, 2].texts[0].get_text() == "–"
+    with pytest.raises(ValueError, match="draws: expected a dict of two or more"):
+        plots.plot_pairs({"mu": one})
+    with pytest.raises(ValueError, match="draws: expected one shape"):
+        plots.plot_pairs({"mu": one, "nu": one[:, :7]})

@@ -47,7 +47,7 @@ def test_fit_writes_everything_and_answers_four_questions(checkpoint, tmp_path):
     images = re.findall(r'src="data:image/png;base64,([^"]+)"', report)
     assert len(images) >= 4 and all(base64.b64decode(image).startswith(b"\x89PNG") for image in images)
     assert {path.name for path in out.glob("*.png")} == {
-        "traces.png", "people.png", "learning_curves.png", "repetition.png"
+        "traces.png", "people.png", "learning_curves.png", "repetition.png", "misfits.png", "pairs.png"
     }  # fmt: skip
     # Five draws of one chain have not converged, and the report says so.
     assert "The chain has hardly moved" in report and "one cannot tell whether it has settled" in report
@@ -56,6 +56,7 @@ def test_fit_writes_everything_and_answers_four_questions(checkpoint, tmp_path):
     assert {"alpha_group", "beta_spread", "alpha[s0]", "zeta[s2]", "lapse_group", "lapse[s1]"} <= set(summary.index)
     assert f"{summary.loc[['lapse[s0]', 'lapse[s1]', 'lapse[s2]'], 'mean'].mean():.1%} lapses (estimated)" in report
     assert "--lapse estimate" in report and "log density" in report
+    assert ">each trial</td>" in report and ">each person</td>" in report and "lapse, rate" in report
     from ppl_buffer.arviz import import_arviz
 
     posterior = import_arviz().from_netcdf(str(out / "posterior.nc"))

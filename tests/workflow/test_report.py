@@ -44,6 +44,7 @@ def finished(boundary: float = 2.0):
     draws["boundary"] = np.minimum(draws["boundary"], 5.0)  # the edge of the trained range
     sites = {name: (("chain", "draw", "subject"), x) for name, x in draws.items()}
     sites |= {f"{name}_group": (("chain", "draw"), x.mean(-1)) for name, x in draws.items()}
+    sites |= {f"{name}_spread": (("chain", "draw"), 0.3 + x.std(-1)) for name, x in draws.items()}
     replicated = {name: np.repeat(trials.outcomes[name][None].astype(float), 7, 0) for name in ("choice", "rt")}
     replicated = {name: np.where(trials.trial_mask, x, np.nan) for name, x in replicated.items()}
     rows = {"r_hat": [1.001, 1.003], "ess_bulk": [900, 1200], "ess_tail": [700, 800]}
@@ -64,12 +65,17 @@ def test_a_report_of_response_times_has_the_fields_plots_and_verdicts(tmp_path):
     assert fit.converged
     text = write_report(fit, tmp_path, title="a <b> & c").read_text()
     assert {path.stem for path in tmp_path.glob("*.png")} == {
-        "traces", "people", "learning_curves", "outcomes", "quantile_probability", "conditional_accuracy",
+        "traces", "people", "pairs", "misfits",
+        "learning_curves", "outcomes", "quantile_probability", "conditional_accuracy",
         "post_error_slowing", "repetition", "autocorrelation",
     }  # fmt: skip
     assert "a &lt;b&gt; &amp; c" in text and "2.0% lapses" in text
     assert "Nothing speaks against it" in text and "measurably" in text and "at the edge of the" not in text
     assert "Most clearly in alpha_positive" in text
+    # What was fitted: the words of the table, the network, its error for this many trials, the priors.
+    assert "1 &quot;1&quot;" not in text and "one of your own" in text and "LogNormal(log 0.5, 0.7)" in text
+    longest = fit.trials.trial_counts.max()
+    assert f'<td>in {longest} trials</td><td class="words">wrong by {longest * 1e-5:.2g} nats' in text
 
 
 def test_doubts_of_the_checks_are_listed_and_those_of_the_data_are_not_said_twice(tmp_path):

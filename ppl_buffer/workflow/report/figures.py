@@ -14,6 +14,7 @@ from ppl_buffer.plots import (
     plot_autocorrelation,
     plot_conditional_accuracy,
     plot_learning_curves,
+    plot_pairs,
     plot_post_error_slowing,
     plot_quantile_probability,
     plot_repetition,
@@ -24,6 +25,7 @@ from ppl_buffer.plots import (
 from ppl_buffer.schema import Categorical, Positive
 from ppl_buffer.workflow.fitting import Fit
 from ppl_buffer.workflow.report.fragments import Figures
+from ppl_buffer.workflow.report.misfits import draw_misfits
 
 _BANDS = "Line: the data. Bands: 50 % and 90 % of data sets drawn from the posterior, point by point."
 _CURVES = f"{_BANDS} Between the dashed lines 95 % of their whole curves stay: what lies outside is no accident."
@@ -31,7 +33,14 @@ _CURVES = f"{_BANDS} Between the dashed lines 95 % of their whole curves stay: w
 
 def draw_figures(fit: Fit) -> Figures:
     """Name of a file -> figure and caption: chains first, subjects last."""
-    return {"traces": _traces(fit), **_predictive(fit), "people": _subjects(fit)}
+    figures = {"traces": _traces(fit), **_predictive(fit)}
+    misfits = draw_misfits(fit)
+    if misfits is not None:
+        figures["misfits"] = misfits
+    figures["people"] = _subjects(fit)
+    if fit.hierarchical and len(fit.box.bounds) > 1:
+        figures["pairs"] = _pairs(fit)
+    return figures
 
 
 def _traces(fit: Fit) -> tuple[Any, str]:
@@ -42,6 +51,14 @@ def _traces(fit: Fit) -> tuple[Any, str]:
         draws = {name: fit.draws(name)[:, :, 0] for name in fit.box.bounds}
     axes = plot_traces(draws)
     return axes[0, 0].figure, f"Chains of {whose}. They should overlap, and look like noise without a trend."
+
+
+def _pairs(fit: Fit) -> tuple[object, str]:
+    axes = plot_pairs({name: fit.draws(f"{name}_group") for name in fit.box.bounds})
+    return axes[0, 0].figure, (
+        "The median person's parameters against each other, with their correlations in the posterior: near 1 or -1 the "
+        "data tell a combination of the two, not each."
+    )
 
 
 def _subjects(fit: Fit) -> tuple[Any, str]:

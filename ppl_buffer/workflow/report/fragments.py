@@ -16,17 +16,22 @@ import numpy as np
 Figures = dict[str, tuple[Any, str]]
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[Any]], bad: Sequence[bool] = ()) -> str:
-    """Rows as an HTML table; `bad` ones stand out."""
+def table(
+    head: Sequence[str], rows: Sequence[Sequence[Any]], bad: Sequence[bool] = (), words: Sequence[int] = ()
+) -> str:
+    """Rows as an HTML table; `bad` ones stand out, columns of `words` begin at the left."""
 
-    def cell(value: Any, tag: str, mark: bool) -> str:
+    def cell(value: Any, tag: str, mark: bool, column: int) -> str:
         if isinstance(value, (float, np.floating)):
             value = "–" if math.isnan(value) else f"{value:.3g}"
-        return f"<{tag}{' class=bad' if mark else ''}>{html.escape(str(value))}</{tag}>"
+        kinds = ["bad"] * mark + ["words"] * (column in words)
+        kind = f' class="{" ".join(kinds)}"' if kinds else ""
+        return f"<{tag}{kind}>{html.escape(str(value))}</{tag}>"
 
     marks = list(bad) or [False] * len(rows)
-    lines = ["".join(cell(name, "th", False) for name in head)]
-    lines += ["".join(cell(x, "td", mark) for x in row) for row, mark in zip(rows, marks, strict=True)]
+    lines = ["".join(cell(name, "th", False, column) for column, name in enumerate(head))]
+    lines += ["".join(cell(x, "td", mark, column) for column, x in enumerate(row)) for row, mark in
+              zip(rows, marks, strict=True)]  # fmt: skip
     return f'<div class="table"><table>{"".join(f"<tr>{line}</tr>" for line in lines)}</table></div>'
 
 

@@ -15,7 +15,9 @@ from pathlib import Path
 from ppl_buffer.files import write_atomic
 from ppl_buffer.version import __version__
 from ppl_buffer.workflow.fitting import Fit
+from ppl_buffer.workflow.report.accuracy import accuracy
 from ppl_buffer.workflow.report.figures import draw_figures
+from ppl_buffer.workflow.report.fitted import fitted
 from ppl_buffer.workflow.report.fragments import Figures
 from ppl_buffer.workflow.report.sections import Section, converged, fits, subjects_differ, trusted
 from ppl_buffer.workflow.report.style import STYLE
@@ -57,7 +59,8 @@ def _page(fit: Fit, sections: list[Section], title: str, source: str, command: s
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head><body>'
         f'<h1>{html.escape(title)}</h1><p class="soft">{html.escape(source)}</p><p>{html.escape(_facts(fit))}</p>'
-        f'<div class="cards">{cards}</div>{bodies}{_reproduction(fit, command)}</body></html>'
+        f'<div class="cards">{cards}</div>{bodies}{fitted(fit, accuracy(fit))}'
+        f"{_reproduction(fit, command)}</body></html>"
     )
 
 
@@ -82,7 +85,8 @@ def _facts(fit: Fit) -> str:
     kind = "people as draws from one population" if fit.hierarchical else "each person alone"
     lapse = fit.settings.get("lapse")
     model = f"Model: {fit.record.simulator}, {kind}{f', {lapse:.1%} lapses' if lapse else ''}{_kind_of_lapse(fit)}."
-    return f"{subjects}, {span} trials each, {counts.sum():,} in all. {model}"
+    excluded = f" ({fit.trials.excluded:,} more were left out)" if fit.trials.excluded else ""
+    return f"{subjects}, {span} trials each, {counts.sum():,} in all{excluded}. {model}"
 
 
 def _kind_of_lapse(fit: Fit) -> str:

@@ -12,7 +12,10 @@ import numpy as np
 
 from ppl_buffer.workflow.fitting import LEAST_EFFECTIVE, MOST_DIVERGING, MOST_R_HAT, Fit
 from ppl_buffer.workflow.report.accuracy import accuracy
+from ppl_buffer.workflow.report.correlations import correlations
 from ppl_buffer.workflow.report.fragments import Figures, as_text, images, percent, table
+from ppl_buffer.workflow.report.misfits import table_of_misfits
+from ppl_buffer.workflow.report.prediction import prediction
 
 # Share of draws outside the trained range, or at its edge, from which on a report says so.
 _OUTSIDE, _AT_EDGE = 0.01, 0.05
@@ -94,7 +97,8 @@ def converged(fit: Fit, figures: Figures) -> Section:
 def fits(fit: Fit, figures: Figures) -> Section:
     """Does the model fit?"""
     question = "Does the model fit?"
-    shown = images(figures, [name for name in figures if name not in ("traces", "people")])
+    elsewhere = ("traces", "people", "pairs", "misfits")
+    shown = images(figures, [name for name in figures if name not in elsewhere]) + prediction(fit)
     if fit.check is None:
         answer = (
             "Not checked: the model's feedback on its own choices is not known here, so that it cannot generate data. "
@@ -134,6 +138,7 @@ def fits(fit: Fit, figures: Figures) -> Section:
         )
         for row in rows if not row["passed"]
     )  # fmt: skip
+    shown += table_of_misfits(fit) + images(figures, ["misfits"])
     return Section("fit", question, mark, answer, body + note + shown, points=points)
 
 
@@ -166,12 +171,14 @@ def subjects_differ(fit: Fit, figures: Figures) -> Section:
         if not fit.converged:
             answer = f"Provisional, since the sampler has not converged as it should. {answer}"
     note = (
-        '<p class="soft">"people from, to": the smallest and the largest posterior mean of a person. "told apart": the '
+        '<p class="soft">"people from, to": the smallest and the largest posterior mean of a person. "spread": how '
+        'much people differ, the standard deviation of the population on the logistic scale. "told apart": the '
         "share of a parameter's variance that lies between people rather than in our uncertainty about each; near 0 "
         "the data cannot rank people, and correlations with other measures will be weak.</p>"
     )
     details = f"<details><summary>Everybody's values</summary>{everybody}</details>"
-    return Section(*about, mark, answer, _population(fit, shares) + note + pictures + details, verdicts)
+    together = correlations(fit, names) + images(figures, ["pairs"])
+    return Section(*about, mark, answer, _population(fit, shares) + note + pictures + together + details, verdicts)
 
 
 def _differences(shares: dict[str, float]) -> tuple[bool, str]:
@@ -195,14 +202,16 @@ def _population(fit: Fit, shares: dict[str, float]) -> str:
     """A row a parameter: the group, the range of subjects' means, and how well subjects are told apart."""
     rows: list[Sequence[Any]] = []
     if fit.hierarchical:
-        head = ["parameter", "median person", "90 % from", "to", "people from", "to", "told apart"]
+        head = ["parameter", "median person", "90 % from", "to", "people from", "to", "spread", "90 % from", "to",
+                "told apart"]  # fmt: skip
     else:
         head = ["parameter", "mean of people", "people from", "to", "told apart"]
     for name, share in shares.items():
         means = fit.draws(name).reshape(-1, len(fit.trials.subjects)).mean(0)
         if fit.hierarchical:
             low, middle, high = np.percentile(fit.draws(f"{name}_group"), [5, 50, 95])
-            rows.append((name, middle, low, high, means.min(), means.max(), f"{share:.0%}"))
+            spread = np.percentile(fit.draws(f"{name}_spread"), [50, 5, 95])
+            rows.append((name, middle, low, high, means.min(), means.max(), *spread, f"{share:.0%}"))
         else:
             rows.append((name, means.mean(), means.min(), means.max(), f"{share:.0%}"))
     return table(head, rows)

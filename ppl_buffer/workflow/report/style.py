@@ -25,6 +25,7 @@ th, td { padding: .25rem .75rem .25rem 0; text-align: right; white-space: nowrap
          border-bottom: 1px solid var(--line); }
 th { color: var(--soft); font-weight: 600; }
 th:first-child, td:first-child { text-align: left; white-space: normal; }
+th.words, td.words { text-align: left; white-space: normal; }
 td.bad { color: var(--bad); font-weight: 600; }
 figure { margin: 1.1rem 0; } img { max-width: 100%; height: auto; }
 figcaption { color: var(--soft); font-size: .88rem; }

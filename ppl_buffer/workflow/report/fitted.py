@@ -1,0 +1,111 @@
+"""What was fitted: the data as they were read, the network, the priors."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from scipy.stats import norm
+
+from ppl_buffer.network.estimated_error import PART_NAMES
+from ppl_buffer.schema import Categorical, Discrete
+from ppl_buffer.workflow.fitting import Fit
+from ppl_buffer.workflow.hierarchical import MEAN_SCALE, SPREAD_MEDIAN, SPREAD_SCALE
+from ppl_buffer.workflow.report.accuracy import Accuracy
+from ppl_buffer.workflow.report.fragments import percent, table
+
+# Ends and middle of the central 90 %.
+_PLACES = np.array([0.05, 0.5, 0.95])
+# Values of a variable that are listed one by one.
+_MOST_VALUES = 8
+
+
+def fitted(fit: Fit, known: Accuracy) -> str:
+    """The section, HTML."""
+    return (
+        f'<section id="fitted"><h2>What was fitted</h2><h3>The data</h3>{_data(fit)}'
+        f"<h3>The network</h3>{_network(fit, known)}<h3>The priors</h3>{_priors(fit)}</section>"
+    )
+
+
+def _data(fit: Fit) -> str:
+    """A row a variable: what its numbers mean, and how often each came."""
+    trials, schema, rows = fit.trials, fit.net.schema, []
+    groups = {
+        "known before the response": (schema.inputs, trials.inputs),
+        "the response": (schema.outcomes, trials.outcomes),
+        "known after it": (schema.feedback, trials.feedback),
+    }
+    for role, (variables, columns) in groups.items():
+        for name, variable in variables.items():
+            values = np.asarray(columns[name])[trials.trial_mask]
+            numbers, counts = np.unique(values, return_counts=True)
+            codes = trials.codes.get(name, {})
+            if isinstance(variable, Categorical) or len(numbers) <= _MOST_VALUES:
+                shares = ", ".join(_share(number, codes, count / values.size) for number, count in
+                                   zip(numbers, counts, strict=True))  # fmt: skip
+            else:
+                low, middle, high = np.quantile(values, [0, 0.5, 1])
+                shares = f"{low:.3g} to {high:.3g}, median {middle:.3g}"
+            kind = variable.description if not isinstance(variable, Discrete) else f"{variable.n} values"
+            rows.append((name, role, kind, shares))
+    note = "Numbers are those that the model reads; words in quotes are what the table says."
+    if trials.excluded:
+        note = f"{trials.excluded:,} trials were left out by a condition (--where). {note}"
+    return f'{table(("variable", "", "kind", "values"), rows, words=(1, 2, 3))}<p class="soft">{note}</p>'
+
+
+def _share(number: float, codes: Mapping[int, str], share: float) -> str:
+    """A value, its word in the table where that is another, and how often it came."""
+    word = str(codes.get(int(number), "")) if codes else ""
+    meaning = f' "{word}"' if word and word != f"{number:g}" else ""
+    return f"{number:g}{meaning} ({percent(float(share))})"
+
+
+def _network(fit: Fit, known: Accuracy) -> str:
+    """Which network it is, and what its error makes of this many trials."""
+    record, error = fit.record, fit.net.estimated_error
+    name = f"{known.name}, of the zoo" if known.name else "one of your own, none of the zoo"
+    counts = fit.trials.trial_counts
+    rows: list[Sequence[object]] = [
+        ("network", name),
+        ("trained on", f"{record.source}, up to {record.trials} trials"),
+        ("computed by its", PART_NAMES["likelihood" if fit.net.preferred_likelihood == "direct" else "buffer"]),
+        ("error a trial", "not measured" if error is None else f"{error} (Kullback-Leibler divergence)"),
+    ]
+    if error is not None:
+        for trials in sorted({int(counts.min()), int(counts.max())}):
+            low, middle, high = (trials * x for x in (error.low, error.nats_per_trial, error.high))
+            rows.append((f"in {trials} trials", f"wrong by {middle:.2g} nats ({low:.2g} to {high:.2g})"))
+    return table(("", ""), rows, words=(1,))
+
+
+def _priors(fit: Fit) -> str:
+    """The prior of each quantity, in words and by its quantiles in natural units."""
+    names = list(fit.box.bounds)
+    quantiles = MEAN_SCALE * norm.ppf(_PLACES)
+    rows = []
+    for name in names:
+        # Others at the middle of their ranges, from which a relative parameter counts.
+        scores = {other: quantiles.astype(np.float32) if other == name else np.zeros(3, np.float32) for other in names}
+        value = np.asarray(fit.box(scores, group=True)[name])
+        rows.append((f"{name}, median person" if fit.hierarchical else name, *value, *fit.box.bounds[name]))
+    if fit.lapse is not None and fit.lapse.prior is not None:
+        low, middle, high = fit.lapse.prior.quantile(_PLACES)
+        rows.append(("lapse, rate", low, middle, high, *fit.lapse.prior.range()))
+    head = ("parameter", "5 %", "median", "95 %", "trained from", "to")
+    if fit.hierarchical:
+        spread = SPREAD_MEDIAN * np.exp(SPREAD_SCALE * norm.ppf(_PLACES))
+        text = (
+            "Where a parameter's trained range is the logistic function of a number, people are normal in that number "
+            f"about a group mean, itself Normal(0, {MEAN_SCALE:g}), with a spread LogNormal(log {SPREAD_MEDIAN:g}, "
+            f"{SPREAD_SCALE:g}): median {spread[1]:.2g}, 90 % from {spread[0]:.2g} to {spread[2]:.2g}. Parameters are "
+            "independent before the data."
+        )
+    else:
+        text = (
+            "Where a parameter's trained range is the logistic function of a number, each person's number is "
+            f"Normal(0, {MEAN_SCALE:g}). Parameters are independent before the data."
+        )
+    return f'{table(head, rows)}<p class="soft">{html.escape(text)}</p>'

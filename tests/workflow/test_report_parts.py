@@ -1,0 +1,165 @@
+"""What the report says of the data, the network, single people and prediction, by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+pandas = pytest.importorskip("pandas")
+
+from tests.workflow.test_report import finished  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def fit():
+    return finished()
+
+
+def test_the_words_of_the_table_and_the_trials_left_out_are_told(fit):
+    from ppl_buffer.workflow.report.accuracy import accuracy
+    from ppl_buffer.workflow.report.fitted import fitted
+
+    told = replace(fit, trials=replace(fit.trials, codes={"choice": {0: "left", 1: "right <b>"}}, excluded=1234))
+    text = fitted(told, accuracy(told))
+    share = told.trials.outcomes["choice"][told.trials.trial_mask].mean()
+    assert f"1 &quot;right &lt;b&gt;&quot; ({share:.0%})" in text and "1,234 trials were left out" in text
+    # The middle of the range in logistic units is its middle in natural ones, and the prior covers most of it.
+    assert "<td>boundary, median person</td><td>0.944</td><td>2.8</td><td>4.66</td><td>0.6</td><td>5</td>" in text
+    alone = replace(fit, settings={**fit.settings, "hierarchical": False})
+    assert "each person&#x27;s number is Normal(0, 1.5)" in fitted(alone, accuracy(alone))
+
+
+def test_read_trials_keeps_the_words_of_categories():
+    from ppl_buffer.datasets import read_trials
+    from tests.datasets.tables import NOISY_Q, table_of_trials
+
+    table = table_of_trials()
+    table["response"] = np.where(table["response"] == 1, "better", "worse")
+    columns = {"choice": "response", "reward": "feedback", "pair": "cond"}
+    trials = read_trials(table, NOISY_Q, columns=columns, recode={"choice": {"worse": 0, "better": 1}}, order="file")
+    assert trials.codes["choice"] == {0: "worse", 1: "better"} and trials.select([0]).codes == trials.codes
+
+
+def test_a_network_that_nobody_measured_is_never_green_though_it_has_a_card(fit, monkeypatch):
+    from ppl_buffer.workflow.report import accuracy, answers
+
+    monkeypatch.setattr(accuracy, "_shipped", lambda fit: ("ddm", "<p>figures</p>"))
+    record = fit.net.record
+    try:
+        fit.net.record = replace(record, errors={})
+        section = answers(fit)[-1]
+    finally:
+        fit.net.record = record
+    assert section.mark == "look" and any("does not say how far" in line for line in section.lines)
+
+
+def test_the_person_whom_the_model_does_not_fit_comes_first(fit):
+    from ppl_buffer.diagnostics import DataCheck
+    from ppl_buffer.workflow.report.misfits import draw_misfits, table_of_misfits, worst_people
+
+    rng = np.random.default_rng(7)
+    count = len(fit.trials.subjects)
+    drawn = {name: rng.normal(size=(101, count)) for name in ("mean of rt", "mean of choice")}
+    data = {name: np.zeros((101, count)) for name in drawn}
+    data["mean of choice"][:, 1] = 9.0
+    check = DataCheck(data, drawn, 0.95)
+    assert worst_people(check)[0] == 1
+    odd = replace(fit, check=check)
+    text = table_of_misfits(odd)
+    row = text[text.index(f'<td class="bad">{fit.trials.subjects[1]}</td>') :]
+    assert row.index("1 of 2") < row.index("mean of choice") < row.index("</tr>")
+    figure, caption = draw_misfits(odd)
+    assert "Share of choice = 1" in caption
+    # The data of the first panel are the means of tenths of this person's trials.
+    panel = figure.axes[0]
+    exists = fit.trials.trial_mask[1]
+    values = fit.trials.outcomes["choice"][1][exists].astype(float)
+    assert panel.get_title() == str(fit.trials.subjects[1])
+    line = panel.lines[0].get_ydata()
+    pieces = np.array_split(values, len(line))
+    if len(values) % len(line) == 0:
+        np.testing.assert_allclose(line, [piece.mean() for piece in pieces])
+    assert abs(np.mean(line) - values.mean()) < 0.05
+
+
+def test_correlations_across_people_are_those_of_each_draw(fit):
+    from ppl_buffer.workflow.report.correlations import across_people, correlations
+
+    rng = np.random.default_rng(2)
+    one, other = rng.normal(size=(2, 31, 7))
+    expected = [np.corrcoef(a, b)[0, 1] for a, b in zip(one, other, strict=True)]
+    np.testing.assert_allclose(across_people(one, other), expected)
+    assert np.isnan(across_people(one, np.ones_like(one))).all()
+    assert correlations(fit, ["boundary"]) == ""
+
+
+def test_scores_stand_in_the_report_with_those_whose_pareto_k_is_high(fit):
+    import xarray
+
+    from ppl_buffer.scores import psis_loo
+    from ppl_buffer.workflow.report import answers
+
+    assert "what was left out" not in answers(fit)[1].body
+    rng = np.random.default_rng(4)
+    values = rng.normal(size=(2, 200, 3))
+    values[..., 2] *= 30.0
+    table = xarray.DataArray(values, dims=("chain", "draw", "subject"), coords={"subject": ["a", "b", "odd one"]})
+    body = answers(replace(fit, scores={"logo": psis_loo("logo", table)}))[1].body
+    assert "1 of 3" in body and "The population hangs on single people: odd one." in body
+
+
+def test_the_likelihood_of_a_person_is_averaged_over_the_population():
+    from scipy.stats import multivariate_normal
+
+    from ppl_buffer.workflow.prediction import marginal_log_likelihood
+
+    # Normal data about normal parameters: the marginal likelihood is known.
+    rng = np.random.default_rng(11)
+    subjects, dims, draws, noise = 5, 2, 401, 0.4
+    data = rng.normal(size=(subjects, dims))
+    means, spreads = 0.3 * rng.normal(size=(draws, dims)), np.exp(0.2 * rng.normal(size=(draws, dims)))
+    precision = noise**-2 + spreads[:, None] ** -2.0
+    posterior = (data * noise**-2 + means[:, None] * spreads[:, None] ** -2.0) / precision
+    places = posterior + rng.normal(size=(draws, subjects, dims)) / np.sqrt(precision)
+
+    def log_likelihood(points):
+        return (-0.5 * ((data - points) / noise) ** 2 - np.log(noise) - 0.5 * np.log(2 * np.pi)).sum(-1)
+
+    result = marginal_log_likelihood(log_likelihood, places, means, spreads, rng)
+    expected = [[multivariate_normal(m, np.diag(s**2 + noise**2)).logpdf(x) for x in data]
+                for m, s in zip(means, spreads, strict=True)]  # fmt: skip
+    assert np.abs(result - expected).max() < 0.35 and np.abs((result - expected).mean()) < 0.03
+
+
+def test_where_the_parameters_of_people_are_read_from_the_sites_of_a_fit():
+    """`population` undoes the way in which offsets are written, as the model itself does."""
+    pytest.importorskip("numpyro")
+    import numpyro
+    from numpyro.handlers import seed, substitute, trace
+
+    from ppl_buffer.workflow.hierarchical import write_subjects
+    from ppl_buffer.workflow.prediction import population
+    from ppl_buffer.workflow.quick_fit import QuickFit
+
+    rng = np.random.default_rng(3)
+    names, subjects = ["alpha", "beta"], 3
+    fit = QuickFit(
+        np.zeros(2), np.array([0.7, 1.3]), np.zeros((2, subjects)), rng.uniform(0, 1, (subjects, 2, 2)), np.eye(2),
+        np.ones(2), np.tile(np.eye(2), (subjects, 1, 1)),
+    )  # fmt: skip
+    sites = {f"{name}_{kind}": np.exp(0.5 * rng.normal(size=(1, 5))) for name in names for kind in ("mean", "spread")}
+    sites |= {f"{name}_offset": rng.normal(size=(1, 5, subjects)) for name in names}
+    means, spreads, places = population(sites, names, fit)
+
+    def model(draw):
+        at = {name: {kind: sites[f"{name}_{kind}"][0, draw] for kind in ("mean", "spread")} for name in names}
+        made = write_subjects(*({name: at[name][kind] for name in names} for kind in ("mean", "spread")), subjects, fit)
+        for name, value in made.items():
+            numpyro.deterministic(name, value)
+
+    for draw in range(5):
+        offsets = {f"{name}_offset": sites[f"{name}_offset"][0, draw] for name in names}
+        traced = trace(seed(substitute(model, offsets), 0)).get_trace(draw)
+        for index, name in enumerate(names):
+            np.testing.assert_allclose(places[draw, :, index], traced[name]["value"], rtol=1e-4)
+            assert means[draw, index] == sites[f"{name}_mean"][0, draw]
