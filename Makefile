@@ -13,6 +13,7 @@ WORKERS ?= auto
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 LOWEST := .venv-lowest/bin
+NEIGHBOURS := .venv-neighbours/bin
 
 # What is trained of a shipped network: all, or likelihood, which keeps its transformer.
 PARTS ?= all
@@ -28,7 +29,7 @@ MEASURE_multisensory_rho43 := "likelihood_accuracy multisensory_rho43" "record_e
 MEASURE_gp := gp_accuracy "record_errors gp" "consistency --name gp"
 MEASURE_table := tables "consistency --name table"
 
-.PHONY: help venv test test-slow test-lowest demo bench bench-paper bench-hssm docs lint typecheck doctest
+.PHONY: help venv test test-slow test-lowest test-neighbours demo bench bench-paper bench-hssm docs lint typecheck doctest
 
 help: ## say what the targets do
 	@sed -n 's/^\([a-z%-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -52,6 +53,13 @@ test-lowest: ## run the tests with the lowest versions that pyproject.toml allow
 	$(LOWEST)/python -m pip install $(TORCH)
 	$(LOWEST)/python -m pip install -c tests/lowest.txt -e '.[all]' hypothesis pytest pytest-xdist
 	$(LOWEST)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal
+
+# What few users have beside this package, and what is not to hold back the versions of everything else.
+test-neighbours: ## run the tests with PyMC, BlackJAX and the Hugging Face hub, in .venv-neighbours
+	test -x $(NEIGHBOURS)/python || $(PYTHON) -m venv .venv-neighbours
+	$(NEIGHBOURS)/python -m pip install $(TORCH)
+	$(NEIGHBOURS)/python -m pip install -e '.[all,pymc,hub]' blackjax pytest pytest-xdist
+	$(NEIGHBOURS)/python -m pytest -m "slow or not slow" tests/pymc tests/network/test_hub.py tests/benchmarks/test_pages_of_neighbours.py
 
 demo: $(INSTALLED) ## fit people who learn from rewards, with NUTS; results in demo/
 	$(BIN)/ppl-buffer demo

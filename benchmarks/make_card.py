@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from card_sections import WAYS, lacks, markdown, sizes, stated_error, trained_data, trained_range, training, wrapped
+from card_sections import training
 
 import ppl_buffer as pb
+from ppl_buffer.network.card import WAYS, lacks, markdown, sizes, stated_error, trained_data, trained_range, wrapped
 
 PRETRAINED = Path(pb.__file__).parent / "pretrained"
 MET = {True: "yes", False: "**no**"}

@@ -32,7 +32,7 @@ autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 napoleon_use_ivar = True
 # Not installed for every reader of the documentation, and not needed to describe the interface.
-autodoc_mock_imports = ["sbi"]
+autodoc_mock_imports = ["pymc", "pytensor", "sbi"]
 default_role = "code"
 suppress_warnings = ["config.cache", "myst.header"]
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ppl_buffer import diagnostics as diagnostics
     from ppl_buffer import numpyro as numpyro
     from ppl_buffer import plots as plots
+    from ppl_buffer import pymc as pymc
     from ppl_buffer import pyro as pyro
     from ppl_buffer import sbi as sbi
     from ppl_buffer import scores as scores
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from ppl_buffer.network.checkpoint import load, save
     from ppl_buffer.network.config import Config
     from ppl_buffer.network.lapses import Lapse
+    from ppl_buffer.network.publishing import publish
     from ppl_buffer.network.record import TrainingRecord
     from ppl_buffer.network.zoo import zoo
     from ppl_buffer.prior import Prior
@@ -71,6 +73,7 @@ __all__ = [
     "log_evidence",
     "posterior_predictive",
     "prepare_distillation",
+    "publish",
     "random_effects",
     "save",
     "train",
@@ -83,6 +86,7 @@ _MODULES = (
     "diagnostics",
     "numpyro",
     "plots",
+    "pymc",
     "pyro",
     "sbi",
     "scores",
@@ -119,6 +123,7 @@ _HOME = {
     "log_evidence": "inference.evidence",
     "posterior_predictive": "inference.simulation",
     "prepare_distillation": "training.distillation",
+    "publish": "network.publishing",
     "random_effects": "inference.random_effects",
     "save": "network.checkpoint",
     "train": "training.loop",

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ppl_buffer.checks import check_integer, check_numbers, check_seed
+from ppl_buffer.checks import check_flag, check_integer, check_numbers, check_seed
 from ppl_buffer.extras import needs
 
 with needs("ppl_buffer.sbi", "sbi"):
@@ -28,7 +28,8 @@ with needs("ppl_buffer.sbi", "sbi"):
 
     from ppl_buffer.network.torch.weights import TorchNetwork
     from ppl_buffer.pyro.priors import prior_distribution
-from ppl_buffer.network.arguments import check_names, require_likelihood
+from ppl_buffer.network.arguments import as_mask, check_names, require_likelihood
+from ppl_buffer.network.layout import broadcasts_to
 from ppl_buffer.network.observed import ObservedTrials
 from ppl_buffer.predictive import density, sampling
 from ppl_buffer.predictive.query import Query
@@ -60,6 +61,9 @@ class LikelihoodEstimator(ConditionalDensityEstimator):  # type: ignore[misc]
         net: a network of torch. It stays frozen; `loss` trains it where its weights are told to take gradients.
         trials: number of trials K of every data set.
         params: the parameters that a theta holds; by default all. The others are integrated over.
+        ragged: whether data sets may have fewer trials than K. An x then holds one more number for each trial, 1 where
+            it exists and else 0: sbi's posteriors take no NaN. A trial that does not exist adds nothing to the density,
+            and no other trial sees it.
         simulator: where the inputs of `sample` and the data sets of `simulate` come from, and the feedback on drawn
             outcomes, if it has an `environment`.
 
@@ -74,6 +78,7 @@ class LikelihoodEstimator(ConditionalDensityEstimator):  # type: ignore[misc]
         *,
         params: Sequence[str] | None = None,
         simulator: Simulator | None = None,
+        ragged: bool = False,
     ) -> None:
         if not isinstance(net, TorchNetwork):
             raise ValueError(f"net: expected a network loaded with backend='torch', got {type(net).__name__}")
@@ -90,11 +95,14 @@ class LikelihoodEstimator(ConditionalDensityEstimator):  # type: ignore[misc]
             if simulator.schema != schema:
                 raise ValueError(f"simulator: expected the network's schema {schema}, got {simulator.schema}")
         variables = {**schema.inputs, **schema.outcomes, **schema.feedback}
-        super().__init__(net, torch.Size([trials * len(variables)]), torch.Size([len(names)]))
+        ragged = check_flag("ragged", ragged)
+        super().__init__(net, torch.Size([trials * (len(variables) + ragged)]), torch.Size([len(names)]))
         self.trials = trials
         self.params = tuple(names)
         self.simulator = simulator
+        self.ragged = ragged
         self._columns = tuple(variables)
+        self._fills = [variable.fill for variable in variables.values()]
         self._last: tuple[Tensor, ObservedTrials] | None = None
 
     # What sbi asks for --------------------------------------------------------------------------------------------
@@ -151,17 +159,18 @@ class LikelihoodEstimator(ConditionalDensityEstimator):  # type: ignore[misc]
 
     # What users ask for -------------------------------------------------------------------------------------------
 
-    def pack(self, data: Mapping[str, Any]) -> Tensor:
+    def pack(self, data: Mapping[str, Any], trial_mask: Any = None) -> Tensor:
         """Data sets as sbi's x.
 
         Args:
             data: dict of all inputs, outcomes and feedback, each (batch, K), or (K,) for one data set.
+            trial_mask: (batch, K) or (K,) bool; False = no such trial, whatever stands there. Of a ragged estimator.
 
         Returns:
             (batch, x).
 
         Raises:
-            ValueError: if names are missing or unknown, or there are not K trials.
+            ValueError: if names are missing or unknown, there are not K trials, or the mask does not fit the data.
         """
         check_names("data", data, self._columns)
         numbers = {name: check_numbers(f"data[{name!r}]", data[name]) for name in self._columns}
@@ -172,13 +181,26 @@ class LikelihoodEstimator(ConditionalDensityEstimator):  # type: ignore[misc]
                 raise ValueError(
                     f"data[{name!r}]: expected shape (batch, {self.trials}), alike in all, got {tuple(column.shape)}"
                 )
-        return torch.stack(columns, -1).flatten(1).to(self.net.device)
+        table = torch.stack(columns, -1)
+        exists = torch.ones(table.shape[:2], dtype=torch.bool)
+        if trial_mask is not None:
+            if not self.ragged:
+                raise ValueError("trial_mask: expected none, since the estimator was made without ragged=True")
+            exists = as_mask(self.net, "trial_mask", trial_mask, self.trials).cpu()
+            if not broadcasts_to(exists.shape, table.shape[:2]):
+                raise ValueError(
+                    f"trial_mask: expected shape {tuple(table.shape[:2])}, as the data, got {tuple(exists.shape)}"
+                )
+            table = table.where(exists[..., None], torch.tensor(self._fills, dtype=table.dtype))
+        return self._flatten(table, exists).to(self.net.device)
 
     def unpack(self, x: Tensor) -> dict[str, Tensor]:
-        """Inverse of `pack`: dict name -> (..., K), of x (..., x)."""
+        """Inverse of `pack`: dict name -> (..., K), of x (..., x); NaN where there is no trial."""
         self._check_last("x", x, self.input_shape)
-        trials = x.reshape(*x.shape[:-1], self.trials, len(self._columns))
-        return {name: trials[..., index] for index, name in enumerate(self._columns)}
+        table, exists = self._unflatten(x)
+        if exists is not None:
+            table = table.where(exists[..., None], torch.nan)
+        return {name: table[..., index] for index, name in enumerate(self._columns)}
 
     def prior(self) -> Any:
         """The training prior of the parameters as sbi takes priors; uniform over the trained range where none is known.
@@ -200,11 +222,16 @@ class LikelihoodEstimator(ConditionalDensityEstimator):  # type: ignore[misc]
             return BoxUniform(low, high)
         return MultipleIndependent([prior_distribution(prior).expand([1]) for prior in priors.values()])
 
-    def simulate(self, theta: Tensor, *, seed: int = 0) -> Tensor:
+    def simulate(self, theta: Tensor, *, seed: int = 0, trial_mask: Any = None) -> Tensor:
         """Data sets (batch, x) of the simulator at parameters (batch, theta), for `run_sbc`, `run_tarp` and `LC2ST`.
 
+        Args:
+            theta: parameters.
+            seed: of the simulator's random numbers.
+            trial_mask: (batch, K) or (K,) bool, which trials exist: as many as in the data that are to be fitted.
+
         Raises:
-            ValueError: if there is no simulator, or theta does not hold all parameters.
+            ValueError: if there is no simulator, theta does not hold all parameters, or the mask is none of the trials.
         """
         if self.simulator is None:
             raise ValueError("simulator: expected one when the estimator was made, got None")
@@ -215,7 +242,8 @@ class LikelihoodEstimator(ConditionalDensityEstimator):  # type: ignore[misc]
         values = theta.detach().cpu().double().numpy().reshape(-1, len(self.params))
         params = {name: values[:, self.params.index(name)] for name in self.net.schema.params}
         rng = np.random.default_rng(seed)
-        return self.pack(draw_data(self.simulator, rng, params, len(values), self.trials, probabilities=False)[0])
+        data = draw_data(self.simulator, rng, params, len(values), self.trials, probabilities=False)[0]
+        return self.pack(data, trial_mask)
 
     # Inside -------------------------------------------------------------------------------------------------------
 
@@ -260,14 +288,34 @@ class LikelihoodEstimator(ConditionalDensityEstimator):  # type: ignore[misc]
             last, observed = self._last
             if last.shape == x.shape and torch.equal(last, x):
                 return observed
-        schema, data = self.net.schema, self.unpack(x)
+        table, exists = self._unflatten(x)
+        schema, data = self.net.schema, {name: table[..., index] for index, name in enumerate(self._columns)}
         observed = self.net.observe(
             {name: data[name] for name in schema.inputs},
             stack_value(self.net.ops.xp, schema, {name: data[name] for name in schema.outcomes}),
             feedback={name: data[name] for name in schema.feedback},
+            trial_mask=exists,
         )
         self._last = None if training else (x.clone(), observed)
         return observed
+
+    def _flatten(self, table: Tensor, exists: Tensor) -> Tensor:
+        """Trials (..., K, columns) as x (..., x)."""
+        if self.ragged:
+            table = torch.cat([table, exists.to(table).expand(table.shape[:-1])[..., None]], -1)
+        return table.flatten(-2)
+
+    def _unflatten(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The trials (..., K, columns) of x (..., x), and which of them exist; None of an estimator that has all."""
+        table = x.reshape(*x.shape[:-1], self.trials, -1)
+        if not self.ragged:
+            return table, None
+        flag = table[..., -1]
+        if not ((flag == 0) | (flag == 1)).all():
+            raise ValueError(
+                "input: expected 1 or 0 as the last number of a trial, whether it exists, as `pack` has it"
+            )
+        return table[..., :-1], flag == 1
 
     def _draw(self, sample_shape: Any, condition: Tensor) -> tuple[Tensor, Tensor]:
         schema = self.net.schema
@@ -287,8 +335,8 @@ class LikelihoodEstimator(ConditionalDensityEstimator):  # type: ignore[misc]
             # The normal quantile of 0 is infinite.
             value, feedback, log_probs = sampling.rollout(query, noise.clamp(min=torch.finfo(noise.dtype).tiny))
         data = {**inputs, **split_value(schema, value), **feedback}
-        packed = torch.stack([data[name].float() for name in self._columns], -1).flatten(-2)
-        return packed, log_probs.sum(-1)
+        table = torch.stack([data[name].float() for name in self._columns], -1)
+        return self._flatten(table, torch.ones_like(table[..., 0])), log_probs.sum(-1)
 
     def _draw_inputs(self, batch: tuple[int, ...]) -> dict[str, Tensor]:
         """Inputs (*batch, K) from the simulator; {} where the schema has none."""

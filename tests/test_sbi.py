@@ -134,6 +134,47 @@ def test_wrong_shapes_raise_instead_of_stretching(learning) -> None:
         estimator.log_prob(illegal, theta)
 
 
+def test_trials_that_do_not_exist_count_for_nothing(learning) -> None:
+    whole, data, theta = learning
+    lengths = torch.tensor([7, 4, 7, 0, 2])
+    exists = torch.arange(TRIALS) < lengths[:, None]
+    ragged = LikelihoodEstimator(whole.net, TRIALS, ragged=True, simulator=whole.simulator)
+    # Whatever stands where there is no trial.
+    x = ragged.pack({name: value.where(exists, torch.nan) for name, value in data.items()}, exists)
+    assert x.shape == (THETAS, TRIALS * 6) and torch.isfinite(x).all()
+    result = ragged.log_prob(x, theta)[0]
+    torch.testing.assert_close(result[[0, 2]], density(whole.net, data, theta)[[0, 2]])
+    for index in (1, 4):
+        length = int(lengths[index])
+        shorter = LikelihoodEstimator(whole.net, length)
+        alone = shorter.pack({name: value[index, :length] for name, value in data.items()})
+        torch.testing.assert_close(result[index], shorter.log_prob(alone, theta[[index]])[0, 0], rtol=1e-5, atol=1e-5)
+    assert result[3] == 0
+    prior = BoxUniform(torch.zeros(3), torch.tensor([1.0, 9.0, 1.0]))
+    potential, _ = likelihood_estimator_based_potential(ragged, prior, x[[1]])
+    torch.testing.assert_close(potential(theta[[1]]), result[[1]] - np.log(9), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ragged.simulate(theta, seed=3, trial_mask=exists), x)
+    for name, values in ragged.unpack(x).items():
+        torch.testing.assert_close(values, data[name].where(exists, torch.nan), equal_nan=True)
+    drawn, log_prob = ragged.sample_and_log_prob((2,), theta)
+    torch.testing.assert_close(ragged.log_prob(drawn, theta), log_prob, rtol=1e-4, atol=1e-4)
+
+
+def test_masks_that_do_not_fit_are_refused(learning) -> None:
+    whole, data, theta = learning
+    ragged = LikelihoodEstimator(whole.net, TRIALS, ragged=True)
+    with pytest.raises(ValueError, match="trial_mask: expected none, since the estimator was made without ragged"):
+        whole.pack(data, np.ones((THETAS, TRIALS), dtype=bool))
+    with pytest.raises(ValueError, match=r"trial_mask: expected shape \(5, 7\), as the data, got \(3, 7\)"):
+        ragged.pack(data, np.ones((3, TRIALS), dtype=bool))
+    with pytest.raises(ValueError, match="trial_mask: expected booleans"):
+        ragged.pack(data, np.ones(TRIALS))
+    with pytest.raises(ValueError, match="input: expected 1 or 0 as the last number of a trial"):
+        ragged.log_prob(ragged.pack(data) + 0.5, theta)
+    with pytest.raises(ValueError, match="ragged: expected True or False, got 'yes'"):
+        LikelihoodEstimator(whole.net, TRIALS, ragged="yes")
+
+
 def test_draws_have_the_densities_that_are_stated(learning) -> None:
     estimator, _, theta = learning
     torch.manual_seed(0)

@@ -22,6 +22,7 @@ from ppl_buffer.files import Description, check_writable, pack_arrays, read_arra
 from ppl_buffer.network import format_1
 from ppl_buffer.network.config import Config, weight_shapes
 from ppl_buffer.network.estimated_error import EstimatedError
+from ppl_buffer.network.hub import SCHEME, HubLike, fetch
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.ranges import ValueRange
 from ppl_buffer.network.record import StageRecord, TrainingRecord
@@ -129,12 +130,17 @@ def _names(description: type) -> set[str]:
     return {field.name for field in fields(description)}
 
 
-def load(name_or_path: str | os.PathLike[str], backend: str | None = None) -> Network:
+def load(name_or_path: str | os.PathLike[str], backend: str | None = None, *, hub: HubLike | None = None) -> Network:
     """Load a trained network, frozen.
 
     Args:
-        name_or_path: a name of the `zoo`, or the path of a file that `save` wrote.
-        backend: ``"jax"`` (for NumPyro) or ``"torch"`` (for Pyro). By default JAX where it is installed, else torch.
+        name_or_path: a name of the `zoo`; the path of a file that `save` wrote; or where `publish` put a network on the
+            Hugging Face hub, ``"hf://owner/name"``. There ``"hf://owner/name@revision"`` is the network as a branch, a
+            tag or, for good, a commit has it, and ``"hf://owner/name/file.safetensors"`` one of several. It is fetched
+            once, into the hub's cache.
+        backend: ``"jax"`` (for NumPyro, PyMC) or ``"torch"`` (for Pyro). By default JAX where it is installed, else
+            torch.
+        hub: a client of another server or another user, a ``huggingface_hub.HfApi``; by default that of this machine.
 
     Returns:
         a `JaxNetwork` or a `TorchNetwork` (`ppl_buffer.network.jax.weights`, `.torch.weights`). The torch network
@@ -143,11 +149,14 @@ def load(name_or_path: str | os.PathLike[str], backend: str | None = None) -> Ne
     Raises:
         ValueError: if the name or the backend is unknown, or the file is missing, damaged, of another format, or
             holds arrays that do not fit its schema.
-        ImportError: if the backend is not installed.
+        FileNotFoundError: if there is no such network on the hub, or it cannot be fetched.
+        ImportError: if the backend is not installed, or huggingface_hub for an address of the hub.
     """
     if backend is None:
         backend = _installed_backend()
     check_choice("backend", backend, BACKENDS)
+    if isinstance(name_or_path, str) and name_or_path.startswith(SCHEME):
+        return _load(fetch(name_or_path, hub), backend)
     checked = check_path("name_or_path", name_or_path)
     files = shipped()
     if isinstance(name_or_path, str) and name_or_path in files:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
+from tests.network.hubs import FolderHub
 from tests.networks import FUNCTION, LEARNING, RESPONDING, Record, data, network
 
 PEOPLE, TRIALS = 2, 5
@@ -50,6 +53,16 @@ def function() -> dict[str, Any]:
     """Data of a random function, as `observe` takes them."""
     given = data(FUNCTION, batch=PEOPLE, trials=TRIALS)
     return {"inputs": given.inputs, "value": given.value}
+
+
+def published(**arguments: Any) -> np.ndarray:
+    """Weights of a network that was published and loaded again."""
+    import ppl_buffer as pb
+
+    with TemporaryDirectory() as folder:
+        hub = FolderHub(Path(folder))
+        again = pb.load(pb.publish(hub=hub, **arguments), "torch", hub=hub)
+    return next(iter(again.weights.values())).numpy()
 
 
 def params(*lead: int) -> dict[str, np.ndarray]:

@@ -29,6 +29,7 @@ from tests.fuzz.calls import (
     np_tensor,
     pairs,
     params,
+    published,
     record,
     responding,
     scored,
@@ -345,6 +346,9 @@ def entry_points() -> dict[str, EntryPoint]:
         ),
         "load": EntryPoint(
             lambda **a: pb.load(**a), lambda: {"name_or_path": "noisy_q", "backend": "torch"}, names=("path",)
+        ),
+        "publish": EntryPoint(
+            published, lambda: {"net": net(), "name": "jo/net", "card": None, "license": "mit", "private": True}
         ),
     }
 

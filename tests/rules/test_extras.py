@@ -13,8 +13,8 @@ from tests.rules.source import ROOT
 
 # What only some users install. A finder that does not find them stands for an environment without.
 OPTIONAL = (
-    "arviz", "arviz_base", "jax", "jaxlib", "lightning_fabric", "matplotlib", "numpyro", "pandas", "pyro", "sbi",
-    "ssms", "torch", "typer", "xarray",
+    "arviz", "arviz_base", "huggingface_hub", "jax", "jaxlib", "lightning_fabric", "matplotlib", "numpyro", "pandas",
+    "pymc", "pyro", "pytensor", "sbi", "ssms", "torch", "typer", "xarray",
 )  # fmt: skip
 WITHOUT = f"""
 import json, sys
@@ -38,6 +38,10 @@ CASES = {
     "pb.load('noisy_q', backend='torch')": "backend='torch' needs torch: pip install 'ppl-buffer[pyro]'",
     "import ppl_buffer.numpyro": "ppl_buffer.numpyro needs jax: pip install 'ppl-buffer[numpyro]'",
     "import ppl_buffer.pyro": "ppl_buffer.pyro needs pyro: pip install 'ppl-buffer[pyro]'",
+    "import ppl_buffer.pymc": "ppl_buffer.pymc needs pymc: pip install 'ppl-buffer[pymc]'",
+    "pb.load('hf://owner/name', backend='jax')": (
+        "an address that begins with hf:// needs huggingface_hub: pip install 'ppl-buffer[hub]'"
+    ),
     "pb.train": "ppl_buffer.train needs torch: pip install 'ppl-buffer[train]'",
     "pb.sbi": "ppl_buffer.sbi needs torch: pip install 'ppl-buffer[sbi]'",
     "pb.arviz.arviz_version()": "ppl_buffer.arviz needs arviz: pip install 'ppl-buffer[arviz]'",

@@ -123,6 +123,8 @@ import arviz, jax, lightning_fabric, matplotlib.pyplot, numpy, numpyro.distribut
 
 if importlib.util.find_spec("sbi"):
     import sbi.inference, sbi.neural_nets.estimators
+if importlib.util.find_spec("pymc"):
+    import pymc
 
 def state():
     digest = lambda value: hashlib.sha256(value).hexdigest()

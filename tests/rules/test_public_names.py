@@ -16,8 +16,8 @@ NAMES = {
     "BufferedModule", "Categorical", "Config", "DatasetSimulator", "DistillationSets", "Evidence", "Integer",
     "Interval", "Lapse", "Positive", "Prior", "RandomEffects", "Real", "Schema", "Simulated", "Simulator",
     "StoredSimulations", "TrainingRecord", "__version__", "add_buffer", "add_buffer_to_module", "compare", "compress",
-    "decompress", "load", "log_evidence", "posterior_predictive", "prepare_distillation", "random_effects", "save",
-    "train", "zoo",
+    "decompress", "load", "log_evidence", "posterior_predictive", "prepare_distillation", "publish", "random_effects",
+    "save", "train", "zoo",
 }  # fmt: skip
 MODULES = {
     "arviz": ("arviz",),
@@ -25,6 +25,7 @@ MODULES = {
     "diagnostics": (),
     "numpyro": ("numpyro",),
     "plots": ("matplotlib",),
+    "pymc": ("pymc",),
     "pyro": ("pyro",),
     "sbi": ("sbi",),
     "scores": (),

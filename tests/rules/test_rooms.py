@@ -11,7 +11,7 @@ ORDER = [
     ("network",),
     ("predictive",),
     ("ppl", "formulas"),
-    ("numpyro", "pyro"),
+    ("numpyro", "pyro", "pymc"),
     ("inference",),
     ("training",),
     ("diagnostics", "arviz", "scores", "sbi", "datasets", "plots"),
@@ -31,12 +31,16 @@ APART = [
     ("ppl_buffer.network.jax", {"torch", "pyro", "lightning_fabric", "ppl_buffer.network.torch", "ppl_buffer.pyro"}),
     ("ppl_buffer.pyro", {"jax", "jaxlib", "numpyro", "ppl_buffer.network.jax", "ppl_buffer.numpyro"}),
     ("ppl_buffer.numpyro", {"torch", "pyro", "lightning_fabric", "ppl_buffer.network.torch", "ppl_buffer.pyro"}),
+    (
+        "ppl_buffer.pymc",
+        {"torch", "pyro", "numpyro", "ppl_buffer.network.torch", "ppl_buffer.pyro", "ppl_buffer.numpyro"},
+    ),
     ("ppl_buffer.training", {"jax", "jaxlib", "numpyro", "pyro", "ppl_buffer.network.jax"}),
-    ("ppl_buffer.network", {"pyro", "numpyro"}),
-    ("ppl_buffer.predictive", {"torch", "jax", "pyro", "numpyro"}),
-    ("ppl_buffer.ppl", {"torch", "jax", "pyro", "numpyro"}),
-    ("ppl_buffer.formulas", {"torch", "jax", "pyro", "numpyro"}),
-    ("ppl_buffer.simulators", {"torch", "jax", "pyro", "numpyro"}),
+    ("ppl_buffer.network", {"pyro", "numpyro", "pymc"}),
+    ("ppl_buffer.predictive", {"torch", "jax", "pyro", "numpyro", "pymc"}),
+    ("ppl_buffer.ppl", {"torch", "jax", "pyro", "numpyro", "pymc"}),
+    ("ppl_buffer.formulas", {"torch", "jax", "pyro", "numpyro", "pymc"}),
+    ("ppl_buffer.simulators", {"torch", "jax", "pyro", "numpyro", "pymc"}),
 ]
 INSIDE = [name for name in modules() if name != "ppl_buffer"]
 

@@ -10,6 +10,7 @@ MANY_ARGUMENTS = {
     "ppl_buffer/datasets/tables.py": {"read_trials"},
     "ppl_buffer/numpyro/distribution.py": {"JointPredictive.__init__"},
     "ppl_buffer/predictive/query.py": {"Query.build"},
+    "ppl_buffer/pymc/distribution.py": {"JointPredictive.__new__"},
     "ppl_buffer/pyro/distribution.py": {"JointPredictive.__init__"},
     "ppl_buffer/training/loop.py": {"train"},
     "ppl_buffer/workflow/fitting.py": {"fit"},

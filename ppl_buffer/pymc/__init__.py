@@ -1,0 +1,9 @@
+"""`ppl_buffer` for PyMC: the distribution, and its log densities trial by trial, the trained box."""
+
+from ppl_buffer.extras import needs
+
+with needs("ppl_buffer.pymc", "pymc"):
+    from ppl_buffer.pymc.box import into_box
+    from ppl_buffer.pymc.distribution import JointPredictive, conditionals
+
+__all__ = ["JointPredictive", "conditionals", "into_box"]
