@@ -312,9 +312,7 @@ class LikelihoodEstimator(ConditionalDensityEstimator):  # type: ignore[misc]
             return table, None
         flag = table[..., -1]
         if not ((flag == 0) | (flag == 1)).all():
-            raise ValueError(
-                "input: expected 1 or 0 as the last number of a trial, whether it exists, as `pack` has it"
-            )
+            raise ValueError("input: expected 1 or 0 as the last number of a trial, whether it exists: see `pack`")
         return table[..., :-1], flag == 1
 
     def _draw(self, sample_shape: Any, condition: Tensor) -> tuple[Tensor, Tensor]:
