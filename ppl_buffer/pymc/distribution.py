@@ -183,8 +183,7 @@ def _define(
         rate = _tensor("lapse", given.rate)
         given = given.at(_example(rate, 0.1))
         tensors.append(rate)
-    examples = [{name: _example(x, _typical(net, name)) for name, x in group.items()} for group in (one, many)]
-    return Definition.build(net, inputs, options, *examples, given), tensors
+    return Definition.build(net, inputs, options, _examples(net, one), _examples(net, many), given), tensors
 
 
 def _tensors(net: JaxNetwork, argument: str, given: Mapping[str, Array] | None) -> dict[str, TensorVariable]:
@@ -204,6 +203,10 @@ def _example(x: TensorVariable, number: float) -> np.ndarray:
     if isinstance(x, Constant):
         return np.asarray(x.data, float)
     return np.full([1 if size is None else size for size in x.type.shape], number)
+
+
+def _examples(net: JaxNetwork, group: Mapping[str, TensorVariable]) -> dict[str, np.ndarray]:
+    return {name: _example(x, _typical(net, name)) for name, x in group.items()}
 
 
 def _typical(net: JaxNetwork, name: str) -> float:
