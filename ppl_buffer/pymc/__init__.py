@@ -1,8 +1,10 @@
-"""`ppl_buffer` for PyMC: the distribution, and its log densities trial by trial, the trained box."""
+"""`ppl_buffer` for PyMC: the distribution, its log densities trial by trial, the trained box."""
 
 from ppl_buffer.extras import needs
 
 with needs("ppl_buffer.pymc", "pymc"):
+    import pymc as _  # noqa: F401  (before what it brings along, so that the message names it)
+
     from ppl_buffer.pymc.box import into_box
     from ppl_buffer.pymc.distribution import JointPredictive, conditionals
 
