@@ -159,7 +159,7 @@ class LikelihoodEstimator(ConditionalDensityEstimator):  # type: ignore[misc]
 
     # What users ask for -------------------------------------------------------------------------------------------
 
-    def pack(self, data: Mapping[str, Any], trial_mask: Any = None) -> Tensor:
+    def pack(self, data: Mapping[str, Any], trial_mask: object = None) -> Tensor:
         """Data sets as sbi's x.
 
         Args:
@@ -222,7 +222,7 @@ class LikelihoodEstimator(ConditionalDensityEstimator):  # type: ignore[misc]
             return BoxUniform(low, high)
         return MultipleIndependent([prior_distribution(prior).expand([1]) for prior in priors.values()])
 
-    def simulate(self, theta: Tensor, *, seed: int = 0, trial_mask: Any = None) -> Tensor:
+    def simulate(self, theta: Tensor, *, seed: int = 0, trial_mask: object = None) -> Tensor:
         """Data sets (batch, x) of the simulator at parameters (batch, theta), for `run_sbc`, `run_tarp` and `LC2ST`.
 
         Args:
