@@ -35,6 +35,7 @@ DIGESTS = {
 
 # Of networks that have a direct likelihood alone.
 ALONE = {
+    "confidence": "aeb67f0ee854fe05f2d8c5b0110d4340b66787dfba62a3abdb936f1eff5e925b",
     "discounting": "e52dd66e915e3ef511f8b90e8e0181d06d9dc9e74c9c4a356b4149f82d8d4ddf",
 }
 
