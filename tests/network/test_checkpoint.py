@@ -327,7 +327,8 @@ def test_zoo_reads_what_is_shipped(tmp_path, monkeypatch, backend):
     count = sum(weight.size for weight in net.weights.values())
     assert [entry.name for entry in zoo] == ["bare", "made"] and len(zoo) == 2
     size = (folder / "made.safetensors").stat().st_size
-    assert zoo[1] == ZooEntry("made", "Made", ("buffer",), count, size, {"kl": 0.000512345, "data sets": 200})
+    parts, measured = ("likelihood", "buffer"), {"kl": 0.000512345, "data sets": 200}
+    assert zoo[1] == ZooEntry("made", "Made", parts, count, size, measured)
     assert zoo[0].measured == {} and zoo[0].simulator == ""
     lines = repr(zoo).splitlines()
     assert lines[0].split() == ["name", "simulator", "parts", "weights", "size", "measured"]
