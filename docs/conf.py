@@ -20,12 +20,16 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
+    "matplotlib.sphinxext.plot_directive",
     "sphinx.ext.viewcode",
+    "sphinx_design",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build", "tutorials/sg_execution_times.rst", "sg_execution_times.rst"]
+exclude_patterns = ["_build", "_static", "tutorials/sg_execution_times.rst", "sg_execution_times.rst"]
 html_theme = "furo"
 html_title = f"ppl_buffer {release}"
+html_static_path = ["_static"]
+html_css_files = ["layout.css"]
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 autodoc_typehints = "description"
@@ -34,6 +38,10 @@ napoleon_use_ivar = True
 # Not installed for every reader of the documentation, and not needed to describe the interface.
 autodoc_mock_imports = ["pymc", "pytensor", "sbi"]
 default_role = "code"
+plot_include_source = True
+plot_html_show_formats = False
+plot_html_show_source_link = False
+plot_formats = [("png", 110)]
 suppress_warnings = ["config.cache", "myst.header"]
 
 

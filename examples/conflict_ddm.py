@@ -14,7 +14,7 @@ become a hierarchy, and how a regression coefficient is read.
     python examples/conflict_ddm.py                 # all people, 4,000 trials: half an hour
     python examples/conflict_ddm.py --quick         # three people, few draws: a first look
 
-Results go to conflict_ddm/: posterior.nc, posterior.png, response_times.png.
+Results go to conflict_ddm/: posterior.nc, data.png, posterior.png, response_times.png.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from jax import random
 from numpyro.infer import MCMC, NUTS, init_to_value
 
 import ppl_buffer as pb
+from ppl_buffer import plots
 from ppl_buffer.datasets import conflict_task
 from ppl_buffer.numpyro import JointPredictive
 
@@ -50,6 +51,27 @@ EFFECTS = {
     "theta_low": "log boundary per sd of theta, low conflict",
     "theta_high": "log boundary per sd of theta, high conflict",
 }
+
+# %%
+# Options
+# -------
+#
+# On a command line these are its options. In a notebook the defaults hold: change them here.
+parser = argparse.ArgumentParser(description="A diffusion model with regressions on trials.")
+parser.add_argument("--checkpoint", default="ddm", help="a name of the zoo or a file")
+parser.add_argument("--data", help="CSV file or folder of the conflict task")
+parser.add_argument("--subjects", type=int, default=14)
+parser.add_argument("--trials", type=int, default=309, help="at most so many of each person, the first ones")
+parser.add_argument("--chains", type=int, default=2)
+parser.add_argument("--warmup", type=int, default=300)
+parser.add_argument("--draws", type=int, default=400)
+parser.add_argument("--seed", type=int, default=0)
+parser.add_argument("--out", type=Path, default=Path("conflict_ddm"), help="folder for the results")
+parser.add_argument("--quick", action="store_true", help="three people, 40 trials each, one short chain")
+options = parser.parse_args([] if "ipykernel" in sys.modules else None)
+if options.quick:
+    options.subjects, options.trials, options.chains, options.warmup, options.draws = 3, 40, 1, 30, 30
+numpyro.set_host_device_count(options.chains)
 
 
 # %%
@@ -90,11 +112,32 @@ def load(path: str | None, subjects: int, most: int, seed: int) -> tuple[dict[st
     return trials, f"{len(trials['mask'])} people, conflict task"
 
 
+trials, source = load(options.data, options.subjects, options.trials, options.seed)
+value = jnp.asarray(np.stack([trials["choice"], trials["rt"]], -1), jnp.float32)
+subjects = len(value)
+print(f"{source}: {trials['mask'].sum()} trials.")
+
+# %%
+# A look at them
+# --------------
+#
+# Response times of the better choice above the axis, of the worse one below it. With conflict people choose worse, and
+# are slower.
+options.out.mkdir(parents=True, exist_ok=True)
+conditions = ["low conflict", "high conflict"]
+data = {name: np.where(trials["mask"], trials[name], np.nan) for name in ("conflict", "choice", "rt")}
+figure, axes = plt.subplots(1, 2, figsize=(10, 3.2), sharey=True, layout="constrained")
+plots.plot_response_times(data, condition="conflict", condition_labels=conditions, bins=25, axes=axes)
+figure.savefig(options.out / "data.png", dpi=110)
+
+
 # %%
 # The model
 # ---------
 #
-# An ordinary NumPyro model; the network stands where a likelihood stands.
+# An ordinary NumPyro model; the network stands where a likelihood stands. What varies by person is (people,), what
+# varies by trial (people, trials) and goes into `trial_params`. The fastest response may be a lapse, so that it is no
+# bound of the non-decision time.
 def model(net: Any, trials: dict[str, np.ndarray], value: Any = None) -> None:
     """Trial i of person p: drift v_p + conflict effect, log boundary a_p + theta effect, all else by person."""
     conflict, theta, mask = trials["conflict"], trials["theta"], trials["mask"]
@@ -128,79 +171,11 @@ def model(net: Any, trials: dict[str, np.ndarray], value: Any = None) -> None:
 
 
 # %%
-# Two pictures
-# ------------
-#
-# The coefficients, and data sets drawn from the posterior over the response times.
-def plot_posterior(file: Path, draws: dict[str, np.ndarray], title: str) -> None:
-    figure, axes = plt.subplots(1, len(EFFECTS), figsize=(11, 3.2), layout="constrained")
-    for axis, (name, meaning) in zip(axes, EFFECTS.items(), strict=True):
-        axis.hist(draws[name], bins=30, density=True, color="C0", alpha=0.6)
-        low, high = np.percentile(draws[name], [5, 95])
-        axis.axvspan(low, high, color="C0", alpha=0.12, lw=0, label="90 % interval")
-        axis.axvline(0.0, color="k", lw=0.8)
-        axis.set(title=f"above 0: {(draws[name] > 0).mean():.1%}", xlabel=meaning, yticks=[])
-    axes[0].legend(frameon=False)
-    figure.suptitle(title)
-    figure.savefig(file, dpi=110)
-
-
-def plot_response_times(file: Path, trials: dict[str, np.ndarray], again: np.ndarray, title: str) -> None:
-    """Response times of the better (right) and the worse (left) choice, data against draws from the posterior."""
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), sharey=True, layout="constrained")
-    top = np.quantile(trials["rt"][trials["mask"]], 0.985)
-    bins = np.linspace(-top, top, 50)
-    centers = 0.5 * (bins[1:] + bins[:-1])
-    for conflict, axis in enumerate(axes):
-        rows = (trials["conflict"] == conflict) & trials["mask"]
-        signed = np.where(trials["choice"] == 1, 1, -1) * trials["rt"]
-        axis.hist(signed[rows], bins, density=True, histtype="step", color="k", label="data")
-        signed_again = np.where(again[..., 0] == 1, 1, -1) * again[..., 1]
-        curves = np.stack([np.histogram(x[rows], bins, density=True)[0] for x in signed_again])
-        low, high = np.percentile(curves, [5, 95], axis=0)
-        axis.fill_between(centers, low, high, step="mid", color="C0", alpha=0.4, lw=0, label="model, 90 %")
-        axis.set(title=f"{'high' if conflict else 'low'} conflict", xlabel="response time (s), worse choice negative")
-    axes[0].legend(frameon=False)
-    axes[0].set(ylabel="density")
-    figure.suptitle(title)
-    figure.savefig(file, dpi=110)
-
-
-# %%
-# Options
-# -------
-#
-# On a command line these are its options. In a notebook the defaults hold: change them here.
-parser = argparse.ArgumentParser(description="A diffusion model with regressions on trials.")
-parser.add_argument("--checkpoint", default="ddm", help="a name of the zoo or a file")
-parser.add_argument("--data", help="CSV file or folder of the conflict task")
-parser.add_argument("--subjects", type=int, default=14)
-parser.add_argument("--trials", type=int, default=309, help="at most so many of each person, the first ones")
-parser.add_argument("--chains", type=int, default=2)
-parser.add_argument("--warmup", type=int, default=300)
-parser.add_argument("--draws", type=int, default=400)
-parser.add_argument("--seed", type=int, default=0)
-parser.add_argument("--out", type=Path, default=Path("conflict_ddm"), help="folder for the results")
-parser.add_argument("--quick", action="store_true", help="three people, 40 trials each, one short chain")
-options = parser.parse_args([] if "ipykernel" in sys.modules else None)
-if options.quick:
-    options.subjects, options.trials, options.chains, options.warmup, options.draws = 3, 40, 1, 30, 30
-numpyro.set_host_device_count(options.chains)
-
-# %%
-# Network and trials
-# ------------------
-net = pb.load(options.checkpoint, backend="jax")
-trials, source = load(options.data, options.subjects, options.trials, options.seed)
-value = jnp.asarray(np.stack([trials["choice"], trials["rt"]], -1), jnp.float32)
-subjects = len(value)
-print(f"{source}: {trials['mask'].sum()} trials; {options.chains} chains of {options.warmup} + {options.draws} draws.")
-
-# %%
 # Sampling
 # --------
 #
 # NUTS starts where people could be: at the middle of the box most responses would be faster than a decision can be.
+net = pb.load(options.checkpoint, backend="jax")
 first = {"drift_mean": 0.8, "log_boundary_mean": 0.7, "drift_spread": 0.3, "log_boundary_spread": 0.2}
 alike = {"drift_variability": 0.3, "non_decision_time": 0.25, "starting_point": 0.5}
 first |= {name: jnp.full(subjects, value) for name, value in alike.items()}
@@ -211,26 +186,45 @@ mcmc.run(random.PRNGKey(options.seed), value)
 draws = {name: np.asarray(x) for name, x in mcmc.get_samples().items()}
 
 # %%
-# What came of it
-# ---------------
+# Did it converge?
+# ----------------
+#
+# R-hat at most 1.01 and at least 400 effective draws are wanted of each; a first look with few draws has neither.
 posterior = az.from_numpyro(mcmc, log_likelihood=False)
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of R-hat where there is one chain
     print(az.summary(posterior, var_names=[*EFFECTS, "drift_mean", "log_boundary_mean"]).to_string())
-options.out.mkdir(parents=True, exist_ok=True)
 posterior.to_netcdf(str(options.out / "posterior.nc"))
 
 # %%
 # The coefficients
 # ----------------
-plot_posterior(options.out / "posterior.png", draws, f"What conflict and theta power change: {source}")
+#
+# How sure is it that conflict lowers the drift, and that theta power raises the boundary where there is conflict? Each
+# panel has the posterior of one coefficient, its 90 % interval, and the probability that it is above 0.
+figure, axes = plt.subplots(1, len(EFFECTS), figsize=(11, 3.2), layout="constrained")
+for axis, (name, meaning) in zip(axes, EFFECTS.items(), strict=True):
+    axis.hist(draws[name], bins=30, density=True, color="C0", alpha=0.6)
+    low, high = np.percentile(draws[name], [5, 95])
+    axis.axvspan(low, high, color="C0", alpha=0.12, lw=0, label="90 % interval")
+    axis.axvline(0.0, color="k", lw=0.8)
+    axis.set(title=f"above 0: {(draws[name] > 0).mean():.1%}", xlabel=meaning, yticks=[])
+axes[0].legend(frameon=False)
+figure.suptitle(f"What conflict and theta power change: {source}")
+figure.savefig(options.out / "posterior.png", dpi=110)
 
 # %%
-# Response times of the fitted model
-# ----------------------------------
+# Does the model describe the response times?
+# -------------------------------------------
+#
+# Data sets under draws of the posterior, by the same model without the data: the bands hold 50 and 90 % of them.
 some = np.linspace(0, len(draws["drift_mean"]) - 1, 40).astype(int)
 selected = {name: jnp.asarray(x[some]) for name, x in draws.items()}
 predictive = numpyro.infer.Predictive(partial(model, net, trials), selected, batch_ndims=1)
 again = np.asarray(jax.device_get(predictive(random.PRNGKey(options.seed + 1))["y"]))
-plot_response_times(options.out / "response_times.png", trials, again, f"Response times: {source}")
-print(f"Written to {options.out}/: posterior.nc, posterior.png, response_times.png")
+replicated = {"choice": again[..., 0], "rt": again[..., 1]}
+figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), sharey=True, layout="constrained")
+plots.plot_response_times(data, replicated, condition="conflict", condition_labels=conditions, bins=25, axes=axes)
+figure.suptitle(f"Response times: {source}")
+figure.savefig(options.out / "response_times.png", dpi=110)
+print(f"Written to {options.out}/: posterior.nc, data.png, posterior.png, response_times.png")

@@ -18,8 +18,12 @@ SHIPPED = make_card.PRETRAINED
 @pytest.mark.parametrize("name", sorted(path.stem for path in SHIPPED.glob("*.safetensors")))
 def test_a_card_is_what_make_card_writes(name, tmp_path, monkeypatch):
     shutil.copy(SHIPPED / f"{name}.toml", tmp_path)
+    shutil.copy(make_card.ZOO, tmp_path)
     monkeypatch.setattr(make_card, "PRETRAINED", tmp_path)
+    monkeypatch.setattr(make_card, "ZOO", tmp_path / "zoo.md")
+    page = make_card.ZOO.read_text()
     make_card.main([name])
+    assert make_card.ZOO.read_text() == page
     for ending in ("md", "json"):
         assert (tmp_path / f"{name}.{ending}").read_text() == (SHIPPED / f"{name}.{ending}").read_text()
 
@@ -108,3 +112,36 @@ def test_a_measurement_is_of_the_weights_that_were_there_before_it(steps, date, 
     measurement = {"date": date, "results": {"training_steps": steps}}
     assert harness.is_of_today(SimpleNamespace(stages=stages), measurement, "buffer") == today
     assert not harness.is_of_today(SimpleNamespace(stages=stages[:2]), measurement, "direct")
+
+
+def test_figures_are_put_into_words():
+    figures = [
+        make_card.Figure("KL per trial, 70 trials", {"direct": 2.19e-05, "buffer": 0.5}, 0.0001),
+        make_card.Figure("RMSE of the total, 70 trials", {"direct": 0.17, "buffer": 0.4}),
+        make_card.Figure("RMSE of the total, 70 trials, another case", {"direct": 0.236, "buffer": 0.1}),
+        make_card.Figure("RMSE of the total, 130 trials", {"direct": 1.03, "buffer": 2.0}),
+        make_card.Figure("posterior against exact, 20 data sets, by NUTS: mean shift in sd", {"buffer": 0.08}, 0.1),
+        make_card.Figure("gradient, 3 data sets of 50 trials: milliseconds", {"direct": 1.25, "buffer": 31.0}),
+    ]
+    words = make_card.words_of(figures, "direct")
+    assert words.error == "in 70 trials the log likelihood is off by about 0.24 nats, in 130 by 1"
+    assert words.time == "a gradient for 3 people of 50 trials takes 1.2 ms"
+    assert make_card.words_of(figures, "buffer").error.endswith("posterior means by 0.08 posterior standard deviations")
+    text = make_card.section(words, figures, "direct")
+    assert text.endswith("takes 1.2 ms. Of 3 bars that were stated before measuring 2 are met.")
+    assert make_card.table_of("made", figures).count("| 0.0000219 |") == 1
+
+
+def test_the_table_of_the_zoo_keeps_the_rows_of_others():
+    from card_words import BEGIN, END
+
+    row = make_card.zoo_row("b", "A model (`of.Somebody`)\nwith noise: choices.", make_card.Words("near", ""))
+    page = f"above\n{BEGIN}\n\n{END}\nbelow"
+    once = make_card.with_rows(page, [row])
+    assert "| [`b`](cards/b.md) | A model with noise | near | not measured |" in once
+    both = make_card.with_rows(once, [make_card.zoo_row("a", "Other.", make_card.Words("far", "fast"))])
+    lines = both.splitlines()
+    assert lines.index("| [`a`](cards/a.md) | Other | far | fast |") + 1 == next(
+        place for place, line in enumerate(lines) if line.startswith("| [`b`]")
+    )
+    assert both.startswith("above\n") and both.endswith("\nbelow") and make_card.with_rows(both, [row]) == both

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,14 @@ def test_a_type_checker_reads_the_same_names():
         for alias in node.names:
             stated[alias.name] = node.module.removeprefix("ppl_buffer").lstrip(".")
     assert stated == {**pb._HOME, **dict.fromkeys(MODULES, "")}
+
+
+def test_the_page_on_the_interface_has_every_name():
+    page = (ROOT / "docs" / "api.md").read_text()
+    directives = "\n".join(re.findall(r"```\{eval-rst\}\n(.*?)```", page, re.DOTALL))
+    documented = set(re.findall(r"\w+", directives))
+    assert NAMES - {"__version__"} <= documented
+    assert set(MODULES) <= documented
 
 
 def test_an_unknown_name_is_an_attribute_error():
