@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ppl_buffer.inference.evidence import Evidence, log_evidence
     from ppl_buffer.inference.random_effects import RandomEffects, random_effects
     from ppl_buffer.inference.simulation import Simulated, posterior_predictive
+    from ppl_buffer.inference.trialwise import sequential_posterior, trial_regressors
     from ppl_buffer.network.checkpoint import load, save
     from ppl_buffer.network.config import Config
     from ppl_buffer.network.lapses import Lapse
@@ -76,7 +77,9 @@ __all__ = [
     "publish",
     "random_effects",
     "save",
+    "sequential_posterior",
     "train",
+    "trial_regressors",
     "zoo",
 ]
 
@@ -126,7 +129,9 @@ _HOME = {
     "publish": "network.publishing",
     "random_effects": "inference.random_effects",
     "save": "network.checkpoint",
+    "sequential_posterior": "inference.trialwise",
     "train": "training.loop",
+    "trial_regressors": "inference.trialwise",
     "zoo": "network.zoo",
 }
 

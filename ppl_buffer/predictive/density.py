@@ -17,12 +17,13 @@ from functools import partial
 import numpy as np
 
 from ppl_buffer.network.arguments import legal_trials, require_feedback
-from ppl_buffer.network.backend import Array
+from ppl_buffer.network.backend import Array, Own
 from ppl_buffer.network.layout import map_leaves, pad_dims
 from ppl_buffer.network.observed import LengthGroup
 from ppl_buffer.predictive.folding import FoldedQuery, fold, fold_context, joint_targets, marginal_targets
 from ppl_buffer.predictive.outside import trained_ranges
 from ppl_buffer.predictive.query import Query
+from ppl_buffer.schema import Categorical
 
 # Orders that are evaluated at once: enough to keep a processor busy, few enough to fit its memory.
 _ORDERS_AT_ONCE = 16
@@ -185,6 +186,51 @@ def one_step_ahead(query: Query, value: Array, noise: Array, reuse: bool | None 
     draws = folded.layout.unfold(folded.where_possible(both[..., 1:], float("nan")))
     log_probs = _finish(query, value, folded, both[..., 0], reuse)
     return log_probs, draws if len(query.event_shape) > 1 else draws[..., 0]
+
+
+def one_step_moments(query: Query, value: Array, reuse: bool | None = None) -> tuple[Array, Array]:
+    """Mean and variance of each outcome given the trials before it in `value`: (*sample, *batch, *event) each.
+
+    Raises:
+        ValueError: if the query has `orders` or a `block`, or feedback is missing.
+        NotImplementedError: if an outcome follows a continuous one of the same trial.
+    """
+    folded, targets = _one_step_targets(query, value, reuse)
+    moments = folded.backend.moments(query.net, targets, folded.params, folded.lapse)
+    mean, variance = (folded.layout.unfold(folded.where_possible(x, float("nan"))) for x in moments)
+    return (mean, variance) if len(query.event_shape) > 1 else (mean[..., 0], variance[..., 0])
+
+
+def one_step_probabilities(query: Query, value: Array, reuse: bool | None = None) -> Array:
+    """Probability of each category of the first outcome given the trials before it: (*sample, *batch, K, categories).
+
+    Raises:
+        ValueError: if the first outcome is no category, the query has `orders` or a `block`, or feedback is missing.
+    """
+    net = query.net
+    name, variable = next(iter(net.schema.outcomes.items()))
+    if not isinstance(variable, Categorical):
+        raise ValueError(f"outcomes: expected a category as the first of them, got {name}: {variable}")
+    folded, targets = _one_step_targets(query, value, reuse)
+    top = net.ops.number(net, np.ones((1, 1, 1, 1)))
+    below = None
+    columns = []
+    for category in range(variable.n):
+        outcomes = {name: net.ops.number(net, np.full((1, 1, 1), category))}
+        cdf = folded.backend.cdf(net, targets, folded.params, outcomes, top, folded.lapse)
+        columns.append(cdf if below is None else cdf - below)
+        below = cdf
+    probabilities = net.ops.xp.concatenate(columns, -1)
+    return folded.layout.unfold(folded.where_possible(probabilities, float("nan")))
+
+
+def _one_step_targets(query: Query, value: Array, reuse: bool | None) -> tuple[FoldedQuery, Own]:
+    """The folded query, and targets that see the trials before them as they are in `value`."""
+    if query.orders is not None or query.block is not None:
+        raise ValueError("orders, block: expected None for one step ahead, which follows one order of the trials")
+    reuse = query.matches(value) if reuse is None else reuse
+    folded = fold(query, query.leading_shape(value), value, reuse)
+    return folded, joint_targets(query, folded, reuse)
 
 
 def marginal_moments(query: Query) -> tuple[Array, Array]:

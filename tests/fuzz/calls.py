@@ -137,6 +137,15 @@ def checked_data(data: Any, posterior: Any, **more: Any) -> list[np.ndarray]:
     return [*check.observed.values(), *check.replicated.values()]
 
 
+def by_trial(kind: str, data: Any, **more: Any) -> np.ndarray:
+    """Readouts of each trial, those that are numbers."""
+    import ppl_buffer as pb
+
+    seen = net().observe(**function()) if data is None else data
+    table = getattr(pb, kind)(net(), seen, progress=False, **more)
+    return table.drop(columns="subject").to_numpy(float)
+
+
 def missing_aside(values: np.ndarray) -> np.ndarray:
     """The numbers of an answer to numbers some of which are none."""
     return values[~np.isnan(values)]

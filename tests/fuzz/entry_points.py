@@ -11,6 +11,7 @@ import numpy as np
 from tests.fuzz.calls import (
     PEOPLE,
     TRIALS,
+    by_trial,
     checked_data,
     compared,
     density_of,
@@ -149,6 +150,21 @@ def entry_points() -> dict[str, EntryPoint]:
                 "families": {"one": ["a"], "two": ["b"]},
                 "method": "sampling",
                 "draws": 101,
+                "seed": 0,
+            },
+        ),
+        "trial_regressors": EntryPoint(
+            lambda **a: by_trial("trial_regressors", **a),
+            lambda: {"data": None, "params": params(3), "lapse": 0.1, "subjects": ["b", "a"]},
+        ),
+        "sequential_posterior": EntryPoint(
+            lambda **a: by_trial("sequential_posterior", **a),
+            lambda: {
+                "data": None,
+                "prior": {"mu": Prior.uniform(-1.0, 1.0)},
+                "lapse": 0.1,
+                "draws": 11,
+                "subjects": ["b", "a"],
                 "seed": 0,
             },
         ),

@@ -18,7 +18,7 @@ NAMES = {
     "Interval", "Lapse", "Positive", "Prior", "RandomEffects", "Real", "Schema", "Simulated", "Simulator",
     "StoredSimulations", "TrainingRecord", "__version__", "add_buffer", "add_buffer_to_module", "compare", "compress",
     "decompress", "load", "log_evidence", "posterior_predictive", "prepare_distillation", "publish", "random_effects",
-    "save", "train", "zoo",
+    "save", "sequential_posterior", "train", "trial_regressors", "zoo",
 }  # fmt: skip
 MODULES = {
     "arviz": ("arviz",),

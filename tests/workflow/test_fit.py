@@ -57,6 +57,11 @@ def test_fit_writes_everything_and_answers_four_questions(checkpoint, tmp_path):
     assert f"{summary.loc[['lapse[s0]', 'lapse[s1]', 'lapse[s2]'], 'mean'].mean():.1%} lapses (estimated)" in report
     assert "--lapse estimate" in report and "log density" in report
     assert ">each trial</td>" in report and ">each person</td>" in report and "lapse, rate" in report
+    trials = pandas.read_csv(out / "regressors.csv")
+    assert trials.groupby("subject").size().tolist() == list(COUNTS)
+    np.testing.assert_allclose(trials["p_choice_0"] + trials["p_choice_1"], 1.0, rtol=1e-5)
+    own = trials["p_choice_1"].where(trials["choice"] == 1, trials["p_choice_0"])
+    np.testing.assert_allclose(trials["surprise"], -np.log2(own), atol=1e-4)
     from ppl_buffer.arviz import import_arviz
 
     posterior = import_arviz().from_netcdf(str(out / "posterior.nc"))

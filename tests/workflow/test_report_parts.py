@@ -163,3 +163,15 @@ def test_where_the_parameters_of_people_are_read_from_the_sites_of_a_fit():
         for index, name in enumerate(names):
             np.testing.assert_allclose(places[draw, :, index], traced[name]["value"], rtol=1e-4)
             assert means[draw, index] == sites[f"{name}_mean"][0, draw]
+
+
+@pytest.mark.slow
+def test_the_table_of_trials_holds_what_is_known_so_far(fit):
+    from ppl_buffer.workflow.readouts import trial_table
+
+    table = trial_table(fit, sequential=True, progress=False)
+    counts = dict(zip(fit.trials.subjects, fit.trials.trial_counts, strict=True))
+    assert table.groupby("subject").size().to_dict() == counts
+    assert {"surprise", "surprise_choice", "mean_rt", "sd_boundary", "effective_sample_size"} <= set(table.columns)
+    low, high = fit.box.bounds["boundary"]
+    assert table["mean_boundary"].between(low, high).all() and np.isfinite(table["surprise"]).all()

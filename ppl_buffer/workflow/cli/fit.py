@@ -36,7 +36,7 @@ from ppl_buffer.workflow.cli.options import (
     read_lapse,
 )
 from ppl_buffer.workflow.cli.simulators import simulator_of
-from ppl_buffer.workflow.cli.tables import TableOptions
+from ppl_buffer.workflow.cli.tables import TableOptions, write_rows
 
 if TYPE_CHECKING:
     from ppl_buffer.workflow.fitting import Fit
@@ -65,6 +65,10 @@ def fit(
     tree_depth: Annotated[int, typer.Option(min=1, help="Of NUTS: at most 2 ** depth - 1 gradients a draw.")] = 5,
     likelihood: Likelihood = "auto",
     simulator: SimulatorOption = None,
+    sequential: Annotated[
+        bool,
+        typer.Option(help="In regressors.csv also what is known of each parameter given the trials so far."),
+    ] = False,
     seed: Seed = 0,
     progress: Progress = True,
 ) -> None:
@@ -77,6 +81,7 @@ def fit(
         # Before anything uses JAX, or chains wait for each other.
         numpyro.set_host_device_count(chains)
         from ppl_buffer.workflow import fitting
+        from ppl_buffer.workflow.readouts import trial_table
         from ppl_buffer.workflow.report import answers, write_report
 
         net = load(model, backend="jax").preferring(likelihood)
@@ -97,11 +102,13 @@ def fit(
         again |= {"lapse": lapse, "lapse_range": lapse_range, "simulator": simulator}
         again |= {"likelihood": None if likelihood == "auto" else likelihood}
         title = f"{Path(model).stem}: a fit of {table.name}"
-        command = command_again(table, again, hierarchical)
+        command = command_again(table, again, hierarchical) + " --sequential" * sequential
         result.summary.to_csv(out / "summary.csv", index_label="quantity")
         report = write_report(result, out, title=title, source=str(table), command=command)
         _print(result, answers(result))
-        typer.echo(f"Written: {report} (open it in a browser), summary.csv and figures beside it.")
+        write_rows(trial_table(result, sequential=sequential, seed=seed, progress=progress), out / "regressors.csv")
+        typer.echo(f"Written: {report} (open it in a browser), summary.csv and figures beside it, and regressors.csv: "
+                   "each trial's surprise and what was expected of it.")  # fmt: skip
         write_posterior(result, out / "posterior.nc")
 
 

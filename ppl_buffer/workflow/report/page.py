@@ -111,7 +111,8 @@ def _reproduction(fit: Fit, command: str) -> str:
     how = f"<p><code>{html.escape(command)}</code></p>" if command else ""
     files = (
         "posterior.nc holds all draws, log likelihoods and predictive data sets (<code>arviz.from_netcdf</code>), "
-        "summary.csv every quantity with its diagnostics, the PNG files these figures; draws.safetensors keeps the "
+        "summary.csv every quantity with its diagnostics, regressors.csv the surprise of each trial and what was "
+        "expected of it, for neural data, the PNG files these figures; draws.safetensors keeps the "
         "draws, from which the same command goes on where it was interrupted, or with more <code>--draws</code>."
     )
     return (
