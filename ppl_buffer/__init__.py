@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ppl_buffer import arviz as arviz
     from ppl_buffer import datasets as datasets
     from ppl_buffer import diagnostics as diagnostics
+    from ppl_buffer import formulas as formulas
     from ppl_buffer import numpyro as numpyro
     from ppl_buffer import plots as plots
     from ppl_buffer import pymc as pymc
@@ -87,6 +88,7 @@ _MODULES = (
     "arviz",
     "datasets",
     "diagnostics",
+    "formulas",
     "numpyro",
     "plots",
     "pymc",

@@ -181,8 +181,8 @@ def check_data(
     Args:
         net: a trained network of either backend.
         data: what ``net.observe(...)`` returned; one batch dimension, the subjects.
-        posterior: draws of all parameters of each subject, in natural units: dict name -> (draws, subjects), or what
-            ArviZ holds.
+        posterior: draws of all parameters of each subject, in natural units: dict name -> (draws, subjects), or
+            (draws, subjects, K) of those that vary by trial; or what ArviZ holds.
         statistics: name -> function of data sets, dict name -> (*draws, subjects, K) of inputs, outcomes and feedback,
             NaN where there is no trial, that returns (*draws, subjects).
         environment: gives feedback on generated outcomes, as for `JointPredictive`.
@@ -212,11 +212,9 @@ def check_data(
             raise ValueError(
                 f"lapse: expected a rate, ({subjects},) or ({total}, {subjects}) of them, got shape {rates.shape}"
             )
-        rates = rates[index] if rates.ndim == 2 else np.broadcast_to(rates, next(iter(params.values())).shape)
+        rates = rates[index] if rates.ndim == 2 else np.broadcast_to(rates, next(iter(params.values())).shape[:2])
         lapses = lapses.at(rates)
-    generated = posterior_predictive(
-        net, data, params, environment=environment, lapse=lapses, seed=seed, progress=progress
-    )
+    generated = _generate(net, data, params, environment=environment, lapse=lapses, seed=seed, progress=progress)
     observed, replicated = _outcomes(net.schema, data, generated)
     shape = generated.log_prob.shape[:2]
     repeated = {
@@ -234,18 +232,60 @@ def check_data(
 
 
 def _posterior_params(net: Network, data: ObservedTrials, posterior: Any, most: int) -> tuple[Arrays, np.ndarray, int]:
-    """At most so many draws of every parameter, name -> (draws, subjects); which they are, and of how many."""
+    """At most so many draws of every parameter, name -> (draws, subjects[, K]); which they are, and of how many."""
     subjects = data.batch_shape[0]
     draws = draws_of_params(net, posterior)
     missing = [name for name in net.schema.params if name not in draws]
     if missing:
         raise ValueError(f"posterior: expected draws of {list(net.schema.params)}, but {missing} are missing")
     total = len(next(iter(draws.values())))
-    wrong = {name: x.shape for name, x in draws.items() if x.shape != (total, subjects)}
+    legal = ((total, subjects), (total, subjects, data.trials))
+    wrong = {name: x.shape for name, x in draws.items() if x.shape not in legal}
     if wrong:
         raise ValueError(f"posterior: expected shapes ({total}, {subjects}), draws and subjects, got {wrong}")
     index = np.linspace(0, total - 1, min(most, total)).astype(int)
     return {name: x[index].astype(np.float32) for name, x in draws.items()}, index, total
+
+
+def _generate(
+    net: Network,
+    data: ObservedTrials,
+    params: Arrays,
+    *,
+    environment: Environment | None,
+    lapse: Lapse | None,
+    seed: int,
+    progress: bool,
+) -> Simulated:
+    """Data sets at draws of the parameters, (draws, subjects, K)."""
+    if all(x.ndim == 2 for x in params.values()):
+        return posterior_predictive(
+            net, data, params, environment=environment, lapse=lapse, seed=seed, progress=progress
+        )
+    # Trials whose parameters are their own are independent of each other: each is a data set of one.
+    shape = (len(next(iter(params.values()))), *data.batch_shape, data.trials)
+    alone = math.prod(shape[1:])
+
+    def by_trial(values: Array) -> np.ndarray:
+        array = np.asarray(to_numpy(values))
+        return np.broadcast_to(array if array.ndim == 3 else array[..., None], shape).reshape(-1, alone)
+
+    made = posterior_predictive(
+        net,
+        {name: to_numpy(x).reshape(alone, 1) for name, x in data.inputs.items()},
+        {name: by_trial(x) for name, x in params.items()},
+        trials=1,
+        trial_mask=to_numpy(data.trial_mask).reshape(alone, 1),
+        lapse=None if lapse is None else lapse.at(by_trial(lapse.rate)),
+        environment=environment,
+        seed=seed,
+        progress=progress,
+    )
+    return Simulated(
+        made.value.reshape((*shape, *net.schema.event_shape_tail)),
+        {name: x.reshape(shape) for name, x in made.feedback.items()},
+        made.log_prob.reshape(shape),
+    )
 
 
 def _outcomes(schema: Schema, data: ObservedTrials, generated: Simulated) -> tuple[Arrays, Arrays]:
@@ -265,12 +305,14 @@ def _log_densities(
     net: Network, data: ObservedTrials, params: Arrays, lapse: Lapse | None, rates: np.ndarray | None
 ) -> np.ndarray:
     """Log density of the observed trials at each draw: (draws, subjects)."""
-    count, subjects = next(iter(params.values())).shape
+    count, subjects = next(iter(params.values())).shape[:2]
 
     def of_chunk(indices: np.ndarray) -> np.ndarray:
         part = {name: x[indices] for name, x in params.items()}
         there = None if lapse is None or rates is None else lapse.at(rates[indices])
-        query = Query.build(net, data, params=part, lapse=there, outside="ignore")
+        shared = {name: x for name, x in part.items() if x.ndim == 2}
+        by_trial = {name: x for name, x in part.items() if x.ndim == 3}
+        query = Query.build(net, data, params=shared, trial_params=by_trial or None, lapse=there, outside="ignore")
         return to_numpy(density.log_prob(query, data.value))
 
     return map_chunks(of_chunk, count, min(count, max(1, _TRIALS_AT_ONCE // (subjects * data.trials))))

@@ -1,9 +1,10 @@
-"""`ppl_buffer` for NumPyro: the distribution, a model as a simulator, priors."""
+"""`ppl_buffer` for NumPyro: the distribution, hierarchies by formula, a model as a simulator, priors."""
 
 from ppl_buffer.extras import needs
 
 with needs("ppl_buffer.numpyro", "numpyro"):
     from ppl_buffer.numpyro.distribution import JointPredictive, TrialSupport
+    from ppl_buffer.numpyro.hierarchy import hierarchical_params, linear_predictors, natural_params, site_distribution
     from ppl_buffer.numpyro.latent import OutcomeTransform
     from ppl_buffer.numpyro.priors import prior_distributions
     from ppl_buffer.numpyro.simulator import simulator_from_model
@@ -14,9 +15,13 @@ __all__ = [
     "OutcomeTransform",
     "TrialSupport",
     "guide_samples",
+    "hierarchical_params",
+    "linear_predictors",
+    "natural_params",
     "prior_distributions",
     "prior_samples",
     "sampler_statistics",
     "simulator_from_model",
+    "site_distribution",
     "trace_posterior",
 ]

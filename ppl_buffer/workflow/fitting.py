@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,14 +16,19 @@ from ppl_buffer.datasets.trials import TrialData
 from ppl_buffer.diagnostics import DataCheck, check_data, outside
 from ppl_buffer.files import to_numpy
 from ppl_buffer.findings import Finding, FindingWarning
+from ppl_buffer.formulas.build import design as build_design
+from ppl_buffer.formulas.terms import Design
+from ppl_buffer.network.backend import Environment
 from ppl_buffer.network.lapses import Lapse, checked_lapse
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import ObservedTrials
 from ppl_buffer.network.record import TrainingRecord
+from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Interval, Positive
 from ppl_buffer.scores import Score
-from ppl_buffer.workflow.hierarchical import RATE, Box, Sampler, model, observe, quick, sample, scores
+from ppl_buffer.workflow.hierarchical import RATE, Box, Sampler, observe
 from ppl_buffer.workflow.prediction import prediction_scores
+from ppl_buffer.workflow.sampled import Sampled, sample_by_formula, sample_by_subject
 
 if TYPE_CHECKING:
     import pandas
@@ -63,6 +68,9 @@ class Fit:
         scores: how well it predicts what was left out, kind of score -> `ppl_buffer.scores.Score`: "loo" of each trial
             one step ahead, and with one population "logo" of each person from the others, whose parameters are
             integrated over the population.
+        design: what formulas made of the parameters; None where there were none.
+        params: with formulas a function of a number of draws: parameters (and rates of lapses) in natural units at so
+            many draws, evenly spaced, dict name -> (draws, S), or (draws, S, K) of those that vary by trial.
     """
 
     net: Network
@@ -81,6 +89,14 @@ class Fit:
     reused: int = 0
     lapse: Lapse | None = None
     scores: Mapping[str, Score] = field(default_factory=dict)
+    design: Design | None = None
+    params: Callable[[int], dict[str, np.ndarray]] | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """The model's parameters that were estimated."""
+        fixed = {} if self.design is None else self.design.fixed
+        return [name for name in self.net.schema.params if name not in fixed]
 
     @property
     def record(self) -> TrainingRecord:
@@ -150,9 +166,13 @@ def fit(
     net: Network,
     trials: TrialData,
     *,
-    environment: Callable[..., Any] | None = None,
+    environment: Environment | None = None,
     hierarchical: bool = True,
     lapse: float | Lapse | None = None,
+    formulas: Sequence[str] = (),
+    fixed: Mapping[str, float] | None = None,
+    priors: Mapping[str, Prior] | None = None,
+    correlated: bool = False,
     predictive_draws: int = 200,
     seed: int = 0,
     progress: bool = True,
@@ -170,6 +190,12 @@ def fit(
         lapse: probability that a trial is a lapse; or a `ppl_buffer.Lapse`, whose rate is estimated where it has a
             prior. Where it states no range of an outcome, a lapse is uniform up to the slowest response in the trials
             (`Lapse.of_data`).
+        formulas: how parameters depend on the trials' covariates and inputs, such as ``"drift ~ condition + age + (1 +
+            condition | subject)"``; one without a formula is ``1 + (1 | subject)``. See `ppl_buffer.formulas.design`,
+            which takes the next three as well.
+        fixed: parameter -> its value, which is not estimated.
+        priors: coefficient or spread -> its prior.
+        correlated: whether random effects of one factor in one formula are correlated.
         predictive_draws: data sets drawn from the posterior.
         seed: of everything random.
         progress: show progress bars.
@@ -180,47 +206,45 @@ def fit(
     Raises:
         ValueError: if the trials do not fit the network.
     """
-    hierarchical = hierarchical and len(trials.subjects) > 1
     options = Sampler(**sampler)
     lapses, findings = _lapses(net, trials, lapse)
     box = Box.of(net, trials, lapses)
     data, unfamiliar = _observe(net, trials)
     began = time.perf_counter()
-    normal = quick(net, data, box, lapses, progress=progress)
-    draws = sample(
-        net, data, box, normal, options, hierarchical=hierarchical, lapse=lapses, seed=seed, progress=progress,
-        path=None if out is None else _draws_file(Path(out)),
-    )  # fmt: skip
+    path = None if out is None else _draws_file(Path(out))
+    if formulas or fixed or priors or correlated or trials.persons is not None:
+        if not hierarchical:
+            raise ValueError("hierarchical: expected True with formulas, which say themselves what subjects share")
+        subjects = trials.subjects if trials.persons is None else trials.persons
+        design = build_design(
+            net, data, formulas, {**trials.covariates, **trials.inputs}, subjects=subjects, fixed=fixed, priors=priors,
+            correlated=correlated, lapse=lapses,
+        )  # fmt: skip
+        sampled = sample_by_formula(net, data, design, options, lapses, seed=seed, progress=progress, path=path)
+    else:
+        together = hierarchical and len(trials.subjects) > 1
+        sampled = sample_by_subject(
+            net, data, box, options, lapses, hierarchical=together, seed=seed, progress=progress,
+            path=path,
+        )  # fmt: skip
     seconds = time.perf_counter() - began
     can_generate = environment is not None or not net.schema.feedback
-    estimates = scores(net, lapses)
+    by_draw = sampled.params(predictive_draws)
+    known = lapses if lapses is None or lapses.prior is None else lapses.at(by_draw[RATE])
+    check = None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        posterior = from_samples(
-            model,
-            draws.sites,
-            language="numpyro",
-            args=(net, data, box, hierarchical, lapses, normal),
-            statistics=draws.statistics,
-            environment=environment,
-            predictive_draws=predictive_draws if can_generate else 0,
-            coords={"subject": trials.subjects, "trial": np.arange(1, trials.trial_mask.shape[1] + 1)},
-            seed=seed,
-            progress=progress,
-        )
+        posterior = _to_arviz(sampled, trials, environment, predictive_draws if can_generate else 0, seed, progress)
         replicated = _replicated(posterior, trials, net.schema.outcomes)
         shares = outside(net, posterior)
-        check = None
-        by_draw = {name: draws.sites[name].reshape(-1, len(trials.subjects)) for name in estimates}
-        known = lapses if lapses is None or lapses.prior is None else lapses.at(by_draw[RATE])
         if can_generate:
             check = check_data(
                 net, data, by_draw, environment=environment, lapse=known, draws=predictive_draws, seed=seed,
                 progress=progress,
             )  # fmt: skip
-        summary = _summarize(posterior, estimates, hierarchical)
+        summary = import_arviz().summary(posterior, var_names=sampled.quantities, round_to="none")
     rate = None if known is None else float(np.mean(to_numpy(known.rate)))
-    settings = {"hierarchical": hierarchical, "lapse": rate, "seed": seed, "predictive_draws": predictive_draws}
+    settings = {"hierarchical": sampled.hierarchical, "lapse": rate, "seed": seed, "predictive_draws": predictive_draws}
     return Fit(
         net=net,
         trials=trials,
@@ -230,15 +254,41 @@ def fit(
         check=check,
         outside=shares,
         summary=summary,
-        diverging=float(np.mean(draws.fields["diverging"])),
-        deepest=float(np.mean(draws.fields["num_steps"] >= 2**options.tree_depth - 1)),
+        diverging=float(np.mean(sampled.draws.fields["diverging"])),
+        deepest=float(np.mean(sampled.draws.fields["num_steps"] >= 2**options.tree_depth - 1)),
         # What other packages announce of their own is not about this fit.
         findings=[*findings, *unfamiliar, *_findings(caught)],
         settings={**settings, "likelihood": net.preferred_likelihood, **asdict(options)},
         seconds=seconds,
-        reused=draws.reused,
+        reused=sampled.draws.reused,
         lapse=lapses,
-        scores=prediction_scores(posterior, draws.sites, net, data, box, lapses, normal if hierarchical else None),
+        scores=prediction_scores(posterior, sampled.draws.sites, net, data, box, lapses, sampled.normal),
+        design=sampled.design,
+        params=None if sampled.design is None else sampled.params,
+    )
+
+
+def _to_arviz(
+    sampled: Sampled,
+    trials: TrialData,
+    environment: Environment | None,
+    predictive_draws: int,
+    seed: int,
+    progress: bool,
+) -> Any:
+    """What `from_samples` makes of the draws."""
+    return from_samples(
+        sampled.model,
+        sampled.draws.sites,
+        language="numpyro",
+        args=sampled.args,
+        statistics=sampled.draws.statistics,
+        environment=environment,
+        predictive_draws=predictive_draws,
+        coords={"subject": trials.subjects, "trial": np.arange(1, trials.trial_mask.shape[1] + 1), **sampled.coords},
+        dims=sampled.dims,
+        seed=seed,
+        progress=progress,
     )
 
 
@@ -283,9 +333,3 @@ def _replicated(posterior: Any, trials: TrialData, outcomes: Iterable[str]) -> d
         return {}
     total = trials.trial_counts.sum()
     return {name: trials.pad(predictive[name].values.reshape(-1, total)) for name in outcomes}
-
-
-def _summarize(posterior: Any, names: list[str], hierarchical: bool) -> pandas.DataFrame:
-    kinds = ("group", "mean", "spread") if hierarchical else ()
-    wanted = [f"{name}_{kind}" for kind in kinds for name in names] + names
-    return import_arviz().summary(posterior, var_names=wanted, round_to="none")

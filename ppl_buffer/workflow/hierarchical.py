@@ -23,30 +23,23 @@ import numpyro.distributions as dist
 from jax import random
 from jax.typing import ArrayLike
 from numpyro.infer import NUTS, init_to_median
-from scipy.stats import binom
 
 from ppl_buffer.datasets.trials import TrialData
-from ppl_buffer.files import to_numpy
+from ppl_buffer.formulas.build import RATE
+from ppl_buffer.formulas.ceilings import fastest_decision
+from ppl_buffer.formulas.priors import MEAN_SCALE, SPREAD_MEDIAN, SPREAD_SCALE
 from ppl_buffer.inference.normal_scores import NormalScores
 from ppl_buffer.network.arguments import require_likelihood
 from ppl_buffer.network.box import trained_range
-from ppl_buffer.network.lapses import Lapse, may_be_lapses
+from ppl_buffer.network.lapses import Lapse
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import ObservedTrials
 from ppl_buffer.numpyro import JointPredictive
 from ppl_buffer.prior import Prior
-from ppl_buffer.schema import Schema, stack_value
+from ppl_buffer.schema import stack_value
 from ppl_buffer.version import __version__
 from ppl_buffer.workflow.quick_fit import QuickFit, quick_fit
 from ppl_buffer.workflow.sampling import Draws, Kept, fingerprint, run_chains
-
-# Priors of the population, on the scale that `Box` maps into the trained box. A mean of scale 1.5 covers the box nearly
-# evenly. People do differ: a spread of exactly 0 is not plausible, and would be a hard place for a sampler.
-MEAN_SCALE, SPREAD_MEDIAN, SPREAD_SCALE = 1.5, 0.5, 0.7
-# What a rate of lapses that is estimated is called.
-RATE = "lapse"
-# More lapses than this probability allows for, and a rate in this tail of its prior, are taken for impossible.
-_IMPROBABLE = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +69,8 @@ class Box:
         for outcome, name in net.schema.lower_bounds.items():
             if trials is None:
                 continue
-            fastest = _fastest_decision(net.schema, outcome, trials, lapse)
+            value = np.asarray(trials.outcomes[outcome], dtype=float)
+            fastest = fastest_decision(net.schema, outcome, value, trials.trial_mask, lapse)
             low, high = net.box[name]
             if (fastest <= low).any():
                 worst = int(fastest.argmin())
@@ -114,24 +108,6 @@ class Box:
         return values
 
 
-def _fastest_decision(schema: Schema, outcome: str, trials: TrialData, lapse: Lapse | None) -> np.ndarray:
-    """The fastest response of each subject that is no lapse for sure: (subjects,), inf where all may be lapses.
-
-    Those that may be a lapse count from the fastest on, as many as a subject can have made.
-    """
-    value, exists = np.asarray(trials.outcomes[outcome], dtype=float), trials.trial_mask
-    possible = exists & may_be_lapses(schema, outcome, value, lapse)
-    decision = np.where(exists & ~possible, value, np.inf).min(1)
-    rate: Any = 0.0
-    if lapse is not None:
-        rate = lapse.rate if lapse.prior is None else lapse.prior.quantile(np.array(1 - _IMPROBABLE))
-    rate = 1 - (1 - schema.lapse_rate) * (1 - to_numpy(rate))
-    most = binom.ppf(1 - _IMPROBABLE, possible.sum(1), rate).astype(int)
-    ordered = np.sort(np.where(possible, value, np.inf), 1)
-    after = np.pad(ordered, ((0, 0), (0, 1)), constant_values=np.inf)[np.arange(len(value)), most]
-    return np.minimum(decision, after)
-
-
 def observe(net: Network, trials: TrialData) -> ObservedTrials:
     """What `net.observe` makes of the trials."""
     outcomes = {name: np.asarray(x, np.float32) for name, x in trials.outcomes.items()}
@@ -157,7 +133,7 @@ def _mean_scale(name: str) -> float:
     return 1.0 if name == RATE else MEAN_SCALE
 
 
-def _rate(prior: Prior, score: ArrayLike) -> jax.Array:
+def lapse_rate(prior: Prior, score: ArrayLike) -> jax.Array:
     """Rates of lapses at scores (...) under which their prior is standard normal."""
     return NormalScores({RATE: prior}).interpolate(jnp, jnp.asarray(score)[..., None])[RATE]
 
@@ -222,9 +198,9 @@ def model(
     params = {name: numpyro.deterministic(name, value) for name, value in box(unconstrained).items()}
     if lapse is not None and lapse.prior is not None:
         if hierarchical:
-            numpyro.deterministic(f"{RATE}_group", _rate(lapse.prior, means[RATE]))
+            numpyro.deterministic(f"{RATE}_group", lapse_rate(lapse.prior, means[RATE]))
         with numpyro.plate("subject", subjects):
-            lapse = lapse.at(numpyro.deterministic(RATE, _rate(lapse.prior, unconstrained[RATE])))
+            lapse = lapse.at(numpyro.deterministic(RATE, lapse_rate(lapse.prior, unconstrained[RATE])))
     site = next(iter(net.schema.outcomes)) if len(net.schema.outcomes) == 1 else "trials"
     with numpyro.plate("subject", subjects):
         numpyro.sample(site, JointPredictive(net, data, params=params, lapse=lapse), obs=data.value)
@@ -244,7 +220,7 @@ def quick(
     @partial(jax.value_and_grad, has_aux=True)
     def loss(places: jax.Array, data: ObservedTrials) -> tuple[jax.Array, jax.Array]:
         named = dict(zip(names, places, strict=True))
-        lapses = lapse if lapse is None or lapse.prior is None else lapse.at(_rate(lapse.prior, named[RATE]))
+        lapses = lapse if lapse is None or lapse.prior is None else lapse.at(lapse_rate(lapse.prior, named[RATE]))
         values = -JointPredictive(net, data, params=box(named), lapse=lapses).log_prob(data.value)
         return values.sum(), values
 
@@ -321,6 +297,8 @@ def sample(
     )
     key = random.PRNGKey(seed)
     about = {"sampler": asdict(sampler) | {"draws": None}, "hierarchical": hierarchical, "seed": seed}
+    about |= {"lapse": repr(lapse)}
+    written = {"fit/centring": fit.centring, "fit/spread": fit.spread}
     return run_chains(
         kernel,
         data,
@@ -328,16 +306,17 @@ def sample(
         _first_values(names, fit, chains, seed, hierarchical),
         warmup=sampler.warmup,
         draws=sampler.draws,
-        kept=None if path is None else Kept(path, _fingerprint(net, data, box, fit, about | {"lapse": repr(lapse)})),
+        kept=None if path is None else Kept(path, draws_fingerprint(net, data, box, about, written)),
         progress=progress,
     )
 
 
-def _fingerprint(net: Network, data: ObservedTrials, box: Box, fit: QuickFit, about: Mapping[str, object]) -> str:
-    """Of all that the draws depend on but their number."""
+def draws_fingerprint(
+    net: Network, data: ObservedTrials, box: Box, about: Mapping[str, object], more: Mapping[str, np.ndarray]
+) -> str:
+    """Of all that the draws depend on but their number; `more` arrays are the model's own."""
     versions = {module.__name__: module.__version__ for module in (jax, numpyro)} | {"ppl_buffer": __version__}
     arrays = {**data.inputs, **data.feedback, "value": data.value, "trial_mask": data.trial_mask, **box.ceilings}
-    arrays |= {"fit/centring": fit.centring, "fit/spread": fit.spread}
     return fingerprint(
         {
             **about,
@@ -347,7 +326,7 @@ def _fingerprint(net: Network, data: ObservedTrials, box: Box, fit: QuickFit, ab
             "origins": box.origins,
             "versions": versions,
         },
-        {name: np.asarray(x) for name, x in arrays.items()},
+        {name: np.asarray(x) for name, x in {**arrays, **more}.items()},
     )
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ppl_buffer.inference.trialwise import sequential_posterior, trial_regressors
+from ppl_buffer.network.lapses import Lapse
+from ppl_buffer.schema import stack_value
 from ppl_buffer.workflow.fitting import Fit
 from ppl_buffer.workflow.hierarchical import RATE, observe
 
@@ -31,21 +33,55 @@ def trial_table(fit: Fit, *, sequential: bool = False, seed: int = 0, progress: 
         a row a trial that exists, under the labels of the people.
     """
     data, subjects = observe(fit.net, fit.trials), len(fit.trials.subjects)
-    names = list(fit.net.schema.params)
     estimated = fit.lapse is not None and fit.lapse.prior is not None
-    flat = {name: fit.draws(name).reshape(-1, subjects) for name in [*names, *[RATE] * estimated]}
-    total = len(flat[names[0]])
-    index = np.linspace(0, total - 1, min(_DRAWS, total)).astype(int)
+    params = _params(fit, [*fit.net.schema.params, *[RATE] * estimated])
     lapse = fit.lapse
     if estimated and lapse is not None:
-        lapse = lapse.at(flat[RATE][index].astype(np.float32))
-    params = {name: flat[name][index] for name in names}
-    table = trial_regressors(fit.net, data, params, lapse=lapse, subjects=fit.trials.subjects, progress=progress)
+        lapse = lapse.at(params[RATE].astype(np.float32))
+    if any(x.ndim == 3 for x in params.values()):
+        table = _by_trial(fit, params, lapse, progress)
+    else:
+        params = {name: params[name] for name in fit.net.schema.params}
+        table = trial_regressors(fit.net, data, params, lapse=lapse, subjects=fit.trials.subjects, progress=progress)
     if not sequential:
         return table
     if estimated and lapse is not None:
-        lapse = lapse.at(flat[RATE].mean(0).astype(np.float32))
+        lapse = lapse.at(fit.draws(RATE).reshape(-1, subjects).mean(0).astype(np.float32))
     so_far = sequential_posterior(
         fit.net, data, lapse=lapse, subjects=fit.trials.subjects, seed=seed, progress=progress
     )  # fmt: skip
     return table.merge(so_far, on=["subject", "trial"], how="left", validate="one_to_one")
+
+
+def _params(fit: Fit, names: list[str]) -> dict[str, np.ndarray]:
+    """Parameters at some draws, name -> (draws, subjects), or (draws, subjects, K) where formulas let them vary."""
+    if fit.params is not None:
+        return fit.params(_DRAWS)
+    flat = {name: fit.draws(name).reshape(-1, len(fit.trials.subjects)) for name in names}
+    total = len(flat[names[0]])
+    index = np.linspace(0, total - 1, min(_DRAWS, total)).astype(int)
+    return {name: flat[name][index] for name in names}
+
+
+def _by_trial(fit: Fit, params: dict[str, np.ndarray], lapse: Lapse | None, progress: bool) -> pandas.DataFrame:
+    """The same where parameters vary by trial, which are then independent: each is a data set of one."""
+    trials, exists = fit.trials, fit.trials.trial_mask
+
+    def alone(values: np.ndarray) -> np.ndarray:
+        wide = values if values.ndim == 3 else np.broadcast_to(values[..., None], (*values.shape, exists.shape[1]))
+        return wide[:, exists]
+
+    outcomes = {name: np.asarray(x, np.float32)[exists][:, None] for name, x in trials.outcomes.items()}
+    data = fit.net.observe(
+        {name: trials.inputs[name][exists][:, None] for name in fit.net.schema.inputs},
+        stack_value(np, fit.net.schema, outcomes),
+        feedback={name: trials.feedback[name][exists][:, None] for name in fit.net.schema.feedback},
+    )
+    given = {name: alone(params[name]) for name in fit.net.schema.params}
+    if lapse is not None and np.ndim(lapse.rate) == 2:
+        lapse = lapse.at(alone(np.asarray(lapse.rate)))
+    elif lapse is not None and np.ndim(lapse.rate) == 1:
+        lapse = lapse.at(alone(np.asarray(lapse.rate)[None])[0])
+    table = trial_regressors(fit.net, data, given, lapse=lapse, progress=progress)
+    row, place = np.nonzero(exists)
+    return table.assign(subject=np.asarray(trials.subjects)[row], trial=1 + place)

@@ -145,6 +145,21 @@ def test_the_how_to_pages_run(page, capsys):
     assert np.isfinite(names["result"].losses).all()
 
 
+def test_the_page_on_formulas_runs(capsys):
+    for module in ("numpyro", "formulae"):
+        pytest.importorskip(module)
+    import jax
+    from numpyro import handlers
+
+    path = SIMULATOR.parent / "howto" / "formulas.md"
+    names = {}
+    exec(compile("\n".join(re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)), str(path), "exec"), names)
+    assert "'conflict': 'trial'" in capsys.readouterr().out
+    trace = handlers.trace(handlers.seed(names["model"], jax.random.PRNGKey(0))).get_trace()
+    assert trace["drift~conflict|subject_offset"]["value"].shape == (8, 1)
+    assert np.isfinite(trace["trials"]["fn"].log_prob(trace["trials"]["value"])).all()
+
+
 def test_the_page_on_unknown_functions_is_a_model():
     """What a sampler sees of the page's model: the network's density, the level's and that of the counts."""
     pytest.importorskip("numpyro")

@@ -231,3 +231,13 @@ def stored_arrays() -> dict[str, Any]:
     rng = np.random.default_rng(0)
     inputs, outcomes = {"x": rng.normal(size=(101, 5))}, {"y": rng.integers(0, 3, (101, 5))}
     return {"inputs": inputs, "outcomes": outcomes, "feedback": {"reward": rng.normal(size=(101, 5))}}
+
+
+def designed(**arguments: Any) -> Any:
+    """Rows of a design by formulas, of five subjects."""
+    from ppl_buffer import formulas
+    from tests.formulas.cases import Deciders
+
+    subjects = Deciders()
+    made = formulas.design(subjects.net("torch"), subjects.seen("torch"), **arguments)
+    return [one.matrix for one in made.parameters.values()]

@@ -24,6 +24,7 @@ FOREIGN = {
 # Attributes that are set on objects of other libraries, or on what the same function has just made.
 SET_OUTSIDE = {
     "ppl_buffer/workflow/cli/errors.py": "how warnings are shown: the hook that Python's module has for it",
+    "ppl_buffer/workflow/cli/formulas.py": "click's context takes defaults of options through this attribute",
     "ppl_buffer/pyro/priors.py": "Pyro's protocol of `expand`: the copy keeps the choice to validate",
 }
 

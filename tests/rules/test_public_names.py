@@ -24,6 +24,7 @@ MODULES = {
     "arviz": ("arviz",),
     "datasets": ("pandas",),
     "diagnostics": (),
+    "formulas": (),
     "numpyro": ("numpyro",),
     "plots": ("matplotlib",),
     "pymc": ("pymc",),

@@ -13,6 +13,7 @@ import typer
 from ppl_buffer.network.checkpoint import load
 from ppl_buffer.simulator import WithEnvironment
 from ppl_buffer.workflow.cli.errors import check_folder, plain_errors
+from ppl_buffer.workflow.cli.formulas import Correlated, Fix, Formula, OptionsFile, PriorOption, read_fixed, read_priors
 from ppl_buffer.workflow.cli.options import (
     Columns,
     Draws,
@@ -27,18 +28,21 @@ from ppl_buffer.workflow.cli.options import (
     Recode,
     Scale,
     Seed,
+    Session,
     Signed,
     SimulatorOption,
     Subject,
     Table,
     TrialOrder,
     Warmup,
+    Where,
     read_lapse,
 )
 from ppl_buffer.workflow.cli.simulators import simulator_of
 from ppl_buffer.workflow.cli.tables import TableOptions, write_rows
 
 if TYPE_CHECKING:
+    from ppl_buffer.datasets import TrialData
     from ppl_buffer.workflow.fitting import Fit
     from ppl_buffer.workflow.report.sections import Section
 
@@ -47,6 +51,8 @@ def fit(
     table: Table,
     model: Model,
     subject: Subject = "subject",
+    session: Session = None,
+    where: Where = None,
     order: TrialOrder = None,
     columns: Columns = "",
     out: Out = Path("fit"),
@@ -54,6 +60,10 @@ def fit(
     scale: Scale = None,
     signed: Signed = "",
     outside: Outside = "error",
+    formula: Formula = None,
+    fix: Fix = None,
+    prior: PriorOption = None,
+    correlated: Correlated = False,
     hierarchical: Annotated[bool, typer.Option(help="People as draws from one population, or each alone.")] = True,
     lapse: LapseRate = None,
     lapse_range: LapseRange = None,
@@ -71,6 +81,7 @@ def fit(
     ] = False,
     seed: Seed = 0,
     progress: Progress = True,
+    options: OptionsFile = None,
 ) -> None:
     """Fit people to a model, all together, and write a report: did it converge, does it fit, can it be trusted."""
     # `ppl_buffer.workflow.fitting.DRAWS_FILE`, which cannot be imported before the number of devices is set.
@@ -86,23 +97,26 @@ def fit(
 
         net = load(model, backend="jax").preferring(likelihood)
         task = simulator_of(net, simulator)
-        options = TableOptions(subject, order, columns, recode, scale, signed, outside)
-        trials = options.read(table, net, task)
-        counts = trials.trial_counts
-        typer.echo(f"{len(counts)} people, {counts.sum()} trials; {chains} chains of {warmup} + {draws} draws.")
+        reading = TableOptions(subject, order, columns, recode, scale, signed, outside, session, where)
+        trials = reading.read(table, net, task)
+        typer.echo(f"{_counts(trials)}; {chains} chains of {warmup} + {draws} draws.")
         sampling: dict[str, Any] = {
             "chains": chains, "warmup": warmup, "draws": draws, "predictive_draws": predictive_draws,
             "target_accept": target_accept, "tree_depth": tree_depth, "seed": seed,
         }  # fmt: skip
         result = fitting.fit(
             net, trials, environment=task.environment if isinstance(task, WithEnvironment) else None,
-            hierarchical=hierarchical, lapse=read_lapse(lapse, lapse_range), progress=progress, out=out, **sampling,
+            hierarchical=hierarchical, lapse=read_lapse(lapse, lapse_range), progress=progress, out=out,
+            formulas=formula or [], fixed=read_fixed(fix or []), priors=read_priors(prior or []), correlated=correlated,
+            **sampling,
         )  # fmt: skip
-        again: dict[str, Any] = {"model": model, **options.given, **sampling}
+        again: dict[str, Any] = {"model": model, **reading.given, **sampling}
+        again |= {"formula": formula, "fix": fix, "prior": prior}
         again |= {"lapse": lapse, "lapse_range": lapse_range, "simulator": simulator}
         again |= {"likelihood": None if likelihood == "auto" else likelihood}
         title = f"{Path(model).stem}: a fit of {table.name}"
-        command = command_again(table, again, hierarchical) + " --sequential" * sequential
+        command = command_again(table, again, hierarchical)
+        command += " --sequential" * sequential + " --correlated" * correlated
         result.summary.to_csv(out / "summary.csv", index_label="quantity")
         report = write_report(result, out, title=title, source=str(table), command=command)
         _print(result, answers(result))
@@ -110,6 +124,14 @@ def fit(
         typer.echo(f"Written: {report} (open it in a browser), summary.csv and figures beside it, and regressors.csv: "
                    "each trial's surprise and what was expected of it.")  # fmt: skip
         write_posterior(result, out / "posterior.nc")
+
+
+def _counts(trials: TrialData) -> str:
+    """How many people and trials there are."""
+    sets, persons = len(trials.subjects), trials.persons
+    who = f"{sets} people" if persons is None else f"{len(set(persons))} people, {sets} data sets"
+    left_out = f" ({trials.excluded} left out)" if trials.excluded else ""
+    return f"{who}, {trials.trial_counts.sum()} trials{left_out}"
 
 
 def write_posterior(fit: Fit, path: Path) -> None:
@@ -145,7 +167,7 @@ def _print(fit: Fit, sections: Iterable[Section]) -> None:
     shown = fit.summary
     if fit.hierarchical:
         typer.echo("The group: the median person in natural units, and the spread of people on the logistic scale")
-        shown = shown[shown.index.str.endswith(("_group", "_spread"))]
+        shown = shown[shown.index.str.endswith(("_group", "_spread")) | shown.index.str.contains("~", regex=False)]
     typer.echo(shown.to_string(float_format=lambda x: f"{x:.3g}"))
     r_hat = "unknown" if math.isnan(fit.r_hat) else f"at most {fit.r_hat:.3f}"
     typer.echo(f"R-hat {r_hat}, effective sample size at least {fit.effective:.0f}, "

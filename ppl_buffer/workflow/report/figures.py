@@ -24,6 +24,7 @@ from ppl_buffer.plots import (
 )
 from ppl_buffer.schema import Categorical, Positive
 from ppl_buffer.workflow.fitting import Fit
+from ppl_buffer.workflow.report.effects import draw_effects
 from ppl_buffer.workflow.report.fragments import Figures
 from ppl_buffer.workflow.report.misfits import draw_misfits
 
@@ -37,24 +38,25 @@ def draw_figures(fit: Fit) -> Figures:
     misfits = draw_misfits(fit)
     if misfits is not None:
         figures["misfits"] = misfits
+    figures |= draw_effects(fit)
     figures["people"] = _subjects(fit)
-    if fit.hierarchical and len(fit.box.bounds) > 1:
+    if fit.hierarchical and len(fit.names) > 1:
         figures["pairs"] = _pairs(fit)
     return figures
 
 
 def _traces(fit: Fit) -> tuple[Any, str]:
     if fit.hierarchical:
-        whose, draws = "the group", {name: fit.draws(f"{name}_group") for name in fit.box.bounds}
+        whose, draws = "the group", {name: fit.draws(f"{name}_group") for name in fit.names}
     else:
         whose = f"subject {fit.trials.subjects[0]}"
-        draws = {name: fit.draws(name)[:, :, 0] for name in fit.box.bounds}
+        draws = {name: fit.draws(name)[:, :, 0] for name in fit.names}
     axes = plot_traces(draws)
     return axes[0, 0].figure, f"Chains of {whose}. They should overlap, and look like noise without a trend."
 
 
 def _pairs(fit: Fit) -> tuple[object, str]:
-    axes = plot_pairs({name: fit.draws(f"{name}_group") for name in fit.box.bounds})
+    axes = plot_pairs({name: fit.draws(f"{name}_group") for name in fit.names})
     return axes[0, 0].figure, (
         "The median person's parameters against each other, with their correlations in the posterior: near 1 or -1 the "
         "data tell a combination of the two, not each."
@@ -65,7 +67,7 @@ def _subjects(fit: Fit) -> tuple[Any, str]:
     """Everybody's parameters, a panel each."""
     with needs("a report", "cli"):
         from matplotlib.figure import Figure
-    names = list(fit.box.bounds)
+    names = fit.names
     # Four in a row, or three: no panel is left alone where that can be helped.
     columns = 4 if len(names) in (4, 7, 8) else min(3, len(names))
     rows = math.ceil(len(names) / columns)

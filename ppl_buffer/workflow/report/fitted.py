@@ -81,12 +81,25 @@ def _network(fit: Fit, known: Accuracy) -> str:
     return table(("", ""), rows, words=(1,))
 
 
+def _mean_quantiles(fit: Fit, name: str) -> np.ndarray | None:
+    """Quantiles of the prior of a parameter's mean on the real line; None where a formula has no such mean."""
+    quantiles = MEAN_SCALE * norm.ppf(_PLACES)
+    if fit.design is None:
+        return quantiles
+    site = fit.design.sites.get(f"{name}_mean")
+    if site is None:
+        return None
+    return quantiles if site.prior is None else site.prior.quantile(_PLACES)
+
+
 def _priors(fit: Fit) -> str:
     """The prior of each quantity, in words and by its quantiles in natural units."""
     names = list(fit.box.bounds)
-    quantiles = MEAN_SCALE * norm.ppf(_PLACES)
     rows = []
-    for name in names:
+    for name in fit.names:
+        quantiles = _mean_quantiles(fit, name)
+        if quantiles is None:
+            continue
         # Others at the middle of their ranges, from which a relative parameter counts.
         scores = {other: quantiles.astype(np.float32) if other == name else np.zeros(3, np.float32) for other in names}
         value = np.asarray(fit.box(scores, group=True)[name])
@@ -103,6 +116,8 @@ def _priors(fit: Fit) -> str:
             f"{SPREAD_SCALE:g}): median {spread[1]:.2g}, 90 % from {spread[0]:.2g} to {spread[2]:.2g}. Parameters are "
             "independent before the data."
         )
+        if fit.design is not None:
+            text += " Priors of coefficients and of other spreads stand beside them, where the formulas are."
     else:
         text = (
             "Where a parameter's trained range is the logistic function of a number, each person's number is "

@@ -19,7 +19,7 @@ from ppl_buffer.workflow.report.accuracy import accuracy
 from ppl_buffer.workflow.report.figures import draw_figures
 from ppl_buffer.workflow.report.fitted import fitted
 from ppl_buffer.workflow.report.fragments import Figures
-from ppl_buffer.workflow.report.sections import Section, converged, fits, subjects_differ, trusted
+from ppl_buffer.workflow.report.sections import Section, converged, fits, formulas_say, subjects_differ, trusted
 from ppl_buffer.workflow.report.style import STYLE
 
 
@@ -46,9 +46,10 @@ def write_report(fit: Fit, folder: Path, *, title: str, source: str = "", comman
 
 
 def answers(fit: Fit, figures: Figures | None = None) -> list[Section]:
-    """The four questions and their answers, with the figures that there are."""
+    """The four questions and their answers, and what formulas say, with the figures that there are."""
     shown = figures or {}
-    return [converged(fit, shown), fits(fit, shown), subjects_differ(fit, shown), trusted(fit)]
+    said = [] if fit.design is None else [formulas_say(fit, shown)]
+    return [converged(fit, shown), fits(fit, shown), *said, subjects_differ(fit, shown), trusted(fit)]
 
 
 def _page(fit: Fit, sections: list[Section], title: str, source: str, command: str) -> str:
@@ -80,7 +81,10 @@ def _section(section: Section) -> str:
 def _facts(fit: Fit) -> str:
     """What was fitted, in a line."""
     counts = fit.trials.trial_counts
-    subjects = f"{len(counts)} {'person' if len(counts) == 1 else 'people'}"
+    count = len(counts) if fit.trials.persons is None else len(set(fit.trials.persons))
+    subjects = f"{count} {'person' if count == 1 else 'people'}"
+    if fit.trials.persons is not None:
+        subjects += f", {len(counts)} data sets"
     span = f"{counts.min()} to {counts.max()}" if counts.min() < counts.max() else str(counts[0])
     kind = "people as draws from one population" if fit.hierarchical else "each person alone"
     lapse = fit.settings.get("lapse")

@@ -13,6 +13,7 @@ import numpy as np
 from ppl_buffer.workflow.fitting import LEAST_EFFECTIVE, MOST_DIVERGING, MOST_R_HAT, Fit
 from ppl_buffer.workflow.report.accuracy import accuracy
 from ppl_buffer.workflow.report.correlations import correlations
+from ppl_buffer.workflow.report.effects import PREFIX, effects_section
 from ppl_buffer.workflow.report.fragments import Figures, as_text, images, percent, table
 from ppl_buffer.workflow.report.misfits import table_of_misfits
 from ppl_buffer.workflow.report.prediction import prediction
@@ -57,7 +58,7 @@ class Section:
 
 def converged(fit: Fit, figures: Figures) -> Section:
     """Did it converge?"""
-    chains, draws = fit.draws(next(iter(fit.box.bounds))).shape[:2]
+    chains, draws = fit.draws(fit.names[0]).shape[:2]
     several = not math.isnan(fit.r_hat)
     rows = [
         ("largest R-hat", f"{fit.r_hat:.3f}" if several else "unknown", f"at most {MOST_R_HAT}"),
@@ -97,8 +98,8 @@ def converged(fit: Fit, figures: Figures) -> Section:
 def fits(fit: Fit, figures: Figures) -> Section:
     """Does the model fit?"""
     question = "Does the model fit?"
-    elsewhere = ("traces", "people", "pairs", "misfits")
-    shown = images(figures, [name for name in figures if name not in elsewhere]) + prediction(fit)
+    others = [name for name in figures if name in ("traces", "people", "pairs", "misfits") or name.startswith(PREFIX)]
+    shown = images(figures, [name for name in figures if name not in others]) + prediction(fit)
     if fit.check is None:
         answer = (
             "Not checked: the model's feedback on its own choices is not known here, so that it cannot generate data. "
@@ -152,9 +153,19 @@ def _statistic(row: Mapping[str, Any]) -> str:
     return f"{row['statistic']}, {row['where']}" if row["where"] else str(row["statistic"])
 
 
+def formulas_say(fit: Fit, figures: Figures) -> Section:
+    """What do the formulas say?"""
+    about = ("effects", "What do the formulas say?")
+    verdicts = ("differences", "no clear ones", "unknown")
+    body, clear, answer, points = effects_section(fit, figures)
+    if not fit.readable:
+        return Section(*about, BAD, "The chains have not met, so that these figures say nothing yet.", body, verdicts)
+    return Section(*about, GOOD if clear else LOOK, answer, body, verdicts, tuple(points))
+
+
 def subjects_differ(fit: Fit, figures: Figures) -> Section:
     """How do people differ?"""
-    names, subjects = list(fit.box.bounds), len(fit.trials.subjects)
+    names, subjects = fit.names, len(fit.trials.subjects)
     everybody = _everybody(fit, names)
     pictures = images(figures, ["people"])
     # That people differ is neither good nor bad.
@@ -177,7 +188,8 @@ def subjects_differ(fit: Fit, figures: Figures) -> Section:
         "the data cannot rank people, and correlations with other measures will be weak.</p>"
     )
     details = f"<details><summary>Everybody's values</summary>{everybody}</details>"
-    together = correlations(fit, names) + images(figures, ["pairs"])
+    apart = [name for name in names if np.ptp(fit.draws(name), axis=-1).any()]
+    together = correlations(fit, apart) + images(figures, ["pairs"])
     return Section(*about, mark, answer, _population(fit, shares) + note + pictures + together + details, verdicts)
 
 
@@ -210,7 +222,9 @@ def _population(fit: Fit, shares: dict[str, float]) -> str:
         means = fit.draws(name).reshape(-1, len(fit.trials.subjects)).mean(0)
         if fit.hierarchical:
             low, middle, high = np.percentile(fit.draws(f"{name}_group"), [5, 50, 95])
-            spread = np.percentile(fit.draws(f"{name}_spread"), [50, 5, 95])
+            spread: Sequence[object] = ("–", "–", "–")  # of a parameter that all share
+            if fit.design is None or f"{name}_spread" in fit.design.sites:
+                spread = np.percentile(fit.draws(f"{name}_spread"), [50, 5, 95]).tolist()
             rows.append((name, middle, low, high, means.min(), means.max(), *spread, f"{share:.0%}"))
         else:
             rows.append((name, means.mean(), means.min(), means.max(), f"{share:.0%}"))
@@ -233,6 +247,8 @@ def trusted(fit: Fit) -> Section:
     """Can I trust it?"""
     rows, marks, doubts = [], [], [html.escape(finding.text) for finding in fit.findings if finding.kind != "data"]
     for name, (low, high) in fit.box.bounds.items():
+        if name not in fit.names:
+            continue
         beyond, edge = fit.outside.get(name, 0.0), fit.edge(name)
         relative = f" - {fit.box.origins[name]}" if name in fit.box.origins else ""
         rows.append((name + relative, low, high, percent(beyond), percent(edge)))

@@ -1,0 +1,268 @@
+"""What formulas make of the parameters: design rows, coefficients, random effects; and the arithmetic of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from ppl_buffer.formulas.priors import Site
+from ppl_buffer.network.backend import Array, Named
+from ppl_buffer.network.box import trained_range
+from ppl_buffer.network.network import Network
+
+# Of a table with one column a variable: the columns of the common terms, (rows, C), without those of random effects.
+Evaluate = Callable[[Mapping[str, np.ndarray]], np.ndarray]
+
+
+def _like(net: Network, values: np.ndarray, like: Array) -> Array:
+    """Numbers as an array of the backend, of the type of another one."""
+    return net.ops.cast(net.ops.floating(net, values), like)
+
+
+@dataclass(frozen=True)
+class Centring:
+    """How the offsets z of a random effect u are written: u = r z, z ~ Normal(0, s / r), r = (s / s')^(1 - C).
+
+    Attributes:
+        spread: (q,), s', the spreads that a quick fit has found.
+        share: (G, q), C: 0 = offsets in units of the spread, 1 = the effects themselves.
+    """
+
+    spread: np.ndarray
+    share: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Effect:
+    """A random effect: a term before the bar of ``(term | factor)``.
+
+    Attributes:
+        site: its sites are called ``{site}_spread`` and ``{site}_offset``.
+        spread: the site of its spreads, () or (q,).
+        columns: (R, q) of the design.
+    """
+
+    site: str
+    spread: Site
+    columns: np.ndarray
+
+    @property
+    def offset(self) -> str:
+        """Name of the site of the levels' offsets, (G,) or (G, q)."""
+        return f"{self.site}_offset"
+
+
+@dataclass(frozen=True, eq=False)
+class Grouping:
+    """All random effects of one factor in one formula.
+
+    Attributes:
+        factor: its name.
+        plate: name of the plate of its levels.
+        levels: (G,) labels.
+        index: (R,) level of each row.
+        effects: the terms.
+        correlation: name of the site of their correlations, the Cholesky factor of (Q, Q) for all Q columns; None =
+            they are independent.
+    """
+
+    factor: str
+    plate: str
+    levels: tuple[str, ...]
+    index: np.ndarray
+    effects: tuple[Effect, ...]
+    correlation: str | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of columns Q of all effects."""
+        return sum(effect.spread.size for effect in self.effects)
+
+
+@dataclass(frozen=True, eq=False)
+class ParameterDesign:
+    """The formula of one parameter, as arrays: R different rows, and which of them each data set or trial has.
+
+    Attributes:
+        name: of the parameter.
+        formula: what stands after the tilde.
+        rows: (S,) row of each data set, or (S, K) of each trial where the parameter varies within data sets.
+        weights: (R,) share of each row where each data set counts the same; they sum to 1.
+        matrix: (R, C), the columns of all coefficients; centred where there is an intercept.
+        centres: (C,), what was taken off; that of the intercept is 0.
+        sites: of the coefficients, in the order of the columns; the first is the mean where there is an intercept.
+        groupings: the random effects.
+        variables: of the common terms -> (n,), the values that they have together.
+        shares: (n,), how often, where each data set counts the same.
+        evaluate: makes the columns of the common terms of other values.
+        ceilings: (R,), what the parameter must stay below, or None.
+        intercept: whether there is one.
+    """
+
+    name: str
+    formula: str
+    rows: np.ndarray
+    weights: np.ndarray
+    matrix: np.ndarray
+    centres: np.ndarray
+    sites: tuple[Site, ...]
+    groupings: tuple[Grouping, ...]
+    variables: Mapping[str, np.ndarray]
+    shares: np.ndarray
+    evaluate: Evaluate
+    ceilings: np.ndarray | None = None
+    intercept: bool = True
+
+    @property
+    def by_trial(self) -> bool:
+        """Whether it varies within data sets."""
+        return self.rows.ndim == 2
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is the default hierarchy: a mean, and an offset of each subject."""
+        effects = [effect for grouping in self.groupings for effect in grouping.effects]
+        return self.matrix.shape[1] == 1 and self.intercept and len(effects) == 1
+
+    def all_sites(self) -> list[Site]:
+        """Coefficients and spreads."""
+        effects = [effect for grouping in self.groupings for effect in grouping.effects]
+        return [*self.sites, *(effect.spread for effect in effects)]
+
+    def population(self, net: Network, values: Mapping[str, Array]) -> Array:
+        """What the coefficients alone say of each row, (R,): the sites' values by name, () or (q,)."""
+        return self._coefficients(net, values, self.matrix)
+
+    def averaged(self, net: Network, values: Mapping[str, Array]) -> Array:
+        """What the coefficients say of the average row, (): with an intercept its own value."""
+        if self.intercept:
+            return values[self.sites[0].name]
+        return self._coefficients(net, values, self.weights @ self.matrix)
+
+    def uncentred(self, net: Network, values: Mapping[str, Array]) -> Array:
+        """The intercept where all columns are 0 as they were before centring, ()."""
+        off = np.where(np.arange(len(self.centres)) == 0, 1.0, -self.centres)
+        return self._coefficients(net, values, off)
+
+    def linear(self, net: Network, values: Mapping[str, Array], effects: Mapping[str, Array]) -> Array:
+        """What coefficients and random effects say of each row, (R,).
+
+        Args:
+            net: for the arrays of its backend.
+            values: of the coefficients' sites by name.
+            effects: site of each `Effect` -> (G, q), what its levels differ by.
+        """
+        total = self.population(net, values)
+        for grouping in self.groupings:
+            for effect in grouping.effects:
+                theirs = net.ops.floating(net, effects[effect.site])[grouping.index]
+                total = total + (_like(net, effect.columns, theirs) * theirs).sum(-1)
+        return total
+
+    def _coefficients(self, net: Network, values: Mapping[str, Array], columns: np.ndarray) -> Array:
+        """Columns (..., C) times the coefficients, (...)."""
+        if not self.sites:
+            return net.ops.zeros(net, columns.shape[:-1])
+        parts = [net.ops.floating(net, values[site.name]).reshape(-1) for site in self.sites]
+        coefficients = net.ops.xp.concatenate(parts)
+        return _like(net, columns, coefficients) @ coefficients
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """What formulas say of all parameters of a model, for S data sets of K trials. Made by `design`.
+
+    Attributes:
+        parameters: name -> its design, of all that are estimated.
+        fixed: name -> value in natural units, of the others.
+        data_sets: S.
+        trial_mask: (S, K) bool.
+        persons: (S,) label of the subject whose each data set is.
+        levels: covariate that a formula names -> "subject", "data set" or "trial".
+    """
+
+    parameters: Mapping[str, ParameterDesign]
+    fixed: Mapping[str, float]
+    data_sets: int
+    trial_mask: np.ndarray
+    persons: np.ndarray
+    levels: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def sites(self) -> dict[str, Site]:
+        """Name -> site of all coefficients and spreads."""
+        return {site.name: site for one in self.parameters.values() for site in one.all_sites()}
+
+    @property
+    def formulas(self) -> list[str]:
+        """The formulas of all estimated parameters, the default ones too."""
+        return [f"{name} ~ {one.formula}" for name, one in self.parameters.items()]
+
+    def natural(self, net: Network, linear: Mapping[str, Array]) -> tuple[Named, Named]:
+        """Parameters in natural units: dict name -> (S,), and dict name -> (S, K) of those that vary by trial.
+
+        Args:
+            net: a trained network.
+            linear: name -> (R,), linear predictors on the real line.
+        """
+        return self.natural_at(net, {name: linear[name][one.rows] for name, one in self.parameters.items()})
+
+    def natural_at(self, net: Network, real: Mapping[str, Array]) -> tuple[Named, Named]:
+        """The same of linear predictors of data sets (S,) or trials (S, K), name -> as the parameter has them."""
+        below = {name: one.ceilings[one.rows] for name, one in self.parameters.items() if one.ceilings is not None}
+        values = self._into_box(net, real, below, (self.data_sets,))
+        params = {name: x for name, x in values.items() if x.ndim == 1}
+        return params, {name: x for name, x in values.items() if x.ndim == 2}
+
+    def typical(self, net: Network, linear: Mapping[str, Array]) -> Named:
+        """One value of each parameter and data set in natural units, (S,): that at the mean of its rows."""
+        real = {name: self._average(net, one, linear[name]) for name, one in self.parameters.items()}
+        below = {}
+        for name, one in self.parameters.items():
+            if one.ceilings is not None:
+                theirs = one.ceilings[one.rows]
+                there = np.where(self.trial_mask, theirs, np.nan) if one.by_trial else theirs[:, None]
+                below[name] = np.nanmedian(there, axis=1).astype(np.float32)
+        return self._into_box(net, real, below, (self.data_sets,))
+
+    def group(self, net: Network, averages: Mapping[str, Array]) -> Named:
+        """The median subject in natural units.
+
+        Args:
+            net: a trained network.
+            averages: name -> (...), the population's average on the real line.
+        """
+        ceilings = {name: one.ceilings for name, one in self.parameters.items() if one.ceilings is not None}
+        below = {name: np.median(x) for name, x in ceilings.items()}
+        return self._into_box(net, averages, below, ())
+
+    def _average(self, net: Network, one: ParameterDesign, linear: Array) -> Array:
+        """Mean of each data set's rows, (S,)."""
+        values = linear[one.rows]
+        if not one.by_trial:
+            return values
+        mask = _like(net, self.trial_mask.astype(float), values)
+        return (values * mask).sum(-1) / mask.sum(-1)
+
+    def _into_box(
+        self, net: Network, real: Mapping[str, Array], below: Mapping[str, np.ndarray], shape: tuple[int, ...]
+    ) -> Named:
+        """Natural units of numbers on the real line; a parameter counts from another that comes earlier."""
+        values: Named = {}
+        for name in net.schema.params:
+            if name in self.fixed:
+                values[name] = self.fixed[name] * net.ops.ones(net, shape)
+                continue
+            number, ceiling, origin = real[name], below.get(name), trained_range(net, name)[2]
+            given: Named = {}
+            if origin is not None:
+                given = {origin: values[origin]}
+                if values[origin].ndim < number.ndim:
+                    given = {origin: values[origin][..., None]}
+                elif values[origin].ndim > number.ndim:
+                    number, ceiling = number[..., None], None if ceiling is None else ceiling[..., None]
+            values[name] = net.into_box(name, number, given, below=ceiling)
+        return values
