@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ppl_buffer.checks import check_flag, check_mapping, check_number
+from ppl_buffer.checks import check_flag, check_mapping
 from ppl_buffer.extras import needs
 from ppl_buffer.files import to_numpy
 from ppl_buffer.formulas import priors as defaults
 from ppl_buffer.formulas.ceilings import row_ceilings
 from ppl_buffer.formulas.levels import TRIAL
+from ppl_buffer.formulas.parsing import check_fixed, split_formulas, variables_of
 from ppl_buffer.formulas.priors import Site, check_prior, effect_scales
 from ppl_buffer.formulas.tables import SUBJECT_COLUMN, Covariates, Rows
 from ppl_buffer.formulas.terms import Design, Effect, Evaluate, Grouping, ParameterDesign
@@ -77,8 +77,8 @@ def design(
     mask = np.asarray(to_numpy(seen.trial_mask), dtype=bool)
     table = Covariates.of(check_mapping("covariates", covariates), mask, subjects)
     rate = [RATE] if lapse is not None and lapse.prior is not None else []
-    constants = _fixed(net, fixed)
-    stated = _split(formulas, [*net.schema.params, *rate], constants)
+    constants = check_fixed(net, fixed)
+    stated = split_formulas(formulas, [*net.schema.params, *rate], constants)
     default = DEFAULT if len(set(table.persons)) > 1 else ALONE
     names = [name for name in [*net.schema.params, *rate] if name not in constants]
     made = {}
@@ -86,69 +86,18 @@ def design(
         one = _Formula(name, stated.get(name, default), table, check_flag("correlated", correlated)).design()
         _check_level(net, one, table)
         made[name] = replace(one, ceilings=_ceilings(net, seen, one, lapse))
-    used = sorted({variable for one in made.values() for variable in _named(one.formula)} & set(table.values))
+    used = sorted({variable for one in made.values() for variable in variables_of(one.formula)} & set(table.values))
     levels = {variable: table.level(variable) for variable in used}
     result = Design(made, constants, len(mask), mask, table.persons, levels)
     _check_names(result, net)
     return _with_priors(result, check_mapping("priors", priors))
 
 
-def _split(formulas: object, names: Sequence[str], fixed: Mapping[str, float]) -> dict[str, str]:
-    """Parameter -> what stands after its tilde."""
-    if isinstance(formulas, str) or not all(isinstance(text, str) for text in formulas):  # type: ignore[attr-defined]
-        raise ValueError(f"formulas: expected a list of texts such as 'drift ~ condition', got {formulas!r}")
-    stated: dict[str, str] = {}
-    for text in formulas:  # type: ignore[attr-defined]
-        left, tilde, right = (part.strip() for part in text.partition("~"))
-        if not (tilde and left and right) or "~" in right:
-            raise ValueError(f"formulas: expected PARAMETER ~ TERMS, such as 'drift ~ condition', got {text!r}")
-        if left not in names:
-            like = difflib.get_close_matches(left, names, 1, 0.5)
-            raise ValueError(
-                f"formulas: the model has no parameter {left!r}{f', but {like[0]!r}' if like else ''}; its parameters "
-                f"are {', '.join(map(repr, names))}"
-            )
-        if left in stated or left in fixed:
-            raise ValueError(f"formulas: expected one formula for {left!r}, or a fixed value, got more")
-        stated[left] = right
-    return stated
-
-
-def _fixed(net: Network, fixed: Mapping[str, float] | None) -> dict[str, float]:
-    """Values of parameters that are not estimated, inside their trained range."""
-    constants = {}
-    for name, value in check_mapping("fixed", fixed).items():
-        if name not in net.schema.params:
-            raise ValueError(f"fixed: expected names among {list(net.schema.params)}, got {name!r}")
-        low, high = net.box[name]
-        expected = f"a number from {low:g} to {high:g}, where the network was trained"
-        constants[name] = check_number(
-            f"fixed[{name!r}]", value, expected, lambda x, low=low, high=high: low <= x <= high
-        )
-    if len(constants) == len(net.schema.params):
-        raise ValueError("fixed: expected at least one parameter that is not fixed, got all of them")
-    return constants
-
-
-def _named(formula: str) -> set[str]:
-    """Names of variables in a formula.
-
-    Raises:
-        ValueError: if it cannot be read.
-    """
-    with needs("a formula", "data"):
-        from formulae import model_description
-    try:
-        return {str(name) for name in model_description(formula).var_names if str(name)}
-    except Exception as error:  # whatever its scanner, parser and resolver raise
-        raise ValueError(f"formulas: {formula!r} cannot be read: {error}") from None
-
-
 def _check_level(net: Network, one: ParameterDesign, table: Covariates) -> None:
     """Refuse parameters that vary within a data set where they may not."""
     if not one.by_trial or (net.schema.independent and one.name != RATE and net.preferred_likelihood == "direct"):
         return
-    names = [name for name in sorted(_named(one.formula)) if table.level(name) == TRIAL]
+    names = [name for name in sorted(variables_of(one.formula)) if table.level(name) == TRIAL]
     if one.name == RATE:
         why = "a rate of lapses is that of a data set"
     elif not net.schema.independent:
@@ -227,7 +176,7 @@ class _Formula:
 
     def design(self) -> ParameterDesign:
         """Its design."""
-        names = _named(self.text)
+        names = variables_of(self.text)
         self.table.check(names, f"{self.name} ~ {self.text}")
         rows = self.table.rows(names)
         matrices = self._matrices(rows)
