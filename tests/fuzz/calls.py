@@ -233,6 +233,21 @@ def stored_arrays() -> dict[str, Any]:
     return {"inputs": inputs, "outcomes": outcomes, "feedback": {"reward": rng.normal(size=(101, 5))}}
 
 
+def design_arguments() -> dict[str, Any]:
+    """What `designed` takes."""
+    from ppl_buffer.prior import Prior
+
+    return {
+        "formulas": ["drift ~ age + (1 | subject)"],
+        "covariates": {"age": np.arange(5.0)},
+        "subjects": ["a", "b", "c", "d", "e"],
+        "fixed": {"bound": 1.5},
+        "priors": {"drift~age": Prior("Normal", {"loc": 0.0, "scale": 0.5})},
+        "correlated": False,
+        "lapse": None,
+    }
+
+
 def designed(**arguments: Any) -> Any:
     """Rows of a design by formulas, of five subjects."""
     from ppl_buffer import formulas

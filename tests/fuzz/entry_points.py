@@ -15,6 +15,7 @@ from tests.fuzz.calls import (
     checked_data,
     compared,
     density_of,
+    design_arguments,
     designed,
     directly,
     estimated,
@@ -261,18 +262,7 @@ def entry_points() -> dict[str, EntryPoint]:
                 "environment": None,
             },
         ),
-        "formulas.design": EntryPoint(
-            designed,
-            lambda: {
-                "formulas": ["drift ~ age + (1 | subject)"],
-                "covariates": {"age": np.arange(5.0)},
-                "subjects": ["a", "b", "c", "d", "e"],
-                "fixed": {"bound": 1.5},
-                "priors": {"drift~age": Prior("Normal", {"loc": 0.0, "scale": 0.5})},
-                "correlated": False,
-                "lapse": None,
-            },
-        ),
+        "formulas.design": EntryPoint(designed, design_arguments),
         "read_trials": EntryPoint(
             lambda **a: [read_trials(**a).outcomes["choice"]],
             lambda: {

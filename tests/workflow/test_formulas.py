@@ -138,6 +138,36 @@ def test_a_report_says_what_formulas_say(tmp_path):
         assert text in section.body, text
 
 
+def test_the_table_of_trials_has_the_parameters_of_each_trial():
+    pytest.importorskip("numpyro")
+    from ppl_buffer.datasets import TrialData
+    from ppl_buffer.workflow.readouts import trial_table
+    from tests.networks import DISCRIMINATION, array, joint_predictive
+    from tests.workflow.test_report import finished
+
+    data, rng = Deciders(), np.random.default_rng(4)
+    shape = data.mask.shape
+    params = {"drift": rng.uniform(-0.5, 1.0, (3, *shape)), "delay": rng.uniform(0.1, 0.3, (3, shape[0])),
+              "bound": rng.uniform(1.1, 1.9, (3, shape[0]))}  # fmt: skip
+    params = {name: x.astype(np.float32) for name, x in params.items()}
+    trials = TrialData(np.array(list("abcde")), data.mask.sum(1), {"coherence": data.coherence},
+                       {"choice": data.value[..., 0], "rt": data.rt}, {}, data.mask)  # fmt: skip
+    fit = replace(finished(), net=data.net(), trials=trials, design=data.design(BY_TRIAL), params=lambda count: params)
+    table = trial_table(fit, progress=False)
+    densities = []
+    for index in range(3):
+        made = joint_predictive(
+            DISCRIMINATION, "jax", {"coherence": data.coherence}, net=data.net(), trial_mask=data.mask,
+            params={name: params[name][index] for name in ("delay", "bound")},
+            trial_params={"drift": params["drift"][index]},
+        )  # fmt: skip
+        densities.append(np.exp(np.asarray(made.conditionals(array("jax", data.value)))))
+    np.testing.assert_allclose(table["surprise"], -np.log2(np.mean(densities, 0))[data.mask], rtol=1e-3, atol=1e-3)
+    row, place = np.nonzero(data.mask)
+    assert table["subject"].tolist() == trials.subjects[row].tolist()
+    assert table["trial"].tolist() == (1 + place).tolist()
+
+
 def test_options_of_formulas_are_read():
     assert read_fixed(["kappa=0.2", "zeta=1e-3"]) == {"kappa": 0.2, "zeta": 0.001}
     assert read_priors(["drift~age=Normal(0, 0.5)", "a~x:y|subject_spread = HalfNormal(0.2)"]) == {
