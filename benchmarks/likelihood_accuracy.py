@@ -32,6 +32,7 @@ from ppl_buffer.predictive.query import Query  # noqa: E402
 from ppl_buffer.schema import stack_value  # noqa: E402
 from ppl_buffer.simulator import WithAtoms  # noqa: E402
 from tests.references import (  # noqa: E402
+    angle_drift_diffusion,
     collapsing_drift_diffusion,
     confidence,
     discounting,
@@ -69,6 +70,11 @@ def exact_ddm(params: Named, data: Named) -> np.ndarray:
     return drift_diffusion.log_density({name: x[..., None] for name, x in params.items()}, data["choice"], data["rt"])
 
 
+def exact_angle(params: Named, data: Named) -> np.ndarray:
+    params = {name: x[..., None] for name, x in params.items()}
+    return angle_drift_diffusion.log_density(params, data["choice"], data["rt"])
+
+
 def exact_collapsing_ddm(params: Named, data: Named) -> np.ndarray:
     return collapsing_drift_diffusion.CollapsingDensity(params).log_density(data["choice"], data["rt"])
 
@@ -96,6 +102,7 @@ def exact_multisensory(rho: float) -> Callable[[Named, Named], np.ndarray]:
 CASES = {
     "ddm": Case(pb.simulators.DriftDiffusion(drift=(-6.0, 6.0)), exact_ddm, (200,), 0.0003),
     "collapsing_ddm": Case(pb.simulators.CollapsingDriftDiffusion(), exact_collapsing_ddm, (200,), 0.001),
+    "angle": Case(pb.simulators.AngleDriftDiffusion(), exact_angle, (200,), 0.0005),
     "confidence": Case(pb.simulators.Confidence(), confidence.log_probability, (200,), 0.0005),
     "discounting": Case(pb.simulators.Discounting(), exact_discounting, (200,), 0.0005),
     "rlddm": Case(pb.simulators.RLDriftDiffusion(), exact_rlddm, (120, 360), 0.0006, 1.5),

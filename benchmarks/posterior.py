@@ -11,7 +11,7 @@ Two chains differ by their Monte-Carlo noise, too. So the network's posterior is
 draws, weighted by the ratio of the two likelihoods: noise that both share cancels. Its effective draws say whether that
 can be read. The network's likelihood is its direct one and that of its buffered transformer, in turn.
 
-    python benchmarks/posterior.py noisy_q|ddm|rlddm|discounting|confidence [--sets 20] [--draws 700]
+    python benchmarks/posterior.py noisy_q|ddm|angle|rlddm|discounting|confidence [--sets 20] [--draws 700]
 """
 
 from __future__ import annotations
@@ -41,7 +41,14 @@ from ppl_buffer.schema import stack_value
 from ppl_buffer.simulator import simulate_keywords
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from tests.references import confidence, discounting, drift_diffusion, noisy_q, rl_drift_diffusion  # noqa: E402
+from tests.references import (  # noqa: E402
+    angle_drift_diffusion,
+    confidence,
+    discounting,
+    drift_diffusion,
+    noisy_q,
+    rl_drift_diffusion,
+)
 
 WARMUP = 300
 # Chains with fewer effective draws are run again, longer by these factors.
@@ -81,6 +88,10 @@ def exact_ddm(theta: Named, data: Named) -> Any:
     return drift_diffusion.log_density(theta, data["choice"], data["rt"], xp=jnp).sum()
 
 
+def exact_angle(theta: Named, data: Named) -> Any:
+    return angle_drift_diffusion.log_density(theta, data["choice"], data["rt"], xp=jnp).sum()
+
+
 def exact_rlddm(theta: Named, data: Named) -> Any:
     columns = (data[name][None] for name in ("pair", "choice", "rt", "reward"))
     return rl_drift_diffusion.exact_conditionals_jax({name: x[None] for name, x in theta.items()}, *columns).sum()
@@ -97,6 +108,7 @@ def exact_confidence(theta: Named, data: Named) -> Any:
 MODELS = {
     "noisy_q": Model(pb.simulators.NoisyQ(), 120, exact_noisy_q, {"zeta": 0.0}),
     "ddm": Model(pb.simulators.DriftDiffusion(drift=(-6.0, 6.0)), 200, exact_ddm),
+    "angle": Model(pb.simulators.AngleDriftDiffusion(), 200, exact_angle),
     "rlddm": Model(pb.simulators.RLDriftDiffusion(), 200, exact_rlddm),
     "discounting": Model(pb.simulators.Discounting(), 200, exact_discounting),
     "confidence": Model(pb.simulators.Confidence(), 200, exact_confidence),

@@ -1,5 +1,6 @@
 """The shipped simulators."""
 
+from ppl_buffer.simulators.angle_drift_diffusion import AngleDriftDiffusion
 from ppl_buffer.simulators.collapsing_drift_diffusion import CollapsingDriftDiffusion
 from ppl_buffer.simulators.confidence import Confidence
 from ppl_buffer.simulators.discounting import Discounting
@@ -17,6 +18,7 @@ from ppl_buffer.simulators.sequential_sampling import SequentialSampling, from_s
 from ppl_buffer.simulators.two_step import TwoStep
 
 __all__ = [
+    "AngleDriftDiffusion",
     "CollapsingDriftDiffusion",
     "Confidence",
     "Discounting",

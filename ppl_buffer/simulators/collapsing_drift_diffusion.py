@@ -7,6 +7,7 @@ boundary between two steps is drawn from the law of the Brownian bridge.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -51,14 +52,40 @@ class CollapsingDriftDiffusion(Diffusion):
     ) -> tuple[np.ndarray, np.ndarray]:
         """See `Diffusion.decide`."""
         each = (np.broadcast_to(values, shape).ravel() for values in params.values())
-        choice, time = _first_passage(rng, *each)
+        choice, time = first_passage(rng, *each, _shrunk, _longest)
         return choice.reshape(shape), time.reshape(shape)
 
 
-def _first_passage(
-    rng: np.random.Generator, drift: np.ndarray, boundary: np.ndarray, start: np.ndarray, collapse: np.ndarray
+def _shrunk(half: np.ndarray, collapse: np.ndarray, step: np.ndarray) -> np.ndarray:
+    return half * np.exp(-collapse * step)
+
+
+def _longest(half: np.ndarray, collapse: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore"):
+        return np.sqrt(8 * _LATE / collapse)
+
+
+def first_passage(
+    rng: np.random.Generator,
+    drift: np.ndarray,
+    boundary: np.ndarray,
+    start: np.ndarray,
+    collapse: np.ndarray,
+    shrunk: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray],
+    longest: Callable[[np.ndarray, np.ndarray], np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Choices, and decision times in seconds, of paths with these parameters, all (paths,)."""
+    """Choices, and decision times in seconds, of paths between boundaries that close in.
+
+    Args:
+        rng: the only source of randomness.
+        drift: evidence a second, of a diffusion with unit variance a second; all arrays are (paths,).
+        boundary: separation of the boundaries at the start.
+        start: where evidence starts, as a share of the separation.
+        collapse: what `shrunk` and `longest` take.
+        shrunk: half the separation after a step, from that before, `collapse` and the step in seconds.
+        longest: the longest step in which a boundary is straight and does not close, from half the separation and
+            `collapse`.
+    """
     choice, time = np.empty(drift.size, dtype=int), np.empty(drift.size)
     path = np.arange(drift.size)
     # Evidence relative to the middle; the boundaries are at -half and half. A start closer to a boundary than this
@@ -66,11 +93,9 @@ def _first_passage(
     half = 0.5 * boundary
     evidence = boundary * (np.clip(start, 1e-12, 1 - 1e-12) - 0.5)
     now = np.zeros(drift.size)
-    with np.errstate(divide="ignore"):
-        longest = np.sqrt(8 * _LATE / collapse)
     while path.size:
-        step = np.minimum(4 * _SHARE * half**2, longest)
-        half_next = half * np.exp(-collapse * step)
+        step = np.minimum(4 * _SHARE * half**2, longest(half, collapse))
+        half_next = shrunk(half, collapse, step)
         moved = evidence + drift * step + np.sqrt(step) * rng.standard_normal(path.size)
         # Distances from each boundary before and after the step. Between them the path is a Brownian bridge, whatever
         # the drift, and hits a straight boundary with probability exp(-2 before after / step).
@@ -93,6 +118,6 @@ def _first_passage(
         time[path[hit]] = now[hit] + step[hit] * w / (1 + w)
         left = ~hit
         now = (now + step)[left]
-        path, drift, collapse, longest = path[left], drift[left], collapse[left], longest[left]
+        path, drift, collapse = path[left], drift[left], collapse[left]
         half, evidence = half_next[left], moved[left]
     return choice, time

@@ -15,6 +15,7 @@ from ppl_buffer.network.network import Network
 from ppl_buffer.schema import Schema
 from ppl_buffer.simulator import Simulator, WithPriors, name_of, public_names
 from ppl_buffer.simulators import (
+    AngleDriftDiffusion,
     CollapsingDriftDiffusion,
     Confidence,
     Discounting,
@@ -106,6 +107,7 @@ def simulator_of(net: Network, spec: str | None = None) -> Simulator | None:
         DriftDiffusion(),
         DriftDiffusion(drift=(-6.0, 6.0)),
         CollapsingDriftDiffusion(),
+        AngleDriftDiffusion(),
         Discounting(),
         Confidence(),
         RLDriftDiffusion(),
