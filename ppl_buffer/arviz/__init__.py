@@ -10,6 +10,7 @@ works with: `InferenceData` of 0.2x, `xarray.DataTree` of 1.x. Groups, with dime
 | sample_stats | what the sampler recorded (`EXTRA_FIELDS`) |
 | log_likelihood | log p(trial given the trials before it, parameters): one number a trial |
 | posterior_predictive | new data sets: whole rollouts |
+| prior_predictive | the same at draws of the prior, where they are asked for (`prior_predictive_draws`) |
 | one_step_ahead | draws of each trial given the *observed* trials before it |
 | observed_data, constant_data | outcomes; inputs and feedback |
 

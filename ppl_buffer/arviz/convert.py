@@ -30,6 +30,8 @@ class Options(TypedDict, total=False):
         predictive_draws: posterior draws that get a data set in posterior_predictive, evenly spaced; None = all of
             them, which `az.loo_pit` of this group needs; 0 = none, no such group. Rollouts take most of the time.
         prior_draws: draws of the prior, 500 by default; 0 = no such group.
+        prior_predictive_draws: draws of the prior that get a data set in prior_predictive, the first of those; 0, the
+            default, = no such group. Models with feedback need an environment.
         log_likelihood: whether to compute log_likelihood and one_step_ahead (by default True).
         coords: dimension -> labels, such as ``{"subject": [3, 7, 12]}``.
         dims: variable -> names of its dimensions after chain and draw, where plates do not tell them.
@@ -41,6 +43,7 @@ class Options(TypedDict, total=False):
     environment: Environment | Mapping[str, Environment] | None
     predictive_draws: int | None
     prior_draws: int
+    prior_predictive_draws: int
     log_likelihood: bool
     coords: Mapping[str, Any]
     dims: Mapping[str, Sequence[str]]
@@ -158,6 +161,10 @@ def from_samples(
     prior: dict[str, np.ndarray] = {}
     if settings.prior_draws:
         prior = module.prior_samples(model, args, kwargs or {}, settings.prior_draws, settings.seed)
-    groups = builder.groups(prior, statistics or {})
+    at_prior = None
+    if settings.prior_predictive_draws:
+        some = {name: value[: settings.prior_predictive_draws] for name, value in prior.items()}
+        at_prior = module.trace_posterior(model, args, kwargs or {}, some, progress=settings.progress)
+    groups = builder.groups(prior, statistics or {}, at_prior)
     about = {"inference_library": language, "creation_library": f"ppl_buffer {__version__}"}
     return container({name: dataset(variables).assign_attrs(about) for name, variables in groups.items() if variables})

@@ -28,6 +28,7 @@ class Settings:
     environment: Environment | Mapping[str, Environment] | None = None
     predictive_draws: int | None = None
     prior_draws: int = 500
+    prior_predictive_draws: int = 0
     log_likelihood: bool = True
     coords: Mapping[str, Any] | None = None
     dims: Mapping[str, Sequence[str]] | None = None
@@ -39,6 +40,11 @@ class Settings:
         if self.predictive_draws is not None:
             check_integer("predictive_draws", self.predictive_draws, least=0)
         check_integer("prior_draws", self.prior_draws, least=0)
+        if check_integer("prior_predictive_draws", self.prior_predictive_draws, least=0) > self.prior_draws:
+            raise ValueError(
+                f"prior_predictive_draws: expected at most the {self.prior_draws} prior_draws, got "
+                f"{self.prior_predictive_draws}"
+            )
         check_seed(self.seed)
         check_flag("log_likelihood", self.log_likelihood)
         for argument, names in (("coords", self.coords), ("dims", self.dims)):
@@ -78,12 +84,18 @@ class GroupBuilder:
                 findings.append(rollout_finding(name, site, self._settings.environment_of(name, site)))
         return [finding for finding in findings if finding is not None]
 
-    def groups(self, prior: Mapping[str, np.ndarray], statistics: Mapping[str, np.ndarray]) -> dict[str, Group]:
+    def groups(
+        self,
+        prior: Mapping[str, np.ndarray],
+        statistics: Mapping[str, np.ndarray],
+        at_prior: PosteriorTrace | None = None,
+    ) -> dict[str, Group]:
         """All groups, some of which may be empty.
 
         Args:
             prior: draws (draws, *shape) of the prior.
             statistics: of the sampler, (chain, draw).
+            at_prior: the model at those draws of the prior that get a data set; None = none do.
 
         Raises:
             ValueError: if `coords` or `dims` do not fit the shape of a site.
@@ -97,6 +109,7 @@ class GroupBuilder:
             "log_likelihood": {},
             "one_step_ahead": {},
             "posterior_predictive": {},
+            "prior_predictive": {},
             "observed_data": names.labelled(traced.observed, sampled=False),
             "constant_data": {},
         }
@@ -105,7 +118,19 @@ class GroupBuilder:
         for name, site in traced.joint_sites.items():
             for group, variables in self._trial_groups(name, site).items():
                 groups[group] |= variables
+        for name, site in ({} if at_prior is None else at_prior.joint_sites).items():
+            groups["prior_predictive"] |= self._prior_predictive(name, site)
         return groups
+
+    def _prior_predictive(self, name: str, site: ObservedSite) -> Group:
+        """Data sets of a joint site at draws of the prior; none where they cannot be drawn."""
+        settings = self._settings
+        environment = settings.environment_of(name, site)
+        if rollout_finding(name, site, environment) is not None:
+            return {}
+        draws = np.arange(settings.prior_predictive_draws)[None]
+        simulated = roll_out(site, environment, draws, settings.seed, settings.memory, settings.progress)
+        return self._names.layouts[name].variables(simulated)
 
     def _by_chain(self, values: np.ndarray) -> np.ndarray:
         """An array (S, ...) as (chain, draw, ...)."""

@@ -23,7 +23,7 @@ from tests.arviz.models import (
     reference,
     sigmoid,
 )
-from tests.networks import LEARNING
+from tests.networks import LEARNING, network
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -157,3 +157,25 @@ def test_a_file_keeps_the_result(converted, tmp_path):
     assert set(before) == set(after)
     for name in ("posterior_predictive", "log_likelihood"):
         xarray.testing.assert_equal(before[name], after[name])
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_data_sets_of_the_prior_are_those_at_its_draws(backend):
+    language = {"jax": "numpyro", "torch": "pyro"}[backend]
+    pytest.importorskip(language)
+    model, seen = learners(backend)
+    fit = finished(language, model, draws(("mean", ()), ("offset", (PEOPLE,))), (seen,))
+    few = {"predictive_draws": 0, "log_likelihood": False, "environment": LEARNING.environment, "seed": 3, **QUIET}
+    groups = groups_of(from_mcmc(fit, prior_predictive_draws=4, **few))
+    predictive = groups["prior_predictive"]
+    assert predictive.sizes["draw"] == 4 and predictive.sizes["observation"] == MASK.sum()
+    prior = {name: groups["prior"][name].values[0, :4] for name in ("alpha", "beta")}
+    again = pb.posterior_predictive(
+        network(LEARNING, backend), GIVEN.inputs, prior, trial_mask=MASK, environment=LEARNING.environment, seed=3,
+        progress=False,
+    )  # fmt: skip
+    np.testing.assert_array_equal(predictive["choice"].values[0], again.value[..., 0][:, PERSON, TRIAL])
+    np.testing.assert_allclose(predictive["rt"].values[0], again.value[..., 1][:, PERSON, TRIAL], rtol=1e-5)
+    assert "prior_predictive" not in groups_of(from_mcmc(fit, **few))
+    with pytest.raises(ValueError, match="prior_predictive_draws: expected at most the 5 prior_draws, got 6"):
+        from_mcmc(fit, prior_predictive_draws=6, **few)
