@@ -26,8 +26,8 @@ from tqdm.auto import tqdm
 
 import ppl_buffer as pb
 from ppl_buffer import formulas
+from ppl_buffer.workflow.chains import Sampler
 from ppl_buffer.workflow.formula_fit import quick_design_fit, sample_design
-from ppl_buffer.workflow.hierarchical import Sampler
 
 TEXTS = ["drift ~ hard + (1 + hard | subject)", "boundary ~ group + age + (1 | subject)"]
 # On the real line: the population's mean, and how people differ about it.

@@ -22,14 +22,14 @@ from typing import Any
 import jax
 import numpy as np
 from harness import bar, parse, print_bars, print_table, write_results
-from numpyro.infer import NUTS
 
 import ppl_buffer as pb
 from ppl_buffer.arviz.versions import import_arviz
 from ppl_buffer.datasets import TrialData
-from ppl_buffer.workflow import hierarchical
-from ppl_buffer.workflow.hierarchical import Box, Sampler
-from ppl_buffer.workflow.sampling import Draws, run_chains
+from ppl_buffer.workflow import chains, hierarchical
+from ppl_buffer.workflow.chains import Sampler
+from ppl_buffer.workflow.hierarchical import Box
+from ppl_buffer.workflow.sampling import Draws, Programs, run_chains
 
 TRIALS = {"ddm": 300, "noisy_q": 120}
 SIMULATORS = {"ddm": pb.simulators.DriftDiffusion, "noisy_q": pb.simulators.NoisyQ}
@@ -60,13 +60,12 @@ def sample(net: Any, trials: TrialData, way: str, sampler: Sampler, seed: int) -
     """Draws, and processor seconds of all."""
     began, box, data = time.process_time(), Box.of(net, trials), hierarchical.observe(net, trials)
     if way == "quick fit":
-        fit = hierarchical.quick(net, data, box)
-        return hierarchical.sample(net, data, box, fit, sampler, seed=seed, progress=False), _since(began)
+        fit = chains.quick(net, data, box)
+        return chains.sample(net, data, box, fit, sampler, seed=seed, progress=False), _since(began)
     means = tuple(f"{name}_mean" for name in net.schema.params)
-    kernel = NUTS(
-        partial(hierarchical.model, net, box=box), target_accept_prob=sampler.target_accept,
-        max_tree_depth=sampler.tree_depth, dense_mass=[means],
-    )  # fmt: skip
+    options = {
+        "target_accept_prob": sampler.target_accept, "max_tree_depth": sampler.tree_depth, "dense_mass": [means],
+    }  # fmt: skip
     keys, rng = jax.random.split(jax.random.PRNGKey(seed), sampler.chains), np.random.default_rng(seed)
     shapes = {
         f"{name}_{kind}": shape
@@ -76,8 +75,9 @@ def sample(net: Any, trials: TrialData, way: str, sampler: Sampler, seed: int) -
     first = {
         site: rng.uniform(-0.5, 0.5, (sampler.chains, *shape)).astype(np.float32) for site, shape in shapes.items()
     }
-    draws = run_chains(kernel, data, keys, first, warmup=sampler.warmup, draws=sampler.draws, progress=False)
-    return draws, _since(began)
+    model = partial(hierarchical.model, net, box=box)
+    programs = Programs(model, sampler.warmup, (keys, first), data, options=options)
+    return run_chains(programs, (keys, first), data, draws=sampler.draws, progress=False), _since(began)
 
 
 def _since(began: float) -> float:

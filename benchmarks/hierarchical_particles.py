@@ -43,8 +43,9 @@ from particles import ACCEPTANCE, MOST_PARTICLES, Array, people_by_pair, tune, w
 import ppl_buffer as pb
 from ppl_buffer.arviz.versions import import_arviz
 from ppl_buffer.datasets import TrialData
-from ppl_buffer.workflow import hierarchical
-from ppl_buffer.workflow.hierarchical import MEAN_SCALE, SPREAD_MEDIAN, SPREAD_SCALE, Box, Sampler
+from ppl_buffer.workflow import chains, hierarchical
+from ppl_buffer.workflow.chains import Sampler
+from ppl_buffer.workflow.hierarchical import MEAN_SCALE, SPREAD_MEDIAN, SPREAD_SCALE, Box
 
 CHAINS = 4
 # How often spreads move in a sweep, and steps of a mean and a log spread that take the people along.
@@ -55,20 +56,18 @@ Sites = dict[str, np.ndarray]
 
 
 def sample_nuts(net: Any, trials: TrialData, sampler: Sampler, seed: int) -> dict[str, Any]:
-    """Draws by `hierarchical.sample`, in three calls that each go on from the one before.
+    """Draws by `chains.sample`, in three calls that each go on from the one before.
 
     The first is compilation and warm-up, the second compilation and nearly all draws, the third compilation alone.
     """
     began, box, data = time.process_time(), Box.of(net, trials), hierarchical.observe(net, trials)
-    fit = hierarchical.quick(net, data, box)
+    fit = chains.quick(net, data, box)
     seconds = [time.process_time() - began]
     with tempfile.TemporaryDirectory() as place:
         for draws in (1, sampler.draws, sampler.draws + 1):
             options = Sampler(sampler.chains, sampler.warmup, draws)
             began = time.process_time()
-            kept = hierarchical.sample(
-                net, data, box, fit, options, seed=seed, progress=False, path=Path(place) / "draws"
-            )
+            kept = chains.sample(net, data, box, fit, options, seed=seed, progress=False, path=Path(place) / "draws")
             seconds.append(time.process_time() - began)
     quick, warm, drawing, compiling = seconds
     return {

@@ -46,6 +46,7 @@ from ppl_buffer.network.backend import Array, backend_of
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import EncodedContext
 from ppl_buffer.predictive import density
+from ppl_buffer.predictive.program import in_one_program
 from ppl_buffer.predictive.query import Query
 
 if TYPE_CHECKING:
@@ -287,7 +288,7 @@ def leave_one_out(
         net, inputs, trials=trials_of_value(net, value), feedback=feedback, trial_mask=trial_mask,
         context=context,
     )  # fmt: skip
-    log_probs = to_numpy(density.leave_one_out(query, value)).astype(float)
+    log_probs = to_numpy(in_one_program(density.leave_one_out, query, value)).astype(float)
     exists = np.ones(log_probs.shape, dtype=bool)
     if query.trial_mask is not None:
         exists = np.broadcast_to(to_numpy(query.trial_mask), log_probs.shape)

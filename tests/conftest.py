@@ -54,3 +54,21 @@ def quick_compilation() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture
+def compilations() -> Iterator[list[float]]:
+    """Seconds that each program took to compile, or to be read from the cache, as it happens."""
+    jax = pytest.importorskip("jax")
+    seconds: list[float] = []
+
+    def listen(event: str, duration: float, **_: object) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            seconds.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield seconds
+    # JAX 0.5 cannot forget a listener: there it goes on writing to a list that nobody reads.
+    forget = getattr(jax.monitoring, "unregister_event_duration_listener", None)
+    if forget is not None:
+        forget(listen)

@@ -29,7 +29,7 @@ from problem import FIRST_MEAN, MEAN_SCALE, RANGES, SPREAD_MEDIAN, SPREAD_SCALE,
 import ppl_buffer as pb  # noqa: E402
 from ppl_buffer.datasets import TrialData  # noqa: E402
 from ppl_buffer.numpyro import JointPredictive  # noqa: E402
-from ppl_buffer.workflow import hierarchical  # noqa: E402
+from ppl_buffer.workflow import chains, hierarchical  # noqa: E402
 
 IMPORTED = time.perf_counter()
 
@@ -87,8 +87,8 @@ def by_fit(net: Any, choice: np.ndarray, rt: np.ndarray, arguments: Any) -> tupl
         outcomes={"choice": choice, "rt": rt}, feedback={}, trial_mask=exists,
     )  # fmt: skip
     box, data = hierarchical.Box.of(net, trials), hierarchical.observe(net, trials)
-    sampler = hierarchical.Sampler(chains=arguments.chains, warmup=arguments.warmup, draws=arguments.draws_each)
-    draws = hierarchical.sample(net, data, box, hierarchical.quick(net, data, box), sampler, progress=False)
+    sampler = chains.Sampler(chains=arguments.chains, warmup=arguments.warmup, draws=arguments.draws_each)
+    draws = chains.sample(net, data, box, chains.quick(net, data, box), sampler, progress=False)
     return draws.sites, {"gradients": draws.fields["num_steps"], "diverging": draws.fields["diverging"]}
 
 

@@ -8,13 +8,13 @@ from typing import Any, TypedDict, Unpack
 import numpy as np
 
 from ppl_buffer.arviz.dimensions import dataset
-from ppl_buffer.arviz.groups import GroupBuilder, Settings
+from ppl_buffer.arviz.groups import GroupBuilder, Scored, Settings
 from ppl_buffer.arviz.language import language_name, language_of
 from ppl_buffer.arviz.versions import arviz_version, container
 from ppl_buffer.checks import check_integer
 from ppl_buffer.files import to_numpy
 from ppl_buffer.findings import warn_of
-from ppl_buffer.network.backend import Environment
+from ppl_buffer.network.backend import Array, Environment
 from ppl_buffer.version import __version__
 
 # Give these to NumPyro's ``mcmc.run(..., extra_fields=EXTRA_FIELDS)``: it keeps nothing that was not asked for.
@@ -147,6 +147,20 @@ def from_samples(
         ValueError: as `from_mcmc`.
         ImportError: if ArviZ is not installed.
     """
+    return convert(model, samples, language=language, args=args, kwargs=kwargs, statistics=statistics, **options)[0]
+
+
+def convert(
+    model: Callable[..., object],
+    samples: Mapping[str, Array],
+    *,
+    language: str,
+    args: Sequence[object] = (),
+    kwargs: Mapping[str, object] | None = None,
+    statistics: Mapping[str, np.ndarray] | None = None,
+    **options: Unpack[Options],
+) -> tuple[Any, dict[str, Scored]]:
+    """What `from_samples` returns, and the numbers of each joint site that it was made of, for whoever goes on."""
     module, settings = language_of(language), Settings(**options)
     arviz_version()
     arrays = {name: to_numpy(value) for name, value in samples.items()}
@@ -167,4 +181,5 @@ def from_samples(
         at_prior = module.trace_posterior(model, args, kwargs or {}, some, progress=settings.progress)
     groups = builder.groups(prior, statistics or {}, at_prior)
     about = {"inference_library": language, "creation_library": f"ppl_buffer {__version__}"}
-    return container({name: dataset(variables).assign_attrs(about) for name, variables in groups.items() if variables})
+    filled = {name: dataset(variables).assign_attrs(about) for name, variables in groups.items() if variables}
+    return container(filled), builder.scored

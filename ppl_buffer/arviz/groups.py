@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from ppl_buffer.arviz.likelihood import order_finding, score_trials
 from ppl_buffer.arviz.rollouts import evenly_spaced, roll_out, rollout_finding
 from ppl_buffer.checks import check_flag, check_integer, check_mapping, check_seed
 from ppl_buffer.findings import Finding
+from ppl_buffer.inference.simulation import Simulated
 from ppl_buffer.network.backend import Environment
 from ppl_buffer.ppl.trace import ObservedSite, PosteriorTrace
 from ppl_buffer.schema import split_value
@@ -56,6 +57,21 @@ class Settings:
         return environment or site.query.environment
 
 
+@dataclass(frozen=True)
+class Scored:
+    """What a conversion computed of a joint site.
+
+    Attributes:
+        log_probs: log density of each trial given those before it, (S, *B, K).
+        draws: which of the S draws have new data sets, (chain, some of the draws).
+        simulated: the new data sets, (*draws.shape, *B, K).
+    """
+
+    log_probs: np.ndarray | None = None
+    draws: np.ndarray | None = None
+    simulated: Simulated | None = None
+
+
 class GroupBuilder:
     """The groups of a traced model: dict name -> variables.
 
@@ -65,6 +81,9 @@ class GroupBuilder:
         draws: number of draws of each chain.
         settings: what to compute.
 
+    Attributes:
+        scored: joint site -> what was computed of it, once there are `groups`.
+
     Raises:
         ValueError: if `coords` or `dims` do not fit the model.
     """
@@ -72,6 +91,7 @@ class GroupBuilder:
     def __init__(self, traced: PosteriorTrace, chains: int, draws: int, settings: Settings) -> None:
         self._traced, self._settings = traced, settings
         self._chains, self._draws = chains, draws
+        self.scored: dict[str, Scored] = {}
         self._names = DimensionNames(traced, settings.coords or {}, settings.dims or {})
 
     def left_out(self) -> list[Finding]:
@@ -144,8 +164,10 @@ class GroupBuilder:
         layout, settings = self._names.layouts[name], self._settings
         outcomes = split_value(site.query.net.schema, site.value)
         groups = {"observed_data": layout.variables(outcomes), "constant_data": layout.constant(site)}
+        scored = Scored()
         if settings.log_likelihood:
             log_probs, steps = score_trials(site, self._chains * self._draws, settings.seed, settings.progress)
+            scored = replace(scored, log_probs=log_probs)
             groups["log_likelihood"] = {layout.score: layout.variable(self._by_chain(log_probs))}
             if steps is not None:
                 # A view one step ahead looks the log likelihood of each outcome up by this name.
@@ -154,8 +176,11 @@ class GroupBuilder:
         if settings.predictive_draws != 0 and rollout_finding(name, site, environment) is None:
             draws = evenly_spaced(self._chains, self._draws, settings.predictive_draws)
             simulated = roll_out(site, environment, draws, settings.seed, settings.memory, settings.progress)
+            scored = replace(scored, draws=draws, simulated=simulated)
+            values = split_value(site.query.net.schema, simulated.value)
             groups["posterior_predictive"] = {
                 key: variable._replace(coords={**variable.coords, "draw": draws[0] % self._draws})
-                for key, variable in layout.variables(simulated).items()
+                for key, variable in layout.variables(values).items()
             }
+        self.scored[name] = scored
         return groups

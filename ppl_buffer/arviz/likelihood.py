@@ -21,6 +21,7 @@ from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import ObservedTrials, observe_trials
 from ppl_buffer.ppl.trace import ObservedSite
 from ppl_buffer.predictive import density, sampling
+from ppl_buffer.predictive.program import in_one_program
 from ppl_buffer.predictive.query import Query
 
 # Trials whose densities are computed together: few enough for the memory, enough that calls cost little.
@@ -105,8 +106,9 @@ class _Scoring:
             params = {name: x[draws] for name, x in part.params.items()}
             lapse = self.lapse_at(None if part.lapse is None else part.lapse[draws])
             query = Query.build(
-                self.net, data, params=params, lapse=lapse, outside="ignore", block=self.block, check=False, **arguments
-            )
+                self.net, data, params=params, lapse=lapse, outside="ignore", block=self.block, check=False,
+                expand=False, **arguments,
+            )  # fmt: skip
             self._score(query, value, indices, draws)
             return added * part.count
 
@@ -139,12 +141,13 @@ class _Scoring:
         """Write the scores of some data sets at some draws into the results."""
         rows = np.ix_(draws, indices, np.arange(query.trials))
         if self.steps is None:
-            self.log_probs[rows] = to_numpy(density.conditionals(query, value))
+            self.log_probs[rows] = to_numpy(in_one_program(density.conditionals, query, value, reuse=False))
             return
         shape = (len(indices), query.trials, sampling.noise_shape(query)[-1])
         # The leading 1 keeps these streams apart from those of other draws of the same seed.
         seeds = ([1, self.seed, int(indices[0]), int(draw)] for draw in draws)
-        log_probs, steps = density.one_step_ahead(query, value, uniform_streams(seeds, shape))
+        noise, reuse = uniform_streams(seeds, shape), query.matches(value)
+        log_probs, steps = in_one_program(density.one_step_ahead, query, value, noise, reuse=reuse)
         self.log_probs[rows] = to_numpy(log_probs)
         self.steps[rows] = to_numpy(steps).reshape(len(draws), *shape[:2], self.steps.shape[-1])
 

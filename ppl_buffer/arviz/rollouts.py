@@ -6,10 +6,9 @@ import numpy as np
 
 from ppl_buffer.arviz.subjects import FlatSubjects
 from ppl_buffer.findings import Finding
-from ppl_buffer.inference.simulation import posterior_predictive
+from ppl_buffer.inference.simulation import Simulated, posterior_predictive
 from ppl_buffer.network.backend import Environment
 from ppl_buffer.ppl.trace import ObservedSite
-from ppl_buffer.schema import split_value
 
 
 def rollout_finding(name: str, site: ObservedSite, environment: Environment | None) -> Finding | None:
@@ -39,8 +38,8 @@ def roll_out(
     seed: int,
     memory: float | None,
     progress: bool,
-) -> dict[str, np.ndarray]:
-    """New data sets at some of the posterior draws, by outcome (*draws.shape, *B, K)."""
+) -> Simulated:
+    """New data sets at some of the posterior draws: (*draws.shape, *B, K)."""
     subjects, rows = FlatSubjects.of(site), draws.reshape(-1)
     net = site.query.net.preferring(site.query.likelihood)
     simulated = posterior_predictive(
@@ -58,4 +57,8 @@ def roll_out(
         progress=progress,
     )
     shape = (*draws.shape, *site.exists.shape)
-    return {name: np.asarray(x).reshape(shape) for name, x in split_value(net.schema, simulated.value).items()}
+    return Simulated(
+        simulated.value.reshape((*shape, *net.schema.event_shape_tail)),
+        {name: x.reshape(shape) for name, x in simulated.feedback.items()},
+        simulated.log_prob.reshape(shape),
+    )

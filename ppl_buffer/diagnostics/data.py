@@ -24,6 +24,7 @@ from ppl_buffer.network.lapses import Lapse, check_lapse
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import ObservedTrials
 from ppl_buffer.predictive import density
+from ppl_buffer.predictive.program import in_one_program
 from ppl_buffer.predictive.query import Query
 from ppl_buffer.schema import Schema, split_value
 
@@ -215,16 +216,37 @@ def check_data(
         rates = rates[index] if rates.ndim == 2 else np.broadcast_to(rates, next(iter(params.values())).shape[:2])
         lapses = lapses.at(rates)
     generated = _generate(net, data, params, environment=environment, lapse=lapses, seed=seed, progress=progress)
-    observed, replicated = _outcomes(net.schema, data, generated)
+    log_densities = _log_densities(net, data, params, lapses, rates)
+    return compare_data(net.schema, data, generated, log_densities, statistics=statistics, level=level)
+
+
+def compare_data(
+    schema: Schema,
+    data: ObservedTrials,
+    generated: Simulated,
+    log_densities: np.ndarray,
+    *,
+    statistics: Mapping[str, Statistic] | None = None,
+    level: float = 0.95,
+) -> DataCheck:
+    """`check_data` for whoever has the generated data sets.
+
+    Args:
+        schema: of the network.
+        data: what was observed; one batch dimension, the subjects.
+        generated: data sets (draws, subjects, K).
+        log_densities: of the observed trials, (draws, subjects), at the same draws.
+        statistics: see `check_data`.
+        level: see `check_data`.
+    """
+    observed, replicated = _outcomes(schema, data, generated)
     shape = generated.log_prob.shape[:2]
-    repeated = {
-        name: np.broadcast_to(x, shape) for name, x in outcome_statistics(net.schema, observed, statistics).items()
-    }
+    repeated = {name: np.broadcast_to(x, shape) for name, x in outcome_statistics(schema, observed, statistics).items()}
     check = DataCheck(
-        {"log density": _log_densities(net, data, params, lapses, rates), **repeated},
-        {"log density": np.nansum(generated.log_prob, -1), **outcome_statistics(net.schema, replicated, statistics)},
+        {"log density": log_densities, **repeated},
+        {"log density": np.nansum(generated.log_prob, -1), **outcome_statistics(schema, replicated, statistics)},
         level,
-        outcome_curves(net.schema, observed, replicated, level),
+        outcome_curves(schema, observed, replicated, level),
     )
     for finding in check.findings:
         warn_of(finding)
@@ -312,8 +334,11 @@ def _log_densities(
         there = None if lapse is None or rates is None else lapse.at(rates[indices])
         shared = {name: x for name, x in part.items() if x.ndim == 2}
         by_trial = {name: x for name, x in part.items() if x.ndim == 3}
-        query = Query.build(net, data, params=shared, trial_params=by_trial or None, lapse=there, outside="ignore")
-        return to_numpy(density.log_prob(query, data.value))
+        query = Query.build(
+            net, data, params=shared, trial_params=by_trial or None, lapse=there, outside="ignore", expand=False
+        )
+        reuse = query.matches(data.value)
+        return to_numpy(in_one_program(density.log_prob, query, data.value, reuse=reuse))
 
     return map_chunks(of_chunk, count, min(count, max(1, _TRIALS_AT_ONCE // (subjects * data.trials))))
 

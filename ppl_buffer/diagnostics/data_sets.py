@@ -17,6 +17,7 @@ from ppl_buffer.network.backend import Environment, backend_of
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import ObservedTrials
 from ppl_buffer.predictive import density
+from ppl_buffer.predictive.program import in_one_program
 from ppl_buffer.predictive.query import Query
 from ppl_buffer.schema import Discrete, split_value
 
@@ -74,12 +75,11 @@ class DataSets:
             shape = (len(indices), self.shape[1], len(schema.outcomes))
             places = [0.0, 1.0] if steps else [0.0]
             ops = backend_of(self.net).ops
-            values = [
-                to_numpy(
-                    density.cdf_values(query, observed.value, ops.number(self.net, np.full(shape, place, np.float32)))
-                ).reshape(shape)
-                for place in places
-            ]
+            values = []
+            for place in places:
+                uniform = ops.number(self.net, np.full(shape, place, np.float32))
+                value = in_one_program(density.cdf_values, query, observed.value, uniform, reuse=True)
+                values.append(to_numpy(value).reshape(shape))
             # Rounding may leave a distribution function a little above 1.
             return np.clip(np.stack([values[0], values[-1]], -1), 0.0, 1.0)
 
@@ -92,7 +92,7 @@ class DataSets:
 
         def score(indices: np.ndarray) -> np.ndarray:
             observed, query = self._query(indices)
-            return to_numpy(density.conditionals(query, observed.value))
+            return to_numpy(in_one_program(density.conditionals, query, observed.value, reuse=True))
 
         return self._mapped(score, 1, update)
 
@@ -101,7 +101,7 @@ class DataSets:
 
         def read(indices: np.ndarray) -> np.ndarray:
             observed, query = self._query(indices)
-            return to_numpy(density.representations(query, observed.value))
+            return to_numpy(in_one_program(density.representations, query, observed.value, reuse=True))
 
         return self._mapped(read, 1, update)
 
@@ -111,7 +111,7 @@ class DataSets:
 
         def moved(indices: np.ndarray) -> np.ndarray:
             observed, query = self._query(indices, moved=True)
-            return to_numpy(density.log_prob(query, observed.value)).T
+            return to_numpy(in_one_program(density.log_prob, query, observed.value, reuse=True)).T
 
         values = self._mapped(moved, 2 * len(schema.params) + 1, update)
         table = {"log density": values[:, 0]}
@@ -144,7 +144,10 @@ class DataSets:
         params = {name: np.asarray(x[indices], np.float32) for name, x in self.params.items()}
         if moved:
             params = self._moved(params)
-        return observed, Query.build(self.net, observed, params=params, outside="ignore", likelihood=self.likelihood)
+        query = Query.build(
+            self.net, observed, params=params, outside="ignore", likelihood=self.likelihood, expand=False
+        )
+        return observed, query
 
     def _moved(self, params: Arrays) -> Arrays:
         """Parameters (1 + 2 P, sets): as they are, and with each in turn moved up and down."""

@@ -41,6 +41,7 @@ from ppl_buffer.network.lapses import Lapse, checked_lapse, may_be_lapses
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import EncodedContext, ObservedTrials
 from ppl_buffer.predictive import density
+from ppl_buffer.predictive.program import in_one_program
 from ppl_buffer.predictive.query import Query
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import split_value
@@ -266,7 +267,7 @@ def _densities_by_order(
     check_value_shape(value, query().event_shape)
     check_outcomes(net, value, data.trial_mask)
     if net.schema.ordered or (net.schema.independent and len(conditioned) == len(net.schema.params)):
-        return _numpy(density.log_prob(query(), value))[None]
+        return _numpy(in_one_program(density.log_prob, query(), value, reuse=False))[None]
     rng = np.random.default_rng(seed)
     permutations = np.stack([rng.permutation(trials) for _ in range(orders)])
     parts = []
@@ -324,8 +325,8 @@ def _weights_by_draw(
             params = {**conditioned, **scale.params(scores[indices], batch, known, below)}
             rate = params.pop(_LAPSE, None)
             there = lapses if lapses is None or rate is None else lapses.at(rate)
-            query = Query.build(net, observed, params=params, lapse=there, outside="ignore", check=False)
-            total = _numpy(density.log_prob(query, observed.value)).reshape(at_once, size)
+            query = Query.build(net, observed, params=params, lapse=there, outside="ignore", check=False, expand=False)
+            total = _numpy(in_one_program(density.log_prob, query, observed.value, reuse=True)).reshape(at_once, size)
             return np.where(np.isnan(total), -np.inf, total)
 
         return map_chunks(of_chunk, len(scores), at_once, bar.update)

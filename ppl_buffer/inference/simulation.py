@@ -24,6 +24,7 @@ from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import EncodedContext, ObservedTrials
 from ppl_buffer.network.unfamiliar import warn_unfamiliar
 from ppl_buffer.predictive import sampling
+from ppl_buffer.predictive.program import in_one_program
 from ppl_buffer.predictive.query import Query
 from ppl_buffer.schema import Schema
 
@@ -216,8 +217,9 @@ class _Rollouts:
             query = Query.build(
                 net, inputs, trials=length, params=params, trial_mask=exists, context=context,
                 lapse=lapse, environment=self.environment, outside="ignore", check=False,
+                expand=False,
             )  # fmt: skip
-            return sampling.rollout(query, noise)
+            return in_one_program(sampling.rollout, query, noise)
 
         conditioned = {name: x[draws][:, subjects] for name, x in self.conditioned.items()}
         noise = _noise(self.seed, draws, self.size, self.noise_shape)[:, subjects, :length]

@@ -11,7 +11,6 @@ import numpy as np
 from ppl_buffer.checks import check_choice
 from ppl_buffer.findings import Finding, warn_of
 from ppl_buffer.network.backend import Array, ArrayOps, Named, Own
-from ppl_buffer.network.layout import pad_dims
 from ppl_buffer.network.record import TrainingRecord
 from ppl_buffer.schema import Categorical, Interval, Schema, Variable, split_value
 
@@ -116,7 +115,7 @@ def check_trial_arrays(
             )
         check_legal(net, f"{argument}[{name!r}]", variable, value, mask)
         value = net.ops.number(net, value)
-        arrays[name] = value if mask is None else net.ops.xp.where(mask, value, variable.fill)
+        arrays[name] = value if mask is None else net.ops.filled(value, mask, variable.fill)
     return arrays
 
 
@@ -147,7 +146,7 @@ def as_mask(net: NetworkLike, argument: str, value: Array, trials: int) -> Array
             raise ValueError(f"{argument}: expected an array of booleans, got {value!r} ({error})") from None
     if "bool" not in str(given.dtype):
         raise ValueError(f"{argument}: expected booleans, True where there is a trial, got {given.dtype}")
-    mask = _as_number(net.ops.number, net, argument, given) > 0
+    mask = _as_number(net.ops.array, net, argument, given)
     if mask.ndim == 0 or mask.shape[-1] != trials:
         raise ValueError(f"{argument}: expected shape (*batch, {trials}), got {tuple(mask.shape)}")
     return mask
@@ -315,7 +314,7 @@ def arrange_outcomes(net: NetworkLike, value: Array, trial_mask: Array | None) -
 
 def all_exist(net: NetworkLike, trials: int, ndim: int) -> Array:
     """A trial mask of `ndim` batch dimensions of size 1 in which all trials exist."""
-    return pad_dims(net.ops.number(net, np.ones(trials)) > 0, ndim, 1)
+    return net.ops.array(net, np.ones((1,) * ndim + (trials,), dtype=bool))
 
 
 def legal_trials(

@@ -5,7 +5,7 @@ Shapes: B data sets, R replicas of each (draws, orders, parameter values), r = R
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, Protocol, TypeAlias
 
@@ -36,6 +36,12 @@ class ArrayOps(Protocol):
 
     def floating(self, net: Own, value: Array) -> Array:
         """An array-like in floating point, the shape kept: doubles stay doubles, integers take the network's type."""
+
+    def array(self, net: Own, value: Array) -> Array:
+        """The same array, of booleans or whole numbers, as the backend's, where the network's weights are."""
+
+    def filled(self, value: Array, exists: Array, fill: float) -> Array:
+        """A value (*b, K), with `fill` in the trials that do not exist; `exists` (*c, K) broadcasts against it."""
 
     def number_each(self, net: Own, named: Mapping[str, Array]) -> Named:
         """`number` of each of some named arrays."""
@@ -315,6 +321,15 @@ class Backend(Protocol):
         lapse: Own | None,
     ) -> Array:
         """Log density (B, R, K) of each trial given the context and all other trials, as a set."""
+
+    def one_program(self, function: Callable[[Own, Own], Own], static: Hashable, arrays: Own) -> Own:
+        """`function` of settings and of a tree of arrays, in one program where the backend compiles.
+
+        Args:
+            function: of a module, by whose identity programs are told apart; it sees no number where it is compiled.
+            static: settings, hashable.
+            arrays: tree of arrays of the backend or of NumPy.
+        """
 
     def bucket(self, trials: int) -> int:
         """The number of trials to pad sequences of so many trials to, so that few programs serve all lengths."""

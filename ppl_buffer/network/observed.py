@@ -248,8 +248,7 @@ def observe_trials(
     known: bool = False,
 ) -> ObservedTrials:
     """See `Network.observe`; where the data are known already, nothing is said of what the training covered."""
-    xp, schema = net.ops.xp, net.schema
-    likelihood = choose_likelihood(net, likelihood)
+    schema, likelihood = net.schema, choose_likelihood(net, likelihood)
     tail = len(schema.event_shape_tail)
     value = as_floating(net, "value", value)
     if value.ndim < 1 + tail:
@@ -274,40 +273,46 @@ def observe_trials(
         shapes["context"] = encoded.batch_shape
     beside = common_batch_shape(shapes)
     check_value_shape(value, (trials, *schema.event_shape_tail))
-    exists = xp.ones_like(split_value(schema, value)[next(iter(schema.outcomes))]) > 0 if mask is None else mask
-    legal = _checked_legal(net, value, exists)
+    # Looked at as NumPy's: a backend that compiles would do so for each operation.
+    numbers = net.ops.to_concrete(value)
+    legal = _checked_legal(net, value, numbers, mask)
     if not known:
-        warn_unfamiliar(net, {**given, "value": split_value(schema, value)}, mask, likelihood == "direct")
+        columns = split_value(schema, value if numbers is None else numbers)
+        warn_unfamiliar(net, {**given, "value": columns}, mask, likelihood == "direct")
     batch = broadcast_shape([value.shape[: value.ndim - 1 - tail], beside], "value")
     if 0 in batch:
         refuse_empty("value", batch)
-    layout = BatchLayout(xp, batch, [batch])
-    outcomes = arrange_outcomes(net, value, mask)
-    folded, valid = layout.fold_trials(
-        {"inputs": given["inputs"], "outcomes": outcomes, "feedback": given["feedback"]},
-        all_exist(net, trials, len(batch)) if mask is None else mask,
-    )
-    read = _what_is_read(net, layout, folded, valid, encoded, likelihood)
+    encoded = None if encoded is None else encoded.expanded(len(beside))
+    settings, arrays = (net, likelihood, batch, trials), (given, value, mask, legal, encoded)
+    observed = backend_of(net).one_program(_observed, settings, arrays)
+    grouped = encoded is None and observed.prepared is not None
+    return replace(observed, groups=_group_by_length(net, observed)) if grouped else observed
 
-    def unfold_sets(tree: Own) -> Own:
-        return map_leaves(lambda x: x.reshape((*batch, *x.shape[1:])), tree)
+
+def _observed(settings: Own, arrays: Own) -> ObservedTrials:
+    """Checked trials as `ObservedTrials`, but for their groups."""
+    (net, likelihood, batch, trials), (given, value, mask, legal, context) = settings, arrays
+    xp, layout = net.ops.xp, BatchLayout(net.ops.xp, batch, [batch])
+    outcomes = arrange_outcomes(net, value, mask)
+    exists = all_exist(net, trials, len(batch)) if mask is None else mask
+    folded, valid = layout.fold_trials({**given, "outcomes": outcomes}, exists)
+    read = _what_is_read(net, layout, folded, valid, context, likelihood)
 
     def broadcast(values: Named) -> Named:
         return {name: xp.broadcast_to(x, (*batch, trials)) for name, x in values.items()}
 
-    value = net.ops.copy(xp.broadcast_to(value, (*batch, trials, *schema.event_shape_tail)))
+    value = net.ops.copy(xp.broadcast_to(value, (*batch, trials, *net.schema.event_shape_tail)))
     return ObservedTrials(
         inputs=broadcast(given["inputs"]),
         value=value,
         feedback=broadcast(given["feedback"]),
         trial_mask=xp.broadcast_to(exists, (*batch, trials)),
-        context=None if encoded is None else encoded.expanded(len(beside)),
+        context=context,
         outcomes=broadcast(outcomes),
         legal=None if legal is None else xp.broadcast_to(legal, (*batch, trials)),
-        **{name: unfold_sets(tree) for name, tree in read.items()},
+        **{name: map_leaves(lambda x: x.reshape((*batch, *x.shape[1:])), tree) for name, tree in read.items()},
         snapshot=net.ops.copy(value),
         digest=net.digest,
-        groups=_group_by_length(net, folded, valid) if encoded is None and read["prepared"] is not None else None,
     )
 
 
@@ -329,31 +334,38 @@ def _what_is_read(
     return {"prepared": prepared, "alone": alone, "sequence": None}
 
 
-def _checked_legal(net: NetworkLike, value: Array, exists: Array) -> Array | None:
+def _checked_legal(net: NetworkLike, value: Array, numbers: np.ndarray | None, mask: Array | None) -> Array | None:
     """Which trials (..., K) hold legal outcomes or do not exist; None where the numbers could be checked at once."""
-    check_outcomes(net, value, exists)
-    if net.ops.to_concrete(value) is not None and net.ops.to_concrete(exists) is not None:
+    check_outcomes(net, value if numbers is None else numbers, mask)
+    if numbers is not None and (mask is None or net.ops.to_concrete(mask) is not None):
         return None
-    return legal_trials(partial(net.ops.number, net), net.ops.xp, net.schema, value, exists)
+    return legal_trials(partial(net.ops.number, net), net.ops.xp, net.schema, value, mask)
 
 
-def _group_by_length(net: NetworkLike, trials: dict[str, Named], valid: Array) -> list[LengthGroup] | None:
+def _group_by_length(net: NetworkLike, observed: ObservedTrials) -> list[LengthGroup] | None:
     """Prepare data sets of similar length together, each group only as long as its longest sequence."""
-    backend = backend_of(net)
-    exists = net.ops.to_concrete(valid)
+    exists = net.ops.to_concrete(observed.trial_mask)
     if exists is None:
         return None
-    lengths = np.where(exists, np.arange(1, exists.shape[-1] + 1), 1).max(-1)[:, 0]
+    lengths = np.where(exists, np.arange(1, exists.shape[-1] + 1), 1).max(-1).reshape(-1)
+    trials = {"inputs": observed.inputs, "outcomes": observed.outcomes, "feedback": observed.feedback}
     groups = []
-    for indices in length_groups(lengths):
-        length = int(lengths[indices].max())
-
-        def part(x: Array, indices: np.ndarray = indices, length: int = length) -> Array:
-            return x[indices][..., :length]
-
-        prepared = backend.prepare_joint(net, backend.Cache(), map_leaves(part, trials), part(valid))
-        groups.append(LengthGroup(net.ops.xp.asarray(indices), prepared))
+    for each in length_groups(lengths):
+        indices, settings = net.ops.array(net, each), (net, int(lengths[each].max()))
+        prepared = backend_of(net).one_program(_prepared_group, settings, (trials, observed.trial_mask, indices))
+        groups.append(LengthGroup(indices, prepared))
     return groups or None
+
+
+def _prepared_group(settings: Own, arrays: Own) -> Own:
+    """Targets of some data sets of trials (*B, K), of no more than so many trials."""
+    (net, length), (trials, valid, indices) = settings, arrays
+    backend = backend_of(net)
+
+    def part(x: Array) -> Array:
+        return x.reshape((-1, 1, x.shape[-1]))[indices][..., :length]
+
+    return backend.prepare_joint(net, backend.Cache(), map_leaves(part, trials), part(valid))
 
 
 def length_groups(lengths: np.ndarray, most: int = 4) -> list[np.ndarray]:

@@ -129,7 +129,7 @@ class ModelSites:
         deterministic: list[str],
         observed: Mapping[str, Mapping[str, Any]],
         plates: dict[str, dict[int, tuple[str, int]]],
-        distributions: Mapping[str, Any],
+        batch_ndim: Mapping[str, int],
     ) -> ModelSites:
         """Tell the joint predictives among the observed sites (dict name -> "fn" and "value") from the others."""
         sites = {name: observed_site(site["fn"], site["value"]) for name, site in observed.items()}
@@ -137,8 +137,8 @@ class ModelSites:
         values = {name: to_numpy(site["value"]) for name, site in observed.items() if name not in joint_sites}
         # What `factor` makes observes nothing.
         others = {name: value for name, value in values.items() if value.size}
-        batch_ndim = {name: len(distributions[name].batch_shape) for name in [*latent, *others, *joint_sites]}
-        return cls(latent, deterministic, joint_sites, others, plates, batch_ndim)
+        ndim = {name: batch_ndim[name] for name in [*latent, *others, *joint_sites]}
+        return cls(latent, deterministic, joint_sites, others, plates, ndim)
 
     def posterior_trace(
         self,

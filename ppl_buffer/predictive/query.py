@@ -40,8 +40,6 @@ from ppl_buffer.predictive.orders import permutations
 from ppl_buffer.predictive.outside import check_range
 
 _OUTSIDE = ("warn", "error", "-inf", "ignore")
-
-
 # Arguments that hold arrays, and the number of dimensions behind their batch dimensions.
 _TRAILING = {"inputs": 1, "params": 0, "trial_params": 1, "feedback": 1, "trial_mask": 1, "lapse": 0}
 
@@ -125,6 +123,7 @@ class Query:
         history: History | None = None,
         check: bool = True,
         later: Collection[str] = (),
+        expand: bool = True,
     ) -> Query:
         """Check the arguments, which are those of `JointPredictive`.
 
@@ -146,6 +145,7 @@ class Query:
             history: trials before these, from `ppl_buffer.predictive.sampling.condition`.
             check: whether to look at the values of the parameters.
             later: parameters that whoever asks will give later.
+            expand: give all data the same number of batch dimensions; `in_one_program` does so too, for less.
 
         Raises:
             ValueError: if an argument's names, shapes or values do not fit the schema.
@@ -201,7 +201,7 @@ class Query:
             require_buffer(net, f"params: expected all of {list(schema.params)}, got {list(arrays)}")
         if 0 in query.batch_shape:
             refuse_empty("arguments", query.batch_shape)
-        return query.expanded(len(query.batch_shape))
+        return query.expanded(len(query.batch_shape)) if expand else query
 
     # What it says ---------------------------------------------------------------------------------------------
 

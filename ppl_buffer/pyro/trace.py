@@ -90,7 +90,7 @@ def _sort_sites(trace: Mapping[str, Any], samples: Mapping[str, Any]) -> ModelSi
             name: {frame.dim: (frame.name, frame.size) for frame in site["cond_indep_stack"] if frame.vectorized}
             for name, site in trace.items()
         },
-        distributions={name: site["fn"] for name, site in trace.items()},
+        batch_ndim={name: len(site["fn"].batch_shape) for name, site in trace.items() if name not in deterministic},
     )
 
 

@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ppl_buffer.arviz import from_samples, groups_of, import_arviz
+from ppl_buffer.arviz import groups_of, import_arviz
+from ppl_buffer.arviz.convert import convert
+from ppl_buffer.arviz.groups import Scored
 from ppl_buffer.datasets.trials import TrialData
-from ppl_buffer.diagnostics import DataCheck, check_data, outside
+from ppl_buffer.diagnostics import DataCheck, outside
+from ppl_buffer.diagnostics.data import compare_data
 from ppl_buffer.files import to_numpy
 from ppl_buffer.findings import Finding, FindingWarning
 from ppl_buffer.formulas.build import design as build_design
 from ppl_buffer.formulas.terms import Design
+from ppl_buffer.inference.simulation import Simulated
 from ppl_buffer.network.backend import Environment
 from ppl_buffer.network.lapses import Lapse, checked_lapse
 from ppl_buffer.network.network import Network
@@ -26,7 +30,8 @@ from ppl_buffer.network.record import TrainingRecord
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Interval, Positive
 from ppl_buffer.scores import Score
-from ppl_buffer.workflow.hierarchical import RATE, Box, Sampler, observe
+from ppl_buffer.workflow.chains import Sampler
+from ppl_buffer.workflow.hierarchical import RATE, Box, observe
 from ppl_buffer.workflow.prediction import prediction_scores
 from ppl_buffer.workflow.sampled import Sampled, sample_by_formula, sample_by_subject
 
@@ -201,7 +206,7 @@ def fit(
         progress: show progress bars.
         out: folder in which ``draws.safetensors`` keeps the draws while they are made, made if it does not exist. An
             interrupt or an error leaves all so far; the same call, or one for more draws, goes on from them.
-        **sampler: options of NUTS: `ppl_buffer.workflow.hierarchical.Sampler`.
+        **sampler: options of NUTS: `ppl_buffer.workflow.chains.Sampler`.
 
     Raises:
         ValueError: if the trials do not fit the network.
@@ -229,21 +234,18 @@ def fit(
         )  # fmt: skip
     seconds = time.perf_counter() - began
     can_generate = environment is not None or not net.schema.feedback
-    by_draw = sampled.params(predictive_draws)
-    known = lapses if lapses is None or lapses.prior is None else lapses.at(by_draw[RATE])
-    check = None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        posterior = _to_arviz(sampled, trials, environment, predictive_draws if can_generate else 0, seed, progress)
+        posterior, scored = _to_arviz(
+            sampled, trials, environment, predictive_draws if can_generate else 0, seed, progress
+        )
         replicated = _replicated(posterior, trials, net.schema.outcomes)
         shares = outside(net, posterior)
-        if can_generate:
-            check = check_data(
-                net, data, by_draw, environment=environment, lapse=known, draws=predictive_draws, seed=seed,
-                progress=progress,
-            )  # fmt: skip
+        check = _check(net, data, scored)
         summary = import_arviz().summary(posterior, var_names=sampled.quantities, round_to="none")
-    rate = None if known is None else float(np.mean(to_numpy(known.rate)))
+    rate = None
+    if lapses is not None:
+        rate = float(np.mean(to_numpy(lapses.rate) if lapses.prior is None else sampled.draws.sites[RATE]))
     settings = {"hierarchical": sampled.hierarchical, "lapse": rate, "seed": seed, "predictive_draws": predictive_draws}
     return Fit(
         net=net,
@@ -275,9 +277,9 @@ def _to_arviz(
     predictive_draws: int,
     seed: int,
     progress: bool,
-) -> Any:
-    """What `from_samples` makes of the draws."""
-    return from_samples(
+) -> tuple[Any, dict[str, Scored]]:
+    """What `from_samples` makes of the draws, and what it is made of."""
+    return convert(
         sampled.model,
         sampled.draws.sites,
         language="numpyro",
@@ -290,6 +292,21 @@ def _to_arviz(
         seed=seed,
         progress=progress,
     )
+
+
+def _check(net: Network, data: ObservedTrials, scored: Mapping[str, Scored]) -> DataCheck | None:
+    """The data against the data sets that the conversion has generated; None where it could not."""
+    (site,) = scored.values()
+    if site.simulated is None or site.draws is None or site.log_probs is None:
+        return None
+    made, feedback = site.simulated, site.simulated.feedback.items()
+
+    def together(x: np.ndarray) -> np.ndarray:
+        """Draws of all chains in one dimension."""
+        return x.reshape((-1, *x.shape[2:]))
+
+    generated = Simulated(together(made.value), {name: together(x) for name, x in feedback}, together(made.log_prob))
+    return compare_data(net.schema, data, generated, site.log_probs[site.draws.reshape(-1)].sum(-1))
 
 
 def _draws_file(folder: Path) -> Path:

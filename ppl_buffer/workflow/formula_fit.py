@@ -14,7 +14,6 @@ import numpyro
 from jax import random
 from numpyro import handlers
 from numpyro.distributions import biject_to
-from numpyro.infer import NUTS, init_to_median
 
 from ppl_buffer.formulas.priors import Site
 from ppl_buffer.formulas.terms import Centring, Design, Grouping
@@ -23,9 +22,10 @@ from ppl_buffer.network.lapses import Lapse
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import ObservedTrials
 from ppl_buffer.numpyro import JointPredictive, linear_predictors, natural_params, site_distribution
+from ppl_buffer.workflow.chains import Sampler, draws_fingerprint
 from ppl_buffer.workflow.design_fit import DesignFit, design_fit
-from ppl_buffer.workflow.hierarchical import RATE, Box, Sampler, draws_fingerprint, lapse_rate
-from ppl_buffer.workflow.sampling import Draws, Kept, run_chains
+from ppl_buffer.workflow.hierarchical import RATE, Box, lapse_rate
+from ppl_buffer.workflow.sampling import Draws, Kept, Programs, run_chains
 
 # With more coefficients and effects than this, steps are scaled by the variance of each, not by the covariance.
 _MOST_TOGETHER = 1500
@@ -103,31 +103,27 @@ def sample_design(
     progress: bool = True,
     path: Path | None = None,
 ) -> Draws:
-    """Draw from the posterior of `formula_model` with NUTS; the arguments are those of `hierarchical.sample`."""
-    chains = sampler.chains
-    kernel = NUTS(
-        partial(formula_model, net, design=design, lapse=lapse, centring=fit.centring),
-        init_strategy=init_to_median(num_samples=3),
-        step_size=0.3,
-        target_accept_prob=sampler.target_accept,
-        max_tree_depth=sampler.tree_depth,
-        **_mass_matrix(design, fit),
-    )
-    key = random.PRNGKey(seed)
+    """Draw from the posterior of `formula_model` with NUTS; the arguments are those of `chains.sample`."""
+    chains, key = sampler.chains, random.PRNGKey(seed)
+    start = random.split(key, chains) if chains > 1 else key[None], _first_values(design, fit, chains, seed)
+    mass, dense = _mass_matrix(design, fit)
+    programs = Programs(
+        partial(formula_model, net, design=design, lapse=lapse, centring=fit.centring), sampler.warmup, start, data,
+        mass, _options(sampler, dense),
+    )  # fmt: skip
     about = {"sampler": asdict(sampler) | {"draws": None}, "seed": seed, "lapse": repr(lapse), **_description(design)}
     kept = None
     if path is not None:
         kept = Kept(path, draws_fingerprint(net, data, Box(net, {}), about, _arrays(design, fit)))
-    return run_chains(
-        kernel,
-        data,
-        random.split(key, chains) if chains > 1 else key[None],
-        _first_values(design, fit, chains, seed),
-        warmup=sampler.warmup,
-        draws=sampler.draws,
-        kept=kept,
-        progress=progress,
-    )
+    return run_chains(programs, start, data, mass, draws=sampler.draws, kept=kept, progress=progress)
+
+
+def _options(sampler: Sampler, dense: list[tuple[str, ...]]) -> dict[str, object]:
+    """Of NUTS."""
+    return {
+        "step_size": 0.3, "target_accept_prob": sampler.target_accept, "max_tree_depth": sampler.tree_depth,
+        "dense_mass": dense, "adapt_mass_matrix": False,
+    }  # fmt: skip
 
 
 def params_at(
@@ -226,8 +222,12 @@ def _groupings(design: Design) -> list[Grouping]:
     return [each for one in design.parameters.values() for each in one.groupings]
 
 
-def _mass_matrix(design: Design, fit: DesignFit) -> dict[str, object]:
-    """How NUTS scales its steps, as its arguments: known from the quick fit, so that warm-up need not find out."""
+def _mass_matrix(design: Design, fit: DesignFit) -> tuple[dict[tuple[str, ...], jax.Array], list[tuple[str, ...]]]:
+    """How NUTS scales its steps, known from the quick fit, so that warm-up need not find out.
+
+    Returns:
+        its `inverse_mass_matrix`, blocks by their sites; and those that are matrices.
+    """
     _, stretch = _stretches(design, fit)
     together = tuple([block.name for block in fit.coefficients] + [f"{block.name}_offset" for block in fit.effects])
     dense = len(fit.mode) <= _MOST_TOGETHER
@@ -242,7 +242,7 @@ def _mass_matrix(design: Design, fit: DesignFit) -> dict[str, object]:
             # A correlation of n levels is known to about 1 / sqrt(n).
             size = each.size * (each.size - 1) // 2
             matrices[(each.correlation,)] = jnp.full(size, 1 / (len(each.levels) + 3), jnp.float32)
-    return {"inverse_mass_matrix": matrices, "dense_mass": [together] if dense else False, "adapt_mass_matrix": False}
+    return matrices, [together] if dense else []
 
 
 def _first_values(design: Design, fit: DesignFit, chains: int, seed: int) -> dict[str, jax.Array]:

@@ -1,4 +1,4 @@
-"""A hierarchical model of subjects, by NumPyro's NUTS.
+"""A hierarchical model of subjects, which `ppl_buffer.workflow.chains` samples.
 
 Each subject has parameters of their own inside the box that the network was trained on, drawn from a population: normal
 on the logistic scale that the box is mapped from, with an unknown mean and spread. A parameter that an outcome always
@@ -10,19 +10,14 @@ lapses that is estimated has its prior on the scale on which this is standard no
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from functools import partial
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from jax import random
 from jax.typing import ArrayLike
-from numpyro.infer import NUTS, init_to_median
 
 from ppl_buffer.datasets.trials import TrialData
 from ppl_buffer.formulas.build import RATE
@@ -30,6 +25,7 @@ from ppl_buffer.formulas.ceilings import fastest_decision
 from ppl_buffer.formulas.priors import MEAN_SCALE, SPREAD_MEDIAN, SPREAD_SCALE
 from ppl_buffer.inference.normal_scores import NormalScores
 from ppl_buffer.network.arguments import require_likelihood
+from ppl_buffer.network.backend import Array
 from ppl_buffer.network.box import trained_range
 from ppl_buffer.network.lapses import Lapse
 from ppl_buffer.network.network import Network
@@ -37,9 +33,9 @@ from ppl_buffer.network.observed import ObservedTrials
 from ppl_buffer.numpyro import JointPredictive
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import stack_value
-from ppl_buffer.version import __version__
-from ppl_buffer.workflow.quick_fit import QuickFit, quick_fit
-from ppl_buffer.workflow.sampling import Draws, Kept, fingerprint, run_chains
+from ppl_buffer.workflow.quick_fit import QuickFit
+
+jax.tree_util.register_dataclass(QuickFit)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +99,7 @@ class Box:
         values: dict[str, jax.Array] = {}
         for name in self.net.schema.params:
             ceiling = self.ceilings.get(name)
-            below = np.median(ceiling) if group and ceiling is not None else ceiling
+            below = jnp.median(jnp.asarray(ceiling)) if group and ceiling is not None else ceiling
             values[name] = self.net.into_box(name, unconstrained[name], values, below=below)
         return values
 
@@ -128,7 +124,7 @@ def scores(net: Network, lapse: Lapse | None) -> list[str]:
     return [*net.schema.params, RATE]
 
 
-def _mean_scale(name: str) -> float:
+def mean_scale(name: str) -> float:
     """Standard deviation of a group mean's prior."""
     return 1.0 if name == RATE else MEAN_SCALE
 
@@ -138,21 +134,46 @@ def lapse_rate(prior: Prior, score: ArrayLike) -> jax.Array:
     return NormalScores({RATE: prior}).interpolate(jnp, jnp.asarray(score)[..., None])[RATE]
 
 
+def offsets_scale(fit: QuickFit, index: int, means: ArrayLike, spread: ArrayLike) -> tuple[Array, Array]:
+    """What of the means (P,) a parameter's offsets are pulled to, and what they are multiplied by: (subjects,) each."""
+    shares = fit.centring[:, index]
+    return shares @ means, (spread / fit.spread[index]) ** (1 - shares[:, index])
+
+
 def write_subjects(
     means: Mapping[str, jax.Array], spreads: Mapping[str, jax.Array], subjects: int, fit: QuickFit | None
 ) -> dict[str, jax.Array]:
     """Sites of offsets, written as the quick fit says; the parameters that they make, name -> (subjects,)."""
     parameters, together = {}, jnp.stack([jnp.asarray(mean) for mean in means.values()])
+    fit = fit if fit is None else jax.tree.map(jnp.asarray, fit)
     for index, (name, mean) in enumerate(means.items()):
         pulled, ratio = jnp.asarray(0.0), spreads[name]
         if fit is not None:
-            shares = jnp.asarray(fit.centring[:, index])
-            pulled = shares @ together
-            ratio = (spreads[name] / float(fit.spread[index])) ** (1 - shares[:, index])
+            pulled, ratio = offsets_scale(fit, index, together, spreads[name])
         with numpyro.plate("subject", subjects):
             offset = numpyro.sample(f"{name}_offset", dist.Normal(pulled, spreads[name] / ratio))
         parameters[name] = mean + ratio * (offset - pulled)
     return parameters
+
+
+def population(
+    names: list[str], subjects: int, hierarchical: bool, fit: QuickFit | None
+) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    """The prior: sites of means and spreads, if there is a population, and of offsets.
+
+    Returns:
+        parameter -> mean, none where there is no population; parameter -> (subjects,), on the unconstrained scale.
+    """
+    means: dict[str, jax.Array] = {}
+    if hierarchical:
+        spreads = {}
+        for name in names:
+            means[name] = numpyro.sample(f"{name}_mean", dist.Normal(0.0, mean_scale(name)))
+            spreads[name] = numpyro.sample(f"{name}_spread", dist.LogNormal(np.log(SPREAD_MEDIAN), SPREAD_SCALE))
+        return means, write_subjects(means, spreads, subjects, fit)
+    with numpyro.plate("subject", subjects):
+        offsets = {name: numpyro.sample(f"{name}_offset", dist.Normal(0.0, 1.0)) for name in names}
+    return means, {name: mean_scale(name) * offset for name, offset in offsets.items()}
 
 
 def model(
@@ -180,18 +201,7 @@ def model(
     which it is standard normal.
     """
     subjects = data.batch_shape[0]
-    names = scores(net, lapse)
-    means: dict[str, jax.Array] = {}
-    if hierarchical:
-        spreads = {}
-        for name in names:
-            means[name] = numpyro.sample(f"{name}_mean", dist.Normal(0.0, _mean_scale(name)))
-            spreads[name] = numpyro.sample(f"{name}_spread", dist.LogNormal(np.log(SPREAD_MEDIAN), SPREAD_SCALE))
-        unconstrained = write_subjects(means, spreads, subjects, fit)
-    else:
-        with numpyro.plate("subject", subjects):
-            offsets = {name: numpyro.sample(f"{name}_offset", dist.Normal(0.0, 1.0)) for name in names}
-        unconstrained = {name: _mean_scale(name) * offset for name, offset in offsets.items()}
+    means, unconstrained = population(scores(net, lapse), subjects, hierarchical, fit)
     if hierarchical:
         for name, value in box(means, group=True).items():
             numpyro.deterministic(f"{name}_group", value)
@@ -204,169 +214,3 @@ def model(
     site = next(iter(net.schema.outcomes)) if len(net.schema.outcomes) == 1 else "trials"
     with numpyro.plate("subject", subjects):
         numpyro.sample(site, JointPredictive(net, data, params=params, lapse=lapse), obs=data.value)
-
-
-def quick(
-    net: Network, data: ObservedTrials, box: Box, lapse: Lapse | None = None, *, progress: bool = False
-) -> QuickFit:
-    """The quick fit of `model`: see `ppl_buffer.workflow.quick_fit`.
-
-    A sampler finds out from its own warm-up how well everything is known, at several thousand gradients; a fit of
-    normal distributions tells it for a few hundred.
-    """
-    names = scores(net, lapse)
-
-    @jax.jit
-    @partial(jax.value_and_grad, has_aux=True)
-    def loss(places: jax.Array, data: ObservedTrials) -> tuple[jax.Array, jax.Array]:
-        named = dict(zip(names, places, strict=True))
-        lapses = lapse if lapse is None or lapse.prior is None else lapse.at(lapse_rate(lapse.prior, named[RATE]))
-        values = -JointPredictive(net, data, params=box(named), lapse=lapses).log_prob(data.value)
-        return values.sum(), values
-
-    def evaluate(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        (_, values), gradient = loss(jnp.asarray(places, jnp.float32), data)
-        return np.asarray(values, dtype=float), np.asarray(gradient, dtype=float)
-
-    scales = np.array([_mean_scale(name) for name in names])
-    return quick_fit(evaluate, data.batch_shape[0], scales, SPREAD_MEDIAN, SPREAD_SCALE, progress=progress)
-
-
-@dataclass(frozen=True)
-class Sampler:
-    """Options of NUTS.
-
-    Chains run at once where JAX has a device for each, else one after another: call
-    ``numpyro.set_host_device_count(chains)`` before anything else uses JAX.
-
-    Attributes:
-        chains: number of chains, which begin apart from each other.
-        warmup: warm-up draws of each chain.
-        draws: kept draws of each chain.
-        target_accept: nearer to 1 for smaller steps, where there are divergences.
-        tree_depth: at most 2 ** depth - 1 gradients a draw.
-    """
-
-    chains: int = 2
-    warmup: int = 200
-    draws: int = 800
-    target_accept: float = 0.8
-    tree_depth: int = 5
-
-
-def sample(
-    net: Network,
-    data: ObservedTrials,
-    box: Box,
-    fit: QuickFit,
-    sampler: Sampler | None = None,
-    *,
-    hierarchical: bool = True,
-    lapse: Lapse | None = None,
-    seed: int = 0,
-    progress: bool = True,
-    path: Path | None = None,
-) -> Draws:
-    """Draw from the posterior of `model` with NUTS.
-
-    Args:
-        net: a trained network, loaded with backend "jax".
-        data: what `observe` returned.
-        box: maps into the trained range.
-        fit: from `quick`, with the same lapses.
-        sampler: options of NUTS.
-        hierarchical: see `model`.
-        lapse: see `model`.
-        seed: of everything random.
-        progress: show a progress bar.
-        path: file in which the draws are kept while they are made, of which an interrupt leaves all so far; the same
-            call goes on from them, and so does one for more draws.
-
-    Returns:
-        draws of all sites.
-    """
-    sampler = sampler or Sampler()
-    names, chains = scores(net, lapse), sampler.chains
-    kernel = NUTS(
-        partial(model, net, box=box, hierarchical=hierarchical, lapse=lapse, fit=fit),
-        init_strategy=init_to_median(num_samples=3),
-        step_size=0.3,
-        target_accept_prob=sampler.target_accept,
-        max_tree_depth=sampler.tree_depth,
-        **(_mass_matrix(names, fit) if hierarchical else {}),
-    )
-    key = random.PRNGKey(seed)
-    about = {"sampler": asdict(sampler) | {"draws": None}, "hierarchical": hierarchical, "seed": seed}
-    about |= {"lapse": repr(lapse)}
-    written = {"fit/centring": fit.centring, "fit/spread": fit.spread}
-    return run_chains(
-        kernel,
-        data,
-        random.split(key, chains) if chains > 1 else key[None],
-        _first_values(names, fit, chains, seed, hierarchical),
-        warmup=sampler.warmup,
-        draws=sampler.draws,
-        kept=None if path is None else Kept(path, draws_fingerprint(net, data, box, about, written)),
-        progress=progress,
-    )
-
-
-def draws_fingerprint(
-    net: Network, data: ObservedTrials, box: Box, about: Mapping[str, object], more: Mapping[str, np.ndarray]
-) -> str:
-    """Of all that the draws depend on but their number; `more` arrays are the model's own."""
-    versions = {module.__name__: module.__version__ for module in (jax, numpyro)} | {"ppl_buffer": __version__}
-    arrays = {**data.inputs, **data.feedback, "value": data.value, "trial_mask": data.trial_mask, **box.ceilings}
-    return fingerprint(
-        {
-            **about,
-            "net": net.digest,
-            "likelihood": net.preferred_likelihood,
-            "bounds": box.bounds,
-            "origins": box.origins,
-            "versions": versions,
-        },
-        {name: np.asarray(x) for name, x in {**arrays, **more}.items()},
-    )
-
-
-def _sites(names: list[str], kind: str) -> tuple[str, ...]:
-    return tuple(f"{name}_{kind}" for name in names)
-
-
-def _first_values(names: list[str], fit: QuickFit, chains: int, seed: int, hierarchical: bool) -> dict[str, jax.Array]:
-    """Where chains begin, apart, or R-hat could not tell whether they have met: site -> (chains, ...)."""
-    rng = np.random.default_rng(seed)
-    noise = rng.standard_normal((len(names), chains, fit.modes.shape[1]))
-    first: dict[str, np.ndarray] = {}
-    if hierarchical:
-        means = rng.multivariate_normal(fit.mean, fit.mean_covariance, chains).T
-        wide = np.sqrt(fit.spread_variance)[:, None]
-        log_spreads = np.log(fit.spread)[:, None] + wide * rng.standard_normal((len(names), chains))
-        first |= dict(zip(_sites(names, "mean"), means, strict=True))
-        first |= dict(zip(_sites(names, "spread"), log_spreads, strict=True))
-        # As the population's distribution has them, given the mean.
-        centres = np.einsum("spq,qc->pcs", fit.centring, means)
-        offsets = centres + fit.spread[:, None, None] * noise
-    else:
-        scales = np.array([_mean_scale(name) for name in names])[:, None, None]
-        offsets = (fit.modes[:, None] + 0.3 * noise) / scales
-    first |= dict(zip(_sites(names, "offset"), offsets, strict=True))
-    return {site: jnp.asarray(value, jnp.float32) for site, value in first.items()}
-
-
-def _mass_matrix(names: list[str], fit: QuickFit) -> dict[str, Any]:
-    """How NUTS scales its steps, as its arguments: known from the quick fit, so that warm-up need not find out."""
-    means, spreads, offsets = (_sites(names, kind) for kind in ("mean", "spread", "offset"))
-    count, parameters, _ = fit.subject_covariance.shape
-    # Of all subjects' first parameter, all subjects' second, ...; subjects are not correlated.
-    blocks = np.einsum("spq,st->psqt", fit.subject_covariance, np.eye(count)).reshape(2 * [parameters * count])
-    return {
-        "inverse_mass_matrix": {
-            means: jnp.asarray(fit.mean_covariance, jnp.float32),
-            spreads: jnp.asarray(fit.spread_variance, jnp.float32),
-            offsets: jnp.asarray(blocks, jnp.float32),
-        },
-        "dense_mass": [means, offsets],
-        "adapt_mass_matrix": False,
-    }

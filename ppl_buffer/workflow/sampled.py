@@ -12,8 +12,9 @@ from ppl_buffer.formulas.terms import Design
 from ppl_buffer.network.lapses import Lapse
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import ObservedTrials
+from ppl_buffer.workflow.chains import Sampler, prepare
 from ppl_buffer.workflow.formula_fit import formula_model, params_at, quick_design_fit, sample_design
-from ppl_buffer.workflow.hierarchical import RATE, Box, Sampler, model, quick, sample, scores
+from ppl_buffer.workflow.hierarchical import RATE, Box, model, scores
 from ppl_buffer.workflow.quick_fit import QuickFit
 from ppl_buffer.workflow.sampling import Draws
 
@@ -62,11 +63,10 @@ def sample_by_subject(
     progress: bool,
     path: Path | None,
 ) -> Sampled:
-    """Draws from the default hierarchy, or of each subject alone: the arguments are those of `hierarchical.sample`."""
-    normal = quick(net, data, box, lapse, progress=progress)
-    draws = sample(
-        net, data, box, normal, sampler, hierarchical=hierarchical, lapse=lapse, seed=seed, progress=progress, path=path
-    )
+    """Draws from the default hierarchy, or of each subject alone: the arguments are those of `chains.sample`."""
+    prepared = prepare(net, data, box, sampler, hierarchical=hierarchical, lapse=lapse)
+    normal = prepared.quick(progress)
+    draws = prepared.sample(normal, seed=seed, progress=progress, path=path)
     names, subjects = scores(net, lapse), data.batch_shape[0]
 
     def params(count: int) -> Arrays:

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro.infer import NUTS
+from numpyro.infer.util import ParamInfo, constrain_fn, potential_energy
 from safetensors.numpy import save as to_safetensors
 from tqdm.auto import tqdm
 
@@ -107,43 +109,80 @@ class _Progress:
         }
 
 
-class _Programs:
-    """Compiled functions of all chains. The data are an argument, or the compiler would compute with them, for minutes.
+class Programs:
+    """Compiled functions of all chains, whose compilation goes on in the background from the first moment.
+
+    All numbers are arguments: nothing is computed while compiling, and the programs serve other data of these shapes.
 
     Args:
-        kernel: of a model of one argument, the data.
+        model: NumPyro's, a function of the data.
         warmup: transitions that adapt the steps.
-        start: keys and first values, (chains, ...). Chains run at the same time where JAX has a device for each, else
-            one after another.
+        start: keys, first values and further arguments of `at_first` behind the data, (chains, ...). Chains run at the
+            same time where JAX has a device for each, else one after another.
         data: of the model.
+        mass: NUTS's `inverse_mass_matrix`, or None.
+        options: further arguments of NUTS. Of all these arrays the shapes are enough (`jax.ShapeDtypeStruct`).
+        at_first: a model that has the density and the slope of `model` at the first values, and is compiled sooner.
     """
 
-    def __init__(self, kernel: NUTS, warmup: int, start: tuple[Tree, Tree], data: Tree) -> None:
-        self.kernel, self.warmup = kernel, warmup
+    def __init__(
+        self,
+        model: Callable[..., None],
+        warmup: int,
+        start: tuple[Tree, ...],
+        data: Tree,
+        mass: Tree = None,
+        options: Mapping[str, Tree] | None = None,
+        at_first: Callable[..., None] | None = None,
+    ) -> None:
+        self._model, self._at_first = model, model if at_first is None else at_first
+        dense = (options or {}).get("dense_mass", False)
+        # As NumPyro takes them for a model.
+        every = [tuple(sorted(start[1]))] if dense else []
+        self._options = {**(options or {}), "dense_mass": every if isinstance(dense, bool) else dense}
+        self.warmup = warmup
         spread = _side_by_side if 1 < len(start[0]) <= jax.local_device_count() else _one_after_another
-        begin = spread(self._begin).lower(start, _ONE, data)
-        # Both are compiled at once: it takes as long as the draws of a small fit, and processors have several cores.
+        begin = spread(self._begin).lower(start, _ONE, (data, mass))
         state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), begin.out_info)
-        with ThreadPoolExecutor() as pool:
-            first = pool.submit(begin.compile)
-            self.advance = spread(self._advance).lower(state, _ONE, data).compile()
-            self.begin = first.result()
+        # Longest first. Compilation leaves Python free: whoever asks for this does something else meanwhile.
+        pool = ThreadPoolExecutor(2)
+        self._advancing = pool.submit(spread(self._advance).lower(state, _ONE, (data, mass)).compile)
+        self._beginning = pool.submit(begin.compile)
+        pool.shutdown(wait=False)
 
-    def _begin(self, start: Tree, count: Tree, data: Tree) -> Tree:
-        key, first = start
-        return self.kernel.init(key, self.warmup, first, (data,), {})
+    def begin(self, start: tuple[Tree, ...], data: Tree, mass: Tree = None) -> Tree:
+        """The chains' first state, on the host."""
+        return jax.device_get(self._beginning.result()(start, _ONE, (data, mass)))
 
-    def _advance(self, state: Tree, count: Tree, data: Tree) -> Tree:
+    def advance(self, state: Tree, count: int, data: Tree, mass: Tree = None) -> tuple[Tree, Tree]:
+        """The state after `count` transitions, and what is kept of them, on the host."""
+        return jax.device_get(self._advancing.result()(state, np.int32(count), (data, mass)))
+
+    def _kernel(self, model: Callable[..., None], arguments: tuple[Tree, ...], mass: Tree) -> NUTS:
+        energy = partial(potential_energy, model, arguments, {})
+        return NUTS(potential_fn=energy, inverse_mass_matrix=mass, **self._options)
+
+    def _begin(self, start: Tree, count: Tree, given: Tree) -> Tree:
+        (key, first, *more), (data, mass) = start, given
+        return self._kernel(self._at_first, (data, *more), mass).init(key, self.warmup, first)
+
+    def _advance(self, state: Tree, count: Tree, given: Tree) -> Tree:
         """The state after `count` transitions, and what is kept of them: (_PIECE, ...), of which so many count."""
-        postprocess = self.kernel.postprocess_fn((data,), {})
+        data, _ = given
+        kernel = self._kernel(self._model, (data,), None)
+        # Of this nothing is computed: a kernel has to be told how long warm-up is.
+        kernel.init(state.rng_key, self.warmup, ParamInfo(state.z, state.potential_energy, state.z_grad))
 
         def taken(state: Tree) -> dict[str, Tree]:
             fields = {name: attrgetter(name)(state) for name in EXTRA_FIELDS}
-            return {"sites": postprocess(state.z), "fields": fields}
+            return {
+                "sites": constrain_fn(self._model, (data,), {}, state.z, return_deterministic=True),
+                "fields": fields,
+            }
 
         def one(place: Tree, carry: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
             state, store = carry
-            state = self.kernel.sample(state, (data,), {})
+            state = kernel.sample(state, (), {})
             return state, jax.tree.map(lambda kept, x: kept.at[place].set(x), store, taken(state))
 
         shapes = jax.eval_shape(taken, state)
@@ -162,12 +201,11 @@ def _one_after_another(function: Function) -> jax.stages.Wrapped:
 
 
 def run_chains(
-    kernel: NUTS,
+    programs: Programs,
+    start: tuple[Tree, ...],
     data: Tree,
-    keys: Tree,
-    first: Mapping[str, Tree],
+    mass: Tree = None,
     *,
-    warmup: int,
     draws: int,
     kept: Kept | None = None,
     progress: bool = True,
@@ -175,11 +213,11 @@ def run_chains(
     """Run NUTS, and keep what it draws.
 
     Args:
-        kernel: of a model of one argument.
-        data: the argument, arrays in a tree.
-        keys: random keys, one a chain.
-        first: where the chains begin, dict site -> (chains, ...), on the unconstrained scale.
-        warmup: warm-up draws of each chain.
+        programs: of these arguments, or of others of these shapes.
+        start: random keys, one a chain; where the chains begin, dict site -> (chains, ...), on the unconstrained scale;
+            and what else `Programs` says.
+        data: the model's argument, arrays in a tree.
+        mass: NUTS's `inverse_mass_matrix`.
         draws: kept draws of each chain.
         kept: where the draws are kept: what is there already is gone on from, and an interrupt leaves all so far.
         progress: show a progress bar.
@@ -187,10 +225,9 @@ def run_chains(
     Returns:
         the draws.
     """
-    start = keys, dict(first)
-    programs = _Programs(kernel, warmup, start, data)
+    warmup = programs.warmup
     # On the host, as all later states are: the program is of one placement.
-    begin = _Progress(0, jax.device_get(programs.begin(start, _ONE, data)))
+    begin = _Progress(0, programs.begin(start, data, mass))
     current = begin if kept is None else _read(kept, begin)
     reused, total = max(0, current.done - warmup), warmup + draws
     size, saved = 1, time.monotonic()
@@ -200,7 +237,7 @@ def run_chains(
                 # A piece ends where warm-up does, of which no draw is kept.
                 end = warmup if current.done < warmup else total
                 count, began = min(size, end - current.done), time.monotonic()
-                state, store = jax.device_get(programs.advance(current.state, np.int32(count), data))
+                state, store = programs.advance(current.state, count, data, mass)
                 # One assignment: an interrupt comes before it or after it.
                 current = _after(current, state, store, count, current.done >= warmup)
                 bar.update(count)

@@ -17,24 +17,6 @@ from ppl_buffer.predictive.query import Query  # noqa: E402
 from tests.networks import FUNCTION, REPORT, array, data, network  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
-COMPILED = "/jax/core/compile/backend_compile_duration"
-
-
-@pytest.fixture
-def compilations():
-    """Seconds that each program took to compile, as they happen."""
-    seconds = []
-
-    def listen(event, duration, **_):
-        if event == COMPILED:
-            seconds.append(duration)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield seconds
-    # JAX 0.5 cannot forget a listener: there it goes on writing to a list that nobody reads.
-    forget = getattr(jax.monitoring, "unregister_event_duration_listener", None)
-    if forget is not None:
-        forget(listen)
 
 
 def test_a_nuts_run_compiles_one_program(compilations):

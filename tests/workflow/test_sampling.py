@@ -15,7 +15,7 @@ from jax import random  # noqa: E402
 from numpyro.infer import MCMC, NUTS  # noqa: E402
 
 from ppl_buffer.workflow import sampling  # noqa: E402
-from ppl_buffer.workflow.sampling import Kept, fingerprint, run_chains  # noqa: E402
+from ppl_buffer.workflow.sampling import Kept, Programs, fingerprint, run_chains  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -33,9 +33,8 @@ def model(data: dict[str, Any]) -> None:
 def run(draws: int, kept: Kept | None = None) -> sampling.Draws:
     keys = random.split(random.PRNGKey(3), CHAINS)
     first = {"mean": jnp.array([0.0, 1.0]), "spread": jnp.array([0.5, -0.5])}
-    return run_chains(
-        NUTS(model, max_tree_depth=3), DATA, keys, first, warmup=WARMUP, draws=draws, kept=kept, progress=False
-    )
+    programs = Programs(model, WARMUP, (keys, first), DATA, options={"max_tree_depth": 3})
+    return run_chains(programs, (keys, first), DATA, draws=draws, kept=kept, progress=False)
 
 
 class Interrupted:

@@ -4,7 +4,7 @@ from ppl_buffer.network import jax as this_package
 from ppl_buffer.network.backend import register_backend
 from ppl_buffer.network.jax import ops
 from ppl_buffer.network.jax.cache import Cache
-from ppl_buffer.network.jax.execution import bucket, on_devices, on_processor, rollout_memory, workers
+from ppl_buffer.network.jax.execution import bucket, on_devices, on_processor, one_program, rollout_memory, workers
 from ppl_buffer.network.jax.joint import (
     block_conditionals,
     block_rollout,
@@ -42,6 +42,7 @@ __all__ = [
     "moments",
     "on_devices",
     "on_processor",
+    "one_program",
     "one_step",
     "ops",
     "prepare_alone",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from typing import TypeVar, cast
 
 import jax
@@ -27,6 +28,22 @@ def compiled(*static: str) -> Callable[[Function], Function]:
         return cast(Function, jax.jit(function, static_argnames=("net", *static)))
 
     return decorate
+
+
+def one_program(function: Callable[[Own, Own], Own], static: Hashable, arrays: Own) -> Own:
+    """`function` of settings and of a tree of arrays, compiled whole once for each of the settings and of the shapes.
+
+    Done one by one, each kind of operation is compiled for each shape: small programs that take longer than the work.
+    """
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arrays)):
+        # Somebody else compiles, vectorises or differentiates.
+        return function(static, arrays)
+    return _program(function, static, arrays)
+
+
+@partial(jax.jit, static_argnames=("function", "static"))
+def _program(function: Callable[[Own, Own], Own], static: Hashable, arrays: Own) -> Own:
+    return function(static, arrays)
 
 
 def bucket(trials: int) -> int:

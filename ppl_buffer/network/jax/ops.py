@@ -22,16 +22,45 @@ Tree = TypeVar("Tree")
 
 
 def _array(value: AnyArray) -> Array:
-    return jnp.asarray(value if isinstance(value, jax.Array) else plain(value))
+    if isinstance(value, jax.Array):
+        return value
+    value = plain(value)
+    if isinstance(value, np.ndarray | np.generic):
+        return _copied(value, jax.dtypes.canonicalize_dtype(value.dtype))
+    return jnp.asarray(value)
+
+
+def _copied(value: np.ndarray | np.generic, dtype: np.dtype) -> Array:
+    """Numbers of NumPy as JAX's own. With the type said, JAX 0.10 compiles no program for it."""
+    return jnp.asarray(np.array(value, dtype), dtype=dtype)
 
 
 def number(net: Own, value: AnyArray) -> Array:
     """The same array in the network's number type."""
-    return _array(value).astype(net.dtype)
+    if not isinstance(value, jax.Array):
+        value = plain(value)
+        if isinstance(value, np.ndarray | np.generic):
+            return _copied(value, net.dtype)
+    return jnp.asarray(value).astype(net.dtype)
+
+
+def array(net: Own, value: AnyArray) -> Array:
+    """The same array, of booleans or whole numbers, as the backend's."""
+    return _array(value)
+
+
+def filled(value: Array, exists: Array, fill: float) -> Array:
+    """A value (..., K), with another number in the trials that do not exist."""
+    if isinstance(value, jax.core.Tracer) or isinstance(exists, jax.core.Tracer):
+        return jnp.where(exists, value, fill)
+    # By NumPy, or a program would be compiled for each shape.
+    return _copied(np.where(np.asarray(exists), np.asarray(value), fill), value.dtype)
 
 
 def floating(net: Own, value: AnyArray) -> Array:
     """An array-like as floating-point numbers: doubles stay doubles, integers take the network's type."""
+    if isinstance(value, np.ndarray | np.generic) and plain(value).dtype.kind != "f":
+        return number(net, value)
     array = _array(value)
     return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(net.dtype)
 
@@ -91,8 +120,10 @@ def pick_rows(table: np.ndarray, index: Array) -> Array:
 
 
 def copy(value: Array) -> Array:
-    """A copy that shares no memory with an array of NumPy."""
-    return jnp.array(value, copy=True)
+    """A copy that shares no memory with an array of NumPy that somebody else has."""
+    if isinstance(value, jax.core.Tracer):
+        return jnp.array(value, copy=True)
+    return _copied(np.asarray(value), value.dtype)
 
 
 def no_constant_folding(tree: Tree) -> Tree:

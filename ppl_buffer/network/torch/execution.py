@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -11,6 +11,11 @@ import torch
 
 from ppl_buffer.network.backend import Array, Own
 from ppl_buffer.network.torch.weights import TorchNetwork
+
+
+def one_program(function: Callable[[Own, Own], Own], static: Hashable, arrays: Own) -> Own:
+    """`function` of settings and of a tree of arrays: nothing is compiled."""
+    return function(static, arrays)
 
 
 def bucket(trials: int) -> int:

@@ -42,6 +42,16 @@ def floating(net: Own, value: Array) -> Tensor:
     return tensor if tensor.is_floating_point() else tensor.to(net.dtype)
 
 
+def array(net: Own, value: Array) -> Tensor:
+    """The same array, of booleans or whole numbers, as the backend's."""
+    return _tensor(net, value)
+
+
+def filled(value: Tensor, exists: Tensor, fill: float) -> Tensor:
+    """A value (..., K), with another number in the trials that do not exist."""
+    return torch.where(exists, value, fill)
+
+
 def number_each(net: Own, named: Mapping[str, Array]) -> dict[str, Tensor]:
     """`number` of each of some named arrays."""
     like = net.anchor

@@ -1,0 +1,48 @@
+"""A ceiling on how many programs JAX compiles for the conversion of a fit, and for the checks of its data."""
+
+import numpy as np
+import pytest
+
+jax = pytest.importorskip("jax")
+numpyro = pytest.importorskip("numpyro")
+pytest.importorskip("arviz")
+
+import ppl_buffer as pb  # noqa: E402
+from ppl_buffer.arviz import from_samples  # noqa: E402
+from ppl_buffer.diagnostics import check_data  # noqa: E402
+from ppl_buffer.numpyro import JointPredictive  # noqa: E402
+from tests.workflow.conftest import TASK  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+# Shapes that no other test has, or what that compiled would not be counted.
+PEOPLE, TRIALS, CHAINS, DRAWS = 5, 13, 2, 19
+# The model at all draws; a key, of two, and the prior; observation; scores; new data sets.
+CONVERTED = 7
+# Log densities, and new data sets.
+CHECKED = 2
+
+
+@pytest.mark.filterwarnings("ignore::ppl_buffer.findings.FindingWarning")
+def test_a_conversion_and_a_check_are_few_programs(checkpoint, compilations):
+    net, rng = pb.load(checkpoint, backend="jax"), np.random.default_rng(0)
+    mask, inputs = np.arange(TRIALS) < np.array([[13], [11], [12], [13], [11]]), TASK.inputs(rng, PEOPLE, TRIALS)
+    given = TASK.simulate(rng, TASK.prior(rng, PEOPLE), inputs)
+    seen = net.observe(inputs, given["choice"], feedback={"reward": given["reward"]}, trial_mask=mask)
+    assert len(compilations) == 1
+
+    def model(seen):
+        with numpyro.plate("people", PEOPLE):
+            params = {name: numpyro.sample(name, prior) for name, prior in net.prior().items()}
+            numpyro.deterministic("gain", jax.nn.sigmoid(params["alpha"]) * jax.numpy.log(params["beta"]))
+            numpyro.sample("y", JointPredictive(net, seen, params=params), obs=seen.value)
+
+    drawn = TASK.prior(rng, CHAINS * DRAWS * PEOPLE)
+    samples = {name: x.reshape(CHAINS, DRAWS, PEOPLE).astype(np.float32) for name, x in drawn.items()}
+    options = {"environment": TASK.environment, "prior_draws": 7, "predictive_draws": 4, "progress": False}
+    compilations.clear()
+    posterior = from_samples(model, samples, language="numpyro", args=(seen,), **options)
+    assert len(compilations) <= CONVERTED
+    compilations.clear()
+    check_data(net, seen, posterior, environment=TASK.environment, draws=3, progress=False)
+    assert len(compilations) <= CHECKED
