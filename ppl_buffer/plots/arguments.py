@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ppl_buffer.checks import check_numbers
+from ppl_buffer.plots.groups import columns_of_groups, holds_groups
 
 Arrays = dict[str, np.ndarray]
 
@@ -41,9 +42,14 @@ def _columns(argument: str, data: Any) -> Arrays:
 def both(data: object, replicated: object) -> tuple[Arrays, Arrays | None]:
     """Data (subjects, trials), and what a model generates, (draws, subjects, trials), or None.
 
+    Of a converted fit both are known.
+
     Raises:
         ValueError: if shapes are others, there are no trials, or nothing was generated.
     """
+    if holds_groups(data):
+        data, generated = columns_of_groups(data)
+        replicated = generated if replicated is None else replicated
     observed = columns(data)
     shapes = {name: x.shape for name, x in observed.items()}
     shape = next(iter(shapes.values()), ())

@@ -104,3 +104,38 @@ def test_one_person_and_choices_that_only_the_model_makes():
     assert density[:, :2].sum() == 0 and panel.get_legend_handles_labels()[1][-1] == "data"
     with pytest.raises(ValueError, match="choice: expected 0 and 1, got 2"):
         plots.defective_density(again["rt"], edges, third["choice"], 2)
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+def test_a_converted_fit_stands_for_its_data_and_what_it_generates(ragged):
+    xarray = pytest.importorskip("xarray")
+    pytest.importorskip("arviz")
+    from ppl_buffer.arviz import container
+
+    kept = np.ones((3, 20), dtype=bool)
+    if ragged:
+        kept[1, 13:] = False
+    data = {name: np.where(kept, x, np.nan) for name, x in DATA.items()}
+    again = {name: np.where(kept, x, np.nan) for name, x in AGAIN.items()}
+
+    def dataset(columns, *sample):
+        if not ragged:
+            made = {name: ((*sample, "subject", "trial"), x[None] if sample else x) for name, x in columns.items()}
+            return xarray.Dataset(made)
+        made = {name: ((*sample, "observation"), (x[None] if sample else x)[..., kept]) for name, x in columns.items()}
+        return xarray.Dataset(made, {"subject": ("observation", np.array(["b", "c", "a"])[np.nonzero(kept)[0]])})
+
+    outcomes = {name: data[name] for name in ("choice", "rt")}
+    fit = container({
+        "observed_data": dataset(outcomes),
+        "constant_data": dataset({"cue": data["cue"]}),
+        "posterior_predictive": dataset(again, "chain", "draw"),
+    })  # fmt: skip
+    for plot in PLOTS.values():
+        for panels in zip(np.ravel(plot(fit, None)), np.ravel(plot(data, again)), strict=True):
+            lines = [[line.get_xydata() for line in panel.lines] for panel in panels]
+            bands = [[x.get_paths()[0].vertices for x in panel.collections if x.get_paths()] for panel in panels]
+            for one, other in (lines, bands):
+                assert len(one) == len(other)
+                for ours, theirs in zip(one, other, strict=True):
+                    np.testing.assert_allclose(ours, theirs)
