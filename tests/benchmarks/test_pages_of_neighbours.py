@@ -43,12 +43,12 @@ def test_the_page_on_pymc_runs():
         "np.arange(7)": "np.arange(3)",
         "np.arange(60)": "np.arange(11)",
         "draws=500, tune=500,": "draws=41, tune=11, progressbar=False,",
-        "extend_inferencedata=True)": "extend_inferencedata=True, progressbar=False)",
+        "None, 20)))": "None, 20)), progressbar=False)",
         "compute_log_likelihood(result)": "compute_log_likelihood(result, progressbar=False)",
     }
     report = """{
         "theta": dict(result.posterior["alpha"].sizes), "likelihood": dict(result.log_likelihood["choice"].sizes),
-        "predictive": dict(result.posterior_predictive["choice"].sizes),
+        "predictive": dict(replicated.posterior_predictive["choice"].sizes),
         "finite": bool(np.isfinite(result.log_likelihood["choice"]).all()),
         "trials": list(conditionals(model["choice"], seen.value).type.shape),
     }"""

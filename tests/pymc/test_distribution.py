@@ -11,11 +11,13 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import pytensor  # noqa: E402
 import pytensor.tensor as pt  # noqa: E402
+from pytensor.graph.traversal import ancestors  # noqa: E402
 
 import ppl_buffer as pb  # noqa: E402
 import ppl_buffer.numpyro  # noqa: E402
 from ppl_buffer import Lapse  # noqa: E402
 from ppl_buffer.pymc import JointPredictive, conditionals, into_box  # noqa: E402
+from ppl_buffer.pymc.ops import LogDensityOp  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 CASES = [RESPONDING, LEARNING, FUNCTION, DISCRIMINATION]
@@ -89,6 +91,20 @@ def test_observed_data_are_scored_anew_at_another_value():
     expected, _ = numpyro_density(REPORT, array("jax", given.inputs), array("jax", other.value), given.params)
     np.testing.assert_allclose(found, expected, rtol=2e-5)
     assert np.abs(found - numpyro_density(REPORT, seen, seen.value, given.params)[0]).min() > 0.1
+
+
+def test_a_model_reads_again_what_was_observed():
+    given = data(REPORT, batch=3, trials=7)
+    seen = network(REPORT, "jax").observe(given.inputs, given.value)
+    counts = []
+    for observed in (np.asarray(seen.value), given.value.astype(float), (given.value + 1) % 5):
+        with pm.Model() as model:
+            mu = pm.Normal("mu", shape=3)
+            JointPredictive("rating", network(REPORT, "jax"), seen, params={"mu": mu}, observed=observed)
+        nodes = [node for node in ancestors([model.logp()]) if node.owner and isinstance(node.owner.op, LogDensityOp)]
+        counts.append({len(node.owner.inputs) for node in nodes})
+    # The parameter alone; or the value and the parameter.
+    assert counts == [{1}, {1}, {2}]
 
 
 def test_a_parameter_that_data_sets_share_collects_their_derivatives():
