@@ -74,6 +74,8 @@ def design(
     """
     if not isinstance(seen, ObservedTrials) or len(seen.batch_shape) != 1:
         raise ValueError("seen: expected what net.observe(...) returned of trials (data sets, K)")
+    if lapse is not None and not isinstance(lapse, Lapse):
+        raise ValueError(f"lapse: expected None or a ppl_buffer.Lapse, got {lapse!r}")
     mask = np.asarray(to_numpy(seen.trial_mask), dtype=bool)
     table = Covariates.of(check_mapping("covariates", covariates), mask, subjects)
     rate = [RATE] if lapse is not None and lapse.prior is not None else []

@@ -62,6 +62,6 @@ def row_ceilings(
     there = np.arange(counts.max()) < counts[:, None]
     regrouped = np.full(there.shape, schema.outcomes[outcome].fill, dtype=float)
     regrouped[row, place] = value[exists]
-    if lapse is not None and lapse.prior is None and np.ndim(lapse.rate):
+    if lapse is not None and lapse.prior is None and to_numpy(lapse.rate).ndim:
         lapse = lapse.at(float(to_numpy(lapse.rate).max()))
     return fastest_decision(schema, outcome, regrouped, there, lapse)

@@ -53,7 +53,7 @@ def effects(net: Network, design: Design, name: str, draws: Mapping[str, np.ndar
     if name not in design.parameters:
         raise ValueError(f"name: expected one of {list(design.parameters)}, got {name!r}")
     one = design.parameters[name]
-    coefficients = {}
+    coefficients: dict[str, np.ndarray] = {}
     for site in one.sites:
         flat = draws[site.name].reshape(len(draws[site.name]), -1)
         labels = [f"{site.name}[{label}]" for label in site.labels] or [site.name]

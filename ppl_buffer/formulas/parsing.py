@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from ppl_buffer.checks import check_mapping, check_number
 from ppl_buffer.extras import needs
@@ -21,10 +22,10 @@ def split_formulas(formulas: object, names: Sequence[str], fixed: Mapping[str, f
     Raises:
         ValueError: if a text is no formula, or of a parameter that is not there or has one.
     """
-    if isinstance(formulas, str) or not all(isinstance(text, str) for text in formulas):  # type: ignore[attr-defined]
+    if not isinstance(formulas, list | tuple) or not all(isinstance(text, str) for text in formulas):
         raise ValueError(f"formulas: expected a list of texts such as 'drift ~ condition', got {formulas!r}")
     stated: dict[str, str] = {}
-    for text in formulas:  # type: ignore[attr-defined]
+    for text in formulas:
         left, tilde, right = (part.strip() for part in text.partition("~"))
         if not (tilde and left and right) or "~" in right:
             raise ValueError(f"formulas: expected PARAMETER ~ TERMS, such as 'drift ~ condition', got {text!r}")
@@ -52,12 +53,14 @@ def check_fixed(net: Network, fixed: Mapping[str, float] | None) -> dict[str, fl
             raise ValueError(f"fixed: expected names among {list(net.schema.params)}, got {name!r}")
         low, high = net.box[name]
         expected = f"a number from {low:g} to {high:g}, where the network was trained"
-        constants[name] = check_number(
-            f"fixed[{name!r}]", value, expected, lambda x, low=low, high=high: low <= x <= high
-        )
+        constants[name] = check_number(f"fixed[{name!r}]", value, expected, partial(_between, low, high))
     if len(constants) == len(net.schema.params):
         raise ValueError("fixed: expected at least one parameter that is not fixed, got all of them")
     return constants
+
+
+def _between(low: float, high: float, value: float) -> bool:
+    return low <= value <= high
 
 
 def variables_of(formula: str) -> set[str]:

@@ -14,6 +14,23 @@ from ppl_buffer.formulas.levels import TRIAL, level_of
 SUBJECT_COLUMN = "subject"
 
 
+def _array(argument: str, values: object) -> np.ndarray:
+    """Numbers or text of any library, as an array; text of objects where each is text.
+
+    Raises:
+        ValueError: if they are neither.
+    """
+    try:
+        array = np.asarray(to_numpy(values))
+    except (TypeError, ValueError, RuntimeError):
+        array = np.empty(0, dtype=object)
+    if array.dtype.kind == "O" and array.size and all(isinstance(x, str) for x in array.reshape(-1)):
+        array = array.astype(str)
+    if array.dtype.kind not in "biufU":
+        raise ValueError(f"{argument}: expected an array of numbers or of text, got {values!r}")
+    return array
+
+
 @dataclass(frozen=True, eq=False)
 class Rows:
     """Values of some covariates, one row for each data set or for each trial that exists.
@@ -52,19 +69,17 @@ class Covariates:
             ValueError: if one has another shape, or is neither of numbers nor of text.
         """
         sets = len(trial_mask)
-        labels = np.arange(1, sets + 1) if persons is None else np.asarray(persons)
+        labels = _array("subjects", np.arange(1, sets + 1) if persons is None else persons)
         if labels.shape != (sets,):
             raise ValueError(f"subjects: expected {sets} labels, one a data set, got shape {labels.shape}")
         labels = labels.astype(str)
         values = {}
         for name, x in {**given, SUBJECT_COLUMN: labels}.items():
-            array = np.asarray(to_numpy(x))
-            if array.dtype.kind == "O":
-                array = array.astype(str)
-            if array.dtype.kind not in "biufU" or array.shape not in ((sets,), trial_mask.shape):
+            array = _array(f"covariates[{name!r}]", x)
+            if array.shape not in ((sets,), trial_mask.shape):
                 raise ValueError(
-                    f"covariates[{name!r}]: expected numbers or text, ({sets},) or {trial_mask.shape}, got "
-                    f"{array.dtype} of shape {array.shape}"
+                    f"covariates[{name!r}]: expected numbers or text, ({sets},) or {trial_mask.shape}, got shape "
+                    f"{array.shape}"
                 )
             values[str(name)] = np.broadcast_to(array[:, None] if array.ndim == 1 else array, trial_mask.shape)
         return cls(values, trial_mask, labels)

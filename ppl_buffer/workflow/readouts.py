@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ppl_buffer.files import to_numpy
 from ppl_buffer.inference.trialwise import sequential_posterior, trial_regressors
 from ppl_buffer.network.lapses import Lapse
 from ppl_buffer.schema import stack_value
@@ -78,9 +79,9 @@ def _by_trial(fit: Fit, params: dict[str, np.ndarray], lapse: Lapse | None, prog
         feedback={name: trials.feedback[name][exists][:, None] for name in fit.net.schema.feedback},
     )
     given = {name: alone(params[name]) for name in fit.net.schema.params}
-    if lapse is not None and np.ndim(lapse.rate) == 2:
+    if lapse is not None and to_numpy(lapse.rate).ndim == 2:
         lapse = lapse.at(alone(np.asarray(lapse.rate)))
-    elif lapse is not None and np.ndim(lapse.rate) == 1:
+    elif lapse is not None and to_numpy(lapse.rate).ndim == 1:
         lapse = lapse.at(alone(np.asarray(lapse.rate)[None])[0])
     table = trial_regressors(fit.net, data, given, lapse=lapse, progress=progress)
     row, place = np.nonzero(exists)

@@ -116,10 +116,10 @@ def _figure(name: str, estimates: Effects) -> tuple[Figure, str]:
 
 def _intervals(axes: Axes, draws: Mapping[str, np.ndarray]) -> None:
     """A line a label: median, 50 % and 90 % interval; the first one on top."""
-    for place, values in enumerate(reversed(draws.values())):
+    for place, values in enumerate(list(draws.values())[::-1]):
         low, lower, middle, upper, high = np.percentile(values, [5, 25, 50, 75, 95])
         axes.plot([low, high], [place, place], color="C0", linewidth=1.0)
         axes.plot([lower, upper], [place, place], color="C0", linewidth=3.0)
         axes.plot(middle, place, "o", color="C0", markersize=4)
-    axes.set_yticks(range(len(draws)), list(reversed(draws)))
+    axes.set_yticks(range(len(draws)), list(draws)[::-1])
     axes.set_ylim(-0.7, len(draws) - 0.3)
