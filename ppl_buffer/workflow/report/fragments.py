@@ -28,7 +28,8 @@ def table(
         kind = f' class="{" ".join(kinds)}"' if kinds else ""
         return f"<{tag}{kind}>{html.escape(str(value))}</{tag}>"
 
-    marks = list(bad) or [False] * len(rows)
+    # Comparisons of NumPy are no bool, and cannot say how often.
+    marks = [bool(mark) for mark in bad] or [False] * len(rows)
     lines = ["".join(cell(name, "th", False, column) for column, name in enumerate(head))]
     lines += ["".join(cell(x, "td", mark, column) for column, x in enumerate(row)) for row, mark in
               zip(rows, marks, strict=True)]  # fmt: skip
