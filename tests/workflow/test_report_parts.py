@@ -93,6 +93,21 @@ def test_correlations_across_people_are_those_of_each_draw(fit):
     assert correlations(fit, ["boundary"]) == ""
 
 
+def test_parameters_that_go_together_stand_out():
+    from types import SimpleNamespace
+
+    from ppl_buffer.workflow.report.correlations import correlations
+
+    rng = np.random.default_rng(3)
+    base = np.linspace(-1.0, 1.0, 7)
+    draws = {"a": base, "b": -base, "c": np.zeros(7)}
+    sites = {name: x + 0.05 * rng.normal(size=(2, 31, 7)) for name, x in draws.items()}
+    people = SimpleNamespace(trials=SimpleNamespace(subjects=np.arange(7)), draws=sites.__getitem__)
+    head, strongest, *others = correlations(people, list(sites)).split("<tr>")[1:]
+    assert 'class="bad"' in strongest and ">a<" in strongest and ">b<" in strongest and "-0.9" in strongest
+    assert len(others) == 2 and 'class="bad' not in head + "".join(others)
+
+
 def test_scores_stand_in_the_report_with_those_whose_pareto_k_is_high(fit):
     import xarray
 

@@ -24,7 +24,7 @@ def table(
     def cell(value: Any, tag: str, mark: bool, column: int) -> str:
         if isinstance(value, (float, np.floating)):
             value = "–" if math.isnan(value) else f"{value:.3g}"
-        kinds = ["bad"] * mark + ["words"] * (column in words)
+        kinds = [name for name, holds in (("bad", mark), ("words", column in words)) if holds]
         kind = f' class="{" ".join(kinds)}"' if kinds else ""
         return f"<{tag}{kind}>{html.escape(str(value))}</{tag}>"
 
