@@ -48,7 +48,7 @@ def test_a_card_tells_all_stages_of_a_record_and_says_where_the_recipe_made_the_
 
 
 def test_a_card_says_what_a_direct_likelihood_alone_cannot_do():
-    assert "It refuses what hides parameters" in make_card.lacks(SimpleNamespace(parts=("likelihood",)))
+    assert "It refuses what hides" in make_card.lacks(SimpleNamespace(parts=("likelihood",)))
     assert make_card.lacks(SimpleNamespace(parts=("likelihood", "buffer"))) == ""
 
 
