@@ -49,6 +49,14 @@ class AngleDriftDiffusion(Diffusion):
     atoms = {"angle": 0.0}
     schema = replace(Diffusion.schema, params={**Diffusion.schema.params, "angle": Interval(0, 1.3, closed=True)})
 
+    def proposal(self, rng: np.random.Generator, size: int) -> Arrays:
+        """Draw parameters, wide and fast boundaries more often than the prior does: dict name -> (size,).
+
+        There most paths reach a boundary shortly before both meet, at densities that change fast with the parameters.
+        """
+        params = self.prior(rng, size)
+        return params | {name: self.priors[name].quantile(np.sqrt(rng.random(size))) for name in ("boundary", "angle")}
+
     def decide(
         self, rng: np.random.Generator, shape: tuple[int, int], **params: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:

@@ -67,6 +67,15 @@ def test_the_simulators_own_density_is_the_formula():
     assert np.isneginf(actual[4, 2]) and np.isneginf(actual[5, 3]) and np.isneginf(actual).sum() == 2
 
 
+def test_the_proposal_has_wide_and_fast_boundaries_more_often():
+    simulator = AngleDriftDiffusion()
+    proposed = simulator.proposal(np.random.default_rng(7), 5003)
+    assert list(proposed) == list(simulator.schema.params)
+    for name, x in proposed.items():
+        power = 2 if name in ("boundary", "angle") else 1
+        assert stats.kstest(simulator.priors[name].cdf(x) ** power, "uniform").pvalue > 1e-3, name
+
+
 def test_without_an_angle_it_is_the_model_without_collapse():
     setting = SETTINGS[0] | {"angle": 0.0}
     rt = np.geomspace(0.25, 9, 41)
