@@ -8,6 +8,7 @@ densities (elpd, in nats; higher is better); they differ in what is left out and
 | `loo` | trial t | the trials before it; parameters from all *other factors* | PSIS-LOO |
 | `logo` | all trials of a person | the other people | PSIS-LOO |
 | `lfo` | trial t | the person's trials before it, and the other people | PSIS-LFO |
+| `kfold` | all trials of a person | people of other folds | refits |
 | `leave_one_out` | trial i of a set | all other trials of the set | the network, exactly |
 
 - `loo` is what `az.loo` computes of a result of `ppl_buffer.arviz`. It is one step ahead and *in sample*: trial
@@ -28,7 +29,7 @@ models", without their refits: where k is high, a score of early trials needs a 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -38,13 +39,15 @@ from tqdm.auto import tqdm
 
 from ppl_buffer.arviz import terms
 from ppl_buffer.arviz.versions import container, groups_of, smooth_log_weights
-from ppl_buffer.checks import check_integer
+from ppl_buffer.checks import check_integer, check_seed
 from ppl_buffer.files import to_numpy
 from ppl_buffer.findings import Finding, warn_of
+from ppl_buffer.inference.population import population_evidence
+from ppl_buffer.inference.trialwise import subject_count
 from ppl_buffer.network.arguments import as_floating, require_buffer, trials_of_value
 from ppl_buffer.network.backend import Array, backend_of
 from ppl_buffer.network.network import Network
-from ppl_buffer.network.observed import EncodedContext
+from ppl_buffer.network.observed import EncodedContext, ObservedTrials
 from ppl_buffer.predictive import density
 from ppl_buffer.predictive.program import in_one_program
 from ppl_buffer.predictive.query import Query
@@ -55,6 +58,7 @@ if TYPE_CHECKING:
 MEANING = {
     "loo": "each trial one step ahead, in sample: later trials have informed the parameters",
     "logo": "all trials of a person together, from the other people",
+    "kfold": "all trials of a person together, from people of other folds",
     "lfo": "each trial from the person's earlier trials and the other people",
     "leave_one_out": "each trial from all others of its set, over the network's training prior",
 }
@@ -213,7 +217,7 @@ def lfo(
     count = log_likelihood.shape[1]
     coords = {name: coord for name, coord in table.coords.items() if coord.dims == ("observation",)}
     labels = {name: coord for name, coord in coords.items() if name != "outcomes"}
-    order, data_set = terms.trial_order(labels, count, trial), _data_sets(labels, count, trial)
+    order, data_set = terms.trial_order(labels, count, trial), terms.data_sets(labels, count, trial)
     if count == len(np.unique(data_set)) > 1:
         raise ValueError(
             f"data: expected people of several trials, but {list(labels)} tell all trials apart; trial=... names the "
@@ -225,7 +229,7 @@ def lfo(
         indices = indices[np.argsort(order[indices], kind="stable")]
         scored = indices[first:]
         if len(scored):
-            elpd[scored], pareto_k[scored] = _future_left_out(log_likelihood[:, indices].astype(float), first)
+            elpd[scored], pareto_k[scored] = terms.future_left_out(log_likelihood[:, indices].astype(float), first)
     exists = ~np.isnan(elpd)
     if not exists.any():
         raise ValueError(f"first: expected fewer trials than people did, got {first}")
@@ -233,23 +237,45 @@ def lfo(
     return _checked(Score("lfo", scores, shapes, len(log_likelihood)))
 
 
-def _data_sets(coords: Mapping[str, DataArray], count: int, trial: str | None) -> np.ndarray:
-    """A number for the data set of each observation: what the coordinates but the trial's tell apart."""
-    import pandas
+def kfold(
+    net: Network,
+    data: ObservedTrials,
+    refit: Callable[[np.ndarray], tuple[Mapping[str, Array], Mapping[str, Array]]],
+    *,
+    folds: int = 10,
+    draws: int = 1000,
+    subjects: Sequence[object] | np.ndarray | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> Score:
+    """Score of all trials of a person, from a population fitted to the people of the other folds.
 
-    data_set = np.zeros(count, dtype=int)
-    for name, coord in coords.items():
-        if name != "observation" and not terms.is_trial(name, trial):
-            code, labels = pandas.factorize(coord.values, use_na_sentinel=False)
-            data_set = data_set * len(labels) + code
-    return data_set
+    Args:
+        net: a network.
+        data: what ``net.observe(...)`` returned; one batch dimension, the people.
+        refit: fits the people at indices (n,), such as ``data[indices]``, and returns posterior draws of the
+            population's means and spreads, dicts parameter -> (S,), of what ``net.into_box(name, x, below=data)`` maps.
+        folds: groups of people, each of which is left out once.
+        draws: that people's parameters are integrated with.
+        subjects: labels of the people; by default numbers from 0.
+        seed: of the folds and of the draws.
+        progress: show a bar.
 
+    Raises:
+        ValueError: if there are fewer people than folds, or `refit` returns other draws.
+    """
+    import xarray
 
-def _future_left_out(log_likelihood: np.ndarray, first: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of the trials from `first` on, and Pareto k, by the log likelihood (S, trials) of one data set."""
-    future = np.cumsum(log_likelihood[:, ::-1], axis=1)[:, ::-1][:, first:]
-    log_weights, pareto_k = smooth_log_weights(-future.T)
-    return logsumexp(log_weights + log_likelihood[:, first:].T, axis=1), pareto_k
+    size, seed = subject_count(net, data, subjects), check_seed(seed)
+    if not 2 <= check_integer("folds", folds) <= size:
+        raise ValueError(f"folds: expected 2 to {size}, the number of people, got {folds}")
+    fold, elpd = np.random.default_rng(seed).permutation(np.arange(size) % folds), np.empty(size)
+    for index in tqdm(range(folds), disable=not progress, desc="fit without a fold", unit="fold"):
+        means, spreads = refit(np.flatnonzero(fold != index))
+        left_out = np.flatnonzero(fold == index)
+        elpd[left_out] = population_evidence(net, data[left_out], means, spreads, draws=draws, seed=seed).log_evidence
+    labels = list(range(size) if subjects is None else subjects)
+    return Score("kfold", xarray.DataArray(elpd, dims="subject", coords={"subject": labels}))
 
 
 def leave_one_out(

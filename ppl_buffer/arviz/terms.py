@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.special import logsumexp
 
-from ppl_buffer.arviz.versions import groups_of
+from ppl_buffer.arviz.versions import groups_of, smooth_log_weights
 
 if TYPE_CHECKING:
     import pandas
@@ -116,6 +117,25 @@ def trial_order(coords: Mapping[str, DataArray], count: int, trial: str | None =
         raise ValueError(f"data: expected a coordinate 'trial', which tells the order of the trials, got {others}")
     # Text does not sort as trials follow each other: "10" comes before "9".
     return trials[0] if trials and trials[0].dtype.kind in "iufM" else np.arange(count)
+
+
+def data_sets(coords: Mapping[str, DataArray], count: int, trial: str | None) -> np.ndarray:
+    """A number for the data set of each observation: what the coordinates but the trial's tell apart."""
+    import pandas
+
+    data_set = np.zeros(count, dtype=int)
+    for name, coord in coords.items():
+        if name != "observation" and not is_trial(name, trial):
+            code, labels = pandas.factorize(coord.values, use_na_sentinel=False)
+            data_set = data_set * len(labels) + code
+    return data_set
+
+
+def future_left_out(log_likelihood: np.ndarray, first: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of the trials from `first` on, and Pareto k, by the log likelihood (S, trials) of one data set."""
+    future = np.cumsum(log_likelihood[:, ::-1], axis=1)[:, ::-1][:, first:]
+    log_weights, pareto_k = smooth_log_weights(-future.T)
+    return logsumexp(log_weights + log_likelihood[:, first:].T, axis=1), pareto_k
 
 
 def is_missing(labels: np.ndarray) -> np.ndarray:

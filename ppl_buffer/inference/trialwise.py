@@ -80,17 +80,17 @@ def trial_regressors(
     Raises:
         ValueError: if names or shapes do not fit, or the data are not of subjects.
     """
-    subject_count = _check_data(net, data, subjects)
+    size = subject_count(net, data, subjects)
     given = {} if params is None else conditioned_params(net.schema, params)
-    lead = sample_shape(given, (subject_count,)) if given else (1,)
+    lead = sample_shape(given, (size,)) if given else (1,)
     count = math.prod(lead)
-    draws = {name: align(x, lead, (subject_count,)).reshape(count, subject_count) for name, x in given.items()}
+    draws = {name: align(x, lead, (size,)).reshape(count, size) for name, x in given.items()}
     lapses = Lapse.of(lapse)
     if lapses is not None:
         rate = np.asarray(to_numpy(check_lapse(net, lapses)[0]), np.float32)
-        draws[_LAPSE] = align_lapse(rate, lead, (subject_count,)).reshape(count, subject_count)
-    sums = _Expectations(net.schema, (subject_count, data.trials))
-    at_once = min(count, max(1, _TRIALS_AT_ONCE // (subject_count * data.trials)))
+        draws[_LAPSE] = align_lapse(rate, lead, (size,)).reshape(count, size)
+    sums = _Expectations(net.schema, (size, data.trials))
+    at_once = min(count, max(1, _TRIALS_AT_ONCE // (size * data.trials)))
     with tqdm(total=count, disable=not progress, unit="draw", desc="trial by trial") as bar:
         for indices, added in zip(chunks(count, at_once), new_in_chunks(count, at_once), strict=True):
             part = {name: x[indices] for name, x in draws.items()}
@@ -137,7 +137,7 @@ def sequential_posterior(
     Raises:
         ValueError: if no prior of a parameter is known, the rate of lapses is not, or the data are not of subjects.
     """
-    size = _check_data(net, data, subjects)
+    size = subject_count(net, data, subjects)
     if net.record is not None:
         require_likelihood(net.record)
     if data.context is not None:
@@ -269,7 +269,7 @@ class _Expectations:
         return result
 
 
-def _check_data(net: Network, data: ObservedTrials, subjects: Sequence[object] | np.ndarray | None) -> int:
+def subject_count(net: Network, data: ObservedTrials, subjects: Sequence[object] | np.ndarray | None) -> int:
     """The number of subjects.
 
     Raises:

@@ -211,6 +211,15 @@ def scored(kind: str, data: Any, **more: Any) -> list[Any]:
     return [score.elpd, score.pointwise.values]
 
 
+def folded(data: Any, **more: Any) -> np.ndarray:
+    """A score of people by refits."""
+    from ppl_buffer import scores
+
+    seen = net().observe(**function()) if data is None else data
+    population = {"mu": np.zeros(3), "sigma": np.zeros(3)}, {"mu": np.ones(3), "sigma": np.ones(3)}
+    return scores.kfold(net(), seen, lambda kept: population, progress=False, **more).pointwise.values
+
+
 def estimated(net: Any, x: Any, theta: Any, **more: Any) -> np.ndarray:
     """A log likelihood of sbi's estimator."""
     from ppl_buffer.sbi import LikelihoodEstimator

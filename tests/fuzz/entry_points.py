@@ -21,6 +21,7 @@ from tests.fuzz.calls import (
     estimated,
     evidence,
     fit_of,
+    folded,
     function,
     learning,
     left_out,
@@ -220,6 +221,7 @@ def entry_points() -> dict[str, EntryPoint]:
         "lfo": EntryPoint(
             lambda **a: scored("lfo", **a), lambda: {"data": fit_of(log_likelihoods()), "var_name": None, "first": 1}
         ),
+        "kfold": EntryPoint(folded, lambda: {"data": None, "folds": 2, "draws": 20, "subjects": ["b", "a"], "seed": 0}),
         "sbi": EntryPoint(
             estimated,
             lambda: {

@@ -25,8 +25,9 @@ def test_the_words_of_the_table_and_the_trials_left_out_are_told(fit):
     assert f"1 &quot;right &lt;b&gt;&quot; ({share:.0%})" in text and "1,234 trials were left out" in text
     # The middle of the range in logistic units is its middle in natural ones, and the prior covers most of it.
     assert "<td>boundary, median person</td><td>0.944</td><td>2.8</td><td>4.66</td><td>0.6</td><td>5</td>" in text
+    assert "non_decision_time ends at each person&#x27;s fastest response" in text
     alone = replace(fit, settings={**fit.settings, "hierarchical": False})
-    assert "each person&#x27;s number is Normal(0, 1.5)" in fitted(alone, accuracy(alone))
+    assert "Each person&#x27;s number is Normal(0, 1.5)" in fitted(alone, accuracy(alone))
 
 
 def test_read_trials_keeps_the_words_of_categories():

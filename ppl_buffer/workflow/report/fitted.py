@@ -108,19 +108,17 @@ def _priors(fit: Fit) -> str:
         low, middle, high = fit.lapse.prior.quantile(_PLACES)
         rows.append(("lapse, rate", low, middle, high, *fit.lapse.prior.range()))
     head = ("parameter", "5 %", "median", "95 %", "trained from", "to")
+    text = "A parameter is the logistic function of a number, stretched to its trained range"
+    for name in fit.box.ceilings:
+        text += f"; {name} ends at each person's fastest response"
     if fit.hierarchical:
         spread = SPREAD_MEDIAN * np.exp(SPREAD_SCALE * norm.ppf(_PLACES))
-        text = (
-            "Where a parameter's trained range is the logistic function of a number, people are normal in that number "
-            f"about a group mean, itself Normal(0, {MEAN_SCALE:g}), with a spread LogNormal(log {SPREAD_MEDIAN:g}, "
-            f"{SPREAD_SCALE:g}): median {spread[1]:.2g}, 90 % from {spread[0]:.2g} to {spread[2]:.2g}. Parameters are "
-            "independent before the data."
+        text += (
+            f". In these numbers people are normal about a group mean, itself Normal(0, {MEAN_SCALE:g}), with a spread "
+            f"LogNormal(log {SPREAD_MEDIAN:g}, {SPREAD_SCALE:g}): median {spread[1]:.2g}, 90 % from {spread[0]:.2g} to "
+            f"{spread[2]:.2g}"
         )
-        if fit.design is not None:
-            text += " Priors of coefficients and of other spreads stand beside them, where the formulas are."
     else:
-        text = (
-            "Where a parameter's trained range is the logistic function of a number, each person's number is "
-            f"Normal(0, {MEAN_SCALE:g}). Parameters are independent before the data."
-        )
+        text += f". Each person's number is Normal(0, {MEAN_SCALE:g})"
+    text += ". Parameters are independent before the data."
     return f'{table(head, rows)}<p class="soft">{html.escape(text)}</p>'
