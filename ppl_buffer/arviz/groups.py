@@ -150,7 +150,7 @@ class GroupBuilder:
             return {}
         draws = np.arange(settings.prior_predictive_draws)[None]
         simulated = roll_out(site, environment, draws, settings.seed, settings.memory, settings.progress)
-        return self._names.layouts[name].variables(simulated)
+        return self._names.layouts[name].variables(split_value(site.query.net.schema, simulated.value))
 
     def _by_chain(self, values: np.ndarray) -> np.ndarray:
         """An array (S, ...) as (chain, draw, ...)."""
