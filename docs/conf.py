@@ -83,8 +83,19 @@ def plain(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[st
     lines[:] = out
 
 
+def without_bars(app: Any, name: str, text: list[str]) -> None:
+    """Of what tutorials print, progress bars and the folder of this build stay out, and what then is empty."""
+    if name.startswith("tutorials/"):
+        bar = re.compile(r"\d+%\|.*\| *\d+/\d+ \[|\| *\d+/\d+ \[\d")
+        lines = text[0].replace(f"{RESULTS}/", "").splitlines()
+        kept = "\n".join(line for line in lines if not bar.search(line)) + "\n"
+        empty = r"\.\. rst-class:: sphx-glr-script-out\n\s*\.\. code-block:: none\n\s*\n(?=\S|\Z)"
+        text[0] = re.sub(empty, "", kept)
+
+
 def setup(app: Any) -> None:
     """Docstrings are read as they are meant, and the networks' cards are pages as well."""
+    app.connect("source-read", without_bars)
     app.connect("autodoc-process-docstring", plain, priority=400)  # before the sections are parsed
     cards = Path(__file__).parent / "cards"
     cards.mkdir(exist_ok=True)

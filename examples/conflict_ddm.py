@@ -191,10 +191,10 @@ draws = {name: np.asarray(x) for name, x in mcmc.get_samples().items()}
 #
 # R-hat at most 1.01 and at least 400 effective draws are wanted of each; a first look with few draws has neither.
 posterior = az.from_numpyro(mcmc, log_likelihood=False)
+posterior.to_netcdf(str(options.out / "posterior.nc"))
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of R-hat where there is one chain
     print(az.summary(posterior, var_names=[*EFFECTS, "drift_mean", "log_boundary_mean"]).to_string())
-posterior.to_netcdf(str(options.out / "posterior.nc"))
 
 # %%
 # The coefficients

@@ -104,8 +104,8 @@ figure.savefig(options.out / "posterior.png", dpi=110)
 #
 # The median person in natural units, and how much people differ, on the logistic scale that the trained range is mapped
 # from.
-print(result.summary[result.summary.index.str.endswith(("_group", "_spread"))].to_string())
 result.posterior.to_netcdf(str(options.out / "posterior.nc"))
+print(result.summary[result.summary.index.str.endswith(("_group", "_spread"))].to_string())
 
 # %%
 # How do people differ?
