@@ -61,8 +61,9 @@ class AngleDriftDiffusion(Diffusion):
         self, rng: np.random.Generator, shape: tuple[int, int], **params: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """See `Diffusion.decide`."""
-        *others, angle = (np.broadcast_to(values, shape).ravel() for values in params.values())
-        choice, time = first_passage(rng, *others, np.tan(angle), _shrunk, _longest)
+        scaled = {**params, "angle": np.tan(params["angle"])}
+        each = (np.broadcast_to(values, shape).ravel() for values in scaled.values())
+        choice, time = first_passage(rng, _shrunk, _longest, *each)
         return choice.reshape(shape), time.reshape(shape)
 
     def log_likelihood(self, params: Arrays, data: Arrays) -> np.ndarray:

@@ -52,7 +52,7 @@ class CollapsingDriftDiffusion(Diffusion):
     ) -> tuple[np.ndarray, np.ndarray]:
         """See `Diffusion.decide`."""
         each = (np.broadcast_to(values, shape).ravel() for values in params.values())
-        choice, time = first_passage(rng, *each, _shrunk, _longest)
+        choice, time = first_passage(rng, _shrunk, _longest, *each)
         return choice.reshape(shape), time.reshape(shape)
 
 
@@ -67,24 +67,24 @@ def _longest(half: np.ndarray, collapse: np.ndarray) -> np.ndarray:
 
 def first_passage(
     rng: np.random.Generator,
+    shrunk: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray],
+    longest: Callable[[np.ndarray, np.ndarray], np.ndarray],
     drift: np.ndarray,
     boundary: np.ndarray,
     start: np.ndarray,
     collapse: np.ndarray,
-    shrunk: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray],
-    longest: Callable[[np.ndarray, np.ndarray], np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Choices, and decision times in seconds, of paths between boundaries that close in.
 
     Args:
         rng: the only source of randomness.
+        shrunk: half the separation after a step, from that before, `collapse` and the step in seconds.
+        longest: the longest step in which a boundary is straight and does not close, from half the separation and
+            `collapse`.
         drift: evidence a second, of a diffusion with unit variance a second; all arrays are (paths,).
         boundary: separation of the boundaries at the start.
         start: where evidence starts, as a share of the separation.
         collapse: what `shrunk` and `longest` take.
-        shrunk: half the separation after a step, from that before, `collapse` and the step in seconds.
-        longest: the longest step in which a boundary is straight and does not close, from half the separation and
-            `collapse`.
     """
     choice, time = np.empty(drift.size, dtype=int), np.empty(drift.size)
     path = np.arange(drift.size)
