@@ -157,7 +157,8 @@ def _restarts(table: Table, trial: str, numbering: _Numbering, label: str, rows:
         return ValueError(
             f"{message}: it starts again in every {' and '.join(telling)}. If a person goes on from one to the next, "
             f"write --order {shlex.quote(','.join([*telling, trial]))}; if each begins anew, as another person would, "
-            f"write --subject {shlex.quote(','.join([*numbering.subject, *telling]))}; {_WHY_FILE}"
+            f"write --subject {shlex.quote(','.join([*numbering.subject, *telling]))}, or --session "
+            f"{shlex.quote(','.join(telling))}, where whose they are should stay known; {_WHY_FILE}"
         )
     return ValueError(
         f"{message}. Add a column of blocks or sessions that tells them apart and write --order BLOCK,{trial}, or "
@@ -189,7 +190,7 @@ def _say_blocks(table: Table, numbering: _Numbering, subjects: SubjectRows) -> N
             _say(
                 f"{table.source}: column {part!r} divides the trials of a person, who is taken to go on from one to "
                 f"the next: --order {going_on} says so. If each begins anew, as another person would, write --subject "
-                f"{anew}"
+                f"{anew}, or --session {shlex.quote(part)}, where whose they are should stay known"
             )
             return
 

@@ -25,6 +25,7 @@ formula = ["alpha ~ day + (1 + day | subject)", "beta ~ age"]
 fix = ["kappa=0.2"]
 prior = ["beta~age=Normal(0, 0.01)"]
 session = "day"
+lapse = "estimate"
 where = "rt > 0.415"
 chains = 1
 warmup = 3
@@ -66,7 +67,8 @@ def test_fit_takes_formulas_sessions_and_a_file_of_options(checkpoint, tmp_path)
     assert {"effects_alpha.png", "effects_beta.png"} <= {path.name for path in out.glob("*.png")}
     summary = pandas.read_csv(out / "summary.csv", index_col="quantity")
     assert {"alpha_group", "alpha~day[second]", "alpha~day|subject_spread[second]", "beta~age", "zeta_spread",
-            "alpha[s0/first]", "beta_Intercept"} <= set(summary.index)  # fmt: skip
+            "alpha[s0/first]", "beta_Intercept", "lapse_group", "lapse_spread",
+            "lapse[s2/second]"} <= set(summary.index)  # fmt: skip
     assert not any(name.startswith("kappa") for name in summary.index)
     from ppl_buffer.arviz import import_arviz
 

@@ -32,11 +32,13 @@ from ppl_buffer.workflow.cli.options import (
     Recode,
     Scale,
     Seed,
+    Session,
     Signed,
     SimulatorOption,
     Subject,
     Table,
     TrialOrder,
+    Where,
     read_lapse,
     said,
 )
@@ -48,6 +50,8 @@ def evidence(
     table: Table,
     model: Model,
     subject: Subject = "subject",
+    session: Session = None,
+    where: Where = None,
     order: TrialOrder = None,
     columns: Columns = "",
     out: Out = Path("evidence"),
@@ -72,7 +76,7 @@ def evidence(
         check_folder(out)
         net = load(model).preferring(likelihood)
         task = simulator_of(net, simulator)
-        options = TableOptions(subject, order, columns, recode, scale, signed, outside)
+        options = TableOptions(subject, order, columns, recode, scale, signed, outside, session, where)
         trials = options.read(table, net, task)
         lapses = _lapses(lapse, lapse_range, net, trials)
         result = log_evidence(
@@ -109,6 +113,8 @@ def compare(
     table: Table,
     model: Annotated[list[str], typer.Option("--model", help="Two models or more: give the option for each.")],
     subject: Subject = "subject",
+    session: Session = None,
+    where: Where = None,
     order: TrialOrder = None,
     columns: Columns = "",
     out: Out = Path("comparison"),
@@ -135,7 +141,7 @@ def compare(
         check_folder(out)
         nets = {name: net.preferring(likelihood) for name, net in _load_comparable(model).items()}
         # Each model checks the table by its own schema; what is read is the same.
-        options = TableOptions(subject, order, columns, recode, scale, signed, outside)
+        options = TableOptions(subject, order, columns, recode, scale, signed, outside, session, where)
         trials = options.read_for(table, [(net, simulator_of(net)) for net in nets.values()])[0]
         lapses = _lapses(lapse, lapse_range, nets[model[0]], trials)
         rows = comparison.compare(
