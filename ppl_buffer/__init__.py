@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ppl_buffer.network.checkpoint import load, save
     from ppl_buffer.network.config import Config
     from ppl_buffer.network.lapses import Lapse
+    from ppl_buffer.network.missing import Missing
     from ppl_buffer.network.publishing import publish
     from ppl_buffer.network.record import TrainingRecord
     from ppl_buffer.network.zoo import zoo
@@ -56,6 +57,7 @@ __all__ = [
     "Integer",
     "Interval",
     "Lapse",
+    "Missing",
     "Positive",
     "Prior",
     "RandomEffects",
@@ -110,6 +112,7 @@ _HOME = {
     "Integer": "schema",
     "Interval": "schema",
     "Lapse": "network.lapses",
+    "Missing": "network.missing",
     "Positive": "schema",
     "Prior": "prior",
     "RandomEffects": "inference.random_effects",

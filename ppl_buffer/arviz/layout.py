@@ -120,11 +120,14 @@ class TrialLayout:
         return Labelled((*sample, *self._dims), existing, self._coords, attrs)
 
     def variables(self, columns: Mapping[str, np.ndarray], **attrs: str) -> dict[str, Labelled]:
-        """Variables of the schema under their names in the groups; categories and integers as integers."""
+        """Variables of the schema under their names in the groups; categories and integers as integers.
+
+        Where one is missing (NaN, or infinity of a time) no type of integers could say so, and they stay numbers.
+        """
         variables = {}
         for name, column in columns.items():
             variable = self.variable(np.asarray(column), **attrs)
-            if name in self._integers:
+            if name in self._integers and np.isfinite(variable.values).all():
                 # After the selection: padding may hold what is no value.
                 variable = variable._replace(values=variable.values.astype(self._integers[name]))
             variables[self.names[name]] = variable

@@ -132,6 +132,7 @@ class _Scoring:
             feedback=part.feedback,
             trial_mask=part.mask,
             context=part.context,
+            missing=part.missing,
             known=True,
         )
         # The data sets are alike in length already.

@@ -49,6 +49,7 @@ def roll_out(
         draws=None if subjects.params else len(rows),
         trials=subjects.trials,
         trial_mask=subjects.mask,
+        missing=subjects.missing,
         context=subjects.context,
         environment=environment,
         lapse=site.query.lapse_at(None if subjects.lapse is None else subjects.lapse[rows]),

@@ -10,6 +10,7 @@ import numpy as np
 from ppl_buffer.inference.subjects import flatten_leaves, flatten_trials
 from ppl_buffer.network.backend import Array
 from ppl_buffer.network.layout import map_leaves
+from ppl_buffer.network.missing import Missing
 from ppl_buffer.network.observed import EncodedContext
 from ppl_buffer.ppl.trace import ObservedSite
 from ppl_buffer.predictive.query import History
@@ -30,6 +31,7 @@ class FlatSubjects:
         lapse: (S, P), or None.
         context: arrays (P, ...), or None.
         history: arrays (P, ...), or None.
+        missing: what missing answers mean, with deadlines (P, K); or None.
     """
 
     mask: np.ndarray
@@ -40,6 +42,7 @@ class FlatSubjects:
     lapse: np.ndarray | None
     context: EncodedContext | None
     history: History | None
+    missing: Missing | None
 
     @classmethod
     def of(cls, site: ObservedSite) -> FlatSubjects:
@@ -72,6 +75,9 @@ class FlatSubjects:
             # Where all parameters are given these tell nothing of independent trials.
             context=None if by_trial else flatten_leaves(ops, query.context, len(batch), batch),
             history=None if by_trial else flatten_leaves(ops, query.history, len(batch), batch),
+            missing=query.missing_at(
+                None if query.deadline is None else rows(flatten_trials(query.deadline, batch, trials))
+            ),
         )
 
     @property
@@ -95,4 +101,7 @@ class FlatSubjects:
             lapse=None if self.lapse is None else self.lapse[:, indices],
             context=None if self.context is None else self.context[indices],
             history=map_leaves(lambda x: x[indices], self.history),
+            missing=self.missing
+            if self.missing is None or self.missing.deadline is None
+            else self.missing.at(np.asarray(self.missing.deadline)[indices, :length]),
         )

@@ -33,6 +33,7 @@ class TableColumn:
         heading: of the column.
         table: that has it.
         subject: (rows,) label of the subject of each row.
+        can_be_missing: whether it is an outcome without which a trial can still be used.
     """
 
     name: str
@@ -40,6 +41,16 @@ class TableColumn:
     heading: str
     table: Table
     subject: np.ndarray
+    can_be_missing: bool = False
+
+    def kept_by(self, code: str) -> str:
+        """What to write where cells are missing and the trials should count, as the end of a sentence."""
+        if not self.can_be_missing:
+            return ""
+        return (
+            f". To keep such trials, write --missing {self.name}={code}, and --deadline TIME where no response came in "
+            "time"
+        )
 
     @property
     def title(self) -> str:
@@ -83,7 +94,7 @@ def read_column(
         raise ValueError(
             f"{column.title} is empty (NaN) in {column.table.where(empty)}, subject {column.subject[empty][0]}. A "
             "trial without it cannot be used: delete these rows if nothing happened on these trials, or fill in what "
-            "did"
+            f"did{column.kept_by('empty')}"
         )
     if recode is None:
         numbers = _plain_numbers(column)
@@ -188,7 +199,8 @@ def _codes(column: TableColumn, variable: Categorical, numbers: np.ndarray) -> s
         if np.isin(numbers[other], MISSING_CODES).all():
             given = " and ".join(f"{code:g}" for code in np.unique(numbers[other]))
             where = column.table.where(other)
-            return f"{message}. Delete the rows with {given} ({where}) if these are codes for a missed response"
+            kept = column.kept_by(f"{numbers[other][0]:g}")
+            return f"{message}. Delete the rows with {given} ({where}) if these are codes for a missed response{kept}"
         theirs = list(dict.fromkeys(column.subject[other]))
         if not np.isnan(numbers).any() and len(theirs) < len(set(column.subject)):
             few = ", ".join(theirs[:5]) + (" and others" if len(theirs) > 5 else "")
@@ -236,4 +248,5 @@ def _check_legal(column: TableColumn, numbers: np.ndarray, sign_codes: Sequence[
         )
     if isinstance(column.variable, Interval) and column.variable.contains(np, numbers / 100).all():
         raise ValueError(f"{message}If these are per cent, write: --scale {column.name}=0.01")
-    raise ValueError(f"{message}Delete these rows if they are codes for a missed response; else check the column")
+    kept = column.kept_by(f"{numbers[wrong][0]:g}")
+    raise ValueError(f"{message}Delete these rows if they are codes for a missed response; else check the column{kept}")

@@ -115,6 +115,7 @@ def _message(
         return (
             f"{column.title} is {codes} in {where} (subject {', '.join(whose[:3])}), and {trained}: this looks like "
             "a code for a missed response or a missing value. Delete these rows, or fill in what happened"
+            f"{column.kept_by(f'{one.values[0]:g}')}"
         )
     if one.cause == "unit":
         middle = f"{column.title}{who} has a median of {np.median(values[rows]):.4g}, while {trained}"

@@ -15,6 +15,7 @@ from ppl_buffer.datasets.cells import quoted, read_cells, to_numbers
 from ppl_buffer.datasets.columns import TableColumn, listed, missing_columns, read_column
 from ppl_buffer.datasets.covariates import read_covariates, select_rows
 from ppl_buffer.datasets.labels import read_labels
+from ppl_buffer.datasets.missing_cells import MissingCells
 from ppl_buffer.datasets.options import ReadOptions, two_categories
 from ppl_buffer.datasets.order import trial_order
 from ppl_buffer.datasets.ranges import OUTSIDE, check_ranges
@@ -39,6 +40,9 @@ def read_trials(
     recode: Mapping[str, Mapping[str, float]] | None = None,
     scale: Mapping[str, float] | None = None,
     signed: Mapping[str, str] | None = None,
+    missing: object = None,
+    deadline: float | str | None = None,
+    withheld: Mapping[str, int] | None = None,
     simulator: Simulator | None = None,
     outside: str = "error",
 ) -> TrialData:
@@ -63,6 +67,13 @@ def read_trials(
         scale: name of the schema -> factor, such as 0.001 for response times in milliseconds.
         signed: positive variable -> outcome of two categories for which its sign stands, such as {"rt": "choice"}:
             negative = 0, positive = 1.
+        missing: cells of outcomes in which the outcome is missing: "empty" for empty ones, a code such as -999, a list
+            of them, or a dict outcome -> those. What is known of such trials counts (`ppl_buffer.Missing`); for models
+            whose trials are independent given the parameters. Without it such cells are refused.
+        deadline: time after which a response counts as none, in the unit of the table: a number, or a column, empty
+            where there is none. A row without any outcome, or with a time past it and nothing else, is then a response
+            that did not come in time. Rows that were lost for another reason must be deleted.
+        withheld: the choice that is made by not responding, {"choice": 0}, in a go/no-go task with a deadline.
         simulator: what the network was trained on, for a network whose record does not say where its training data
             lay.
         outside: what happens where a subject's values are unlike those of the training. "error": what can hardly be
@@ -87,6 +98,7 @@ def read_trials(
         session=session,
     )  # fmt: skip
     check_choice("outside", outside, OUTSIDE)
+    lacking = MissingCells.of(schema, missing, deadline, withheld)
     cells, excluded = select_rows(read_cells(table), where)
     headings = {name: options.columns.get(name, name) for name in variables}
     from_sign = {code: headings.pop(code) for code in options.signed.values()}
@@ -97,21 +109,17 @@ def read_trials(
     labels = read_labels(cells, options.data_set)
     persons = read_labels(cells, options.subject) if options.session else labels
     table_columns = {
-        name: TableColumn(name, variables[name], heading, cells, labels) for name, heading in headings.items()
-    }
-    values = {}
-    for name, column in table_columns.items():
-        values[name] = read_column(
-            column,
-            is_input=name in schema.inputs,
-            recode=options.recode.get(name),
-            scale=options.scale.get(name),
-            signed=name in options.signed,
-            sign_codes=two_categories(schema),
+        name: TableColumn(
+            name, variables[name], heading, cells, labels, can_be_missing=schema.independent and name in schema.outcomes
         )
+        for name, heading in headings.items()
+    }
+    values = _read_values(schema, options, lacking, table_columns)
     for name, code in options.signed.items():
-        values[name], values[code] = np.abs(values[name]), (values[name] > 0).astype(float)
-        _check_sign(values[code], TableColumn(code, variables[code], from_sign[code], cells, labels), name)
+        sign = np.where(np.isnan(values[name]), np.nan, values[name] > 0)
+        values[name], values[code] = np.abs(values[name]), sign
+        _check_sign(sign, TableColumn(code, variables[code], from_sign[code], cells, labels), name)
+    answers = lacking.trials(schema, values, table_columns, options.scale) if lacking else None
     codes = {name: _codes(column, values[name]) for name, column in table_columns.items()
              if isinstance(variables[name], Categorical)}  # fmt: skip
     codes |= {code: {0: f"negative {name}", 1: f"positive {name}"} for name, code in options.signed.items()}
@@ -124,10 +132,9 @@ def read_trials(
         ordered=schema.ordered,
         used=headings,
     )
-    values = {
-        name: values[name][rows].astype(int if isinstance(variable, Discrete) else float)
-        for name, variable in variables.items()
-    }
+    for name, variable in variables.items():
+        whole = isinstance(variable, Discrete) and not np.isnan(values[name]).any()
+        values[name] = values[name][rows].astype(int if whole else float)
     trials = TrialData.from_rows(
         labels[rows],
         inputs={name: values[name] for name in schema.inputs},
@@ -138,14 +145,36 @@ def read_trials(
         persons=persons[rows] if options.session else None,
         excluded=excluded,
     )
-    return replace(trials, codes=codes)
+    return replace(
+        trials, codes=codes, missing=None if answers is None else answers.of_trials(trials, labels[rows], rows)
+    )
+
+
+def _read_values(
+    schema: Schema, options: ReadOptions, lacking: MissingCells, columns: Mapping[str, TableColumn]
+) -> dict[str, np.ndarray]:
+    """Checked numbers of each variable, (rows,), NaN where an outcome is missing."""
+    values = {}
+    for name, column in columns.items():
+        lost = lacking.lost(column)
+        values[name] = np.full(len(lost), np.nan)
+        values[name][~lost] = read_column(
+            lacking.without(column, lost) if lost.any() else column,
+            is_input=name in schema.inputs,
+            recode=options.recode.get(name),
+            scale=options.scale.get(name),
+            signed=name in options.signed,
+            sign_codes=two_categories(schema),
+        )
+    return values
 
 
 def write_trials(trials: TrialData, path: str | os.PathLike[str]) -> None:
     """Write trials as the CSV table that `read_trials` reads: a row a trial, people below each other.
 
     A label that a spreadsheet would take for a formula (``=1+1``) is written with an apostrophe before it, which
-    `read_trials` takes off. Covariates are written where no column has their name already.
+    `read_trials` takes off. Covariates are written where no column has their name already. Outcomes that are missing
+    are empty cells, and deadlines a column: ``missing="empty", deadline="deadline"`` reads them again.
 
     Args:
         trials: of people whose `subjects` differ.
@@ -172,7 +201,9 @@ def write_trials(trials: TrialData, path: str | os.PathLike[str]) -> None:
     columns = {"subject": np.repeat([quoted(label) for label in labels], trials.trial_counts)}
     if "trial" not in variables:
         columns["trial"] = 1 + np.nonzero(exists)[1]
-    columns |= {name: x[exists] for name, x in variables.items()}
+    columns |= {name: np.where(np.isinf(x[exists]), np.nan, x[exists]) for name, x in variables.items()}
+    if trials.missing is not None and trials.missing.deadline is not None and "deadline" not in columns:
+        columns["deadline"] = np.broadcast_to(trials.missing.deadline, exists.shape)[exists]
     others = {name: x[exists] for name, x in trials.covariates.items() if name not in columns}
     pandas.DataFrame(columns | others).to_csv(path, index=False)
 
@@ -180,7 +211,7 @@ def write_trials(trials: TrialData, path: str | os.PathLike[str]) -> None:
 def _codes(column: TableColumn, numbers: np.ndarray) -> dict[int, str]:
     """What the table says where each number of a category was read."""
     said: dict[int, str] = {}
-    for number in np.unique(numbers):
+    for number in np.unique(numbers[np.isfinite(numbers)]):
         words = list(dict.fromkeys(cell for cell, code in zip(column.cells, numbers, strict=True) if code == number))
         said[int(number)] = ", ".join([*words[:3], "..."] if len(words) > 3 else words)
     return said
@@ -198,7 +229,7 @@ def _schema(net: Network) -> Schema:
 def _check_sign(signs: np.ndarray, column: TableColumn, name: str) -> None:
     """Refuse signs that contradict a column of the variable for which they stand."""
     if column.heading in column.table:
-        other = signs != to_numbers(column.cells, column.title)
+        other = ~np.isnan(signs) & (signs != to_numbers(column.cells, column.title))
         if other.any():
             raise ValueError(
                 f"{column.title} is not what the sign of {name} says in {column.table.where(other)}: where the column "

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from ppl_buffer.extras import needs
 from ppl_buffer.formulas.levels import level_of
 from ppl_buffer.network.foreign import plain
+from ppl_buffer.network.missing import Missing
 
 Arrays = dict[str, np.ndarray]
 
@@ -34,6 +35,7 @@ class TrialData:
         persons: (S,) label of the subject whose each data set is; None = each is somebody else's.
         excluded: how many trials a condition has left out.
         codes: name of a category -> {its number: what the table says}; empty where nothing was read from a table.
+        missing: a `ppl_buffer.Missing` where outcomes may be missing, NaN or infinite as it says; None = none is.
 
     Raises:
         ValueError: if shapes disagree, or `trial_counts` is not what `trial_mask` says.
@@ -49,6 +51,7 @@ class TrialData:
     persons: np.ndarray | None = None
     excluded: int = 0
     codes: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    missing: Missing | None = None
 
     def __post_init__(self) -> None:
         mask = np.asarray(self.trial_mask)
@@ -181,7 +184,14 @@ class TrialData:
             persons=None if self.persons is None else self.persons[rows],
             excluded=self.excluded,
             codes=self.codes,
+            missing=self._missing_of(rows, longest),
         )
+
+    def _missing_of(self, rows: np.ndarray, trials: int) -> Missing | None:
+        if self.missing is None or self.missing.deadline is None:
+            return self.missing
+        deadline = np.broadcast_to(self.missing.deadline, self.trial_mask.shape)
+        return self.missing.at(deadline[rows, :trials])
 
     def pad(self, values: np.ndarray) -> np.ndarray:
         """Numbers of the trials that exist, each put at its place.

@@ -12,6 +12,7 @@ import numpy as np
 from ppl_buffer.checks import check_integer
 from ppl_buffer.diagnostics.bands import check_level
 from ppl_buffer.diagnostics.curves import Curve, outcome_curves
+from ppl_buffer.diagnostics.omissions import complete_trials, lost_outcomes, take_omissions
 from ppl_buffer.diagnostics.output import data_frame, panels
 from ppl_buffer.diagnostics.ranges import draws_of_params
 from ppl_buffer.diagnostics.statistics import Arrays, Statistic, outcome_statistics
@@ -21,6 +22,7 @@ from ppl_buffer.inference.chunks import map_chunks
 from ppl_buffer.inference.simulation import Simulated, posterior_predictive
 from ppl_buffer.network.backend import Array, Environment
 from ppl_buffer.network.lapses import Lapse, check_lapse
+from ppl_buffer.network.missing import missing_of
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import ObservedTrials
 from ppl_buffer.predictive import density
@@ -69,6 +71,9 @@ class DataCheck:
         for name, observed in self.observed.items():
             replicated = self.replicated[name]
             known = np.isfinite(observed).all(0) & np.isfinite(replicated).all(0)
+            if not known.any():
+                # Nobody has the trials that it asks for.
+                continue
             every = (observed[:, known].mean(1), replicated[:, known].mean(1))
             p = float(_exceeds(*(x[:, None] for x in every))[0])
             single = self.p_values(name)[known]
@@ -177,7 +182,8 @@ def check_data(
     the outcomes, the user's, and the curves that the field's pictures show: learning curves by cue and the first
     trials, quantiles, lags. A posterior predictive p-value near 0 or 1 says that the model does not generate such
     data. The data were used to fit, so that the values lie nearer to 1/2 than uniform ones: a pass proves little, an
-    extreme one much.
+    extreme one much. Where the data were observed with a deadline the generated ones have it too, and the share of
+    omissions is a statistic; what was lost of an observed trial is left out of a generated one.
 
     Args:
         net: a trained network of either backend.
@@ -185,7 +191,7 @@ def check_data(
         posterior: draws of all parameters of each subject, in natural units: dict name -> (draws, subjects), or
             (draws, subjects, K) of those that vary by trial; or what ArviZ holds.
         statistics: name -> function of data sets, dict name -> (*draws, subjects, K) of inputs, outcomes and feedback,
-            NaN where there is no trial, that returns (*draws, subjects).
+            NaN where there is no trial, no response or a value that was lost, that returns (*draws, subjects).
         environment: gives feedback on generated outcomes, as for `JointPredictive`.
         lapse: the lapses that were fitted: their rate, a number, (subjects,), or (draws, subjects) as in the posterior;
             or a `ppl_buffer.Lapse` of such a rate.
@@ -235,16 +241,20 @@ def compare_data(
         schema: of the network.
         data: what was observed; one batch dimension, the subjects.
         generated: data sets (draws, subjects, K).
-        log_densities: of the observed trials, (draws, subjects), at the same draws.
+        log_densities: of the observed trials of which nothing was lost (`complete_trials`), (draws, subjects), at the
+            same draws.
         statistics: see `check_data`.
         level: see `check_data`.
     """
     observed, replicated = _outcomes(schema, data, generated)
+    omissions = take_omissions(data, observed), take_omissions(data, replicated)
     shape = generated.log_prob.shape[:2]
-    repeated = {name: np.broadcast_to(x, shape) for name, x in outcome_statistics(schema, observed, statistics).items()}
+    seen = {**omissions[0], **outcome_statistics(schema, observed, statistics)}
+    repeated = {name: np.broadcast_to(x, shape) for name, x in seen.items()}
+    again = np.nansum(np.where(complete_trials(schema, data), generated.log_prob, np.nan), -1)
     check = DataCheck(
         {"log density": log_densities, **repeated},
-        {"log density": np.nansum(generated.log_prob, -1), **outcome_statistics(schema, replicated, statistics)},
+        {"log density": again, **omissions[1], **outcome_statistics(schema, replicated, statistics)},
         level,
         outcome_curves(schema, observed, replicated, level),
     )
@@ -292,12 +302,16 @@ def _generate(
         array = np.asarray(to_numpy(values))
         return np.broadcast_to(array if array.ndim == 3 else array[..., None], shape).reshape(-1, alone)
 
+    def by_data_set(values: Array) -> np.ndarray:
+        return np.broadcast_to(to_numpy(values), shape[1:]).reshape(alone, 1)
+
     made = posterior_predictive(
         net,
         {name: to_numpy(x).reshape(alone, 1) for name, x in data.inputs.items()},
         {name: by_trial(x) for name, x in params.items()},
         trials=1,
         trial_mask=to_numpy(data.trial_mask).reshape(alone, 1),
+        missing=missing_of(data.missing, None if data.deadline is None else by_data_set(data.deadline)),
         lapse=None if lapse is None else lapse.at(by_trial(lapse.rate)),
         environment=environment,
         seed=seed,
@@ -320,13 +334,20 @@ def _outcomes(schema: Schema, data: ObservedTrials, generated: Simulated) -> tup
     inputs = blank(data.inputs)
     observed = {**inputs, **blank(split_value(schema, data.value)), **blank(data.feedback)}
     repeated = {name: np.broadcast_to(x, generated.log_prob.shape) for name, x in inputs.items()}
-    return observed, {**repeated, **split_value(schema, generated.value), **generated.feedback}
+    again = split_value(schema, generated.value)
+    if data.missing is not None:
+        # Of generated trials what was lost of the observed ones is lost too, unless there was no response.
+        omitted = np.isposinf(np.stack(list(again.values()))).any(0)
+        for name, lost in zip(again, lost_outcomes(schema, data), strict=True):
+            again[name] = np.where(lost & ~omitted, np.nan, again[name])
+    return observed, {**repeated, **again, **generated.feedback}
 
 
 def _log_densities(
     net: Network, data: ObservedTrials, params: Arrays, lapse: Lapse | None, rates: np.ndarray | None
 ) -> np.ndarray:
-    """Log density of the observed trials at each draw: (draws, subjects)."""
+    """Log density of the observed trials of which nothing was lost, at each draw: (draws, subjects)."""
+    complete = complete_trials(net.schema, data)
     count, subjects = next(iter(params.values())).shape[:2]
 
     def of_chunk(indices: np.ndarray) -> np.ndarray:
@@ -338,7 +359,10 @@ def _log_densities(
             net, data, params=shared, trial_params=by_trial or None, lapse=there, outside="ignore", expand=False
         )
         reuse = query.matches(data.value)
-        return to_numpy(in_one_program(density.log_prob, query, data.value, reuse=reuse))
+        if complete.all():
+            return to_numpy(in_one_program(density.log_prob, query, data.value, reuse=reuse))
+        each = to_numpy(in_one_program(density.conditionals, query, data.value, reuse=reuse))
+        return np.where(complete, each, 0.0).sum(-1)
 
     return map_chunks(of_chunk, count, min(count, max(1, _TRIALS_AT_ONCE // (subjects * data.trials))))
 

@@ -22,6 +22,7 @@ from ppl_buffer.network.lapses import Lapse
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import ObservedTrials
 from ppl_buffer.prior import Prior
+from ppl_buffer.schema import split_value
 
 if TYPE_CHECKING:
     from formulae.matrices import CommonEffectsMatrix, DesignMatrices, GroupEffectsMatrix
@@ -118,7 +119,8 @@ def _check_level(net: Network, one: ParameterDesign, table: Covariates) -> None:
 def _ceilings(net: Network, seen: ObservedTrials, one: ParameterDesign, lapse: Lapse | None) -> np.ndarray | None:
     for outcome, name in net.schema.lower_bounds.items():
         if name == one.name:
-            value = np.asarray(to_numpy(seen.outcomes[outcome]), dtype=float)
+            given = seen.outcomes if seen.missing is None else split_value(net.schema, seen.value)
+            value = np.asarray(to_numpy(given[outcome]), dtype=float)
             mask = np.asarray(to_numpy(seen.trial_mask), dtype=bool)
             fastest = row_ceilings(net.schema, outcome, value, mask, one.rows, lapse)
             return np.minimum(fastest, net.box[name][1]).astype(np.float32)

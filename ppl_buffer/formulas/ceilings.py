@@ -29,6 +29,8 @@ def fastest_decision(
         exists: (S, K) bool, which trials exist.
         lapse: what a lapse is, and how often.
     """
+    # A time that was lost, or did not come, is no fastest one.
+    value = np.where(np.isfinite(value), value, np.inf)
     possible = exists & may_be_lapses(schema, outcome, value, lapse)
     decision = np.where(exists & ~possible, value, np.inf).min(1)
     rate: Any = 0.0

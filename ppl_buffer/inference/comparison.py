@@ -10,7 +10,8 @@ import numpy as np
 from ppl_buffer.checks import check_mapping, check_numbers
 from ppl_buffer.files import to_numpy
 from ppl_buffer.findings import Finding, warn_of
-from ppl_buffer.inference.evidence import METHODS, Evidence, TrialArguments, log_evidence
+from ppl_buffer.inference.evidence import METHODS, Evidence, log_evidence
+from ppl_buffer.inference.trial_arguments import TrialArguments
 from ppl_buffer.network.backend import Array, backend_of
 from ppl_buffer.network.lapse_mixture import lapse_ranges
 from ppl_buffer.network.lapses import Lapse, check_ranges
@@ -41,9 +42,9 @@ def compare(
         inputs: dict name -> (*B, K); or what one of the networks' ``observe(...)`` returned, without a context.
         value: outcomes, (*B, K) or (*B, K, n_outcomes).
         method: "autoregressive", "importance", or "both": the latter also warns where the two disagree, since the data
-            then lie outside what the model generates, and decides by importance sampling. With lapses, which the
-            autoregressive method does not know, or a network without a buffered transformer, which it needs, "both" is
-            "importance".
+            then lie outside what the model generates, and decides by importance sampling. With lapses or missing
+            answers, which the autoregressive method does not know, or a network without a buffered transformer, which
+            it needs, "both" is "importance".
         lapse: lapses that every model has, as for `log_evidence`.
         prior_probabilities: model name -> prior probability; equal by default.
         **arguments: further arguments of `log_evidence`.
@@ -63,7 +64,14 @@ def compare(
         raise ValueError(f"nets: expected a dict of at least two networks, got {nets!r}")
     methods: Sequence[str] = (method,)
     if method == "both":
-        both = lapse is None and all("buffer" in net.parts for net in nets.values() if isinstance(net, Network))
+        given = (
+            arguments.get("missing") is not None or isinstance(inputs, ObservedTrials) and inputs.missing is not None
+        )
+        both = (
+            lapse is None
+            and not given
+            and all("buffer" in net.parts for net in nets.values() if isinstance(net, Network))
+        )
         methods = METHODS if both else ("importance",)
     if lapse is not None:
         _check_one_range(nets, lapse)
@@ -123,9 +131,12 @@ def _unobserved(
     """Inputs, value and further arguments as NumPy arrays, which every network can read: it was one that observed."""
     if observed.context is not None:
         raise ValueError("inputs: expected trials observed without a context, which one network alone can read")
-    trials = TrialArguments.of(observed, value, arguments.get("feedback"), arguments.get("trial_mask"))
+    given = (arguments.get(name) for name in ("feedback", "trial_mask", "missing"))
+    trials = TrialArguments.of(observed, value, *given)
     feedback = {name: to_numpy(x) for name, x in (trials.feedback or {}).items()}
-    more = {"feedback": feedback or None, "trial_mask": to_numpy(trials.trial_mask)}
+    more: dict[str, Any] = {"feedback": feedback or None, "trial_mask": to_numpy(trials.trial_mask)}
+    if trials.missing is not None:
+        more["missing"] = trials.missing.at(to_numpy(trials.missing.deadline))
     return {name: to_numpy(x) for name, x in trials.inputs.items()}, to_numpy(value), {**arguments, **more}
 
 

@@ -27,6 +27,7 @@ from ppl_buffer.findings import Finding, warn_of
 from ppl_buffer.inference.chunks import map_chunks
 from ppl_buffer.inference.importance import draws_a_round, importance_weights
 from ppl_buffer.inference.normal_scores import NormalScores
+from ppl_buffer.inference.trial_arguments import TrialArguments
 from ppl_buffer.network.arguments import (
     as_floating,
     check_outcomes,
@@ -38,8 +39,9 @@ from ppl_buffer.network.arguments import (
 )
 from ppl_buffer.network.backend import Array, backend_of
 from ppl_buffer.network.lapses import Lapse, checked_lapse, may_be_lapses
+from ppl_buffer.network.missing import Missing, check_events
 from ppl_buffer.network.network import Network
-from ppl_buffer.network.observed import EncodedContext, ObservedTrials
+from ppl_buffer.network.observed import ObservedTrials
 from ppl_buffer.predictive import density
 from ppl_buffer.predictive.program import in_one_program
 from ppl_buffer.predictive.query import Query
@@ -145,6 +147,7 @@ def log_evidence(
     params: Mapping[str, Array] | None = None,
     feedback: Mapping[str, Array] | None = None,
     trial_mask: Array | None = None,
+    missing: Missing | None = None,
     method: str = "importance",
     orders: int = 128,
     block: int | None = None,
@@ -164,6 +167,8 @@ def log_evidence(
         params: parameters to condition on, dict name -> (*B,): the evidence of a model in which they have these values.
         feedback: dict name -> (*B, K).
         trial_mask: (*B, K) bool; False = no such trial.
+        missing: a `ppl_buffer.Missing`, where outcomes may be missing; the autoregressive method knows none unless all
+            parameters are given.
         method: "importance", the one to trust, or "autoregressive", which needs no draws of parameters; see this
             module's docstring.
         orders: random orders of the trials that the autoregressive method averages over. An ordered model's trials
@@ -191,7 +196,7 @@ def log_evidence(
     require_likelihood(net.record)
     check_choice("method", method, METHODS)
     orders, draws, seed = check_integer("orders", orders), check_integer("draws", draws), check_seed(seed)
-    data = TrialArguments.of(inputs, value, feedback, trial_mask)
+    data = TrialArguments.of(inputs, value, feedback, trial_mask, missing)
     conditioned = dict(check_mapping("params", params))
     if method == "autoregressive":
         if prior is not None:
@@ -213,37 +218,6 @@ def log_evidence(
     return evidence
 
 
-@dataclass(frozen=True)
-class TrialArguments:
-    """Trials as a user gives them: inputs, value, feedback, trial mask and context, of whatever backend."""
-
-    inputs: Mapping[str, Array]
-    value: Array
-    feedback: Mapping[str, Array] | None
-    trial_mask: Array | None
-    context: EncodedContext | None = None
-
-    @classmethod
-    def of(
-        cls,
-        inputs: Mapping[str, Array] | ObservedTrials,
-        value: Array,
-        feedback: Mapping[str, Array] | None,
-        trial_mask: Array | None,
-    ) -> TrialArguments:
-        """The same, taken out of observed trials where these are given in place of inputs.
-
-        Raises:
-            ValueError: if feedback or a trial mask is given beside observed trials.
-        """
-        if not isinstance(inputs, ObservedTrials):
-            return cls(inputs, value, feedback, trial_mask)
-        for argument, given in (("feedback", feedback), ("trial_mask", trial_mask)):
-            if given is not None:
-                raise ValueError(f"{argument}: expected none beside observed data; give it to observe instead")
-        return cls(inputs.inputs, value, inputs.feedback or None, inputs.trial_mask, inputs.context)
-
-
 def _densities_by_order(
     net: Network,
     data: TrialArguments,
@@ -261,11 +235,15 @@ def _densities_by_order(
     def query(**more: Any) -> Query:
         return Query.build(
             net, data.inputs, trials=trials, params=conditioned, context=data.context, feedback=data.feedback,
-            trial_mask=data.trial_mask, block=block, lapse=lapse, **more,
+            trial_mask=data.trial_mask, missing=data.missing, block=block, lapse=lapse, **more,
         )  # fmt: skip
 
-    check_value_shape(value, query().event_shape)
-    check_outcomes(net, value, data.trial_mask)
+    first = query()
+    check_value_shape(value, first.event_shape)
+    if first.missing is None:
+        check_outcomes(net, value, data.trial_mask)
+    else:
+        check_events(net, value, first.trial_mask, first.missing, first.deadline)
     if net.schema.ordered or (net.schema.independent and len(conditioned) == len(net.schema.params)):
         return _numpy(in_one_program(density.log_prob, query(), value, reuse=False))[None]
     rng = np.random.default_rng(seed)
@@ -308,7 +286,9 @@ def _weights_by_draw(
     scale = NormalScores(priors)
     check_params(net, conditioned, check=True)
     known = {name: to_numpy(value) for name, value in conditioned.items()}
-    observed = net.observe(data.inputs, data.value, feedback=data.feedback, trial_mask=data.trial_mask)
+    observed = net.observe(
+        data.inputs, data.value, feedback=data.feedback, trial_mask=data.trial_mask, missing=data.missing
+    )
     batch = observed.batch_shape
     size = math.prod(batch)
     # A round's draws in chunks of one size.
@@ -351,6 +331,8 @@ def _below_outcomes(
     for outcome, name in net.schema.lower_bounds.items():
         if name in priors and priors[name].relative_to is None:
             observed = to_numpy(split_value(net.schema, data.value)[outcome])
+            # A time that was lost, or did not come, bounds nothing.
+            observed = np.where(np.isfinite(observed), observed, np.inf)
             bounding = exists & ~may_be_lapses(net.schema, outcome, observed, lapse)
             least = np.where(bounding, observed, np.inf).min(-1)
             probabilities[name] = np.minimum(

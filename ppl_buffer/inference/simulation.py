@@ -20,6 +20,7 @@ from ppl_buffer.inference.subjects import flatten_leaves, flatten_trials, last_t
 from ppl_buffer.network.arguments import check_params
 from ppl_buffer.network.backend import Array, Environment, backend_of
 from ppl_buffer.network.lapses import Lapse, check_lapse
+from ppl_buffer.network.missing import Missing
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import EncodedContext, ObservedTrials
 from ppl_buffer.network.unfamiliar import warn_unfamiliar
@@ -35,7 +36,7 @@ _COPIES = 2
 
 @dataclass(frozen=True)
 class Simulated:
-    """Simulated data sets; NumPy arrays, NaN where there is no trial.
+    """Simulated data sets; NumPy arrays, NaN where there is no trial, and omissions as `ppl_buffer.Missing` has them.
 
     Attributes:
         value: outcomes, (*S, *B, K) or (*S, *B, K, n_outcomes).
@@ -56,6 +57,7 @@ def posterior_predictive(
     draws: int | None = None,
     trials: int | None = None,
     trial_mask: Array | None = None,
+    missing: Missing | None = None,
     context: Mapping[str, Array] | EncodedContext | None = None,
     environment: Environment | None = None,
     lapse: Array | Lapse | None = None,
@@ -71,14 +73,16 @@ def posterior_predictive(
 
     Args:
         net: a network of either backend.
-        inputs: dict name -> (*B, K), or what ``net.observe(...)`` returned, whose inputs, trial mask and context then
-            count.
+        inputs: dict name -> (*B, K), or what ``net.observe(...)`` returned, whose inputs, trial mask, deadlines and
+            context then count.
         params: dict name -> (*S, *B): parameters to condition on, draws first, as ``MCMC.get_samples()`` has them, or
             (*S,) for one that all data sets share. Any subset of the schema's; where all are given, other sites of a
             model may be there too, and are ignored.
         draws: number of draws; needed only without `params`.
         trials: number of trials K; needed only where there are no inputs.
         trial_mask: (*B, K) bool; False = no such trial.
+        missing: a `ppl_buffer.Missing` whose deadline the simulated data have too: what comes later is an omission.
+            Nothing is lost in them. What was observed with one need not be given it again.
         context: points to predict from, dict of arrays (*B, N), or what ``net.encode(...)`` returned.
         environment: gives the feedback on drawn outcomes; see `JointPredictive`.
         lapse: probability of a lapse, (*S, *B) or fewer dimensions; or a `Lapse` of such a rate.
@@ -103,8 +107,9 @@ def posterior_predictive(
     given = {} if params is None else conditioned_params(net.schema, params)
     check_params(net, given, check=True)
     whole = Query.build(
-        net, inputs, trials=trials, trial_mask=trial_mask, context=context, environment=environment, later=given
-    )
+        net, inputs, trials=trials, trial_mask=trial_mask, missing=missing, context=context, environment=environment,
+        later=given,
+    )  # fmt: skip
     batch, size = whole.batch_shape, math.prod(whole.batch_shape)
     lead = _sample_shape(given, batch, draws)
     count = math.prod(lead)
@@ -186,6 +191,8 @@ class _Rollouts:
         self.inputs = {name: flatten_trials(x, batch, whole.trials) for name, x in whole.inputs.items()}
         exists = True if whole.trial_mask is None else whole.trial_mask
         self.mask = flatten_trials(exists, batch, whole.trials)
+        self.missing_at = whole.missing_at
+        self.deadline = None if whole.deadline is None else flatten_trials(whole.deadline, batch, whole.trials)
         self.context = None
         if whole.context is not None:
             depth = len(whole.context.batch_shape)
@@ -210,13 +217,14 @@ class _Rollouts:
         exists = self.mask[subjects, :length]
         inputs = {name: x[subjects, :length] for name, x in self.inputs.items()}
         context = None if self.context is None else self.context[subjects]
+        missing = self.missing_at(None if self.deadline is None else self.deadline[subjects, :length])
 
         def rollout(net: Network, conditioned: Mapping[str, Array], noise: Any) -> Any:
             params = {name: x for name, x in conditioned.items() if name != _LAPSE}
             lapse = None if self.lapse is None else self.lapse.at(conditioned[_LAPSE])
             query = Query.build(
-                net, inputs, trials=length, params=params, trial_mask=exists, context=context,
-                lapse=lapse, environment=self.environment, outside="ignore", check=False,
+                net, inputs, trials=length, params=params, trial_mask=exists, missing=missing,
+                context=context, lapse=lapse, environment=self.environment, outside="ignore", check=False,
                 expand=False,
             )  # fmt: skip
             return in_one_program(sampling.rollout, query, noise)

@@ -10,8 +10,7 @@ import numpy as np
 
 from ppl_buffer.files import to_numpy
 from ppl_buffer.network.backend import Array, ArrayOps
-from ppl_buffer.network.layout import map_leaves
-from ppl_buffer.network.observed import length_groups
+from ppl_buffer.network.layout import length_groups, map_leaves
 
 
 def flatten_trials(value: Array, batch: Sequence[int], trials: int) -> np.ndarray:

@@ -132,6 +132,9 @@ class ArrayOps(Protocol):
     def ndtr(self, x: Array) -> Array:
         """Distribution function of the standard normal, elementwise."""
 
+    def log_ndtr(self, x: Array) -> Array:
+        """Logarithm of the distribution function of the standard normal, exact far out."""
+
     def ndtri(self, x: Array) -> Array:
         """Quantile of the standard normal, elementwise."""
 
@@ -199,6 +202,16 @@ class Backend(Protocol):
         self, net: Own, prepared: Own, params: Own, outcomes: Mapping[str, Array], valid: Array, lapse: Own | None
     ) -> Array:
         """Log density (B, R, K) of each trial's outcomes (B, r, K) given what it sees; 0 where there is no trial."""
+
+    def event_log_probs(
+        self, net: Own, prepared: Own, params: Own, outcomes: Named, events: Own, valid: Array, lapse: Own | None
+    ) -> Array:
+        """`conditionals` of trials of which outcomes are missing, as `events` (`TrialEvents`) say."""
+
+    def event_cdf(
+        self, net: Own, prepared: Own, params: Own, outcomes: Named, events: Own, uniform: Array, lapse: Own | None
+    ) -> Array:
+        """`cdf` of such trials; NaN for outcomes that are missing."""
 
     def representations(self, net: Own, prepared: Own, params: Own) -> Array:
         """What the heads read of each trial: (B, R, K, W)."""

@@ -16,6 +16,7 @@ from ppl_buffer.network.arguments import NetworkLike, as_floating, check_names
 from ppl_buffer.network.backend import Array, Named
 from ppl_buffer.network.layout import common_batch_shape
 from ppl_buffer.network.observed import ObservedTrials
+from ppl_buffer.schema import split_value
 
 # The share of a range at either end that nothing is mapped into.
 MARGIN = 1e-4
@@ -46,7 +47,10 @@ def upper_bounds(net: NetworkLike, seen: ObservedTrials) -> Named:
     if net.schema.lapse_rate:  # any outcome may be a lapse
         return bounds
     for outcome, name in net.schema.lower_bounds.items():
-        least = xp.amin(xp.where(seen.trial_mask, seen.outcomes[outcome], float("inf")), -1)
+        known = seen.trial_mask
+        if seen.missing is not None:
+            known = known & xp.isfinite(split_value(net.schema, seen.value)[outcome])
+        least = xp.amin(xp.where(known, seen.outcomes[outcome], float("inf")), -1)
         bounds[name] = xp.minimum(bounds[name], least) if name in bounds else least
     return bounds
 

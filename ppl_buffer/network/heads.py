@@ -193,6 +193,19 @@ def outcome_cdf(net: Part, name: str, representation: Array, raw: Array, value: 
     return cdf if above is None else ops.xp.where(above, cdf, 0.0)
 
 
+def outcome_log_tail(net: Part, name: str, representation: Array, raw: Array, bound: Array, *, upper: bool) -> Array:
+    """Log probability of one continuous outcome above (`upper`), or up to, a bound (B, R, T), which may be infinite."""
+    ops, variable, finite = net.ops, net.schema.outcomes[name], bound < math.inf
+    law, log_weights, means, scales = mixture(net, name, raw)
+    scale = outcome_scale(net, name, representation)
+    standardized, _, above = _standardize(net, variable, ops.xp.where(finite, bound, variable.fill), scale)
+    residuals = (standardized[..., None] - means) / scales
+    tail = ops.logsumexp(log_weights + law.log_cdf(ops, -residuals if upper else residuals))
+    if above is not None:
+        tail = ops.xp.where(above, tail, 0.0 if upper else -math.inf)
+    return ops.xp.where(finite, tail, -math.inf if upper else 0.0)
+
+
 def outcome_moments(net: Part, name: str, representation: Array, raw: Array) -> tuple[Array, Array]:
     """First and second moment (B, R, T) of one outcome, in the user's units; infinite where there is none."""
     ops, variable = net.ops, net.schema.outcomes[name]

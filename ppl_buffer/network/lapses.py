@@ -76,7 +76,7 @@ class Lapse:
         """The same with the range of the data for each continuous outcome that has none: up to the slowest response.
 
         An outcome above 0 counts from 0, one on an interval has all of it, a real number reaches from the lowest to the
-        highest.
+        highest. Values that are missing (NaN, or infinity of a time) have no part in it: such a lapse omits nothing.
 
         Args:
             schema: of the data.
@@ -89,6 +89,7 @@ class Lapse:
                 continue
             value = to_numpy(outcomes[name]).astype(float)
             seen = value if trial_mask is None else value[np.broadcast_to(to_numpy(trial_mask), value.shape)]
+            seen = seen[np.isfinite(seen)]  # what was lost or omitted has no range
             if isinstance(variable, Interval):
                 ranges[name] = (variable.low, variable.high)
             elif seen.size:
@@ -106,6 +107,7 @@ class Lapse:
         findings = []
         for name, (low, high) in lapse_ranges(schema, check_ranges(schema, self.ranges)).items():
             seen = to_numpy(outcomes[name])[trial_mask]
+            seen = seen[np.isfinite(seen)]
             beyond = seen[(seen < low) | (seen > high)]
             if beyond.size:
                 text = (

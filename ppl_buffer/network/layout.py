@@ -136,6 +136,38 @@ def broadcasts_to(shape: Sequence[int], target: Sequence[int]) -> bool:
         return False
 
 
+def length_groups(lengths: np.ndarray, most: int = 4) -> list[np.ndarray]:
+    """Split sequences of different lengths into at most `most` groups, so that padding costs least.
+
+    The cost of a sequence padded to T trials is counted as T (T + 256): attention grows with the square, the rest with
+    the length. Each group costs a compiled copy of the network, so that a small saving is not worth any.
+
+    Returns:
+        the indices of each group's sequences, or nothing where one group is about as good.
+    """
+    order = np.argsort(lengths, kind="stable")
+    ends = np.unique(lengths[order], return_index=False)
+    if len(ends) > 64:
+        ends = np.unique(np.quantile(lengths, np.linspace(0, 1, 64), method="higher"))
+    counts = np.searchsorted(lengths[order], ends, side="right")
+    cost = ends * (ends + 256.0)
+    # best[j]: least cost of the sequences up to ends[j], and where its last group begins.
+    best = cost * counts
+    cuts: list[list[int]] = [[] for _ in ends]
+    for _ in range(most - 1):
+        new_best, new_cuts = best.copy(), list(cuts)
+        for j in range(len(ends)):
+            for i in range(j):
+                total = best[i] + cost[j] * (counts[j] - counts[i])
+                if total < new_best[j]:
+                    new_best[j], new_cuts[j] = total, [*cuts[i], i]
+        best, cuts = new_best, new_cuts
+    if best[-1] > 0.8 * cost[-1] * len(lengths):
+        return []
+    edges = [0, *(int(counts[i]) for i in cuts[-1]), len(lengths)]
+    return [np.sort(order[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+
+
 class BatchLayout:
     """Sorts batch dimensions into data sets (B) and replicas (R), and moves arrays to (B, R, ...) and back.
 

@@ -50,6 +50,10 @@ class Law(ABC):
         """Distribution function of the standard distribution."""
 
     @abstractmethod
+    def log_cdf(self, ops: ArrayOps, residuals: Array) -> Array:
+        """Its logarithm, exact far out; of the upper tail at the same numbers negated, since it is symmetric."""
+
+    @abstractmethod
     def quantile(self, ops: ArrayOps, uniform: Array) -> Array:
         """Its inverse."""
 
@@ -77,6 +81,10 @@ class Normal(Law):
     def cdf(self, ops: ArrayOps, residuals: Array) -> Array:
         """Distribution function of the standard distribution."""
         return ops.ndtr(residuals)
+
+    def log_cdf(self, ops: ArrayOps, residuals: Array) -> Array:
+        """Its logarithm."""
+        return ops.log_ndtr(residuals)
 
     def quantile(self, ops: ArrayOps, uniform: Array) -> Array:
         """Its inverse."""
@@ -107,6 +115,10 @@ class Logistic(Law):
     def cdf(self, ops: ArrayOps, residuals: Array) -> Array:
         """Distribution function of the standard distribution."""
         return ops.sigmoid(residuals)
+
+    def log_cdf(self, ops: ArrayOps, residuals: Array) -> Array:
+        """Its logarithm."""
+        return -ops.softplus(-residuals)
 
     def quantile(self, ops: ArrayOps, uniform: Array) -> Array:
         """Its inverse."""

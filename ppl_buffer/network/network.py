@@ -14,6 +14,7 @@ from ppl_buffer.network.backend import Array, ArrayOps
 from ppl_buffer.network.box import checked_upper_bounds, from_box, into_box, upper_bounds
 from ppl_buffer.network.config import Config, parts_of, weight_shapes
 from ppl_buffer.network.estimated_error import PART_NAMES, EstimatedError, nearest
+from ppl_buffer.network.missing import Missing
 from ppl_buffer.network.observed import EncodedContext, ObservedTrials, encode_context, observe_trials
 from ppl_buffer.network.parts import LikelihoodPart, likelihood_part
 from ppl_buffer.network.priors import priors_of
@@ -165,6 +166,7 @@ class Network(ABC):
         trial_mask: Array | None = None,
         context: Mapping[str, Array] | EncodedContext | None = None,
         likelihood: str = "auto",
+        missing: Missing | None = None,
     ) -> ObservedTrials:
         """Compute once all of a joint density that the parameters do not change.
 
@@ -182,13 +184,17 @@ class Network(ABC):
             likelihood: for which part of the network: "direct", "buffer", or "auto", the one that a `JointPredictive`
                 takes by itself where all parameters are given. The other part, and distributions with hidden
                 parameters, then compute from the data anew: slower, and the same numbers.
+            missing: a `ppl_buffer.Missing`, where the value has outcomes that were lost (NaN) or responses that did not
+                come before a deadline (infinity); without it both are refused. Models whose trials are independent
+                given the parameters, with all of them given.
 
         Raises:
             ValueError: if names, shapes or values do not fit the schema, or the network has no such part.
         """
         return observe_trials(
-            self, inputs, value, feedback=feedback, trial_mask=trial_mask, context=context, likelihood=likelihood
-        )
+            self, inputs, value, feedback=feedback, trial_mask=trial_mask, context=context, likelihood=likelihood,
+            missing=missing,
+        )  # fmt: skip
 
     @property
     def box(self) -> dict[str, tuple[float, float]]:

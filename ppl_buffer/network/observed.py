@@ -32,9 +32,11 @@ from ppl_buffer.network.layout import (
     BatchLayout,
     broadcast_shape,
     common_batch_shape,
+    length_groups,
     map_leaves,
     select,
 )
+from ppl_buffer.network.missing import Missing, MissingRule, check_events, check_missing, legal_events
 from ppl_buffer.network.unfamiliar import warn_unfamiliar
 from ppl_buffer.schema import split_value
 
@@ -116,6 +118,8 @@ class ObservedTrials:
         snapshot: a copy of `value` that nobody else can change.
         digest: `Network.digest` of the network, since another one can make nothing of it.
         groups: `prepared` once more, in groups of data sets of similar length, where that saves work.
+        deadline: (*B, K), or (*B, 1) where all trials have the same; None without one.
+        missing: what missing answers mean; None where there are none.
     """
 
     inputs: Named
@@ -131,6 +135,8 @@ class ObservedTrials:
     snapshot: Array
     digest: str = field(metadata={"static": True})
     groups: list[LengthGroup] | None = None
+    deadline: Array | None = None
+    missing: MissingRule | None = field(default=None, metadata={"static": True})
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
@@ -245,6 +251,7 @@ def observe_trials(
     trial_mask: Array | None,
     context: Mapping[str, Array] | EncodedContext | None,
     likelihood: str = "auto",
+    missing: Missing | None = None,
     known: bool = False,
 ) -> ObservedTrials:
     """See `Network.observe`; where the data are known already, nothing is said of what the training covered."""
@@ -275,16 +282,21 @@ def observe_trials(
     check_value_shape(value, (trials, *schema.event_shape_tail))
     # Looked at as NumPy's: a backend that compiles would do so for each operation.
     numbers = net.ops.to_concrete(value)
-    legal = _checked_legal(net, value, numbers, mask)
+    rule, deadline = (None, None) if missing is None else check_missing(net, missing, trials, mask)
+    legal = _checked_legal(net, value, numbers, mask, rule, deadline)
     if not known:
         columns = split_value(schema, value if numbers is None else numbers)
         warn_unfamiliar(net, {**given, "value": columns}, mask, likelihood == "direct")
-    batch = broadcast_shape([value.shape[: value.ndim - 1 - tail], beside], "value")
+    limits = () if deadline is None else deadline.shape[:-1]
+    batch = broadcast_shape([value.shape[: value.ndim - 1 - tail], beside, limits], "value")
     if 0 in batch:
         refuse_empty("value", batch)
     encoded = None if encoded is None else encoded.expanded(len(beside))
     settings, arrays = (net, likelihood, batch, trials), (given, value, mask, legal, encoded)
     observed = backend_of(net).one_program(_observed, settings, arrays)
+    if deadline is not None:
+        deadline = net.ops.xp.broadcast_to(deadline, (*batch, deadline.shape[-1]))
+    observed = replace(observed, deadline=deadline, missing=rule)
     grouped = encoded is None and observed.prepared is not None
     return replace(observed, groups=_group_by_length(net, observed)) if grouped else observed
 
@@ -334,12 +346,25 @@ def _what_is_read(
     return {"prepared": prepared, "alone": alone, "sequence": None}
 
 
-def _checked_legal(net: NetworkLike, value: Array, numbers: np.ndarray | None, mask: Array | None) -> Array | None:
+def _checked_legal(
+    net: NetworkLike,
+    value: Array,
+    numbers: np.ndarray | None,
+    mask: Array | None,
+    rule: MissingRule | None,
+    deadline: Array | None,
+) -> Array | None:
     """Which trials (..., K) hold legal outcomes or do not exist; None where the numbers could be checked at once."""
-    check_outcomes(net, value if numbers is None else numbers, mask)
-    if numbers is not None and (mask is None or net.ops.to_concrete(mask) is not None):
+    ops, cast = net.ops, partial(net.ops.number, net)
+    if rule is None:
+        check_outcomes(net, value if numbers is None else numbers, mask)
+    else:
+        check_events(net, value, mask, rule, deadline)
+    if numbers is not None and all(ops.to_concrete(x) is not None for x in (mask, deadline) if x is not None):
         return None
-    return legal_trials(partial(net.ops.number, net), net.ops.xp, net.schema, value, mask)
+    if rule is None:
+        return legal_trials(cast, ops.xp, net.schema, value, mask)
+    return legal_events(cast, ops.xp, net.schema, value, mask, rule, deadline)
 
 
 def _group_by_length(net: NetworkLike, observed: ObservedTrials) -> list[LengthGroup] | None:
@@ -366,35 +391,3 @@ def _prepared_group(settings: Own, arrays: Own) -> Own:
         return x.reshape((-1, 1, x.shape[-1]))[indices][..., :length]
 
     return backend.prepare_joint(net, backend.Cache(), map_leaves(part, trials), part(valid))
-
-
-def length_groups(lengths: np.ndarray, most: int = 4) -> list[np.ndarray]:
-    """Split sequences of different lengths into at most `most` groups, so that padding costs least.
-
-    The cost of a sequence padded to T trials is counted as T (T + 256): attention grows with the square, the rest with
-    the length. Each group costs a compiled copy of the network, so that a small saving is not worth any.
-
-    Returns:
-        the indices of each group's sequences, or nothing where one group is about as good.
-    """
-    order = np.argsort(lengths, kind="stable")
-    ends = np.unique(lengths[order], return_index=False)
-    if len(ends) > 64:
-        ends = np.unique(np.quantile(lengths, np.linspace(0, 1, 64), method="higher"))
-    counts = np.searchsorted(lengths[order], ends, side="right")
-    cost = ends * (ends + 256.0)
-    # best[j]: least cost of the sequences up to ends[j], and where its last group begins.
-    best = cost * counts
-    cuts: list[list[int]] = [[] for _ in ends]
-    for _ in range(most - 1):
-        new_best, new_cuts = best.copy(), list(cuts)
-        for j in range(len(ends)):
-            for i in range(j):
-                total = best[i] + cost[j] * (counts[j] - counts[i])
-                if total < new_best[j]:
-                    new_best[j], new_cuts[j] = total, [*cuts[i], i]
-        best, cuts = new_best, new_cuts
-    if best[-1] > 0.8 * cost[-1] * len(lengths):
-        return []
-    edges = [0, *(int(counts[i]) for i in cuts[-1]), len(lengths)]
-    return [np.sort(order[a:b]) for a, b in zip(edges, edges[1:], strict=False)]

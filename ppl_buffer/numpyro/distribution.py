@@ -16,10 +16,11 @@ from numpyro.distributions.batch_util import promote_batch_shape
 from numpyro.distributions.util import is_prng_key, validate_sample
 
 from ppl_buffer.checks import check_flag
-from ppl_buffer.network.arguments import as_floating, legal_trials
+from ppl_buffer.network.arguments import as_floating
 from ppl_buffer.network.jax.execution import bucket
 from ppl_buffer.network.jax.weights import JaxNetwork
 from ppl_buffer.network.layout import pad_last
+from ppl_buffer.network.missing import Missing, MissingRule
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import EncodedContext, ObservedTrials
 from ppl_buffer.ppl.docstring import ARGUMENTS
@@ -43,11 +44,22 @@ jax.tree_util.register_dataclass(
         "context",
         "feedback",
         "trial_mask",
+        "deadline",
         "lapse",
         "observed",
         "history",
     ],
-    meta_fields=["net", "trials", "lapse_ranges", "orders", "block", "environment", "outside", "likelihood"],
+    meta_fields=[
+        "net",
+        "trials",
+        "missing",
+        "lapse_ranges",
+        "orders",
+        "block",
+        "environment",
+        "outside",
+        "likelihood",
+    ],
 )
 
 
@@ -60,12 +72,14 @@ class TrialSupport(TrialSupportBase, constraints.ParameterFreeConstraint):  # ty
         schema: whose outcomes the columns are.
         trials: number of trials K.
         trial_mask: (*B, K) bool, or None where all trials exist.
+        missing: what missing answers mean; None where there are none.
     """
 
-    def __init__(self, schema: Schema, trials: int, trial_mask: Any = None) -> None:
+    def __init__(self, schema: Schema, trials: int, trial_mask: Any = None, missing: MissingRule | None = None) -> None:
         self.schema = schema
         self.trials = trials
         self.trial_mask = trial_mask
+        self.missing = missing
 
     def __call__(self, x: Any) -> Any:
         """Whether each value is legal: (*batch,)."""
@@ -73,7 +87,7 @@ class TrialSupport(TrialSupportBase, constraints.ParameterFreeConstraint):  # ty
         if mask is not None and jnp.ndim(mask) > value.ndim - self.event_dim + 1:
             # One value of many data sets, or of all components of a mixture: a density knows which trials it has.
             mask = _exists_in_all(mask)
-        return legal_trials(jnp.float32, jnp, self.schema, value, mask).all(-1)
+        return self._legal_trials(jnp.float32, jnp, value, mask).all(-1)
 
     def feasible_like(self, prototype: Any) -> Any:
         """A legal value of the prototype's shape."""
@@ -83,14 +97,19 @@ class TrialSupport(TrialSupportBase, constraints.ParameterFreeConstraint):  # ty
 
     def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[tuple[str, ...], dict[str, Any]]]:
         """The mask is data, the schema is not."""
-        return (self.trial_mask,), (("trial_mask",), {"schema": self.schema, "trials": self.trials})
+        return (self.trial_mask,), (
+            ("trial_mask",),
+            {"schema": self.schema, "trials": self.trials, "missing": self.missing},
+        )
 
     def __eq__(self, other: object) -> bool:
         return self.eq(other)
 
     def eq(self, other: object, static: bool = False) -> bool:
         """Whether another constraint has the same outcomes and as many trials."""
-        return isinstance(other, TrialSupport) and self.schema == other.schema and self.trials == other.trials
+        if not isinstance(other, TrialSupport):
+            return False
+        return (self.schema, self.trials, self.missing) == (other.schema, other.trials, other.missing)
 
 
 class JointPredictive(JointPredictiveBase, dist.Distribution):  # type: ignore[misc]  # noqa: D101
@@ -124,6 +143,7 @@ class JointPredictive(JointPredictiveBase, dist.Distribution):  # type: ignore[m
         context: Mapping[str, Any] | EncodedContext | None = None,
         feedback: Mapping[str, Any] | None = None,
         trial_mask: Any = None,
+        missing: Missing | None = None,
         orders: Any = None,
         block: int | None = None,
         environment: Callable[..., Any] | None = None,
@@ -139,8 +159,8 @@ class JointPredictive(JointPredictiveBase, dist.Distribution):  # type: ignore[m
             check_flag("validate_args", validate_args)
         self.query = inputs if isinstance(inputs, Query) else Query.build(
             net, inputs, trials=trials, params=params, trial_params=trial_params, context=context, feedback=feedback,
-            trial_mask=trial_mask, orders=orders, block=block, environment=environment, lapse=lapse, outside=outside,
-            likelihood=likelihood, check=validate_args is not False,
+            trial_mask=trial_mask, missing=missing, orders=orders, block=block, environment=environment, lapse=lapse,
+            outside=outside, likelihood=likelihood, check=validate_args is not False,
         )  # fmt: skip
         batch = self.query.batch_shape if _batch_shape is None else tuple(_batch_shape)
         dist.Distribution.__init__(self, batch, self.query.event_shape, validate_args=validate_args)
@@ -152,7 +172,7 @@ class JointPredictive(JointPredictiveBase, dist.Distribution):  # type: ignore[m
         if mask is not None and mask.shape[-2:-1] == (1,) != tuple(self.batch_shape[-1:]):
             # The last dimension may be a mixture's, which values do not have.
             mask = _exists_in_all(mask)
-        return TrialSupport(self.net.schema, self.query.trials, mask)
+        return TrialSupport(self.net.schema, self.query.trials, mask, self.query.missing)
 
     @classmethod
     def infer_shapes(  # type: ignore[override]
@@ -198,7 +218,8 @@ class JointPredictive(JointPredictiveBase, dist.Distribution):  # type: ignore[m
         """Conditional distribution function at each outcome, uniform under the model: (*sample, *batch, K).
 
         With several outcomes a trial the result is (*sample, *batch, K, n_outcomes), each given the earlier ones.
-        A category gets a random place inside its step, from `rng_key` (by default a fixed one).
+        A category gets a random place inside its step, and so does an omission, which counts as the first outcome's
+        last value, from `rng_key` (by default a fixed one). NaN for outcomes that are missing.
 
         Raises:
             ValueError: if an outcome is not legal. Where the numbers are not known yet its place is NaN.

@@ -17,7 +17,8 @@ def columns(data: Any) -> Arrays:
     """Columns of trials as numbers, dict name -> (*S, subjects, trials), NaN where there is no trial.
 
     Args:
-        data: a dict of arrays, or a `ppl_buffer.datasets.TrialData`, whose mask then counts.
+        data: a dict of arrays, or a `ppl_buffer.datasets.TrialData`, whose mask then counts, and whose omissions are
+            no trials.
 
     Raises:
         ValueError: if it is neither, or holds no numbers.
@@ -30,12 +31,14 @@ def _columns(argument: str, data: Any) -> Arrays:
         return {name: check_numbers(f"{argument}[{name!r}]", value) for name, value in data.items()}
     try:
         groups, exists = {**data.inputs, **data.outcomes, **data.feedback}, data.trial_mask
+        omissions = data.missing is not None
     except AttributeError:
         raise ValueError(
             f"{argument}: expected a dict name -> (subjects, trials), or TrialData, got {type(data).__name__}"
         ) from None
+    numbers = {name: check_numbers(f"{argument}[{name!r}]", value) for name, value in groups.items()}
     return {
-        name: np.where(exists, check_numbers(f"{argument}[{name!r}]", value), np.nan) for name, value in groups.items()
+        name: np.where(exists & ~(omissions & np.isposinf(value)), value, np.nan) for name, value in numbers.items()
     }
 
 

@@ -18,6 +18,9 @@ ARGUMENTS = """Args:
         feedback: observed feedback, dict name -> (*B, K); needed to score values of a model that has feedback.
         trial_mask: (*B, K) bool; False = no such trial: it adds nothing to any density and nobody sees it. (The
             language's own ``mask`` acts on batch dimensions: it would multiply the joint density.)
+        missing: a `ppl_buffer.Missing`, where values may have outcomes that were lost (NaN) or responses that did not
+            come before a deadline (infinity). For models whose trials are independent given the parameters, with all of
+            them given. Given to ``net.observe`` it need not be given again.
         orders: number of permutations of the trials to average the joint density over, or the permutations (R, K).
             Exchangeable models only.
         block: merge realised trials into the context after every `block` of them. Exchangeable models only.

@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ppl_buffer.network.arguments import check_legal
+from ppl_buffer.network.arguments import check_outcomes
 from ppl_buffer.network.backend import Array
 from ppl_buffer.network.layout import broadcasts_to
+from ppl_buffer.network.missing import check_events
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.unfamiliar import warn_unfamiliar
 from ppl_buffer.predictive import density, sampling
@@ -68,6 +69,14 @@ class JointPredictiveBase:
             query = self.query
             warn_unfamiliar(self.net, {group: dict(arrays)}, query.trial_mask, query.direct, stacklevel=5)
 
+    def _check_value(self, value: Array) -> None:
+        """Refuse outcomes that cannot be, where they can be looked at."""
+        query = self.query
+        if query.missing is not None:
+            check_events(self.net, value, query.trial_mask, query.missing, query.deadline)
+        else:
+            check_outcomes(self.net, value, query.trial_mask)
+
     # Densities ------------------------------------------------------------------------------------------------
 
     def _full_shape(self, value: Array) -> tuple[int, ...]:
@@ -101,11 +110,10 @@ class JointPredictiveBase:
         return self._by_trial(density.leave_one_out, value)
 
     def _pit(self, value: Any, draw_uniform: Callable[[tuple[int, ...]], Array]) -> Array:
-        """Conditional distribution function at each outcome, a category's place from `draw_uniform` of a shape."""
+        """Conditional distribution function at each outcome, a step's place from `draw_uniform` of a shape."""
         value = self._as_array(value)
         shape = (*self._full_shape(value), self.query.trials, len(self.net.schema.outcomes))
-        for name, column in split_value(self.net.schema, value).items():
-            check_legal(self.net, f"value[{name!r}]", self.net.schema.outcomes[name], column, self.query.trial_mask)
+        self._check_value(value)
         result = self._compute(density.cdf_values, value, draw_uniform(shape), reuse=self.query.matches(value))
         return self.net.ops.xp.broadcast_to(result, shape if len(self.query.event_shape) > 1 else shape[:-1])
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import ModuleType
 
+from ppl_buffer.network.arguments import legal_trials
 from ppl_buffer.network.backend import Array
+from ppl_buffer.network.missing import MissingRule, legal_events
 from ppl_buffer.schema import Discrete, Schema, split_value, stack_value
 
 
@@ -13,9 +16,19 @@ class TrialSupportBase:
 
     Attributes:
         schema: whose outcomes the columns are.
+        missing: what missing answers mean; None where there are none.
     """
 
     schema: Schema
+    missing: MissingRule | None
+
+    def _legal_trials(
+        self, cast: Callable[[Array], Array], xp: ModuleType, value: Array, trial_mask: Array | None
+    ) -> Array:
+        """Which trials (..., K) hold legal outcomes, or do not exist. No deadline is looked at: a density does."""
+        if self.missing is None:
+            return legal_trials(cast, xp, self.schema, value, trial_mask)
+        return legal_events(cast, xp, self.schema, value, trial_mask, self.missing, None)
 
     @property
     def event_dim(self) -> int:

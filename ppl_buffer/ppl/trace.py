@@ -221,7 +221,7 @@ def varying(query: Query) -> dict[str, Any]:
 def fixed_leaves(query: Query) -> list[Array]:
     """Arrays of a query that must be alike at all draws."""
     leaves: list[Array] = []
-    for data in (query.inputs, query.context, query.feedback, query.trial_mask, query.history):
+    for data in (query.inputs, query.context, query.feedback, query.trial_mask, query.deadline, query.history):
         map_leaves(leaves.append, data)
     return leaves
 

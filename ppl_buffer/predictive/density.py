@@ -18,7 +18,9 @@ import numpy as np
 
 from ppl_buffer.network.arguments import legal_trials, require_feedback
 from ppl_buffer.network.backend import Array, Own
+from ppl_buffer.network.events import has_event_cdf
 from ppl_buffer.network.layout import map_leaves, pad_dims
+from ppl_buffer.network.missing import censored, legal_events
 from ppl_buffer.network.observed import LengthGroup
 from ppl_buffer.predictive.folding import FoldedQuery, fold, fold_context, joint_targets, marginal_targets
 from ppl_buffer.predictive.outside import trained_ranges
@@ -91,20 +93,30 @@ def _conditionals(query: Query, value: Array, reuse: bool, order_dims: int = 0) 
         result = _group_conditionals(query, folded)
     else:
         targets = joint_targets(query, folded, reuse)
-        result = folded.backend.conditionals(
-            net, targets, folded.params, folded.trials["outcomes"], folded.valid, folded.lapse
-        )
+        if folded.events is not None:
+            result = _seen(query, folded, targets)
+        else:
+            result = folded.backend.conditionals(
+                net, targets, folded.params, folded.trials["outcomes"], folded.valid, folded.lapse
+            )
     return _finish(query, value, folded, result, reuse)
+
+
+def _seen(query: Query, folded: FoldedQuery, targets: Own) -> Array:
+    """Log densities (B, R, K) of trials, as far as they were seen."""
+    backend, outcomes = folded.backend, folded.trials["outcomes"]
+    if folded.events is not None:
+        return backend.event_log_probs(
+            query.net, targets, folded.params, outcomes, folded.events, folded.valid, folded.lapse
+        )
+    return backend.conditionals(query.net, targets, folded.params, outcomes, folded.valid, folded.lapse)
 
 
 def marginals(query: Query, value: Array) -> Array:
     """Log density of each trial alone, with an empty buffer: (*sample, *batch, K)."""
     folded = fold(query, query.leading_shape(value), value)
     targets = marginal_targets(query, folded)
-    result = folded.backend.conditionals(
-        query.net, targets, folded.params, folded.trials["outcomes"], folded.valid, folded.lapse
-    )
-    return _finish(query, value, folded, result)
+    return _finish(query, value, folded, _seen(query, folded, targets))
 
 
 def leave_one_out(query: Query, value: Array) -> Array:
@@ -130,7 +142,8 @@ def leave_one_out(query: Query, value: Array) -> Array:
 def cdf_values(query: Query, value: Array, uniform: Array, reuse: bool | None = None) -> Array:
     """Distribution function of each outcome given all that came before it: (*sample, *batch, K[, n_outcomes]).
 
-    `uniform` (*sample, *batch, K, n_outcomes) places a category inside its step. NaN where an outcome is not legal.
+    `uniform` (*sample, *batch, K, n_outcomes) places a category inside its step, and an omission. NaN where an outcome
+    is missing or not legal.
     """
     if query.orders is not None or query.block is not None:
         raise ValueError("orders, block: expected None for pit, which follows one order of the trials")
@@ -138,7 +151,18 @@ def cdf_values(query: Query, value: Array, uniform: Array, reuse: bool | None = 
     folded = fold(query, query.leading_shape(value), value, reuse)
     targets = joint_targets(query, folded, reuse)
     places = folded.layout.fold({"uniform": uniform}, 2, replicate=True)["uniform"]
-    values = folded.backend.cdf(query.net, targets, folded.params, folded.trials["outcomes"], places, folded.lapse)
+    outcomes = folded.trials["outcomes"]
+    if folded.events is None:
+        values = folded.backend.cdf(query.net, targets, folded.params, outcomes, places, folded.lapse)
+    else:
+        if not has_event_cdf(query.net.schema):
+            raise ValueError(
+                f"missing: expected None for pit, which sums over what was lost where all outcomes but the last are "
+                f"discrete and have few values, got outcomes {list(query.net.schema.outcomes)}"
+            )
+        values = folded.backend.event_cdf(
+            query.net, targets, folded.params, outcomes, folded.events, places, folded.lapse
+        )
     result = folded.layout.unfold(folded.where_possible(values, float("nan")))
     legal = _legal_trials(query, value, reuse)
     if legal is not None:
@@ -183,8 +207,9 @@ def one_step_ahead(query: Query, value: Array, noise: Array, reuse: bool | None 
     both = folded.backend.one_step(
         net, targets, folded.params, folded.trials["outcomes"], folded.valid, folded.lapse, places
     )
-    draws = folded.layout.unfold(folded.where_possible(both[..., 1:], float("nan")))
-    log_probs = _finish(query, value, folded, both[..., 0], reuse)
+    draws = seen_draws(query, folded.layout.unfold(folded.where_possible(both[..., 1:], float("nan"))))
+    log_probs = both[..., 0] if folded.events is None else _seen(query, folded, targets)
+    log_probs = _finish(query, value, folded, log_probs, reuse)
     return log_probs, draws if len(query.event_shape) > 1 else draws[..., 0]
 
 
@@ -234,7 +259,13 @@ def _one_step_targets(query: Query, value: Array, reuse: bool | None) -> tuple[F
 
 
 def marginal_moments(query: Query) -> tuple[Array, Array]:
-    """Mean and variance of each outcome alone, with an empty buffer: (*batch, *event) each."""
+    """Mean and variance of each outcome alone, with an empty buffer: (*batch, *event) each.
+
+    Raises:
+        ValueError: if there is a deadline: a time that did not come has no mean.
+    """
+    if query.deadline is not None:
+        raise ValueError("deadline: expected None for a mean or variance, which omissions do not have; draw samples")
     folded = fold(query, query.batch_shape)
     targets = marginal_targets(query, folded)
     moments = folded.backend.moments(query.net, targets, folded.params, folded.lapse)
@@ -258,8 +289,19 @@ def _legal_trials(query: Query, value: Array, reuse: bool) -> Array | None:
     """Which trials hold legal outcomes or do not exist; None where all were seen to do so."""
     if reuse and query.observed is not None:
         return query.observed.legal
-    net = query.net
-    return legal_trials(partial(net.ops.number, net), net.ops.xp, net.schema, value, query.trial_mask)
+    net, cast = query.net, partial(query.net.ops.number, query.net)
+    if query.missing is not None:
+        return legal_events(cast, net.ops.xp, net.schema, value, query.trial_mask, query.missing, query.deadline)
+    return legal_trials(cast, net.ops.xp, net.schema, value, query.trial_mask)
+
+
+def seen_draws(query: Query, draws: Array) -> Array:
+    """Drawn outcomes (..., K, n_outcomes) with omissions where the deadline was over."""
+    if query.missing is None or query.deadline is None:
+        return draws
+    xp, names = query.net.ops.xp, list(query.net.schema.outcomes)
+    columns = {name: draws[..., index] for index, name in enumerate(names)}
+    return xp.stack(list(censored(xp, query.missing, query.deadline, columns).values()), -1)
 
 
 def _is_grouped(query: Query, folded: FoldedQuery) -> bool:

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from ppl_buffer.network.arguments import all_exist, arrange_outcomes, require_feedback
 from ppl_buffer.network.backend import Array, Backend, Named, Own, Trials, backend_of
 from ppl_buffer.network.bounds import can_be
+from ppl_buffer.network.events import TrialEvents
 from ppl_buffer.network.lapse_mixture import LapseMixture
 from ppl_buffer.network.layout import BatchLayout
+from ppl_buffer.network.missing import MissingRule
 from ppl_buffer.predictive.query import Query
+from ppl_buffer.schema import split_value
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class FoldedQuery:
         params: the encoded parameters.
         possible: (B, r, 1 or K) bool, where the parameters are such as can be; None without parameters.
         lapse: the user's lapses, their rate (B, r, 1); or None.
+        events: which outcomes are missing; None where none may be, and for draws.
     """
 
     backend: Backend
@@ -37,6 +41,7 @@ class FoldedQuery:
     params: Own
     possible: Array | None
     lapse: LapseMixture | None
+    events: TrialEvents | None
 
     def where_possible(self, result: Array, otherwise: float) -> Array:
         """A result (B, R, K) or (B, R, K, n), with another number in trials whose parameters cannot be."""
@@ -70,9 +75,14 @@ def fold(
     mask = query.trial_mask
     if mask is None:
         mask = all_exist(net, query.trials, len(lead))
+    missing = {} if query.missing is None or value is None else _missing_arrays(query, query.missing, value)
     trials, valid = layout.fold_trials(
-        {"inputs": query.inputs, "outcomes": outcomes, "feedback": query.feedback or {}}, mask
+        {"inputs": query.inputs, "outcomes": outcomes, "feedback": query.feedback or {}, **missing}, mask
     )
+    events = None
+    if missing and query.missing is not None:
+        lost, time = trials.pop("lost"), trials.pop("time")
+        events = TrialEvents(query.missing, lost, time.get("omitted"), time.get("deadline"))
     params = layout.fold(params, 1 if by_trial else 0)
     possible = can_be(net, params)
     if query.direct:
@@ -87,7 +97,16 @@ def fold(
     if query.lapse is not None:
         rate = layout.fold({"lapse": net.ops.number(net, query.lapse)}, 0)["lapse"][..., None]
         lapse = LapseMixture(rate, query.lapse_ranges)
-    return FoldedQuery(backend, layout, trials, valid, encoded, possible, lapse)
+    return FoldedQuery(backend, layout, trials, valid, encoded, possible, lapse, events)
+
+
+def _missing_arrays(query: Query, rule: MissingRule, value: Array) -> dict[str, Named]:
+    """Which outcomes of a value were lost or omitted, and the deadlines, each (..., K)."""
+    ops, columns = query.net.ops, split_value(query.net.schema, value)
+    lost = {name: ops.xp.isnan(column) for name, column in columns.items()}
+    if rule.timed is None:
+        return {"lost": lost, "time": {}}
+    return {"lost": lost, "time": {"omitted": columns[rule.timed] == float("inf"), "deadline": query.deadline}}
 
 
 def _shared_shapes(query: Query, lead: tuple[int, ...], reuse: bool, order_dims: int) -> list[tuple[int, ...]]:
@@ -99,6 +118,8 @@ def _shared_shapes(query: Query, lead: tuple[int, ...], reuse: bool, order_dims:
     if query.history is not None:
         return [tuple(query.history.mask.shape[:-1])]
     arrays = [*query.inputs.values(), *(query.feedback or {}).values()]
+    if query.deadline is not None:
+        arrays.append(query.deadline)
     if query.trial_mask is not None:
         arrays.append(query.trial_mask)
     shapes = [tuple(x.shape[:-1]) for x in arrays]

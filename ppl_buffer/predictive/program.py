@@ -7,8 +7,8 @@ from collections.abc import Callable, Hashable
 from ppl_buffer.network.backend import Array, Own, backend_of
 from ppl_buffer.predictive.query import History, Query
 
-_ARRAYS = ("inputs", "params", "trial_params", "context", "feedback", "trial_mask", "lapse", "observed")
-_SETTINGS = ("net", "trials", "lapse_ranges", "orders", "block", "environment", "outside", "likelihood")
+_ARRAYS = ("inputs", "params", "trial_params", "context", "feedback", "trial_mask", "deadline", "lapse", "observed")
+_SETTINGS = ("net", "trials", "missing", "lapse_ranges", "orders", "block", "environment", "outside", "likelihood")
 
 
 def in_one_program(function: Callable[..., Own], query: Query, *arrays: Array, **settings: Hashable) -> Own:

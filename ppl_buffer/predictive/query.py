@@ -5,19 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 from ppl_buffer.checks import check_choice, is_integer
 from ppl_buffer.network.arguments import (
     all_exist,
-    as_mask,
     check_params,
-    check_trial_arrays,
     check_trial_params,
     check_value_shape,
     choose_likelihood,
     count_existing,
-    count_trials,
     refuse_empty,
     require_buffer,
     require_given,
@@ -26,22 +22,18 @@ from ppl_buffer.network.backend import Array, Environment, Named, backend_of
 from ppl_buffer.network.lapse_mixture import Ranges
 from ppl_buffer.network.lapses import Lapse, check_lapse
 from ppl_buffer.network.layout import broadcast_shape, common_batch_shape, map_leaves, pad_dims, pad_last
+from ppl_buffer.network.missing import Missing, MissingRule, missing_of
 from ppl_buffer.network.network import Network
-from ppl_buffer.network.observed import (
-    EncodedContext,
-    ObservedTrials,
-    encode_context,
-    refuse_other_network,
-    warn_longer,
-)
+from ppl_buffer.network.observed import EncodedContext, ObservedTrials, warn_longer
 from ppl_buffer.network.trials import check_environment
 from ppl_buffer.network.unfamiliar import warn_unfamiliar
 from ppl_buffer.predictive.orders import permutations
 from ppl_buffer.predictive.outside import check_range
+from ppl_buffer.predictive.trials import checked_data, observed_data
 
 _OUTSIDE = ("warn", "error", "-inf", "ignore")
 # Arguments that hold arrays, and the number of dimensions behind their batch dimensions.
-_TRAILING = {"inputs": 1, "params": 0, "trial_params": 1, "feedback": 1, "trial_mask": 1, "lapse": 0}
+_TRAILING = {"inputs": 1, "params": 0, "trial_params": 1, "feedback": 1, "trial_mask": 1, "deadline": 1, "lapse": 0}
 
 
 @dataclass
@@ -73,6 +65,8 @@ class Query:
         context: the encoded context, or None.
         feedback: dict name -> (*B, K), or None where none was given.
         trial_mask: (*B, K) bool, which trials exist; None = all.
+        missing: what missing answers mean; None where there are none.
+        deadline: (*B, K) or (*B, 1), of the time that `missing` names, or None.
         lapse: (*B,), probability of a lapse, or None.
         lapse_ranges: over which those lapses are uniform, where that is not the schema's range.
         observed: what `net.observe` returned, where it was given in place of inputs.
@@ -92,6 +86,8 @@ class Query:
     context: EncodedContext | None = None
     feedback: Named | None = None
     trial_mask: Array | None = None
+    missing: MissingRule | None = None
+    deadline: Array | None = None
     lapse: Array | None = None
     lapse_ranges: Ranges = ()
     observed: ObservedTrials | None = None
@@ -114,6 +110,7 @@ class Query:
         context: Mapping[str, Array] | EncodedContext | None = None,
         feedback: Mapping[str, Array] | None = None,
         trial_mask: Array | None = None,
+        missing: Missing | None = None,
         orders: int | Array | None = None,
         block: int | None = None,
         environment: Environment | None = None,
@@ -136,6 +133,7 @@ class Query:
             context: dict name -> (*B, N), or what ``net.encode(...)`` returned.
             feedback: dict name -> (*B, K).
             trial_mask: (*B, K) bool.
+            missing: what missing answers mean, or None.
             orders: number of permutations to average over, or the permutations (R, K).
             block: number of trials to merge into the context together.
             environment: function (trial, inputs, outcomes, uniform) -> feedback.
@@ -155,9 +153,11 @@ class Query:
         if not isinstance(outside, str) or outside not in _OUTSIDE:
             check_choice("outside", outside, _OUTSIDE)
         if isinstance(inputs, ObservedTrials):
-            data = _observed_data(net, inputs, trials, feedback=feedback, trial_mask=trial_mask, context=context)
+            data = observed_data(
+                net, inputs, trials, feedback=feedback, trial_mask=trial_mask, context=context, missing=missing
+            )
         else:
-            data = _checked_data(net, inputs, trials, feedback, trial_mask, context)
+            data = checked_data(net, inputs, trials, feedback, trial_mask, context, missing)
         arrays, numbers = check_params(net, {} if params is None else params, check, outside != "ignore")
         by_trial: Named = {}
         if trial_params is not None:
@@ -174,6 +174,8 @@ class Query:
             warn_longer(net, "trials", length, "trials")
         direct = {*arrays, *later} >= set(schema.params) and choose_likelihood(net, likelihood) == "direct"
         require_given(net, by_trial, {*arrays, *later}, direct)
+        if data.get("missing") is not None:
+            _require_likelihood(net, {*arrays, *later}, orders, block)
         if check and outside != "ignore" and not (direct and "observed" in data):
             seen, known = {group: data.get(group) or {} for group in ("inputs", "feedback")}, "observed" in data
             warn_unfamiliar(net, seen, data["trial_mask"], direct, known, stacklevel=5)
@@ -289,6 +291,10 @@ class Query:
             return False
         return self.net.ops.same(value, self.observed.value, self.observed.snapshot)
 
+    def missing_at(self, deadline: Array | None) -> Missing | None:
+        """The same missing answers with other deadlines; None where there are none."""
+        return missing_of(self.missing, deadline)
+
     def lapse_at(self, rate: Array | None) -> Lapse | None:
         """The same lapses at another rate; None of None."""
         return None if rate is None else Lapse(rate, {name: (low, high) for name, low, high in self.lapse_ranges})
@@ -334,7 +340,7 @@ class Query:
 
     def padded(self, trials: int) -> Query:
         """The same with more trials, which do not exist. What was observed is left out."""
-        xp, schema, missing = self.net.ops.xp, self.net.schema, trials - self.trials
+        xp, schema, more = self.net.ops.xp, self.net.schema, trials - self.trials
         mask = self.trial_mask
         if mask is None:
             mask = all_exist(self.net, self.trials, len(self.batch_shape))
@@ -343,57 +349,31 @@ class Query:
             orders = tuple((*order, *range(self.trials, trials)) for order in orders)
         feedback = self.feedback
         if feedback is not None:
-            feedback = {name: pad_last(xp, x, missing, schema.feedback[name].fill) for name, x in feedback.items()}
+            feedback = {name: pad_last(xp, x, more, schema.feedback[name].fill) for name, x in feedback.items()}
         return replace(
             self,
             trials=trials,
-            inputs={name: pad_last(xp, x, missing, schema.inputs[name].fill) for name, x in self.inputs.items()},
+            inputs={name: pad_last(xp, x, more, schema.inputs[name].fill) for name, x in self.inputs.items()},
             trial_params={
-                name: pad_last(xp, x, missing, schema.params[name].fill) for name, x in self.trial_params.items()
+                name: pad_last(xp, x, more, schema.params[name].fill) for name, x in self.trial_params.items()
             },
             feedback=feedback,
-            trial_mask=pad_last(xp, mask, missing, False),
+            trial_mask=pad_last(xp, mask, more, False),
+            deadline=self.deadline
+            if self.deadline is None or self.deadline.shape[-1] == 1
+            else pad_last(xp, self.deadline, more, float("inf")),
             orders=orders,
             observed=None,
         )
 
 
-def _observed_data(net: Network, observed: ObservedTrials, trials: int | None, **others: Array) -> dict[str, Any]:
-    """The fields of a query that observed trials fill; refuses arguments that were already given to `observe`."""
-    if observed.digest != net.digest:
-        refuse_other_network("inputs", "observe")
-    for argument, given in others.items():
-        if given is not None:
-            raise ValueError(f"{argument}: expected none beside observed data; give it to observe instead")
-    count = observed.trial_mask.shape[-1]
-    if trials is not None and trials != count:
-        raise ValueError(f"trials: expected {count}, as many as were observed, got {trials}")
-    return {
-        "trials": count,
-        "inputs": observed.inputs,
-        "feedback": observed.feedback,
-        "trial_mask": observed.trial_mask,
-        "context": observed.context,
-        "observed": observed,
-    }
-
-
-def _checked_data(
-    net: Network,
-    inputs: Mapping[str, Array],
-    trials: int | None,
-    feedback: Mapping[str, Array] | None,
-    trial_mask: Array | None,
-    context: Mapping[str, Array] | EncodedContext | None,
-) -> dict[str, Any]:
-    """The same fields of trials that were not observed before."""
-    schema = net.schema
-    trials = count_trials(net, inputs, trials)
-    mask = None if trial_mask is None else as_mask(net, "trial_mask", trial_mask, trials)
-    data: dict[str, Any] = {"trials": trials, "trial_mask": mask}
-    data["inputs"] = check_trial_arrays(net, "inputs", inputs, schema.inputs, trials, mask)
-    if feedback is not None:
-        data["feedback"] = check_trial_arrays(net, "feedback", feedback, schema.feedback, trials, mask)
-    if context is not None:
-        data["context"] = encode_context(net, context)
-    return data
+def _require_likelihood(net: Network, given: Collection[str], orders: object, block: object) -> None:
+    """Refuse missing answers where the network would read them among the trials of the past."""
+    hidden = [name for name in net.schema.params if name not in given]
+    if hidden or orders is not None or block is not None:
+        what = f"hides {hidden}" if hidden else "has orders or a block"
+        raise ValueError(
+            f"missing: expected a likelihood, all parameters given and the trials independent, got one that {what}: "
+            "its network reads the outcomes of other trials and was not trained on missing ones; leave such trials out "
+            "(trial_mask)"
+        )

@@ -18,6 +18,7 @@ from ppl_buffer.network.layout import broadcast_shape
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import encode_context
 from ppl_buffer.network.unfamiliar import warn_unfamiliar
+from ppl_buffer.predictive import density
 from ppl_buffer.predictive.folding import fold, fold_cache, fold_context
 from ppl_buffer.predictive.orders import permutations
 from ppl_buffer.predictive.query import History, Query
@@ -90,7 +91,8 @@ def rollout(query: Query, noise: Array) -> tuple[Array, Named, Array]:
     Raises:
         ValueError: if the schema has feedback and no environment supplies it.
     """
-    return _draw(query, noise, partial(backend_of(query.net).rollout, independent=query.independent))
+    rolled = _draw(query, noise, partial(backend_of(query.net).rollout, independent=query.independent))
+    return _as_seen(query, rolled)  # type: ignore[return-value]
 
 
 def speculative_rollout(
@@ -134,7 +136,19 @@ def speculative_rollout(
         value, by_trial, log_probs = rollout(query, noise)
         return value, by_trial, log_probs, log_probs == log_probs, log_probs * 0
     swept = None if query.independent else int(lookahead)
-    return _draw(query, noise, partial(backend_of(query.net).speculative_rollout, source=source, lookahead=swept))
+    rolled = _draw(query, noise, partial(backend_of(query.net).speculative_rollout, source=source, lookahead=swept))
+    return _as_seen(query, rolled)  # type: ignore[return-value]
+
+
+def _as_seen(query: Query, rolled: tuple[Array, ...]) -> tuple[Array, ...]:
+    """What was drawn, with omissions where a deadline was over, and the log densities of that."""
+    if query.deadline is None:
+        return rolled
+    value, feedback, _, *more = rolled
+    several = len(query.event_shape) > 1
+    value = density.seen_draws(query, value if several else value[..., None])
+    value = value if several else value[..., 0]
+    return value, feedback, density.conditionals(query, value, reuse=False), *more
 
 
 def _draw(query: Query, noise: Array, roll: Callable[..., tuple[Array, ...]]) -> tuple[Array, ...]:
@@ -223,8 +237,12 @@ def condition(query: Query, value: Array) -> Query:
         )
     require_feedback(net, query.feedback, "condition on trials")
     mask = None if query.trial_mask is None else query.trial_mask[..., :first]
-    outcomes = {}
-    for name, column in split_value(schema, value).items():
+    outcomes, columns = {}, split_value(schema, value)
+    if query.missing is not None:
+        # Trials are independent given all parameters: those of which something is missing need not be known.
+        complete = net.ops.xp.isfinite(sum(columns.values()))
+        mask = complete if mask is None else mask & complete
+    for name, column in columns.items():
         check_legal(net, f"value[{name!r}]" if tail else "value", schema.outcomes[name], column, mask)
         number = net.ops.number(net, column)
         outcomes[name] = number if mask is None else net.ops.xp.where(mask, number, schema.outcomes[name].fill)
@@ -255,6 +273,9 @@ def condition(query: Query, value: Array) -> Query:
         trial_params={name: x[..., first:] for name, x in query.trial_params.items()},
         feedback=None if query.feedback is None else {name: x[..., first:] for name, x in query.feedback.items()},
         trial_mask=None if query.trial_mask is None else query.trial_mask[..., first:],
+        deadline=query.deadline
+        if query.deadline is None or query.deadline.shape[-1] == 1
+        else query.deadline[..., first:],
         context=context,
         history=history,
         observed=None,

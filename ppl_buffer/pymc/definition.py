@@ -72,6 +72,11 @@ class Definition:
     ) -> Definition:
         """Check everything once, with examples of the values that come later: arrays of their shapes."""
         known = Query.build(net, inputs, params=params, trial_params=trial_params or None, lapse=lapse, **vars(options))
+        if known.missing is not None:
+            raise ValueError(
+                "inputs: expected trials observed without missing answers, since PyMC takes NaN in observed values for "
+                "values to sample; use NumPyro or Pyro, or leave such trials out (trial_mask)"
+            )
         ranges = None if lapse is None else Lapse(0.0, lapse.ranges)
         return cls(net, inputs, options, tuple(params), tuple(trial_params), ranges, known)
 

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from ppl_buffer.checks import check_flag
-from ppl_buffer.network.arguments import as_floating, check_outcomes, legal_trials
+from ppl_buffer.network.arguments import as_floating
 from ppl_buffer.network.backend import Array
+from ppl_buffer.network.missing import Missing, MissingRule
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import EncodedContext, ObservedTrials
 from ppl_buffer.network.torch.weights import TorchNetwork
@@ -31,16 +32,18 @@ class TrialSupport(TrialSupportBase, constraints.Constraint):  # type: ignore[mi
     Args:
         schema: whose outcomes the columns are.
         trial_mask: (*B, K) bool, or None where all trials exist.
+        missing: what missing answers mean; None where there are none.
     """
 
-    def __init__(self, schema: Schema, trial_mask: Tensor | None = None) -> None:
+    def __init__(self, schema: Schema, trial_mask: Tensor | None = None, missing: MissingRule | None = None) -> None:
         self.schema = schema
         self.trial_mask = trial_mask
+        self.missing = missing
         super().__init__()
 
     def check(self, value: Tensor) -> Tensor:
         """Whether each value is legal: (*batch,)."""
-        return legal_trials(Tensor.float, torch, self.schema, value, self.trial_mask).all(-1)
+        return self._legal_trials(Tensor.float, torch, value, self.trial_mask).all(-1)
 
 
 class JointPredictive(JointPredictiveBase, dist.TorchDistribution):  # type: ignore[misc]  # noqa: D101
@@ -74,6 +77,7 @@ class JointPredictive(JointPredictiveBase, dist.TorchDistribution):  # type: ign
         context: Mapping[str, Any] | EncodedContext | None = None,
         feedback: Mapping[str, Any] | None = None,
         trial_mask: Any = None,
+        missing: Missing | None = None,
         orders: Any = None,
         block: int | None = None,
         environment: Callable[..., Any] | None = None,
@@ -93,8 +97,8 @@ class JointPredictive(JointPredictiveBase, dist.TorchDistribution):  # type: ign
         check = JointPredictive._validate_args if validate_args is None else validate_args
         self.query = inputs if isinstance(inputs, Query) else Query.build(
             net, inputs, trials=trials, params=params, trial_params=trial_params, context=context, feedback=feedback,
-            trial_mask=trial_mask, orders=orders, block=block, environment=environment, lapse=lapse, outside=outside,
-            likelihood=likelihood, check=check,
+            trial_mask=trial_mask, missing=missing, orders=orders, block=block, environment=environment, lapse=lapse,
+            outside=outside, likelihood=likelihood, check=check,
         )  # fmt: skip
         batch = torch.Size(self.query.batch_shape if _batch_shape is None else _batch_shape)
         event = torch.Size(self.query.event_shape)
@@ -103,7 +107,7 @@ class JointPredictive(JointPredictiveBase, dist.TorchDistribution):  # type: ign
     @constraints.dependent_property
     def support(self) -> TrialSupport:
         """Legal outcomes in every existing trial."""
-        return TrialSupport(self.net.schema, self.query.trial_mask)
+        return TrialSupport(self.net.schema, self.query.trial_mask, self.query.missing)
 
     @classmethod
     def infer_shapes(  # type: ignore[override]
@@ -134,7 +138,7 @@ class JointPredictive(JointPredictiveBase, dist.TorchDistribution):  # type: ign
             try:
                 self._validate_sample(value)
             except ValueError as error:
-                check_outcomes(self.net, value, self.query.trial_mask)
+                self._check_value(value)
                 # Legal numbers, but not in the precision that the network computes in.
                 raise ValueError(f"value: {error}") from None
             self._warn_of_value(value)
@@ -144,7 +148,8 @@ class JointPredictive(JointPredictiveBase, dist.TorchDistribution):  # type: ign
         """Conditional distribution function at each outcome, uniform under the model: (*sample, *batch, K).
 
         With several outcomes a trial the result is (*sample, *batch, K, n_outcomes), each given the earlier ones.
-        A category gets a random place inside its step, from `generator` (by default a fixed one).
+        A category gets a random place inside its step, and so does an omission, which counts as the first outcome's
+        last value, from `generator` (by default a fixed one). NaN for outcomes that are missing.
 
         Raises:
             ValueError: if an outcome is not legal. Where the numbers are not known yet its place is NaN.

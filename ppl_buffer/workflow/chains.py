@@ -282,9 +282,12 @@ def draws_fingerprint(
     """Of all that the draws depend on but their number; `more` arrays are the model's own."""
     versions = {module.__name__: module.__version__ for module in (jax, numpyro)} | {"ppl_buffer": __version__}
     arrays = {**data.inputs, **data.feedback, "value": data.value, "trial_mask": data.trial_mask, **box.ceilings}
+    arrays |= {} if data.deadline is None else {"deadline": data.deadline}
+    missing = {} if data.missing is None else {"missing": repr(data.missing)}
     return fingerprint(
         {
             **about,
+            **missing,
             "net": net.digest,
             "likelihood": net.preferred_likelihood,
             "bounds": box.bounds,

@@ -17,6 +17,7 @@ from ppl_buffer.arviz.groups import Scored
 from ppl_buffer.datasets.trials import TrialData
 from ppl_buffer.diagnostics import DataCheck, outside
 from ppl_buffer.diagnostics.data import compare_data
+from ppl_buffer.diagnostics.omissions import complete_trials
 from ppl_buffer.files import to_numpy
 from ppl_buffer.findings import Finding, FindingWarning
 from ppl_buffer.formulas.build import design as build_design
@@ -58,7 +59,7 @@ class Fit:
         box: the range that subjects' parameters were looked for in.
         posterior: what `ppl_buffer.arviz.from_samples` returned.
         replicated: data sets drawn from the posterior, dict outcome -> (draws, subjects, K), NaN where there is no
-            trial; empty where feedback is needed and no environment gives it.
+            trial or no response; empty where feedback is needed and no environment gives it.
         check: posterior predictive checks, or None where there are no data sets to check against.
         outside: parameter -> share of posterior draws outside the trained range.
         summary: a row a quantity: mean, sd, interval, effective sample sizes, R-hat.
@@ -188,7 +189,8 @@ def fit(
 
     Args:
         net: a trained network, loaded with backend "jax"; ``net.preferring("buffer")`` is fitted by that part.
-        trials: what `ppl_buffer.datasets.read_trials` or a loader of `ppl_buffer.datasets` returned.
+        trials: what `ppl_buffer.datasets.read_trials` or a loader of `ppl_buffer.datasets` returned; with
+            `TrialData.missing` where answers are missing.
         environment: gives the feedback on drawn outcomes, as `JointPredictive` asks for it; without one a model with
             feedback is not compared with data sets of its own.
         hierarchical: subjects come from one population; a single one never does.
@@ -306,7 +308,8 @@ def _check(net: Network, data: ObservedTrials, scored: Mapping[str, Scored]) -> 
         return x.reshape((-1, *x.shape[2:]))
 
     generated = Simulated(together(made.value), {name: together(x) for name, x in feedback}, together(made.log_prob))
-    return compare_data(net.schema, data, generated, site.log_probs[site.draws.reshape(-1)].sum(-1))
+    log_probs = np.where(complete_trials(net.schema, data), site.log_probs[site.draws.reshape(-1)], 0.0)
+    return compare_data(net.schema, data, generated, log_probs.sum(-1))
 
 
 def _draws_file(folder: Path) -> Path:
@@ -349,4 +352,5 @@ def _replicated(posterior: Any, trials: TrialData, outcomes: Iterable[str]) -> d
     if predictive is None:
         return {}
     total = trials.trial_counts.sum()
-    return {name: trials.pad(predictive[name].values.reshape(-1, total)) for name in outcomes}
+    columns = {name: trials.pad(predictive[name].values.reshape(-1, total)) for name in outcomes}
+    return {name: np.where(np.isinf(x), np.nan, x) for name, x in columns.items()}

@@ -112,6 +112,7 @@ def observe(net: Network, trials: TrialData) -> ObservedTrials:
         stack_value(np, net.schema, outcomes),
         feedback={name: trials.feedback[name] for name in net.schema.feedback},
         trial_mask=trials.trial_mask,
+        missing=trials.missing,
     )
 
 

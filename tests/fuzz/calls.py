@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tests.network.hubs import FolderHub
-from tests.networks import FUNCTION, LEARNING, RESPONDING, Record, data, network
+from tests.networks import DECISION, FUNCTION, LEARNING, RESPONDING, Record, data, network
 
 PEOPLE, TRIALS = 2, 5
 
@@ -101,6 +101,22 @@ def directly(inputs: Any, value: Any, **more: Any) -> np.ndarray:
     from ppl_buffer.pyro import JointPredictive
 
     return JointPredictive(net(RESPONDING), inputs, **more).log_prob(value).numpy()
+
+
+def omissions() -> dict[str, Any]:
+    """What is said of missing answers."""
+    return {"deadline": 9.0, "withheld": {}, "outcome": "rt"}
+
+
+def deciding(**more: Any) -> np.ndarray:
+    """A log density of independent choices and response times of which some may be missing."""
+    import ppl_buffer as pb
+    from ppl_buffer.pyro import JointPredictive
+
+    given = data(DECISION, batch=PEOPLE, trials=TRIALS, context=False)
+    theta = {name: np_tensor(x) for name, x in given.params.items()}
+    made = JointPredictive(net(DECISION), given.inputs, params=theta, missing=pb.Missing(**more))
+    return made.log_prob(np_tensor(given.value)).numpy()
 
 
 def evidence(**arguments: Any) -> list[np.ndarray]:

@@ -9,11 +9,12 @@ pytest.importorskip("pandas")
 pytest.importorskip("arviz")
 pytest.importorskip("ppl_buffer.sbi", exc_type=ImportError)
 
+from tests.fuzz.calls import deciding, omissions
 from tests.fuzz.entry_points import entry_points, entry_points_of_jax  # noqa: E402
-from tests.fuzz.refusal import fault_of  # noqa: E402
+from tests.fuzz.refusal import EntryPoint, fault_of  # noqa: E402
 from tests.fuzz.values import ODD, replaced  # noqa: E402
 
-POINTS = entry_points()
+POINTS = {**entry_points(), "Missing": EntryPoint(deciding, omissions, ("missing",), True)}
 FEW = [object(), "text", [[1, 2], [3]], np.zeros((3, 5)), {1: 2}]
 
 

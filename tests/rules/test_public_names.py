@@ -15,7 +15,7 @@ import ppl_buffer as pb
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = {
     "BufferedModule", "Categorical", "Config", "DatasetSimulator", "DistillationSets", "Evidence", "Integer",
-    "Interval", "Lapse", "Positive", "Prior", "RandomEffects", "Real", "Schema", "Simulated", "Simulator",
+    "Interval", "Lapse", "Missing", "Positive", "Prior", "RandomEffects", "Real", "Schema", "Simulated", "Simulator",
     "StoredSimulations", "TrainingRecord", "__version__", "add_buffer", "add_buffer_to_module", "compare", "compress",
     "decompress", "load", "log_evidence", "posterior_predictive", "prepare_distillation", "publish", "random_effects",
     "save", "sequential_posterior", "train", "trial_regressors", "zoo",

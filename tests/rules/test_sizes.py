@@ -5,9 +5,12 @@ import pytest
 from tests.rules.source import RATCHETS, ROOT, functions, modules, names
 
 FILE, FUNCTION, ARGUMENTS = 400, 60, 10
-# A distribution, a query, a training, a table and a fit are told everything at once, a command every option.
+# A distribution, a query, a training, a table, a fit and what repeats a distribution's arguments (evidence, simulation)
+# are told everything at once, a command every option.
 MANY_ARGUMENTS = {
     "ppl_buffer/datasets/tables.py": {"read_trials"},
+    "ppl_buffer/inference/evidence.py": {"log_evidence"},
+    "ppl_buffer/inference/simulation.py": {"posterior_predictive"},
     "ppl_buffer/numpyro/distribution.py": {"JointPredictive.__init__"},
     "ppl_buffer/predictive/query.py": {"Query.build"},
     "ppl_buffer/pymc/distribution.py": {"JointPredictive.__new__"},

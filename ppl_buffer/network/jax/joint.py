@@ -74,7 +74,7 @@ def prepare_marginal(net: JaxNetwork, cache: Cache, inputs: Mapping[str, Array],
     return prepare(net, cache, inputs, None, valid.shape)
 
 
-def _represent(
+def represent(
     net: JaxNetwork,
     prepared: PreparedTargets | PreparedSequence,
     params: EncodedParams | Conditions,
@@ -102,7 +102,7 @@ def conditionals(
     lapse: LapseMixture | None,
 ) -> Array:
     """Log density (B, R, K) of each trial given what it sees (paper, equation 5); 0 where there is no trial."""
-    log_probs = trial_log_prob(*_represent(net, prepared, params, each=False), outcomes, lapse)
+    log_probs = trial_log_prob(*represent(net, prepared, params, each=False), outcomes, lapse)
     return jnp.where(valid, log_probs, 0.0)
 
 
@@ -111,7 +111,7 @@ def representations(
     net: JaxNetwork, prepared: PreparedTargets | PreparedSequence, params: EncodedParams | Conditions
 ) -> Array:
     """What the heads read of each trial: (B, R, K, W)."""
-    return _represent(net, prepared, params)[1]
+    return represent(net, prepared, params)[1]
 
 
 @compiled()
@@ -137,7 +137,7 @@ def one_step(
         lapse: LapseMixture | None,
         noise: Array,
     ) -> Array:
-        reader, representation = _represent(net, prepared, params)
+        reader, representation = represent(net, prepared, params)
         log_probs = jnp.where(valid, trial_log_prob(reader, representation, outcomes, lapse), 0.0)
         outcomes, _ = trial_sample(reader, representation, split_noise(net, noise)[0], lapse)
         return jnp.stack(jnp.broadcast_arrays(log_probs, *outcomes.values()), -1)
@@ -155,7 +155,7 @@ def cdf(
     lapse: LapseMixture | None,
 ) -> Array:
     """Distribution function (B, R, K, n_outcomes) of each trial's outcomes given what the trial sees."""
-    return trial_cdf(*_represent(net, prepared, params), outcomes, uniform, lapse)
+    return trial_cdf(*represent(net, prepared, params), outcomes, uniform, lapse)
 
 
 @compiled()
@@ -166,7 +166,7 @@ def moments(
     lapse: LapseMixture | None,
 ) -> tuple[Array, Array]:
     """Mean and variance (B, R, K, n_outcomes) of each trial's outcomes given what the trial sees."""
-    return trial_moments(*_represent(net, prepared, params), lapse)
+    return trial_moments(*represent(net, prepared, params), lapse)
 
 
 @compiled("environment", "independent")

@@ -269,6 +269,11 @@ def ndtr(x: Array) -> Array:
     return jax.scipy.special.ndtr(x)
 
 
+def log_ndtr(x: Array) -> Array:
+    """Logarithm of the distribution function of the standard normal, exact far out."""
+    return jax.scipy.special.log_ndtr(x)
+
+
 def ndtri(x: Array) -> Array:
     """Quantile of the standard normal."""
     return jax.scipy.special.ndtri(x)

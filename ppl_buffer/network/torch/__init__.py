@@ -4,6 +4,7 @@ from ppl_buffer.network import torch as this_package
 from ppl_buffer.network.backend import register_backend
 from ppl_buffer.network.torch import ops
 from ppl_buffer.network.torch.cache import Cache
+from ppl_buffer.network.torch.events import event_cdf, event_log_probs
 from ppl_buffer.network.torch.execution import bucket, on_devices, on_processor, one_program, rollout_memory, workers
 from ppl_buffer.network.torch.joint import (
     block_conditionals,
@@ -38,6 +39,8 @@ __all__ = [
     "conditionals",
     "encode_conditions",
     "encode_params",
+    "event_cdf",
+    "event_log_probs",
     "leave_one_out",
     "moments",
     "on_devices",

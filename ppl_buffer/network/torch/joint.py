@@ -52,7 +52,7 @@ def prepare_marginal(net: TorchNetwork, cache: Cache, inputs: Mapping[str, Tenso
     return prepare(net, cache, inputs, None, valid.shape)
 
 
-def _represent(
+def represent(
     net: TorchNetwork,
     prepared: PreparedTargets | PreparedSequence,
     params: EncodedParams | Conditions,
@@ -79,7 +79,7 @@ def conditionals(
     lapse: LapseMixture | None,
 ) -> Tensor:
     """Log density (B, R, K) of each trial given what it sees (paper, equation 5); 0 where there is no trial."""
-    log_probs = trial_log_prob(*_represent(net, prepared, params, each=False), outcomes, lapse)
+    log_probs = trial_log_prob(*represent(net, prepared, params, each=False), outcomes, lapse)
     return torch.where(valid, log_probs, 0.0)
 
 
@@ -87,7 +87,7 @@ def representations(
     net: TorchNetwork, prepared: PreparedTargets | PreparedSequence, params: EncodedParams | Conditions
 ) -> Tensor:
     """What the heads read of each trial: (B, R, K, W)."""
-    return _represent(net, prepared, params)[1]
+    return represent(net, prepared, params)[1]
 
 
 def one_step(
@@ -103,7 +103,7 @@ def one_step(
 
     `noise` (B, R, K, schema.noise_size) are uniform numbers.
     """
-    reader, representation = _represent(net, prepared, params)
+    reader, representation = represent(net, prepared, params)
     log_probs = torch.where(valid, trial_log_prob(reader, representation, outcomes, lapse), 0.0)
     outcomes, _ = trial_sample(reader, representation, split_noise(net, noise)[0], lapse)
     return torch.stack(torch.broadcast_tensors(log_probs, *outcomes.values()), -1)
@@ -118,7 +118,7 @@ def cdf(
     lapse: LapseMixture | None,
 ) -> Tensor:
     """Distribution function (B, R, K, n_outcomes) of each trial's outcomes given what the trial sees."""
-    return trial_cdf(*_represent(net, prepared, params), outcomes, uniform, lapse)
+    return trial_cdf(*represent(net, prepared, params), outcomes, uniform, lapse)
 
 
 def moments(
@@ -128,7 +128,7 @@ def moments(
     lapse: LapseMixture | None,
 ) -> tuple[Tensor, Tensor]:
     """Mean and variance (B, R, K, n_outcomes) of each trial's outcomes given what the trial sees."""
-    return trial_moments(*_represent(net, prepared, params), lapse)
+    return trial_moments(*represent(net, prepared, params), lapse)
 
 
 @torch.no_grad()

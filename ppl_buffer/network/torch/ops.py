@@ -348,6 +348,11 @@ def ndtr(x: Tensor) -> Tensor:
     return torch.special.ndtr(x)
 
 
+def log_ndtr(x: Tensor) -> Tensor:
+    """Logarithm of the distribution function of the standard normal, exact far out."""
+    return torch.special.log_ndtr(x)
+
+
 def ndtri(x: Tensor) -> Tensor:
     """Quantile of the standard normal."""
     return torch.special.ndtri(x)

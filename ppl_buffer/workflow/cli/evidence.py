@@ -20,9 +20,11 @@ from ppl_buffer.schema import stack_value
 from ppl_buffer.workflow.cli.errors import check_folder, plain_errors
 from ppl_buffer.workflow.cli.options import (
     Columns,
+    Deadline,
     LapseRange,
     LapseRate,
     Likelihood,
+    MissingCodes,
     Model,
     Orders,
     Out,
@@ -39,6 +41,7 @@ from ppl_buffer.workflow.cli.options import (
     Table,
     TrialOrder,
     Where,
+    Withheld,
     read_lapse,
     said,
 )
@@ -59,6 +62,9 @@ def evidence(
     scale: Scale = None,
     signed: Signed = "",
     outside: Outside = "error",
+    missing: MissingCodes = None,
+    deadline: Deadline = None,
+    withheld: Withheld = "",
     lapse: LapseRate = None,
     lapse_range: LapseRange = None,
     method: Annotated[str, typer.Option(help="importance or autoregressive.")] = "importance",
@@ -76,7 +82,9 @@ def evidence(
         check_folder(out)
         net = load(model).preferring(likelihood)
         task = simulator_of(net, simulator)
-        options = TableOptions(subject, order, columns, recode, scale, signed, outside, session, where)
+        options = TableOptions(
+            subject, order, columns, recode, scale, signed, outside, session, where, missing, deadline, withheld
+        )
         trials = options.read(table, net, task)
         lapses = _lapses(lapse, lapse_range, net, trials)
         result = log_evidence(
@@ -85,6 +93,7 @@ def evidence(
             stack_value(np, net.schema, trials.outcomes),
             feedback=trials.feedback,
             trial_mask=trials.trial_mask,
+            missing=trials.missing,
             method=method,
             lapse=lapses,
             orders=orders,
@@ -122,6 +131,9 @@ def compare(
     scale: Scale = None,
     signed: Signed = "",
     outside: Outside = "error",
+    missing: MissingCodes = None,
+    deadline: Deadline = None,
+    withheld: Withheld = "",
     lapse: LapseRate = None,
     lapse_range: LapseRange = None,
     method: Annotated[str, typer.Option(help="both, importance or autoregressive.")] = "both",
@@ -141,7 +153,9 @@ def compare(
         check_folder(out)
         nets = {name: net.preferring(likelihood) for name, net in _load_comparable(model).items()}
         # Each model checks the table by its own schema; what is read is the same.
-        options = TableOptions(subject, order, columns, recode, scale, signed, outside, session, where)
+        options = TableOptions(
+            subject, order, columns, recode, scale, signed, outside, session, where, missing, deadline, withheld
+        )
         trials = options.read_for(table, [(net, simulator_of(net)) for net in nets.values()])[0]
         lapses = _lapses(lapse, lapse_range, nets[model[0]], trials)
         rows = comparison.compare(
@@ -150,6 +164,7 @@ def compare(
             stack_value(np, nets[model[0]].schema, trials.outcomes),
             feedback=trials.feedback,
             trial_mask=trials.trial_mask,
+            missing=trials.missing,
             method=method,
             lapse=lapses,
             draws=draws,

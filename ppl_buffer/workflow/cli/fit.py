@@ -16,10 +16,12 @@ from ppl_buffer.workflow.cli.errors import check_folder, plain_errors
 from ppl_buffer.workflow.cli.formulas import Correlated, Fix, Formula, OptionsFile, PriorOption, read_fixed, read_priors
 from ppl_buffer.workflow.cli.options import (
     Columns,
+    Deadline,
     Draws,
     LapseRange,
     LapseRate,
     Likelihood,
+    MissingCodes,
     Model,
     Out,
     Outside,
@@ -36,6 +38,7 @@ from ppl_buffer.workflow.cli.options import (
     TrialOrder,
     Warmup,
     Where,
+    Withheld,
     read_lapse,
 )
 from ppl_buffer.workflow.cli.simulators import simulator_of
@@ -64,6 +67,9 @@ def fit(
     fix: Fix = None,
     prior: PriorOption = None,
     correlated: Correlated = False,
+    missing: MissingCodes = None,
+    deadline: Deadline = None,
+    withheld: Withheld = "",
     hierarchical: Annotated[bool, typer.Option(help="People as draws from one population, or each alone.")] = True,
     lapse: LapseRate = None,
     lapse_range: LapseRange = None,
@@ -97,7 +103,9 @@ def fit(
 
         net = load(model, backend="jax").preferring(likelihood)
         task = simulator_of(net, simulator)
-        reading = TableOptions(subject, order, columns, recode, scale, signed, outside, session, where)
+        reading = TableOptions(
+            subject, order, columns, recode, scale, signed, outside, session, where, missing, deadline, withheld
+        )
         trials = reading.read(table, net, task)
         typer.echo(f"{_counts(trials)}; {chains} chains of {warmup} + {draws} draws.")
         sampling: dict[str, Any] = {

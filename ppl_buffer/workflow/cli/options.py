@@ -53,6 +53,24 @@ Scale = Annotated[
     list[str] | None,
     typer.Option(help="Factor for a variable, such as rt=0.001 for milliseconds. May be given several times."),
 ]
+MissingCodes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--missing",
+        help="Cells in which an outcome is missing: empty, or a code such as -999; of one outcome: choice=-1. May be "
+        "given several times. What is known of such trials counts; without it they are refused.",
+    ),
+]
+Deadline = Annotated[
+    str | None,
+    typer.Option(
+        help="Time after which a response counts as none, in the table's unit, or the column that holds it: trials "
+        "without any outcome are then responses that did not come in time."
+    ),
+]
+Withheld = Annotated[
+    str, typer.Option(help="Choice that is made by not responding, in a go/no-go task with a deadline: choice=0.")
+]
 LapseRate = Annotated[
     str | None,
     typer.Option(

@@ -80,6 +80,34 @@ def read_headings(option: str, text: str) -> list[str]:
     return names
 
 
+def read_missing(texts: Sequence[str], outcomes: Sequence[str]) -> dict[str, list[str]] | None:
+    """``empty``, ``-999`` or ``NAME=CODE``, several times or with commas between, as a dict of outcome to codes.
+
+    Raises:
+        ValueError: if there is no such outcome.
+    """
+    codes: dict[str, list[str]] = {}
+    for part in [part.strip() for text in texts for part in _LISTED.findall(text) if part.strip()]:
+        name, equal, code = part.partition("=")
+        if equal and name.strip() not in outcomes:
+            raise ValueError(
+                f"--missing: expected a code, or NAME=CODE of an outcome of {list(outcomes)}, got {part!r}"
+            )
+        for outcome in [name.strip()] if equal else outcomes:
+            codes.setdefault(outcome, []).append(_without_quotes((code if equal else part).strip()))
+    return codes or None
+
+
+def read_deadline(text: str | None) -> float | str | None:
+    """A number, or the name of a column."""
+    if text is None:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return _without_quotes(text.strip())
+
+
 def _add(option: str, pairs: dict[str, Value], name: str, value: Value) -> None:
     if name in pairs:
         raise ValueError(f"--{option}: expected each name once, got {name!r} twice")

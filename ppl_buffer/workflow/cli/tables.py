@@ -15,7 +15,14 @@ from ppl_buffer.datasets.cells import quoted
 from ppl_buffer.datasets.order import AS_IT_LIES
 from ppl_buffer.network.network import Network
 from ppl_buffer.simulator import Simulator
-from ppl_buffer.workflow.cli.parsing import read_codes, read_headings, read_numbers, read_pairs
+from ppl_buffer.workflow.cli.parsing import (
+    read_codes,
+    read_deadline,
+    read_headings,
+    read_missing,
+    read_numbers,
+    read_pairs,
+)
 
 if TYPE_CHECKING:
     import pandas
@@ -34,6 +41,9 @@ class TableOptions:
     outside: str = "error"
     session: str | None = None
     where: str | None = None
+    missing: list[str] | None = None
+    deadline: str | None = None
+    withheld: str = ""
 
     @property
     def given(self) -> dict[str, str | list[str] | None]:
@@ -48,6 +58,9 @@ class TableOptions:
             "outside": None if self.outside == "error" else self.outside,
             "session": self.session,
             "where": self.where,
+            "missing": self.missing,
+            "deadline": self.deadline,
+            "withheld": self.withheld or None,
         }
 
     def read(self, path: Path, net: Network, simulator: Simulator | None) -> TrialData:
@@ -85,6 +98,9 @@ class TableOptions:
             recode=read_codes("recode", self.recode or []),
             scale=read_numbers("scale", ",".join(self.scale or [])),
             signed=read_pairs("signed", self.signed),
+            missing=read_missing(self.missing or [], list(net.schema.outcomes)),
+            deadline=read_deadline(self.deadline),
+            withheld={name: int(code) for name, code in read_numbers("withheld", self.withheld).items()} or None,
             simulator=simulator,
             outside=self.outside,
         )

@@ -40,6 +40,7 @@ def _data(fit: Fit) -> str:
     for role, (variables, columns) in groups.items():
         for name, variable in variables.items():
             values = np.asarray(columns[name])[trials.trial_mask]
+            values = values[np.isfinite(values.astype(float))]  # others were lost or omitted
             numbers, counts = np.unique(values, return_counts=True)
             codes = trials.codes.get(name, {})
             if isinstance(variable, Categorical) or len(numbers) <= _MOST_VALUES:

@@ -87,7 +87,8 @@ def draw_misfits(fit: Fit) -> tuple[object, str] | None:
         count = int(np.flatnonzero(fit.trials.trial_mask[person])[-1]) + 1
         edges = np.unique(np.linspace(0, count, min(_PIECES, count) + 1).astype(int))
         centers = (edges[:-1] + edges[1:] + 1) / 2
-        data = np.where(fit.trials.trial_mask, fit.trials.outcomes[name], np.nan)[person]
+        seen = fit.trials.outcomes[name][person]
+        data = np.where(fit.trials.trial_mask[person] & np.isfinite(seen), seen, np.nan)
         bands(panel, centers, _pieces(fit.replicated[name][:, person], edges), label="")
         panel.plot(centers, _pieces(data, edges), "o-", color=DATA, ms=3, lw=1)
         # A label is a name, in which a dollar sign begins no formula.

@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import numpy as np
+
 from ppl_buffer.files import write_atomic
 from ppl_buffer.version import __version__
 from ppl_buffer.workflow.fitting import Fit
@@ -90,7 +92,21 @@ def _facts(fit: Fit) -> str:
     lapse = fit.settings.get("lapse")
     model = f"Model: {fit.record.simulator}, {kind}{f', {lapse:.1%} lapses' if lapse else ''}{_kind_of_lapse(fit)}."
     excluded = f" ({fit.trials.excluded:,} more were left out)" if fit.trials.excluded else ""
-    return f"{subjects}, {span} trials each, {counts.sum():,} in all{excluded}. {model}"
+    return f"{subjects}, {span} trials each, {counts.sum():,} in all{excluded}{_missing(fit)}. {model}"
+
+
+def _missing(fit: Fit) -> str:
+    """How many trials lack what."""
+    trials, schema = fit.trials, fit.net.schema
+    if trials.missing is None:
+        return ""
+    omitted = trials.missing.omitted(schema, trials.outcomes)
+    omitted = np.zeros(trials.trial_mask.shape, dtype=bool) if omitted is None else omitted & trials.trial_mask
+    lost = np.any([np.isnan(trials.outcomes[name].astype(float)) for name in schema.outcomes], 0)
+    lost = lost & ~omitted & trials.trial_mask
+    said = [f"{omitted.sum():,} without a response before the deadline"] * bool(omitted.any())
+    said += [f"{lost.sum():,} with an outcome that was lost"] * bool(lost.any())
+    return f" ({', '.join(said)})" if said else ""
 
 
 def _kind_of_lapse(fit: Fit) -> str:
