@@ -40,8 +40,7 @@ class AngleDriftDiffusion(Diffusion):
         ``boundary``: separation of the two boundaries at the start (twice the a of HSSM and ssm-simulators).
         ``starting_point``: share of that separation, in (0, 1); 0.5 is unbiased.
         ``non_decision_time``: seconds for everything but the decision; no response is faster.
-        ``angle``: of the boundaries, in radians (theta of HSSM and ssm-simulators); 0, the model without collapse, is
-            legal and trained.
+        ``angle``: of the boundaries, in radians (theta of HSSM and ssm-simulators); 0, no collapse, is trained too.
     """
 
     priors = Diffusion.priors | {"angle": Prior.uniform(0.0, 1.3)}
