@@ -69,7 +69,7 @@ def test_weights_of_direct_likelihoods_are_those_that_were_measured(name):
     inputs = {variable: torch.full((1, 3), 0.5) for variable in net.schema.inputs}
     middle.popitem()
     with pytest.raises(ValueError, match="since this network has a direct likelihood alone"):
-        distribution(net, inputs, params=middle)
+        distribution(net, inputs, trials=None if inputs else 3, params=middle)
 
 
 @pytest.mark.parametrize("name", TRANSFORMERS)
