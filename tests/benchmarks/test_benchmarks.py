@@ -241,7 +241,7 @@ def test_particles_are_tuned() -> None:
 
 SCRIPTS = (
     "density", "efficiency", "training_step", "gradient", "scaling", "rollout", "effective_samples", "speculative",
-    "posterior_predictive", "hierarchical_fit", "formula_recovery", "hierarchical_particles",
+    "posterior_predictive", "hierarchical_fit", "formula_recovery", "hierarchical_particles", "compilations",
 )  # fmt: skip
 # Those that compile many programs for JAX.
 SLOW = SCRIPTS[3:]
