@@ -84,10 +84,10 @@ def trained_range(record: TrainingRecord) -> str:
     """The range of each parameter, as a table; a sentence where there is none."""
     if not record.box:
         return "No parameters."
-    rows = [
-        [f"`{name}`", record.priors[name].family if record.priors.get(name) else "unknown", f"{low:g} to {high:g}"]
-        for name, (low, high) in record.box.items()
-    ]
+    rows = []
+    for name, (low, high) in record.box.items():
+        prior = record.priors.get(name)
+        rows.append([f"`{name}`", prior.family if prior else "unknown", f"{low:g} to {high:g}"])
     return markdown(("parameter", "prior", "range"), rows)
 
 

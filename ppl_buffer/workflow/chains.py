@@ -204,7 +204,7 @@ def _programs(
     names = scores(net, lapse)
     subjects, count, chains = data.batch_shape[0], len(names), sampler.chains
 
-    def numbers(*shape: int) -> jax.ShapeDtypeStruct:
+    def numbers(*shape: int) -> Tree:
         return jax.ShapeDtypeStruct(shape, jnp.float32)
 
     fit = QuickFit(
