@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ppl_buffer.network.card import WAYS, lineage, markdown, wrapped
+from ppl_buffer.schema import Discrete
+from ppl_buffer.training.draws import gives_probabilities
+from ppl_buffer.workflow.recipes import make_simulator
 
 
 def span(pair: Sequence[int] | None) -> str:
@@ -13,10 +16,12 @@ def span(pair: Sequence[int] | None) -> str:
     return "" if pair is None else f"{pair[0]} to {pair[1]}" if pair[0] < pair[1] else str(pair[0])
 
 
-def learns_from(stage: Mapping[str, Any]) -> str:
-    """What a stage of a recipe learns from, in words."""
+def learns_from(stage: Mapping[str, Any], probabilities: bool) -> str:
+    """What a stage of a recipe learns from, in words; the simulator's probabilities where it knows those of all outcomes."""
     samples = stage.get("outcome_samples", 1)
     sources = ["outcomes" if samples == 1 else f"{samples} outcomes of each target"]
+    if probabilities:
+        sources = ["the simulator's probabilities of outcomes"]
     if stage.get("use_log_likelihood"):
         sources = ["the simulator's log likelihood given all parameters", f"{sources[0]} elsewhere"]
     if "distillation" in stage:
@@ -30,6 +35,9 @@ def learns_from(stage: Mapping[str, Any]) -> str:
 
 def stages(recipe: dict[str, Any]) -> str:
     """The trainings of the recipe, as a table."""
+    simulator = make_simulator(recipe["simulator"])
+    discrete = all(isinstance(variable, Discrete) for variable in simulator.schema.outcomes.values())
+    probabilities = discrete and gives_probabilities(simulator)
     trained = [(WAYS["buffer"], stage) for stage in recipe.get("stages", ())]
     trained += [(WAYS["direct"], stage) for stage in recipe.get("likelihood", ())]
 
@@ -38,7 +46,7 @@ def stages(recipe: dict[str, Any]) -> str:
 
     rows = [
         [part, f"{stage['steps']:,}", rate(stage), str(stage["seed"]), span(stage["trials"]),
-         span(stage.get("context")), learns_from(stage)]
+         span(stage.get("context")), learns_from(stage, probabilities)]
         for part, stage in trained
     ]  # fmt: skip
     return markdown(("part", "steps", "peak learning rate", "seed", "trials", "context", "learns from"), rows)
