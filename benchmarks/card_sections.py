@@ -17,7 +17,7 @@ def span(pair: Sequence[int] | None) -> str:
 
 
 def learns_from(stage: Mapping[str, Any], probabilities: bool) -> str:
-    """What a stage of a recipe learns from, in words; the simulator's probabilities where it knows those of all outcomes."""
+    """What a stage of a recipe learns from, in words; probabilities where a simulator knows those of all outcomes."""
     samples = stage.get("outcome_samples", 1)
     sources = ["outcomes" if samples == 1 else f"{samples} outcomes of each target"]
     if probabilities:
