@@ -33,11 +33,16 @@ def learns_from(stage: Mapping[str, Any], probabilities: bool) -> str:
     return ", ".join(sources + ends)
 
 
+def tells_probabilities(description: Mapping[str, Any]) -> bool:
+    """Whether a simulator knows the probabilities of all outcomes, so that no draw is noise."""
+    simulator = make_simulator(description)
+    discrete = all(isinstance(variable, Discrete) for variable in simulator.schema.outcomes.values())
+    return discrete and gives_probabilities(simulator)
+
+
 def stages(recipe: dict[str, Any]) -> str:
     """The trainings of the recipe, as a table."""
-    simulator = make_simulator(recipe["simulator"])
-    discrete = all(isinstance(variable, Discrete) for variable in simulator.schema.outcomes.values())
-    probabilities = discrete and gives_probabilities(simulator)
+    probabilities = tells_probabilities(recipe["simulator"])
     trained = [(WAYS["buffer"], stage) for stage in recipe.get("stages", ())]
     trained += [(WAYS["direct"], stage) for stage in recipe.get("likelihood", ())]
 

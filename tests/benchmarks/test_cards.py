@@ -37,6 +37,7 @@ def test_a_card_tells_all_stages_of_a_record_and_says_where_the_recipe_made_the_
     stage = {"steps": 70, "learning_rate": 2e-3, "seed": 3, "trials": [3, 17], "mean_with_start": True}
     direct = {"steps": 90, "seed": 5, "trials": [3, 11], "outcome_samples": 4}
     recipe = {"data_sets": "simulated data sets", "stages": [stage], "likelihood": [direct]}
+    recipe["simulator"] = {"name": "MultisensoryCausalInference"}
     text = make_card.training("made", record, recipe)
     first = "| buffered transformer | 60 of 70 | 0.002 | 3 | 1,900 |  | 2026-01-02 |"
     assert f"{first}\n| buffered transformer | 60 of 70 | 0.002 | 4 |" in text
@@ -44,6 +45,9 @@ def test_a_card_tells_all_stages_of_a_record_and_says_where_the_recipe_made_the_
     learnt = "outcomes, then averaged with the weights before"
     assert f"| buffered transformer | 70 | 0.002 | 3 | 3 to 17 |  | {learnt} |" in text
     assert "| direct likelihood | 90 |  | 5 | 3 to 11 |  | 4 outcomes of each target |" in text
+    # All outcomes of this one are drawn from probabilities that it tells, so that draws are not what is learnt from.
+    text = make_card.training("made", record, {**recipe, "simulator": {"name": "Discounting"}})
+    assert "| direct likelihood | 90 |  | 5 | 3 to 11 |  | the simulator's probabilities of outcomes |" in text
     assert {entry.name for entry in pb.zoo()} == {path.stem for path in SHIPPED.glob("*.toml")}
 
 

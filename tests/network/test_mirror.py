@@ -47,13 +47,14 @@ ALONE = {
     # A loop of fixed shapes: blocks are padded, trials to come are masked, data sets are mapped over in chunks.
     "joint": {"torch": set(), "jax": {"_unrealised", "_pad_to_blocks", "_in_chunks"}},
     # How an array-like becomes an array: torch needs to know where the weights are. Torch has a recurrent unit of its
-    # own, which it cannot map over; in JAX a single state is a slot that all steps are of.
+    # own, which it cannot map over; in JAX a single state is a slot that all steps are of, and NumPy copies what would
+    # be a program for each shape.
     "ops": {
         "torch": {"_tensor", "_unit", "_recurrent_by_steps", "_slots_by_steps", "_advance", "are_plain"},
-        "jax": {"_array", "_along"},
+        "jax": {"_array", "_along", "_copied"},
     },
     # Torch compiles nothing; a JAX axis is cut into equal shares, which must be filled up.
-    "execution": {"torch": set(), "jax": {"compiled", "_fill"}},
+    "execution": {"torch": set(), "jax": {"compiled", "_program", "_fill"}},
 }
 
 # Parameters that differ: torch gives some queries a fused softmax without its total; its buffers have a prefix, JAX's a

@@ -1,7 +1,6 @@
 """The numbers behind the plots, against data whose statistics are known; and that every plot draws them."""
 
 import warnings
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +8,7 @@ import pytest
 pytest.importorskip("matplotlib")
 
 from ppl_buffer import plots  # noqa: E402
+from ppl_buffer.datasets.trials import TrialData  # noqa: E402
 
 NAN = np.nan
 
@@ -112,7 +112,9 @@ def test_recovery_of_a_conjugate_posterior():
 
 
 def test_padding_of_trial_data_is_no_trial():
-    data = SimpleNamespace(
+    data = TrialData(
+        subjects=np.array(["a", "b"]),
+        trial_counts=np.array([2, 1]),
         inputs={"pair": np.array([[0, 1], [1, 0]])},
         outcomes={"choice": np.array([[1, 0], [1, 0]])},
         feedback={},

@@ -36,12 +36,6 @@ def number(net: Own, value: Array) -> Tensor:
     return (value if isinstance(value, Tensor) else _tensor(net, value)).to(net.anchor)
 
 
-def floating(net: Own, value: Array) -> Tensor:
-    """An array-like as floating-point numbers: doubles stay doubles, integers take the network's type."""
-    tensor = _tensor(net, value)
-    return tensor if tensor.is_floating_point() else tensor.to(net.dtype)
-
-
 def array(net: Own, value: Array) -> Tensor:
     """The same array, of booleans or whole numbers, as the backend's."""
     return _tensor(net, value)
@@ -50,6 +44,12 @@ def array(net: Own, value: Array) -> Tensor:
 def filled(value: Tensor, exists: Tensor, fill: float) -> Tensor:
     """A value (..., K), with another number in the trials that do not exist."""
     return torch.where(exists, value, fill)
+
+
+def floating(net: Own, value: Array) -> Tensor:
+    """An array-like as floating-point numbers: doubles stay doubles, integers take the network's type."""
+    tensor = _tensor(net, value)
+    return tensor if tensor.is_floating_point() else tensor.to(net.dtype)
 
 
 def number_each(net: Own, named: Mapping[str, Array]) -> dict[str, Tensor]:
