@@ -27,6 +27,7 @@ from ppl_buffer.network.lapses import Lapse, check_lapse, checked_lapse
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import ObservedTrials
 from ppl_buffer.predictive import density
+from ppl_buffer.predictive.program import in_one_program
 from ppl_buffer.predictive.query import Query
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Categorical, Schema, split_value
@@ -95,7 +96,7 @@ def trial_regressors(
         for indices, added in zip(chunks(count, at_once), new_in_chunks(count, at_once), strict=True):
             part = {name: x[indices] for name, x in draws.items()}
             there = None if lapses is None else lapses.at(part.pop(_LAPSE))
-            query = Query.build(net, data, params=part, lapse=there, outside="ignore", check=False)
+            query = Query.build(net, data, params=part, lapse=there, outside="ignore", check=False, expand=False)
             sums.add(query, data.value, added)
             bar.update(added)
     return _table(net.schema, data, subjects, sums.columns(split_value(net.schema, to_numpy(data.value))))
@@ -157,8 +158,9 @@ def sequential_posterior(
 
         def conditionals(indices: np.ndarray) -> np.ndarray:
             part = {name: x[indices] for name, x in values.items()}
-            query = Query.build(net, data, params=part, lapse=lapses, outside="ignore", check=False)
-            return np.maximum(to_numpy(density.conditionals(query, data.value)), -1e6).astype(np.float32)
+            query = Query.build(net, data, params=part, lapse=lapses, outside="ignore", check=False, expand=False)
+            log_probs = in_one_program(density.conditionals, query, data.value, reuse=query.matches(data.value))
+            return np.maximum(to_numpy(log_probs), -1e6).astype(np.float32)
 
         params.append(values)
         by_trial.append(map_chunks(conditionals, len(scores), at_once, bar.update))
@@ -234,15 +236,16 @@ class _Expectations:
             return to_numpy(array).astype(float).reshape(-1, *shape, *tail)[-added:]
 
         reuse = query.matches(value)
-        log_density = logsumexp(last(density.conditionals(query, value, reuse)), axis=0)
+        log_density = logsumexp(last(in_one_program(density.conditionals, query, value, reuse=reuse)), axis=0)
         self.log_density = np.logaddexp(self.log_density, log_density)
         self.count += added
         if self.categories:
-            probability = density.one_step_probabilities(query, value, reuse)
+            probability = in_one_program(density.one_step_probabilities, query, value, reuse=reuse)
             self.probability += last(probability, self.categories).sum(0)
         if self.others:
             try:
-                mean, variance = (last(x, len(self.outcomes)) for x in density.one_step_moments(query, value, reuse))
+                moments = in_one_program(density.one_step_moments, query, value, reuse=reuse)
+                mean, variance = (last(x, len(self.outcomes)) for x in moments)
             except NotImplementedError:
                 self.others = []
                 return
