@@ -111,4 +111,4 @@ typecheck: $(INSTALLED) ## mypy
 	$(BIN)/python -m mypy
 
 doctest: $(INSTALLED) ## run the docstring examples
-	$(BIN)/python -m pytest --doctest-modules ppl_buffer
+	$(BIN)/python -m pytest --doctest-modules ppl_buffer --ignore=ppl_buffer/pymc
