@@ -94,7 +94,6 @@ class _Natural:
         self.net, self.one = net, one
         flat = [np.asarray(draws[site.name], float).reshape(len(draws[site.name]), -1) for site in one.sites]
         self.coefficients = np.concatenate(flat, 1)
-        self.below = None if one.ceilings is None else float(np.median(one.ceilings))
         self.given: dict[str, np.ndarray] = {}
         origin = trained_range(net, one.name)[2]
         if origin is not None:
@@ -113,7 +112,7 @@ class _Natural:
         total, size = np.zeros(len(self.coefficients)), max(1, _AT_ONCE // len(self.coefficients))
         for start in range(0, len(columns), size):
             real = self.coefficients @ columns[start : start + size].T
-            values = self.net.into_box(self.one.name, real.astype(np.float32), self.given or None, below=self.below)
+            values = self.net.into_box(self.one.name, real.astype(np.float32), self.given or None)
             total += to_numpy(values) @ shares[start : start + size]
         return total
 

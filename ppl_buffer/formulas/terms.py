@@ -235,9 +235,7 @@ class Design:
             net: a trained network.
             averages: name -> (...), the population's average on the real line.
         """
-        ceilings = {name: one.ceilings for name, one in self.parameters.items() if one.ceilings is not None}
-        below = {name: np.median(x) for name, x in ceilings.items()}
-        return self._into_box(net, averages, below, ())
+        return self._into_box(net, averages, {}, ())
 
     def _average(self, net: Network, one: ParameterDesign, linear: Array) -> Array:
         """Mean of each data set's rows, (S,)."""

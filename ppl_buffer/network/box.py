@@ -2,6 +2,11 @@
 
 A parameter's value is its lower bound plus a share of the way to its upper bound; the share is a logistic function of a
 real number that ends short of 0 and of 1 by a margin, so that no rounding reaches a bound, which may not be legal.
+
+Where a data set has a bound of its own, as the fastest response is one of the non-decision time, the value is a smooth
+minimum of that number's value and the bound. So a number means the same in all data sets until it comes near to the
+bound. (A share of the way to each data set's own bound would not: a population of such shares takes longer
+non-decision times in whoever responds later, and takes them out of the boundary.)
 """
 
 from __future__ import annotations
@@ -22,6 +27,8 @@ from ppl_buffer.schema import split_value
 MARGIN = 1e-4
 # The least share between the margins that is told from 0 on the way back: real numbers end at about -14 and 14.
 _LEAST_SHARE = 1e-6
+# How sharp the minimum with a bound is: half of the way to it a value is 0.05 % smaller, at nine tenths 4 %.
+_SHARPNESS = 8
 
 
 @dataclass(frozen=True)
@@ -30,11 +37,13 @@ class _Range:
 
     Attributes:
         low: (...), its lower bound.
-        width: (...), how far above that its upper bound is.
+        width: how far above that the trained range ends.
+        limit: (...), how far above it a bound of a data set lies, at most `width`; None where there is none.
     """
 
     low: Array
-    width: Array
+    width: float
+    limit: Array | None = None
 
 
 def upper_bounds(net: NetworkLike, seen: ObservedTrials) -> Named:
@@ -69,8 +78,23 @@ def into_box(
     """See `Network.into_box`."""
     real = as_floating(net, "x", x)
     bounds = _range(net, name, params, below)
-    common_batch_shape({"x": tuple(real.shape), "params, below": tuple(np.shape(bounds.width))})
-    return bounds.low + bounds.width * (MARGIN + (1 - 2 * MARGIN) * net.ops.sigmoid(real))
+    common_batch_shape({"x": tuple(real.shape), "params, below": _shape(bounds)})
+    return bounds.low + above_low(net.ops.sigmoid(real), bounds.width, bounds.limit)
+
+
+def above_low(share: Array, width: float, limit: Array | None) -> Array:
+    """How far above its lower bound a parameter lies, (...): arithmetic alone, for arrays of any library.
+
+    Args:
+        share: (...), from 0 to 1.
+        width: of the trained range.
+        limit: (...), up to a data set's bound, at most `width`; None = there is none.
+    """
+    unbounded = width * (MARGIN + (1 - 2 * MARGIN) * share)
+    if limit is None:
+        return unbounded
+    # The bound is reached where the trained range ends, and both are the same where the bound is that end.
+    return unbounded * (1 + (unbounded / limit) ** _SHARPNESS - (unbounded / width) ** _SHARPNESS) ** (-1 / _SHARPNESS)
 
 
 def from_box(
@@ -80,14 +104,19 @@ def from_box(
     xp, ops = net.ops.xp, net.ops
     number = as_floating(net, "value", value)
     bounds = _range(net, name, params, below)
-    common_batch_shape({"value": tuple(number.shape), "params, below": tuple(np.shape(bounds.width))})
-    share = (number - bounds.low) / bounds.width
+    common_batch_shape({"value": tuple(number.shape), "params, below": _shape(bounds)})
+    share = (number - bounds.low) / (bounds.width if bounds.limit is None else bounds.limit)
     known = ops.to_concrete(share)
     if known is not None and not ((known >= -MARGIN) & (known <= 1 + MARGIN)).all():
         raise ValueError(
             f"value: expected {name} inside its trained range ({_describe(net, name)}), got "
             f"{_first(number, ~((known >= -MARGIN) & (known <= 1 + MARGIN)), net):g}"
         )
+    if bounds.limit is not None:
+        # The inverse of the smooth minimum.
+        share = xp.clip(share, 0.0, 1 - _LEAST_SHARE) * bounds.limit / bounds.width
+        wider = (share * bounds.width / bounds.limit) ** _SHARPNESS - share**_SHARPNESS
+        share = share * (1 - wider) ** (-1 / _SHARPNESS)
     inside = xp.clip((share - MARGIN) / (1 - 2 * MARGIN), _LEAST_SHARE, 1 - _LEAST_SHARE)
     return xp.log(inside) - xp.log1p(-inside)
 
@@ -146,7 +175,12 @@ def _range(
     bound = as_floating(net, "below", below)
     common_batch_shape({"params": tuple(np.shape(base)), "below": tuple(bound.shape)})
     _check_above(net, name, bound, base)
-    return _Range(base, net.ops.xp.clip(bound - base, None, high - low))
+    # No rounding reaches the bound.
+    return _Range(base, high - low, net.ops.xp.clip((1 - MARGIN) * (bound - base), None, high - low))
+
+
+def _shape(bounds: _Range) -> tuple[int, ...]:
+    return tuple(np.shape(bounds.low if bounds.limit is None else bounds.limit))
 
 
 def _first(value: Array, wrong: np.ndarray, net: NetworkLike) -> float:

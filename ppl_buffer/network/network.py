@@ -211,7 +211,10 @@ class Network(ABC):
     ) -> Array:
         """Map real numbers into the trained range of a parameter, by a logistic function; differentiable.
 
-        The values stay away from the very bounds, by a ten-thousandth of the range, so that all of them are legal. In a
+        The values stay away from the very bounds, by a ten-thousandth of the range, so that all of them are
+        legal. Under a bound of a data set (`below`) a number means what it means without one, until its value
+        comes near to the bound: the value is the smooth minimum (v^-8 + b^-8 - r^-8)^(-1/8) of what it would
+        be, v, and the bound b, where v, b and the upper end r of the range count from the lower end. In a
         hierarchical model, where people come from a normal distribution on the real line::
 
             theta[name] = net.into_box(name, mean + spread * offset, theta, below=seen)

@@ -10,7 +10,7 @@ from pytensor.tensor.variable import TensorVariable
 
 from ppl_buffer.checks import check_numbers
 from ppl_buffer.network.backend import Array
-from ppl_buffer.network.box import MARGIN, checked_upper_bounds, trained_range
+from ppl_buffer.network.box import MARGIN, above_low, checked_upper_bounds, trained_range
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import ObservedTrials
 
@@ -51,11 +51,11 @@ def into_box(
         if params is None or origin not in params:
             raise ValueError(f"params: expected the value of {origin!r}, from which {name!r} counts, got {params}")
         base = low + pt.as_tensor_variable(params[origin])
-    width: Array = high - low
+    limit: Array = None
     if isinstance(below, ObservedTrials):
         below = checked_upper_bounds(net, below).get(name)
         below = None if below is None else np.asarray(below)
     if below is not None:
         bound = below if isinstance(below, pt.TensorVariable) else check_numbers("below", below)
-        width = pt.minimum(pt.as_tensor_variable(bound) - base, width)
-    return base + width * (MARGIN + (1 - 2 * MARGIN) * pt.sigmoid(pt.as_tensor_variable(x)))
+        limit = pt.minimum((1 - MARGIN) * (pt.as_tensor_variable(bound) - base), high - low)
+    return base + above_low(pt.sigmoid(pt.as_tensor_variable(x)), high - low, limit)

@@ -94,12 +94,11 @@ class Box:
 
         Args:
             unconstrained: parameter -> (...), any real numbers; (..., subjects) where there are ceilings.
-            group: whether the numbers are the group's, whose ceiling is the median subject's.
+            group: whether the numbers are the group's, which no ceiling is of.
         """
         values: dict[str, jax.Array] = {}
         for name in self.net.schema.params:
-            ceiling = self.ceilings.get(name)
-            below = jnp.median(jnp.asarray(ceiling)) if group and ceiling is not None else ceiling
+            below = None if group else self.ceilings.get(name)
             values[name] = self.net.into_box(name, unconstrained[name], values, below=below)
         return values
 

@@ -29,6 +29,8 @@ def sites_of(design, correlated):
         for grouping in one.groupings:
             for effect in grouping.effects:
                 values[effect.offset] = rng.normal(size=(len(grouping.levels), *effect.spread.shape))
+    # Where single precision tells a non-decision time from the responses that it has to stay below.
+    values["delay_mean"] = values["delay_mean"] - 3.0
     if correlated:
         values["drift|subject_correlation"] = np.array([[1.0, 0.0], [CORRELATION, np.sqrt(1 - CORRELATION**2)]])
     return {name: np.asarray(x, np.float32) for name, x in values.items()}
@@ -74,7 +76,9 @@ def language_density(backend, design, values):
 
 def into(name, real, ceiling=np.inf):
     low, high = RECORD.box[name]
-    return low + (np.minimum(ceiling, high) - low) * (1e-4 + (1 - 2e-4) / (1 + np.exp(-real)))
+    free = (high - low) * (1e-4 + (1 - 2e-4) / (1 + np.exp(-real)))
+    room = np.minimum(0.9999 * (ceiling - low), high - low)
+    return low + (free**-8.0 + room**-8.0 - (high - low) ** -8.0) ** (-1 / 8)
 
 
 def by_hand(values, correlated):

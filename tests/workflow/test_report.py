@@ -166,8 +166,12 @@ def test_parameters_stay_inside_the_box_and_below_the_fastest_response():
             assert (np.asarray(params[name]) >= low).all() and (np.asarray(params[name]) <= high).all()
         assert (np.asarray(params["non_decision_time"]) < fastest).all()
     middle = fit.box({name: np.zeros(SUBJECTS, np.float32) for name in fit.box.bounds})
-    np.testing.assert_allclose(middle["non_decision_time"], fastest / 2, rtol=1e-5)
     np.testing.assert_allclose(middle["boundary"], (0.6 + 5.0) / 2, rtol=1e-5)
+    # A number means the same non-decision time whoever's fastest response is far above it.
+    early = fit.box({name: np.full(SUBJECTS, -3.0, np.float32) for name in fit.box.bounds})
+    low, high = fit.net.box["non_decision_time"]
+    expected = low + (high - low) * (1e-4 + (1 - 2e-4) / (1 + np.exp(3.0)))
+    np.testing.assert_allclose(early["non_decision_time"], expected, rtol=1e-4)
 
 
 def test_a_parameter_relative_to_another_keeps_its_distance():
