@@ -28,7 +28,7 @@ MARGIN = 1e-4
 # The least share between the margins that is told from 0 on the way back: real numbers end at about -14 and 14.
 _LEAST_SHARE = 1e-6
 # How sharp the minimum with a bound is: half of the way to it a value is 0.05 % smaller, at nine tenths 4 %.
-_SHARPNESS = 8
+SHARPNESS = 8
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def above_low(share: Array, width: float, limit: Array | None) -> Array:
     if limit is None:
         return unbounded
     # The bound is reached where the trained range ends, and both are the same where the bound is that end.
-    return unbounded * (1 + (unbounded / limit) ** _SHARPNESS - (unbounded / width) ** _SHARPNESS) ** (-1 / _SHARPNESS)
+    return unbounded * (1 + (unbounded / limit) ** SHARPNESS - (unbounded / width) ** SHARPNESS) ** (-1 / SHARPNESS)
 
 
 def from_box(
@@ -115,8 +115,8 @@ def from_box(
     if bounds.limit is not None:
         # The inverse of the smooth minimum.
         share = xp.clip(share, 0.0, 1 - _LEAST_SHARE) * bounds.limit / bounds.width
-        wider = (share * bounds.width / bounds.limit) ** _SHARPNESS - share**_SHARPNESS
-        share = share * (1 - wider) ** (-1 / _SHARPNESS)
+        wider = (share * bounds.width / bounds.limit) ** SHARPNESS - share**SHARPNESS
+        share = share * (1 - wider) ** (-1 / SHARPNESS)
     inside = xp.clip((share - MARGIN) / (1 - 2 * MARGIN), _LEAST_SHARE, 1 - _LEAST_SHARE)
     return xp.log(inside) - xp.log1p(-inside)
 

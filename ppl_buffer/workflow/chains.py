@@ -21,6 +21,7 @@ import numpy as np
 import numpyro
 from jax import random
 
+from ppl_buffer.network.box import MARGIN, SHARPNESS
 from ppl_buffer.network.lapses import Lapse
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import ObservedTrials
@@ -292,6 +293,7 @@ def draws_fingerprint(
             "likelihood": net.preferred_likelihood,
             "bounds": box.bounds,
             "origins": box.origins,
+            "ceilings": {"margin": MARGIN, "sharpness": SHARPNESS},
             "versions": versions,
         },
         {name: np.asarray(x) for name, x in {**arrays, **more}.items()},
