@@ -38,6 +38,7 @@ from tests.references import (  # noqa: E402
     discounting,
     drift_diffusion,
     multisensory,
+    racing_diffusion,
     rl_drift_diffusion,
 )
 
@@ -75,6 +76,11 @@ def exact_angle(params: Named, data: Named) -> np.ndarray:
     return angle_drift_diffusion.log_density(params, data["choice"], data["rt"])
 
 
+def exact_racing_diffusion(params: Named, data: Named) -> np.ndarray:
+    params = {name: x[..., None] for name, x in params.items()}
+    return racing_diffusion.log_density(params, data["choice"], data["rt"])
+
+
 def exact_collapsing_ddm(params: Named, data: Named) -> np.ndarray:
     return collapsing_drift_diffusion.CollapsingDensity(params).log_density(data["choice"], data["rt"])
 
@@ -103,6 +109,7 @@ CASES = {
     "ddm": Case(pb.simulators.DriftDiffusion(drift=(-6.0, 6.0)), exact_ddm, (200,), 0.0003),
     "collapsing_ddm": Case(pb.simulators.CollapsingDriftDiffusion(), exact_collapsing_ddm, (200,), 0.001),
     "angle": Case(pb.simulators.AngleDriftDiffusion(), exact_angle, (200,), 0.0005),
+    "racing_diffusion": Case(pb.simulators.RacingDiffusion(), exact_racing_diffusion, (200,), 0.001),
     "confidence": Case(pb.simulators.Confidence(), confidence.log_probability, (200,), 0.0005),
     "discounting": Case(pb.simulators.Discounting(), exact_discounting, (200,), 0.0005),
     "rlddm": Case(pb.simulators.RLDriftDiffusion(), exact_rlddm, (120, 360), 0.0006, 1.5),

@@ -11,7 +11,8 @@ Two chains differ by their Monte-Carlo noise, too. So the network's posterior is
 draws, weighted by the ratio of the two likelihoods: noise that both share cancels. Its effective draws say whether that
 can be read. The network's likelihood is its direct one and that of its buffered transformer, in turn.
 
-    python benchmarks/posterior.py noisy_q|ddm|angle|rlddm|discounting|confidence [--sets 20] [--draws 700]
+    python benchmarks/posterior.py noisy_q|ddm|angle|racing_diffusion|rlddm|discounting|confidence \
+        [--sets 20] [--draws 700]
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ from tests.references import (  # noqa: E402
     discounting,
     drift_diffusion,
     noisy_q,
+    racing_diffusion,
     rl_drift_diffusion,
 )
 
@@ -92,6 +94,12 @@ def exact_angle(theta: Named, data: Named) -> Any:
     return angle_drift_diffusion.log_density(theta, data["choice"], data["rt"], xp=jnp).sum()
 
 
+def exact_racing_diffusion(theta: Named, data: Named) -> Any:
+    return racing_diffusion.log_density(
+        theta, data["choice"], data["rt"], xp=jnp, log_cdf=jax.scipy.special.log_ndtr
+    ).sum()
+
+
 def exact_rlddm(theta: Named, data: Named) -> Any:
     columns = (data[name][None] for name in ("pair", "choice", "rt", "reward"))
     return rl_drift_diffusion.exact_conditionals_jax({name: x[None] for name, x in theta.items()}, *columns).sum()
@@ -109,6 +117,7 @@ MODELS = {
     "noisy_q": Model(pb.simulators.NoisyQ(), 120, exact_noisy_q, {"zeta": 0.0}),
     "ddm": Model(pb.simulators.DriftDiffusion(drift=(-6.0, 6.0)), 200, exact_ddm),
     "angle": Model(pb.simulators.AngleDriftDiffusion(), 200, exact_angle),
+    "racing_diffusion": Model(pb.simulators.RacingDiffusion(), 200, exact_racing_diffusion),
     "rlddm": Model(pb.simulators.RLDriftDiffusion(), 200, exact_rlddm),
     "discounting": Model(pb.simulators.Discounting(), 200, exact_discounting),
     "confidence": Model(pb.simulators.Confidence(), 200, exact_confidence),

@@ -11,6 +11,7 @@ from ppl_buffer.simulators.multisensory import MultisensoryCausalInference
 from ppl_buffer.simulators.multisensory_departures import MultisensoryDepartures
 from ppl_buffer.simulators.noisy_q import NoisyQ
 from ppl_buffer.simulators.noisy_q_tasks import NoisyQTasks
+from ppl_buffer.simulators.racing_diffusion import RacingDiffusion
 from ppl_buffer.simulators.regression_table import RegressionTable
 from ppl_buffer.simulators.rl_drift_diffusion import RLDriftDiffusion
 from ppl_buffer.simulators.sawtooth import Sawtooth
@@ -30,6 +31,7 @@ __all__ = [
     "NoisyQ",
     "NoisyQTasks",
     "RLDriftDiffusion",
+    "RacingDiffusion",
     "RegressionTable",
     "Sawtooth",
     "SequentialSampling",
