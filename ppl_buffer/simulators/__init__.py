@@ -11,6 +11,8 @@ from ppl_buffer.simulators.multisensory import MultisensoryCausalInference
 from ppl_buffer.simulators.multisensory_departures import MultisensoryDepartures
 from ppl_buffer.simulators.noisy_q import NoisyQ
 from ppl_buffer.simulators.noisy_q_tasks import NoisyQTasks
+from ppl_buffer.simulators.q_learning import QLearning
+from ppl_buffer.simulators.q_learning_tasks import QLearningTasks
 from ppl_buffer.simulators.racing_diffusion import RacingDiffusion
 from ppl_buffer.simulators.regression_table import RegressionTable
 from ppl_buffer.simulators.rl_drift_diffusion import RLDriftDiffusion
@@ -30,6 +32,8 @@ __all__ = [
     "MultisensoryDepartures",
     "NoisyQ",
     "NoisyQTasks",
+    "QLearning",
+    "QLearningTasks",
     "RLDriftDiffusion",
     "RacingDiffusion",
     "RegressionTable",

@@ -1,4 +1,4 @@
-"""What several tasks share: a chance event that leaves its random number for the next one. Any backend's arrays."""
+"""What several tasks share: chance events that leave their random number for the next one. Any backend's arrays."""
 
 from __future__ import annotations
 
@@ -23,3 +23,15 @@ def happens(uniform: AnyArray, probability: AnyArray) -> tuple[AnyArray, AnyArra
     happened = 1.0 * (uniform < probability)
     stretched = happened * uniform / probability + (1 - happened) * (uniform - probability) / (1 - probability)
     return happened, stretched
+
+
+def digit(uniform: AnyArray, base: AnyArray) -> tuple[AnyArray, AnyArray]:
+    """A number in 0, ..., base - 1, each as likely, and uniform numbers that are independent of it.
+
+    Args:
+        uniform: numbers uniform in (0, 1), (...).
+        base: an integer, or (...) of them.
+    """
+    scaled = base * uniform
+    number = scaled // 1
+    return number, scaled - number

@@ -14,7 +14,7 @@ from scipy import special
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Categorical, Interval, Positive, Real, Schema
 from ppl_buffer.simulator import AnyArray, AnyArrays, Arrays
-from ppl_buffer.simulators.chance import happens
+from ppl_buffer.simulators.chance import digit, happens
 
 # Option i of the first stage leads to state i of the second one with this probability, else to the other one.
 _COMMON = 0.7
@@ -56,14 +56,14 @@ class RewardWalks:
         first, reached = 1.0 * (trial == 0), state_after(outcomes["choice_1"], inputs["common"])
         chance, probability, walks = uniform[..., 0], 0.0, {}
         for name, (place, option) in zip(self.initial_state, _ARMS, strict=True):
-            start, rest = _digit(chance, _STARTS)
+            start, rest = digit(chance, _STARTS)
             chance = first * rest + (1 - first) * chance
             walks[name] = first * (_LOWEST + _APART * start) + (1 - first) * state[name]
             taken = 1.0 * (reached == place) * (outcomes["choice_2"] == option)
             probability = probability + taken * walks[name]
         reward, chance = happens(chance, probability)
         for name, walk in walks.items():
-            up, chance = _digit(chance, 2)
+            up, chance = digit(chance, 2)
             moved = walk + _STEP * (2 * up - 1)
             walks[name] = _HIGHEST - abs(_HIGHEST - (_LOWEST + abs(moved - _LOWEST)))
         return {"reward": reward}, walks
@@ -254,10 +254,3 @@ class TwoStep:
 def state_after(choice: AnyArray, common: AnyArray) -> AnyArray:
     """The state, 0 or 1, that a first choice leads to where the transition is common (1) or rare (0)."""
     return choice * common + (1 - choice) * (1 - common)
-
-
-def _digit(uniform: AnyArray, base: int) -> tuple[AnyArray, AnyArray]:
-    """A number in 0, ..., base - 1, and uniform numbers that are independent of it, from uniform numbers (...)."""
-    scaled = base * uniform
-    digit = scaled // 1
-    return digit, scaled - digit
