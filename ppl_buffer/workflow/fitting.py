@@ -266,7 +266,7 @@ def fit(
         seconds=seconds,
         reused=sampled.draws.reused,
         lapse=lapses,
-        scores=prediction_scores(posterior, sampled.draws.sites, net, data, box, lapses, sampled.normal),
+        scores=prediction_scores(posterior, sampled, net, data, box, lapses),
         design=sampled.design,
         params=None if sampled.design is None else sampled.params,
     )

@@ -3,7 +3,8 @@
 A person's parameters change much where that person's data are left out, which no importance weights of whole posterior
 draws can follow. So they are integrated out first: of each draw of the population, the likelihood of a person's data is
 averaged over the parameters that such a population has, and only the population is reweighted (Merkle, Furr &
-Rabe-Hesketh 2019, Psychometrika 84, 802).
+Rabe-Hesketh 2019, Psychometrika 84, 802). Without formulas the likelihood is computed at points of its own; with them
+it depends on coefficients too, so that the draws themselves have to do (`left_out_subjects`).
 """
 
 from __future__ import annotations
@@ -26,8 +27,12 @@ from ppl_buffer.network.observed import ObservedTrials
 from ppl_buffer.numpyro import JointPredictive
 from ppl_buffer.scores import Score, psis_loo
 from ppl_buffer.workflow.hierarchical import RATE, Box, scores
+from ppl_buffer.workflow.left_out_subjects import first_appearance, left_out_log_likelihood
+from ppl_buffer.workflow.sampled import Sampled
 
 if TYPE_CHECKING:
+    from xarray import DataArray
+
     from ppl_buffer.workflow.quick_fit import QuickFit
 
 # Parameters of each person that the likelihood is averaged over, those that are evaluated at once, and the degrees of
@@ -37,44 +42,58 @@ _POINTS, _AT_ONCE, _FREEDOM = 240, 40, 5.0
 
 def prediction_scores(
     posterior: object,
-    sites: Mapping[str, np.ndarray],
+    sampled: Sampled,
     net: Network,
     data: ObservedTrials,
     box: Box,
     lapse: Lapse | None,
-    fit: QuickFit | None,
     seed: int = 0,
 ) -> dict[str, Score]:
     """Scores of a fit: "loo" of single trials, and "logo" of people where these come from one population.
 
     Args:
         posterior: what `ppl_buffer.arviz.from_samples` returned.
-        sites: draws of the model's latent sites, (chains, draws, ...).
+        sampled: the draws, and what they are of.
         net: the network.
         data: what was observed.
         box: maps into the trained range.
         lapse: of the model.
-        fit: by which offsets are written; None = people are no draws from one population.
         seed: of the points that people's parameters are integrated with.
     """
-    import xarray
-
     by_trial = terms.log_likelihood(posterior, None)
     result = {"loo": psis_loo("loo", by_trial)}
-    if fit is None:
+    # In the order of the data, which labels have no other.
+    sets = list(dict.fromkeys(by_trial.coords["subject"].values.tolist()))
+    table = terms.by_subject(by_trial, "subject").sel(subject=sets).transpose("chain", "draw", "subject")
+    if sampled.design is not None:
+        table = _by_person(table, sampled.design.persons)
+        flat = {name: np.asarray(x).reshape(-1, *x.shape[2:]) for name, x in sampled.draws.sites.items()}
+        values = left_out_log_likelihood(
+            sampled.design, sampled.centring, flat, table.values.reshape(-1, table.sizes["subject"])
+        )
+    elif sampled.normal is not None:
+        names = scores(net, lapse)
+        means, spreads, places = population(sampled.draws.sites, names, sampled.normal)
+        log_likelihood = partial(_log_likelihood, net, data, box, lapse, names)
+        values = marginal_log_likelihood(log_likelihood, places, means, spreads, np.random.default_rng(seed))
+    else:
         return result
-    names = scores(net, lapse)
-    means, spreads, places = population(sites, names, fit)
-    chains, draws = sites[f"{names[0]}_mean"].shape
-    by_person = marginal_log_likelihood(
-        partial(_log_likelihood, net, data, box, lapse, names), places, means, spreads, np.random.default_rng(seed)
-    )
-    # Labels of people, and checksums of their data, in the order of the data.
-    subjects = list(dict.fromkeys(by_trial.coords["subject"].values.tolist()))
-    like = terms.by_subject(by_trial, "subject").sel(subject=subjects)
-    coords = {name: coord for name, coord in like.coords.items() if coord.dims == ("subject",)}
-    table = xarray.DataArray(by_person.reshape(chains, draws, -1), dims=("chain", "draw", "subject"), coords=coords)
-    return {**result, "logo": psis_loo("logo", table)}
+    return {**result, "logo": psis_loo("logo", table.copy(data=values.reshape(table.shape)))}
+
+
+def _by_person(table: DataArray, persons: np.ndarray) -> DataArray:
+    """Sums over the data sets of each person, (chain, draw, subject); checksums of their data too."""
+    import xarray
+
+    labels, index = first_appearance(persons)
+    coords: dict[str, object] = {"subject": labels}
+
+    def total(values: np.ndarray) -> np.ndarray:
+        return np.stack([values[..., index == place].sum(-1) for place in range(len(labels))], -1)
+
+    if "outcomes" in table.coords:
+        coords["outcomes"] = ("subject", total(table.coords["outcomes"].values))
+    return xarray.DataArray(total(table.values), dims=table.dims, coords=coords)
 
 
 def population(

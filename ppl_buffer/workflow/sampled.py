@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from ppl_buffer.formulas.terms import Design
+from ppl_buffer.formulas.terms import Centring, Design
 from ppl_buffer.network.lapses import Lapse
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import ObservedTrials
@@ -37,6 +37,7 @@ class Sampled:
         normal: the quick fit of the default hierarchy; None of any other model.
         coords: dimension -> labels, beside those of subjects and trials.
         dims: site -> names of its dimensions, where plates do not tell them.
+        centring: with formulas, site of a random effect -> how its offsets are written.
     """
 
     draws: Draws
@@ -49,6 +50,7 @@ class Sampled:
     coords: Arrays = field(default_factory=dict)
     dims: dict[str, list[str]] = field(default_factory=dict)
     normal: QuickFit | None = None
+    centring: Mapping[str, Centring] = field(default_factory=dict)
 
 
 def sample_by_subject(
@@ -107,7 +109,9 @@ def sample_by_formula(
     sites += [name for name in (f"{name}_Intercept" for name in names) if name in draws.sites]
     args = (net, data, design, lapse, normal.centring)
     coords, dims = labelled(design)
-    return Sampled(draws, formula_model, args, [*sites, *names], True, params, design, coords, dims)
+    return Sampled(
+        draws, formula_model, args, [*sites, *names], True, params, design, coords, dims, centring=normal.centring
+    )
 
 
 def labelled(design: Design) -> tuple[Arrays, dict[str, list[str]]]:

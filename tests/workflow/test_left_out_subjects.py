@@ -1,0 +1,126 @@
+"""Scores of subjects from the others, their random effects integrated, against a linear model with normal noise."""
+
+import numpy as np
+import pytest
+from scipy.linalg import block_diag
+from scipy.special import logsumexp
+from scipy.stats import multivariate_normal, norm
+
+pytest.importorskip("pandas")
+pytest.importorskip("formulae")
+pytest.importorskip("jax")
+xarray = pytest.importorskip("xarray")
+
+from ppl_buffer.formulas.terms import Centring  # noqa: E402
+from ppl_buffer.scores import psis_loo  # noqa: E402
+from ppl_buffer.workflow.left_out_subjects import GroupingDraws, left_out_log_likelihood  # noqa: E402
+from tests.formulas.cases import SUBJECTS, Deciders  # noqa: E402
+
+DATA = Deciders()
+# Subject 3 alone is of group c; conflict differs between subjects, theta does not, so that it stays a coefficient.
+TEXTS = ["drift ~ cond + theta + (1 + cond | subject)", "bound ~ age + (1 | group)"]
+NOISE, DRAWS = 0.6, 4001
+# Spreads of populations that are equally likely before the data.
+POPULATIONS = np.array([[0.5, 0.3, 0.6], [0.9, 0.2, 0.4], [0.3, 0.6, 0.9]])
+
+
+def regression():
+    """Of each observation: columns of coefficients, columns of effects, and the subject; and whose spread each has."""
+    hard, there = 1.0 * (DATA.cond == "hard"), DATA.mask
+    subject = np.repeat(np.arange(SUBJECTS)[:, None], there.shape[1], 1)[there]
+    own = np.eye(SUBJECTS)[subject]
+    slopes = own * hard[there][:, None]
+    drift = np.stack([np.ones_like(hard), hard - DATA.mean(hard), DATA.theta - DATA.mean(DATA.theta)], -1)[there]
+    bound = np.stack([np.ones(SUBJECTS), DATA.age - DATA.age.mean()], -1)
+    group = 1.0 * np.stack([DATA.group == x for x in "abc"], 1)
+    coefficients = block_diag(drift, bound)
+    effects = block_diag(np.concatenate([own, slopes], 1), group)
+    which = np.repeat([0, 1, 2], [SUBJECTS, SUBJECTS, 3])
+    return coefficients, effects, np.concatenate([subject, np.arange(SUBJECTS)]), which
+
+
+def exact(y, covariances, kept):
+    """Log density of the observations that are kept under each of some covariances."""
+    parts = [multivariate_normal(np.zeros(kept.sum()), x[np.ix_(kept, kept)]) for x in covariances]
+    return np.array([part.logpdf(y[kept]) for part in parts])
+
+
+def test_subjects_are_scored_from_the_others_with_all_that_is_their_own_integrated():
+    rng = np.random.default_rng(0)
+    design = DATA.design(TEXTS, fixed={"delay": 0.3})
+    columns, effects, subject, which = regression()
+    scales = np.concatenate([site.scale.reshape(-1) for one in design.parameters.values() for site in one.sites])
+    both = np.concatenate([columns, effects], 1)
+    prior = [np.concatenate([scales, spreads[which]]) ** 2 for spreads in POPULATIONS]
+    covariances = [both * variance @ both.T + NOISE**2 * np.eye(len(both)) for variance in prior]
+    y = rng.multivariate_normal(np.zeros(len(both)), covariances[0])
+    # Draws of the exact posterior.
+    whole = exact(y, covariances, np.ones(len(y), bool))
+    population = rng.choice(len(prior), DRAWS, p=np.exp(whole - logsumexp(whole)))
+    vector = np.empty((DRAWS, both.shape[1]))
+    for index, variance in enumerate(prior):
+        covariance, rows = np.linalg.inv(both.T @ both / NOISE**2 + np.diag(1 / variance)), population == index
+        vector[rows] = rng.multivariate_normal(covariance @ both.T @ y / NOISE**2, covariance, rows.sum())
+    sites, centring = sites_of(design, vector, POPULATIONS[population], rng)
+    each = norm(vector @ both.T, NOISE).logpdf(y)
+    by_subject = np.stack([each[:, subject == index].sum(1) for index in range(SUBJECTS)], 1)
+    result = left_out_log_likelihood(design, centring, sites, by_subject)
+    score = psis_loo("logo", xarray.DataArray(result[None], dims=("chain", "draw", "subject")))
+    others = [logsumexp(exact(y, covariances, subject != index)) for index in range(SUBJECTS)]
+    expected = logsumexp(whole) - np.array(others)
+    np.testing.assert_allclose(score.pointwise.values, expected, atol=0.1)
+    assert score.doubtful <= 1
+    # Without the integration all are too high.
+    plain = psis_loo("logo", xarray.DataArray(by_subject[None], dims=("chain", "draw", "subject")))
+    assert (plain.pointwise.values > expected + 0.2).all() and plain.doubtful > score.doubtful
+
+
+def test_correlated_effects_have_the_density_of_their_population():
+    pytest.importorskip("numpyro")
+    from numpyro import handlers
+
+    from ppl_buffer.numpyro import linear_predictors
+
+    rng = np.random.default_rng(7)
+    design = DATA.design(["drift ~ cond + (1 + cond | subject)"], fixed={"delay": 0.3, "bound": 1.5}, correlated=True)
+    (grouping,) = design.parameters["drift"].groupings
+    root = np.array([[1.0, 0.0], [-0.6, 0.8]])
+    sites = {site.name: np.zeros((1, *site.shape)) for site in design.sites.values()}
+    sites |= {effect.spread.name: np.full((1, *effect.spread.shape), x)
+              for effect, x in zip(grouping.effects, (0.5, 0.2), strict=True)}  # fmt: skip
+    sites |= {x.offset: rng.normal(size=(1, SUBJECTS, *x.spread.shape)) for x in grouping.effects}
+    sites[grouping.correlation] = root[None]
+    share = rng.random((SUBJECTS, 2))
+    centring = {x.site: Centring(np.array([0.4]), share[:, [i]]) for i, x in enumerate(grouping.effects)}
+    draws = GroupingDraws.of(design, design.parameters["drift"], grouping, centring, sites)
+    assert draws.owner.tolist() == list(range(SUBJECTS))
+    ratio = (np.array([0.5, 0.2]) / 0.4) ** (1 - share)
+    effects = draws.values[0] * ratio
+    wide = np.diag([0.5, 0.2]) @ root
+    expected = multivariate_normal(np.zeros(2), wide @ wide.T).logpdf(effects) + np.log(ratio).sum(1)
+    np.testing.assert_allclose(draws.log_prior[0], expected)
+    with handlers.block(), handlers.substitute(data={name: x[0] for name, x in sites.items()}):
+        linear, _ = linear_predictors(DATA.net(), design)
+    hard = 1.0 * (DATA.cond == "hard")
+    trials = effects[:, :1] + effects[:, 1:] * hard
+    theirs = np.asarray(linear["drift"])[design.parameters["drift"].rows]
+    np.testing.assert_allclose(theirs[DATA.mask], trials[DATA.mask], atol=1e-5)
+
+
+def sites_of(design, vector, spreads, rng):
+    """The draws (S, coefficients and effects) as a fit has them, and how their offsets are written."""
+    sites, centring, start = {}, {}, 0
+    for one in design.parameters.values():
+        for site in one.sites:
+            sites[site.name] = vector[:, start : start + site.size].reshape(-1, *site.shape)
+            start += site.size
+    effects = [(g, x) for one in design.parameters.values() for g in one.groupings for x in g.effects]
+    for (grouping, effect), spread in zip(effects, spreads.T, strict=True):
+        count = len(grouping.levels)
+        written = Centring(np.array([0.4]), rng.random((count, 1)))
+        offset = vector[:, start : start + count] / (spread[:, None] / 0.4) ** (1 - written.share[:, 0])
+        sites[effect.spread.name] = spread.reshape(-1, *effect.spread.shape)
+        sites[effect.offset] = offset.reshape(-1, count, *effect.spread.shape)
+        centring[effect.site], start = written, start + count
+    assert start == vector.shape[1]
+    return sites, centring
