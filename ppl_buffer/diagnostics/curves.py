@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,13 +90,31 @@ def outcome_curves(schema: Schema, observed: Arrays, replicated: Arrays, level: 
         replicated: name -> (draws, subjects, K) of the same names.
         level: share of whole curves inside a band.
     """
+    return paired_curves(schema, lambda data: _curves(schema, data), observed, replicated, level)
+
+
+def paired_curves(
+    schema: Schema,
+    make: Callable[[Arrays], Iterator[tuple[str, Points]]],
+    observed: Arrays,
+    replicated: Arrays,
+    level: float,
+) -> dict[str, Curve]:
+    """Curves of the data with those of generated data sets, name -> curve; without those that have no point.
+
+    Args:
+        schema: of the data.
+        make: of data, name -> (..., subjects, K): pairs of a name and points, with inputs (subjects, K).
+        observed: see `outcome_curves`.
+        replicated: see `outcome_curves`.
+        level: see `outcome_curves`.
+    """
     inputs = {name: observed[name] for name in schema.inputs}
     curves = {}
     with warnings.catch_warnings():
         # A data set may have no trial that a curve asks for.
         warnings.simplefilter("ignore", RuntimeWarning)
-        pairs = zip(_curves(schema, observed), _curves(schema, {**replicated, **inputs}), strict=True)
-        for (name, (points, seen)), (_, (_, again)) in pairs:
+        for (name, (points, seen)), (_, (_, again)) in zip(make(observed), make({**replicated, **inputs}), strict=True):
             curve = Curve(points, seen, again, level)
             if curve.envelope.used.any():
                 curves[name] = curve
@@ -111,9 +129,13 @@ def _curves(schema: Schema, data: Arrays) -> Iterator[tuple[str, Points]]:
     enough = trials > _LEAST_TRIALS
     binary = choice is not None and schema.outcomes[choice] == Categorical(2)
     if choice is not None and schema.ordered and schema.feedback:
-        yield from _learning(schema, data, choice, cue, trials)
+        yield from learning_points(schema, data, choice, cue, trials)
     if number is not None:
-        yield f"quantiles of {number}", _quantiles(schema, data, number, choice, cue)
+        variable = None if cue is None else schema.inputs[cue]
+        cells: dict[str, np.ndarray | None] = {"": None}
+        if isinstance(variable, Categorical) and shown is not None:
+            cells = {f"{cue} = {index}, ": shown == index for index in range(variable.n)}
+        yield f"quantiles of {number}", quantile_points(schema, data, number, choice, cells)
     if number is not None and choice is not None and isinstance(schema.outcomes[number], Positive) and binary:
         times, accuracy = conditional_accuracy(data[number], data[choice])
         labels = [f"{part} of five by speed" for part in ("first", "second", "third", "fourth", "last")]
@@ -133,7 +155,9 @@ def _lags(values: np.ndarray) -> list[str]:
     return [f"lag {lag}" for lag in range(1, values.shape[-1] + 1)]
 
 
-def _learning(schema: Schema, data: Arrays, choice: str, cue: str | None, trials: int) -> Iterator[tuple[str, Points]]:
+def learning_points(
+    schema: Schema, data: Arrays, choice: str, cue: str | None, trials: int
+) -> Iterator[tuple[str, Points]]:
     """Learning curves and the very first trials, by cue, of each choice but the first."""
     variable, outcome = None if cue is None else schema.inputs[cue], schema.outcomes[choice]
     assert isinstance(outcome, Categorical)
@@ -156,17 +180,21 @@ def _learning(schema: Schema, data: Arrays, choice: str, cue: str | None, trials
             yield f"{name} of {which}", (labels, curve.reshape(*curve.shape[:-2], -1))
 
 
-def _quantiles(schema: Schema, data: Arrays, number: str, choice: str | None, cue: str | None) -> Points:
-    """Quantiles of an outcome, means over people, by condition and choice, and the shares of the choices."""
-    variable = None if cue is None else schema.inputs[cue]
-    conditions = range(variable.n) if isinstance(variable, Categorical) else [None]
+def quantile_points(
+    schema: Schema, data: Arrays, number: str, choice: str | None, cells: Mapping[str, np.ndarray | None]
+) -> Points:
+    """Quantiles of an outcome, means over people, by choice, and the shares of the choices, in each of some cells.
+
+    Args:
+        schema: of the data.
+        data: name -> (..., subjects, K).
+        number: the outcome.
+        choice: the choices, or None.
+        cells: what labels begin with -> the trials that count, (subjects, K); None = all.
+    """
     labels, columns = [], []
-    for condition in conditions:
-        values = data[number]
-        where = "" if condition is None else f"{cue} = {condition}, "
-        if condition is not None:
-            assert cue is not None
-            values = np.where(data[cue] == condition, values, np.nan)
+    for where, cell in cells.items():
+        values = data[number] if cell is None else np.where(cell, data[number], np.nan)
         if choice is None:
             columns.append(np.nanmean(quantiles(values), -2))
             labels += [f"{where}{level:.0%}" for level in QUANTILES]

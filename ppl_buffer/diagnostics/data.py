@@ -11,6 +11,7 @@ import numpy as np
 
 from ppl_buffer.checks import check_integer
 from ppl_buffer.diagnostics.bands import check_level
+from ppl_buffer.diagnostics.conditions import Condition, condition_curves
 from ppl_buffer.diagnostics.curves import Curve, outcome_curves
 from ppl_buffer.diagnostics.omissions import complete_trials, lost_outcomes, take_omissions
 from ppl_buffer.diagnostics.output import data_frame, panels
@@ -233,6 +234,7 @@ def compare_data(
     log_densities: np.ndarray,
     *,
     statistics: Mapping[str, Statistic] | None = None,
+    conditions: Mapping[str, Condition] | None = None,
     level: float = 0.95,
 ) -> DataCheck:
     """`check_data` for whoever has the generated data sets.
@@ -244,6 +246,7 @@ def compare_data(
         log_densities: of the observed trials of which nothing was lost (`complete_trials`), (draws, subjects), at the
             same draws.
         statistics: see `check_data`.
+        conditions: name -> levels, by which the pictures' curves are compared too.
         level: see `check_data`.
     """
     observed, replicated = _outcomes(schema, data, generated)
@@ -256,7 +259,8 @@ def compare_data(
         {"log density": log_densities, **repeated},
         {"log density": again, **omissions[1], **outcome_statistics(schema, replicated, statistics)},
         level,
-        outcome_curves(schema, observed, replicated, level),
+        outcome_curves(schema, observed, replicated, level)
+        | condition_curves(schema, observed, replicated, conditions or {}, level),
     )
     for finding in check.findings:
         warn_of(finding)

@@ -16,6 +16,7 @@ from ppl_buffer.arviz.convert import convert
 from ppl_buffer.arviz.groups import Scored
 from ppl_buffer.datasets.trials import TrialData
 from ppl_buffer.diagnostics import DataCheck, outside
+from ppl_buffer.diagnostics.conditions import Condition
 from ppl_buffer.diagnostics.data import compare_data
 from ppl_buffer.diagnostics.omissions import complete_trials
 from ppl_buffer.files import to_numpy
@@ -32,6 +33,7 @@ from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Interval, Positive
 from ppl_buffer.scores import Score
 from ppl_buffer.workflow.chains import Sampler
+from ppl_buffer.workflow.conditions import conditions_of
 from ppl_buffer.workflow.hierarchical import RATE, Box, observe
 from ppl_buffer.workflow.prediction import prediction_scores
 from ppl_buffer.workflow.sampled import Sampled, sample_by_formula, sample_by_subject
@@ -243,7 +245,7 @@ def fit(
         )
         replicated = _replicated(posterior, trials, net.schema.outcomes)
         shares = outside(net, posterior)
-        check = _check(net, data, scored)
+        check = _check(net, data, scored, conditions_of(net.schema, sampled.design, trials))
         summary = import_arviz().summary(posterior, var_names=sampled.quantities, round_to="none")
     rate = None
     if lapses is not None:
@@ -296,7 +298,9 @@ def _to_arviz(
     )
 
 
-def _check(net: Network, data: ObservedTrials, scored: Mapping[str, Scored]) -> DataCheck | None:
+def _check(
+    net: Network, data: ObservedTrials, scored: Mapping[str, Scored], conditions: Mapping[str, Condition]
+) -> DataCheck | None:
     """The data against the data sets that the conversion has generated; None where it could not."""
     (site,) = scored.values()
     if site.simulated is None or site.draws is None or site.log_probs is None:
@@ -309,7 +313,7 @@ def _check(net: Network, data: ObservedTrials, scored: Mapping[str, Scored]) -> 
 
     generated = Simulated(together(made.value), {name: together(x) for name, x in feedback}, together(made.log_prob))
     log_probs = np.where(complete_trials(net.schema, data), site.log_probs[site.draws.reshape(-1)], 0.0)
-    return compare_data(net.schema, data, generated, log_probs.sum(-1))
+    return compare_data(net.schema, data, generated, log_probs.sum(-1), conditions=conditions)
 
 
 def _draws_file(folder: Path) -> Path:

@@ -181,6 +181,36 @@ def test_where_the_parameters_of_people_are_read_from_the_sites_of_a_fit():
             assert means[draw, index] == sites[f"{name}_mean"][0, draw]
 
 
+def test_the_report_has_a_picture_of_each_condition(fit):
+    from types import SimpleNamespace
+
+    from ppl_buffer.diagnostics import DataCheck
+    from ppl_buffer.diagnostics.conditions import condition_curves
+    from ppl_buffer.workflow.conditions import conditions_of
+    from ppl_buffer.workflow.report import answers
+    from ppl_buffer.workflow.report.conditions import draw_conditions
+
+    exists = fit.trials.trial_mask
+    day = np.where(np.arange(len(exists)) % 2, "second", "first")[:, None]
+    words = np.broadcast_to(day, exists.shape)
+    trials = replace(fit.trials, covariates={"day/session": words})
+    design = SimpleNamespace(levels={"day/session": "data set", "subject": "subject", "pair": "trial"})
+    conditions = conditions_of(fit.net.schema, design, trials)
+    assert list(conditions) == ["day/session"]
+    seen = {**trials.inputs, **{name: np.where(exists, x, np.nan) for name, x in trials.outcomes.items()}}
+    curves = condition_curves(fit.net.schema, seen, fit.replicated, conditions, 0.95)
+    check = DataCheck(fit.check.observed, fit.check.replicated, 0.95, curves)
+    figures = draw_conditions(replace(fit, trials=trials, design=design, check=check))
+    assert set(figures) == {"by_day_session", "by_day_session_learning"}
+    share, *by_choice = figures["by_day_session"][0].axes
+    assert len(by_choice) == 2 and [x.get_text() for x in share.get_xticklabels()] == ["first", "second"]
+    means = [x[there].mean() for x, there in zip(trials.outcomes["choice"][::2], exists[::2], strict=True)]
+    circles = [line.get_ydata()[0] for line in share.lines if line.get_marker() == "o"]
+    assert circles[0] == pytest.approx(np.mean(means))
+    body = answers(replace(fit, check=check), figures)[1].body
+    assert "<h3>By condition</h3>" in body and "quantiles of rt by day/session" in body
+
+
 @pytest.mark.slow
 def test_the_table_of_trials_holds_what_is_known_so_far(fit):
     from ppl_buffer.workflow.readouts import trial_table

@@ -24,6 +24,7 @@ from ppl_buffer.plots import (
 )
 from ppl_buffer.schema import Categorical, Positive
 from ppl_buffer.workflow.fitting import Fit
+from ppl_buffer.workflow.report.conditions import draw_conditions
 from ppl_buffer.workflow.report.effects import draw_effects
 from ppl_buffer.workflow.report.fragments import Figures
 from ppl_buffer.workflow.report.misfits import draw_misfits
@@ -34,7 +35,7 @@ _CURVES = f"{_BANDS} Between the dashed lines 95 % of their whole curves stay: w
 
 def draw_figures(fit: Fit) -> Figures:
     """Name of a file -> figure and caption: chains first, subjects last."""
-    figures = {"traces": _traces(fit), **_predictive(fit)}
+    figures = {"traces": _traces(fit), **_predictive(fit), **draw_conditions(fit)}
     misfits = draw_misfits(fit)
     if misfits is not None:
         figures["misfits"] = misfits

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ppl_buffer.workflow.fitting import LEAST_EFFECTIVE, MOST_DIVERGING, MOST_R_HAT, Fit
+from ppl_buffer.workflow.report import conditions
 from ppl_buffer.workflow.report.accuracy import accuracy
 from ppl_buffer.workflow.report.correlations import correlations
 from ppl_buffer.workflow.report.effects import PREFIX, effects_section
@@ -99,7 +100,10 @@ def fits(fit: Fit, figures: Figures) -> Section:
     """Does the model fit?"""
     question = "Does the model fit?"
     others = [name for name in figures if name in ("traces", "people", "pairs", "misfits") or name.startswith(PREFIX)]
-    shown = images(figures, [name for name in figures if name not in others]) + prediction(fit)
+    by_level = [name for name in figures if name.startswith(conditions.PREFIX)]
+    shown = images(figures, [name for name in figures if name not in (*others, *by_level)])
+    shown += f"<h3>By condition</h3>{images(figures, by_level)}" if by_level else ""
+    shown += prediction(fit)
     if fit.check is None:
         answer = (
             "Not checked: the model's feedback on its own choices is not known here, so that it cannot generate data. "
