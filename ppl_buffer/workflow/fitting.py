@@ -195,7 +195,8 @@ def fit(
             `TrialData.missing` where answers are missing.
         environment: gives the feedback on drawn outcomes, as `JointPredictive` asks for it; without one a model with
             feedback is not compared with data sets of its own.
-        hierarchical: subjects come from one population; a single one never does.
+        hierarchical: subjects come from one population; a single one never does. Otherwise each is fitted alone, and
+            so is each data set of a subject who has several.
         lapse: probability that a trial is a lapse; or a `ppl_buffer.Lapse`, whose rate is estimated where it has a
             prior. Where it states no range of an outcome, a lapse is uniform up to the slowest response in the trials
             (`Lapse.of_data`).
@@ -221,9 +222,13 @@ def fit(
     data, unfamiliar = _observe(net, trials)
     began = time.perf_counter()
     path = None if out is None else _draws_file(Path(out))
-    if formulas or fixed or priors or correlated or trials.persons is not None:
-        if not hierarchical:
-            raise ValueError("hierarchical: expected True with formulas, which say themselves what subjects share")
+    by_formula = bool(formulas or fixed or priors or correlated)
+    if by_formula and not hierarchical:
+        raise ValueError(
+            "hierarchical: expected True with formulas, fixed, priors or correlated: formulas say themselves what "
+            "subjects share, got False"
+        )
+    if by_formula or (hierarchical and trials.persons is not None):
         subjects = trials.subjects if trials.persons is None else trials.persons
         design = build_design(
             net, data, formulas, {**trials.covariates, **trials.inputs}, subjects=subjects, fixed=fixed, priors=priors,

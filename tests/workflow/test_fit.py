@@ -72,6 +72,30 @@ def test_fit_writes_everything_and_answers_four_questions(checkpoint, tmp_path):
     assert summary.loc["alpha[s0]", "mean"] == pytest.approx(float(alpha.sel(subject="s0").mean()))
 
 
+@pytest.mark.slow
+def test_people_are_fitted_one_by_one_where_asked(checkpoint, tmp_path):
+    for module in ("numpyro", "arviz", "matplotlib"):
+        pytest.importorskip(module)
+    table, out = table_of_trials(), tmp_path / "fit"
+    table["day"] = np.where(table.groupby("subject").cumcount() < 9, "first", "second")
+    table.to_csv(tmp_path / "trials.csv", index=False)
+    short = ("--chains", 1, "--warmup", 3, "--draws", 5, "--predictive-draws", 5, "--tree-depth", 1, "--no-progress")
+    common = ("fit", tmp_path / "trials.csv", "--model", checkpoint, "--columns", COLUMNS, "--session", "day",
+              "--no-hierarchical", "--out", out, *short)  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        done = run(*common)
+    assert done.exit_code == 0, done.output
+    report = (out / "report.html").read_text()
+    assert "each person alone" in report and "--no-hierarchical" in report and ">each person</td>" not in report
+    summary = pandas.read_csv(out / "summary.csv", index_col="quantity")
+    # Each data set has parameters of its own, and there is no population.
+    assert {"alpha[s0/first]", "zeta[s2/second]"} <= set(summary.index)
+    assert not any(name.endswith(("_group", "_spread", "_mean")) for name in summary.index)
+    done = run(*common, "--formula", "alpha ~ 1")
+    assert done.exit_code == 1 and "hierarchical: expected True with formulas" in done.output
+
+
 def test_a_posterior_that_cannot_be_written_is_said_and_its_draws_are_kept(tmp_path):
     xarray, arviz = pytest.importorskip("xarray"), pytest.importorskip("arviz")
     from ppl_buffer.arviz import container

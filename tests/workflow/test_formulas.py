@@ -104,7 +104,10 @@ def test_what_the_command_line_says_of_formulas_reaches_the_fit(checkpoint, tmp_
     assert asked["formulas"] == ["zeta ~ 1"] and asked["draws"] == 7 and asked["warmup"] == 3
     assert asked["fixed"] == {"kappa": 0.2} and not asked["correlated"] and not asked["progress"]
     assert asked["priors"] == {"beta~age": pb.Prior("Normal", {"loc": 0.0, "scale": 0.01})}
-    assert asked["trials"].excluded == 6 and len(asked["trials"].subjects) == 6
+    assert asked["trials"].excluded == 6 and len(asked["trials"].subjects) == 6 and asked["hierarchical"]
+    done = run("fit", tmp_path / "trials.csv", "--model", checkpoint, "--columns", COLUMNS, "--out", tmp_path / "fit",
+               "--no-hierarchical")  # fmt: skip
+    assert "enough" in done.output and asked["hierarchical"] is False and asked["formulas"] == []
 
 
 def test_a_report_says_what_formulas_say(tmp_path):
