@@ -8,16 +8,17 @@ from functools import cached_property
 
 import numpy as np
 
+from ppl_buffer.checks import check_mapping
+from ppl_buffer.formulas.arithmetic import DesignNetwork
 from ppl_buffer.formulas.priors import Site
 from ppl_buffer.network.backend import Array, Named
 from ppl_buffer.network.box import trained_range
-from ppl_buffer.network.network import Network
 
 # Of a table with one column a variable: the columns of the common terms, (rows, C), without those of random effects.
 Evaluate = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 
 
-def _like(net: Network, values: np.ndarray, like: Array) -> Array:
+def _like(net: DesignNetwork, values: np.ndarray, like: Array) -> Array:
     """Numbers as an array of the backend, of the type of another one."""
     return net.ops.cast(net.ops.floating(net, values), like)
 
@@ -132,22 +133,22 @@ class ParameterDesign:
         effects = [effect for grouping in self.groupings for effect in grouping.effects]
         return [*self.sites, *(effect.spread for effect in effects)]
 
-    def population(self, net: Network, values: Mapping[str, Array]) -> Array:
+    def population(self, net: DesignNetwork, values: Mapping[str, Array]) -> Array:
         """What the coefficients alone say of each row, (R,): the sites' values by name, () or (q,)."""
         return self._coefficients(net, values, self.matrix)
 
-    def averaged(self, net: Network, values: Mapping[str, Array]) -> Array:
+    def averaged(self, net: DesignNetwork, values: Mapping[str, Array]) -> Array:
         """What the coefficients say of the average row, (): with an intercept its own value."""
         if self.intercept:
             return values[self.sites[0].name]
         return self._coefficients(net, values, self.weights @ self.matrix)
 
-    def uncentred(self, net: Network, values: Mapping[str, Array]) -> Array:
+    def uncentred(self, net: DesignNetwork, values: Mapping[str, Array]) -> Array:
         """The intercept where all columns are 0 as they were before centring, ()."""
         off = np.where(np.arange(len(self.centres)) == 0, 1.0, -self.centres)
         return self._coefficients(net, values, off)
 
-    def linear(self, net: Network, values: Mapping[str, Array], effects: Mapping[str, Array]) -> Array:
+    def linear(self, net: DesignNetwork, values: Mapping[str, Array], effects: Mapping[str, Array]) -> Array:
         """What coefficients and random effects say of each row, (R,).
 
         Args:
@@ -162,11 +163,11 @@ class ParameterDesign:
                 total = total + (_like(net, effect.columns, theirs) * theirs).sum(-1)
         return total
 
-    def _coefficients(self, net: Network, values: Mapping[str, Array], columns: np.ndarray) -> Array:
+    def _coefficients(self, net: DesignNetwork, values: Mapping[str, Array], columns: np.ndarray) -> Array:
         """Columns (..., C) times the coefficients, (...)."""
         if not self.sites:
             return net.ops.zeros(net, columns.shape[:-1])
-        parts = [net.ops.floating(net, values[site.name]).reshape(-1) for site in self.sites]
+        parts = [net.ops.floating(net, values[site.name]).reshape((-1,)) for site in self.sites]
         coefficients = net.ops.xp.concatenate(parts)
         return _like(net, columns, coefficients) @ coefficients
 
@@ -201,7 +202,29 @@ class Design:
         """The formulas of all estimated parameters, the default ones too."""
         return [f"{name} ~ {one.formula}" for name, one in self.parameters.items()]
 
-    def natural(self, net: Network, linear: Mapping[str, Array]) -> tuple[Named, Named]:
+    def checked_centring(self, centring: Mapping[str, Centring] | None) -> Mapping[str, Centring]:
+        """How offsets are written, by the site of a random effect; empty for None.
+
+        Raises:
+            ValueError: if a name is none of the effects', a value no `Centring`, or its shapes are not the effect's.
+        """
+        given = check_mapping("centring", centring)
+        groupings = [grouping for one in self.parameters.values() for grouping in one.groupings]
+        shapes = {each.site: (len(one.levels), each.spread.size) for one in groupings for each in one.effects}
+        for site, written in given.items():
+            if site not in shapes:
+                raise ValueError(f"centring: expected names of random effects, {', '.join(shapes)}, got {site!r}")
+            if not isinstance(written, Centring):
+                raise ValueError(f"centring[{site!r}]: expected a ppl_buffer.formulas.Centring, got {written!r}")
+            got = np.shape(written.spread), np.shape(written.share)
+            if got != (shapes[site][1:], shapes[site]):
+                raise ValueError(
+                    f"centring[{site!r}]: expected a spread {shapes[site][1:]} and a share {shapes[site]}, got shapes "
+                    f"{got[0]} and {got[1]}"
+                )
+        return given
+
+    def natural(self, net: DesignNetwork, linear: Mapping[str, Array]) -> tuple[Named, Named]:
         """Parameters in natural units: dict name -> (S,), and dict name -> (S, K) of those that vary by trial.
 
         Args:
@@ -210,14 +233,14 @@ class Design:
         """
         return self.natural_at(net, {name: linear[name][one.rows] for name, one in self.parameters.items()})
 
-    def natural_at(self, net: Network, real: Mapping[str, Array]) -> tuple[Named, Named]:
+    def natural_at(self, net: DesignNetwork, real: Mapping[str, Array]) -> tuple[Named, Named]:
         """The same of linear predictors of data sets (S,) or trials (S, K), name -> as the parameter has them."""
         below = {name: one.ceilings[one.rows] for name, one in self.parameters.items() if one.ceilings is not None}
         values = self._into_box(net, real, below, (self.data_sets,))
         params = {name: x for name, x in values.items() if x.ndim == 1}
         return params, {name: x for name, x in values.items() if x.ndim == 2}
 
-    def typical(self, net: Network, linear: Mapping[str, Array]) -> Named:
+    def typical(self, net: DesignNetwork, linear: Mapping[str, Array]) -> Named:
         """One value of each parameter and data set in natural units, (S,): that at the mean of its rows."""
         real = {name: self._average(net, one, linear[name]) for name, one in self.parameters.items()}
         below = {}
@@ -228,7 +251,7 @@ class Design:
                 below[name] = np.nanmedian(there, axis=1).astype(np.float32)
         return self._into_box(net, real, below, (self.data_sets,))
 
-    def group(self, net: Network, averages: Mapping[str, Array]) -> Named:
+    def group(self, net: DesignNetwork, averages: Mapping[str, Array]) -> Named:
         """The median subject in natural units.
 
         Args:
@@ -237,7 +260,7 @@ class Design:
         """
         return self._into_box(net, averages, {}, ())
 
-    def _average(self, net: Network, one: ParameterDesign, linear: Array) -> Array:
+    def _average(self, net: DesignNetwork, one: ParameterDesign, linear: Array) -> Array:
         """Mean of each data set's rows, (S,)."""
         values = linear[one.rows]
         if not one.by_trial:
@@ -246,7 +269,7 @@ class Design:
         return (values * mask).sum(-1) / mask.sum(-1)
 
     def _into_box(
-        self, net: Network, real: Mapping[str, Array], below: Mapping[str, np.ndarray], shape: tuple[int, ...]
+        self, net: DesignNetwork, real: Mapping[str, Array], below: Mapping[str, np.ndarray], shape: tuple[int, ...]
     ) -> Named:
         """Natural units of numbers on the real line; a parameter counts from another that comes earlier."""
         values: Named = {}

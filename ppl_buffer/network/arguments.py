@@ -18,6 +18,14 @@ _PARTS = {"direct": "likelihood", "buffer": "buffer"}
 _LIKELIHOODS = ("auto", *_PARTS)
 
 
+class Trained(Protocol):
+    """What was trained, and knows on what."""
+
+    @property
+    def record(self) -> TrainingRecord | None:
+        """What the training covered; None without a training."""
+
+
 class NetworkLike(Protocol):
     """What checks and layouts need of a network; `ppl_buffer.network.network.Network` is one."""
 

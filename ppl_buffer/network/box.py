@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ppl_buffer.checks import check_choice
-from ppl_buffer.network.arguments import NetworkLike, as_floating, check_names
+from ppl_buffer.network.arguments import NetworkLike, Trained, as_floating, check_names
 from ppl_buffer.network.backend import Array, Named
 from ppl_buffer.network.layout import common_batch_shape
 from ppl_buffer.network.observed import ObservedTrials
@@ -142,7 +142,7 @@ def _describe(net: NetworkLike, name: str) -> str:
     return f"{low:g} to {high:g}" + ("" if origin is None else f" above {origin}")
 
 
-def trained_range(net: NetworkLike, name: str) -> tuple[float, float, str | None]:
+def trained_range(net: Trained, name: str) -> tuple[float, float, str | None]:
     """Lower and upper end of what training covered of a parameter, or of its difference from the parameter named third.
 
     Raises:

@@ -35,6 +35,9 @@ def hierarchical_params(
     Returns:
         parameters in natural units that each data set has, dict name -> (S,), and those that vary by trial, dict name
         -> (S, K), which is empty where none does.
+
+    Raises:
+        ValueError: if `centring` does not fit the design.
     """
     return natural_params(net, design, *linear_predictors(net, design, centring))
 
@@ -73,14 +76,18 @@ def linear_predictors(
 
     Returns:
         linear predictors of the design's rows, dict name -> (R,), and of the population's average, dict name -> ().
+
+    Raises:
+        ValueError: if `centring` does not fit the design.
     """
+    centring = design.checked_centring(centring)
     linear: Named = {}
     averages: Named = {}
     for name, one in design.parameters.items():
         values = {site.name: numpyro.sample(site.name, site_distribution(site)) for site in one.sites}
         effects: Named = {}
         for grouping in one.groupings:
-            effects |= _effects(grouping, centring or {})
+            effects |= _effects(grouping, centring)
         linear[name] = one.linear(net, values, effects)
         averages[name] = one.averaged(net, values)
         if one.intercept and len(one.centres) > 1:

@@ -1,4 +1,4 @@
-"""`ppl_buffer` for PyMC: the distribution, its log densities trial by trial, the trained box."""
+"""`ppl_buffer` for PyMC: the distribution, its log densities trial by trial, hierarchies by formula, the box."""
 
 from ppl_buffer.extras import needs
 
@@ -7,5 +7,13 @@ with needs("ppl_buffer.pymc", "pymc"):
 
     from ppl_buffer.pymc.box import into_box
     from ppl_buffer.pymc.distribution import JointPredictive, conditionals
+    from ppl_buffer.pymc.hierarchy import hierarchical_params, linear_predictors, natural_params
 
-__all__ = ["JointPredictive", "conditionals", "into_box"]
+__all__ = [
+    "JointPredictive",
+    "conditionals",
+    "hierarchical_params",
+    "into_box",
+    "linear_predictors",
+    "natural_params",
+]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ppl_buffer.formulas.labels import labelled
 from ppl_buffer.formulas.terms import Centring, Design
 from ppl_buffer.network.lapses import Lapse
 from ppl_buffer.network.network import Network
@@ -112,23 +113,3 @@ def sample_by_formula(
     return Sampled(
         draws, formula_model, args, [*sites, *names], True, params, design, coords, dims, centring=normal.centring
     )
-
-
-def labelled(design: Design) -> tuple[Arrays, dict[str, list[str]]]:
-    """Dimension -> labels, and site -> names of its dimensions, of coefficients and random effects."""
-    coords: Arrays = {}
-    dims: dict[str, list[str]] = {}
-    for one in design.parameters.values():
-        for site in one.sites:
-            if site.labels:
-                dims[site.name] = [f"{site.name}_level"]
-                coords[f"{site.name}_level"] = np.array(site.labels)
-        for grouping in one.groupings:
-            if grouping.plate != "subject":
-                coords[grouping.plate] = np.array(grouping.levels)
-            for effect in grouping.effects:
-                if effect.spread.labels:
-                    level = f"{effect.site}_level"
-                    coords[level] = np.array(effect.spread.labels)
-                    dims |= {effect.spread.name: [level], effect.offset: [grouping.plate, level]}
-    return coords, dims

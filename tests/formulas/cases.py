@@ -56,3 +56,22 @@ class Deciders:
     def mean(self, values: np.ndarray) -> float:
         """Over data sets, each of which counts the same."""
         return float(np.mean([x[exists].mean() for x, exists in zip(values, self.mask, strict=True)]))
+
+
+def sites_of(design: Any, correlation: float = 0.45) -> dict[str, np.ndarray]:
+    """Values of all latent sites; all correlations are the same."""
+    rng = np.random.default_rng(1)
+    values = {name: rng.normal(0.0, 0.5, site.shape) for name, site in design.sites.items()}
+    values |= {name: np.exp(x) for name, x in values.items() if name.endswith("_spread")}
+    for one in design.parameters.values():
+        for grouping in one.groupings:
+            for effect in grouping.effects:
+                values[effect.offset] = rng.normal(size=(len(grouping.levels), *effect.spread.shape))
+            if grouping.correlation is not None:
+                matrix = np.full((grouping.size, grouping.size), correlation)
+                np.fill_diagonal(matrix, 1.0)
+                values[grouping.correlation] = np.linalg.cholesky(matrix)
+    # Where single precision tells a non-decision time from the responses that it has to stay below.
+    if "delay_mean" in values:
+        values["delay_mean"] = values["delay_mean"] - 3.0
+    return {name: np.asarray(x, np.float32) for name, x in values.items()}

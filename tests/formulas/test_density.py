@@ -11,29 +11,13 @@ pytest.importorskip("pyro")
 
 import ppl_buffer as pb
 from ppl_buffer import formulas
-from tests.formulas.cases import BY_TRIAL, RECORD, SUBJECTS, Deciders
+from tests.formulas.cases import BY_TRIAL, RECORD, SUBJECTS, Deciders, sites_of
 from tests.networks import DISCRIMINATION, array, joint_predictive
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 DATA = Deciders()
 CORRELATION = 0.45
-
-
-def sites_of(design, correlated):
-    """Values of all latent sites."""
-    rng = np.random.default_rng(1)
-    values = {name: rng.normal(0.0, 0.5, site.shape) for name, site in design.sites.items()}
-    values |= {name: np.exp(x) for name, x in values.items() if name.endswith("_spread")}
-    for one in design.parameters.values():
-        for grouping in one.groupings:
-            for effect in grouping.effects:
-                values[effect.offset] = rng.normal(size=(len(grouping.levels), *effect.spread.shape))
-    # Where single precision tells a non-decision time from the responses that it has to stay below.
-    values["delay_mean"] = values["delay_mean"] - 3.0
-    if correlated:
-        values["drift|subject_correlation"] = np.array([[1.0, 0.0], [CORRELATION, np.sqrt(1 - CORRELATION**2)]])
-    return {name: np.asarray(x, np.float32) for name, x in values.items()}
 
 
 def language_density(backend, design, values):
@@ -126,7 +110,7 @@ def by_hand(values, correlated):
 @pytest.mark.parametrize("correlated", [False, True], ids=["independent", "correlated"])
 def test_both_languages_have_the_density_written_by_hand(correlated):
     design = DATA.design(BY_TRIAL, correlated=correlated)
-    values = sites_of(design, correlated)
+    values = sites_of(design, CORRELATION)
     expected, drift = by_hand(values, correlated)
     totals, made = {}, {}
     for backend in ("jax", "torch"):
@@ -154,7 +138,7 @@ def test_how_offsets_are_written_changes_no_density_of_the_effects():
     effects = {"drift": rng.normal(size=(SUBJECTS, 1)), "drift~cond|subject": rng.normal(size=(SUBJECTS, 1))}
     spreads = {"drift": 0.7, "drift~cond|subject": 0.4}
     centring = {name: formulas.Centring(np.array([0.3]), rng.uniform(size=(SUBJECTS, 1))) for name in effects}
-    values = sites_of(design, correlated=False)
+    values = sites_of(design)
     made = []
     for written in ({}, centring):
         ratios = {
