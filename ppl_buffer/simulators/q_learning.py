@@ -19,8 +19,8 @@ from ppl_buffer.simulators.chance import digit, happens
 from ppl_buffer.simulators.drift_diffusion import check_params
 
 FEWEST_OPTIONS, MOST_OPTIONS = 2, 4
-# Shares of the proposal's data sets: of one learning rate, without perseveration, and with either usual initial value.
-_ONE_RATE, _NO_PERSEVERATION, _USUAL_START = 0.25, 0.25, 0.5
+# Share of the proposal's data sets that have one learning rate.
+_ONE_RATE = 0.25
 
 
 class ReversingArms:
@@ -77,14 +77,18 @@ class QLearning:
         (1 - lapse) * softmax_i(beta * Q[i] + perseveration * (i was chosen on trial k - 1)) + lapse / options_k;
 
     those from ``options_k`` on have probability 0. A reward ``reward_k`` follows, any number in [-1, 1]: 0 and 1, -1
-    and 1, or points as a share of the most that there are. The chosen value learns, the others fade to where all began,
+    and 1, or points as a share of the most that there are. The chosen value learns, the others fade to 0, where all
+    began,
 
         Q[chosen] <- Q[chosen] + alpha * (reward - Q[chosen]),
-        Q[other] <- Q[other] + forgetting * (initial_value - Q[other]),
+        Q[other] <- Q[other] - forgetting * Q[other],
 
     where alpha is alpha_positive if the reward exceeds Q[chosen], else alpha_negative. Given the parameters and the
     past nothing is left to chance but the choice itself, so that its probability is known exactly. That is why no noise
     of the learning itself is in this family: with it there is no exact likelihood (`NoisyQ`).
+
+    Values that begin at q in place of 0 are no other model: all values less q are those of rewards less q. So subtract
+    it. Rewards of 0 and 1 and values that begin at 0.5, as in `ForgettingQ`, are rewards of -0.5 and 0.5.
 
     Input: ``options``, an integer from 2 to 4, the same on all trials of a data set. Outcome: ``choice``. Feedback:
     ``reward``.
@@ -95,7 +99,6 @@ class QLearning:
         ``beta``: inverse temperature, above 0; near 0 values do not count.
         ``perseveration``: in log-odds; 0 = none. Below 0 choices alternate.
         ``lapse``: probability of a choice at random, in [0, 1]; 0 = never.
-        ``initial_value``: of all options, in the unit of the rewards; 0 and 0.5 are usual, and usually it is fixed.
 
     In a task that gives rewards by `environment`, by default those of `ReversingArms`.
 
@@ -110,7 +113,6 @@ class QLearning:
         "beta": Prior.uniform(0.0, 10.0),
         "perseveration": Prior.uniform(-2.0, 2.0),
         "lapse": Prior.uniform(0.0, 0.2),
-        "initial_value": Prior.uniform(-1.0, 1.0),
     }
     # The smaller models have no mass under the prior, but are what one compares with.
     atoms = {"forgetting": 0.0, "perseveration": 0.0, "lapse": 0.0}
@@ -122,7 +124,6 @@ class QLearning:
             "beta": Positive(),
             "perseveration": Real(),
             "lapse": Interval(0, 1, closed=True),
-            "initial_value": Real(),
         },
         inputs={"options": Integer(FEWEST_OPTIONS, MOST_OPTIONS)},
         outcomes={"choice": Categorical(MOST_OPTIONS)},
@@ -191,14 +192,10 @@ def draw_options(rng: np.random.Generator, size: int, trials: int) -> Arrays:
 
 
 def propose(rng: np.random.Generator, size: int) -> Arrays:
-    """Draw parameters as `QLearning.prior` does, more often of smaller models: dict name -> (size,).
-
-    Those that no atom describes: with one learning rate, and with an initial value of 0 or 0.5.
-    """
+    """Draw parameters as `QLearning.prior` does, some with one learning rate, which no atom says: name -> (size,)."""
     params = {name: prior.sample(rng, size) for name, prior in QLearning.priors.items()}
-    one_rate, usual = rng.random(size) < _ONE_RATE, rng.random(size) < _USUAL_START
+    one_rate = rng.random(size) < _ONE_RATE
     params["alpha_negative"] = np.where(one_rate, params["alpha_positive"], params["alpha_negative"])
-    params["initial_value"] = np.where(usual, rng.choice([0.0, 0.5], size), params["initial_value"])
     return params
 
 
@@ -261,9 +258,9 @@ def choice_probabilities(
             f"inputs['options']: expected integers from {FEWEST_OPTIONS} to {MOST_OPTIONS}, got {np.unique(options)}"
         )
     checked = check_params(QLearning.schema, params)
-    positive, negative, forgetting, beta, perseveration, lapse, initial = (x[:, None] for x in checked.values())
+    positive, negative, forgetting, beta, perseveration, lapse = (x[:, None] for x in checked.values())
     arms, rows = np.arange(MOST_OPTIONS), np.arange(len(options))
-    values, previous = np.repeat(initial, MOST_OPTIONS, axis=1), np.zeros((len(options), MOST_OPTIONS))
+    values, previous = np.zeros((2, len(options), MOST_OPTIONS))
     probabilities = np.empty((*options.shape, MOST_OPTIONS))
     for k in range(options.shape[1]):
         count = options[:, k, None]
@@ -274,7 +271,7 @@ def choice_probabilities(
         choice, reward = respond(k, probabilities[:, k])
         error = reward[:, None] - values[rows, choice][:, None]
         learned = values[rows, choice] + (np.where(error > 0, positive, negative) * error)[:, 0]
-        values = values + forgetting * (initial - values)
+        values = (1 - forgetting) * values
         values[rows, choice] = learned
         previous = 1.0 * (arms == choice[:, None])
     return probabilities

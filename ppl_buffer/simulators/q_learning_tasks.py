@@ -18,6 +18,8 @@ from ppl_buffer.simulators.q_learning import (
 
 # How the probabilities of a reward change: each kind as often.
 KINDS = ("constant", "reversals", "drift", "blocks")
+# What stands for no reward and for one, less what values begin at.
+CODES = ((0.0, 1.0), (-0.5, 0.5), (-1.0, 1.0))
 # Shares of the tasks: one better option and complementary others; rewards that are amounts; any two rewards.
 _ONE_BETTER, _AMOUNTS, _ANY_TWO = 0.5, 1 / 3, 0.25
 # The most often that options change places, a trial; standard deviations of a drift's steps; lengths of blocks.
@@ -59,8 +61,8 @@ class QLearningTasks:
     What is likely given the parameters and the past does not depend on how rewards come about; which pasts a network
     has seen does. A task has 2, 3 or 4 options. In half of them one is better and the others have the complement of its
     probability of a reward, else each has any. The probabilities stay, change places at up to one trial in ten, drift
-    in Gaussian steps, reflected at 0 and 1, or are new in each block of 10 to 60 trials. Rewards are 0 and 1, -1 and 1,
-    or any two numbers in [-1, 1]; in a third of the tasks amounts between the two.
+    in Gaussian steps, reflected at 0 and 1, or are new in each block of 10 to 60 trials. Rewards are 0 and 1, -0.5 and
+    0.5, -1 and 1, or any two numbers in [-1, 1]; in a third of the tasks amounts between the two.
 
     It gives no feedback on choices that it did not draw (`ppl_buffer.simulator.WithEnvironment`): an environment knows
     one trial, not the task. So records call it ``QLearning``, which has one, and against which a network is checked.
@@ -76,7 +78,7 @@ class QLearningTasks:
         return {name: prior.sample(rng, size) for name, prior in self.priors.items()}
 
     def proposal(self, rng: np.random.Generator, size: int) -> Arrays:
-        """Draw parameters, more often of models with one learning rate or a usual initial value: name -> (size,)."""
+        """Draw parameters, more often of models with one learning rate: dict name -> (size,)."""
         return propose(rng, size)
 
     def inputs(self, rng: np.random.Generator, size: int, trials: int) -> Arrays:
@@ -127,17 +129,16 @@ def draw_tasks(
     """
     options = np.asarray(inputs["options"]).astype(int)
     size, trials = options.shape
-    kinds = rng.integers(len(KINDS), size) if kind is None else np.full(size, KINDS.index(kind))
+    kinds = rng.integers(len(KINDS), size=size) if kind is None else np.full(size, KINDS.index(kind))
     start = _probabilities(rng, options[:, 0], 1)[:, 0]
     paths = np.repeat(start[:, None], trials, axis=1)
     for number, change in enumerate((None, _reversals, _drift, _blocks)):
         rows = np.flatnonzero(kinds == number)
         if change is not None and len(rows):
             paths[rows] = change(rng, paths[rows], options[rows, 0])
-    low, high = np.where(rng.random(size) < 0.5, -1.0, 0.0), np.ones(size)
+    low, high = np.transpose(CODES)[:, rng.integers(len(CODES), size=size)]
     either = np.sort(rng.uniform(-1.0, 1.0, (2, size)), axis=0)
-    any_two = rng.random(size) < _ANY_TWO
-    low, high = np.where(any_two, either[0], low), np.where(any_two, either[1], high)
+    low, high = np.where(rng.random(size) < _ANY_TWO, either, (low, high))
     amounts, spread = rng.random(size) < _AMOUNTS, rng.random(size)
     if code is not None:
         low, high, amounts = np.full(size, code[0]), np.full(size, code[1]), np.zeros(size, dtype=bool)

@@ -19,25 +19,24 @@ Array = Any
 def log_probabilities(
     params: Mapping[str, float], options: Sequence[int], choice: Sequence[int], reward: Sequence[float]
 ) -> list[list[float]]:
-    """Log probabilities of all options of each trial of one person, given all before; those that are none are left out.
-
-    The values are kept as differences from the initial value, which the others fade to.
-    """
-    start, lapse = params["initial_value"], params["lapse"]
-    above = dict.fromkeys(range(4), 0.0)
+    """Log probabilities of the options of each trial of one person, given all before: a list a trial."""
+    lapse = params["lapse"]
+    values = dict.fromkeys(range(4), 0.0)
     out, last = [], None
     for count, taken, gain in zip(options, choice, reward, strict=True):
-        odds = [params["beta"] * above[arm] + (params["perseveration"] if arm == last else 0.0) for arm in range(count)]
+        odds = [
+            params["beta"] * values[arm] + (params["perseveration"] if arm == last else 0.0) for arm in range(count)
+        ]
         out.append([])
         for arm in range(count):
             by_value = 1.0 / sum(math.exp(other - odds[arm]) for other in odds)
             out[-1].append(math.log(by_value + lapse * (1.0 / count - by_value)))
-        for arm in above:
+        for arm in values:
             if arm == taken:
-                surprise = gain - start - above[arm]
-                above[arm] += surprise * (params["alpha_positive"] if surprise > 0 else params["alpha_negative"])
+                surprise = gain - values[arm]
+                values[arm] += surprise * (params["alpha_positive"] if surprise > 0 else params["alpha_negative"])
             else:
-                above[arm] *= 1 - params["forgetting"]
+                values[arm] *= 1 - params["forgetting"]
         last = taken
     return out
 
@@ -47,16 +46,16 @@ def conditionals_jax(params: Mapping[str, Array], options: Array, choice: Array,
     arms = jnp.arange(4)
 
     def step(carry: tuple[Array, Array], trial: tuple[Array, Array, Array]) -> tuple[tuple[Array, Array], Array]:
-        above, previous = carry
+        values, previous = carry
         count, taken, gain = trial
-        log_odds = jnp.where(arms < count, params["beta"] * above + params["perseveration"] * previous, -1e30)
+        log_odds = jnp.where(arms < count, params["beta"] * values + params["perseveration"] * previous, -1e30)
         by_value = jax.nn.log_softmax(log_odds)[taken]
         # Mixed on the log scale: no derivative divides by 0 where there are no lapses.
         log_prob = by_value + jnp.log1p(params["lapse"] * jnp.expm1(jnp.minimum(-jnp.log(count) - by_value, 80.0)))
         own = arms == taken
-        surprise = gain - params["initial_value"] - above
+        surprise = gain - values
         rate = jnp.where(surprise > 0, params["alpha_positive"], params["alpha_negative"])
-        moved = jnp.where(own, above + rate * surprise, (1 - params["forgetting"]) * above)
+        moved = jnp.where(own, values + rate * surprise, (1 - params["forgetting"]) * values)
         return (moved, own * 1.0), log_prob
 
     trials = (jnp.asarray(options), jnp.asarray(choice).astype(int), jnp.asarray(reward))

@@ -7,7 +7,7 @@ import pytest
 from ppl_buffer.simulator import WithEnvironment
 from ppl_buffer.simulators import ForgettingQ, QLearning, QLearningTasks
 from ppl_buffer.simulators.q_learning import ReversingArms
-from ppl_buffer.simulators.q_learning_tasks import KINDS, draw_tasks, play_tasks
+from ppl_buffer.simulators.q_learning_tasks import CODES, KINDS, draw_tasks, play_tasks
 from tests.references import noisy_q
 from tests.references import q_learning as reference
 
@@ -51,16 +51,18 @@ def test_smaller_models_remain_at_the_neutral_values():
     ito = ForgettingQ()
     theirs = ito.prior(rng, size)
     seen = ito.simulate(rng, theirs, {}, trials) | {"options": np.full((size, trials), 2)}
-    ours = theirs | {"lapse": np.zeros(size), "initial_value": np.full(size, 0.5)}
+    ours = theirs | {"lapse": np.zeros(size)}
+    # Their values begin at 0.5.
+    above = seen | {"reward": seen["reward"] - 0.5}
     expected = ito.log_likelihood(theirs, seen)
-    np.testing.assert_allclose(QLearning().log_likelihood(ours, seen), expected, rtol=1e-10)
+    np.testing.assert_allclose(QLearning().log_likelihood(ours, above), expected, rtol=1e-10)
     # One learning rate, nothing forgotten: plain Q-learning, for one pair of symbols.
     plain = {"alpha": rng.random(size), "beta": 10 * rng.random(size), "kappa": rng.normal(size=size)}
     ours |= {"alpha_positive": plain["alpha"], "alpha_negative": plain["alpha"], "forgetting": np.zeros(size)}
     ours |= {"beta": plain["beta"], "perseveration": plain["kappa"]}
     pair = np.zeros((size, trials), int)
     noiseless = noisy_q.exact_conditionals(plain, pair, seen["choice"], seen["reward"])
-    np.testing.assert_allclose(QLearning().log_likelihood(ours, seen), noiseless, rtol=1e-9)
+    np.testing.assert_allclose(QLearning().log_likelihood(ours, above), noiseless, rtol=1e-9)
 
 
 def test_choices_follow_their_probabilities():
@@ -136,6 +138,8 @@ def test_tasks_are_of_the_kinds_that_they_say():
     assert (moved["drift"] > 0).all() and 0.02 < moved["drift"].mean() < 0.08
     changes = {kind: (x > 0).any(-1).mean() for kind, x in moved.items()}
     assert 0.03 < changes["reversals"] < 0.07 and 1 / 60 < changes["blocks"] < 1 / 10
+    stays = (np.diff(draw_tasks(rng, inputs).probabilities, axis=1) == 0).all((1, 2)).mean()
+    assert 0.25 < stays < 0.32  # of four kinds one, and reversals that are too seldom
     for row in (0, 1, 2):
         count = inputs["options"][row, 0]
         # Options change places: their probabilities are the same ones, in another order.
@@ -150,8 +154,8 @@ def test_rewards_have_the_codes_and_amounts_of_their_tasks():
     assert np.abs(data["reward"]).max() <= 1
     values = [set(np.unique(row)) for row in data["reward"]]
     amounts = np.mean([len(x) > 2 for x in values])
-    codes = [np.mean([x == code for x in values]) for code in ({0.0, 1.0}, {-1.0, 1.0})]
-    assert abs(amounts - 1 / 3) < 0.06 and min(codes) > 0.15
+    codes = [np.mean([x == code for x in values]) for code in map(set, CODES)]
+    assert abs(amounts - 1 / 3) < 0.06 and min(codes) > 0.1
     tasks = draw_tasks(rng, {"options": data["options"]}, "constant", (-0.3, 0.7))
     played, _ = play_tasks(rng, params, {"options": data["options"]}, tasks)
     chance = np.take_along_axis(tasks.probabilities, played["choice"][..., None], -1)[..., 0]
@@ -165,7 +169,6 @@ def test_rewards_have_the_codes_and_amounts_of_their_tasks():
 def test_the_proposal_draws_smaller_models_inside_the_same_box():
     params = QLearningTasks().proposal(np.random.default_rng(9), 4000)
     assert 0.2 < (params["alpha_positive"] == params["alpha_negative"]).mean() < 0.3
-    assert all(0.2 < (params["initial_value"] == value).mean() < 0.3 for value in (0.0, 0.5))
     for name, prior in QLearning.priors.items():
         low, high = prior.range()
         assert ((low <= params[name]) & (params[name] <= high)).all()
