@@ -31,6 +31,7 @@ def compare(
     value: Array,
     *,
     method: str = "both",
+    fixed: Mapping[str, Mapping[str, Array | str]] | None = None,
     lapse: Array | Lapse | None = None,
     prior_probabilities: Mapping[str, float] | None = None,
     **arguments: Any,
@@ -45,6 +46,9 @@ def compare(
             then lie outside what the model generates, and decides by importance sampling. With lapses or missing
             answers, which the autoregressive method does not know, or a network without a buffered transformer, which
             it needs, "both" is "importance".
+        fixed: model name -> parameters that have known values in it, as `log_evidence` takes them by ``params``. So
+            models that are nested are compared by one network, under several names: where a parameter has the value at
+            which it does nothing, or equals another one, a smaller model remains. The others are integrated over.
         lapse: lapses that every model has, as for `log_evidence`.
         prior_probabilities: model name -> prior probability; equal by default.
         **arguments: further arguments of `log_evidence`.
@@ -77,11 +81,13 @@ def compare(
         _check_one_range(nets, lapse)
         arguments = {**arguments, "lapse": lapse}
     prior = _prior_probabilities(nets, prior_probabilities)
+    known = _fixed_params(nets, fixed, arguments.pop("params", None))
     if isinstance(inputs, ObservedTrials):
         inputs, value, arguments = _unobserved(inputs, value, arguments)
     rows: list[dict[str, Any]] = []
     for name, net in nets.items():
-        rows += _rows(name, {each: log_evidence(net, inputs, value, method=each, **arguments) for each in methods})
+        more = {**arguments, "params": known[name]} if known[name] else arguments
+        rows += _rows(name, {each: log_evidence(net, inputs, value, method=each, **more) for each in methods})
     table = pandas.DataFrame(rows)
     if "outside" in table and table["outside"].any():
         warn_of(_disagreement(table))
@@ -111,6 +117,18 @@ def _check_one_range(nets: Mapping[str, Network], lapse: Array | Lapse) -> None:
             f"lapse: expected one range for all models, got {ranges}; write pb.Lapse(rate, ranges={{outcome: (low, "
             f"high)}})"
         )
+
+
+def _fixed_params(
+    nets: Mapping[str, Network], fixed: Mapping[str, Mapping[str, Array | str]] | None, params: object
+) -> dict[str, dict[str, Array | str]]:
+    """What is known in each model: parameters of all models, and those that are fixed in it."""
+    by_model = check_mapping("fixed", fixed)
+    unknown = [name for name in by_model if name not in nets]
+    if unknown:
+        raise ValueError(f"fixed: expected models among {list(nets)}, got {unknown}")
+    common = check_mapping("params", params)
+    return {name: {**common, **check_mapping(f"fixed[{name!r}]", by_model.get(name))} for name in nets}
 
 
 def _prior_probabilities(nets: Mapping[str, Network], given: Mapping[str, float] | None) -> np.ndarray:

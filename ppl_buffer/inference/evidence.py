@@ -27,6 +27,7 @@ from ppl_buffer.findings import Finding, warn_of
 from ppl_buffer.inference.chunks import map_chunks
 from ppl_buffer.inference.importance import draws_a_round, importance_weights
 from ppl_buffer.inference.normal_scores import NormalScores
+from ppl_buffer.inference.ties import split_ties
 from ppl_buffer.inference.trial_arguments import TrialArguments
 from ppl_buffer.network.arguments import (
     as_floating,
@@ -144,7 +145,7 @@ def log_evidence(
     inputs: Mapping[str, Array] | ObservedTrials,
     value: Array,
     *,
-    params: Mapping[str, Array] | None = None,
+    params: Mapping[str, Array | str] | None = None,
     feedback: Mapping[str, Array] | None = None,
     trial_mask: Array | None = None,
     missing: Missing | None = None,
@@ -165,6 +166,8 @@ def log_evidence(
             inputs, feedback, trial mask and (for the autoregressive method) context then count.
         value: outcomes, (*B, K) or (*B, K, n_outcomes).
         params: parameters to condition on, dict name -> (*B,): the evidence of a model in which they have these values.
+            For the importance method also the name of another parameter, which it equals: of one learning rate in place
+            of two, whose prior is that other's.
         feedback: dict name -> (*B, K).
         trial_mask: (*B, K) bool; False = no such trial.
         missing: a `ppl_buffer.Missing`, where outcomes may be missing; the autoregressive method knows none unless all
@@ -197,8 +200,10 @@ def log_evidence(
     check_choice("method", method, METHODS)
     orders, draws, seed = check_integer("orders", orders), check_integer("draws", draws), check_seed(seed)
     data = TrialArguments.of(inputs, value, feedback, trial_mask, missing)
-    conditioned = dict(check_mapping("params", params))
+    conditioned, ties = split_ties(net, params)
     if method == "autoregressive":
+        if ties:
+            raise ValueError(f"params: expected numbers for the autoregressive method, got the names {ties}")
         if prior is not None:
             raise ValueError(
                 "prior: expected None for the autoregressive method, in whose network the training prior is fixed; use "
@@ -211,7 +216,7 @@ def log_evidence(
     else:
         if block is not None:
             raise ValueError("block: expected None for the importance method, which needs no order of the trials")
-        terms = _weights_by_draw(net, data, conditioned, prior, draws, lapse, seed, progress)
+        terms = _weights_by_draw(net, data, conditioned, ties, prior, draws, lapse, seed, progress)
     evidence = Evidence.of_terms(terms, method)
     for finding in evidence.findings:
         warn_of(finding)
@@ -261,6 +266,7 @@ def _weights_by_draw(
     net: Network,
     data: TrialArguments,
     conditioned: Mapping[str, Array],
+    ties: Mapping[str, str],
     prior: Mapping[str, Prior] | None,
     draws: int,
     lapse: Array | Lapse | None,
@@ -268,7 +274,7 @@ def _weights_by_draw(
     progress: bool,
 ) -> np.ndarray:
     """Log importance weights of parameter draws: (draws, *B)."""
-    names = [name for name in net.schema.params if name not in conditioned]
+    names = [name for name in net.schema.params if name not in conditioned and name not in ties]
     lapses = Lapse.of(lapse)
     rate_prior = None if lapses is None else lapses.prior
     if not names and rate_prior is None:
@@ -303,6 +309,7 @@ def _weights_by_draw(
 
         def of_chunk(indices: np.ndarray) -> np.ndarray:
             params = {**conditioned, **scale.params(scores[indices], batch, known, below)}
+            params |= {name: params[other] for name, other in ties.items()}
             rate = params.pop(_LAPSE, None)
             there = lapses if lapses is None or rate is None else lapses.at(rate)
             query = Query.build(net, observed, params=params, lapse=there, outside="ignore", check=False, expand=False)

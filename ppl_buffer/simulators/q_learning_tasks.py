@@ -117,7 +117,11 @@ def play_tasks(rng: np.random.Generator, params: Arrays, inputs: Arrays, tasks: 
 
 
 def draw_tasks(
-    rng: np.random.Generator, inputs: Arrays, kind: str | None = None, code: tuple[float, float] | None = None
+    rng: np.random.Generator,
+    inputs: Arrays,
+    kind: str | None = None,
+    code: tuple[float, float] | None = None,
+    amounts: bool | None = None,
 ) -> RewardPaths:
     """Draw how rewards come about in each data set.
 
@@ -125,7 +129,8 @@ def draw_tasks(
         rng: the only source of randomness.
         inputs: {"options": (size, trials)}.
         kind: of all tasks, one of `KINDS`; any by default.
-        code: rewards (low, high) of all tasks, none of which has amounts; any by default.
+        code: rewards (low, high) of all tasks; any by default.
+        amounts: whether rewards are amounts between the two; in a third of the tasks by default.
     """
     options = np.asarray(inputs["options"]).astype(int)
     size, trials = options.shape
@@ -139,10 +144,12 @@ def draw_tasks(
     low, high = np.transpose(CODES)[:, rng.integers(len(CODES), size=size)]
     either = np.sort(rng.uniform(-1.0, 1.0, (2, size)), axis=0)
     low, high = np.where(rng.random(size) < _ANY_TWO, either, (low, high))
-    amounts, spread = rng.random(size) < _AMOUNTS, rng.random(size)
     if code is not None:
-        low, high, amounts = np.full(size, code[0]), np.full(size, code[1]), np.zeros(size, dtype=bool)
-    return RewardPaths(paths, low, high, amounts, spread)
+        low, high = np.full(size, code[0]), np.full(size, code[1])
+    between, spread = rng.random(size) < _AMOUNTS, rng.random(size)
+    if amounts is not None:
+        between = np.full(size, amounts)
+    return RewardPaths(paths, low, high, between, spread)
 
 
 def _probabilities(rng: np.random.Generator, options: np.ndarray, count: int) -> np.ndarray:

@@ -156,7 +156,7 @@ def test_rewards_have_the_codes_and_amounts_of_their_tasks():
     amounts = np.mean([len(x) > 2 for x in values])
     codes = [np.mean([x == code for x in values]) for code in map(set, CODES)]
     assert abs(amounts - 1 / 3) < 0.06 and min(codes) > 0.1
-    tasks = draw_tasks(rng, {"options": data["options"]}, "constant", (-0.3, 0.7))
+    tasks = draw_tasks(rng, {"options": data["options"]}, "constant", (-0.3, 0.7), amounts=False)
     played, _ = play_tasks(rng, params, {"options": data["options"]}, tasks)
     chance = np.take_along_axis(tasks.probabilities, played["choice"][..., None], -1)[..., 0]
     assert set(np.unique(played["reward"])) == {-0.3, 0.7}
