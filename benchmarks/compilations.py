@@ -1,4 +1,4 @@
-"""How many programs a fit compiles, and how soon it draws: the demo's 13 people, each time in a process of its own.
+"""How many programs a fit and a comparison compile, and how soon they are done, each in a process of its own.
 
 `ppl-buffer demo --simulated` with `noisy_q`: "cold", nothing is kept from before; "kept", the same command again;
 "other people", simulated ones of the same numbers of trials, whose programs should be the kept ones. Programs are
@@ -7,16 +7,20 @@ program that is read from the folder where JAX keeps it counts too. "First draw"
 process. Seconds are the clock's and, beside them, the processor's, which other users of the machine change less: with
 one core they are how long one waits, with two the chains' program is compiled beside the quick fit.
 
+Then `pb.compare` of the two theories of multisensory perception, both methods, for three simulated people of 61 trials:
+as it is, and operation by operation, nothing kept of either; "again" is the same call once more.
+
     python benchmarks/compilations.py [--quick] [--out DIR] [--draws 100]
 
 Bars, on two cores that nobody else uses: at most 40 programs; the first draw within 12 seconds cold, and within 5 with
-kept programs.
+kept programs. Of the comparison: at most 3 programs a network, and the same evidence to a thousandth.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
+import math
 import os
 import sys
 import tempfile
@@ -28,6 +32,7 @@ from typing import Any
 from unittest.mock import patch
 
 BEGAN = time.perf_counter()
+COMPARISONS = ("as it is", "operation by operation")
 RUNS = ("cold", "kept", "other people")
 COMPILED = "/jax/core/compile/backend_compile_duration"
 # Functions of `ppl_buffer.workflow.fitting` and the stage that begins with each; before the first: the table.
@@ -123,8 +128,65 @@ def demo(subjects: int, seed: int, draws: int, folder: str) -> None:
     print(json.dumps({"stages": clock.stages, "first draw": clock.first_draw}))
 
 
+def comparison(subjects: int, trials: int, draws: int, orders: int, by_operation: bool) -> None:
+    """Compare two networks in this process, twice, and print what was counted as a last line of JSON."""
+    import warnings
+
+    import jax
+    import numpy as np
+
+    import ppl_buffer as pb
+    from ppl_buffer.predictive.query import Query
+
+    def operations(function: Callable[..., Any], query: Query, *arrays: Any, **settings: Any) -> Any:
+        return function(query.expanded(len(query.batch_shape)), *arrays, **settings)
+
+    clock, theory, rng = Clock(), pb.simulators.MultisensoryCausalInference(), np.random.default_rng(0)
+    jax.monitoring.register_event_duration_secs_listener(clock.compiled)
+    nets = {name: pb.load(f"multisensory_{name}", backend="jax") for name in ("rho1", "rho43")}
+    inputs = theory.inputs(rng, subjects, trials)
+    value = theory.simulate(rng, theory.prior(rng, subjects), inputs)["response"]
+    evidence: list[float] = []
+    with ExitStack() as patches, warnings.catch_warnings(action="ignore"):
+        if by_operation:
+            patches.enter_context(patch("ppl_buffer.inference.evidence.in_one_program", operations))
+        for stage in ("first", "again"):
+            clock.begin(stage)
+            table = pb.compare(nets, inputs, value, draws=draws, orders=orders, progress=False)
+            evidence = [*table["autoregressive"], *table["importance"]]
+    clock.begin("end")
+    print(json.dumps({"stages": {name: clock.stages[name] for name in ("first", "again")}, "evidence": evidence}))
+
+
+def compare(options: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Compare as it is and operation by operation, nothing kept of either; print; results and bars."""
+    from harness import bar, in_own_process, print_table
+
+    sizes = (2, 5, 40, 18) if options.quick else (3, 61, 1000, 128)
+    compared: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as place:
+        for index, way in enumerate(COMPARISONS):
+            with patch.dict(os.environ, {"JAX_COMPILATION_CACHE_DIR": f"{place}/{index}"}):
+                compared[way] = in_own_process("compilations.py", "--comparison", *sizes, index)
+    columns = ["programs", "compilation", "seconds", "processor_seconds"]
+    rows = [
+        [way, stage, *(row[column] for column in columns)]
+        for way, measured in compared.items()
+        for stage, row in measured["stages"].items()
+    ]
+    print_table(f"compare; load {os.getloadavg()[0]:.1f}", ["way", "call", *columns], rows)
+    one, other = (compared[way] for way in COMPARISONS)
+    apart = max(abs(x - y) for x, y in zip(one["evidence"], other["evidence"], strict=True))
+    programs = one["stages"]["first"]["programs"]
+    bars = [
+        bar("programs that a comparison of two networks compiles", programs, most=6),
+        bar("evidence, as it is over operation by operation, the largest ratio", math.exp(apart), most=1.001),
+    ]
+    return {"people, trials, draws, orders": sizes, **compared}, bars
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the demo three times, print and write."""
+    """Run the demo three times and the comparison twice, print and write."""
     from harness import bar, in_own_process, parse, print_bars, print_table, write_results
 
     options = parse(__doc__, arguments, draws=100)
@@ -141,6 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for index, run in enumerate(RUNS):
                 seed = int(run == "other people")
                 results[run] = in_own_process("compilations.py", "--child", subjects, seed, draws, f"{place}/{index}")
+            compared, more = compare(options)
     columns = ["programs", "compilation", "seconds", "processor_seconds"]
     for run, measured in results.items():
         rows = [[stage, *(row[column] for column in columns)] for stage, row in measured["stages"].items()]
@@ -152,13 +215,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for run, most in zip(RUNS, (12, 5, 5), strict=True):
         seconds = results[run]["first draw"]["seconds"]
         bars.append(bar(f"seconds to the first draw of the demo, {run}", seconds, most=most))
+    bars += more
     print_bars(bars)
     sizes = {"people": subjects, "draws": draws, "load_average": os.getloadavg()[0]}
-    write_results("compilations", {**sizes, "runs": results, "bars": bars}, options.out)
+    write_results("compilations", {**sizes, "runs": results, "comparison": compared, "bars": bars}, options.out)
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
         demo(*map(int, sys.argv[2:5]), sys.argv[5])
+    elif sys.argv[1:2] == ["--comparison"]:
+        comparison(*map(int, sys.argv[2:6]), bool(int(sys.argv[6])))
     else:
         main()

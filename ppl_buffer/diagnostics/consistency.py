@@ -18,6 +18,7 @@ from ppl_buffer.network.backend import Array, backend_of
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import EncodedContext
 from ppl_buffer.predictive import density, sampling
+from ppl_buffer.predictive.program import in_one_program
 from ppl_buffer.predictive.query import Query
 
 if TYPE_CHECKING:
@@ -165,7 +166,8 @@ def consistency(
     else:
         check_value_shape(value, query.event_shape)
         check_outcomes(net, value, query.trial_mask)
-    by_order = to_numpy(density.log_prob_by_order(query, value)).astype(float)
+    query, orders_of_trials = replace(query, orders=None), np.asarray(permutations)
+    by_order = to_numpy(in_one_program(density.log_prob_by_order, query, value, orders_of_trials)).astype(float)
     counts = np.full((1,) * by_order[0].ndim, query.trials)
     if query.trial_mask is not None:
         counts = np.maximum(to_numpy(query.trial_mask).sum(-1), 1)

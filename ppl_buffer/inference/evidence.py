@@ -42,7 +42,7 @@ from ppl_buffer.network.backend import Array, backend_of
 from ppl_buffer.network.lapses import Lapse, checked_lapse, may_be_lapses
 from ppl_buffer.network.missing import Missing, check_events
 from ppl_buffer.network.network import Network
-from ppl_buffer.network.observed import ObservedTrials
+from ppl_buffer.network.observed import ObservedTrials, observe_trials
 from ppl_buffer.predictive import density
 from ppl_buffer.predictive.program import in_one_program
 from ppl_buffer.predictive.query import Query
@@ -237,29 +237,26 @@ def _densities_by_order(
     value = as_floating(net, "value", data.value)
     trials = trials_of_value(net, value)
 
-    def query(**more: Any) -> Query:
-        return Query.build(
-            net, data.inputs, trials=trials, params=conditioned, context=data.context, feedback=data.feedback,
-            trial_mask=data.trial_mask, missing=data.missing, block=block, lapse=lapse, **more,
-        )  # fmt: skip
-
-    first = query()
-    check_value_shape(value, first.event_shape)
-    if first.missing is None:
+    query = Query.build(
+        net, data.inputs, trials=trials, params=conditioned, context=data.context, feedback=data.feedback,
+        trial_mask=data.trial_mask, missing=data.missing, block=block, lapse=lapse, expand=False,
+    )  # fmt: skip
+    check_value_shape(value, query.event_shape)
+    if query.missing is None:
         check_outcomes(net, value, data.trial_mask)
     else:
-        check_events(net, value, first.trial_mask, first.missing, first.deadline)
+        check_events(net, value, query.trial_mask, query.missing, query.deadline)
     if net.schema.ordered or (net.schema.independent and len(conditioned) == len(net.schema.params)):
-        return _numpy(in_one_program(density.log_prob, query(), value, reuse=False))[None]
+        return _numpy(in_one_program(density.log_prob, query, value, reuse=False))[None]
     rng = np.random.default_rng(seed)
     permutations = np.stack([rng.permutation(trials) for _ in range(orders)])
-    parts = []
+
+    def of_chunk(indices: np.ndarray) -> np.ndarray:
+        return _numpy(in_one_program(density.log_prob_by_order, query, value, permutations[indices]))
+
+    at_once = math.ceil(orders / math.ceil(orders / _ORDERS_AT_ONCE))
     with tqdm(total=orders, disable=not progress, unit="order", desc="log evidence") as bar:
-        for start in range(0, orders, _ORDERS_AT_ONCE):
-            part = permutations[start : start + _ORDERS_AT_ONCE]
-            parts.append(_numpy(density.log_prob_by_order(query(orders=part), value)))
-            bar.update(len(part))
-    return np.concatenate(parts)
+        return map_chunks(of_chunk, orders, at_once, bar.update)
 
 
 def _weights_by_draw(
@@ -292,9 +289,10 @@ def _weights_by_draw(
     scale = NormalScores(priors)
     check_params(net, conditioned, check=True)
     known = {name: to_numpy(value) for name, value in conditioned.items()}
-    observed = net.observe(
-        data.inputs, data.value, feedback=data.feedback, trial_mask=data.trial_mask, missing=data.missing
-    )
+    observed = observe_trials(
+        net, data.inputs, data.value, feedback=data.feedback, trial_mask=data.trial_mask, context=None,
+        missing=data.missing, all_given=True,
+    )  # fmt: skip
     batch = observed.batch_shape
     size = math.prod(batch)
     # A round's draws in chunks of one size.

@@ -12,7 +12,8 @@ from ppl_buffer.files import to_numpy
 from ppl_buffer.inference.chunks import map_chunks
 from ppl_buffer.inference.evidence import Evidence
 from ppl_buffer.inference.importance import draws_a_round, importance_weights
-from ppl_buffer.network.backend import Array
+from ppl_buffer.network.backend import Array, Own, backend_of
+from ppl_buffer.network.box import checked_upper_bounds
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import ObservedTrials
 from ppl_buffer.predictive import density
@@ -56,7 +57,10 @@ def population_evidence(
     # The proposal is fitted where a normal distribution of the population's first two moments is standard.
     center = mean.mean(0)
     scale = np.sqrt(mean.var(0) + (spread**2).mean(0))
-    size, count = data.batch_shape[0], draws_a_round(len(names))
+    backend, size, count = backend_of(net), data.batch_shape[0], draws_a_round(len(names))
+    # Compiled programs see no number: what has to be refused is refused before, and so is a value that was changed.
+    checked_upper_bounds(net, data)
+    settings = (net, net.ops.same(data.value, data.value, data.snapshot))
 
     def log_joint(scores: np.ndarray) -> np.ndarray:
         """(n, size), likelihood times the population's density over that of the standard normal distribution."""
@@ -65,17 +69,24 @@ def population_evidence(
         population = logsumexp(-0.5 * distance.sum(-1) - np.log(spread).sum(-1), axis=-1) - np.log(len(mean))
 
         def likelihood(indices: np.ndarray) -> np.ndarray:
-            params: dict[str, Array] = {}
-            for index, name in enumerate(names):
-                params[name] = net.into_box(name, places[indices, :, index].astype(np.float32), params, below=data)
-            query = Query.build(net, data, params=params, outside="ignore", check=False)
-            return np.nan_to_num(to_numpy(density.log_prob(query, data.value)).astype(float), nan=-np.inf)
+            total = backend.one_program(_log_likelihood, settings, (data, places[indices].astype(np.float32)))
+            return np.nan_to_num(to_numpy(total).astype(float), nan=-np.inf)
 
         reference = -0.5 * (scores**2).sum(-1) - np.log(scale).sum()
         return map_chunks(likelihood, len(scores), count) + population - reference
 
     terms = importance_weights(log_joint, size, len(names), draws, np.random.default_rng(seed))
     return Evidence.of_terms(terms, "importance")
+
+
+def _log_likelihood(settings: Own, arrays: Own) -> Array:
+    """Log density (n, size) of observed data at places (n, size, P) on the scale of the population."""
+    (net, reuse), (data, places) = settings, arrays
+    params: dict[str, Array] = {}
+    for index, name in enumerate(net.schema.params):
+        params[name] = net.into_box(name, places[..., index], params, below=data)
+    query = Query.build(net, data, params=params, outside="ignore", check=False, expand=False)
+    return density.log_prob(query.expanded(2), data.value, reuse)
 
 
 def _stacked(argument: str, names: list[str], given: Mapping[str, Array]) -> np.ndarray:

@@ -95,7 +95,9 @@ def check_legal(net: NetworkLike, argument: str, variable: Variable, value: Arra
 
 def check_outcomes(net: NetworkLike, value: Array, mask: Array | None) -> None:
     """Refuse a value whose outcomes cannot be, where they can be looked at and stand for a trial."""
-    for name, column in split_value(net.schema, value).items():
+    numbers = net.ops.to_concrete(value)
+    # Columns of NumPy: a backend that compiles would do so for each.
+    for name, column in split_value(net.schema, value if numbers is None else numbers).items():
         argument = f"value[{name!r}]" if net.schema.event_shape_tail else "value"
         check_legal(net, argument, net.schema.outcomes[name], column, mask)
 

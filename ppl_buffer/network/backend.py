@@ -76,6 +76,9 @@ class ArrayOps(Protocol):
     def part(self, tree: Own, start: int, count: int) -> Own:
         """`count` trials from `start` on of every array (B, R, K, ...) of dicts or dataclasses."""
 
+    def map_chunks(self, function: Callable[[Array], Array], rows: np.ndarray | Array, size: int) -> Array:
+        """A function (n, ...) -> (n, ...) of all rows, of no more than `size` at a time, compiled once."""
+
     def pad_trials(self, value: Array, trials: int) -> Array:
         """Fill (B, R, T) with zeros up to (B, R, trials)."""
 
@@ -336,12 +339,9 @@ class Backend(Protocol):
         """Log density (B, R, K) of each trial given the context and all other trials, as a set."""
 
     def one_program(self, function: Callable[[Own, Own], Own], static: Hashable, arrays: Own) -> Own:
-        """`function` of settings and of a tree of arrays, in one program where the backend compiles.
+        """`function` of hashable settings and of a tree of arrays, of the backend or of NumPy, in one program.
 
-        Args:
-            function: of a module, by whose identity programs are told apart; it sees no number where it is compiled.
-            static: settings, hashable.
-            arrays: tree of arrays of the backend or of NumPy.
+        It is of a module, since its identity tells programs apart, and sees no number where the backend compiles.
         """
 
     def bucket(self, trials: int) -> int:

@@ -18,7 +18,7 @@ import numpy as np
 
 from ppl_buffer.checks import check_choice
 from ppl_buffer.network.arguments import NetworkLike, Trained, as_floating, check_names
-from ppl_buffer.network.backend import Array, Named
+from ppl_buffer.network.backend import Array, Named, Own, backend_of
 from ppl_buffer.network.layout import common_batch_shape
 from ppl_buffer.network.observed import ObservedTrials
 from ppl_buffer.schema import split_value
@@ -66,10 +66,16 @@ def upper_bounds(net: NetworkLike, seen: ObservedTrials) -> Named:
 
 def checked_upper_bounds(net: NetworkLike, seen: ObservedTrials) -> Named:
     """The same, refused where a parameter that was trained could not lie below."""
-    bounds = upper_bounds(net, seen)
+    bounded = isinstance(seen, ObservedTrials) and bool(net.schema.lower_bounds)
+    bounds: Named = backend_of(net).one_program(_upper_bounds, (net,), seen) if bounded else upper_bounds(net, seen)
     for name, bound in bounds.items():
         _check_above(net, name, bound, trained_range(net, name)[0])
     return bounds
+
+
+def _upper_bounds(settings: Own, seen: Own) -> Named:
+    (net,) = settings
+    return upper_bounds(net, seen)
 
 
 def into_box(

@@ -253,8 +253,13 @@ def observe_trials(
     likelihood: str = "auto",
     missing: Missing | None = None,
     known: bool = False,
+    all_given: bool = False,
 ) -> ObservedTrials:
-    """See `Network.observe`; where the data are known already, nothing is said of what the training covered."""
+    """See `Network.observe`.
+
+    Where the data are `known` already, nothing is said of what the training covered. Where all parameters will be given
+    (`all_given`), trials that are then independent get no buffer, which takes longest to compile and to fill.
+    """
     schema, likelihood = net.schema, choose_likelihood(net, likelihood)
     tail = len(schema.event_shape_tail)
     value = as_floating(net, "value", value)
@@ -292,7 +297,7 @@ def observe_trials(
     if 0 in batch:
         refuse_empty("value", batch)
     encoded = None if encoded is None else encoded.expanded(len(beside))
-    settings, arrays = (net, likelihood, batch, trials), (given, value, mask, legal, encoded)
+    settings, arrays = (net, likelihood, all_given, batch, trials), (given, value, mask, legal, encoded)
     observed = backend_of(net).one_program(_observed, settings, arrays)
     if deadline is not None:
         deadline = net.ops.xp.broadcast_to(deadline, (*batch, deadline.shape[-1]))
@@ -303,12 +308,12 @@ def observe_trials(
 
 def _observed(settings: Own, arrays: Own) -> ObservedTrials:
     """Checked trials as `ObservedTrials`, but for their groups."""
-    (net, likelihood, batch, trials), (given, value, mask, legal, context) = settings, arrays
+    (net, likelihood, all_given, batch, trials), (given, value, mask, legal, context) = settings, arrays
     xp, layout = net.ops.xp, BatchLayout(net.ops.xp, batch, [batch])
     outcomes = arrange_outcomes(net, value, mask)
     exists = all_exist(net, trials, len(batch)) if mask is None else mask
     folded, valid = layout.fold_trials({**given, "outcomes": outcomes}, exists)
-    read = _what_is_read(net, layout, folded, valid, context, likelihood)
+    read = _what_is_read(net, layout, folded, valid, context, likelihood, all_given)
 
     def broadcast(values: Named) -> Named:
         return {name: xp.broadcast_to(x, (*batch, trials)) for name, x in values.items()}
@@ -335,14 +340,16 @@ def _what_is_read(
     valid: Array,
     context: EncodedContext | None,
     likelihood: str,
+    all_given: bool,
 ) -> dict[str, Own]:
     """`ObservedTrials.prepared`, `alone` and `sequence` of trials (B, r, K), each (B, ...) or None."""
     backend = backend_of(net)
     if likelihood == "direct":
         return {"prepared": None, "alone": None, "sequence": backend.prepare_sequence(net, trials, valid)}
     cache = backend.Cache() if context is None else layout.fold_shared(context.cache, context.batch_shape)
-    prepared = backend.prepare_joint(net, cache, trials, valid)
-    alone = backend.prepare_marginal(net, cache, trials["inputs"], valid) if net.schema.independent else None
+    independent = net.schema.independent
+    prepared = None if all_given and independent else backend.prepare_joint(net, cache, trials, valid)
+    alone = backend.prepare_marginal(net, cache, trials["inputs"], valid) if independent else None
     return {"prepared": prepared, "alone": alone, "sequence": None}
 
 
@@ -357,7 +364,7 @@ def _checked_legal(
     """Which trials (..., K) hold legal outcomes or do not exist; None where the numbers could be checked at once."""
     ops, cast = net.ops, partial(net.ops.number, net)
     if rule is None:
-        check_outcomes(net, value if numbers is None else numbers, mask)
+        check_outcomes(net, value, mask)
     else:
         check_events(net, value, mask, rule, deadline)
     if numbers is not None and all(ops.to_concrete(x) is not None for x in (mask, deadline) if x is not None):

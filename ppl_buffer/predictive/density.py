@@ -47,22 +47,28 @@ def log_prob(query: Query, value: Array, reuse: bool | None = None) -> Array:
     return total
 
 
-def log_prob_by_order(query: Query, value: Array) -> Array:
-    """Log density of all trials together under each of the query's orders: (orders, *sample, *batch)."""
-    if query.orders is None:
+def log_prob_by_order(query: Query, value: Array, orders: Array | None = None) -> Array:
+    """Log density of all trials together under each of some orders: (orders, *sample, *batch).
+
+    Args:
+        query: the query.
+        value: (*sample, *batch, *event).
+        orders: permutations (orders, K) in place of the query's; one program then serves all of as many.
+    """
+    if orders is None and query.orders is None:
         raise ValueError("orders: expected a number or permutations when the distribution was made, got None")
     ops = query.net.ops
     tail = len(query.event_shape) - 1
     lead = query.leading_shape(value)
-    orders = np.asarray(query.orders).reshape((-1, *(1,) * len(lead), query.trials))
-    chunks = []
-    for start in range(0, len(orders), _ORDERS_AT_ONCE):
-        chunk = orders[start : start + _ORDERS_AT_ONCE]
+
+    def of_chunk(chunk: Array) -> Array:
+        chunk = chunk.reshape((-1, *(1,) * len(lead), query.trials))
         permuted = query.permuted(chunk, len(lead) + 1)
         padded = pad_dims(value, len(lead) + 1, 1 + tail)
         reordered = ops.take_along(padded, chunk[..., None] if tail else chunk, -1 - tail)
-        chunks.append(_conditionals(permuted, reordered, False, order_dims=1).sum(-1))
-    return ops.xp.concatenate(chunks, 0)
+        return _conditionals(permuted, reordered, False, order_dims=1).sum(-1)
+
+    return ops.map_chunks(of_chunk, np.asarray(query.orders) if orders is None else orders, _ORDERS_AT_ONCE)
 
 
 def conditionals(query: Query, value: Array, reuse: bool | None = None) -> Array:

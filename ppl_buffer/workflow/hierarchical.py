@@ -29,7 +29,7 @@ from ppl_buffer.network.backend import Array
 from ppl_buffer.network.box import trained_range
 from ppl_buffer.network.lapses import Lapse
 from ppl_buffer.network.network import Network
-from ppl_buffer.network.observed import ObservedTrials
+from ppl_buffer.network.observed import ObservedTrials, observe_trials
 from ppl_buffer.numpyro import JointPredictive
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import stack_value
@@ -104,14 +104,17 @@ class Box:
 
 
 def observe(net: Network, trials: TrialData) -> ObservedTrials:
-    """What `net.observe` makes of the trials."""
+    """What `net.observe` makes of the trials, for parameters that are all given."""
     outcomes = {name: np.asarray(x, np.float32) for name, x in trials.outcomes.items()}
-    return net.observe(
+    return observe_trials(
+        net,
         {name: trials.inputs[name] for name in net.schema.inputs},
         stack_value(np, net.schema, outcomes),
         feedback={name: trials.feedback[name] for name in net.schema.feedback},
         trial_mask=trials.trial_mask,
+        context=None,
         missing=trials.missing,
+        all_given=True,
     )
 
 

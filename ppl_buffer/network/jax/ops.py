@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import jax
@@ -134,6 +134,18 @@ def no_constant_folding(tree: Tree) -> Tree:
 def part(tree: Tree, start: int | Array, count: int) -> Tree:
     """`count` trials from `start` on of every array (B, R, K, ...) of a pytree."""
     return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, count, axis=2), tree)
+
+
+def map_chunks(function: Callable[[Array], Array], rows: np.ndarray | Array, size: int) -> Array:
+    """A function (n, ...) -> (n, ...) of all rows, a loop over chunks of one size: the program has one of them."""
+    if len(rows) <= size:
+        return function(jnp.asarray(rows))
+    count = -(-len(rows) // size)
+    size = -(-len(rows) // count)
+    # The last chunk is filled up with rows of the first.
+    places = np.arange(count * size).reshape(count, size) % len(rows)
+    results = jax.lax.map(function, jnp.asarray(rows)[places])
+    return results.reshape(count * size, *results.shape[2:])[: len(rows)]
 
 
 def pad_trials(value: Array, trials: int) -> Array:

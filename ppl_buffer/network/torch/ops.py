@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -142,6 +142,11 @@ def no_constant_folding(tree: Tree) -> Tree:
 def part(tree: Tree, start: int, count: int) -> Tree:
     """`count` trials from `start` on of every array (B, R, K, ...) of dicts or dataclasses."""
     return map_leaves(lambda x: x.narrow(2, start, count), tree)
+
+
+def map_chunks(function: Callable[[Array], Tensor], rows: np.ndarray | Tensor, size: int) -> Tensor:
+    """A function (n, ...) -> (n, ...) of all rows, of no more than `size` at a time."""
+    return torch.cat([function(rows[start : start + size]) for start in range(0, len(rows), size)])
 
 
 def pad_trials(value: Tensor, trials: int) -> Tensor:
