@@ -90,6 +90,19 @@ def test_the_simulators_own_density_is_the_formula():
     assert np.isneginf(actual[4, 2]) and np.isneginf(actual).sum() == 1
 
 
+def test_the_proposal_has_slow_drifts_more_often():
+    simulator = RacingDiffusion()
+    proposed = simulator.proposal(np.random.default_rng(7), 5003)
+    assert list(proposed) == list(simulator.schema.params)
+    for name, x in proposed.items():
+        below = simulator.priors[name].cdf(x)
+        # Of a product of two uniform numbers.
+        level = below * (1 - np.log(below)) if name.startswith("drift_") else below
+        assert stats.kstest(level, "uniform").pvalue > 1e-3, name
+    drifts = np.stack([proposed[f"drift_{number}"] for number in (1, 2, 3)])
+    assert np.corrcoef(drifts)[0, 1:].min() > 0.3
+
+
 def test_options_have_no_order():
     simulator, rng = RacingDiffusion(4), np.random.default_rng(1)
     params = simulator.prior(rng, 17)
