@@ -23,6 +23,7 @@ MEASURE_ddm := "likelihood_accuracy ddm" "record_errors ddm" "likelihood_gradien
 MEASURE_rlddm := "likelihood_accuracy rlddm" "record_errors rlddm" "likelihood_gradient rlddm" "posterior rlddm" "calibration --model rlddm"
 MEASURE_collapsing_ddm := "likelihood_accuracy collapsing_ddm" "record_errors collapsing_ddm" "likelihood_gradient collapsing_ddm" "consistency --name collapsing_ddm" "calibration --model collapsing_ddm"
 MEASURE_angle := "likelihood_accuracy angle" "record_errors angle" "posterior angle" "calibration --model angle"
+MEASURE_racing_diffusion := "likelihood_accuracy racing_diffusion" "record_errors racing_diffusion" "posterior racing_diffusion" "calibration --model racing_diffusion"
 MEASURE_discounting := "likelihood_accuracy discounting" "record_errors discounting" "posterior discounting" "calibration --model discounting"
 MEASURE_confidence := "likelihood_accuracy confidence" "record_errors confidence" "posterior confidence" "calibration --model confidence"
 MEASURE_multisensory_rho1 := "likelihood_accuracy multisensory_rho1" "record_errors multisensory_rho1" "likelihood_gradient multisensory_rho1" multisensory_evidence "consistency --name multisensory_rho1" "calibration --model multisensory_rho1"
@@ -70,9 +71,9 @@ bench: $(INSTALLED) ## measure speed, and what the cards state, and write the ca
 	  training_methods error_estimate ladder two_step_example \
 	  posterior_predictive summary noisy_q_accuracy noisy_q_tasks gp_accuracy fourier orders_and_blocks compression $(patsubst %,"consistency --name %",gp ddm collapsing_ddm multisensory_rho1 multisensory_rho43) \
 	  multisensory_evidence_truth "multisensory_evidence_truth --simulated" \
-	  multisensory_evidence $(patsubst %,"likelihood_accuracy %",ddm collapsing_ddm angle discounting confidence rlddm multisensory_rho1 multisensory_rho43) \
-	  $(patsubst %,"posterior %",noisy_q ddm angle rlddm discounting confidence) gradient_noise \
-	  $(patsubst %,"calibration --model %",noisy_q ddm collapsing_ddm angle discounting confidence rlddm multisensory_rho1 multisensory_rho43) arviz_conversion make_card; do \
+	  multisensory_evidence $(patsubst %,"likelihood_accuracy %",ddm collapsing_ddm angle racing_diffusion discounting confidence rlddm multisensory_rho1 multisensory_rho43) \
+	  $(patsubst %,"posterior %",noisy_q ddm angle racing_diffusion rlddm discounting confidence) gradient_noise \
+	  $(patsubst %,"calibration --model %",noisy_q ddm collapsing_ddm angle racing_diffusion discounting confidence rlddm multisensory_rho1 multisensory_rho43) arviz_conversion make_card; do \
 	  set -- $$name; script=$$1; shift; $(BIN)/python benchmarks/$$script.py "$$@"; done
 
 # For how long bench-paper trains each network: steps, and once more seconds of processor time.

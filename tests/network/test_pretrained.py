@@ -38,6 +38,7 @@ ALONE = {
     "angle": "e0880ee560eed343aee0e8fbe448157b517a1acad354e3f32a800b9745a370bd",
     "confidence": "aeb67f0ee854fe05f2d8c5b0110d4340b66787dfba62a3abdb936f1eff5e925b",
     "discounting": "e52dd66e915e3ef511f8b90e8e0181d06d9dc9e74c9c4a356b4149f82d8d4ddf",
+    "racing_diffusion": "2942da29a444e4e035a40bd47ccc5c6c86ee3f74fd9d84f171846a50a54a449c",
 }
 
 
