@@ -14,6 +14,7 @@ from ppl_buffer.inference.evidence import Evidence
 from ppl_buffer.inference.importance import draws_a_round, importance_weights
 from ppl_buffer.network.backend import Array, Own, backend_of
 from ppl_buffer.network.box import checked_upper_bounds
+from ppl_buffer.network.lapses import Lapse
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import ObservedTrials
 from ppl_buffer.predictive import density
@@ -29,6 +30,7 @@ def population_evidence(
     means: Mapping[str, Array],
     spreads: Mapping[str, Array],
     *,
+    lapse: Lapse | None = None,
     draws: int = 1000,
     seed: int = 0,
 ) -> Evidence:
@@ -42,6 +44,7 @@ def population_evidence(
         data: what ``net.observe(...)`` returned; one batch dimension, the people.
         means: parameter -> (S,), posterior draws of the population's mean.
         spreads: parameter -> (S,), of its standard deviation.
+        lapse: of a known rate, a number or (people,).
         draws: of the importance sampling.
         seed: of these.
 
@@ -60,7 +63,9 @@ def population_evidence(
     backend, size, count = backend_of(net), data.batch_shape[0], draws_a_round(len(names))
     # Compiled programs see no number: what has to be refused is refused before, and so is a value that was changed.
     checked_upper_bounds(net, data)
-    settings = (net, net.ops.same(data.value, data.value, data.snapshot))
+    ranges = None if lapse is None else tuple(lapse.ranges.items())
+    settings = (net, net.ops.same(data.value, data.value, data.snapshot), ranges)
+    rate = None if lapse is None else np.asarray(to_numpy(lapse.rate), np.float32)
 
     def log_joint(scores: np.ndarray) -> np.ndarray:
         """(n, size), likelihood times the population's density over that of the standard normal distribution."""
@@ -69,7 +74,7 @@ def population_evidence(
         population = logsumexp(-0.5 * distance.sum(-1) - np.log(spread).sum(-1), axis=-1) - np.log(len(mean))
 
         def likelihood(indices: np.ndarray) -> np.ndarray:
-            total = backend.one_program(_log_likelihood, settings, (data, places[indices].astype(np.float32)))
+            total = backend.one_program(_log_likelihood, settings, (data, places[indices].astype(np.float32), rate))
             return np.nan_to_num(to_numpy(total).astype(float), nan=-np.inf)
 
         reference = -0.5 * (scores**2).sum(-1) - np.log(scale).sum()
@@ -81,11 +86,12 @@ def population_evidence(
 
 def _log_likelihood(settings: Own, arrays: Own) -> Array:
     """Log density (n, size) of observed data at places (n, size, P) on the scale of the population."""
-    (net, reuse), (data, places) = settings, arrays
+    (net, reuse, ranges), (data, places, rate) = settings, arrays
+    lapse = None if ranges is None else Lapse(rate, dict(ranges))
     params: dict[str, Array] = {}
     for index, name in enumerate(net.schema.params):
         params[name] = net.into_box(name, places[..., index], params, below=data)
-    query = Query.build(net, data, params=params, outside="ignore", check=False, expand=False)
+    query = Query.build(net, data, params=params, lapse=lapse, outside="ignore", check=False, expand=False)
     return density.log_prob(query.expanded(2), data.value, reuse)
 
 

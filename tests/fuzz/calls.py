@@ -227,6 +227,10 @@ def scored(kind: str, data: Any, **more: Any) -> list[Any]:
     return [score.elpd, score.pointwise.values]
 
 
+# Arguments of scores by refits.
+REFITS = {"data": None, "draws": 20, "lapse": None, "seed": 0}
+
+
 def folded(data: Any, **more: Any) -> np.ndarray:
     """A score of people by refits."""
     from ppl_buffer import scores
@@ -234,6 +238,19 @@ def folded(data: Any, **more: Any) -> np.ndarray:
     seen = net().observe(**function()) if data is None else data
     population = {"mu": np.zeros(3), "sigma": np.zeros(3)}, {"mu": np.ones(3), "sigma": np.ones(3)}
     return scores.kfold(net(), seen, lambda kept: population, progress=False, **more).pointwise.values
+
+
+def refitted(data: Any, score: Any, **more: Any) -> np.ndarray:
+    """A score of people some of whose terms are by refits."""
+    from xarray import DataArray
+
+    from ppl_buffer import scores
+
+    seen = net().observe(**function()) if data is None else data
+    population = {"mu": np.zeros(3), "sigma": np.zeros(3)}, {"mu": np.ones(3), "sigma": np.ones(3)}
+    terms = DataArray(np.zeros(PEOPLE), dims="subject", coords={"subject": list("ab")[:PEOPLE]})
+    score = scores.Score("logo", terms, terms + 0.8) if score is None else score
+    return scores.reloo(score, net(), seen, lambda kept: population, progress=False, **more).pointwise.values
 
 
 def estimated(net: Any, x: Any, theta: Any, **more: Any) -> np.ndarray:

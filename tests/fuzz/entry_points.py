@@ -10,6 +10,7 @@ import numpy as np
 
 from tests.fuzz.calls import (
     PEOPLE,
+    REFITS,
     TRIALS,
     by_trial,
     checked_data,
@@ -35,6 +36,7 @@ from tests.fuzz.calls import (
     params,
     published,
     record,
+    refitted,
     responding,
     scored,
     simulated,
@@ -218,10 +220,9 @@ def entry_points() -> dict[str, EntryPoint]:
             lambda **a: scored("logo", **a),
             lambda: {"data": fit_of(log_likelihoods()), "var_name": "y", "subject": "subject"},
         ),
-        "lfo": EntryPoint(
-            lambda **a: scored("lfo", **a), lambda: {"data": fit_of(log_likelihoods()), "var_name": None, "first": 1}
-        ),
-        "kfold": EntryPoint(folded, lambda: {"data": None, "folds": 2, "draws": 20, "subjects": ["b", "a"], "seed": 0}),
+        "lfo": EntryPoint(lambda **a: scored("lfo", **a), lambda: {"data": fit_of(log_likelihoods()), "first": 1}),
+        "kfold": EntryPoint(folded, lambda: {**REFITS, "folds": 2, "subjects": ["b", "a"]}),
+        "reloo": EntryPoint(refitted, lambda: {**REFITS, "threshold": 0.7, "score": None}),
         "sbi": EntryPoint(
             estimated,
             lambda: {

@@ -28,11 +28,11 @@ def posterior_of(fitted):
     return {"mu": rng.normal(0.4, 0.5, 37)}, {"mu": np.exp(rng.normal(0.0, 0.3, 37))}
 
 
-def by_quadrature(net, seen, means, spreads):
+def by_quadrature(net, seen, means, spreads, lapse=None):
     """Log density of each person's data, by a sum over a grid of the person's parameter."""
     grid = np.linspace(-9, 9, 901)
     mu = np.asarray(net.into_box("mu", grid.astype("f4")))
-    query = Query.build(net, seen, params={"mu": mu[:, None]}, outside="ignore")
+    query = Query.build(net, seen, params={"mu": mu[:, None]}, lapse=lapse, outside="ignore")
     log_likelihood = np.asarray(density.log_prob(query, seen.value), dtype=float)
     people = norm(np.asarray(means["mu"])[:, None], np.asarray(spreads["mu"])[:, None]).pdf(grid).mean(0)
     return logsumexp(log_likelihood + np.log(people)[:, None], axis=0) + np.log(grid[1] - grid[0])
