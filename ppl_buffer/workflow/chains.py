@@ -144,7 +144,7 @@ class Prepared:
 
     def quick(self, progress: bool = False) -> QuickFit:
         """The quick fit of the model, with a progress bar: see `ppl_buffer.workflow.quick_fit`."""
-        return _quick(self.likelihood, scores(self.net, self.lapse), self.data.batch_shape[0], progress)
+        return _quick(self.likelihood, scores(self.net, self.lapse), self.box, self.data.batch_shape[0], progress)
 
     def sample(self, fit: QuickFit, *, seed: int = 0, progress: bool = True, path: Path | None = None) -> Draws:
         """Draw from the posterior with NUTS: see `sample`."""
@@ -190,12 +190,14 @@ def quick(
     A sampler finds out from its own warm-up how well everything is known, at several thousand gradients; a fit of
     normal distributions tells it for a few hundred.
     """
-    return _quick(Likelihood(net, data, box, lapse), scores(net, lapse), data.batch_shape[0], progress)
+    return _quick(Likelihood(net, data, box, lapse), scores(net, lapse), box, data.batch_shape[0], progress)
 
 
-def _quick(likelihood: Likelihood, names: list[str], subjects: int, progress: bool) -> QuickFit:
-    scales = np.array([mean_scale(name) for name in names])
-    return quick_fit(likelihood, subjects, scales, SPREAD_MEDIAN, SPREAD_SCALE, progress=progress)
+def _quick(likelihood: Likelihood, names: list[str], box: Box, subjects: int, progress: bool) -> QuickFit:
+    scales, starts = np.array([mean_scale(name) for name in names]), np.zeros((len(names), subjects))
+    for name, start in box.starts().items():
+        starts[names.index(name)] = start
+    return quick_fit(likelihood, starts, scales, SPREAD_MEDIAN, SPREAD_SCALE, progress=progress)
 
 
 def _programs(

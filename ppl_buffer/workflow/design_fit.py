@@ -162,6 +162,21 @@ class _Problem:
             linear[name] += values * (weight if values.ndim == 1 else weight[:, None])
         return linear
 
+    def nearest(self, starts: Mapping[str, Array], precision: Array, mean: Array) -> Array:
+        """The vector (N,) whose predictors are nearest to starts, as far as the prior lets them."""
+        sets, exists = np.arange(self.design.data_sets), self.design.trial_mask
+        curvature, pull = np.diag(precision), np.zeros(self.size)
+        for name, start in starts.items():
+            matrix = np.zeros((len(sets), self.size))
+            for column in self.columns:
+                parameter, values = self.directions[column.direction]
+                if parameter == name:
+                    matrix[sets, column.index] += values if values.ndim == 1 else np.average(values, 1, exists)
+            # As if each start had been seen with a small error.
+            curvature = curvature + matrix.T @ matrix / _CLOSE**2
+            pull += matrix.T @ (start - matrix @ mean) / _CLOSE**2
+        return mean + np.linalg.solve(curvature, pull)
+
     def _slopes(self, gradients: Mapping[str, Array]) -> Array:
         """Along each direction, (S, D)."""
         slopes = []
@@ -199,18 +214,20 @@ class _Problem:
         return total
 
 
-def design_fit(loss: Loss, design: Design, *, progress: bool = False) -> DesignFit:
+def design_fit(
+    loss: Loss, design: Design, starts: Mapping[str, Array] | None = None, *, progress: bool = False
+) -> DesignFit:
     """Fit a design by normal distributions.
 
     Args:
         loss: see `Loss`.
         design: what formulas made.
+        starts: parameter -> (S,), which linear predictors to begin near to; the others begin at their priors' means.
         progress: show a progress bar.
     """
     problem = _Problem(design, loss)
     spreads = {block.name: _first_spread(design, block) for block in problem.effects}
-    vector = np.zeros(problem.size)
-    vector[: len(problem.means)] = _mode_if_alike(problem)
+    vector = _mode_if_alike(problem, problem.nearest(starts or {}, *_prior(problem, spreads)))
     damping = _DAMPING
     for _ in tqdm(range(_ROUNDS), desc="quick fit", disable=not progress, leave=False):
         precision, mean = _prior(problem, spreads)
@@ -244,19 +261,20 @@ def _prior(problem: _Problem, spreads: Mapping[str, Array]) -> tuple[Array, Arra
     return scale**-2.0, mean
 
 
-def _mode_if_alike(problem: _Problem) -> Array:
-    """The mode of the coefficients if no levels differed."""
+def _mode_if_alike(problem: _Problem, start: Array) -> Array:
+    """The vector (N,) with the coefficients' mode, if levels differed as much as they do at the start."""
     count = len(problem.means)
     precision = np.ones(problem.size)
     precision[:count] = problem.scales**-2.0
-    mean = np.concatenate([problem.means, np.zeros(problem.size - count)])
+    mean = np.concatenate([problem.means, start[count:]])
 
     def negative_log_posterior(coefficients: Array) -> tuple[float, Array]:
-        vector = np.concatenate([coefficients, np.zeros(problem.size - count)])
-        value, gradient = problem.value_and_gradient(vector, precision, mean)
+        value, gradient = problem.value_and_gradient(np.concatenate([coefficients, start[count:]]), precision, mean)
         return value, gradient[:count]
 
-    return minimize(negative_log_posterior, problem.means, jac=True, method="BFGS", options={"gtol": 0.5}).x
+    options = {"gtol": 0.5}
+    coefficients = minimize(negative_log_posterior, start[:count], jac=True, method="BFGS", options=options).x
+    return np.concatenate([coefficients, start[count:]])
 
 
 def _spreads(problem: _Problem, vector: Array, covariance: Array, before: Mapping[str, Array]) -> dict[str, Array]:

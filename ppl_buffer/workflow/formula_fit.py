@@ -88,7 +88,14 @@ def quick_design_fit(
         (_, values), gradients = loss(single, data)
         return np.asarray(values, float), {name: np.asarray(x, float) for name, x in gradients.items()}
 
-    return design_fit(evaluate, design, progress=progress)
+    ceilings = {
+        name: np.where(design.trial_mask, one.ceilings[one.rows], np.inf).min(1)
+        if one.by_trial
+        else one.ceilings[one.rows]
+        for name, one in design.parameters.items()
+        if one.ceilings is not None
+    }
+    return design_fit(evaluate, design, Box(net, ceilings).starts(), progress=progress)
 
 
 def sample_design(

@@ -37,6 +37,9 @@ from ppl_buffer.workflow.quick_fit import QuickFit
 
 jax.tree_util.register_dataclass(QuickFit)
 
+# Where fits begin, as a share of the way to a ceiling.
+_NEAR = 0.9
+
 
 @dataclass(frozen=True, eq=False)
 class Box:
@@ -88,6 +91,19 @@ class Box:
         """Parameter -> the earlier parameter that its bounds count from."""
         origins = {name: trained_range(self.net, name)[2] for name in self.net.schema.params}
         return {name: origin for name, origin in origins.items() if origin is not None}
+
+    def starts(self) -> dict[str, np.ndarray]:
+        """Where a fit begins on the unconstrained scale, of each parameter with ceilings: near to all of them.
+
+        Subjects whose parameters were alike there would differ much in how well these agree with their responses.
+        """
+        starts = {}
+        for name, ceiling in self.ceilings.items():
+            low, _, origin = trained_range(self.net, name)
+            if origin is None:
+                value = jnp.asarray(low + _NEAR * (ceiling - low))
+                starts[name] = np.asarray(self.net.from_box(name, value, below=jnp.asarray(ceiling)), float)
+        return starts
 
     def __call__(self, unconstrained: Mapping[str, ArrayLike], group: bool = False) -> dict[str, jax.Array]:
         """Parameters in natural units of numbers on the logistic scale, dict name -> array.

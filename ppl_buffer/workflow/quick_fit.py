@@ -63,7 +63,7 @@ class QuickFit:
 
 def quick_fit(
     loss: Loss,
-    subjects: int,
+    starts: Array,
     mean_scales: Array,
     spread_median: float,
     spread_scale: float,
@@ -74,14 +74,14 @@ def quick_fit(
 
     Args:
         loss: see `Loss`.
-        subjects: S.
+        starts: (P, S), where to begin: all subjects are moved alike from there, and then each alone.
         mean_scales: (P,).
         spread_median: of the prior of the spread.
         spread_scale: standard deviation of its logarithm.
         progress: show a progress bar.
     """
-    mean = _mode_if_alike(loss, subjects, mean_scales)
-    spread, modes = np.full(len(mean), spread_median), np.repeat(mean[:, None], subjects, 1)
+    modes, subjects = _mode_if_alike(loss, starts, mean_scales), starts.shape[1]
+    mean, spread = modes.mean(1), np.full(len(modes), spread_median)
     damping = np.full(subjects, _DAMPING)
     for _ in tqdm(range(_ROUNDS), desc="quick fit", disable=not progress, leave=False):
         curvatures = _curvatures(loss, modes)
@@ -115,15 +115,17 @@ def _towards_modes(
     return modes - np.where(gains, step, 0.0), damping * np.where(gains, _LESS, _MORE), float(np.abs(step).max())
 
 
-def _mode_if_alike(loss: Loss, subjects: int, mean_scales: Array) -> Array:
-    """The mode (P,) if all subjects had the same parameters."""
+def _mode_if_alike(loss: Loss, starts: Array, mean_scales: Array) -> Array:
+    """The mode (P, S) if subjects differed as much as their starts do."""
 
-    def negative_log_posterior(mean: Array) -> tuple[float, Array]:
-        values, gradient = loss(np.repeat(mean[:, None], subjects, 1))
+    def negative_log_posterior(by: Array) -> tuple[float, Array]:
+        values, gradient = loss(starts + by[:, None])
+        mean = starts.mean(1) + by
         return values.sum() + 0.5 * ((mean / mean_scales) ** 2).sum(), gradient.sum(1) + mean / mean_scales**2
 
-    start = np.zeros(len(mean_scales))
-    return minimize(negative_log_posterior, start, jac=True, method="BFGS", options={"gtol": 0.5}).x
+    still = np.zeros(len(mean_scales))
+    moved = minimize(negative_log_posterior, still, jac=True, method="BFGS", options={"gtol": 0.5}).x
+    return starts + moved[:, None]
 
 
 def _curvatures(loss: Loss, at: Array) -> Array:

@@ -27,7 +27,8 @@ def normal_data(design):
     return values, noise
 
 
-def test_normal_data_are_fitted_exactly():
+@pytest.mark.parametrize("starts", [None, {"bound": np.linspace(-4.0, 3.0, SUBJECTS)}], ids=["at means", "apart"])
+def test_normal_data_are_fitted_exactly(starts):
     design = DATA.design(TEXTS, fixed=FIXED)
     values, noise = normal_data(design)
 
@@ -36,7 +37,7 @@ def test_normal_data_are_fitted_exactly():
         each = {name: 0.5 * noise[name] * x**2 for name, x in apart.items()}
         return each["drift"].sum(1) + each["bound"], {name: noise[name] * x for name, x in apart.items()}
 
-    fit = design_fit(loss, design)
+    fit = design_fit(loss, design, starts)
     # The whole model as one regression, its columns from the covariates themselves.
     hard, there = 1.0 * (DATA.cond == "hard"), DATA.mask
     subject = np.repeat(np.arange(SUBJECTS)[:, None], there.shape[1], 1)[there]

@@ -14,6 +14,7 @@ from ppl_buffer.workflow.hierarchical import SPREAD_MEDIAN, SPREAD_SCALE, write_
 from ppl_buffer.workflow.quick_fit import QuickFit, quick_fit
 
 SUBJECTS, SCALES = 11, np.array([1.5, 1.0])
+STARTS = np.zeros((2, SUBJECTS))
 
 
 def normal_data(seed=3):
@@ -35,12 +36,13 @@ def loss_of(estimates, precisions):
     return loss
 
 
-def fitted():
-    return quick_fit(loss_of(*normal_data()), SUBJECTS, SCALES, SPREAD_MEDIAN, SPREAD_SCALE)
+def fitted(starts=STARTS):
+    return quick_fit(loss_of(*normal_data()), starts, SCALES, SPREAD_MEDIAN, SPREAD_SCALE)
 
 
-def test_normal_data_are_fitted_exactly():
-    fit, (estimates, precisions) = fitted(), normal_data()
+@pytest.mark.parametrize("apart", [0.0, 3.0])
+def test_normal_data_are_fitted_exactly_wherever_one_starts(apart):
+    fit, (estimates, precisions) = fitted(apart * np.linspace(-1.0, 1.0, SUBJECTS) + STARTS), normal_data()
     # Posterior of means m and parameters, jointly normal where the spread is known, by its whole precision matrix.
     prior, size = np.diag(fit.spread**-2), 2 * (SUBJECTS + 1)
     joint, linear = np.zeros((size, size)), np.zeros(size)
@@ -68,7 +70,7 @@ def test_what_is_moved_is_hardly_correlated_with_the_mean():
     estimates, precisions = normal_data()
     informed = np.array([0.01, 300.0])  # of the first half of the subjects, and of the others
     precisions = np.eye(2) * np.repeat(informed, (5, 6))[:, None, None]
-    fit = quick_fit(loss_of(estimates, precisions), SUBJECTS, SCALES, SPREAD_MEDIAN, SPREAD_SCALE)
+    fit = quick_fit(loss_of(estimates, precisions), STARTS, SCALES, SPREAD_MEDIAN, SPREAD_SCALE)
     own = np.diagonal(fit.centring, axis1=1, axis2=2)
     assert (own[:5] < 0.1).all() and (own[5:] > 0.9).all()
 
@@ -77,7 +79,7 @@ def test_the_spread_of_a_population_is_that_of_its_marginal_likelihood():
     """With the prior of the spread as two more subjects: the largest marginal likelihood, by a grid."""
     estimates, precisions = normal_data()
     precisions = np.stack([np.diag(np.diag(each)) for each in precisions])
-    fit = quick_fit(loss_of(estimates, precisions), SUBJECTS, SCALES, SPREAD_MEDIAN, SPREAD_SCALE)
+    fit = quick_fit(loss_of(estimates, precisions), STARTS, SCALES, SPREAD_MEDIAN, SPREAD_SCALE)
     grid = np.linspace(0.05, 2.0, 400)
     for index in range(2):
         deviations = np.sqrt(grid[:, None] ** 2 + 1 / precisions[:, index, index])
