@@ -273,7 +273,7 @@ def fit(
         seconds=seconds,
         reused=sampled.draws.reused,
         lapse=lapses,
-        scores=prediction_scores(posterior, sampled, net, data, box, lapses),
+        scores=prediction_scores(posterior, sampled, net, lapses),
         design=sampled.design,
         params=None if sampled.design is None else sampled.params,
     )

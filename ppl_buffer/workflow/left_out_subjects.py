@@ -1,4 +1,4 @@
-"""Likelihoods of subjects under a fitted design, their own random effects integrated out, from its draws alone.
+"""Likelihoods of subjects under a fitted hierarchy, their own random effects integrated out, from its draws alone.
 
 Of each draw s of the population (coefficients, spreads, effects that subjects share) the likelihood of a subject's data
 is wanted with that subject's effects u integrated over the population, L(s) = E[p(y | s, u)], u ~ p(u | s) (Merkle,
@@ -8,20 +8,21 @@ normalised density near to that posterior,
     1 / L(s) = E[g(u | s) / (p(y | s, u) p(u | s))]    (Gelfand & Dey 1994, JRSS B 56, 501),
 
 so that p(y | s, u) p(u | s) / g(u | s) stands for L(s) in leave-one-out: its inverse reweights the draws to a target
-without the subject, in which u is distributed as g says. No likelihood is computed again, whatever the design.
+without the subject, in which u is distributed as g says. No likelihood is computed again, whatever the model.
 
 Only effects whose levels no other subject has are integrated; what subjects share (items) the others tell.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import solve_triangular
 
 from ppl_buffer.formulas.terms import Centring, Design, Grouping, ParameterDesign
+from ppl_buffer.workflow.quick_fit import QuickFit
 
 Sites = Mapping[str, np.ndarray]
 
@@ -31,8 +32,8 @@ _LOG_2PI = np.log(2 * np.pi)
 
 
 @dataclass(frozen=True, eq=False)
-class GroupingDraws:
-    """Random effects of one factor in one formula at S draws.
+class EffectDraws:
+    """Random effects of one factor at S draws.
 
     Attributes:
         owner: (G,) index of the subject who alone has each level; -1 where several have it.
@@ -47,7 +48,7 @@ class GroupingDraws:
     @classmethod
     def of(
         cls, design: Design, one: ParameterDesign, grouping: Grouping, centring: Mapping[str, Centring], sites: Sites
-    ) -> GroupingDraws:
+    ) -> EffectDraws:
         """Of the draws of all latent sites, name -> (S, ...).
 
         Args:
@@ -82,27 +83,55 @@ class GroupingDraws:
         return cls(owner, values, -0.5 * (offset**2 + _LOG_2PI).sum(-1) - slopes)
 
 
-def left_out_log_likelihood(
-    design: Design, centring: Mapping[str, Centring], sites: Sites, log_likelihood: np.ndarray
-) -> np.ndarray:
-    """What stands for the log likelihood of each subject's data, own effects integrated out, (S, subjects).
+def effects_of_design(
+    design: Design, centring: Mapping[str, Centring], sites: Sites
+) -> tuple[list[EffectDraws], np.ndarray]:
+    """All random effects of a design, and its coefficients and log spreads, (S, P).
 
     Args:
         design: what formulas made.
         centring: site of an effect -> how the offsets of its draws are written.
         sites: draws of all latent sites, name -> (S, ...).
-        log_likelihood: of each subject's data at these draws, (S, subjects), subjects in the order of their first data
-            set.
     """
-    draws = len(log_likelihood)
     effects = [
-        GroupingDraws.of(design, one, grouping, centring, sites)
+        EffectDraws.of(design, one, grouping, centring, sites)
         for one in design.parameters.values() for grouping in one.groupings
     ]  # fmt: skip
     columns = {name: _flat(sites[name], 1) for name in design.sites}
     columns = {name: np.log(x) if design.sites[name].positive else x for name, x in columns.items()}
-    population = np.concatenate(list(columns.values()), 1)
-    result = np.array(log_likelihood, dtype=float)
+    return effects, np.concatenate(list(columns.values()), 1)
+
+
+def effects_of_population(sites: Sites, names: Sequence[str], fit: QuickFit) -> tuple[list[EffectDraws], np.ndarray]:
+    """The same of the hierarchy without formulas, in which each subject has an offset of each parameter.
+
+    Args:
+        sites: draws of all latent sites, name -> (S, ...).
+        names: of the parameters, as the quick fit has them.
+        fit: by which offsets are written.
+    """
+    means, spreads = (np.stack([sites[f"{name}_{kind}"] for name in names], -1) for kind in ("mean", "spread"))
+    offsets = np.stack([sites[f"{name}_offset"] for name in names], -1)
+    log_prior = np.zeros(offsets.shape[:2])
+    for index in range(len(names)):
+        shares, spread = fit.centring[:, index], spreads[:, [index]]
+        scale = spread / (spread / fit.spread[index]) ** (1 - shares[:, index])
+        standard = (offsets[..., index] - means @ shares.T) / scale
+        log_prior -= 0.5 * (standard**2 + _LOG_2PI) + np.log(scale)
+    return [EffectDraws(np.arange(offsets.shape[1]), offsets, log_prior)], np.concatenate([means, np.log(spreads)], 1)
+
+
+def left_out_log_likelihood(
+    effects: Sequence[EffectDraws], population: np.ndarray, log_likelihood: np.ndarray
+) -> np.ndarray:
+    """What stands for the log likelihood of each subject's data, own effects integrated out, (S, subjects).
+
+    Args:
+        effects: all random effects.
+        population: (S, P), what the effects are regressed on.
+        log_likelihood: of each subject's data at these draws, (S, subjects).
+    """
+    draws, result = len(log_likelihood), np.array(log_likelihood, dtype=float)
     for subject in range(result.shape[1]):
         own = [(each, each.owner == subject) for each in effects if (each.owner == subject).any()]
         if not own:

@@ -13,7 +13,7 @@ xarray = pytest.importorskip("xarray")
 
 from ppl_buffer.formulas.terms import Centring  # noqa: E402
 from ppl_buffer.scores import psis_loo  # noqa: E402
-from ppl_buffer.workflow.left_out_subjects import GroupingDraws, left_out_log_likelihood  # noqa: E402
+from ppl_buffer.workflow.left_out_subjects import EffectDraws, effects_of_design, left_out_log_likelihood  # noqa: E402
 from tests.formulas.cases import SUBJECTS, Deciders  # noqa: E402
 
 DATA = Deciders()
@@ -64,7 +64,7 @@ def test_subjects_are_scored_from_the_others_with_all_that_is_their_own_integrat
     sites, centring = sites_of(design, vector, POPULATIONS[population], rng)
     each = norm(vector @ both.T, NOISE).logpdf(y)
     by_subject = np.stack([each[:, subject == index].sum(1) for index in range(SUBJECTS)], 1)
-    result = left_out_log_likelihood(design, centring, sites, by_subject)
+    result = left_out_log_likelihood(*effects_of_design(design, centring, sites), by_subject)
     score = psis_loo("logo", xarray.DataArray(result[None], dims=("chain", "draw", "subject")))
     others = [logsumexp(exact(y, covariances, subject != index)) for index in range(SUBJECTS)]
     expected = logsumexp(whole) - np.array(others)
@@ -92,7 +92,7 @@ def test_correlated_effects_have_the_density_of_their_population():
     sites[grouping.correlation] = root[None]
     share = rng.random((SUBJECTS, 2))
     centring = {x.site: Centring(np.array([0.4]), share[:, [i]]) for i, x in enumerate(grouping.effects)}
-    draws = GroupingDraws.of(design, design.parameters["drift"], grouping, centring, sites)
+    draws = EffectDraws.of(design, design.parameters["drift"], grouping, centring, sites)
     assert draws.owner.tolist() == list(range(SUBJECTS))
     ratio = (np.array([0.5, 0.2]) / 0.4) ** (1 - share)
     effects = draws.values[0] * ratio
@@ -124,3 +124,45 @@ def sites_of(design, vector, spreads, rng):
         centring[effect.site], start = written, start + count
     assert start == vector.shape[1]
     return sites, centring
+
+
+def test_without_formulas_the_likelihood_of_a_person_is_averaged_over_the_population():
+    """Normal data about normal parameters, whose marginal likelihood is known, and the prior that the model samples."""
+    numpyro = pytest.importorskip("numpyro")
+    from numpyro.infer.util import log_density
+
+    from ppl_buffer.workflow.hierarchical import write_subjects
+    from ppl_buffer.workflow.left_out_subjects import effects_of_population
+    from ppl_buffer.workflow.quick_fit import QuickFit
+
+    rng, names, draws, subjects, noise = np.random.default_rng(11), ["alpha", "beta"], 3001, 3, 0.4
+    fit = QuickFit(
+        np.zeros(2), np.array([0.7, 1.3]), np.zeros((2, subjects)), rng.uniform(0, 1, (subjects, 2, 2)), np.eye(2),
+        np.ones(2), np.tile(np.eye(2), (subjects, 1, 1)),
+    )  # fmt: skip
+    means, spreads, data = np.array([0.3, -0.2]), np.array([0.5, 1.1]), rng.normal(size=(subjects, 2))
+    precision = noise**-2 + spreads**-2.0
+    posterior = (data * noise**-2 + means * spreads**-2.0) / precision
+    places = posterior + rng.normal(size=(draws, subjects, 2)) / np.sqrt(precision)
+    sites = {}
+    for index, name in enumerate(names):
+        shares = fit.centring[:, index]
+        ratio = (spreads[index] / fit.spread[index]) ** (1 - shares[:, index])
+        sites[f"{name}_offset"] = (places[..., index] - means[index]) / ratio + shares @ means
+        sites |= {f"{name}_mean": np.full(draws, means[index]), f"{name}_spread": np.full(draws, spreads[index])}
+    effects, population = effects_of_population(sites, names, fit)
+
+    def model():
+        at = ({name: float(x) for name, x in zip(names, values, strict=True)} for values in (means, spreads))
+        for name, value in write_subjects(*at, subjects, fit).items():
+            numpyro.deterministic(name, value)
+
+    for draw in range(2):
+        offsets = {f"{name}_offset": sites[f"{name}_offset"][draw] for name in names}
+        total, trace = log_density(model, (), {}, offsets)
+        assert effects[0].log_prior[draw].sum() == pytest.approx(float(total), rel=1e-4)
+        np.testing.assert_allclose(trace["beta"]["value"], places[draw, :, 1], rtol=1e-4)
+    log_likelihood = norm(places, noise).logpdf(data).sum(-1)
+    result = left_out_log_likelihood(effects, population, log_likelihood)
+    expected = norm(means, np.hypot(spreads, noise)).logpdf(data).sum(-1)
+    np.testing.assert_allclose(np.log(draws) - logsumexp(-result, axis=0), expected, atol=0.02)

@@ -124,63 +124,6 @@ def test_scores_stand_in_the_report_with_those_whose_pareto_k_is_high(fit):
     assert "1 of 3" in body and "The population hangs on single people: odd one." in body
 
 
-def test_the_likelihood_of_a_person_is_averaged_over_the_population():
-    from scipy.stats import multivariate_normal
-
-    from ppl_buffer.workflow.prediction import marginal_log_likelihood
-
-    # Normal data about normal parameters: the marginal likelihood is known.
-    rng = np.random.default_rng(11)
-    subjects, dims, draws, noise = 5, 2, 401, 0.4
-    data = rng.normal(size=(subjects, dims))
-    means, spreads = 0.3 * rng.normal(size=(draws, dims)), np.exp(0.2 * rng.normal(size=(draws, dims)))
-    precision = noise**-2 + spreads[:, None] ** -2.0
-    posterior = (data * noise**-2 + means[:, None] * spreads[:, None] ** -2.0) / precision
-    places = posterior + rng.normal(size=(draws, subjects, dims)) / np.sqrt(precision)
-
-    def log_likelihood(points):
-        return (-0.5 * ((data - points) / noise) ** 2 - np.log(noise) - 0.5 * np.log(2 * np.pi)).sum(-1)
-
-    result = marginal_log_likelihood(log_likelihood, places, means, spreads, rng)
-    expected = [[multivariate_normal(m, np.diag(s**2 + noise**2)).logpdf(x) for x in data]
-                for m, s in zip(means, spreads, strict=True)]  # fmt: skip
-    assert np.abs(result - expected).max() < 0.35 and np.abs((result - expected).mean()) < 0.03
-
-
-def test_where_the_parameters_of_people_are_read_from_the_sites_of_a_fit():
-    """`population` undoes the way in which offsets are written, as the model itself does."""
-    pytest.importorskip("numpyro")
-    import numpyro
-    from numpyro.handlers import seed, substitute, trace
-
-    from ppl_buffer.workflow.hierarchical import write_subjects
-    from ppl_buffer.workflow.prediction import population
-    from ppl_buffer.workflow.quick_fit import QuickFit
-
-    rng = np.random.default_rng(3)
-    names, subjects = ["alpha", "beta"], 3
-    fit = QuickFit(
-        np.zeros(2), np.array([0.7, 1.3]), np.zeros((2, subjects)), rng.uniform(0, 1, (subjects, 2, 2)), np.eye(2),
-        np.ones(2), np.tile(np.eye(2), (subjects, 1, 1)),
-    )  # fmt: skip
-    sites = {f"{name}_{kind}": np.exp(0.5 * rng.normal(size=(1, 5))) for name in names for kind in ("mean", "spread")}
-    sites |= {f"{name}_offset": rng.normal(size=(1, 5, subjects)) for name in names}
-    means, spreads, places = population(sites, names, fit)
-
-    def model(draw):
-        at = {name: {kind: sites[f"{name}_{kind}"][0, draw] for kind in ("mean", "spread")} for name in names}
-        made = write_subjects(*({name: at[name][kind] for name in names} for kind in ("mean", "spread")), subjects, fit)
-        for name, value in made.items():
-            numpyro.deterministic(name, value)
-
-    for draw in range(5):
-        offsets = {f"{name}_offset": sites[f"{name}_offset"][0, draw] for name in names}
-        traced = trace(seed(substitute(model, offsets), 0)).get_trace(draw)
-        for index, name in enumerate(names):
-            np.testing.assert_allclose(places[draw, :, index], traced[name]["value"], rtol=1e-4)
-            assert means[draw, index] == sites[f"{name}_mean"][0, draw]
-
-
 def test_the_report_has_a_picture_of_each_condition(fit):
     from types import SimpleNamespace
 
