@@ -4,7 +4,9 @@ Data sets of 120 trials are drawn from the prior. The likelihood is checked by d
 box and rollouts; the posterior by ranks of the truth among NUTS draws, a chain for each data set, 50 of them in one
 program. Finished batches of fits are kept in --folder: call it again after an interruption and it goes on.
 
-    python benchmarks/calibration.py [--quick] [--out DIR] [--model noisy_q] [--sets 200] [--folder DIR]
+    python benchmarks/calibration.py [--quick] [--out DIR] [--model noisy_q] [--sets 200] [--thin 2] [--folder DIR]
+
+`--thin`: transitions of NUTS for each draw. The check warns where the draws depend too much on each other.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ def show(title: str, check: LikelihoodCheck | PosteriorCheck) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    options = parse(__doc__, arguments, model="noisy_q", sets=200, folder="")
+    options = parse(__doc__, arguments, model="noisy_q", sets=200, thin=2, folder="")
     sets, trials, draws, batch = options.sets, TRIALS, 99, 50
     if options.quick:
         sets, trials, draws, batch = 20, 24, 19, 20
@@ -54,7 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"\nFinished batches: {folder} (pass it as --folder to go on)")
     start = time.perf_counter()
     posterior = check_posterior(
-        net, simulator, sets=sets, trials=trials, draws=draws, batch=batch, out=folder, level=LEVEL
+        net, simulator, sets=sets, trials=trials, draws=draws, thin=options.thin, batch=batch, out=folder, level=LEVEL
     )
     seconds["posterior"] = time.perf_counter() - start
     show(f"Ranks of the truth in {sets} posteriors (bands at {LEVEL:.0%} for all quantities together)", posterior)
@@ -75,6 +77,7 @@ def main(arguments: list[str] | None = None) -> None:
             "sets": sets,
             "trials": trials,
             "draws": draws,
+            "thin": options.thin,
             "level": LEVEL,
             "likelihood": rows(likelihood),
             "posterior": rows(posterior),
