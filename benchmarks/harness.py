@@ -36,7 +36,7 @@ BACKENDS = ("jax", "torch")
 FUNCTION = Schema(inputs={"x": Real()}, outcomes={"y": Real()})
 # The paper's network, that of the zoo, and one for trying the scripts out.
 SIZES = {"paper": (128, 6), "zoo": (64, 4), "tiny": (12, 2)}
-_DISTRIBUTIONS = ("numpy", "torch", "jax", "jaxlib", "numpyro", "pyro-ppl", "arviz")
+_DISTRIBUTIONS = ("numpy", "torch", "jax", "jaxlib", "numpyro", "pyro-ppl", "pymc", "arviz")
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

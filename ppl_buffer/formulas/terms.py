@@ -287,3 +287,14 @@ class Design:
                     number, ceiling = number[..., None], None if ceiling is None else ceiling[..., None]
             values[name] = net.into_box(name, number, given, below=ceiling)
         return values
+
+
+def check_design(design: object) -> Design:
+    """The design, where it is one.
+
+    Raises:
+        ValueError: if it is something else.
+    """
+    if not isinstance(design, Design):
+        raise ValueError(f"design: expected what ppl_buffer.formulas.design made, got {type(design).__name__}")
+    return design

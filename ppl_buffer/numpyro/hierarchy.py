@@ -11,7 +11,7 @@ import numpyro.distributions as dist
 
 from ppl_buffer.formulas.priors import CORRELATION_CONCENTRATION, SPREAD_SCALE, Site
 from ppl_buffer.formulas.tables import SUBJECT_COLUMN
-from ppl_buffer.formulas.terms import Centring, Design, Effect, Grouping
+from ppl_buffer.formulas.terms import Centring, Design, Effect, Grouping, check_design
 from ppl_buffer.network.backend import Array, Named
 from ppl_buffer.network.network import Network
 from ppl_buffer.numpyro.priors import prior_distribution
@@ -37,7 +37,7 @@ def hierarchical_params(
         -> (S, K), which is empty where none does.
 
     Raises:
-        ValueError: if `centring` does not fit the design.
+        ValueError: if `design` is something else, or `centring` does not fit it.
     """
     return natural_params(net, design, *linear_predictors(net, design, centring))
 
@@ -78,9 +78,9 @@ def linear_predictors(
         linear predictors of the design's rows, dict name -> (R,), and of the population's average, dict name -> ().
 
     Raises:
-        ValueError: if `centring` does not fit the design.
+        ValueError: if `design` is something else, or `centring` does not fit it.
     """
-    centring = design.checked_centring(centring)
+    centring = check_design(design).checked_centring(centring)
     linear: Named = {}
     averages: Named = {}
     for name, one in design.parameters.items():

@@ -12,7 +12,7 @@ from pytensor.tensor.variable import TensorVariable
 from ppl_buffer.formulas.labels import labelled
 from ppl_buffer.formulas.priors import CORRELATION_CONCENTRATION
 from ppl_buffer.formulas.tables import SUBJECT_COLUMN
-from ppl_buffer.formulas.terms import Centring, Design, Effect, Grouping
+from ppl_buffer.formulas.terms import Centring, Design, Effect, Grouping, check_design
 from ppl_buffer.network.backend import Array, Named
 from ppl_buffer.network.network import Network
 from ppl_buffer.pymc.priors import site_distribution
@@ -92,9 +92,8 @@ def linear_predictors(
     """
     if not isinstance(net, Network):
         raise ValueError(f"net: expected a trained network, got {type(net).__name__}")
-    if not isinstance(design, Design):
-        raise ValueError(f"design: expected what ppl_buffer.formulas.design made, got {type(design).__name__}")
-    symbolic, variables, centring = SymbolicNetwork(net), _Variables(design), design.checked_centring(centring)
+    centring = check_design(design).checked_centring(centring)
+    symbolic, variables = SymbolicNetwork(net), _Variables(design)
     linear: Named = {}
     averages: Named = {}
     for name, one in design.parameters.items():

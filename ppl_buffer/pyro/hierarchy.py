@@ -10,7 +10,7 @@ import pyro.distributions as dist
 import torch
 
 from ppl_buffer.formulas.priors import CORRELATION_CONCENTRATION, SPREAD_SCALE, Site
-from ppl_buffer.formulas.terms import Centring, Design, Effect, Grouping
+from ppl_buffer.formulas.terms import Centring, Design, Effect, Grouping, check_design
 from ppl_buffer.network.backend import Array, Named
 from ppl_buffer.network.network import Network
 from ppl_buffer.pyro.priors import prior_distribution
@@ -39,7 +39,7 @@ def hierarchical_params(
         -> (S, K), which is empty where none does.
 
     Raises:
-        ValueError: if `centring` does not fit the design.
+        ValueError: if `design` is something else, or `centring` does not fit it.
     """
     return natural_params(net, design, *linear_predictors(net, design, centring))
 
@@ -79,9 +79,9 @@ def linear_predictors(
         linear predictors of the design's rows, dict name -> (R,), and of the population's average, dict name -> ().
 
     Raises:
-        ValueError: if `centring` does not fit the design.
+        ValueError: if `design` is something else, or `centring` does not fit it.
     """
-    centring = design.checked_centring(centring)
+    centring = check_design(design).checked_centring(centring)
     linear: Named = {}
     averages: Named = {}
     plates: dict[str, pyro.plate] = {}

@@ -44,6 +44,8 @@ def test_the_page_on_pymc_runs():
         "np.arange(60)": "np.arange(11)",
         "draws=500, tune=500,": "draws=41, tune=11, progressbar=False,",
         "None, 20)))": "None, 20)), progressbar=False)",
+        "(0, 2, (9, 40))": "(0, 2, (5, 13))",
+        "np.arange(9)": "np.arange(5)",
         "compute_log_likelihood(result)": "compute_log_likelihood(result, progressbar=False)",
     }
     report = """{
@@ -51,12 +53,17 @@ def test_the_page_on_pymc_runs():
         "predictive": dict(replicated.posterior_predictive["choice"].sizes),
         "finite": bool(np.isfinite(result.log_likelihood["choice"]).all()),
         "trials": list(conditionals(model["choice"], seen.value).type.shape),
+        "effects": list(pb.formulas.effects(ddm, design, "drift", draws).contrasts),
+        "by_formula": [dict(fit.posterior[name].sizes) for name in ("boundary", "drift~conflict|subject_offset")],
+        "group": fit.posterior["boundary~group_level"].values.tolist(),
     }"""
     found = run(code("pymc", smaller), report)
     sizes = {"chain": 2, "draw": 41, "subject": 3}
     assert found["theta"] == found["likelihood"] == sizes and found["finite"]
     assert found["predictive"] == {"chain": 2, "draw": 3, "subject": 3, "trial": 11}
     assert found["trials"][-1] == 11
+    assert found["by_formula"] == [{"chain": 2, "draw": 41, "subject": 5}] * 2
+    assert found["effects"] == ["conflict: 1 - 0"] and found["group"] == ["patient"]
 
 
 @pytest.mark.slow

@@ -171,3 +171,25 @@ def test_a_prior_of_ones_own_is_that_of_the_site():
     exact = stats.truncnorm(-0.6, 3.8, 0.1, 0.5).logpdf(value).sum()
     for backend, module in (("jax", ours), ("torch", theirs)):
         assert float(module.site_distribution(site).log_prob(array(backend, value))) == pytest.approx(exact, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"design": ["drift ~ cond"]}, r"design: expected what ppl_buffer\.formulas\.design made, got list"),
+        ({"centring": {"bound": None}}, "centring: expected names of random effects, drift, .*, got 'bound'"),
+        ({"centring": {"drift": 0.5}}, r"centring\['drift'\]: expected a ppl_buffer\.formulas\.Centring, got 0\.5"),
+        (
+            {"centring": {"drift": formulas.Centring(np.ones(1), np.ones(2))}},
+            r"\['drift'\]: .* share \(5, 1\), got .*2",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_both_languages(change, said):
+    from ppl_buffer import numpyro as ours
+    from ppl_buffer import pyro as theirs
+
+    arguments = {"design": DATA.design(BY_TRIAL), "centring": None} | change
+    for backend, module in (("jax", ours), ("torch", theirs)):
+        with pytest.raises(ValueError, match=said):
+            module.hierarchical_params(DATA.net(backend), **arguments)

@@ -1,10 +1,15 @@
 """A hierarchy by formula is the same model in PyMC as in NumPyro: density, what follows from sites, labels."""
 
+import json
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
 from tests.formulas.cases import BY_TRIAL, PRIORS, RECORD, SUBJECTS, Deciders, sites_of
 from tests.networks import DISCRIMINATION, Record, array, network
+from tests.rules.source import ROOT
 
 pm = pytest.importorskip("pymc", reason="PyMC is not installed: `make test-neighbours` has it")
 
@@ -187,3 +192,15 @@ def test_what_does_not_fit_is_refused(change, said):
 def test_there_has_to_be_a_model():
     with pytest.raises(TypeError, match="model"):
         theirs.hierarchical_params(DATA.net(), DATA.design(BY_TRIAL))
+
+
+@pytest.mark.slow
+def test_the_comparison_of_posteriors_runs(tmp_path):
+    # In a process of its own: PyMC switches JAX to double precision for all that is in the same one.
+    command = [sys.executable, "-W", "ignore", "benchmarks/pymc_hierarchy.py", "--quick", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=1800, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "pymc_hierarchy.json").read_text())["results"]["rows"]
+    names = {row["effect"] for row in rows}
+    assert {"drift~hard", "boundary~group patient", "boundary~age", "drift|subject_correlation"} <= names
+    assert all(np.isfinite(value) for row in rows for value in list(row.values())[1:])
