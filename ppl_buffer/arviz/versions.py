@@ -14,6 +14,8 @@ from ppl_buffer.extras import MissingLibraryError
 
 # A Pareto tail is fitted to a fifth of the draws, and to no fewer than five.
 _FEWEST_DRAWS = 25
+# Differences of log weights that are none.
+_EQUAL = 1e-3
 
 
 def arviz_version() -> int:
@@ -62,7 +64,7 @@ def container(groups: Mapping[str, Any]) -> Any:
 
 
 def smooth_log_weights(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pareto smoothed, normalised log weights (n, S) of importance sampling, and Pareto k (n,).
+    """Pareto smoothed, normalised log weights (n, S) of importance sampling, and Pareto k (n,); 0 of an equal tail.
 
     Vehtari, Simpson, Gelman, Yao & Gabry (2024), "Pareto smoothed importance sampling".
     """
@@ -77,4 +79,19 @@ def smooth_log_weights(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
         # 1.x takes log likelihoods, the negative of what 0.2x takes.
         weights, pareto_k = array_stats.psislw(-log_weights, axis=-1)
-    return np.asarray(weights), np.asarray(pareto_k)
+    pareto_k = np.asarray(pareto_k)
+    return np.asarray(weights), np.where(np.isinf(pareto_k) & _bounded(log_weights), 0.0, pareto_k)
+
+
+def _bounded(log_weights: np.ndarray) -> np.ndarray:
+    """Whether the largest weights (n, S), as many as make a tail, are equal, (n,): their tail ends there.
+
+    So it is of a trial that is a lapse at nearly every draw. ArviZ can fit no Pareto distribution to such a tail, and
+    says so by an infinite k, although few weights are as safe.
+    """
+    draws = log_weights.shape[-1]
+    if draws < _FEWEST_DRAWS:
+        return np.zeros(log_weights.shape[:-1], dtype=bool)
+    tail = int(np.ceil(min(0.2 * draws, 3 * np.sqrt(draws))))
+    largest = np.partition(log_weights, draws - tail, axis=-1)[..., draws - tail :]
+    return np.ptp(largest, axis=-1) < _EQUAL

@@ -52,7 +52,7 @@ def condition_of(values: np.ndarray, trial_mask: np.ndarray) -> Condition | None
     if len(different) > MOST_PANELS and different.dtype.kind in "iuf":
         middle = np.median(values[trial_mask])
         index = (values[trial_mask] > middle).astype(int)
-        labels = [f"up to {middle:.3g}", f"above {middle:.3g}"]
+        labels = ["lower half", "upper half"]
     if not 1 < len(labels) <= MOST_PANELS or len(np.unique(index)) < 2:
         return None
     codes = np.full(trial_mask.shape, np.nan)

@@ -134,7 +134,7 @@ def _differences(variable: str, means: Mapping[object, np.ndarray]) -> dict[str,
     pairs: Sequence[tuple[object, object]] = list(itertools.combinations(means, 2))
     if len(means) > _ALL_PAIRS:
         pairs = pairs[: len(means) - 1]
-    return {f"{variable}: {_text(more)} - {_text(less)}": means[more] - means[less] for less, more in pairs}
+    return {f"{variable}: {_text(more)} - {_subtracted(less)}": means[more] - means[less] for less, more in pairs}
 
 
 def _interactions(one: ParameterDesign, levels: Mapping[str, list[object]]) -> list[tuple[str, str]]:
@@ -156,3 +156,9 @@ def _joins(term: str, left: str, right: str) -> bool:
 
 def _text(level: object) -> str:
     return f"{level:.3g}" if isinstance(level, float) else str(level)
+
+
+def _subtracted(level: object) -> str:
+    """A level after a minus: one that is negative stands in brackets."""
+    text = _text(level)
+    return f"({text})" if text.startswith("-") else text

@@ -87,6 +87,19 @@ def test_loo_leaves_out_one_factor_and_is_what_arviz_sums(fit, series):
     assert score.doubtful == 0 and "later trials have informed" in str(score)
 
 
+def test_a_trial_that_is_a_lapse_at_every_draw_is_to_be_trusted():
+    """The density of a lapse bounds the weights: a tail of equal ones is none, which ArviZ calls infinite."""
+    rng = np.random.default_rng(5)
+    few = np.where(rng.random(1000) < 0.02, -1.0, -40.0)
+    decision = np.stack([rng.normal(-3.0, 1.0, 1000), np.full(1000, -40.0), few], -1)
+    values = np.logaddexp(np.log(0.98) + decision, np.log(0.02) - 1.6)
+    values[:, 0] = decision[:, 0] * 3.0
+    score = scores.psis_loo("loo", xarray.DataArray(values[None], dims=("chain", "draw", "trial")))
+    expected = -np.log(np.exp(-values).mean(0))
+    assert score.pareto_k[0] > 0.7 and score.pareto_k[1] == score.pareto_k[2] == 0.0 and score.doubtful == 1
+    np.testing.assert_allclose(score.pointwise[1:], expected[1:], atol=0.01)
+
+
 def test_lfo_sees_a_persons_past_and_the_other_people(fit, series):
     score = scores.lfo(fit, first=2, progress=False)
     assert score.pointwise.size == score.pareto_k.size == PEOPLE * (TRIALS - 2)

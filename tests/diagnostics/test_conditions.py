@@ -32,7 +32,7 @@ def test_covariates_have_levels_or_halves() -> None:
     half = condition_of(many, np.ones((2, 10), bool))
     assert half is None  # the halves are two people, not trials
     half = condition_of(many.T.reshape(2, 10), np.ones((2, 10), bool))
-    assert half is not None and half.labels == ("up to 9.5", "above 9.5")
+    assert half is not None and half.labels == ("lower half", "upper half")
     np.testing.assert_array_equal(half.codes, many.T.reshape(2, 10) > 9.5)
     assert condition_of(np.array([list("abcdefghij")] * 2), np.ones((2, 10), bool)) is None
 

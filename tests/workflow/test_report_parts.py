@@ -30,6 +30,28 @@ def test_the_words_of_the_table_and_the_trials_left_out_are_told(fit):
     assert "Each person&#x27;s number is Normal(0, 1.5)" in fitted(alone, accuracy(alone))
 
 
+def test_covariates_of_formulas_are_told(fit):
+    from types import SimpleNamespace
+
+    from ppl_buffer.workflow.report.accuracy import accuracy
+    from ppl_buffer.workflow.report.fitted import fitted
+
+    shape = fit.trials.trial_mask.shape
+    day = np.broadcast_to(np.where(np.arange(shape[1]) % 2, "late", "<early>"), shape)
+    covariates = {"day": day, "age": np.arange(shape[0])[:, None] + np.zeros(shape), "unused": np.ones(shape)}
+    covariates["theta"] = np.arange(day.size).reshape(shape) / 10
+    design = SimpleNamespace(
+        levels={"day": "trial", "age": "subject", "theta": "trial", "subject": "subject"}, sites={}
+    )
+    told = replace(fit, trials=replace(fit.trials, covariates=covariates), design=design)
+    told = replace(told, design=SimpleNamespace(**vars(design), fixed={}))
+    text = fitted(told, accuracy(told))
+    share = (day[fit.trials.trial_mask] == "late").mean()
+    assert f"&quot;&lt;early&gt;&quot; ({1 - share:.0%}), &quot;late&quot; ({share:.0%})" in text
+    assert "a number that varies by subject" in text and "0 to " in text and "unused" not in text
+    assert "have the priors that stand beside them above" in text
+
+
 def test_read_trials_keeps_the_words_of_categories():
     from ppl_buffer.datasets import read_trials
     from tests.datasets.tables import NOISY_Q, table_of_trials

@@ -69,7 +69,7 @@ def _by_level(fit: Fit, curve: Curve, name: str, condition: Condition) -> object
     for place, index in enumerate(quantiles):
         panel = panels[len(shares) + place]
         _draw(panel, curve, index)
-        panel.set_ylabel(f"{number}, quantiles from {QUANTILES[0]:.0%} to {QUANTILES[-1]:.0%}")
+        panel.set_ylabel(f"{number}, {QUANTILES[0]:.0%} to {QUANTILES[-1]:.0%} quantiles")
         if choices:
             panel.set_title(f"{choice} = {place}", fontsize="medium")
     times = panels[len(shares) :]

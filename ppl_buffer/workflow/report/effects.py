@@ -94,7 +94,8 @@ def _about(fit: Fit) -> str:
     note = (
         "A parameter is a linear predictor on the real line, which a logistic function maps into the trained range. "
         "Differences in natural units are those of the median person, where a covariate has one value everywhere and "
-        "the others have theirs, averaged over data sets."
+        "the others have theirs, averaged over data sets. Of a number that takes many values, one standard deviation "
+        "above the mean is compared with one below."
     )
     said = f"{html.escape('; '.join(facts))}. " if facts else ""
     return f'<p class="soft">{note} {said}</p>'

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy.stats import norm
 
+from ppl_buffer.formulas.tables import SUBJECT_COLUMN
 from ppl_buffer.network.estimated_error import PART_NAMES
 from ppl_buffer.schema import Categorical, Discrete
 from ppl_buffer.workflow.fitting import Fit
@@ -51,10 +52,32 @@ def _data(fit: Fit) -> str:
                 shares = f"{low:.3g} to {high:.3g}, median {middle:.3g}"
             kind = variable.description if not isinstance(variable, Discrete) else f"{variable.n} values"
             rows.append((name, role, kind, shares))
+    rows += _covariates(fit)
     note = "Numbers are those that the model reads; words in quotes are what the table says."
     if trials.excluded:
         note = f"{trials.excluded:,} trials were left out by a condition (--where). {note}"
     return f'{table(("variable", "", "kind", "values"), rows, words=(1, 2, 3))}<p class="soft">{note}</p>'
+
+
+def _covariates(fit: Fit) -> list[tuple[str, str, str, str]]:
+    """A row a covariate that a formula names: by what it varies, and how often each value came."""
+    rows = []
+    for name, level in {} if fit.design is None else fit.design.levels.items():
+        if name == SUBJECT_COLUMN or name not in fit.trials.covariates:
+            continue
+        values = fit.trials.covariates[name][fit.trials.trial_mask]
+        different, counts = np.unique(values, return_counts=True)
+        text = values.dtype.kind == "U"
+        if len(different) <= _MOST_VALUES:
+            words = [f'"{x}"' if text else f"{x:g}" for x in different.tolist()]
+            shown = ", ".join(f"{x} ({percent(float(n / values.size))})" for x, n in zip(words, counts, strict=True))
+        elif text:
+            shown = f"{len(different)} words"
+        else:
+            low, middle, high = np.quantile(values.astype(float), [0, 0.5, 1])
+            shown = f"{low:.3g} to {high:.3g}, median {middle:.3g}"
+        rows.append((name, "of a formula", f"{'text' if text else 'a number'} that varies by {level}", shown))
+    return rows
 
 
 def _share(number: float, codes: Mapping[int, str], share: float) -> str:
@@ -122,4 +145,6 @@ def _priors(fit: Fit) -> str:
     else:
         text += f". Each person's number is Normal(0, {MEAN_SCALE:g})"
     text += ". Parameters are independent before the data."
+    if fit.design is not None:
+        text += " Other coefficients and spreads of formulas have the priors that stand beside them above."
     return f'{table(head, rows)}<p class="soft">{html.escape(text)}</p>'

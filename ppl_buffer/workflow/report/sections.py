@@ -164,6 +164,8 @@ def formulas_say(fit: Fit, figures: Figures) -> Section:
     body, clear, answer, points = effects_section(fit, figures)
     if not fit.readable:
         return Section(*about, BAD, "The chains have not met, so that these figures say nothing yet.", body, verdicts)
+    if fit.check is not None and not fit.check.passed:
+        answer = f"The data differ from what the model generates, see above: read with care what rests on it. {answer}"
     return Section(*about, GOOD if clear else LOOK, answer, body, verdicts, tuple(points))
 
 

@@ -9,7 +9,7 @@ h1 { font-size: 1.75rem; margin: 0 0 .2rem; line-height: 1.25; } h2 { font-size:
 h3 { font-size: 1rem; margin: 1.6rem 0 .4rem; }
 p { margin: .5rem 0; max-width: 46rem; } .soft { color: var(--soft); }
 section { border-top: 1px solid var(--line); margin-top: 2.2rem; padding-top: 1.6rem; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(12.5rem, 1fr)); gap: .8rem; margin-top: 1.5rem; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: .8rem; margin-top: 1.5rem; }
 .card { border: 1px solid var(--line); border-left-width: 5px; border-radius: 6px; padding: .7rem .9rem;
         color: inherit; text-decoration: none; font-size: .92rem; }
 .card b { display: block; font-size: .95rem; }
