@@ -38,6 +38,7 @@ from tests.references import (  # noqa: E402
     discounting,
     drift_diffusion,
     multisensory,
+    q_learning,
     racing_diffusion,
     rl_drift_diffusion,
 )
@@ -93,6 +94,13 @@ def exact_discounting(params: Named, data: Named) -> np.ndarray:
     return discounting.log_probability({name: x[..., None] for name, x in params.items()}, data)
 
 
+def exact_q_learning(params: Named, data: Named) -> np.ndarray:
+    import jax
+
+    columns = (data[name] for name in ("options", "choice", "reward"))
+    return np.asarray(jax.jit(jax.vmap(q_learning.conditionals_jax))(params, *columns), dtype=float)
+
+
 def exact_multisensory(rho: float) -> Callable[[Named, Named], np.ndarray]:
     def exact(params: Named, data: Named) -> np.ndarray:
         rows = []
@@ -112,6 +120,7 @@ CASES = {
     "racing_diffusion": Case(pb.simulators.RacingDiffusion(), exact_racing_diffusion, (200,), 0.001),
     "confidence": Case(pb.simulators.Confidence(), confidence.log_probability, (200,), 0.0005),
     "discounting": Case(pb.simulators.Discounting(), exact_discounting, (200,), 0.0005),
+    "q_learning": Case(pb.simulators.QLearningTasks(), exact_q_learning, (120, 360), 0.001),
     "rlddm": Case(pb.simulators.RLDriftDiffusion(), exact_rlddm, (120, 360), 0.0006, 1.5),
     "multisensory_rho1": Case(pb.simulators.MultisensoryCausalInference(1.0), exact_multisensory(1.0), (400,), 0.0005),
     "multisensory_rho43": Case(

@@ -178,7 +178,8 @@ def posterior_figures(name: str) -> list[Figure]:
                 by_way.setdefault(about_posterior(results, how) + older(net, measurement, way), {})[way] = results
         for about, ways in by_way.items():
             shift, ratio = ({way: x[key] for way, x in ways.items()} for key in ("mean_shift_in_sd", "sd_ratio"))
-            figures.append(Figure(f"{about}: mean shift in sd", shift, 0.1))
+            bar = next(iter(ways.values()))["bars"]["mean_shift_in_sd"]
+            figures.append(Figure(f"{about}: mean shift in sd", shift, bar))
             figures.append(Figure(f"{about}: sd ratio (0.9 to 1.1)", ratio))
     return figures
 
@@ -212,15 +213,22 @@ def about_posterior(results: Mapping[str, Any], how: str) -> str:
     return f"posterior against exact, {results['sets']} data sets{trials}, {how}"
 
 
+def task_figures(tasks: Mapping[str, Any], kind: str) -> list[Figure]:
+    """KL by kind of task, of a result file that may be empty."""
+    figures, results = [], tasks.get("results", {})
+    for about, ways in results.get("figures", {}).items():
+        kl = {way: row["kl_per_trial"] for way, row in ways.items()}
+        figures.append(Figure(f"{kind}: {about}: KL per trial", kl, results["bar"]))
+    return figures
+
+
 def noisy_q() -> Measurement:
     """What was measured of `noisy_q`."""
     accuracy, gradient, tasks = read("noisy_q_accuracy"), read("gradient"), read("noisy_q_tasks")
     rows = accuracy.get("results", {}).get("bars", [])
     figures = [Figure(row["figure"], row["measured"], row["bar"]) for row in rows]
     figures += posterior_figures("noisy_q")
-    for about, ways in tasks.get("results", {}).get("figures", {}).items():
-        kl = {way: row["kl_per_trial"] for way, row in ways.items()}
-        figures.append(Figure(f"tasks of other kinds: {about}: KL per trial", kl, tasks["results"]["bar"]))
+    figures += task_figures(tasks, "tasks of other kinds")
     if gradient:
         ratio, subjects = (gradient["results"][key] for key in ("observed_over_full", "people"))
         name = f"gradient, {subjects} people: times faster with observe"
@@ -323,10 +331,12 @@ def likelihood(name: str) -> Measurement:
             figures.append(Figure(f"{about} evidence, {method}", {way: row["rmse"]}, bar))
     posterior = posterior_figures(name)
     multisensory = read("multisensory_evidence")["results"] if name.startswith("multisensory") else {}
+    tasks = task_figures(read(f"{name}_tasks"), "by task")
     speed = gradient_figures(name)
-    figures += posterior + multisensory_figures(multisensory) + speed
+    figures += posterior + multisensory_figures(multisensory) + tasks + speed
     scripts = ["`benchmarks/likelihood_accuracy.py`", *(["`posterior.py`"] if posterior else [])]
     scripts += ["`multisensory_evidence.py`"] if multisensory else []
+    scripts += [f"`{name}_tasks.py`"] if tasks else []
     scripts += ["`likelihood_gradient.py`"] if speed else []
     largest = max(row["standard_error"] for ways in results["likelihood"].values() for row in ways.values())
     reference = "a numerical solution" if name == "collapsing_ddm" else "the exact likelihood"

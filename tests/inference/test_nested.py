@@ -41,6 +41,24 @@ def test_a_parameter_that_equals_another_has_the_prior_of_that_one():
     assert np.abs(apart - expected).max() > 0.3  # two parameters in place of one are another model
 
 
+def test_the_shipped_family_is_each_of_its_smaller_models():
+    """Against the exact likelihoods of `ForgettingQ` and, without forgetting, of plain Q-learning."""
+    net, task, rng = pb.load("q_learning", backend="torch"), pb.simulators.ForgettingQ(), np.random.default_rng(1)
+    smaller = task.prior(rng, 60)
+    forgotten = {name: np.asarray(x, np.float32) for name, x in smaller.items()}
+    plain = forgotten | {name: np.zeros(60, np.float32) for name in ("forgetting", "perseveration")}
+    plain["alpha_negative"] = plain["alpha_positive"]
+    for params in (forgotten, plain):
+        played = task.simulate(rng, params, {}, 100)
+        exact = task.log_likelihood({name: x.astype(float) for name, x in params.items()}, played)
+        known = {**params, "lapse": np.zeros(60, np.float32)}
+        # Its values begin at 0.5, those of the family at 0.
+        feedback, inputs = {"reward": played["reward"] - 0.5}, {"options": np.full((60, 100), 2)}
+        query = Query.build(net, inputs, params=known, feedback=feedback)
+        difference = exact - np.asarray(density.conditionals(query, array("torch", played["choice"])))
+        assert -0.0005 < difference.mean() < 0.002
+
+
 def test_models_of_one_network_are_compared_by_what_is_fixed_in_them():
     net, trials, options = learners(3)
     fixed = {"no noise": {"zeta": 0.0}, "one rate": {"zeta": "alpha"}}

@@ -35,6 +35,7 @@ DIGESTS = {
 
 # Of networks that have a direct likelihood alone.
 ALONE = {
+    "q_learning": "140f4c74e585bc0e6f09067f8baef58978249de4f23227b61a8c0ed0ebb1fa2f",
     "angle": "e0880ee560eed343aee0e8fbe448157b517a1acad354e3f32a800b9745a370bd",
     "confidence": "aeb67f0ee854fe05f2d8c5b0110d4340b66787dfba62a3abdb936f1eff5e925b",
     "discounting": "e52dd66e915e3ef511f8b90e8e0181d06d9dc9e74c9c4a356b4149f82d8d4ddf",
@@ -67,7 +68,10 @@ def test_weights_of_direct_likelihoods_are_those_that_were_measured(name):
     assert entry.parts == ("likelihood",) and "likelihood  " in repr(pb.zoo())
     # Where a parameter is hidden, the error says why there is no answer.
     middle = {parameter: torch.tensor([sum(ends) / 2]) for parameter, ends in net.box.items()}
-    inputs = {variable: torch.full((1, 3), 0.5) for variable in net.schema.inputs}
+    inputs = {
+        name: torch.full((1, 3), float(variable.fill) if isinstance(variable, pb.Integer) else 0.5)
+        for name, variable in net.schema.inputs.items()
+    }
     middle.popitem()
     with pytest.raises(ValueError, match="since this network has a direct likelihood alone"):
         distribution(net, inputs, trials=None if inputs else 3, params=middle)
