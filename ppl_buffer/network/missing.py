@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from types import ModuleType
 
 import numpy as np
 
 from ppl_buffer.checks import is_integer
 from ppl_buffer.files import to_numpy
-from ppl_buffer.network.arguments import NetworkLike, as_floating
+from ppl_buffer.network.arguments import NetworkLike, as_floating, check_outcomes, legal_trials
 from ppl_buffer.network.backend import Array, Named
 from ppl_buffer.schema import Categorical, Discrete, Positive, Real, Schema, split_value
 
@@ -268,6 +269,27 @@ def check_events(
                 argument = f"value[{name!r}]" if net.schema.event_shape_tail else "value"
                 got = np.broadcast_to(columns[name], wrong.shape)[wrong].flat[0]
                 raise ValueError(f"{argument}: expected {expected}, got {got} ({wrong.sum()} of {wrong.size})")
+
+
+def checked_legal(
+    net: NetworkLike,
+    value: Array,
+    numbers: np.ndarray | None,
+    mask: Array | None,
+    rule: MissingRule | None,
+    deadline: Array | None,
+) -> Array | None:
+    """Which trials (..., K) hold legal outcomes or do not exist; None where the numbers could be checked at once."""
+    ops, cast = net.ops, partial(net.ops.number, net)
+    if rule is None:
+        check_outcomes(net, value, mask)
+    else:
+        check_events(net, value, mask, rule, deadline)
+    if numbers is not None and all(ops.to_concrete(x) is not None for x in (mask, deadline) if x is not None):
+        return None
+    if rule is None:
+        return legal_trials(cast, ops.xp, net.schema, value, mask)
+    return legal_events(cast, ops.xp, net.schema, value, mask, rule, deadline)
 
 
 def censored(xp: ModuleType, rule: MissingRule, deadline: Array, outcomes: Mapping[str, Array]) -> Named:

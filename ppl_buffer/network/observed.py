@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import numpy as np
 
@@ -16,18 +15,17 @@ from ppl_buffer.network.arguments import (
     as_floating,
     as_mask,
     check_names,
-    check_outcomes,
     check_trial_arrays,
     check_value_shape,
     choose_likelihood,
     count_existing,
     count_trials,
-    legal_trials,
     refuse_empty,
     require_buffer,
     require_feedback,
 )
 from ppl_buffer.network.backend import Array, Named, Own, backend_of
+from ppl_buffer.network.distinct import DistinctInputs, distinct_inputs
 from ppl_buffer.network.layout import (
     BatchLayout,
     broadcast_shape,
@@ -36,7 +34,7 @@ from ppl_buffer.network.layout import (
     map_leaves,
     select,
 )
-from ppl_buffer.network.missing import Missing, MissingRule, check_events, check_missing, legal_events
+from ppl_buffer.network.missing import Missing, MissingRule, check_missing, checked_legal
 from ppl_buffer.network.unfamiliar import warn_unfamiliar
 from ppl_buffer.schema import split_value
 
@@ -113,7 +111,8 @@ class ObservedTrials:
         legal: (*B, K) bool, which trials hold legal outcomes or do not exist; None where all were seen to do so.
         prepared: targets as far as they do not depend on the parameters, arrays (*B, ...); None where they were
             observed for the direct likelihood.
-        alone: the same with an empty buffer, where the schema's trials are independent given all parameters.
+        alone: the same with an empty buffer, where the schema's trials are independent given all parameters; trials
+            with the same inputs are one target of them where that saves work.
         sequence: what the direct likelihood reads, arrays (*B, ...); None where they were observed for the buffer.
         snapshot: a copy of `value` that nobody else can change.
         digest: `Network.digest` of the network, since another one can make nothing of it.
@@ -288,7 +287,7 @@ def observe_trials(
     # Looked at as NumPy's: a backend that compiles would do so for each operation.
     numbers = net.ops.to_concrete(value)
     rule, deadline = (None, None) if missing is None else check_missing(net, missing, trials, mask)
-    legal = _checked_legal(net, value, numbers, mask, rule, deadline)
+    legal = checked_legal(net, value, numbers, mask, rule, deadline)
     if not known:
         columns = split_value(schema, value if numbers is None else numbers)
         warn_unfamiliar(net, {**given, "value": columns}, mask, likelihood == "direct")
@@ -297,7 +296,9 @@ def observe_trials(
     if 0 in batch:
         refuse_empty("value", batch)
     encoded = None if encoded is None else encoded.expanded(len(beside))
-    settings, arrays = (net, likelihood, all_given, batch, trials), (given, value, mask, legal, encoded)
+    apart = likelihood == "buffer" and schema.independent
+    distinct = distinct_inputs(net, given["inputs"], mask, batch, trials) if apart else None
+    settings, arrays = (net, likelihood, all_given, batch, trials), (given, value, mask, legal, encoded, distinct)
     observed = backend_of(net).one_program(_observed, settings, arrays)
     if deadline is not None:
         deadline = net.ops.xp.broadcast_to(deadline, (*batch, deadline.shape[-1]))
@@ -308,12 +309,12 @@ def observe_trials(
 
 def _observed(settings: Own, arrays: Own) -> ObservedTrials:
     """Checked trials as `ObservedTrials`, but for their groups."""
-    (net, likelihood, all_given, batch, trials), (given, value, mask, legal, context) = settings, arrays
+    (net, likelihood, all_given, batch, trials), (given, value, mask, legal, context, distinct) = settings, arrays
     xp, layout = net.ops.xp, BatchLayout(net.ops.xp, batch, [batch])
     outcomes = arrange_outcomes(net, value, mask)
     exists = all_exist(net, trials, len(batch)) if mask is None else mask
     folded, valid = layout.fold_trials({**given, "outcomes": outcomes}, exists)
-    read = _what_is_read(net, layout, folded, valid, context, likelihood, all_given)
+    read = _what_is_read(net, layout, folded, valid, context, likelihood, all_given, distinct)
 
     def broadcast(values: Named) -> Named:
         return {name: xp.broadcast_to(x, (*batch, trials)) for name, x in values.items()}
@@ -341,37 +342,23 @@ def _what_is_read(
     context: EncodedContext | None,
     likelihood: str,
     all_given: bool,
+    distinct: DistinctInputs | None,
 ) -> dict[str, Own]:
     """`ObservedTrials.prepared`, `alone` and `sequence` of trials (B, r, K), each (B, ...) or None."""
     backend = backend_of(net)
     if likelihood == "direct":
         return {"prepared": None, "alone": None, "sequence": backend.prepare_sequence(net, trials, valid)}
     cache = backend.Cache() if context is None else layout.fold_shared(context.cache, context.batch_shape)
-    independent = net.schema.independent
+    alone, independent = None, net.schema.independent
     prepared = None if all_given and independent else backend.prepare_joint(net, cache, trials, valid)
-    alone = backend.prepare_marginal(net, cache, trials["inputs"], valid) if independent else None
+    if distinct is not None:
+        inputs, index = distinct
+        count = max([1, *(x.shape[-1] for x in inputs.values())])
+        alone = backend.prepare_marginal(net, cache, net.ops.number_each(net, inputs), valid[..., :count])
+        alone = replace(alone, index=net.ops.array(net, index))
+    elif independent:
+        alone = backend.prepare_marginal(net, cache, trials["inputs"], valid)
     return {"prepared": prepared, "alone": alone, "sequence": None}
-
-
-def _checked_legal(
-    net: NetworkLike,
-    value: Array,
-    numbers: np.ndarray | None,
-    mask: Array | None,
-    rule: MissingRule | None,
-    deadline: Array | None,
-) -> Array | None:
-    """Which trials (..., K) hold legal outcomes or do not exist; None where the numbers could be checked at once."""
-    ops, cast = net.ops, partial(net.ops.number, net)
-    if rule is None:
-        check_outcomes(net, value, mask)
-    else:
-        check_events(net, value, mask, rule, deadline)
-    if numbers is not None and all(ops.to_concrete(x) is not None for x in (mask, deadline) if x is not None):
-        return None
-    if rule is None:
-        return legal_trials(cast, ops.xp, net.schema, value, mask)
-    return legal_events(cast, ops.xp, net.schema, value, mask, rule, deadline)
 
 
 def _group_by_length(net: NetworkLike, observed: ObservedTrials) -> list[LengthGroup] | None:

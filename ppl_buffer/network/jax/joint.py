@@ -21,7 +21,7 @@ from ppl_buffer.network.jax.cache import Cache, allocate
 from ppl_buffer.network.jax.execution import compiled
 from ppl_buffer.network.jax.network import EncodedParams, PreparedTargets, encode, extend, predict, prepare, step
 from ppl_buffer.network.jax.network import encode_params as _encode_params
-from ppl_buffer.network.jax.ops import Array, part
+from ppl_buffer.network.jax.ops import Array, part, take_targets
 from ppl_buffer.network.jax.weights import JaxNetwork
 from ppl_buffer.network.lapse_mixture import LapseMixture
 from ppl_buffer.network.likelihood import Conditions, PreparedSequence, read_sequence, spread
@@ -89,7 +89,10 @@ def represent(
         representation = read_sequence(net, prepared, params)
         return net.likelihood, spread(net, representation, prepared.valid.shape) if each else representation
     assert isinstance(params, EncodedParams)
-    return net, predict(net, prepared, params)
+    representation = predict(net, prepared, params)
+    if prepared.index is None or not (each or representation.shape[2] > 1):
+        return net, representation
+    return net, take_targets(representation, prepared.index)
 
 
 @compiled()

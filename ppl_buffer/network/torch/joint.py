@@ -19,7 +19,7 @@ from ppl_buffer.network.likelihood import Conditions, PreparedSequence, read_seq
 from ppl_buffer.network.parts import Part
 from ppl_buffer.network.torch.cache import Cache, allocate
 from ppl_buffer.network.torch.network import EncodedParams, PreparedTargets, encode, extend, predict, prepare, step
-from ppl_buffer.network.torch.ops import part
+from ppl_buffer.network.torch.ops import part, take_targets
 from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.network.trials import initial_state, join_arrays, join_trials, respond, split_noise
 
@@ -67,7 +67,10 @@ def represent(
         representation = read_sequence(net, prepared, params)
         return net.likelihood, spread(net, representation, prepared.valid.shape) if each else representation
     assert isinstance(params, EncodedParams)
-    return net, predict(net, prepared, params)
+    representation = predict(net, prepared, params)
+    if prepared.index is None or not (each or representation.shape[2] > 1):
+        return net, representation
+    return net, take_targets(representation, prepared.index)
 
 
 def conditionals(

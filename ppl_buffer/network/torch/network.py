@@ -79,6 +79,7 @@ class PreparedTargets:
         partial: that layer's attention over everything but the parameters.
         read: segments that the layers above read, a list a layer.
         counts: counts that ordered targets refer to, by layer.
+        index: (B, r, K), which of the T targets each trial is; None where each is its own.
     """
 
     tokens: Tensor
@@ -86,6 +87,7 @@ class PreparedTargets:
     partial: PartialAttention
     read: dict[int, list[KVSegment]]
     counts: dict[int, Tensor] | None
+    index: Tensor | None = None
 
 
 @dataclass(frozen=True)
