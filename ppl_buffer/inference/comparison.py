@@ -120,7 +120,9 @@ def _check_one_range(nets: Mapping[str, Network], lapse: Array | Lapse) -> None:
 
 
 def _fixed_params(
-    nets: Mapping[str, Network], fixed: Mapping[str, Mapping[str, Array | str]] | None, params: object
+    nets: Mapping[str, Network],
+    fixed: Mapping[str, Mapping[str, Array | str]] | None,
+    params: Mapping[str, Array | str] | None,
 ) -> dict[str, dict[str, Array | str]]:
     """What is known in each model: parameters of all models, and those that are fixed in it."""
     by_model = check_mapping("fixed", fixed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -146,7 +147,7 @@ def draw_tasks(
     low, high = np.where(rng.random(size) < _ANY_TWO, either, (low, high))
     if code is not None:
         low, high = np.full(size, code[0]), np.full(size, code[1])
-    between, spread = rng.random(size) < _AMOUNTS, rng.random(size)
+    between, spread = rng.random((size,)) < _AMOUNTS, rng.random((size,))
     if amounts is not None:
         between = np.full(size, amounts)
     return RewardPaths(paths, low, high, between, spread)
@@ -183,7 +184,7 @@ def _drift(rng: np.random.Generator, paths: np.ndarray, options: np.ndarray) -> 
 def _blocks(rng: np.random.Generator, paths: np.ndarray, options: np.ndarray) -> np.ndarray:
     """New probabilities in each block of trials."""
     size, trials, _ = paths.shape
-    length = np.exp(rng.uniform(*np.log(_BLOCKS), (size, 1)))
+    length = np.exp(rng.uniform(math.log(_BLOCKS[0]), math.log(_BLOCKS[1]), (size, 1)))
     block = (np.arange(trials) / length).astype(int)
     new = _probabilities(rng, options, block.max() + 1)
     return np.take_along_axis(new, block[..., None], 1)
