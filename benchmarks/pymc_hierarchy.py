@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,8 @@ from ppl_buffer.workflow.chains import Sampler
 from ppl_buffer.workflow.formula_fit import quick_design_fit, sample_design
 
 Draws = Mapping[str, np.ndarray]
+# Before PyMC's side knows the scales of its steps, trees would grow eight times as large.
+DEPTH = 7
 
 
 def by_numpyro(net: Any, seen: Any, design: Any, options: Any) -> tuple[Draws, float]:
@@ -51,7 +55,8 @@ def by_pymc(net: Any, seen: Any, design: Any, options: Any) -> tuple[Draws, floa
         JointPredictive("response", net, seen, params=params, trial_params=by_trial, observed=seen.value)
         more = {"cores": 1}
         if options.sampler == "numpyro":
-            more = {"nuts_sampler": "numpyro", "nuts_sampler_kwargs": {"chain_method": "vectorized"}}
+            depth = {"nuts_kwargs": {"max_tree_depth": DEPTH}}
+            more = {"nuts_sampler": "numpyro", "nuts_sampler_kwargs": {"chain_method": "vectorized", **depth}}
         result = pm.sample(options.draws, tune=options.tune, chains=options.chains, random_seed=options.seed, **more)
     draws = {name: np.asarray(values) for name, values in result.posterior.items()}
     return draws, float(result.sample_stats["diverging"].mean())
@@ -111,6 +116,21 @@ def bars_of(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
+def side(name: str, options: Any) -> tuple[dict[str, np.ndarray], dict[str, float], dict[str, float]]:
+    """One side's effects, how it came to them, and the effects that the group was made with."""
+    if options.quick:
+        import jax
+
+        jax.config.update("jax_disable_most_optimizations", True)
+    began, processor = time.perf_counter(), time.process_time()
+    net = pb.load("ddm", backend="jax")
+    seen, covariates, truth = simulated(net, options.subjects, options.trials, options.seed)
+    design = formulas.design(net, seen, TEXTS, covariates, fixed=FIXED, correlated=True)
+    draws, divergences = {"NumPyro": by_numpyro, "PyMC": by_pymc}[name](net, seen, design, options)
+    how = {"divergences": divergences, "seconds": time.perf_counter() - began}
+    return effects(draws, design), how | {"processor seconds": time.process_time() - processor}, truth
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Simulate, fit twice, compare, write."""
     options = parse(
@@ -119,22 +139,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.quick:
         options.subjects, options.trials, options.draws, options.chains = 4, 15, 20, 2
         options.warmup = options.tune = 15
-    net = pb.load("ddm", backend="jax")
-    seen, covariates, truth = simulated(net, options.subjects, options.trials, options.seed)
-    design = formulas.design(net, seen, TEXTS, covariates, fixed=FIXED, correlated=True)
-    numbers, sides = [], {}
-    # PyMC comes second: it switches JAX to double precision.
-    for name, sample in (("NumPyro", by_numpyro), ("PyMC", by_pymc)):
-        began, processor = time.perf_counter(), time.process_time()
-        draws, divergences = sample(net, seen, design, options)
-        sides[name] = {
-            "divergences": divergences, "seconds": time.perf_counter() - began,
-            "processor seconds": time.process_time() - processor,
-        }  # fmt: skip
-        numbers.append(effects(draws, design))
-    rows = compared(*numbers)
+    # Each in a process of its own: PyMC switches JAX to double precision.
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        (one, how, truth), (other, how_other, _) = pool.map(side, ("NumPyro", "PyMC"), (options, options))
+    rows, sides = compared(one, other), {"NumPyro": how, "PyMC": how_other}
     print_table("The same posterior", list(rows[0]), [list(row.values()) for row in rows])
-    print_table("How", ["side", *sides["PyMC"]], [[name, *values.values()] for name, values in sides.items()])
+    print_table("How", ["side", *how], [[name, *values.values()] for name, values in sides.items()])
     bars = bars_of(rows)
     print_bars(bars)
     sizes = {name: getattr(options, name) for name in ("subjects", "trials", "draws", "chains", "sampler", "seed")}
