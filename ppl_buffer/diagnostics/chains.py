@@ -25,6 +25,8 @@ from ppl_buffer.simulator import Simulator
 _TRIALS_AT_ONCE = 200_000
 # At most 7 gradients a transition: whitened posteriors need few, and chains in lock step wait for the longest tree.
 _DEPTH = 3
+# How often a start that the data rule out is brought nearer to the middle of what the posterior is taken for.
+_HALVINGS = 12
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,12 @@ def fit_batch(
     proposal = fit_proposal(log_likelihood, batch, dims, rng)
     location, factor = (x.astype(np.float32) for x in (proposal.location, proposal.scale))
     seeds = rng.integers(2**31, size=batch).astype(np.uint32)
-    first = rng.standard_normal((batch, dims)).astype(np.float32)
+
+    def possible(white: np.ndarray) -> np.ndarray:
+        points = location + (factor @ white[..., None])[..., 0]
+        return np.isfinite(densities(scale.interpolate(np, points[None]))[0])
+
+    first = possible_starts(rng.standard_normal((batch, dims)).astype(np.float32), possible)
     state = chains.begin(seeds, first, observed, location, factor)
     kept = []
     for number in range(chains.warm + draws):
@@ -169,3 +176,19 @@ def fit_batch(
         "divergences": diverging.mean(0),
         "steps": steps.mean(),
     }
+
+
+def possible_starts(first: np.ndarray, possible: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Starts (B, P), those that are not possible halved until they are: a chain would never leave such a place.
+
+    Args:
+        first: starts, about 0.
+        possible: which of starts (B, P) have a density, (B,) bool.
+    """
+    first = first.copy()
+    for _ in range(_HALVINGS):
+        wrong = ~possible(first)
+        if not wrong.any():
+            break
+        first[wrong] /= 2
+    return first

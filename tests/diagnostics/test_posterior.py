@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ppl_buffer import diagnostics
+from ppl_buffer.diagnostics.chains import possible_starts
 from ppl_buffer.diagnostics.posterior import _rank
 from tests.diagnostics.own import PRIORS, Own, telling
 
@@ -143,3 +144,16 @@ def test_tarp_by_sbi_tells_right_posteriors_from_narrow_ones() -> None:
         results.append(check.tarp())
     assert abs(results[0][0]) < 0.03 and results[0][1] > 0.05
     assert results[1][0] < -0.06
+
+
+def test_chains_begin_where_the_data_are_possible():
+    """Three starts: one that is possible, one beyond a bound, and one for which nothing is possible."""
+    first = np.array([[0.5, -2.0], [3.0, 1.0], [2.0, 2.0]])
+    asked = []
+
+    def possible(white: np.ndarray) -> np.ndarray:
+        asked.append(len(white))
+        return np.array([True, white[1, 0] < 1.0, False])
+
+    np.testing.assert_array_equal(possible_starts(first, possible)[:2], [[0.5, -2.0], [0.75, 0.25]])
+    assert len(asked) < 50 and first[1, 0] == 3.0
