@@ -298,13 +298,14 @@ def _finished(problem: _Problem, vector: Array, covariance: Array, spreads: dict
         # A normal sample of n tells 2 n of the logarithm of its standard deviation; noise leaves the share C^2 of it.
         precision = problem.design.sites[f"{block.name}_spread"].moments()[1] ** -2.0
         spread_variances[block.name] = _WIDER_SPREADS / (precision + 2 * (share**2).sum(0))
-    wider = np.ones(problem.size)
-    wider[: len(problem.means)] = np.sqrt(_WIDER_MEANS)
+    # Coefficients are widened as they move together with the effects, which often make up for them.
+    ridge = covariance[:, : len(problem.means)]
+    along = ridge @ np.linalg.solve(ridge[: len(problem.means)], ridge.T)
     return DesignFit(
         coefficients=problem.coefficients,
         effects=problem.effects,
         mode=vector,
-        covariance=covariance * wider * wider[:, None],
+        covariance=covariance + (_WIDER_MEANS - 1) * along,
         spreads=spreads,
         spread_variances=spread_variances,
         centring=centring,

@@ -68,8 +68,11 @@ def test_normal_data_are_fitted_exactly(starts):
         linear = linear + matrix.T @ (weight * value)
     covariance = np.linalg.inv(precision)
     np.testing.assert_allclose(fit.mode, covariance @ linear, atol=0.02)
-    wider = np.sqrt(np.where(np.arange(total) < 5, design_fits._WIDER_MEANS, 1.0))
-    np.testing.assert_allclose(fit.covariance, covariance * wider * wider[:, None], rtol=1e-5, atol=1e-8)
+    # Coefficients are known less well than that; effects as well as before, were the coefficients known.
+    np.testing.assert_allclose(fit.covariance[:5, :5], design_fits._WIDER_MEANS * covariance[:5, :5], rtol=1e-5)
+    np.testing.assert_allclose(
+        np.linalg.inv(fit.covariance)[5:, 5:], np.linalg.inv(covariance)[5:, 5:], rtol=1e-4, atol=1e-5
+    )
     own = np.diag(covariance)[5 : 5 + SUBJECTS]
     share = fit.centring["drift"].share[:, 0]
     np.testing.assert_allclose(share, np.clip(1 - own / fit.spreads["drift"][0] ** 2, 0, 1), atol=0.0251)
