@@ -21,7 +21,7 @@ from ppl_buffer.network.jax.cache import Cache, allocate
 from ppl_buffer.network.jax.execution import compiled
 from ppl_buffer.network.jax.network import EncodedParams, PreparedTargets, encode, extend, predict, prepare, step
 from ppl_buffer.network.jax.network import encode_params as _encode_params
-from ppl_buffer.network.jax.ops import Array, part, take_targets
+from ppl_buffer.network.jax.ops import Array, part
 from ppl_buffer.network.jax.weights import JaxNetwork
 from ppl_buffer.network.lapse_mixture import LapseMixture
 from ppl_buffer.network.likelihood import Conditions, PreparedSequence, read_sequence, spread
@@ -92,7 +92,7 @@ def represent(
     representation = predict(net, prepared, params)
     if prepared.index is None or not (each or representation.shape[2] > 1):
         return net, representation
-    return net, take_targets(representation, prepared.index)
+    return net, _take_targets(representation, prepared.index)
 
 
 @compiled()
@@ -380,3 +380,10 @@ def _in_chunks(function: Callable[..., Tree], shape: Sequence[int], *arguments: 
 
     out = jax.lax.map(lambda chunk: function(*chunk), jax.tree.map(split, arguments))
     return jax.tree.map(lambda x: x.reshape(chunks * size, *x.shape[2:])[:sets], out)
+
+
+def _take_targets(value: Array, index: Array) -> Array:
+    """Of each trial (B, r, K) its target's row (W,) of (B, R, T, W): (B, R, K, W)."""
+    if value.shape[2] == 1:
+        return jnp.broadcast_to(value, (*value.shape[:2], index.shape[2], value.shape[3]))
+    return jnp.take_along_axis(value, index[..., None], axis=2)

@@ -114,13 +114,6 @@ def take_along(value: Array, indices: AnyArray, axis: int) -> Array:
     return jnp.take_along_axis(value, indices, axis=axis)
 
 
-def take_targets(value: Array, index: Array) -> Array:
-    """Of each trial (B, r, K) its target's row (W,) of (B, R, T, W): (B, R, K, W)."""
-    if value.shape[2] == 1:
-        return jnp.broadcast_to(value, (*value.shape[:2], index.shape[2], value.shape[3]))
-    return jnp.take_along_axis(value, index[..., None], axis=2)
-
-
 def pick_rows(table: np.ndarray, index: Array) -> Array:
     """Rows of a table of integers, chosen by an array of whole numbers."""
     return jnp.asarray(table)[index.astype(int)]

@@ -19,7 +19,7 @@ from ppl_buffer.network.likelihood import Conditions, PreparedSequence, read_seq
 from ppl_buffer.network.parts import Part
 from ppl_buffer.network.torch.cache import Cache, allocate
 from ppl_buffer.network.torch.network import EncodedParams, PreparedTargets, encode, extend, predict, prepare, step
-from ppl_buffer.network.torch.ops import part, take_targets
+from ppl_buffer.network.torch.ops import part
 from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.network.trials import initial_state, join_arrays, join_trials, respond, split_noise
 
@@ -70,7 +70,7 @@ def represent(
     representation = predict(net, prepared, params)
     if prepared.index is None or not (each or representation.shape[2] > 1):
         return net, representation
-    return net, take_targets(representation, prepared.index)
+    return net, _take_targets(representation, prepared.index)
 
 
 def conditionals(
@@ -282,3 +282,12 @@ def _merged(
         context_valid = torch.ones_like(next(iter(context["outcomes"].values())), dtype=torch.bool)
     joined = join_trials(net.ops, context, merged)
     return start_cache(net, joined, join_arrays(net.ops, context_valid, merged_valid))
+
+
+def _take_targets(value: Tensor, index: Tensor) -> Tensor:
+    """Of each trial (B, r, K) its target's row (W,) of (B, R, T, W): (B, R, K, W)."""
+    sets, replicas, targets, width = value.shape
+    if targets == 1:
+        return value.expand(sets, replicas, index.shape[2], width)
+    start = targets * torch.arange(sets * replicas, device=value.device).reshape(sets, replicas, 1)
+    return value.reshape(-1, width).index_select(0, (start + index).reshape(-1)).reshape(sets, replicas, -1, width)

@@ -124,15 +124,6 @@ def take_along(value: Tensor, indices: Array, axis: int) -> Tensor:
     return torch.take_along_dim(value, indices, dim=axis)
 
 
-def take_targets(value: Tensor, index: Tensor) -> Tensor:
-    """Of each trial (B, r, K) its target's row (W,) of (B, R, T, W): (B, R, K, W)."""
-    sets, replicas, targets, width = value.shape
-    if targets == 1:
-        return value.expand(sets, replicas, index.shape[2], width)
-    start = targets * torch.arange(sets * replicas, device=value.device).reshape(sets, replicas, 1)
-    return value.reshape(-1, width).index_select(0, (start + index).reshape(-1)).reshape(sets, replicas, -1, width)
-
-
 def pick_rows(table: np.ndarray, index: Tensor) -> Tensor:
     """Rows of a table of integers, chosen by an array of whole numbers."""
     return torch.as_tensor(table, device=index.device)[index.long()]
