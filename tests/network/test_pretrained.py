@@ -35,7 +35,7 @@ DIGESTS = {
 
 # Of networks that have a direct likelihood alone.
 ALONE = {
-    "q_learning": "140f4c74e585bc0e6f09067f8baef58978249de4f23227b61a8c0ed0ebb1fa2f",
+    "q_learning": "f71da2f79b39aafc63f3cb53455a7bec478527f7dd5eef698162a6b1b899d0e5",
     "angle": "e0880ee560eed343aee0e8fbe448157b517a1acad354e3f32a800b9745a370bd",
     "confidence": "aeb67f0ee854fe05f2d8c5b0110d4340b66787dfba62a3abdb936f1eff5e925b",
     "discounting": "e52dd66e915e3ef511f8b90e8e0181d06d9dc9e74c9c4a356b4149f82d8d4ddf",
