@@ -13,6 +13,7 @@ from ppl_buffer.formulas.arithmetic import DesignNetwork
 from ppl_buffer.formulas.priors import Site
 from ppl_buffer.network.backend import Array, Named
 from ppl_buffer.network.box import trained_range
+from ppl_buffer.network.network import Network
 
 # Of a table with one column a variable: the columns of the common terms, (rows, C), without those of random effects.
 Evaluate = Callable[[Mapping[str, np.ndarray]], np.ndarray]
@@ -289,12 +290,14 @@ class Design:
         return values
 
 
-def check_design(design: object) -> Design:
-    """The design, where it is one.
+def check_design(net: object, design: object) -> Design:
+    """The design, where it is one, for a network.
 
     Raises:
-        ValueError: if it is something else.
+        ValueError: if either is something else.
     """
+    if not isinstance(net, Network):
+        raise ValueError(f"net: expected a trained network, got {type(net).__name__}")
     if not isinstance(design, Design):
         raise ValueError(f"design: expected what ppl_buffer.formulas.design made, got {type(design).__name__}")
     return design

@@ -37,7 +37,7 @@ def hierarchical_params(
         -> (S, K), which is empty where none does.
 
     Raises:
-        ValueError: if `design` is something else, or `centring` does not fit it.
+        ValueError: if `net` or `design` is something else, or `centring` does not fit it.
     """
     return natural_params(net, design, *linear_predictors(net, design, centring))
 
@@ -78,9 +78,9 @@ def linear_predictors(
         linear predictors of the design's rows, dict name -> (R,), and of the population's average, dict name -> ().
 
     Raises:
-        ValueError: if `design` is something else, or `centring` does not fit it.
+        ValueError: if `net` or `design` is something else, or `centring` does not fit it.
     """
-    centring = check_design(design).checked_centring(centring)
+    centring = check_design(net, design).checked_centring(centring)
     linear: Named = {}
     averages: Named = {}
     for name, one in design.parameters.items():

@@ -90,9 +90,7 @@ def linear_predictors(
         ValueError: as `hierarchical_params`.
         TypeError: if there is no model on the stack.
     """
-    if not isinstance(net, Network):
-        raise ValueError(f"net: expected a trained network, got {type(net).__name__}")
-    centring = check_design(design).checked_centring(centring)
+    centring = check_design(net, design).checked_centring(centring)
     symbolic, variables = SymbolicNetwork(net), _Variables(design)
     linear: Named = {}
     averages: Named = {}

@@ -39,7 +39,7 @@ def hierarchical_params(
         -> (S, K), which is empty where none does.
 
     Raises:
-        ValueError: if `design` is something else, or `centring` does not fit it.
+        ValueError: if `net` or `design` is something else, or `centring` does not fit it.
     """
     return natural_params(net, design, *linear_predictors(net, design, centring))
 
@@ -79,9 +79,9 @@ def linear_predictors(
         linear predictors of the design's rows, dict name -> (R,), and of the population's average, dict name -> ().
 
     Raises:
-        ValueError: if `design` is something else, or `centring` does not fit it.
+        ValueError: if `net` or `design` is something else, or `centring` does not fit it.
     """
-    centring = check_design(design).checked_centring(centring)
+    centring = check_design(net, design).checked_centring(centring)
     linear: Named = {}
     averages: Named = {}
     plates: dict[str, pyro.plate] = {}

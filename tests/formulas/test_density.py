@@ -176,6 +176,7 @@ def test_a_prior_of_ones_own_is_that_of_the_site():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        ({"net": "ddm"}, "net: expected a trained network, got str"),
         ({"design": ["drift ~ cond"]}, r"design: expected what ppl_buffer\.formulas\.design made, got list"),
         ({"centring": {"bound": None}}, "centring: expected names of random effects, drift, .*, got 'bound'"),
         ({"centring": {"drift": 0.5}}, r"centring\['drift'\]: expected a ppl_buffer\.formulas\.Centring, got 0\.5"),
@@ -192,4 +193,4 @@ def test_what_does_not_fit_is_refused_in_both_languages(change, said):
     arguments = {"design": DATA.design(BY_TRIAL), "centring": None} | change
     for backend, module in (("jax", ours), ("torch", theirs)):
         with pytest.raises(ValueError, match=said):
-            module.hierarchical_params(DATA.net(backend), **arguments)
+            module.hierarchical_params(**({"net": DATA.net(backend)} | arguments))
