@@ -60,7 +60,8 @@ def _by_level(fit: Fit, curve: Curve, name: str, condition: Condition) -> object
     points = np.arange(len(curve.points)).reshape(levels, -1)
     # Of two choices the share of one tells that of the other.
     shares = [points[:, index] for index in range(1 if choices == 2 else 0, choices)]
-    quantiles = [points[:, choices + start :][:, : len(QUANTILES)] for start in range(0, points.shape[1] - choices, 5)]
+    count = len(QUANTILES)
+    quantiles = [points[:, start : start + count] for start in range(choices, points.shape[1], count)]
     panels = make_panels(None, len(shares) + len(quantiles), (1.4 + 0.75 * levels, 3.1), share_y=False)
     for panel, index in zip(panels, shares, strict=False):
         _draw(panel, curve, index[:, None])
