@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ppl_buffer.datasets.text_files import is_number
 from ppl_buffer.extras import needs
 from ppl_buffer.formulas.levels import level_of
 from ppl_buffer.network.foreign import plain
@@ -144,6 +145,15 @@ class TrialData:
         """Covariate -> the lowest level at which it varies: "subject", "data set" (a session) or "trial"."""
         persons = self.subjects if self.persons is None else self.persons
         return {name: level_of(values, self.trial_mask, persons) for name, values in self.covariates.items()}
+
+    @property
+    def words(self) -> dict[str, dict[int, str]]:
+        """Name of a category -> {its number: its word in the table}, of those that the table has no numbers for."""
+        return {
+            name: {number: text for number, text in said.items() if text}
+            for name, said in self.codes.items()
+            if not any(is_number(part) for text in said.values() for part in text.split(", "))
+        }
 
     def select(self, indices: np.ndarray) -> TrialData:
         """Some of the subjects, with no more padding than they need.

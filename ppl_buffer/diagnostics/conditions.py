@@ -19,6 +19,7 @@ from ppl_buffer.diagnostics.curves import (
     shown_outcomes,
 )
 from ppl_buffer.diagnostics.statistics import Arrays
+from ppl_buffer.plots.categories import Words, category
 from ppl_buffer.plots.statistics import mean
 from ppl_buffer.schema import Categorical, Schema
 
@@ -38,7 +39,9 @@ class Condition:
     by_trial: bool
 
 
-def condition_of(values: np.ndarray, trial_mask: np.ndarray) -> Condition | None:
+def condition_of(
+    values: np.ndarray, trial_mask: np.ndarray, words: Mapping[int, str] | None = None
+) -> Condition | None:
     """The levels of a covariate; None where there is one level, or too many of them for a picture.
 
     Numbers that vary from trial to trial, and take many values, are divided at their median.
@@ -46,9 +49,10 @@ def condition_of(values: np.ndarray, trial_mask: np.ndarray) -> Condition | None
     Args:
         values: (subjects, K), numbers or text.
         trial_mask: (subjects, K) bool, which trials exist.
+        words: of numbers, by which levels are then called.
     """
     different, index = np.unique(values[trial_mask], return_inverse=True)
-    labels = [x if isinstance(x, str) else f"{x:g}" for x in different.tolist()]
+    labels = [x if isinstance(x, str) else (words or {}).get(x, f"{x:g}") for x in different.tolist()]
     if len(different) > MOST_PANELS and different.dtype.kind in "iuf":
         middle = np.median(values[trial_mask])
         index = (values[trial_mask] > middle).astype(int)
@@ -64,7 +68,12 @@ def condition_of(values: np.ndarray, trial_mask: np.ndarray) -> Condition | None
 
 
 def condition_curves(
-    schema: Schema, observed: Arrays, replicated: Arrays, conditions: Mapping[str, Condition], level: float
+    schema: Schema,
+    observed: Arrays,
+    replicated: Arrays,
+    conditions: Mapping[str, Condition],
+    level: float,
+    words: Words | None = None,
 ) -> dict[str, Curve]:
     """What a picture shows by the levels of each condition: name -> curve, a block of points a level.
 
@@ -74,24 +83,27 @@ def condition_curves(
         replicated: name -> (draws, subjects, K) of the same names.
         conditions: name -> its levels.
         level: share of whole curves inside a band.
+        words: of categories, by which curves and points are then called.
     """
     curves: dict[str, Curve] = {}
     for name, condition in conditions.items():
-        make = partial(_curves, schema, name, condition)
+        make = partial(_curves, schema, name, condition, words)
         curves |= paired_curves(schema, make, observed, replicated, level)
     return curves
 
 
-def _curves(schema: Schema, name: str, condition: Condition, data: Arrays) -> Iterator[tuple[str, Points]]:
+def _curves(
+    schema: Schema, name: str, condition: Condition, words: Words | None, data: Arrays
+) -> Iterator[tuple[str, Points]]:
     choice, number = shown_outcomes(schema)
     masks = {f"{name} = {label}, ": condition.codes == index for index, label in enumerate(condition.labels)}
     if number is not None:
-        yield f"quantiles of {number} by {name}", quantile_points(schema, data, number, choice, masks)
+        yield f"quantiles of {number} by {name}", quantile_points(schema, data, number, choice, masks, words)
     elif choice is not None:
         outcome = schema.outcomes[choice]
         assert isinstance(outcome, Categorical)
         made = [np.where(np.isfinite(data[choice]), data[choice] == index, np.nan) for index in range(outcome.n)]
-        labels = [f"{where}share of {choice} = {index}" for where in masks for index in range(outcome.n)]
+        labels = [f"{where}share of {category(choice, index, words)}" for where in masks for index in range(outcome.n)]
         shares = [mean(mean(np.where(mask, x, np.nan))) for mask in masks.values() for x in made]
         yield f"shares of {choice} by {name}", (labels, np.stack(shares, -1))
     if choice is None or not (schema.ordered and schema.feedback) or condition.by_trial:
@@ -101,7 +113,8 @@ def _curves(schema: Schema, name: str, condition: Condition, data: Arrays) -> It
         rows = mask.any(-1)
         of_level = {key: x[..., rows, :] for key, x in data.items()}
         trials = int(np.median(mask[rows].sum(1)))
-        for curve, (labels, values) in learning_points(schema, of_level, choice, shown_cue(schema), trials):
+        learning = learning_points(schema, of_level, choice, shown_cue(schema), trials, words)
+        for curve, (labels, values) in learning:
             if curve.startswith("learning curve"):
                 parts.setdefault(curve, []).append(([f"{where}{label}" for label in labels], values))
     for curve, blocks in parts.items():

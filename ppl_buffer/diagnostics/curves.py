@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ppl_buffer.diagnostics.statistics import Arrays
+from ppl_buffer.plots.categories import Words, category
 from ppl_buffer.plots.envelopes import Envelope, envelope
 from ppl_buffer.plots.statistics import (
     QUANTILES,
@@ -81,7 +82,9 @@ def curve_width(trials: int, cues: int) -> int:
     return max(1, trials // cues // 10)
 
 
-def outcome_curves(schema: Schema, observed: Arrays, replicated: Arrays, level: float) -> dict[str, Curve]:
+def outcome_curves(
+    schema: Schema, observed: Arrays, replicated: Arrays, level: float, words: Words | None = None
+) -> dict[str, Curve]:
     """Every picture's curve that the outcomes allow: name -> curve.
 
     Args:
@@ -89,8 +92,9 @@ def outcome_curves(schema: Schema, observed: Arrays, replicated: Arrays, level: 
         observed: name -> (subjects, K) of inputs, outcomes and feedback, NaN where there is no trial.
         replicated: name -> (draws, subjects, K) of the same names.
         level: share of whole curves inside a band.
+        words: of categories, by which curves and points are then called.
     """
-    return paired_curves(schema, lambda data: _curves(schema, data), observed, replicated, level)
+    return paired_curves(schema, lambda data: _curves(schema, data, words), observed, replicated, level)
 
 
 def paired_curves(
@@ -121,7 +125,7 @@ def paired_curves(
     return curves
 
 
-def _curves(schema: Schema, data: Arrays) -> Iterator[tuple[str, Points]]:
+def _curves(schema: Schema, data: Arrays, words: Words | None) -> Iterator[tuple[str, Points]]:
     choice, number = shown_outcomes(schema)
     cue = shown_cue(schema)
     shown = None if cue is None else data[cue]
@@ -129,19 +133,19 @@ def _curves(schema: Schema, data: Arrays) -> Iterator[tuple[str, Points]]:
     enough = trials > _LEAST_TRIALS
     binary = choice is not None and schema.outcomes[choice] == Categorical(2)
     if choice is not None and schema.ordered and schema.feedback:
-        yield from learning_points(schema, data, choice, cue, trials)
+        yield from learning_points(schema, data, choice, cue, trials, words)
     if number is not None:
         variable = None if cue is None else schema.inputs[cue]
         cells: dict[str, np.ndarray | None] = {"": None}
         if isinstance(variable, Categorical) and shown is not None:
-            cells = {f"{cue} = {index}, ": shown == index for index in range(variable.n)}
-        yield f"quantiles of {number}", quantile_points(schema, data, number, choice, cells)
+            cells = {f"{category(cue, index, words)}, ": shown == index for index in range(variable.n)}
+        yield f"quantiles of {number}", quantile_points(schema, data, number, choice, cells, words)
     if number is not None and choice is not None and isinstance(schema.outcomes[number], Positive) and binary:
         times, accuracy = conditional_accuracy(data[number], data[choice])
         labels = [f"{part} of five by speed" for part in ("first", "second", "third", "fourth", "last")]
-        yield f"{choice} by speed of response", (labels, accuracy)
+        yield f"{_which(choice, 1, words, 2)} by speed of response", (labels, accuracy)
         slowing = post_error_slowing(data[number], data[choice])
-        yield f"slowing after {choice} = 0", (_lags(slowing), slowing)
+        yield f"slowing after {category(choice, 0, words)}", (_lags(slowing), slowing)
     if choice is not None and enough:
         repeated = repetition(data[choice], cue=shown if schema.ordered else None)
         yield f"repetition of {choice}", (_lags(repeated), repeated)
@@ -155,17 +159,22 @@ def _lags(values: np.ndarray) -> list[str]:
     return [f"lag {lag}" for lag in range(1, values.shape[-1] + 1)]
 
 
+def _which(choice: str, index: int, words: Words | None, categories: int) -> str:
+    """A choice; of two without words the second one needs no number."""
+    return category(choice, index, words) if categories > 2 or words and choice in words else choice
+
+
 def learning_points(
-    schema: Schema, data: Arrays, choice: str, cue: str | None, trials: int
+    schema: Schema, data: Arrays, choice: str, cue: str | None, trials: int, words: Words | None = None
 ) -> Iterator[tuple[str, Points]]:
     """Learning curves and the very first trials, by cue, of each choice but the first."""
     variable, outcome = None if cue is None else schema.inputs[cue], schema.outcomes[choice]
     assert isinstance(outcome, Categorical)
     cues = variable.n if isinstance(variable, Categorical) else 1
     shown = None if cue is None else data[cue]
-    for category in range(1, outcome.n):
-        made = np.where(np.isfinite(data[choice]), data[choice] == category, np.nan)
-        which = choice if outcome.n == 2 else f"{choice} = {category}"
+    for number in range(1, outcome.n):
+        made = np.where(np.isfinite(data[choice]), data[choice] == number, np.nan)
+        which = _which(choice, number, words, outcome.n)
         for name, width, most in (("learning curve", curve_width(trials, cues), None), ("first trials", 1, _FIRST)):
             try:
                 curve = learning_curve(made, shown, width)[..., :most]
@@ -173,7 +182,7 @@ def learning_points(
                 # Some cue was shown to hardly anybody.
                 continue
             labels = [
-                f"{'' if cue is None else f'{cue} = {index}, '}presentation {1 + width * place}"
+                f"{'' if cue is None else f'{category(cue, index, words)}, '}presentation {1 + width * place}"
                 + (f" to {width * (place + 1)}" if width > 1 else "")
                 for index in range(curve.shape[-2]) for place in range(curve.shape[-1])
             ]  # fmt: skip
@@ -181,7 +190,12 @@ def learning_points(
 
 
 def quantile_points(
-    schema: Schema, data: Arrays, number: str, choice: str | None, cells: Mapping[str, np.ndarray | None]
+    schema: Schema,
+    data: Arrays,
+    number: str,
+    choice: str | None,
+    cells: Mapping[str, np.ndarray | None],
+    words: Words | None = None,
 ) -> Points:
     """Quantiles of an outcome, means over people, by choice, and the shares of the choices, in each of some cells.
 
@@ -191,6 +205,7 @@ def quantile_points(
         number: the outcome.
         choice: the choices, or None.
         cells: what labels begin with -> the trials that count, (subjects, K); None = all.
+        words: of categories.
     """
     labels, columns = [], []
     for where, cell in cells.items():
@@ -203,6 +218,7 @@ def quantile_points(
         assert isinstance(outcome, Categorical)
         shares, times = quantile_probability(values, data[choice], outcome.n)
         columns += [shares, times.reshape(*times.shape[:-2], -1)]
-        labels += [f"{where}share of {choice} = {index}" for index in range(outcome.n)]
-        labels += [f"{where}{level:.0%}, {choice} = {index}" for index in range(outcome.n) for level in QUANTILES]
+        names = [category(choice, index, words) for index in range(outcome.n)]
+        labels += [f"{where}share of {name}" for name in names]
+        labels += [f"{where}{level:.0%}, {name}" for name in names for level in QUANTILES]
     return labels, np.concatenate(columns, -1)

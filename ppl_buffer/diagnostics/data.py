@@ -26,6 +26,7 @@ from ppl_buffer.network.lapses import Lapse, check_lapse
 from ppl_buffer.network.missing import missing_of
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import ObservedTrials
+from ppl_buffer.plots.categories import Words
 from ppl_buffer.predictive import density
 from ppl_buffer.predictive.program import in_one_program
 from ppl_buffer.predictive.query import Query
@@ -236,6 +237,7 @@ def compare_data(
     statistics: Mapping[str, Statistic] | None = None,
     conditions: Mapping[str, Condition] | None = None,
     level: float = 0.95,
+    words: Words | None = None,
 ) -> DataCheck:
     """`check_data` for whoever has the generated data sets.
 
@@ -248,19 +250,20 @@ def compare_data(
         statistics: see `check_data`.
         conditions: name -> levels, by which the pictures' curves are compared too.
         level: see `check_data`.
+        words: of categories, by which statistics and curves are then called.
     """
     observed, replicated = _outcomes(schema, data, generated)
     omissions = take_omissions(data, observed), take_omissions(data, replicated)
     shape = generated.log_prob.shape[:2]
-    seen = {**omissions[0], **outcome_statistics(schema, observed, statistics)}
+    seen = {**omissions[0], **outcome_statistics(schema, observed, statistics, words)}
     repeated = {name: np.broadcast_to(x, shape) for name, x in seen.items()}
     again = np.nansum(np.where(complete_trials(schema, data), generated.log_prob, np.nan), -1)
     check = DataCheck(
         {"log density": log_densities, **repeated},
-        {"log density": again, **omissions[1], **outcome_statistics(schema, replicated, statistics)},
+        {"log density": again, **omissions[1], **outcome_statistics(schema, replicated, statistics, words)},
         level,
-        outcome_curves(schema, observed, replicated, level)
-        | condition_curves(schema, observed, replicated, conditions or {}, level),
+        outcome_curves(schema, observed, replicated, level, words)
+        | condition_curves(schema, observed, replicated, conditions or {}, level, words),
     )
     for finding in check.findings:
         warn_of(finding)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from ppl_buffer.checks import check_mapping, check_numbers
+from ppl_buffer.plots.categories import Words, category
 from ppl_buffer.schema import Categorical, Schema
 
 Arrays = dict[str, np.ndarray]
@@ -16,13 +17,16 @@ Arrays = dict[str, np.ndarray]
 Statistic = Callable[[Arrays], np.ndarray]
 
 
-def outcome_statistics(schema: Schema, data: Arrays, more: Mapping[str, Statistic] | None = None) -> Arrays:
+def outcome_statistics(
+    schema: Schema, data: Arrays, more: Mapping[str, Statistic] | None = None, words: Words | None = None
+) -> Arrays:
     """Simple statistics of the outcomes, and those of the user.
 
     Args:
         schema: of the data.
         data: name -> (*S, B, K) of inputs, outcomes and feedback, NaN where there is no trial.
         more: the user's.
+        words: of categories, by which statistics are then called.
 
     Returns:
         dict name -> (*S, B).
@@ -36,7 +40,7 @@ def outcome_statistics(schema: Schema, data: Arrays, more: Mapping[str, Statisti
         warnings.simplefilter("ignore", RuntimeWarning)
         for name, variable in schema.outcomes.items():
             if isinstance(variable, Categorical):
-                table |= _of_categories(name, data[name], variable.n)
+                table |= _of_categories(name, data[name], variable.n, words)
             else:
                 table |= _of_numbers(name, data[name])
         for name, function in check_mapping("statistics", more).items():
@@ -50,11 +54,11 @@ def outcome_statistics(schema: Schema, data: Arrays, more: Mapping[str, Statisti
     return table
 
 
-def _of_categories(name: str, value: np.ndarray, categories: int) -> Arrays:
+def _of_categories(name: str, value: np.ndarray, categories: int, words: Words | None) -> Arrays:
     table: Arrays = {}
-    for category in range(1, categories):
-        share = np.where(np.isnan(value), np.nan, value == category)
-        table[f"share of {name} = {category}"] = np.nanmean(share, -1)
+    for index in range(1, categories):
+        share = np.where(np.isnan(value), np.nan, value == index)
+        table[f"share of {category(name, index, words)}"] = np.nanmean(share, -1)
     later, earlier = value[..., 1:], value[..., :-1]
     same = np.where(np.isnan(later + earlier), np.nan, later == earlier)
     table[f"repetitions of {name}"] = np.nanmean(same, -1)

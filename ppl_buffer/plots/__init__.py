@@ -7,8 +7,9 @@ without a picture. Statistics of one trial given earlier ones (`repetition`, `po
 
 Data are a dict name -> (subjects, trials), or a `ppl_buffer.datasets.TrialData`; what a model generates is a dict name
 -> (draws, subjects, trials), such as `ppl_buffer.posterior_predictive` makes; NaN where there is no trial. Names that
-the generated data lack (a condition) are taken from the data. What `ppl_buffer.arviz.from_mcmc` returns holds both, and
-may stand for the data alone: its posterior_predictive group is then what the model generates. Figures are made without
+the generated data lack (a condition) are taken from the data. Categories of a `TrialData` are called by the words of
+its table, where it had words, others by their numbers. What `ppl_buffer.arviz.from_mcmc` returns holds both, and may
+stand for the data alone: its posterior_predictive group is then what the model generates. Figures are made without
 pyplot: ``axes.figure.savefig(...)``. `Evidence.plot` draws model evidence against the number of orders,
 ``check.plot()`` of `ppl_buffer.diagnostics` calibration.
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -165,19 +165,6 @@ def check_levels(levels: object) -> np.ndarray:
     if numbers.ndim != 1 or not ((numbers >= 0) & (numbers <= 1)).all():
         raise ValueError(f"levels: expected a list of probabilities, got {levels!r}")
     return numbers
-
-
-def label_names(given: Sequence[str] | None, count: int, stem: str) -> list[str]:
-    """Names of the categories 0 to count - 1: those given, or "stem = 0" and so on.
-
-    Raises:
-        ValueError: if there are too few, or they are no list.
-    """
-    if given is None:
-        return [f"{stem} = {index}" for index in range(count)]
-    if isinstance(given, str) or not isinstance(given, (Sequence, np.ndarray)) or len(given) < count:
-        raise ValueError(f"labels of {stem}: expected a list of {count}, got {given!r}")
-    return [str(name) for name in given]
 
 
 def categories(values: np.ndarray) -> list[int]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ppl_buffer.plots.arguments import both, codes, pick
+from ppl_buffer.plots.categories import category, words_of
 from ppl_buffer.plots.drawing import DATA, GRID, bands, make_panels, outline
 from ppl_buffer.plots.envelopes import envelope
 from ppl_buffer.plots.statistics import autocorrelation, post_error_slowing, repetition
@@ -82,11 +83,13 @@ def plot_post_error_slowing(
     Raises:
         ValueError: if a column is missing, or shapes or values do not fit.
     """
+    words = words_of(data)
     data, replicated = both(data, replicated)
     (times, right), again = pick(data, replicated, rt, correct)
     generated = None if again is None else post_error_slowing(again[0], again[1], lags)
     observed = post_error_slowing(times, right, lags)
-    return _plot_lags(axes, observed, generated, f"response time after {correct} = 0\nminus after 1 (s)", True)
+    error, other = (category(correct, index, words) for index in (0, 1))
+    return _plot_lags(axes, observed, generated, f"response time after {error}\nminus after {other} (s)", True)
 
 
 def plot_autocorrelation(

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ppl_buffer.plots.arguments import both, codes, label_names, pick
+from ppl_buffer.plots.arguments import both, codes, pick
+from ppl_buffer.plots.categories import category, label_names, words_of
 from ppl_buffer.plots.drawing import DATA, GRID, bands, make_panels, outline
 from ppl_buffer.plots.envelopes import envelope
 from ppl_buffer.plots.statistics import learning_curve
@@ -30,7 +31,7 @@ def plot_learning_curves(
         replicated: what the model generates; None = data alone.
         correct: name of a column of 0 and 1.
         cue: name of what was shown, integers from 0; None = always the same.
-        cue_labels: names of the cues.
+        cue_labels: names of the cues; by default the words of the table, where there are any, or numbers.
         width: presentations in a bin.
         axes: matplotlib axes, one a cue; by default those of a new figure.
 
@@ -40,13 +41,14 @@ def plot_learning_curves(
     Raises:
         ValueError: if a column is missing, or shapes or values do not fit.
     """
+    words = words_of(data)
     data, replicated = both(data, replicated)
     (right,), again = pick(data, replicated, correct)
     shown = None if cue is None else codes(data, cue)
     observed = learning_curve(right, shown, width)
     generated = None if again is None else learning_curve(again[0], shown, width)
     panels = make_panels(axes, len(observed))
-    titles = label_names(cue_labels, len(observed), cue or "")
+    titles = label_names(cue_labels, len(observed), cue or "", words)
     centers = width * (np.arange(observed.shape[-1]) + 0.5)
     # All cues together are one curve.
     whole = None if generated is None else envelope(generated.reshape(len(generated), -1))
@@ -59,6 +61,6 @@ def plot_learning_curves(
         panel.set(xlabel="times seen" if cue is None else f"times this {cue} was seen")
         if cue is not None:
             panel.set_title(titles[index])
-    panels[0].set_ylabel(f"share of {correct} = 1")
+    panels[0].set_ylabel(f"share of {category(correct, 1, words)}")
     panels[0].legend(frameon=False, loc="lower right", fontsize="small")
     return panels

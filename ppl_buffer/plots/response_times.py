@@ -8,10 +8,14 @@ from typing import Any
 import numpy as np
 
 from ppl_buffer.checks import check_integer
-from ppl_buffer.plots.arguments import both, categories, codes, label_names, number_of_choices, pick
+from ppl_buffer.plots.arguments import both, categories, codes, number_of_choices, pick
+from ppl_buffer.plots.categories import category, label_names, words_of
 from ppl_buffer.plots.drawing import CHOICES, DATA, MODEL, bands, make_panels, outline
 from ppl_buffer.plots.envelopes import envelope
 from ppl_buffer.plots.statistics import QUANTILES, conditional_accuracy, defective_density, median, quantile_probability
+
+# Of the data's quantiles, a choice each.
+_MARKERS = "os^Dv"
 
 
 def plot_response_times(
@@ -28,7 +32,7 @@ def plot_response_times(
 ) -> Any:
     """Densities of response times (or another outcome) by choice and condition, a panel a condition.
 
-    Areas are the shares of the choices. Of two choices the first, 0, hangs below the axis.
+    Areas are the shares of the choices. Of two choices the first, 0, hangs below the axis; of more, each has a colour.
 
     Args:
         data: see `ppl_buffer.plots`.
@@ -36,8 +40,8 @@ def plot_response_times(
         rt: name of the outcome.
         choice: name of the choices, integers from 0; None = no choice.
         condition: name of a condition, integers from 0; None = one panel.
-        choice_labels: names of the choices.
-        condition_labels: names of the conditions.
+        choice_labels: names of the choices; by default the words of the table, where there are any, or numbers.
+        condition_labels: names of the conditions, likewise.
         bins: number of bins, up to the 99th percentile of the data. Of fewer whole numbers, such as ratings, each has
             a bin.
         axes: matplotlib axes, one a panel; by default those of a new figure.
@@ -48,6 +52,7 @@ def plot_response_times(
     Raises:
         ValueError: if a column is missing, or shapes or values do not fit.
     """
+    words = words_of(data)
     data, replicated = both(data, replicated)
     bins = check_integer("bins", bins)
     observed_columns, again = pick(data, replicated, *((rt,) if choice is None else (rt, choice)))
@@ -57,8 +62,8 @@ def plot_response_times(
     n = 1 if choice is None else number_of_choices(data, replicated, choice)
     edges = _edges(times, bins)
     panels = make_panels(axes, len(conditions))
-    titles = label_names(condition_labels, max(conditions) + 1, condition or "")
-    labels = label_names(choice_labels, n, choice or rt)
+    titles = label_names(condition_labels, max(conditions) + 1, condition or "", words)
+    labels = label_names(choice_labels, n, choice or rt, words)
 
     def density(group: int, times: np.ndarray, choices: np.ndarray | None = None) -> np.ndarray:
         return defective_density(np.where(groups == group, times, np.nan), edges, choices, n)
@@ -75,7 +80,9 @@ def plot_response_times(
                 bands(panel, edges, curves, color=color, label="", step="post")
                 which = "model" if choice is None else f"model, {labels[index]}"
                 panel.fill_between([], [], color=color, alpha=0.5, lw=0, label=which)
-            panel.stairs(sign * observed[index], edges, color=DATA, lw=1.1, label="data" if index == n - 1 else None)
+            # Lines of two choices lie on two sides, those of more on each other.
+            panel.stairs(sign * observed[index], edges, color=DATA if n <= 2 else color, lw=1.1 if n <= 2 else 1.8)
+        panel.stairs([0.0], edges[:2], color=DATA, lw=1.1, label="data" if n <= 2 else "data: lines of these colours")
         if n == 2:
             panel.axhline(0.0, color=DATA, lw=0.7)
             panel.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
@@ -114,7 +121,7 @@ def plot_quantile_probability(
     """Quantile-probability plot: quantiles of response times against the share of the response, by condition.
 
     Each condition has a column for each choice at its share of the responses; quantiles of one level are joined. The
-    model's are clouds, a dot a drawn data set, joined at their medians.
+    model's are clouds, a dot a drawn data set, joined at their medians. Markers of the data tell the choices apart.
 
     Args:
         data: see `ppl_buffer.plots`.
@@ -132,6 +139,7 @@ def plot_quantile_probability(
     Raises:
         ValueError: if a column is missing, or shapes or values do not fit.
     """
+    words = words_of(data)
     data, replicated = both(data, replicated)
     observed_columns, again = pick(data, replicated, rt, choice)
     groups = np.zeros_like(observed_columns[0]) if condition is None else codes(data, condition)
@@ -155,11 +163,14 @@ def plot_quantile_probability(
             panel.scatter(x, y[..., level], s=7, color=MODEL, alpha=0.3, lw=0)
             panel.plot(middle[order], median(y[..., level], 0)[order], color=MODEL, lw=1, alpha=0.8)
         panel.scatter([], [], s=14, color=MODEL, alpha=0.6, lw=0, label="model")
-    order = np.argsort(shares)
-    for level in range(len(levels)):
-        panel.plot(shares[order], observed[order, level], "o", color=DATA, ms=4.5, mfc="white", mew=1.2)
-    panel.plot([], [], "o", color=DATA, ms=4.5, mfc="white", mew=1.2, label="data")
-    last = int(order[-1])
+    for index in range(n):
+        # Conditions follow each other, and in each its choices.
+        style: dict[str, Any] = {"color": DATA, "ms": 4.5, "mfc": "white", "mew": 1.2}
+        style |= {"marker": _MARKERS[index % len(_MARKERS)], "ls": ""}
+        for level in range(len(levels)):
+            panel.plot(shares[index::n], observed[index::n, level], **style)
+        panel.plot([], [], label=f"data, {category(choice, index, words)}", **style)
+    last = int(np.argsort(shares)[-1])
     for level, probability in enumerate(levels):
         if np.isfinite(observed[last, level]):
             panel.annotate(
@@ -190,6 +201,7 @@ def plot_conditional_accuracy(
     Raises:
         ValueError: if a column is missing, or shapes or values do not fit.
     """
+    words = words_of(data)
     data, replicated = both(data, replicated)
     observed, again = pick(data, replicated, rt, correct)
     panel = make_panels(axes, 1, (4.2, 3.4))[0]
@@ -199,6 +211,6 @@ def plot_conditional_accuracy(
         bands(panel, median(x, 0), y)
         outline(panel, median(x, 0), *whole.shares)
     panel.plot(*conditional_accuracy(observed[0], observed[1], bins), "o-", color=DATA, ms=4.5, lw=1.1, label="data")
-    panel.set(xlabel="response time (s), from fast to slow", ylabel=f"share of {correct} = 1")
+    panel.set(xlabel="response time (s), from fast to slow", ylabel=f"share of {category(correct, 1, words)}")
     panel.legend(frameon=False, fontsize="small")
     return panel

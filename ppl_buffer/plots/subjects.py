@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ppl_buffer.plots.arguments import finite_draws, label_names
+from ppl_buffer.plots.arguments import finite_draws
+from ppl_buffer.plots.categories import label_names
 from ppl_buffer.plots.drawing import DATA, MODEL, make_panels
 
 # Characters of a label; longer ones would leave no room for the picture.

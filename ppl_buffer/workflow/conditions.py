@@ -23,7 +23,7 @@ def conditions_of(schema: Schema, design: Design | None, trials: TrialData) -> d
     for name in [] if design is None else design.levels:
         if name in (SUBJECT_COLUMN, shown_cue(schema)) or name not in values:
             continue
-        condition = condition_of(values[name], trials.trial_mask)
+        condition = condition_of(values[name], trials.trial_mask, trials.words.get(name))
         if condition is not None:
             conditions[name] = condition
     return conditions

@@ -250,7 +250,7 @@ def fit(
         )
         replicated = _replicated(posterior, trials, net.schema.outcomes)
         shares = outside(net, posterior)
-        check = _check(net, data, scored, conditions_of(net.schema, sampled.design, trials))
+        check = _check(net, data, scored, trials, conditions_of(net.schema, sampled.design, trials))
         summary = import_arviz().summary(posterior, var_names=sampled.quantities, round_to="none")
     rate = None
     if lapses is not None:
@@ -304,7 +304,11 @@ def _to_arviz(
 
 
 def _check(
-    net: Network, data: ObservedTrials, scored: Mapping[str, Scored], conditions: Mapping[str, Condition]
+    net: Network,
+    data: ObservedTrials,
+    scored: Mapping[str, Scored],
+    trials: TrialData,
+    conditions: Mapping[str, Condition],
 ) -> DataCheck | None:
     """The data against the data sets that the conversion has generated; None where it could not."""
     (site,) = scored.values()
@@ -318,7 +322,7 @@ def _check(
 
     generated = Simulated(together(made.value), {name: together(x) for name, x in feedback}, together(made.log_prob))
     log_probs = np.where(complete_trials(net.schema, data), site.log_probs[site.draws.reshape(-1)], 0.0)
-    return compare_data(net.schema, data, generated, log_probs.sum(-1), conditions=conditions)
+    return compare_data(net.schema, data, generated, log_probs.sum(-1), conditions=conditions, words=trials.words)
 
 
 def _draws_file(folder: Path) -> Path:

@@ -35,6 +35,18 @@ def test_covariates_have_levels_or_halves() -> None:
     assert half is not None and half.labels == ("lower half", "upper half")
     np.testing.assert_array_equal(half.codes, many.T.reshape(2, 10) > 9.5)
     assert condition_of(np.array([list("abcdefghij")] * 2), np.ones((2, 10), bool)) is None
+    named = condition_of(np.array([[0, 1, 2], [0, 1, 2]]), exists, {0: "AB", 1: "CD"})
+    assert named is not None and named.labels == ("AB", "CD", "2")
+
+
+def test_conditions_call_choices_by_their_words() -> None:
+    rng = np.random.default_rng(5)
+    data, again = times(rng), times(rng, 3)
+    condition = Condition(("one", "two"), np.broadcast_to(np.arange(TRIALS) % 2, (PEOPLE, TRIALS)), True)
+    words = {"choice": {0: "left", 1: "right"}}
+    curves = condition_curves(DECISION, data, again, {"day": condition}, 0.95, words)
+    points = curves["quantiles of rt by day"].points
+    assert points[0] == "day = one, share of choice = left" and points[-1] == "day = two, 90%, choice = right"
 
 
 def test_an_effect_that_the_model_lacks_is_seen_by_level_and_not_on_average() -> None:

@@ -94,3 +94,26 @@ def test_quantiles_and_lags_of_response_times_are_looked_at() -> None:
     assert curve.envelope.p < 0.02 and curve.points[curve.envelope.worst].startswith("90%")
     related = data | {"rt": np.exp(0.3 * rng.standard_normal((6, 90)).cumsum(1) / 3)}
     assert outcome_curves(DECISION, related, replicated, 0.95)["autocorrelation of rt by lag"].envelope.p < 0.02
+
+
+def test_words_name_curves_and_points_and_change_no_number() -> None:
+    rng = np.random.default_rng(3)
+    drawn = [learners(rng, 0.7) for _ in range(5)]
+    replicated = {name: np.stack([x[name] for x in drawn]) for name in ("choice", "reward")}
+    data = learners(rng, 0.7)
+    numbers = outcome_curves(LEARNING, data, replicated, 0.95)
+    words = {"choice": {0: "wrong", 1: "right"}, "pair": {0: "AB", 1: "CD"}}
+    named = outcome_curves(LEARNING, data, replicated, 0.95, words)
+    assert set(named) == {
+        "learning curve of choice = right", "first trials of choice = right", "repetition of choice"
+    }  # fmt: skip
+    curve, other = named["learning curve of choice = right"], numbers["learning curve of choice"]
+    assert "pair = CD, presentation 1 to 4" in curve.points
+    np.testing.assert_array_equal(curve.observed, other.observed)
+    times = {"choice": data["choice"][None], "rt": rng.gamma(2.0, 0.2, (1, *data["choice"].shape))}
+    decided = outcome_curves(DECISION, {name: x[0] for name, x in times.items()}, times, 0.95, words)
+    assert {"choice = right by speed of response", "slowing after choice = wrong"} <= set(decided)
+    points = decided["quantiles of rt"].points
+    assert points[:2] == ["share of choice = wrong", "share of choice = right"] and points[-1].endswith(
+        "choice = right"
+    )

@@ -32,6 +32,10 @@ def test_statistics_of_categories_and_numbers() -> None:
     assert set(table) == set(expected)
     for name, values in expected.items():
         np.testing.assert_allclose(table[name], values, err_msg=name)
+    # Words of the table name the same shares; a category that the table never shows keeps its number.
+    named = outcome_statistics(schema, {"key": key, "time": time}, words={"key": {0: "left", 1: "up"}})
+    np.testing.assert_array_equal(named["share of key = up"], table["share of key = 1"])
+    np.testing.assert_array_equal(named["share of key = 2"], table["share of key = 2"])
 
 
 def test_coverage_is_the_share_inside_central_intervals() -> None:

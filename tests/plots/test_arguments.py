@@ -101,7 +101,7 @@ def test_one_person_and_choices_that_only_the_model_makes():
     (panel,) = plots.plot_response_times(person, third)
     edges = np.linspace(0, 2, 3)
     density = plots.defective_density(again["rt"], edges, third["choice"], 3)
-    assert density[:, :2].sum() == 0 and panel.get_legend_handles_labels()[1][-1] == "data"
+    assert density[:, :2].sum() == 0 and panel.get_legend_handles_labels()[1][-1] == "data: lines of these colours"
     with pytest.raises(ValueError, match="choice: expected 0 and 1, got 2"):
         plots.defective_density(again["rt"], edges, third["choice"], 2)
 

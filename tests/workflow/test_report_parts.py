@@ -176,6 +176,47 @@ def test_the_report_has_a_picture_of_each_condition(fit):
     assert "<h3>By condition</h3>" in body and "quantiles of rt by day/session" in body
 
 
+def test_words_of_the_table_stand_in_texts_and_pictures(fit):
+    from types import SimpleNamespace
+
+    from ppl_buffer.diagnostics import DataCheck
+    from ppl_buffer.diagnostics.conditions import condition_curves
+    from ppl_buffer.diagnostics.curves import outcome_curves
+    from ppl_buffer.diagnostics.statistics import outcome_statistics
+    from ppl_buffer.workflow.conditions import conditions_of
+    from ppl_buffer.workflow.report import answers
+    from ppl_buffer.workflow.report.figures import draw_figures
+
+    exists = fit.trials.trial_mask
+    day = np.broadcast_to(np.where(np.arange(len(exists)) % 2, "second", "first")[:, None], exists.shape)
+    words = {"choice": {0: "the <b>", 1: "cost $5 $6"}, "pair": {0: "AB", 1: "CD", 2: "EF"}}
+    trials = replace(fit.trials, covariates={"day": day}, codes=words)
+    design = SimpleNamespace(
+        levels={"day": "data set", "subject": "subject", "pair": "trial"}, sites={}, parameters={}, fixed={}
+    )
+    schema, conditions = fit.net.schema, conditions_of(fit.net.schema, design, trials)
+    seen = {**trials.inputs, **{name: np.where(exists, x, np.nan) for name, x in trials.outcomes.items()}}
+    curves = outcome_curves(schema, seen, fit.replicated, 0.95, trials.words)
+    curves |= condition_curves(schema, seen, fit.replicated, conditions, 0.95, trials.words)
+    again = outcome_statistics(schema, fit.replicated, words=trials.words)
+    shown = {name: x + 9.0 for name, x in again.items()}
+    told = replace(fit, trials=trials, design=design, check=DataCheck(shown, again, 0.95, curves))
+    figures = draw_figures(told)
+    texts = {}
+    for name, (figure, caption) in figures.items():
+        texts[name] = " | ".join([x.get_text() for x in figure.findobj(lambda x: hasattr(x, "get_text"))] + [caption])
+    assert "choice = 1" not in " ".join(texts.values()) and "choice = 0" not in " ".join(texts.values())
+    for name in ("learning_curves", "outcomes", "quantile_probability", "conditional_accuracy", "post_error_slowing"):
+        assert r"choice = cost \$5 \$6" in texts[name], name
+    for name in ("misfits", "by_day", "by_day_learning"):
+        assert "choice = cost $5 $6" in texts[name], name
+    assert "pair = EF" in texts["learning_curves"] and "pair = EF" in texts["by_day_learning"]
+    assert "slower after choice = the <b> than after choice = cost $5 $6?" in texts["post_error_slowing"]
+    body = answers(replace(told, design=None))[1].body
+    assert "share of choice = cost $5 $6" in body and "slowing after choice = the &lt;b&gt;" in body
+    assert "<b>" not in body
+
+
 @pytest.mark.slow
 def test_the_table_of_trials_holds_what_is_known_so_far(fit):
     from ppl_buffer.workflow.readouts import trial_table

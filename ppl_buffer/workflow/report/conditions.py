@@ -10,6 +10,7 @@ import numpy as np
 from ppl_buffer.diagnostics.conditions import Condition
 from ppl_buffer.diagnostics.curves import Curve, shown_cue, shown_outcomes
 from ppl_buffer.plots import QUANTILES
+from ppl_buffer.plots.categories import category
 from ppl_buffer.plots.drawing import DATA, GRID, MODEL, bands, make_panels, outline
 from ppl_buffer.schema import Categorical
 from ppl_buffer.workflow.conditions import conditions_of
@@ -43,8 +44,10 @@ def draw_conditions(fit: Fit) -> Figures:
                 figures[file] = (_by_level(fit, curves[kind], name, condition), f"{what} by {name}. {_NOTE}")
         learning = [curve for curve in curves if curve.startswith("learning curve") and curve.endswith(f" by {name}")]
         for place, curve in enumerate(learning):
+            # Of each choice but the first.
+            share = f"share of {category(str(choice), 1 + place, fit.trials.words)}"
             figures[f"{file}_learning{place or ''}"] = (
-                _learning(fit, curves[curve], name, condition),
+                _learning(fit, curves[curve], name, condition, share),
                 f"{curve[0].upper()}{curve[1:]}. Line: the data. Bands: 50 % and 90 % of data sets drawn from the "
                 "posterior; between the dashed lines 95 % of their whole curves stay.",
             )
@@ -65,14 +68,14 @@ def _by_level(fit: Fit, curve: Curve, name: str, condition: Condition) -> object
     panels = make_panels(None, len(shares) + len(quantiles), (1.4 + 0.75 * levels, 3.1), share_y=False)
     for panel, index in zip(panels, shares, strict=False):
         _draw(panel, curve, index[:, None])
-        category = int(index[0] - points[0, 0])
-        panel.set_ylabel(f"share of {choice} = {category}")
+        what = category(str(choice), int(index[0] - points[0, 0]), fit.trials.words)
+        panel.set_ylabel(f"share of {what}", parse_math=False)
     for place, index in enumerate(quantiles):
         panel = panels[len(shares) + place]
         _draw(panel, curve, index)
         panel.set_ylabel(f"{number}, {QUANTILES[0]:.0%} to {QUANTILES[-1]:.0%} quantiles")
         if choices:
-            panel.set_title(f"{choice} = {place}", fontsize="medium")
+            panel.set_title(category(str(choice), place, fit.trials.words), fontsize="medium", parse_math=False)
     times = panels[len(shares) :]
     limits = [limit for panel in times for limit in panel.get_ylim()]
     for panel in times:
@@ -99,9 +102,9 @@ def _draw(panel: Axes, curve: Curve, index: np.ndarray) -> None:
             panel.plot(level, seen, "o", color=color, ms=4.5, mfc="white", mew=1.3)
 
 
-def _learning(fit: Fit, curve: Curve, name: str, condition: Condition) -> object:
-    """A row a level, a panel a cue."""
-    schema = fit.net.schema
+def _learning(fit: Fit, curve: Curve, name: str, condition: Condition, share: str) -> object:
+    """A row a level, a panel a cue; `share` says of which choice."""
+    schema, words = fit.net.schema, fit.trials.words
     cue = shown_cue(schema)
     shown = None if cue is None else schema.inputs[cue]
     cues = shown.n if isinstance(shown, Categorical) else 1
@@ -114,11 +117,12 @@ def _learning(fit: Fit, curve: Curve, name: str, condition: Condition) -> object
         outline(panel, at, low, high)
         panel.plot(at, curve.observed[points], "o-", color=DATA, ms=3.5, lw=1.1, label="data")
         panel.axhline(0.5, color=GRID, lw=0.8, ls=":", zorder=0)
-        label, of_cue = condition.labels[place // cues], f", {cue} = {place % cues}" if cues > 1 else ""
+        label = condition.labels[place // cues]
+        of_cue = f", {category(str(cue), place % cues, words)}" if cues > 1 else ""
         panel.set_title(f"{name} = {label}{of_cue}", fontsize="small", parse_math=False)
         panel.set_xlabel("presentations, in bins", fontsize="small")
     for panel in panels[::cues] if cues > 1 else panels[:1]:
-        panel.set_ylabel(f"share of {shown_outcomes(schema)[0]}", fontsize="small")
+        panel.set_ylabel(share, fontsize="small", parse_math=False)
     panels[0].legend(frameon=False, fontsize="x-small", loc="lower right")
     return panels[0].figure
 

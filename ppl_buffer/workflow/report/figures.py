@@ -10,7 +10,6 @@ import numpy as np
 from ppl_buffer.diagnostics.curves import curve_width, shown_cue
 from ppl_buffer.extras import needs
 from ppl_buffer.plots import (
-    columns,
     plot_autocorrelation,
     plot_conditional_accuracy,
     plot_learning_curves,
@@ -22,6 +21,7 @@ from ppl_buffer.plots import (
     plot_subjects,
     plot_traces,
 )
+from ppl_buffer.plots.categories import category
 from ppl_buffer.schema import Categorical, Positive
 from ppl_buffer.workflow.fitting import Fit
 from ppl_buffer.workflow.report.conditions import draw_conditions
@@ -89,7 +89,7 @@ def _subjects(fit: Fit) -> tuple[Any, str]:
 def _predictive(fit: Fit) -> Figures:
     """The field's plots that the model's outcomes allow."""
     schema = fit.net.schema
-    data, replicated = columns(fit.trials), fit.replicated or None
+    data, replicated, words = fit.trials, fit.replicated or None, fit.trials.words
     choice = next((name for name, x in schema.outcomes.items() if isinstance(x, Categorical)), None)
     time = next((name for name, x in schema.outcomes.items() if isinstance(x, Positive)), None)
     number = next((name for name, x in schema.outcomes.items() if not isinstance(x, Categorical)), None)
@@ -111,13 +111,17 @@ def _predictive(fit: Fit) -> Figures:
         axes = plot_quantile_probability(data, replicated, rt=time, choice=choice, condition=cue)
         figures["quantile_probability"] = (
             axes.figure,
-            "Quantiles of response times against the share of the response: circles are data, dots drawn data sets.",
+            "Quantiles of response times against the share of the response: open symbols are the data, dots drawn data "
+            "sets.",
         )
         if binary:
             axes = plot_conditional_accuracy(data, replicated, rt=time, correct=choice)
             figures["conditional_accuracy"] = (axes.figure, f"Choices of fast and of slow responses. {_CURVES}")
             axes = plot_post_error_slowing(data, replicated, rt=time, correct=choice)
-            figures["post_error_slowing"] = (axes.figure, f"Do people slow down after an error? {_CURVES}")
+            slower = "Do people slow down after an error"
+            if choice in words:
+                slower = f"Are people slower after {category(choice, 0, words)} than after {category(choice, 1, words)}"
+            figures["post_error_slowing"] = (axes.figure, f"{slower}? {_CURVES}")
     if choice is not None and trials > 10:
         axes = plot_repetition(data, replicated, choice=choice, cue=cue if schema.ordered else None)
         figures["repetition"] = (axes.figure, f"Repetition of choices. {_CURVES}")

@@ -7,6 +7,7 @@ import numpy as np
 from ppl_buffer.diagnostics.curves import shown_outcomes
 from ppl_buffer.diagnostics.data import DataCheck
 from ppl_buffer.plots import bands
+from ppl_buffer.plots.categories import category
 from ppl_buffer.plots.drawing import DATA, make_panels
 from ppl_buffer.schema import Categorical
 from ppl_buffer.workflow.fitting import Fit
@@ -95,11 +96,11 @@ def draw_misfits(fit: Fit) -> tuple[object, str] | None:
         panel.set_title(str(fit.trials.subjects[person]), fontsize="small", parse_math=False)
         panel.tick_params(labelsize="x-small")
         panel.set_xlabel("trial", fontsize="x-small")
-    what = f"Share of {name} = 1" if binary else f"Mean of {name}"
-    panels[0].set_ylabel(what.lower() if binary else f"mean {name}", fontsize="x-small")
+    what = f"share of {category(name, 1, fit.trials.words)}" if binary else f"mean of {name}"
+    panels[0].set_ylabel(what, fontsize="x-small", parse_math=False)
     caption = (
-        f"{what} of the people whom the model fits worst, over their trials. Line: the data. Bands: 50 % and 90 % of "
-        "data sets drawn from the posterior, point by point."
+        f"{what[0].upper()}{what[1:]} of the people whom the model fits worst, over their trials. Line: the data. "
+        "Bands: 50 % and 90 % of data sets drawn from the posterior, point by point."
     )
     return panels[0].figure, caption
 
