@@ -81,8 +81,9 @@ def plot_response_times(
                 which = "model" if choice is None else f"model, {labels[index]}"
                 panel.fill_between([], [], color=color, alpha=0.5, lw=0, label=which)
             # Lines of two choices lie on two sides, those of more on each other.
-            panel.stairs(sign * observed[index], edges, color=DATA if n <= 2 else color, lw=1.1 if n <= 2 else 1.8)
-        panel.stairs([0.0], edges[:2], color=DATA, lw=1.1, label="data" if n <= 2 else "data: lines of these colours")
+            style = {"color": DATA, "lw": 1.1} if n <= 2 else {"color": color, "lw": 1.8}
+            label = "data" if n <= 2 else "data: lines of these colours"
+            panel.stairs(sign * observed[index], edges, label=label if index == n - 1 else None, **style)
         if n == 2:
             panel.axhline(0.0, color=DATA, lw=0.7)
             panel.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
