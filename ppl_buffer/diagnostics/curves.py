@@ -137,7 +137,7 @@ def _curves(schema: Schema, data: Arrays, words: Words | None) -> Iterator[tuple
     if number is not None:
         variable = None if cue is None else schema.inputs[cue]
         cells: dict[str, np.ndarray | None] = {"": None}
-        if isinstance(variable, Categorical) and shown is not None:
+        if isinstance(variable, Categorical) and cue is not None and shown is not None:
             cells = {f"{category(cue, index, words)}, ": shown == index for index in range(variable.n)}
         yield f"quantiles of {number}", quantile_points(schema, data, number, choice, cells, words)
     if number is not None and choice is not None and isinstance(schema.outcomes[number], Positive) and binary:

@@ -43,9 +43,9 @@ def compare(
         inputs: dict name -> (*B, K); or what one of the networks' ``observe(...)`` returned, without a context.
         value: outcomes, (*B, K) or (*B, K, n_outcomes).
         method: "autoregressive", "importance", or "both": the latter also warns where the two disagree, since the data
-            then lie outside what the model generates, and decides by importance sampling. With lapses or missing
-            answers, which the autoregressive method does not know, or a network without a buffered transformer, which
-            it needs, "both" is "importance".
+            then lie outside what the model generates, and decides by importance sampling. With lapses, missing
+            answers or parameters that equal another, which the autoregressive method does not know, or a network
+            without a buffered transformer, which it needs, "both" is "importance".
         fixed: model name -> parameters that have known values in it, as `log_evidence` takes them by ``params``. So
             models that are nested are compared by one network, under several names: where a parameter has the value at
             which it does nothing, or equals another one, a smaller model remains. The others are integrated over.
@@ -66,6 +66,7 @@ def compare(
 
     if not isinstance(nets, Mapping) or len(nets) < 2:
         raise ValueError(f"nets: expected a dict of at least two networks, got {nets!r}")
+    known = _fixed_params(nets, fixed, arguments.pop("params", None))
     methods: Sequence[str] = (method,)
     if method == "both":
         given = (
@@ -74,6 +75,7 @@ def compare(
         both = (
             lapse is None
             and not given
+            and not any(isinstance(x, str) for values in known.values() for x in values.values())
             and all("buffer" in net.parts for net in nets.values() if isinstance(net, Network))
         )
         methods = METHODS if both else ("importance",)
@@ -81,7 +83,6 @@ def compare(
         _check_one_range(nets, lapse)
         arguments = {**arguments, "lapse": lapse}
     prior = _prior_probabilities(nets, prior_probabilities)
-    known = _fixed_params(nets, fixed, arguments.pop("params", None))
     if isinstance(inputs, ObservedTrials):
         inputs, value, arguments = _unobserved(inputs, value, arguments)
     rows: list[dict[str, Any]] = []

@@ -18,6 +18,14 @@ from ppl_buffer.network.lapses import Lapse
 from ppl_buffer.network.network import Network
 from ppl_buffer.schema import stack_value
 from ppl_buffer.workflow.cli.errors import check_folder, plain_errors
+from ppl_buffer.workflow.cli.fixed import (
+    FixOfModel,
+    FixOfModels,
+    Models,
+    read_fixed_models,
+    read_fixed_values,
+    read_models,
+)
 from ppl_buffer.workflow.cli.options import (
     Columns,
     Deadline,
@@ -65,6 +73,7 @@ def evidence(
     missing: MissingCodes = None,
     deadline: Deadline = None,
     withheld: Withheld = "",
+    fix: FixOfModel = None,
     lapse: LapseRate = None,
     lapse_range: LapseRange = None,
     method: Annotated[str, typer.Option(help="importance or autoregressive.")] = "importance",
@@ -81,7 +90,7 @@ def evidence(
 
         check_folder(out)
         net = load(model).preferring(likelihood)
-        task = simulator_of(net, simulator)
+        task, fixed = simulator_of(net, simulator), read_fixed_values(fix or [], net)
         options = TableOptions(
             subject, order, columns, recode, scale, signed, outside, session, where, missing, deadline, withheld
         )
@@ -95,6 +104,7 @@ def evidence(
             trial_mask=trials.trial_mask,
             missing=trials.missing,
             method=method,
+            params=fixed,
             lapse=lapses,
             orders=orders,
             draws=draws,
@@ -120,7 +130,7 @@ def evidence(
 
 def compare(
     table: Table,
-    model: Annotated[list[str], typer.Option("--model", help="Two models or more: give the option for each.")],
+    model: Models,
     subject: Subject = "subject",
     session: Session = None,
     where: Where = None,
@@ -134,6 +144,7 @@ def compare(
     missing: MissingCodes = None,
     deadline: Deadline = None,
     withheld: Withheld = "",
+    fix: FixOfModels = None,
     lapse: LapseRate = None,
     lapse_range: LapseRange = None,
     method: Annotated[str, typer.Option(help="both, importance or autoregressive.")] = "both",
@@ -149,23 +160,27 @@ def compare(
 ) -> None:
     """Compare models of the same trials by their evidence: person by person, and how often each holds among people."""
     with plain_errors():
-        families = checked_families(model, _read_families(family))
+        models = read_models(model)
+        families = checked_families(list(models), _read_families(family))
         check_folder(out)
-        nets = {name: net.preferring(likelihood) for name, net in _load_comparable(model).items()}
+        nets = _load_comparable(models, likelihood)
+        fixed, first = read_fixed_models(fix or [], nets), next(iter(nets.values()))
         # Each model checks the table by its own schema; what is read is the same.
         options = TableOptions(
             subject, order, columns, recode, scale, signed, outside, session, where, missing, deadline, withheld
         )
-        trials = options.read_for(table, [(net, simulator_of(net)) for net in nets.values()])[0]
-        lapses = _lapses(lapse, lapse_range, nets[model[0]], trials)
+        different = {id(net): net for net in nets.values()}.values()
+        trials = options.read_for(table, [(net, simulator_of(net)) for net in different])[0]
+        lapses = _lapses(lapse, lapse_range, first, trials)
         rows = comparison.compare(
             nets,
             trials.inputs,
-            stack_value(np, nets[model[0]].schema, trials.outcomes),
+            stack_value(np, first.schema, trials.outcomes),
             feedback=trials.feedback,
             trial_mask=trials.trial_mask,
             missing=trials.missing,
             method=method,
+            fixed=fixed,
             lapse=lapses,
             draws=draws,
             orders=orders,
@@ -227,12 +242,12 @@ def _lapses(rate: str | None, ranges: list[str] | None, net: Network, trials: Tr
     return lapse
 
 
-def _load_comparable(models: list[str]) -> Mapping[str, Network]:
-    """The networks, all of the same data."""
-    if len(set(models)) < 2:
-        raise ValueError(f"model: expected two different ones or more, got {models}: --model FIRST --model SECOND")
-    nets = {name: load(name) for name in models}
-    first = nets[models[0]].schema
+def _load_comparable(models: Mapping[str, str], likelihood: str) -> dict[str, Network]:
+    """The networks, all of the same data, each loaded once; name of a model -> its network."""
+    loaded = {text: load(text).preferring(likelihood) for text in dict.fromkeys(models.values())}
+    nets = {name: loaded[text] for name, text in models.items()}
+    reference = next(iter(models))
+    first = nets[reference].schema
     for name, net in nets.items():
         schema = net.schema
         groups = {
@@ -243,7 +258,7 @@ def _load_comparable(models: list[str]) -> Mapping[str, Network]:
         different = [group for group, (one, other) in groups.items() if list(one) != list(other)]
         if different:
             raise ValueError(
-                f"model: {name!r} reads other {' and '.join(different)} than {models[0]!r}: only models of the same "
+                f"model: {name!r} reads other {' and '.join(different)} than {reference!r}: only models of the same "
                 "data can be compared"
             )
     return nets
