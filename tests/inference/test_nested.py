@@ -95,3 +95,10 @@ def test_the_autoregressive_method_knows_no_parameters_that_are_equal():
     net, trials, options = learners(2)
     with pytest.raises(ValueError, match=r"params: expected numbers for the autoregressive method"):
         pb.log_evidence(net, *trials, params={"zeta": "alpha"}, **{**options, "method": "autoregressive"})
+
+
+def test_both_methods_are_the_importance_method_where_parameters_are_equal():
+    net, trials, options = learners(2)
+    both = {**options, "method": "both", "draws": 150}
+    table = pb.compare({"a": net, "b": net}, *trials, fixed={"a": {"zeta": "alpha"}}, params={"beta": 2.0}, **both)
+    assert "autoregressive" not in table and len(table) == 4
