@@ -19,7 +19,7 @@ from ppl_buffer.network.observed import ObservedTrials
 from ppl_buffer.predictive import density
 from ppl_buffer.predictive.program import in_one_program
 from ppl_buffer.predictive.query import Query
-from ppl_buffer.schema import Discrete, split_value
+from ppl_buffer.schema import Discrete, Positive, split_value
 
 # Trials that are scored at once.
 _TRIALS_AT_ONCE = 100_000
@@ -143,14 +143,18 @@ class DataSets:
         observed = observe_sets(self.net, self.data, self.context, indices, self.likelihood)
         params = {name: np.asarray(x[indices], np.float32) for name, x in self.params.items()}
         if moved:
-            params = self._moved(params)
+            params = self._moved(params, indices)
         query = Query.build(
             self.net, observed, params=params, outside="ignore", likelihood=self.likelihood, expand=False
         )
         return observed, query
 
-    def _moved(self, params: Arrays) -> Arrays:
-        """Parameters (1 + 2 P, sets): as they are, and with each in turn moved up and down."""
+    def _moved(self, params: Arrays, indices: np.ndarray) -> Arrays:
+        """Parameters (1 + 2 P, sets): as they are, and with each in turn moved up and down.
+
+        One that outcomes lie above goes at most half the way to the least outcome, beyond which all data sets are
+        equally impossible, whatever a network has learnt.
+        """
         moved = {name: np.repeat(x[None], 1 + 2 * len(params), 0) for name, x in params.items()}
         for index, (name, base) in enumerate(params.items()):
             every = self.params[name]
@@ -160,4 +164,14 @@ class DataSets:
             edge = (low + 1e-3 * (high - low), high - 1e-3 * (high - low))
             for row, direction in ((1 + 2 * index, 1), (2 + 2 * index, -1)):
                 moved[name][row] = np.clip(base + direction * step, *edge)
+            least = self._least_above(name, indices)
+            if least is not None:
+                up = moved[name][1 + 2 * index]
+                moved[name][1 + 2 * index] = np.where(least > base, np.minimum(up, (base + least) / 2), up)
         return moved
+
+    def _least_above(self, param: str, indices: np.ndarray) -> np.ndarray | None:
+        """Of each data set, (sets,), the least of the outcomes that lie above a parameter; None where none does."""
+        bounded = [name for name, x in self.net.schema.outcomes.items() if isinstance(x, Positive) and x.above == param]
+        values = [part[name][indices] for name in bounded for part in (self.data, self.context or {}) if name in part]
+        return np.concatenate(values, -1).min(-1).astype(np.float32) if values else None

@@ -21,6 +21,8 @@ def paired(simulated: np.ndarray, generated: np.ndarray, params: Arrays) -> tupl
     """
     from scipy.stats import wilcoxon
 
+    # Squares of what a network calls impossible overflow in single precision.
+    simulated, generated = np.asarray(simulated, float), np.asarray(generated, float)
     known = np.isfinite(simulated) & np.isfinite(generated)
     difference = (simulated - generated)[known]
     if not np.any(difference):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -129,3 +130,21 @@ def test_a_likelihood_check_says_what_does_not_fit() -> None:
         diagnostics.check_likelihood(
             slider, Own(slider, PRIORS), sets=10, statistics={"odd": lambda trials: 1.0}, progress=False
         )
+
+
+def test_a_non_decision_time_goes_no_further_than_the_data_allow() -> None:
+    pytest.importorskip("torch")
+    net, task, rng = pb.load("ddm", backend="torch"), pb.simulators.DriftDiffusion(), np.random.default_rng(2)
+    params = task.prior(rng, 23)
+    data = task.simulate(rng, params, task.inputs(rng, 23, 31), 31)
+    base, fastest = params["non_decision_time"], data["rt"].min(-1)
+    low, high = net.box["non_decision_time"]
+    step = 0.05 * (high - low)
+    assert (base + step > fastest).any()  # there the step itself would be impossible under any network
+    up = np.minimum(np.minimum(base + step, high - 1e-3 * (high - low)), (base + fastest) / 2)
+    down = np.maximum(base - step, low + 1e-3 * (high - low))
+    sets = DataSets(net, params, data)
+    at = [replace(sets, params={**params, "non_decision_time": x}).log_densities().sum(-1) for x in (up, down)]
+    scores = sets.scores()
+    np.testing.assert_allclose(scores["preference for larger non_decision_time"], at[0] - at[1], rtol=1e-3, atol=0.02)
+    assert all(np.isfinite(x).all() and np.abs(x).max() < 1e6 for x in scores.values())

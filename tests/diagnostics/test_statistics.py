@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -67,6 +69,18 @@ def test_an_effect_is_in_standard_deviations_of_the_simulator() -> None:
     effect, p = paired(simulated, rng.normal(3.0, 1.0, 4000), {"mu": rng.random(4000)})
     assert effect == pytest.approx(0.5, abs=0.06) and p < 1e-6
     assert paired(simulated, simulated, {"mu": rng.random(4000)}) == (0.0, 1.0)
+
+
+def test_numbers_whose_squares_overflow_in_single_precision_have_an_effect() -> None:
+    rng = np.random.default_rng(4)
+    simulated, generated = (np.where(rng.random((2, 301)) < [[0.3], [0.1]], -1e30, 1.0)).astype(np.float32)
+    shares = (simulated < 0).mean(), (generated < 0).mean()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        effect, p = paired(simulated, generated, {"mu": rng.random(301)})
+    # What is impossible has a share, in standard deviations of a coin.
+    assert effect == pytest.approx((shares[1] - shares[0]) / np.sqrt(shares[0] * (1 - shares[0])), rel=1e-5)
+    assert p < 0.01
 
 
 def test_differences_that_cancel_in_the_mean_show_over_a_parameter() -> None:
