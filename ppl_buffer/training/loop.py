@@ -100,8 +100,8 @@ def train(
     (all that a later call needs to go on), ``log.csv`` and ``loss.png``. Each file is replaced atomically, so that a
     kill at any moment leaves files that load. The same call on the same folder goes on where the run stopped, with
     what is left of the steps (it ends where it would have ended without the stop, to the last bit) or of the time. A
-    call with more steps or more minutes goes on from the weights before the rate fell, and with ``parts="all"`` after
-    ``parts="likelihood"`` the other part is added.
+    call with more steps or more minutes goes on from the weights before the rate fell, one with fewer steps if the rate
+    would not have begun to fall by now, and with ``parts="all"`` after ``parts="likelihood"`` the other part is added.
 
     Data sets with values that are no numbers, or not legal ones, are dropped and counted (in the checkpoint's
     record); more than one in a thousand is warned of, more than 5 % end the run.

@@ -52,16 +52,21 @@ class KeptState:
             the schedule, and whether it goes on from the state before the decay.
 
         Raises:
-            ValueError: if it is to be shorter, in steps, than it was planned, or by time where it was planned in steps.
+            ValueError: if it is to be shorter, in steps, than it was planned, and is past the point where its rate
+                would begin to fall; or if it is to go by time and was planned in steps.
         """
         planned, progress = self.description["planned"], self.description["progress"]
-        if (planned["steps"], plan.steps).count(None) == 1 or (plan.steps or 0) < (planned["steps"] or 0):
+        before, after = Schedule(planned["total"]), Schedule(offered)
+        shorter = (plan.steps or 0) < (planned["steps"] or 0)
+        # Before the rate falls no step is one too many.
+        too_late = progress["decaying"] or after.decays(progress["step"] - 1)
+        if (planned["steps"], plan.steps).count(None) == 1 or (shorter and too_late):
             raise ValueError(
-                f"out: expected a folder without a run, or with one of as many steps or fewer, but in "
-                f"{str(plan.run.out)!r} steps was {planned['steps']}, is {plan.steps}. Choose another folder, or "
+                f"out: expected a folder without a run, or with one of as many steps or fewer, or one that is not yet "
+                f"where the learning rate would begin to fall, but in {str(plan.run.out)!r} steps was "
+                f"{planned['steps']}, is {plan.steps}, and {progress['step']} are done. Choose another folder, or "
                 "resume=False to start anew"
             )
-        before, after = Schedule(planned["total"]), Schedule(offered)
         if progress.get("overfitted"):
             return before, False
         reached, target = planned["target"], plan.run.target

@@ -86,6 +86,20 @@ def test_interrupted_run_ends_where_the_other_does(how, optimizer, tmp_path):
     same_run(tmp_path / "whole", tmp_path / "parts")
 
 
+def test_fewer_steps_are_taken_until_the_rate_would_fall(tmp_path):
+    """Nothing depends on how many there are to be until then: 6 of 10 steps, the other 4 being the decay."""
+    call = {"config": TINY, "warmup": 2, **SMALL}
+    train(Threshold(), steps=10, out=tmp_path / "whole", **call)
+    before_steps = 1 + 4 + len([None for _ in held_out_batches()])
+    for name, done in (("parts", 6), ("later", 7)):
+        with pytest.raises(KeyboardInterrupt):
+            train(Interrupted(before_steps + 1 + done, raise_interrupt), steps=20, out=tmp_path / name, **call)
+    train(Threshold(), steps=10, out=tmp_path / "parts", **call)
+    same_run(tmp_path / "whole", tmp_path / "parts")
+    with pytest.raises(ValueError, match="steps was 20, is 10, and 7 are done"):
+        train(Threshold(), steps=10, out=tmp_path / "later", **call)
+
+
 def test_limited_time_then_the_same_call_goes_on(tmp_path):
     train(ChoiceTime(), TINY, steps=7, out=tmp_path / "whole", **SMALL)
     with pytest.warns(FindingWarning, match=r"training stopped after minutes=1e-09; the same call goes on") as caught:
