@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness import bar, parse, print_bars, print_table, write_results
+from harness import bar, parse, print_bars, print_table, training_steps, write_results
 
 import ppl_buffer as pb
 from ppl_buffer.diagnostics import LikelihoodCheck, PosteriorCheck, check_likelihood, check_posterior
@@ -79,6 +79,7 @@ def main(arguments: list[str] | None = None) -> None:
             "draws": draws,
             "thin": options.thin,
             "level": LEVEL,
+            "training_steps": training_steps(net),
             "likelihood": rows(likelihood),
             "posterior": rows(posterior),
             "divergences": float(posterior.divergences.mean()),

@@ -93,12 +93,12 @@ def purpose(about: str) -> str:
     return clause.strip()
 
 
-COLUMNS = ("network", "what for", "how far from the truth", "how fast")
+COLUMNS = ("network", "what for", "how far from the truth", "calibration", "how fast")
 
 
-def zoo_row(name: str, about: str, words: Words) -> list[str]:
+def zoo_row(name: str, about: str, words: Words, calibration: str) -> list[str]:
     """A network's row of the table in docs/zoo.md."""
-    return [f"[`{name}`](cards/{name}.md)", purpose(about), words.error, words.time or "not measured"]
+    return [f"[`{name}`](cards/{name}.md)", purpose(about), words.error, calibration, words.time or "not measured"]
 
 
 def with_rows(page: str, rows: Sequence[Sequence[str]]) -> str:

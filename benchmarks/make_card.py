@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
+from card_calibration import Calibration, calibration
 from card_sections import training
 from card_words import ZOO, Words, plain, section, with_rows, words_of, zoo_row
 
@@ -124,7 +125,14 @@ def measured(
     return Measurement(introduction + aside, table, all_by_name(figures), source, words, section(words, figures, way))
 
 
-def write(name: str, measurement: Measurement) -> None:
+def calibration_of(name: str) -> Calibration:
+    """What `calibration.py` measured of the part of a network that a fit takes."""
+    net = pb.load(name)
+    part = PART[net.preferred_likelihood]
+    return calibration(name, read(f"calibration_{name}"), max(x.date for x in net.record.stages if x.part == part))
+
+
+def write(name: str, measurement: Measurement, calibrated: Calibration) -> None:
     """Write both files of a network."""
     net = pb.load(name)
     recipe = read_recipe(name)
@@ -133,7 +141,7 @@ def write(name: str, measurement: Measurement) -> None:
 
 {wrapped(recipe["about"])}
 
-{wrapped(f"**In words.** {measurement.in_words}")}
+{wrapped(f"**In words.** {measurement.in_words} {calibrated.sentence}".strip())}
 
 {sizes(net)}
 {lacks(net)}{stated_error(net.record)}
@@ -156,9 +164,17 @@ def write(name: str, measurement: Measurement) -> None:
 {measurement.table}
 
 Measured on {hardware.get("cores", "?")} cores of {hardware.get("cpu", "an unknown processor")},
-{measurement.source.get("date", "")[:10]}. Licence: Apache-2.0, as the package.
+{measurement.source.get("date", "")[:10]}.
+
+## Calibration
+
+{calibrated.section}
+
+## Licence
+
+Apache-2.0, as the package.
 """
-    (PRETRAINED / f"{name}.json").write_text(json.dumps(measurement.figures, indent=2) + "\n")
+    (PRETRAINED / f"{name}.json").write_text(json.dumps({**measurement.figures, **calibrated.figures}, indent=2) + "\n")
     (PRETRAINED / f"{name}.md").write_text(card)
 
 
@@ -359,9 +375,9 @@ def main(names: Sequence[str] | None = None) -> None:
     parser.add_argument("names", nargs="*", default=known, help=f"among {', '.join(known)}; all by default")
     rows = []
     for name in parser.parse_args(names).names:
-        measurement = measurement_of(name)
-        write(name, measurement)
-        rows.append(zoo_row(name, read_recipe(name)["about"], measurement.words))
+        measurement, calibrated = measurement_of(name), calibration_of(name)
+        write(name, measurement, calibrated)
+        rows.append(zoo_row(name, read_recipe(name)["about"], measurement.words, calibrated.words))
     ZOO.write_text(with_rows(ZOO.read_text(), rows))
 
 

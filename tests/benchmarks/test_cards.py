@@ -139,13 +139,61 @@ def test_figures_are_put_into_words():
 def test_the_table_of_the_zoo_keeps_the_rows_of_others():
     from card_words import BEGIN, END
 
-    row = make_card.zoo_row("b", "A model (`of.Somebody`)\nwith noise: choices.", make_card.Words("near", ""))
+    row = make_card.zoo_row("b", "A model (`of.Somebody`)\nwith noise: choices.", make_card.Words("near", ""), "well")
     page = f"above\n{BEGIN}\n\n{END}\nbelow"
     once = make_card.with_rows(page, [row])
-    assert "| [`b`](cards/b.md) | A model with noise | near | not measured |" in once
-    both = make_card.with_rows(once, [make_card.zoo_row("a", "Other.", make_card.Words("far", "fast"))])
+    assert "| [`b`](cards/b.md) | A model with noise | near | well | not measured |" in once
+    both = make_card.with_rows(once, [make_card.zoo_row("a", "Other.", make_card.Words("far", "fast"), "ill")])
     lines = both.splitlines()
-    assert lines.index("| [`a`](cards/a.md) | Other | far | fast |") + 1 == next(
+    assert lines.index("| [`a`](cards/a.md) | Other | far | ill | fast |") + 1 == next(
         place for place, line in enumerate(lines) if line.startswith("| [`b`]")
     )
     assert both.startswith("above\n") and both.endswith("\nbelow") and make_card.with_rows(both, [row]) == both
+
+
+def made_calibration(**failed):
+    """A result file of `calibration.py`: who fails is said by name."""
+    nothing = {"nats": None, "coverage_50": None, "coverage_90": None, "effect": None}
+    likelihood = [
+        {**nothing, "comparison": "error", "what": "above 0.002 nats a trial", "nats": 0.00031},
+        {**nothing, "comparison": "PIT", "what": "rt", "coverage_50": 0.513, "coverage_90": 0.897},
+        {**nothing, "comparison": "coverage", "what": "drift 0 to 1", "coverage_50": 0.4, "coverage_90": 0.87},
+        {**nothing, "comparison": "coverage", "what": "drift 1 to 2", "coverage_50": 0.6, "coverage_90": 0.93},
+        {**nothing, "comparison": "rollouts", "what": "mean of rt", "effect": 0.02},
+        {**nothing, "comparison": "rollouts", "what": "preference for larger drift", "effect": -0.137},
+    ]
+    ranks = {"mean_rank": 0.472, "rank_spread": 1.058, "contraction": 0.883, "effective_draws": 56.6}
+    posterior = [{**ranks, "quantity": "drift"}, {**ranks, "quantity": "log_likelihood", "contraction": None}]
+    posterior.append({**dict.fromkeys(ranks), "quantity": "likelihood, error: above 0.002 nats a trial"})
+    for row in (*likelihood, *posterior):
+        row["passed"] = row.get("what", row.get("quantity")) not in failed.get("names", ())
+    results = {"sets": 300, "trials": 70, "draws": 99, "thin": 3, "level": 0.95, "divergences": 0.0123}
+    return {"date": "2026-02-02T01:00:00", "results": {**results, "likelihood": likelihood, "posterior": posterior}}
+
+
+def test_a_card_says_what_calibration_found():
+    from card_calibration import calibration
+
+    right = calibration("made", made_calibration(), "2026-02-01T00:00:00")
+    text = " ".join(right.section.split())
+    assert "`benchmarks/calibration.py --model made --sets 300 --thin 3` (2026-02-02): 300 data sets of 70" in text
+    assert "all 6 comparisons of the likelihood lie inside their bands.**" in text
+    assert "diverges from the exact likelihood by 0.00031 nats a trial" in text
+    assert "range 87 % to 93 % of the outcomes lie in the network's central 90 % interval (2 comparisons)" in text
+    assert "is 0.14 standard deviations (how much the likelihood prefers a larger `drift`)" in text
+    assert "| `rt` | 51.3 % | 89.7 % | yes |" in text and "| `drift` | 0.47 | 1.06 | 88 % | 57 | yes |" in text
+    assert "| `log_likelihood` | 0.47 | 1.06 | | 57 | yes |" in text and "nats a trial |" not in text
+    # 1 / sqrt(12 * 300): the standard error of a mean of uniform numbers.
+    assert "by chance off by about 0.02)" in text and "1.2 % of the transitions diverged" in text
+    assert right.words == "inside all bands" and set(right.figures.values()) == {0.0}
+    failed = made_calibration(names=("drift", "preference for larger drift", "mean of rt"))
+    wrong = calibration("made", failed, "2026-02-03T00:00:00")
+    assert wrong.words == (
+        "outside their bands: likelihood: mean of rt, likelihood: how much the likelihood prefers a larger `drift`, "
+        "ranks of `drift` (of earlier weights)"
+    )
+    assert "the ranks of 1 of 2 quantities of the posterior lie outside: `drift`." in wrong.sentence
+    assert "(2026-02-02, of earlier weights)" in " ".join(wrong.section.split())
+    assert wrong.figures["calibration, of earlier weights: comparisons of the likelihood outside their band, of 6"] == 2
+    assert list(wrong.figures.values()) == [2, 1]
+    assert calibration("made", {}, "").words == "not measured"
