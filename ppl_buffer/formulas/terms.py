@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -13,6 +13,8 @@ from ppl_buffer.formulas.arithmetic import DesignNetwork
 from ppl_buffer.formulas.priors import Site
 from ppl_buffer.network.backend import Array, Named
 from ppl_buffer.network.box import trained_range
+from ppl_buffer.network.distinct import DistinctRows, distinct_rows
+from ppl_buffer.network.head_table import MOST_ROWS
 from ppl_buffer.network.network import Network
 
 # Of a table with one column a variable: the columns of the common terms, (rows, C), without those of random effects.
@@ -181,7 +183,7 @@ class Design:
         parameters: name -> its design, of all that are estimated.
         fixed: name -> value in natural units, of the others.
         data_sets: S.
-        trial_mask: (S, K) bool.
+        trial_mask: (S, K) bool; of a design `at_conditions` how many trials each condition has, (S, C).
         persons: (S,) label of the subject whose each data set is.
         levels: covariate that a formula names -> "subject", "data set" or "trial".
     """
@@ -197,6 +199,39 @@ class Design:
     def sites(self) -> dict[str, Site]:
         """Name -> site of all coefficients and spreads."""
         return {site.name: site for one in self.parameters.values() for site in one.all_sites()}
+
+    @cached_property
+    def _distinct(self) -> DistinctRows | None:
+        """Trials that differ in the rows of some parameter; None where none or nearly all do."""
+        rows = [one.rows for one in self.parameters.values() if one.by_trial]
+        if not rows:
+            return None
+        sets, trials = self.trial_mask.shape
+        distinct = distinct_rows(rows, self.trial_mask > 0, (sets, trials))
+        return distinct if distinct.first.shape[1] <= MOST_ROWS * trials else None
+
+    @property
+    def conditions(self) -> np.ndarray | None:
+        """(S, K), numbers from 0 that trials share where all their parameters are the same.
+
+        None where no parameter varies within data sets, or nearly all trials differ.
+        ``net.observe(..., conditions=design.conditions)`` lets the network compute once for each, of `at_conditions`.
+        """
+        return None if self._distinct is None else self._distinct.index
+
+    @cached_property
+    def at_conditions(self) -> Design:
+        """The same of the `conditions` in place of trials: parameters that vary by trial are (S, C)."""
+        if self._distinct is None:
+            return self
+        index, first = self._distinct
+        counts = np.zeros(first.shape)
+        np.add.at(counts, (np.arange(len(index))[:, None], index), self.trial_mask)
+        parameters = {
+            name: replace(one, rows=np.take_along_axis(one.rows, first, 1)) if one.by_trial else one
+            for name, one in self.parameters.items()
+        }
+        return replace(self, parameters=parameters, trial_mask=counts)
 
     @property
     def formulas(self) -> list[str]:
@@ -248,8 +283,12 @@ class Design:
         for name, one in self.parameters.items():
             if one.ceilings is not None:
                 theirs = one.ceilings[one.rows]
-                there = np.where(self.trial_mask, theirs, np.nan) if one.by_trial else theirs[:, None]
-                below[name] = np.nanmedian(there, axis=1).astype(np.float32)
+                # A number of trials in place of True counts so often.
+                counts = np.asarray(self.trial_mask, int) if one.by_trial else np.ones((len(theirs), 1), int)
+                medians = [
+                    np.median(np.repeat(x, n)) for x, n in zip(theirs.reshape(counts.shape), counts, strict=True)
+                ]
+                below[name] = np.array(medians, np.float32)
         return self._into_box(net, real, below, (self.data_sets,))
 
     def group(self, net: DesignNetwork, averages: Mapping[str, Array]) -> Named:

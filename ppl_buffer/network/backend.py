@@ -67,6 +67,9 @@ class ArrayOps(Protocol):
     def pick_rows(self, table: np.ndarray, index: Array) -> Array:
         """Rows (..., n) of a table (rows, n) of integers, chosen by an array (...) of whole numbers."""
 
+    def take_rows(self, value: Array, index: Array) -> Array:
+        """Of each trial (B, r, K) the row (n,) of (B, R, T, n) that its index, a whole number, says: (B, R, K, n)."""
+
     def copy(self, value: Array) -> Array:
         """A copy that shares no memory."""
 
@@ -154,10 +157,9 @@ class ArrayOps(Protocol):
 class Backend(Protocol):
     """The network and joint prediction over one array library: a package whose functions are these methods.
 
-    The verbs come in this order: a cache holds what was encoded and realised (`start_cache`), targets are prepared as
-    far as they do not depend on the parameters (`prepare_joint`, `prepare_marginal`), parameters are encoded
-    (`encode_params`), and densities, distribution functions and moments read both. The direct likelihood prepares
-    trials (`prepare_sequence`, `prepare_alone`) and encodes parameters (`encode_conditions`) for the same readers.
+    A cache holds what was encoded and realised (`start_cache`), targets are prepared as far as they do not depend on
+    the parameters (`prepare_joint`, `prepare_marginal`), parameters are encoded (`encode_params`), and densities read
+    both. So does the direct likelihood (`prepare_sequence`, `prepare_alone`, `encode_conditions`).
     """
 
     @property
@@ -183,8 +185,8 @@ class Backend(Protocol):
     def prepare_sequence(self, net: Own, trials: Trials, valid: Array) -> Own:
         """What the direct likelihood reads of trials (B, r, K) that the parameters do not change."""
 
-    def prepare_alone(self, net: Own, inputs: Mapping[str, Array], valid: Array) -> Own:
-        """The same of trials (B, r, K) that see none of each other."""
+    def prepare_alone(self, net: Own, inputs: Named, valid: Array, index: Array | None = None) -> Own:
+        """The same of trials (B, r, K) that see none of each other, or of targets, of which `index` says each one's."""
 
     def encode_conditions(
         self,

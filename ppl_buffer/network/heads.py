@@ -17,14 +17,13 @@ import numpy as np
 
 from ppl_buffer.network.backend import Array, ArrayOps, Named
 from ppl_buffer.network.bounds import innermost
-from ppl_buffer.network.embeddings import combination, features, join
+from ppl_buffer.network.embeddings import features, join
+from ppl_buffer.network.head_table import HeadTable, head_table
 from ppl_buffer.network.lapse_mixture import LapseMixture, lapse_components, lapsed_trials, mix, with_lapse
 from ppl_buffer.network.mixtures import Mixture, integer_cdf, integer_log_prob, integer_moments, mixture
 from ppl_buffer.network.parts import Part
 from ppl_buffer.schema import Categorical, Discrete, Integer, Interval, Positive, Variable
 
-# Combinations of a trial's earlier outcomes that are worth a table.
-_MOST_CELLS = 8
 # Values of an integer up to which moments of a later outcome sum over all of them.
 _MOST_PATHS = 32
 
@@ -42,43 +41,6 @@ class Scale(NamedTuple):
     lower_bound: Array | None
     mean: Array | float
     std: Array | float
-
-
-class HeadTable(NamedTuple):
-    """Rows of a head that all trials share: one for each combination of the trial's earlier outcomes.
-
-    Attributes:
-        ops: what is done to arrays.
-        codes: dict outcome -> (cells,), its value in each of the combinations.
-        cell: (B, R, T), which combination a trial has.
-    """
-
-    ops: ArrayOps
-    codes: Named
-    cell: Array
-
-    def pick(self, rows: Array) -> Array:
-        """The row (B, R, T, n) that each trial has of rows (B, R, cells, n)."""
-        # Choosing is cheaper than to gather, whose derivative is slow.
-        cell, picked = self.cell[..., None], rows[:, :, :1]
-        for index in range(1, rows.shape[2]):
-            picked = self.ops.xp.where(cell == index, rows[:, :, index : index + 1], picked)
-        return picked
-
-
-def _head_table(net: Part, representation: Array, earlier: Mapping[str, Array]) -> HeadTable | None:
-    """Where trials differ in their earlier outcomes alone, and these have few values: all combinations of them."""
-    known = [variable for name in earlier if isinstance(variable := net.schema.outcomes[name], Discrete)]
-    sizes = [variable.n for variable in known]
-    if representation.shape[2] > 1 or not earlier or len(sizes) < len(earlier) or math.prod(sizes) > _MOST_CELLS:
-        return None
-    if max(x.shape[-1] for x in earlier.values()) <= math.prod(sizes):
-        return None
-    combinations = np.indices(sizes).reshape(len(sizes), -1)
-    lowest = [variable.low for variable in known]
-    codes = {name: net.ops.number(net, row + low) for name, row, low in zip(earlier, combinations, lowest, strict=True)}
-    places = [value - low for value, low in zip(earlier.values(), lowest, strict=True)]
-    return HeadTable(net.ops, codes, combination(net, sizes, places))
 
 
 def head(net: Part, name: str, representation: Array, earlier: Mapping[str, Array]) -> Array:
@@ -127,9 +89,13 @@ def outcome_log_prob(
 ) -> Array:
     """Log density (or log probability) of one outcome at `value` (B, R, T), given the raw head.
 
-    With a `table` the raw head is (B, R, cells, n), and the table says which row a trial reads.
+    With a `table` the raw head is that of its rows, and the table says which of them a trial reads.
     """
     ops, variable = net.ops, net.schema.outcomes[name]
+    if table is not None and table.targets > 1 and isinstance(variable, Discrete):
+        values = raw.shape[2] * variable.n
+        if isinstance(variable, Categorical) or values <= value.shape[-1]:
+            return table.pick_place(value_log_probs(net, name, raw), ops.number(net, value) - variable.low)
     if isinstance(variable, Categorical):
         log_probs = ops.log_softmax(raw)
         if table is not None:
@@ -139,10 +105,12 @@ def outcome_log_prob(
     law, log_weights, means, scales = mixture(net, name, raw)
     log_scales = ops.xp.log(scales)
     if table is not None:
-        log_weights, means, scales, log_scales = (table.pick(x) for x in (log_weights, means, scales, log_scales))
+        log_weights, means, scales, log_scales = table.pick_each(log_weights, means, scales, log_scales)
     if isinstance(variable, Integer):
         return integer_log_prob(net, name, Mixture(law, log_weights, means, scales), ops.number(net, value))
     scale = outcome_scale(net, name, representation)
+    if table is not None and scale.lower_bound is not None:
+        scale = Scale(*map(table.of_targets, scale))
     standardized, jacobian, above = _standardize(net, variable, ops.number(net, value), scale)
     log_densities = law.log_density(ops, (standardized[..., None] - means) / scales, log_scales)
     log_prob = ops.logsumexp(log_weights + log_densities) + jacobian
@@ -240,23 +208,37 @@ def outcome_moments(net: Part, name: str, representation: Array, raw: Array) -> 
 
 
 def trial_log_prob(
-    net: Part, representation: Array, outcomes: Mapping[str, Array], lapse: LapseMixture | None = None
+    net: Part,
+    representation: Array,
+    outcomes: Mapping[str, Array],
+    lapse: LapseMixture | None = None,
+    index: Array | None = None,
 ) -> Array:
-    """Log density (B, R, T) of each trial's outcomes (B, R, T), all of them together.
+    """Log density (B, R, K) of each trial's outcomes (B, R, K), all of them together.
 
     Args:
         net: the network.
-        representation: (B, R, T, W).
-        outcomes: dict name -> (B, R, T).
-        lapse: the whole trial may be a lapse, at a rate that broadcasts against (B, R, T).
+        representation: (B, R, T, W); T is K, or 1 where trials do not differ, or the number of targets.
+        outcomes: dict name -> (B, R, K).
+        lapse: the whole trial may be a lapse, at a rate that broadcasts against (B, R, K).
+        index: (B, r, K), which target each trial is; None where T is K or 1.
     """
-    names = list(net.schema.outcomes)
+    names, targets = list(net.schema.outcomes), representation.shape[2]
+    trials, each = max(outcomes[name].shape[-1] for name in names), representation
     log_probs = []
-    for index, name in enumerate(names):
-        earlier = {key: outcomes[key] for key in names[:index]}
-        table = _head_table(net, representation, earlier)
-        raw = head(net, name, representation, earlier if table is None else table.codes)
-        log_probs.append(outcome_log_prob(net, name, representation, raw, outcomes[name], table))
+    for position, name in enumerate(names):
+        earlier = {key: outcomes[key] for key in names[:position]}
+        table = None
+        if earlier or index is not None:
+            table = head_table(net, targets, earlier, index, trials)
+        if table is not None:
+            raw = head(net, name, table.repeat(representation), table.codes)
+            log_probs.append(outcome_log_prob(net, name, representation, raw, outcomes[name], table))
+            continue
+        if index is not None and each.shape[2] != trials and targets > 1:
+            each = net.ops.take_rows(representation, index)
+        raw = head(net, name, each, earlier)
+        log_probs.append(outcome_log_prob(net, name, each, raw, outcomes[name]))
     return with_lapse(net, log_probs, outcomes, lapse_components(net, lapse))
 
 

@@ -29,7 +29,7 @@ share; W is the width, E that of the embedded parameters.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ppl_buffer.network.backend import Array, Trials
 from ppl_buffer.network.bounds import nearest_legal
@@ -57,12 +57,17 @@ class PreparedSequence:
         pairs: (B, r, K, W), the realised trials as the state reads them; None where no trial is seen by a later one.
         slot: (B, r, K), the slot of the state that each trial reads; None where it has none.
         valid: (B, r, K) bool, which trials exist.
+        index: (B, r, K), which of T targets each trial is, where those that are alike are one; `inputs` are then
+            (B, r, T, G). None where each trial is a target.
+        condition: (B, r, T), whose parameters each target has; None where all have the same, or each its own.
     """
 
     inputs: Array | None
     pairs: Array | None
     slot: Array | None
     valid: Array
+    index: Array | None = None
+    condition: Array | None = None
 
 
 @dataclass
@@ -70,7 +75,8 @@ class Conditions:
     """What all trials of a data set are conditioned on.
 
     Attributes:
-        params: (B, R, E), the embedded parameters e(theta); (B, R, K, E) where they vary by trial.
+        params: (B, R, E), the embedded parameters e(theta); (B, R, K, E) where they vary by trial, (B, R, T, E) where
+            they do by target.
         state: (B, R, W), recurrent state before the first trial, its common part and all slots one behind the other;
             None where trials are independent.
         lower_bounds: (B, R, 1 or K, 2 F), as the heads take them; None without such outcomes.
@@ -88,9 +94,20 @@ def prepare_sequence(net: Network, trials: Trials, valid: Array) -> PreparedSequ
     return PreparedSequence(input_features(net, inputs), pairs, slot_of(net, inputs), valid)
 
 
-def prepare_alone(net: Network, inputs: Mapping[str, Array], valid: Array) -> PreparedSequence:
-    """Trials (B, r, K) that see none of each other."""
-    return PreparedSequence(input_features(net, inputs), None, slot_of(net, inputs), valid)
+def prepare_alone(
+    net: Network, inputs: Mapping[str, Array], valid: Array, index: Array | None = None
+) -> PreparedSequence:
+    """Trials (B, r, K) that see none of each other; those that are alike one target (B, r, T), as the `index` says."""
+    return PreparedSequence(input_features(net, inputs), None, slot_of(net, inputs), valid, index)
+
+
+def targets_of(net: Network, prepared: PreparedSequence, conditions: Conditions) -> PreparedSequence:
+    """The same with a target for each trial, where its parameters are its own."""
+    index, params = prepared.index, conditions.params
+    if params.ndim == 3 or params.shape[2] != index.shape[2]:
+        return prepared
+    inputs = None if prepared.inputs is None else net.ops.take_rows(prepared.inputs, index)
+    return replace(prepared, inputs=inputs, index=None)
 
 
 def encode_conditions(
@@ -184,7 +201,7 @@ def what_is_read(net: Network, state: Array, slot: Array | None) -> Array:
 def read_sequence(net: Network, prepared: PreparedSequence, conditions: Conditions) -> Array:
     """Representation (B, R, K, W) of each trial for the heads of `net.likelihood`, its lower bounds behind.
 
-    It is (B, R, 1, W) where trials do not differ, having no inputs and no past.
+    It is (B, R, 1, W) where trials do not differ, having no inputs and no past, and (B, R, T, W) of targets.
     """
     states, state = None, conditions.state
     if state is not None:

@@ -167,6 +167,7 @@ class Network(ABC):
         context: Mapping[str, Array] | EncodedContext | None = None,
         likelihood: str = "auto",
         missing: Missing | None = None,
+        conditions: Array | None = None,
     ) -> ObservedTrials:
         """Compute once all of a joint density that the parameters do not change.
 
@@ -187,13 +188,16 @@ class Network(ABC):
             missing: a `ppl_buffer.Missing`, where the value has outcomes that were lost (NaN) or responses that did not
                 come before a deadline (infinity); without it both are refused. Models whose trials are independent
                 given the parameters, with all of them given.
+            conditions: (*B, K) whole numbers from 0 to C - 1, where the trials of one condition have the same
+                parameters: `trial_params` are then (*B, C), and the network computes once a condition in place of once
+                a trial. Models whose trials are independent given the parameters.
 
         Raises:
             ValueError: if names, shapes or values do not fit the schema, or the network has no such part.
         """
         return observe_trials(
             self, inputs, value, feedback=feedback, trial_mask=trial_mask, context=context, likelihood=likelihood,
-            missing=missing,
+            missing=missing, conditions=conditions,
         )  # fmt: skip
 
     @property

@@ -25,12 +25,12 @@ from ppl_buffer.network.arguments import (
     require_feedback,
 )
 from ppl_buffer.network.backend import Array, Named, Own, backend_of
-from ppl_buffer.network.distinct import DistinctInputs, distinct_inputs
+from ppl_buffer.network.distinct import DistinctInputs, check_conditions, distinct_inputs
+from ppl_buffer.network.groups import LengthGroup, group_by_length
 from ppl_buffer.network.layout import (
     BatchLayout,
     broadcast_shape,
     common_batch_shape,
-    length_groups,
     map_leaves,
     select,
 )
@@ -81,19 +81,6 @@ class EncodedContext:
 
 
 @dataclass
-class LengthGroup:
-    """Data sets with about as many trials, without the padding that the longest of all needs.
-
-    Attributes:
-        indices: (g,), which of the data sets, counted over all batch dimensions.
-        prepared: their targets as far as they do not depend on the parameters, arrays (g, ...), T trials each.
-    """
-
-    indices: Array
-    prepared: Own
-
-
-@dataclass
 class ObservedTrials:
     """Observed trials, and all that a network computes of them before it knows the parameters. Made by `net.observe`.
 
@@ -119,6 +106,8 @@ class ObservedTrials:
         groups: `prepared` once more, in groups of data sets of similar length, where that saves work.
         deadline: (*B, K), or (*B, 1) where all trials have the same; None without one.
         missing: what missing answers mean; None where there are none.
+        conditions: (*B, K), which of the conditions each trial is of, where trials of one have the same parameters.
+        condition_count: how many there are; None without.
     """
 
     inputs: Named
@@ -136,6 +125,8 @@ class ObservedTrials:
     groups: list[LengthGroup] | None = None
     deadline: Array | None = None
     missing: MissingRule | None = field(default=None, metadata={"static": True})
+    conditions: Array | None = None
+    condition_count: int | None = field(default=None, metadata={"static": True})
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
@@ -251,6 +242,7 @@ def observe_trials(
     context: Mapping[str, Array] | EncodedContext | None,
     likelihood: str = "auto",
     missing: Missing | None = None,
+    conditions: Array | None = None,
     known: bool = False,
     all_given: bool = False,
 ) -> ObservedTrials:
@@ -277,9 +269,14 @@ def observe_trials(
     if not (schema.independent or known):
         # Otherwise it is a matter of the parameters: where all are given, nothing depends on how many trials there are.
         warn_longer(net, "trials", count_existing(net, trials, mask), "trials")
+    numbered, count = None, None
+    if conditions is not None:
+        numbered, count = check_conditions(net, conditions, trials, likelihood)
     shapes = {f"{group}[{k!r}]": x.shape[:-1] for group, values in given.items() for k, x in values.items()}
     if mask is not None:
         shapes["trial_mask"] = mask.shape[:-1]
+    if numbered is not None:
+        shapes["conditions"] = numbered.shape[:-1]
     if encoded is not None:
         shapes["context"] = encoded.batch_shape
     beside = common_batch_shape(shapes)
@@ -296,15 +293,20 @@ def observe_trials(
     if 0 in batch:
         refuse_empty("value", batch)
     encoded = None if encoded is None else encoded.expanded(len(beside))
-    apart = likelihood == "buffer" and schema.independent
-    distinct = distinct_inputs(net, given["inputs"], mask, batch, trials) if apart else None
+    apart = schema.independent and (likelihood == "buffer" or schema.inputs or numbered is not None)
+    distinct = distinct_inputs(net, given["inputs"], mask, batch, trials, numbered) if apart else None
     settings, arrays = (net, likelihood, all_given, batch, trials), (given, value, mask, legal, encoded, distinct)
     observed = backend_of(net).one_program(_observed, settings, arrays)
     if deadline is not None:
         deadline = net.ops.xp.broadcast_to(deadline, (*batch, deadline.shape[-1]))
-    observed = replace(observed, deadline=deadline, missing=rule)
+    if numbered is not None:
+        numbered = net.ops.array(net, np.broadcast_to(numbered, (*batch, trials)))
+    observed = replace(observed, deadline=deadline, missing=rule, conditions=numbered, condition_count=count)
     grouped = encoded is None and observed.prepared is not None
-    return replace(observed, groups=_group_by_length(net, observed)) if grouped else observed
+    if not grouped:
+        return observed
+    seen = {"inputs": observed.inputs, "outcomes": observed.outcomes, "feedback": observed.feedback}
+    return replace(observed, groups=group_by_length(net, seen, observed.trial_mask))
 
 
 def _observed(settings: Own, arrays: Own) -> ObservedTrials:
@@ -345,43 +347,23 @@ def _what_is_read(
     distinct: DistinctInputs | None,
 ) -> dict[str, Own]:
     """`ObservedTrials.prepared`, `alone` and `sequence` of trials (B, r, K), each (B, ...) or None."""
-    backend = backend_of(net)
+    backend, inputs, index = backend_of(net), trials["inputs"], None
+    if distinct is not None:
+        inputs, index = net.ops.number_each(net, distinct.inputs), net.ops.array(net, distinct.index)
     if likelihood == "direct":
-        return {"prepared": None, "alone": None, "sequence": backend.prepare_sequence(net, trials, valid)}
+        if not net.schema.ordered:
+            sequence = backend.prepare_alone(net, inputs, valid, index)
+            if distinct is not None and distinct.condition is not None:
+                sequence = replace(sequence, condition=net.ops.array(net, distinct.condition))
+        else:
+            sequence = backend.prepare_sequence(net, trials, valid)
+        return {"prepared": None, "alone": None, "sequence": sequence}
     cache = backend.Cache() if context is None else layout.fold_shared(context.cache, context.batch_shape)
     alone, independent = None, net.schema.independent
     prepared = None if all_given and independent else backend.prepare_joint(net, cache, trials, valid)
     if distinct is not None:
-        inputs, index = distinct
         count = max([1, *(x.shape[-1] for x in inputs.values())])
-        alone = backend.prepare_marginal(net, cache, net.ops.number_each(net, inputs), valid[..., :count])
-        alone = replace(alone, index=net.ops.array(net, index))
+        alone = replace(backend.prepare_marginal(net, cache, inputs, valid[..., :count]), index=index)
     elif independent:
-        alone = backend.prepare_marginal(net, cache, trials["inputs"], valid)
+        alone = backend.prepare_marginal(net, cache, inputs, valid)
     return {"prepared": prepared, "alone": alone, "sequence": None}
-
-
-def _group_by_length(net: NetworkLike, observed: ObservedTrials) -> list[LengthGroup] | None:
-    """Prepare data sets of similar length together, each group only as long as its longest sequence."""
-    exists = net.ops.to_concrete(observed.trial_mask)
-    if exists is None:
-        return None
-    lengths = np.where(exists, np.arange(1, exists.shape[-1] + 1), 1).max(-1).reshape(-1)
-    trials = {"inputs": observed.inputs, "outcomes": observed.outcomes, "feedback": observed.feedback}
-    groups = []
-    for each in length_groups(lengths):
-        indices, settings = net.ops.array(net, each), (net, int(lengths[each].max()))
-        prepared = backend_of(net).one_program(_prepared_group, settings, (trials, observed.trial_mask, indices))
-        groups.append(LengthGroup(indices, prepared))
-    return groups or None
-
-
-def _prepared_group(settings: Own, arrays: Own) -> Own:
-    """Targets of some data sets of trials (*B, K), of no more than so many trials."""
-    (net, length), (trials, valid, indices) = settings, arrays
-    backend = backend_of(net)
-
-    def part(x: Array) -> Array:
-        return x.reshape((-1, 1, x.shape[-1]))[indices][..., :length]
-
-    return backend.prepare_joint(net, backend.Cache(), map_leaves(part, trials), part(valid))

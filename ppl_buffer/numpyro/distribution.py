@@ -41,6 +41,7 @@ jax.tree_util.register_dataclass(
         "inputs",
         "params",
         "trial_params",
+        "condition_params",
         "context",
         "feedback",
         "trial_mask",

@@ -19,9 +19,9 @@ import numpy as np
 from ppl_buffer.network.arguments import legal_trials, require_feedback
 from ppl_buffer.network.backend import Array, Own
 from ppl_buffer.network.events import has_event_cdf
+from ppl_buffer.network.groups import LengthGroup
 from ppl_buffer.network.layout import map_leaves, pad_dims
 from ppl_buffer.network.missing import censored, legal_events
-from ppl_buffer.network.observed import LengthGroup
 from ppl_buffer.predictive.folding import FoldedQuery, fold, fold_context, joint_targets, marginal_targets
 from ppl_buffer.predictive.outside import trained_ranges
 from ppl_buffer.predictive.query import Query

@@ -14,6 +14,7 @@ from ppl_buffer.network.events import TrialEvents
 from ppl_buffer.network.lapse_mixture import LapseMixture
 from ppl_buffer.network.layout import BatchLayout
 from ppl_buffer.network.missing import MissingRule
+from ppl_buffer.network.observed import ObservedTrials
 from ppl_buffer.predictive.query import Query
 from ppl_buffer.schema import split_value
 
@@ -83,21 +84,38 @@ def fold(
     if missing and query.missing is not None:
         lost, time = trials.pop("lost"), trials.pop("time")
         events = TrialEvents(query.missing, lost, time.get("omitted"), time.get("deadline"))
-    params = layout.fold(params, 1 if by_trial else 0)
-    possible = can_be(net, params)
+    observed = query.observed
+    if reuse and query.condition_params and observed is not None and observed.sequence.index is not None:
+        params, possible = _params_of_targets(query, layout, observed)
+    else:
+        params = layout.fold(params, 1 if by_trial else 0)
+        possible = can_be(net, params)
+        if possible is not None and not by_trial:
+            possible = possible[..., None]
     if query.direct:
         history = query.history
         past = (None, None) if history is None else layout.fold_trials(history.trials, history.mask)
         encoded = backend.encode_conditions(net, params, *past)
     else:
         encoded = backend.encode_params(net, params)
-    if possible is not None and not by_trial:
-        possible = possible[..., None]
     lapse = None
     if query.lapse is not None:
         rate = layout.fold({"lapse": net.ops.number(net, query.lapse)}, 0)["lapse"][..., None]
         lapse = LapseMixture(rate, query.lapse_ranges)
     return FoldedQuery(backend, layout, trials, valid, encoded, possible, lapse, events)
+
+
+def _params_of_targets(query: Query, layout: BatchLayout, observed: ObservedTrials) -> tuple[Named, Array | None]:
+    """Parameters by target, (B, R, T), and in which trials (B, R, K) they can be; None without parameters."""
+    net, xp, count = query.net, query.net.ops.xp, observed.condition_count
+    same = {name: xp.broadcast_to(x[..., None], (*x.shape, count)) for name, x in query.params.items()}
+    params = layout.fold(net.ops.number_each(net, {**same, **query.condition_params}), 1)
+    places = observed.sequence.index, observed.sequence.condition
+    index, condition = layout.fold_shared(places, observed.trial_mask.shape[:-1])
+    if condition is not None:
+        params = {name: net.ops.take_rows(x[..., None], condition)[..., 0] for name, x in params.items()}
+    possible = can_be(net, params)
+    return params, None if possible is None else net.ops.take_rows(possible[..., None], index)[..., 0]
 
 
 def _missing_arrays(query: Query, rule: MissingRule, value: Array) -> dict[str, Named]:

@@ -7,7 +7,10 @@ from collections.abc import Callable, Hashable
 from ppl_buffer.network.backend import Array, Own, backend_of
 from ppl_buffer.predictive.query import History, Query
 
-_ARRAYS = ("inputs", "params", "trial_params", "context", "feedback", "trial_mask", "deadline", "lapse", "observed")
+_ARRAYS = (
+    "inputs", "params", "trial_params", "condition_params", "context", "feedback", "trial_mask", "deadline", "lapse",
+    "observed",
+)  # fmt: skip
 _SETTINGS = ("net", "trials", "missing", "lapse_ranges", "orders", "block", "environment", "outside", "likelihood")
 
 

@@ -19,6 +19,7 @@ from ppl_buffer.network.arguments import (
     require_given,
 )
 from ppl_buffer.network.backend import Array, Environment, Named, backend_of
+from ppl_buffer.network.distinct import at_trials
 from ppl_buffer.network.lapse_mixture import Ranges
 from ppl_buffer.network.lapses import Lapse, check_lapse
 from ppl_buffer.network.layout import broadcast_shape, common_batch_shape, map_leaves, pad_dims, pad_last
@@ -33,7 +34,10 @@ from ppl_buffer.predictive.trials import checked_data, observed_data
 
 _OUTSIDE = ("warn", "error", "-inf", "ignore")
 # Arguments that hold arrays, and the number of dimensions behind their batch dimensions.
-_TRAILING = {"inputs": 1, "params": 0, "trial_params": 1, "feedback": 1, "trial_mask": 1, "deadline": 1, "lapse": 0}
+_TRAILING = {
+    "inputs": 1, "params": 0, "trial_params": 1, "condition_params": 1, "feedback": 1, "trial_mask": 1, "deadline": 1,
+    "lapse": 0,
+}  # fmt: skip
 
 
 @dataclass
@@ -62,6 +66,7 @@ class Query:
         inputs: dict name -> (*B, K).
         params: the parameters that are conditioned on, dict name -> (*B,).
         trial_params: those that vary by trial, dict name -> (*B, K).
+        condition_params: the same by condition, dict name -> (*B, C), where trials were observed with conditions.
         context: the encoded context, or None.
         feedback: dict name -> (*B, K), or None where none was given.
         trial_mask: (*B, K) bool, which trials exist; None = all.
@@ -83,6 +88,7 @@ class Query:
     inputs: Named
     params: Named
     trial_params: Named = field(default_factory=dict)
+    condition_params: Named = field(default_factory=dict)
     context: EncodedContext | None = None
     feedback: Named | None = None
     trial_mask: Array | None = None
@@ -129,7 +135,7 @@ class Query:
             inputs: dict name -> (*B, K), or what ``net.observe(...)`` returned.
             trials: number of trials; needed only where there are no inputs.
             params: dict name -> (*B,), any subset of the schema's.
-            trial_params: dict name -> (*B, K).
+            trial_params: dict name -> (*B, K); (*B, C) of trials observed with conditions.
             context: dict name -> (*B, N), or what ``net.encode(...)`` returned.
             feedback: dict name -> (*B, K).
             trial_mask: (*B, K) bool.
@@ -160,7 +166,11 @@ class Query:
             data = checked_data(net, inputs, trials, feedback, trial_mask, context, missing)
         arrays, numbers = check_params(net, {} if params is None else params, check, outside != "ignore")
         by_trial: Named = {}
+        by_condition: Named = {}
         if trial_params is not None:
+            if isinstance(inputs, ObservedTrials) and inputs.condition_count is not None:
+                by_condition, _ = check_params(net, trial_params, False, argument="trial_params")
+                trial_params = at_trials(net, by_condition, inputs.conditions, inputs.condition_count)
             by_trial, more = check_trial_params(
                 net, trial_params, arrays, data["trials"], data["trial_mask"], check, outside != "ignore"
             )
@@ -195,9 +205,9 @@ class Query:
         if check and net.record is not None and outside in ("warn", "error"):
             check_range(net.record, numbers, outside, by_trial)
         query = cls(
-            net, params=arrays, trial_params=by_trial, lapse=rate, lapse_ranges=ranges, history=history, block=block,
-            orders=orders, environment=environment, outside=outside, likelihood=choose_likelihood(net, likelihood),
-            **data,
+            net, params=arrays, trial_params=by_trial, condition_params=by_condition, lapse=rate, lapse_ranges=ranges,
+            history=history, block=block, orders=orders, environment=environment, outside=outside,
+            likelihood=choose_likelihood(net, likelihood), **data,
         )  # fmt: skip
         if not query.direct and len({*arrays, *later}) < len(schema.params):
             require_buffer(net, f"params: expected all of {list(schema.params)}, got {list(arrays)}")
@@ -332,6 +342,7 @@ class Query:
             self,
             inputs={name: permute(x) for name, x in self.inputs.items()},
             trial_params={name: permute(x) for name, x in self.trial_params.items()},
+            condition_params={},
             feedback=None if self.feedback is None else {name: permute(x) for name, x in self.feedback.items()},
             trial_mask=None if self.trial_mask is None else permute(self.trial_mask),
             observed=None,
@@ -357,6 +368,7 @@ class Query:
             trial_params={
                 name: pad_last(xp, x, more, schema.params[name].fill) for name, x in self.trial_params.items()
             },
+            condition_params={},
             feedback=feedback,
             trial_mask=pad_last(xp, mask, more, False),
             deadline=self.deadline

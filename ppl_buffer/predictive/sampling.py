@@ -271,6 +271,7 @@ def condition(query: Query, value: Array) -> Query:
         trials=rest,
         inputs={name: x[..., first:] for name, x in query.inputs.items()},
         trial_params={name: x[..., first:] for name, x in query.trial_params.items()},
+        condition_params={},
         feedback=None if query.feedback is None else {name: x[..., first:] for name, x in query.feedback.items()},
         trial_mask=None if query.trial_mask is None else query.trial_mask[..., first:],
         deadline=query.deadline

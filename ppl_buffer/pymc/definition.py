@@ -97,13 +97,16 @@ class Definition:
     @property
     def signature(self) -> str:
         """Dimensions of the arrays that come later and of a value, in the words of NumPy's generalised functions."""
-        arrays = [f"({self.known.trials})" if dims else "()" for dims in self.trailing]
+        values = self.known.trials
+        if isinstance(self.inputs, ObservedTrials) and self.inputs.condition_count is not None:
+            values = self.inputs.condition_count
+        arrays = [f"({values})" if dims else "()" for dims in self.trailing]
         return f"{','.join(arrays)}->({','.join(map(str, self.event_shape))})"
 
     @cached_property
     def data_shape(self) -> tuple[int, ...]:
         """Batch dimensions of all that is known, the values that come later left out."""
-        return replace(self.known, params={}, trial_params={}, lapse=None).batch_shape
+        return replace(self.known, params={}, trial_params={}, condition_params={}, lapse=None).batch_shape
 
     @property
     def is_discrete(self) -> bool:

@@ -44,7 +44,8 @@ def formula_model(
 
     Args:
         net: a trained network, loaded with backend "jax".
-        data: what `net.observe` returned: one batch dimension, the data sets.
+        data: what `net.observe` returned: one batch dimension, the data sets. Trials that were observed with the
+            design's ``conditions`` are computed by condition.
         design: what `ppl_buffer.formulas.design` made of them.
         lapse: what a lapse is, and how often; a rate with a prior is estimated.
         centring: how offsets are written; None = non-centred. The posterior is the same.
@@ -52,6 +53,8 @@ def formula_model(
     Sites: those of `ppl_buffer.numpyro.hierarchical_params`; the same of ``lapse``, a rate that is estimated, on the
     scale on which its prior is standard normal.
     """
+    if data.conditions is not None:
+        design = design.at_conditions
     linear, averages = linear_predictors(net, design, centring)
     params, by_trial = natural_params(net, design, linear, averages)
     if RATE in design.parameters and lapse is not None and lapse.prior is not None:
@@ -69,6 +72,8 @@ def quick_design_fit(
     net: Network, data: ObservedTrials, design: Design, lapse: Lapse | None = None, *, progress: bool = False
 ) -> DesignFit:
     """The quick fit of `formula_model`."""
+    if data.conditions is not None:
+        design = design.at_conditions
 
     @jax.jit
     @partial(jax.value_and_grad, has_aux=True)

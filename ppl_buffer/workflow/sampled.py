@@ -11,8 +11,9 @@ import numpy as np
 from ppl_buffer.formulas.labels import labelled
 from ppl_buffer.formulas.terms import Centring, Design
 from ppl_buffer.network.lapses import Lapse
+from ppl_buffer.network.missing import missing_of
 from ppl_buffer.network.network import Network
-from ppl_buffer.network.observed import ObservedTrials
+from ppl_buffer.network.observed import ObservedTrials, observe_trials
 from ppl_buffer.workflow.chains import Sampler, prepare
 from ppl_buffer.workflow.formula_fit import formula_model, params_at, quick_design_fit, sample_design
 from ppl_buffer.workflow.hierarchical import RATE, Box, model, scores
@@ -94,6 +95,7 @@ def sample_by_formula(
     path: Path | None,
 ) -> Sampled:
     """Draws from the model that formulas describe: the arguments are those of `formula_fit.sample_design`."""
+    data = _by_condition(net, data, design)
     normal = quick_design_fit(net, data, design, lapse, progress=progress)
     draws = sample_design(net, data, design, normal, sampler, lapse=lapse, seed=seed, progress=progress, path=path)
     names = list(design.parameters)
@@ -113,3 +115,13 @@ def sample_by_formula(
     return Sampled(
         draws, formula_model, args, [*sites, *names], True, params, design, coords, dims, centring=normal.centring
     )
+
+
+def _by_condition(net: Network, data: ObservedTrials, design: Design) -> ObservedTrials:
+    """The same trials, those of which all parameters are alike as one condition, which is computed once."""
+    if design.conditions is None:
+        return data
+    return observe_trials(
+        net, data.inputs, data.value, feedback=data.feedback or None, trial_mask=data.trial_mask, context=None,
+        missing=missing_of(data.missing, data.deadline), conditions=design.conditions, known=True,
+    )  # fmt: skip

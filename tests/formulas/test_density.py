@@ -20,9 +20,9 @@ DATA = Deciders()
 CORRELATION = 0.45
 
 
-def language_density(backend, design, values):
+def language_density(backend, design, values, seen=None):
     """Log density of data and sites, and the model's deterministic sites."""
-    net, seen = DATA.net(backend), DATA.seen(backend)
+    net, seen = DATA.net(backend), DATA.seen(backend) if seen is None else seen
     if backend == "jax":
         import numpyro
         from numpyro import handlers
@@ -125,6 +125,24 @@ def test_both_languages_have_the_density_written_by_hand(correlated):
     assert (made["jax"]["drift"] < np.where(DATA.mask, drift, -9).max(1) + 1e-6).all()
     off = values["bound~age"] * DATA.age.mean() + values["bound~group"] @ [np.mean(DATA.group == x) for x in "bc"]
     np.testing.assert_allclose(made["jax"]["bound_Intercept"], values["bound_mean"] - off, rtol=1e-4)
+
+
+@pytest.mark.parametrize("backend", ["torch", pytest.param("jax", marks=pytest.mark.slow)])
+def test_conditions_have_the_density_of_their_trials(backend):
+    texts = ["drift ~ cond + (1 + cond | subject)", "delay ~ cond + (1 | subject)", "bound ~ age"]
+    design, net = DATA.design(texts), DATA.net(backend)
+    assert design.at_conditions.parameters["drift"].rows.shape == (SUBJECTS, 2) and len(set(design.conditions[0])) == 2
+    inputs = {"coherence": array(backend, 1.0 * (DATA.cond == "hard").astype(np.float32))}
+    totals, made = [], []
+    for conditions, of_rows in ((None, design), (design.conditions, design.at_conditions)):
+        seen = net.observe(inputs, array(backend, DATA.value), trial_mask=DATA.mask, conditions=conditions)
+        assert (conditions is None) or seen.sequence.condition is not None
+        total, sites = language_density(backend, of_rows, sites_of(design), seen)
+        totals.append(total)
+        made.append(sites)
+    assert totals[0] == pytest.approx(totals[1], rel=2e-5, abs=2e-3)
+    for name, value in made[0].items():
+        np.testing.assert_allclose(made[1][name], value, rtol=1e-5, err_msg=name)
 
 
 def test_how_offsets_are_written_changes_no_density_of_the_effects():

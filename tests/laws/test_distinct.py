@@ -6,10 +6,25 @@ import pytest
 from ppl_buffer.network.distinct import distinct_inputs
 from ppl_buffer.predictive import density
 from ppl_buffer.predictive.query import Query
+from ppl_buffer.schema import Categorical, Integer, Positive, Real, Schema
 from tests.laws.cases import on_both
-from tests.networks import DECISION, DISCRIMINATION, GUESS, array, data, network
+from tests.networks import DECISION, DISCRIMINATION, GUESS, Case, array, data, network
 
-TRIALS, SETS = 31, 2
+TRIALS, SETS = 67, 2
+# Outcomes of all kinds, behind some of few values and behind one of infinitely many.
+WAGER = Case(
+    "wager",
+    Schema(
+        params={"mu": Real(), "delay": Positive()},
+        inputs={"cue": Real()},
+        outcomes={
+            "choice": Categorical(2), "rating": Integer(1, 3), "rt": Positive(lapse_range=(0, 10), above="delay"),
+            "key": Categorical(3),
+        },
+        independent=True,
+    ),
+    config=DISCRIMINATION.config,
+)  # fmt: skip
 
 
 def repeated(case):
@@ -21,6 +36,11 @@ def repeated(case):
         for name, x in given.inputs.items()
     }  # fmt: skip
     return given, inputs
+
+
+def compare_slopes(slopes, others):
+    for name, slope in slopes.items():
+        np.testing.assert_allclose(np.asarray(slope), np.asarray(others[name]), rtol=2e-4, atol=1e-4)
 
 
 def scored(backend, query, params, value, reuse):
@@ -67,8 +87,7 @@ def test_targets_that_are_alike_are_read_once(case, backend):
     each, other_slopes = scored(backend, slow, draws, array(backend, given.value), False)
     assert np.ptp(each[0, 0, mask[0]]) > 0.1
     np.testing.assert_allclose(read_once, each, atol=1e-5)
-    for name, slope in slopes.items():
-        np.testing.assert_allclose(np.asarray(slope), np.asarray(other_slopes[name]), rtol=2e-4, atol=1e-4)
+    compare_slopes(slopes, other_slopes)
     if backend == "jax":
         return
     shape = (SETS, TRIALS, len(case.schema.outcomes))
@@ -77,6 +96,41 @@ def test_targets_that_are_alike_are_read_once(case, backend):
     np.testing.assert_allclose(*(x[:, mask] for x in places), atol=1e-5)
     part = Query.build(net, seen[1:], params={name: x[0, 1:] for name, x in draws.items()}, **asked)
     np.testing.assert_allclose(density.conditionals(part, seen.value[1:], reuse=True), each[0, 1:], atol=1e-5)
+
+
+@pytest.mark.usefixtures("quick_compilation")
+@on_both([DISCRIMINATION, WAGER], quick=[])
+def test_the_direct_likelihood_reads_them_once(case, backend):
+    given, inputs = repeated(case)
+    net = network(case, backend)
+    mask = np.random.default_rng(4).random((SETS, TRIALS)) < 0.8
+    arguments = {"trial_mask": mask, "likelihood": "direct"}
+    seen = net.observe(inputs, given.value, **arguments)
+    assert seen.sequence.inputs.shape[-2] == (5 if backend == "torch" else 8)
+    draws = {name: np.stack([x, x[::-1], x]).astype(np.float32) for name, x in given.params.items()}
+    rate = array(backend, np.array([0.1, 0.02], np.float32))
+
+    def once(params):
+        return Query.build(net, seen, params=params, lapse=rate, check=False)
+
+    def apart(params):
+        return Query.build(net, inputs, trials=TRIALS, params=params, lapse=rate, check=False, **arguments)
+
+    assert once(draws).direct
+    results = scored(backend, once, draws, seen.value, True)
+    others = scored(backend, apart, draws, array(backend, given.value), False)
+    assert np.ptp(others[0][0, 0, mask[0]]) > 0.1
+    np.testing.assert_allclose(results[0], others[0], atol=2e-5)
+    compare_slopes(results[1], others[1])
+    # Parameters of each trial's own are no reason to compute with another trial's inputs.
+    name, *shared = draws
+    by_trial = {name: np.random.default_rng(5).normal(size=(SETS, TRIALS)).astype(np.float32)}
+    more = {"params": {each: given.params[each] for each in shared}, "trial_params": by_trial, "check": False}
+    values = [
+        np.asarray(density.conditionals(Query.build(net, x, **also, **more), seen.value, reuse))
+        for x, reuse, also in ((seen, True, {}), (inputs, False, {"trials": TRIALS, **arguments}))
+    ]
+    np.testing.assert_allclose(*values, atol=2e-5)
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])

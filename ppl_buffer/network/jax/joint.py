@@ -16,7 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ppl_buffer.network.backend import Environment, Own, Trials
+from ppl_buffer.network.groups import LengthGroup
 from ppl_buffer.network.heads import trial_cdf, trial_log_prob, trial_moments, trial_sample
+from ppl_buffer.network.jax import ops
 from ppl_buffer.network.jax.cache import Cache, allocate
 from ppl_buffer.network.jax.execution import compiled
 from ppl_buffer.network.jax.network import EncodedParams, PreparedTargets, encode, extend, predict, prepare, step
@@ -24,8 +26,8 @@ from ppl_buffer.network.jax.network import encode_params as _encode_params
 from ppl_buffer.network.jax.ops import Array, part
 from ppl_buffer.network.jax.weights import JaxNetwork
 from ppl_buffer.network.lapse_mixture import LapseMixture
-from ppl_buffer.network.likelihood import Conditions, PreparedSequence, read_sequence, spread
-from ppl_buffer.network.observed import EncodedContext, LengthGroup, ObservedTrials
+from ppl_buffer.network.likelihood import Conditions, PreparedSequence, read_sequence, spread, targets_of
+from ppl_buffer.network.observed import EncodedContext, ObservedTrials
 from ppl_buffer.network.parts import Part
 from ppl_buffer.network.trials import initial_state, join_arrays, join_trials, respond, split_noise
 
@@ -74,6 +76,23 @@ def prepare_marginal(net: JaxNetwork, cache: Cache, inputs: Mapping[str, Array],
     return prepare(net, cache, inputs, None, valid.shape)
 
 
+def represent_targets(
+    net: JaxNetwork, prepared: PreparedTargets | PreparedSequence, params: EncodedParams | Conditions
+) -> tuple[Part, Array, Array | None]:
+    """The part of the network that prepared the trials, what it says of their targets, and which of them each trial is.
+
+    Returns:
+        part, representation (B, R, T, W) for its heads, and index (B, r, K); None where T is K, or 1 for all trials.
+    """
+    if isinstance(prepared, PreparedSequence):
+        assert isinstance(params, Conditions)
+        if prepared.index is not None:
+            prepared = targets_of(net, prepared, params)
+        return net.likelihood, read_sequence(net, prepared, params), prepared.index
+    assert isinstance(params, EncodedParams)
+    return net, predict(net, prepared, params), prepared.index
+
+
 def represent(
     net: JaxNetwork,
     prepared: PreparedTargets | PreparedSequence,
@@ -84,15 +103,12 @@ def represent(
 
     Unless `each` trial needs its own, it is (B, R, 1, W) where trials do not differ.
     """
-    if isinstance(prepared, PreparedSequence):
-        assert isinstance(params, Conditions)
-        representation = read_sequence(net, prepared, params)
-        return net.likelihood, spread(net, representation, prepared.valid.shape) if each else representation
-    assert isinstance(params, EncodedParams)
-    representation = predict(net, prepared, params)
-    if prepared.index is None or not (each or representation.shape[2] > 1):
-        return net, representation
-    return net, _take_targets(representation, prepared.index)
+    reader, representation, index = represent_targets(net, prepared, params)
+    if index is not None and (each or representation.shape[2] > 1):
+        return reader, ops.take_rows(representation, index)
+    if each and isinstance(prepared, PreparedSequence):
+        return reader, spread(net, representation, prepared.valid.shape)
+    return reader, representation
 
 
 @compiled()
@@ -105,7 +121,8 @@ def conditionals(
     lapse: LapseMixture | None,
 ) -> Array:
     """Log density (B, R, K) of each trial given what it sees (paper, equation 5); 0 where there is no trial."""
-    log_probs = trial_log_prob(*represent(net, prepared, params, each=False), outcomes, lapse)
+    reader, representation, index = represent_targets(net, prepared, params)
+    log_probs = trial_log_prob(reader, representation, outcomes, lapse, index)
     return jnp.where(valid, log_probs, 0.0)
 
 
@@ -380,10 +397,3 @@ def _in_chunks(function: Callable[..., Tree], shape: Sequence[int], *arguments: 
 
     out = jax.lax.map(lambda chunk: function(*chunk), jax.tree.map(split, arguments))
     return jax.tree.map(lambda x: x.reshape(chunks * size, *x.shape[2:])[:sets], out)
-
-
-def _take_targets(value: Array, index: Array) -> Array:
-    """Of each trial (B, r, K) its target's row (W,) of (B, R, T, W): (B, R, K, W)."""
-    if value.shape[2] == 1:
-        return jnp.broadcast_to(value, (*value.shape[:2], index.shape[2], value.shape[3]))
-    return jnp.take_along_axis(value, index[..., None], axis=2)

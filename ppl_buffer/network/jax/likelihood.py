@@ -28,9 +28,11 @@ def prepare_sequence(net: JaxNetwork, trials: Trials, valid: Array) -> PreparedS
 
 
 @compiled()
-def prepare_alone(net: JaxNetwork, inputs: Mapping[str, Array], valid: Array) -> PreparedSequence:
+def prepare_alone(
+    net: JaxNetwork, inputs: Mapping[str, Array], valid: Array, index: Array | None = None
+) -> PreparedSequence:
     """See `ppl_buffer.network.likelihood.prepare_alone`."""
-    return likelihood.prepare_alone(net, inputs, valid)
+    return likelihood.prepare_alone(net, inputs, valid, index)
 
 
 @compiled()

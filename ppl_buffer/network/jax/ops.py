@@ -119,6 +119,13 @@ def pick_rows(table: np.ndarray, index: Array) -> Array:
     return jnp.asarray(table)[index.astype(int)]
 
 
+def take_rows(value: Array, index: Array) -> Array:
+    """Of each trial (B, r, K) the row (n,) of (B, R, T, n) that its index, a whole number, says: (B, R, K, n)."""
+    if value.shape[2] == 1:
+        return jnp.broadcast_to(value, (*value.shape[:2], index.shape[2], value.shape[3]))
+    return jnp.take_along_axis(value, index[..., None].astype(int), axis=2)
+
+
 def copy(value: Array) -> Array:
     """A copy that shares no memory with an array of NumPy that somebody else has."""
     if isinstance(value, jax.core.Tracer):

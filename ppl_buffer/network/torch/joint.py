@@ -15,8 +15,9 @@ from torch import Tensor
 from ppl_buffer.network.backend import Environment, Trials
 from ppl_buffer.network.heads import trial_cdf, trial_log_prob, trial_moments, trial_sample
 from ppl_buffer.network.lapse_mixture import LapseMixture
-from ppl_buffer.network.likelihood import Conditions, PreparedSequence, read_sequence, spread
+from ppl_buffer.network.likelihood import Conditions, PreparedSequence, read_sequence, spread, targets_of
 from ppl_buffer.network.parts import Part
+from ppl_buffer.network.torch import ops
 from ppl_buffer.network.torch.cache import Cache, allocate
 from ppl_buffer.network.torch.network import EncodedParams, PreparedTargets, encode, extend, predict, prepare, step
 from ppl_buffer.network.torch.ops import part
@@ -52,6 +53,23 @@ def prepare_marginal(net: TorchNetwork, cache: Cache, inputs: Mapping[str, Tenso
     return prepare(net, cache, inputs, None, valid.shape)
 
 
+def represent_targets(
+    net: TorchNetwork, prepared: PreparedTargets | PreparedSequence, params: EncodedParams | Conditions
+) -> tuple[Part, Tensor, Tensor | None]:
+    """The part of the network that prepared the trials, what it says of their targets, and which of them each trial is.
+
+    Returns:
+        part, representation (B, R, T, W) for its heads, and index (B, r, K); None where T is K, or 1 for all trials.
+    """
+    if isinstance(prepared, PreparedSequence):
+        assert isinstance(params, Conditions)
+        if prepared.index is not None:
+            prepared = targets_of(net, prepared, params)
+        return net.likelihood, read_sequence(net, prepared, params), prepared.index
+    assert isinstance(params, EncodedParams)
+    return net, predict(net, prepared, params), prepared.index
+
+
 def represent(
     net: TorchNetwork,
     prepared: PreparedTargets | PreparedSequence,
@@ -62,15 +80,12 @@ def represent(
 
     Unless `each` trial needs its own, it is (B, R, 1, W) where trials do not differ.
     """
-    if isinstance(prepared, PreparedSequence):
-        assert isinstance(params, Conditions)
-        representation = read_sequence(net, prepared, params)
-        return net.likelihood, spread(net, representation, prepared.valid.shape) if each else representation
-    assert isinstance(params, EncodedParams)
-    representation = predict(net, prepared, params)
-    if prepared.index is None or not (each or representation.shape[2] > 1):
-        return net, representation
-    return net, _take_targets(representation, prepared.index)
+    reader, representation, index = represent_targets(net, prepared, params)
+    if index is not None and (each or representation.shape[2] > 1):
+        return reader, ops.take_rows(representation, index)
+    if each and isinstance(prepared, PreparedSequence):
+        return reader, spread(net, representation, prepared.valid.shape)
+    return reader, representation
 
 
 def conditionals(
@@ -82,7 +97,8 @@ def conditionals(
     lapse: LapseMixture | None,
 ) -> Tensor:
     """Log density (B, R, K) of each trial given what it sees (paper, equation 5); 0 where there is no trial."""
-    log_probs = trial_log_prob(*represent(net, prepared, params, each=False), outcomes, lapse)
+    reader, representation, index = represent_targets(net, prepared, params)
+    log_probs = trial_log_prob(reader, representation, outcomes, lapse, index)
     return torch.where(valid, log_probs, 0.0)
 
 
@@ -282,12 +298,3 @@ def _merged(
         context_valid = torch.ones_like(next(iter(context["outcomes"].values())), dtype=torch.bool)
     joined = join_trials(net.ops, context, merged)
     return start_cache(net, joined, join_arrays(net.ops, context_valid, merged_valid))
-
-
-def _take_targets(value: Tensor, index: Tensor) -> Tensor:
-    """Of each trial (B, r, K) its target's row (W,) of (B, R, T, W): (B, R, K, W)."""
-    sets, replicas, targets, width = value.shape
-    if targets == 1:
-        return value.expand(sets, replicas, index.shape[2], width)
-    start = targets * torch.arange(sets * replicas, device=value.device).reshape(sets, replicas, 1)
-    return value.reshape(-1, width).index_select(0, (start + index).reshape(-1)).reshape(sets, replicas, -1, width)

@@ -22,9 +22,11 @@ def prepare_sequence(net: TorchNetwork, trials: Trials, valid: Tensor) -> Prepar
     return likelihood.prepare_sequence(net, trials, valid)
 
 
-def prepare_alone(net: TorchNetwork, inputs: Mapping[str, Tensor], valid: Tensor) -> PreparedSequence:
+def prepare_alone(
+    net: TorchNetwork, inputs: Mapping[str, Tensor], valid: Tensor, index: Tensor | None = None
+) -> PreparedSequence:
     """See `ppl_buffer.network.likelihood.prepare_alone`."""
-    return likelihood.prepare_alone(net, inputs, valid)
+    return likelihood.prepare_alone(net, inputs, valid, index)
 
 
 def encode_conditions(

@@ -129,6 +129,15 @@ def pick_rows(table: np.ndarray, index: Tensor) -> Tensor:
     return torch.as_tensor(table, device=index.device)[index.long()]
 
 
+def take_rows(value: Tensor, index: Tensor) -> Tensor:
+    """Of each trial (B, r, K) the row (n,) of (B, R, T, n) that its index, a whole number, says: (B, R, K, n)."""
+    sets, replicas, rows, size = value.shape
+    if rows == 1:
+        return value.expand(sets, replicas, index.shape[2], size)
+    start = rows * torch.arange(sets * replicas, device=value.device).reshape(sets, replicas, 1)
+    return value.reshape(-1, size).index_select(0, (start + index.long()).reshape(-1)).reshape(sets, replicas, -1, size)
+
+
 def copy(value: Tensor) -> Tensor:
     """A copy that shares no memory."""
     return value.detach().clone()
