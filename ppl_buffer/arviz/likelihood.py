@@ -133,7 +133,7 @@ class _Scoring:
             trial_mask=part.mask,
             context=part.context,
             missing=part.missing,
-            known=True,
+            purpose="again",
         )
         # The data sets are alike in length already.
         return replace(observed, groups=None), {}, ops.floating(self.net, observed.value)

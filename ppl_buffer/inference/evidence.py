@@ -291,7 +291,7 @@ def _weights_by_draw(
     known = {name: to_numpy(value) for name, value in conditioned.items()}
     observed = observe_trials(
         net, data.inputs, data.value, feedback=data.feedback, trial_mask=data.trial_mask, context=None,
-        missing=data.missing, all_given=True,
+        missing=data.missing, purpose="likelihood",
     )  # fmt: skip
     batch = observed.batch_shape
     size = math.prod(batch)

@@ -243,14 +243,15 @@ def observe_trials(
     likelihood: str = "auto",
     missing: Missing | None = None,
     conditions: Array | None = None,
-    known: bool = False,
-    all_given: bool = False,
+    purpose: str = "any",
 ) -> ObservedTrials:
     """See `Network.observe`.
 
-    Where the data are `known` already, nothing is said of what the training covered. Where all parameters will be given
-    (`all_given`), trials that are then independent get no buffer, which takes longest to compile and to fill.
+    The purpose is "any"; or "again" of data that are known already: nothing is said of what the training covered; or
+    "likelihood" where all parameters will be given: trials that are then independent get no buffer, which takes longest
+    to compile and to fill.
     """
+    known, all_given = purpose == "again", purpose == "likelihood"
     schema, likelihood = net.schema, choose_likelihood(net, likelihood)
     tail = len(schema.event_shape_tail)
     value = as_floating(net, "value", value)

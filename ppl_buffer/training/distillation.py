@@ -249,7 +249,7 @@ def _prepare(net: Network, scale: NormalScores, source: Simulator, trials: int, 
     value = stack_value(np, schema, groups["outcomes"])
     # Data unlike any that the network was trained on are what these sets are for.
     observed = observe_trials(
-        net, groups["inputs"], value, feedback=groups["feedback"], trial_mask=None, context=None, known=True
+        net, groups["inputs"], value, feedback=groups["feedback"], trial_mask=None, context=None, purpose="again"
     )
     evaluated: list[tuple[Arrays, np.ndarray]] = []
 

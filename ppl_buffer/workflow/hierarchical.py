@@ -130,7 +130,7 @@ def observe(net: Network, trials: TrialData) -> ObservedTrials:
         trial_mask=trials.trial_mask,
         context=None,
         missing=trials.missing,
-        all_given=True,
+        purpose="likelihood",
     )
 
 

@@ -123,5 +123,5 @@ def _by_condition(net: Network, data: ObservedTrials, design: Design) -> Observe
         return data
     return observe_trials(
         net, data.inputs, data.value, feedback=data.feedback or None, trial_mask=data.trial_mask, context=None,
-        missing=missing_of(data.missing, data.deadline), conditions=design.conditions, known=True,
+        missing=missing_of(data.missing, data.deadline), conditions=design.conditions, purpose="again",
     )  # fmt: skip
