@@ -33,7 +33,7 @@ class TableColumn:
         heading: of the column.
         table: that has it.
         subject: (rows,) label of the subject of each row.
-        can_be_missing: whether it is an outcome without which a trial can still be used.
+        can_be_missing: whether it is an outcome, or feedback, without which a trial can still be used.
     """
 
     name: str

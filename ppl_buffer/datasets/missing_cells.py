@@ -1,7 +1,8 @@
 """Cells of a table in which an outcome is missing: what users say of them, and the trials that they leave.
 
-Only outcomes can be missing. A row that lacks some of them lost these; one that lacks all of them, or whose time is
-past the deadline and lacks the others, is a response that did not come before the deadline.
+Only outcomes can be missing, and the feedback on them where later trials depend on it. A row that lacks some of them
+lost these; one that lacks all outcomes, or whose time is past the deadline and lacks the others, is a response that did
+not come before the deadline.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ from ppl_buffer.checks import check_number
 from ppl_buffer.datasets.cells import Table, is_missing, short, to_numbers
 from ppl_buffer.datasets.columns import TableColumn, listed
 from ppl_buffer.datasets.trials import TrialData
+from ppl_buffer.findings import Finding, warn_of
 from ppl_buffer.network.missing import Missing
+from ppl_buffer.network.missing_rule import UNREAD, allows_lost, require_flags
+from ppl_buffer.network.network import Network
 from ppl_buffer.schema import Schema
 
 # What stands for empty cells among codes.
@@ -28,38 +32,42 @@ class MissingCells:
     """What is said of missing outcomes of a table.
 
     Attributes:
-        codes: outcome -> texts of cells in which it is missing, `EMPTY` for empty ones.
+        codes: outcome or feedback -> texts of cells in which it is missing, `EMPTY` for empty ones.
         deadline: a number, or a column, in the unit of the table; None = there is none.
         withheld: the choice that is made by not responding.
         timed: the outcome that the deadline is of.
+        allows_lost: whether the network can read what was lost.
     """
 
     codes: Mapping[str, frozenset[str]] = field(default_factory=dict)
     deadline: float | str | None = None
     withheld: Mapping[str, int] = field(default_factory=dict)
     timed: str | None = None
+    allows_lost: bool = True
 
     @classmethod
-    def of(cls, schema: Schema, missing: object, deadline: object, withheld: Mapping[str, int] | None) -> MissingCells:
+    def of(cls, net: Network, missing: object, deadline: object, withheld: Mapping[str, int] | None) -> MissingCells:
         """The arguments of `read_trials`, checked.
 
         Raises:
-            ValueError: if one is of another kind, about a name that is no outcome, or the model's trials depend on each
-                other.
+            ValueError: if one is of another kind, about a name that is no outcome, or trials depend on each other and
+                the network does not read what is missing of them.
         """
+        schema = net.schema
         if missing is None and deadline is None and withheld is None:
             return cls()
         if not isinstance(deadline, str | None):
             deadline = check_number("deadline", deadline, "a time above 0, or the name of a column", lambda x: x > 0)
         rule = Missing(1.0 if deadline is not None else None, withheld or {}).rule(schema)
-        given = missing if isinstance(missing, Mapping) else dict.fromkeys(schema.outcomes, missing)
-        unknown = [name for name in given if name not in schema.outcomes]
+        if rule.timed is None:
+            require_flags(net)
+        names = [*schema.outcomes, *(schema.feedback if schema.ordered else ())]
+        given = missing if isinstance(missing, Mapping) else dict.fromkeys(names, missing)
+        unknown = [name for name in given if name not in names]
         if unknown:
-            raise ValueError(
-                f"missing: expected outcomes of the model, {listed(schema.outcomes)}, got {listed(unknown)}"
-            )
+            raise ValueError(f"missing: expected outcomes of the model, {listed(names)}, got {listed(unknown)}")
         codes = {name: _codes(texts) for name, texts in given.items()}
-        return cls(codes, deadline, dict(withheld or {}), rule.timed)
+        return cls(codes, deadline, dict(withheld or {}), rule.timed, allows_lost(net))
 
     def __bool__(self) -> bool:
         return bool(self.codes)
@@ -97,11 +105,16 @@ class MissingCells:
             scales: variable -> factor; deadlines have that of the time.
 
         Raises:
-            ValueError: if a row contradicts the deadline, or has no outcome at all and there is none.
+            ValueError: if a row contradicts the deadline, has no outcome at all and there is none, or lost what the
+                network cannot read.
         """
         table = next(iter(columns.values())).table
         outcomes = list(schema.outcomes)
         nothing = np.all([np.isnan(values[name]) for name in outcomes], 0)
+        if self.timed is None and schema.ordered:
+            if nothing.any():
+                _warn_of_lost(table, nothing)
+            return MissingRows(Missing(), None)
         if self.timed is None:
             if nothing.any():
                 raise ValueError(
@@ -137,6 +150,12 @@ class MissingCells:
         unlimited = omitted & ~np.isfinite(deadline)
         if unlimited.any():
             raise ValueError(f"{table.source}: no outcome is known in {table.where(unlimited)}, which has no deadline")
+        for name in () if self.allows_lost else (*outcomes, *schema.feedback):
+            lost = np.isnan(values[name]) & ~omitted
+            if lost.any():
+                raise ValueError(
+                    f"{columns[name].title} is missing in {table.where(lost)}, where there was a response: {UNREAD}"
+                )
         for name in outcomes:
             values[name] = np.where(omitted, math.inf if name == self.timed else math.nan, values[name])
         return MissingRows(Missing(1.0, self.withheld, self.timed), deadline)
@@ -189,6 +208,16 @@ class MissingRows:
         if np.isfinite(self.deadline).all() and (finite == finite[0]).all():
             return self.missing.at(float(finite[0]))
         return self.missing.at(deadline)
+
+
+def _warn_of_lost(table: Table, rows: np.ndarray) -> None:
+    """Say what a trial of which nothing is known means to a learner."""
+    text = (
+        f"{table.source}: no outcome is known in {table.where(rows)}. They count as lost: a choice was made, feedback "
+        "came, and whoever did the trial learnt from it. Where there was no response, and nothing to learn from, "
+        "delete these rows"
+    )
+    warn_of(Finding("table", text, share=float(rows.mean())), stacklevel=5)
 
 
 def _codes(texts: object) -> frozenset[str]:

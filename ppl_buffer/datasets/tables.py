@@ -20,6 +20,7 @@ from ppl_buffer.datasets.options import ReadOptions, two_categories
 from ppl_buffer.datasets.order import trial_order
 from ppl_buffer.datasets.ranges import OUTSIDE, check_ranges
 from ppl_buffer.datasets.trials import TrialData
+from ppl_buffer.network.missing_rule import allows_lost
 from ppl_buffer.network.network import Network
 from ppl_buffer.schema import Categorical, Discrete, Schema, Variable
 from ppl_buffer.simulator import Simulator
@@ -68,11 +69,14 @@ def read_trials(
         signed: positive variable -> outcome of two categories for which its sign stands, such as {"rt": "choice"}:
             negative = 0, positive = 1.
         missing: cells of outcomes in which the outcome is missing: "empty" for empty ones, a code such as -999, a list
-            of them, or a dict outcome -> those. What is known of such trials counts (`ppl_buffer.Missing`); for models
-            whose trials are independent given the parameters. Without it such cells are refused.
+            of them, or a dict outcome -> those. What is known of such trials counts (`ppl_buffer.Missing`). Where later
+            trials depend on them, cells of feedback may be missing as well, and the network has to read it
+            (``Config(likelihood_missing=True)``) unless a response did not come in time. Without it such cells are
+            refused.
         deadline: time after which a response counts as none, in the unit of the table: a number, or a column, empty
             where there is none. A row without any outcome, or with a time past it and nothing else, is then a response
-            that did not come in time. Rows that were lost for another reason must be deleted.
+            that did not come in time. Rows that were lost for another reason must be deleted, where trials are
+            independent given the parameters.
         withheld: the choice that is made by not responding, {"choice": 0}, in a go/no-go task with a deadline.
         simulator: what the network was trained on, for a network whose record does not say where its training data
             lay.
@@ -98,7 +102,7 @@ def read_trials(
         session=session,
     )  # fmt: skip
     check_choice("outside", outside, OUTSIDE)
-    lacking = MissingCells.of(schema, missing, deadline, withheld)
+    lacking = MissingCells.of(net, missing, deadline, withheld)
     cells, excluded = select_rows(read_cells(table), where)
     headings = {name: options.columns.get(name, name) for name in variables}
     from_sign = {code: headings.pop(code) for code in options.signed.values()}
@@ -108,10 +112,9 @@ def read_trials(
         raise missing_columns(absent, unknown, cells)
     labels = read_labels(cells, options.data_set)
     persons = read_labels(cells, options.subject) if options.session else labels
+    may_lack = {*schema.outcomes, *(schema.feedback if schema.ordered else ())} if allows_lost(net) else ()
     table_columns = {
-        name: TableColumn(
-            name, variables[name], heading, cells, labels, can_be_missing=schema.independent and name in schema.outcomes
-        )
+        name: TableColumn(name, variables[name], heading, cells, labels, can_be_missing=name in may_lack)
         for name, heading in headings.items()
     }
     values = _read_values(schema, options, lacking, table_columns)

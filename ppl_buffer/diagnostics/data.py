@@ -13,7 +13,12 @@ from ppl_buffer.checks import check_integer
 from ppl_buffer.diagnostics.bands import check_level
 from ppl_buffer.diagnostics.conditions import Condition, condition_curves
 from ppl_buffer.diagnostics.curves import Curve, outcome_curves
-from ppl_buffer.diagnostics.omissions import complete_trials, lost_outcomes, take_omissions
+from ppl_buffer.diagnostics.omissions import (
+    complete_trials,
+    follows_losses,
+    lose_alike,
+    take_omissions,
+)
 from ppl_buffer.diagnostics.output import data_frame, panels
 from ppl_buffer.diagnostics.ranges import draws_of_params
 from ppl_buffer.diagnostics.statistics import Arrays, Statistic, outcome_statistics
@@ -258,9 +263,11 @@ def compare_data(
     seen = {**omissions[0], **outcome_statistics(schema, observed, statistics, words)}
     repeated = {name: np.broadcast_to(x, shape) for name, x in seen.items()}
     again = np.nansum(np.where(complete_trials(schema, data), generated.log_prob, np.nan), -1)
+    # Generated trials know all of their past: their densities are others where the observed ones do not.
+    densities = [{}, {}] if follows_losses(schema, data) else [{"log density": x} for x in (log_densities, again)]
     check = DataCheck(
-        {"log density": log_densities, **repeated},
-        {"log density": again, **omissions[1], **outcome_statistics(schema, replicated, statistics, words)},
+        {**densities[0], **repeated},
+        {**densities[1], **omissions[1], **outcome_statistics(schema, replicated, statistics, words)},
         level,
         outcome_curves(schema, observed, replicated, level, words)
         | condition_curves(schema, observed, replicated, conditions or {}, level, words),
@@ -341,13 +348,8 @@ def _outcomes(schema: Schema, data: ObservedTrials, generated: Simulated) -> tup
     inputs = blank(data.inputs)
     observed = {**inputs, **blank(split_value(schema, data.value)), **blank(data.feedback)}
     repeated = {name: np.broadcast_to(x, generated.log_prob.shape) for name, x in inputs.items()}
-    again = split_value(schema, generated.value)
-    if data.missing is not None:
-        # Of generated trials what was lost of the observed ones is lost too, unless there was no response.
-        omitted = np.isposinf(np.stack(list(again.values()))).any(0)
-        for name, lost in zip(again, lost_outcomes(schema, data), strict=True):
-            again[name] = np.where(lost & ~omitted, np.nan, again[name])
-    return observed, {**repeated, **again, **generated.feedback}
+    again = {**split_value(schema, generated.value), **generated.feedback}
+    return observed, {**repeated, **(again if data.missing is None else lose_alike(schema, data, again))}
 
 
 def _log_densities(

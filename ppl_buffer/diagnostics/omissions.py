@@ -22,6 +22,29 @@ def lost_outcomes(schema: Schema, data: ObservedTrials) -> np.ndarray:
     return np.isnan(np.stack(columns)) & ~omitted & to_numpy(data.trial_mask)
 
 
+def lost_feedback(schema: Schema, data: ObservedTrials) -> Arrays:
+    """Where feedback was lost, name -> (subjects, K); there is none where there was no response."""
+    lost = {name: np.isnan(to_numpy(x)) & to_numpy(data.trial_mask) for name, x in data.feedback.items()}
+    if data.missing is None or data.missing.timed is None:
+        return lost
+    omitted = np.isposinf(to_numpy(split_value(schema, data.value)[data.missing.timed]))
+    return {name: x & ~omitted for name, x in lost.items()}
+
+
+def lose_alike(schema: Schema, data: ObservedTrials, generated: Arrays) -> Arrays:
+    """Generated outcomes and feedback without what the observed trials lost, unless there was no response."""
+    omitted = np.isposinf(np.stack([generated[name] for name in schema.outcomes])).any(0)
+    lost = {**dict(zip(schema.outcomes, lost_outcomes(schema, data), strict=True)), **lost_feedback(schema, data)}
+    return {name: np.where(lost[name] & ~omitted, np.nan, x) for name, x in generated.items()}
+
+
+def follows_losses(schema: Schema, data: ObservedTrials) -> bool:
+    """Whether later trials were predicted from a past that lost something, as those of no generated data set are."""
+    if data.missing is None or schema.independent:
+        return False
+    return bool(lost_outcomes(schema, data).any() or any(x.any() for x in lost_feedback(schema, data).values()))
+
+
 def take_omissions(data: ObservedTrials, columns: Arrays) -> Arrays:
     """The share of omissions (..., subjects) as a statistic, where there are deadlines; takes them out of the times."""
     if data.missing is None or data.missing.timed is None:

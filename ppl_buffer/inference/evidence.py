@@ -245,7 +245,7 @@ def _densities_by_order(
     if query.missing is None:
         check_outcomes(net, value, data.trial_mask)
     else:
-        check_events(net, value, query.trial_mask, query.missing, query.deadline)
+        check_events(net, value, query.trial_mask, query.missing, query.deadline, query.feedback)
     if net.schema.ordered or (net.schema.independent and len(conditioned) == len(net.schema.params)):
         return _numpy(in_one_program(density.log_prob, query, value, reuse=False))[None]
     rng = np.random.default_rng(seed)

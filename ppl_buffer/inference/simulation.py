@@ -232,7 +232,7 @@ class _Rollouts:
         conditioned = {name: x[draws][:, subjects] for name, x in self.conditioned.items()}
         noise = _noise(self.seed, draws, self.size, self.noise_shape)[:, subjects, :length]
         value, feedback, log_prob = backend_of(self.net).on_devices(rollout, self.net, self.devices, conditioned, noise)
-        sampling.check_feedback(self.net, feedback, exists)
+        sampling.check_feedback(self.net, feedback, exists, self.deadline is not None)
         rows = np.ix_(draws, subjects, np.arange(length))
         value = to_numpy(value).reshape((*noise.shape[:3], results.value.shape[-1]))
         results.value[rows] = np.where(exists[..., None], value, np.nan)

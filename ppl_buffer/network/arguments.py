@@ -11,6 +11,7 @@ import numpy as np
 from ppl_buffer.checks import check_choice
 from ppl_buffer.findings import Finding, warn_of
 from ppl_buffer.network.backend import Array, ArrayOps, Named, Own
+from ppl_buffer.network.config import Config
 from ppl_buffer.network.record import TrainingRecord
 from ppl_buffer.schema import Categorical, Interval, Schema, Variable, split_value
 
@@ -32,6 +33,7 @@ class NetworkLike(Protocol):
     backend: str
     ops: ArrayOps
     schema: Schema
+    config: Config
     record: TrainingRecord | None
 
     @property
@@ -64,10 +66,18 @@ def check_names(argument: str, given: Mapping[str, Array], expected: Iterable[st
         raise ValueError(f"{argument}: expected {some}{expected}, got {list(given)} ({', '.join(problems)})")
 
 
-def check_legal(net: NetworkLike, argument: str, variable: Variable, value: Array, mask: Array | None = None) -> None:
+def check_legal(
+    net: NetworkLike,
+    argument: str,
+    variable: Variable,
+    value: Array,
+    mask: Array | None = None,
+    may_be_lost: bool = False,
+) -> None:
     """Refuse values that the variable cannot take, where they can be looked at and stand for a trial.
 
-    Judged as the network sees them: a number may lie below a bound and round onto it.
+    Judged as the network sees them: a number may lie below a bound and round onto it. NaN is what was lost, where
+    anything may be.
     """
     given, numbers = net.ops.to_concrete(value), net.ops.to_concrete(net.ops.number(net, value))
     exists = None if mask is None else net.ops.to_concrete(mask)
@@ -75,6 +85,8 @@ def check_legal(net: NetworkLike, argument: str, variable: Variable, value: Arra
         return
     with np.errstate(invalid="ignore"):
         bad = ~np.asarray(variable.contains(np, numbers))
+    if may_be_lost:
+        bad = bad & ~np.isnan(numbers)
     if exists is not None:
         try:
             bad = bad & exists
@@ -109,8 +121,12 @@ def check_trial_arrays(
     variables: Mapping[str, Variable],
     trials: int | None,
     mask: Array | None,
+    may_be_lost: bool = False,
 ) -> Named:
-    """Turn a dict name -> (*B, K) into arrays of the backend, K alike in all of them, illegal fill values replaced."""
+    """Turn a dict name -> (*B, K) into arrays of the backend, K alike in all of them, illegal fill values replaced.
+
+    Where values `may_be_lost`, NaN in a trial that exists stays.
+    """
     check_names(argument, given, variables)
     arrays: Named = {}
     for name, variable in variables.items():
@@ -123,7 +139,7 @@ def check_trial_arrays(
             raise ValueError(
                 f"{argument}[{name!r}]: expected {trials} trials on the last axis, got shape {tuple(value.shape)}"
             )
-        check_legal(net, f"{argument}[{name!r}]", variable, value, mask)
+        check_legal(net, f"{argument}[{name!r}]", variable, value, mask, may_be_lost)
         value = net.ops.number(net, value)
         arrays[name] = value if mask is None else net.ops.filled(value, mask, variable.fill)
     return arrays

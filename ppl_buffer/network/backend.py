@@ -222,14 +222,7 @@ class Backend(Protocol):
         """What the heads read of each trial: (B, R, K, W)."""
 
     def one_step(
-        self,
-        net: Own,
-        prepared: Own,
-        params: Own,
-        outcomes: Mapping[str, Array],
-        valid: Array,
-        lapse: Own | None,
-        noise: Array,
+        self, net: Own, prepared: Own, params: Own, outcomes: Named, valid: Array, lapse: Own | None, noise: Array
     ) -> Array:
         """`conditionals`, and beside each a draw of the trial's outcomes: (B, R, K, 1 + n_outcomes)."""
 
@@ -264,8 +257,9 @@ class Backend(Protocol):
         noise: Array,
         lapse: Own | None,
         environment: Environment | None,
+        limits: Mapping[str, Array],
     ) -> tuple[Named, Named, Array]:
-        """`rollout` by the direct likelihood."""
+        """`rollout` by the direct likelihood; later trials pass over one with an outcome above its limit (B, r, K)."""
 
     def start_steps(self, net: Own, cache: Own, shape: Sequence[int]) -> Own:
         """A cache with places for trials that are realised one after another, `shape` = (B, R, K)."""

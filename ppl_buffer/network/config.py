@@ -23,7 +23,9 @@ _MOST_SLOTS = 16
 _MAY_BE_ZERO = ("depth", "contextual_positions", "asinh_scales", "likelihood_width", "latents", "buffer_rank")
 
 # What a network was before there was a choice. It is not named in files and digests, which thus stay what they were.
-_BEFORE_CHOICE = {"latents": 0, "buffer_rank": 0, "buffer_apart": False, "head": "normal"}
+_BEFORE_CHOICE = {
+    "latents": 0, "buffer_rank": 0, "buffer_apart": False, "head": "normal", "likelihood_missing": False,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,9 @@ class Config:
             categories, such as the pair of symbols that is shown: a slot each, which the other trials leave as it is.
             The rest is common to all trials. Of no effect where trials have no order, or the inputs have no category
             or more than 16 combinations.
+        likelihood_missing: let the direct likelihood of an ordered model read which outcomes and feedback of the past
+            are missing, and train it on such data: then trials may follow one whose outcome was lost
+            (`ppl_buffer.Missing`). Of no effect where trials have no order.
         latents: tokens that summarise a context of any size, for an exchangeable model: what is predicted reads these
             in its place, so that time grows with the size of the context and not with its square. 0 = none.
         buffer_rank: rank of what is added to the keys and values of buffer tokens alone (low-rank adaptation, Hu et
@@ -62,8 +67,8 @@ class Config:
 
     Raises:
         ValueError: if a size is not a positive integer, `heads` does not divide `width`, `param_depth` exceeds
-            `depth`, there is neither a transformer nor a direct likelihood, `likelihood_slots` or `buffer_apart` is no
-            truth value, a buffer that is read apart has a `buffer_rank`, or `head` is no such law.
+            `depth`, there is neither a transformer nor a direct likelihood, `likelihood_slots`, `likelihood_missing` or
+            `buffer_apart` is no truth value, a buffer that is read apart has a `buffer_rank`, or `head` is no such law.
     """
 
     width: int = 64
@@ -76,6 +81,7 @@ class Config:
     asinh_scales: int = 0
     likelihood_width: int = 64
     likelihood_slots: bool = True
+    likelihood_missing: bool = False
     latents: int = 0
     buffer_rank: int = 0
     buffer_apart: bool = False
@@ -84,7 +90,7 @@ class Config:
     def __post_init__(self) -> None:
         sizes = asdict(self)
         check_choice("head", sizes.pop("head"), ("normal", "logistic"))
-        for name in ("likelihood_slots", "buffer_apart"):
+        for name in ("likelihood_slots", "likelihood_missing", "buffer_apart"):
             check_flag(name, sizes.pop(name))
         for name, value in sizes.items():
             least = 0 if name in _MAY_BE_ZERO else 1
@@ -148,6 +154,12 @@ def state_widths(schema: Schema, config: Config) -> tuple[int, int, int]:
     return config.likelihood_width - apart, apart, slots
 
 
+def flagged(schema: Schema, config: Config) -> tuple[str, ...]:
+    """Outcomes and feedback of which the direct likelihood reads whether they are missing; none where it does not."""
+    reads = schema.ordered and config.likelihood_missing and config.likelihood_width > 0
+    return (*schema.outcomes, *schema.feedback) if reads else ()
+
+
 def head_size(variable: Variable, config: Config) -> int:
     """Numbers that an outcome's head puts out: logits, or weight, mean and scale of each component."""
     return variable.n if isinstance(variable, Categorical) else 3 * config.components
@@ -204,7 +216,8 @@ def _likelihood_shapes(schema: Schema, config: Config) -> dict[str, tuple[int, .
     linear("params.out", embedded, embedded)
     query = described(schema.inputs)
     if schema.ordered:
-        linear("trial.pair", described({**schema.inputs, **schema.outcomes, **schema.feedback}), width)
+        pair = described({**schema.inputs, **schema.outcomes, **schema.feedback})
+        linear("trial.pair", pair + len(flagged(schema, config)), width)
         linear("trial.params", embedded, width)
         common, apart, _ = state_widths(schema, config)
         linear("recurrent.input", width, 3 * common)

@@ -32,19 +32,29 @@ def within_range(net: Part, value: Array) -> Array:
     return net.ops.xp.clip(value, -_LARGEST, _LARGEST)
 
 
-def features(net: Part, variables: Mapping[str, Variable], values: Mapping[str, Array]) -> list[Array]:
+def features(
+    net: Part,
+    variables: Mapping[str, Variable],
+    values: Mapping[str, Array],
+    lost: Mapping[str, Array] | None = None,
+) -> list[Array]:
     """Numbers that describe the variables, each (..., size).
 
     One-hot categories and standardised values; behind all of them sines, then cosines, of the inputs that have
-    frequencies; then the values at finer scales, the coarsest first.
+    frequencies; then the values at finer scales, the coarsest first. All of them are 0 where a variable is `lost`,
+    dict name -> (...) bool.
     """
-    ops = net.ops
+    ops, lost = net.ops, lost or {}
+
+    def known(name: str, x: Array) -> Array:
+        return ops.xp.where(lost[name][..., None], 0.0, x) if name in lost else x
+
     real = {name: variable for name, variable in variables.items() if not isinstance(variable, Categorical)}
     continuous = standardize(net, real, ops.number_each(net, {name: values[name] for name in real}))
-    columns, described = {name: x[..., None] for name, x in continuous.items()}, []
+    columns, described = {name: known(name, x[..., None]) for name, x in continuous.items()}, []
     for name, variable in variables.items():
         if isinstance(variable, Categorical):
-            described.append(ops.number(net, values[name][..., None] == ops.arange(net, variable.n)))
+            described.append(known(name, ops.number(net, values[name][..., None] == ops.arange(net, variable.n))))
         else:
             described.append(columns[name])
     for name, variable in real.items():

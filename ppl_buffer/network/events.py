@@ -25,7 +25,8 @@ from types import ModuleType
 from ppl_buffer.network.backend import Array, ArrayOps, Named
 from ppl_buffer.network.heads import head, outcome_cdf, outcome_log_prob, outcome_log_tail, value_log_probs
 from ppl_buffer.network.lapse_mixture import LapseComponent, LapseMixture, lapse_components, mix
-from ppl_buffer.network.missing import MissingRule, summed_outcomes
+from ppl_buffer.network.missing import summed_outcomes
+from ppl_buffer.network.missing_rule import MissingRule
 from ppl_buffer.network.parts import Part
 from ppl_buffer.schema import Discrete, Schema
 

@@ -22,6 +22,10 @@ the one that is shown. Then h is in two parts: c is common, and each category ha
 and what is read before trial k is h_k-1 = [c_k-1, S_k-1[s_k]]. One map serves all slots, which need not be kept apart
 in one vector.
 
+A network with `Config.likelihood_missing` reads in trial_k also which outcomes and feedback were lost, a 0 or 1 each,
+and zeros in the place of these. Trained on data sets that lost some, its density of an outcome is that given what was
+seen of the trials before.
+
 Arrays are (B, R, K): B data sets, R replicas of each (draws, parameter values), K trials, r = R or 1 where replicas
 share; W is the width, E that of the embedded parameters.
 """
@@ -33,7 +37,7 @@ from dataclasses import dataclass, replace
 
 from ppl_buffer.network.backend import Array, Trials
 from ppl_buffer.network.bounds import nearest_legal
-from ppl_buffer.network.config import INDEPENDENT_LAYERS, cells, crossed, slotted, state_widths
+from ppl_buffer.network.config import INDEPENDENT_LAYERS, cells, crossed, flagged, slotted, state_widths
 from ppl_buffer.network.embeddings import (
     combination,
     features,
@@ -249,25 +253,51 @@ def next_state(net: Network, pairs: Trials, exists: Array, conditions: Condition
     return _run(net, pair_features(net, pairs), slot, conditions.params, state, exists)[1]
 
 
+def in_time(outcomes: Mapping[str, Array], limits: Mapping[str, Array], exists: Array) -> Array:
+    """Which trials (B, R, 1) later ones read: those that exist and have no outcome above its limit."""
+    for name, limit in limits.items():
+        exists = exists & (outcomes[name] <= limit)
+    return exists
+
+
 def pair_features(net: Network, trials: Trials) -> Array:
-    """Realised trials (B, r, K) as the state reads them, A trial_k: (B, r, K, W)."""
-    schema = net.schema
+    """Realised trials (B, r, K) as the state reads them, A trial_k: (B, r, K, W).
+
+    Beside inputs, outcomes and feedback they may say what was `lost`, dict name -> (B, r, K) bool: where it was, the
+    numbers in its place are not read.
+    """
+    schema, part = net.schema, net.likelihood
     variables = {**schema.inputs, **schema.outcomes, **schema.feedback}
     values = {**trials["inputs"], **trials["outcomes"], **trials["feedback"]}
-    return net.ops.linear(net.likelihood, "trial.pair", _described(net.likelihood, variables, values))
+    lost, flags = trials.get("lost", {}), flagged(schema, net.config)
+    described = _described(part, variables, values, lost)
+    if flags:
+        nothing = net.ops.xp.zeros_like(described[..., 0])
+        columns = [net.ops.number(part, lost[name]) if name in lost else nothing for name in flags]
+        described = net.ops.xp.concatenate([described, net.ops.xp.stack(columns, -1)], -1)
+    return net.ops.linear(part, "trial.pair", described)
 
 
 def input_features(net: Network, inputs: Mapping[str, Array]) -> Array | None:
     """Numbers (B, r, K, G) that describe what is known before the response; None where nothing is."""
-    return _described(net.likelihood, net.schema.inputs, inputs) if net.schema.inputs else None
+    return _described(net.likelihood, net.schema.inputs, inputs, {}) if net.schema.inputs else None
 
 
-def _described(part: Part, variables: Mapping[str, Variable], values: Mapping[str, Array]) -> Array:
-    """Numbers (..., F) that describe variables (...), and which combination of categories they are."""
-    described = features(part, variables, values)
+def _described(
+    part: Part, variables: Mapping[str, Variable], values: Mapping[str, Array], lost: Mapping[str, Array]
+) -> Array:
+    """Numbers (..., F) that describe variables (...), and which combination of categories they are; 0 of what is lost.
+
+    A combination is lost where one of its categories is.
+    """
+    described = features(part, variables, values, lost)
     categories = crossed(variables)
     if categories:
         sizes = [variable.n for variable in categories.values()]
         cell = combination(part, sizes, [values[name] for name in categories])
-        described.append(part.ops.number(part, cell[..., None] == part.ops.arange(part, cells(categories))))
+        combined = part.ops.number(part, cell[..., None] == part.ops.arange(part, cells(categories)))
+        for name in categories:
+            if name in lost:
+                combined = part.ops.xp.where(lost[name][..., None], 0.0, combined)
+        described.append(combined)
     return part.ops.xp.concatenate(described, -1)

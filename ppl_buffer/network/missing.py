@@ -2,12 +2,14 @@
 
 In a value NaN is an outcome that was lost, and infinity, in the column of a time, a response that had not come at the
 deadline. What is left of such a trial is an event, and its likelihood the probability of that event.
+
+Where later trials depend on it, they read that something was lost, and pass over a trial without a response.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import ModuleType
 
@@ -17,23 +19,11 @@ from ppl_buffer.checks import is_integer
 from ppl_buffer.files import to_numpy
 from ppl_buffer.network.arguments import NetworkLike, as_floating, check_outcomes, legal_trials
 from ppl_buffer.network.backend import Array, Named
+from ppl_buffer.network.missing_rule import UNREAD, MissingRule, allows_lost, require_flags
 from ppl_buffer.schema import Categorical, Discrete, Positive, Real, Schema, split_value
 
 # Combinations of a trial's choices that are summed over.
 _MOST_PATHS = 32
-
-
-@dataclass(frozen=True)
-class MissingRule:
-    """What missing answers mean in a schema, apart from the numbers of the deadlines.
-
-    Attributes:
-        timed: outcome that the deadline is of; None without one.
-        withheld: outcome and category of the choice that is made by not responding; None where there is none.
-    """
-
-    timed: str | None = None
-    withheld: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +40,10 @@ class Missing:
     responding; with ``withheld`` the likelihood of a trial without a response is P(that choice, or time > deadline).
 
     With a deadline a lost time lies before it, and data sets that are drawn have omissions where the model is too slow.
+
+    Where trials depend on those before them, a lost outcome was made, and learnt from as the model has it; its feedback
+    may be lost as well, NaN in ``feedback``. A network knows what follows from it if it was trained with
+    ``Config(likelihood_missing=True)``. Of an omission nothing is learnt there: later trials pass over it.
 
     Args:
         deadline: in the unit of the time, a number or (*B, K); infinite where there is none. None = no trial is an
@@ -83,17 +77,23 @@ class Missing:
         """What that means in a schema.
 
         Raises:
-            ValueError: if its trials depend on each other, or it has no such outcome or category.
+            ValueError: if its trials depend on each other without an order, it has no such outcome or category, or a
+                choice is withheld where later trials learn from it.
         """
-        if not schema.independent:
+        if not (schema.independent or schema.ordered):
             raise ValueError(
-                "missing: expected None for a model whose trials depend on each other beyond the parameters: what "
-                "later trials know of one whose outcome was lost the network was not trained on. Leave such trials out "
-                "(trial_mask) where that does no harm to the later ones, else fit the trials before the first of them"
+                "missing: expected None for a model whose trials depend on each other beyond the parameters, without "
+                "an order: what others know of a trial whose outcome was lost no network was trained on. Leave such "
+                "trials out (trial_mask)"
             )
         if self.deadline is None:
             return MissingRule()
         timed = self._timed(schema)
+        if schema.ordered and self.withheld:
+            raise ValueError(
+                f"withheld: expected no choice that is made by not responding where later trials depend on it: what "
+                f"they learn from a response that may have been withheld or late is not known, got {self.withheld!r}"
+            )
         for name, code in self.withheld.items():
             variable = schema.outcomes.get(name)
             names = [key for key, x in schema.outcomes.items() if isinstance(x, Categorical)]
@@ -150,8 +150,11 @@ def check_missing(
     if not isinstance(missing, Missing):
         raise ValueError(f"missing: expected a ppl_buffer.Missing, got {type(missing).__name__}")
     rule = missing.rule(net.schema)
-    if rule.timed is None:
+    timed = rule.timed
+    if timed is None:
+        require_flags(net)
         return rule, None
+    rule = replace(rule, lost=allows_lost(net))
     ops = net.ops
     deadline = ops.number(net, as_floating(net, "deadline", missing.deadline))
     if deadline.ndim == 0:
@@ -162,7 +165,7 @@ def check_missing(
         # Where there is no trial any number will do.
         deadline = ops.xp.where(trial_mask, deadline, float("inf"))
     known = ops.to_concrete(deadline)
-    least = 0.0 if isinstance(net.schema.outcomes[rule.timed], Positive) else -np.inf
+    least = 0.0 if isinstance(net.schema.outcomes[timed], Positive) else -np.inf
     if known is not None and not (known > least).all():
         raise ValueError(
             f"deadline: expected numbers{' above 0' * (least == 0)}, infinite where there is no deadline, got "
@@ -200,15 +203,21 @@ def contradictions(
     for name, column in columns.items():
         variable = schema.outcomes[name]
         usable = variable.contains(xp, column) | lost[name]
-        more = "NaN where it was lost"
+        more = "NaN where it was lost" if rule.lost else "NaN without a response"
         if name == rule.timed:
             usable, more = usable | (column == infinite), f"{more}, infinity where it did not come before the deadline"
         yield ~usable, name, f"{variable.description}, {more}"
         nothing = lost[name] if nothing is None else nothing & lost[name]
-    yield (
-        nothing, names[0], "an outcome that is known, or infinity as the time of a response that did not come before "
-        "the deadline; trials of which nothing is known go into trial_mask",
-    )  # fmt: skip
+    if not rule.lost:
+        assert rule.timed is not None
+        for name in names:
+            unread = lost[name] & (columns[rule.timed] != infinite)
+            yield unread, name, f"a number where there was a response, since {UNREAD}"
+    elif schema.independent:
+        yield (
+            nothing, names[0], "an outcome that is known, or infinity as the time of a response that did not come "
+            "before the deadline; trials of which nothing is known go into trial_mask",
+        )  # fmt: skip
     for index, name in enumerate(names[:-1]):
         if name not in summed_outcomes(schema):
             for later in names[index + 1 :]:
@@ -249,9 +258,14 @@ def legal_events(
 
 
 def check_events(
-    net: NetworkLike, value: Array, trial_mask: Array | None, rule: MissingRule, deadline: Array | None
+    net: NetworkLike,
+    value: Array,
+    trial_mask: Array | None,
+    rule: MissingRule,
+    deadline: Array | None,
+    feedback: Mapping[str, Array] | None = None,
 ) -> None:
-    """Refuse a value whose trials cannot be, where they can be looked at.
+    """Refuse a value whose trials cannot be, where they can be looked at, and feedback that is lost and may not be.
 
     Raises:
         ValueError: naming the outcome, what was expected and what came.
@@ -269,6 +283,18 @@ def check_events(
                 argument = f"value[{name!r}]" if net.schema.event_shape_tail else "value"
                 got = np.broadcast_to(columns[name], wrong.shape)[wrong].flat[0]
                 raise ValueError(f"{argument}: expected {expected}, got {got} ({wrong.sum()} of {wrong.size})")
+    if rule.lost or rule.timed is None:
+        return
+    for name, numbers in (feedback or {}).items():
+        values = net.ops.to_concrete(numbers)
+        if values is None:
+            continue
+        unread = np.isnan(values) & ~np.isposinf(columns[rule.timed]) & (True if exists is None else exists)
+        if unread.any():
+            raise ValueError(
+                f"feedback[{name!r}]: expected a number where there was a response, since {UNREAD}, got nan "
+                f"({unread.sum()} of {unread.size})"
+            )
 
 
 def checked_legal(
@@ -278,13 +304,14 @@ def checked_legal(
     mask: Array | None,
     rule: MissingRule | None,
     deadline: Array | None,
+    feedback: Mapping[str, Array],
 ) -> Array | None:
     """Which trials (..., K) hold legal outcomes or do not exist; None where the numbers could be checked at once."""
     ops, cast = net.ops, partial(net.ops.number, net)
     if rule is None:
         check_outcomes(net, value, mask)
     else:
-        check_events(net, value, mask, rule, deadline)
+        check_events(net, value, mask, rule, deadline, feedback)
     if numbers is not None and all(ops.to_concrete(x) is not None for x in (mask, deadline) if x is not None):
         return None
     if rule is None:

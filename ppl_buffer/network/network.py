@@ -12,7 +12,7 @@ from typing import Any, Self
 from ppl_buffer.network.arguments import choose_likelihood
 from ppl_buffer.network.backend import Array, ArrayOps
 from ppl_buffer.network.box import checked_upper_bounds, from_box, into_box, upper_bounds
-from ppl_buffer.network.config import Config, parts_of, weight_shapes
+from ppl_buffer.network.config import Config, flagged, parts_of, weight_shapes
 from ppl_buffer.network.estimated_error import PART_NAMES, EstimatedError, nearest
 from ppl_buffer.network.missing import Missing
 from ppl_buffer.network.observed import EncodedContext, ObservedTrials, encode_context, observe_trials
@@ -127,12 +127,13 @@ class Network(ABC):
         order = "in order" if self.schema.ordered else "in any order"
         known = "nobody has measured it" if error is None else f"{error}, {PART_NAMES[error.part]}"
         known = "there is no model that it could be off from" if observed else known
+        gaps = ", also after lost outcomes" if flagged(self.schema, self.config) else ""
         trained = [] if record is None or record.stored is None else [f"  trained on {record.stored}"]
         lines = [
             f"<{'untrained' if record is None else record.simulator}: {parts}, {weights:,} weights, in {self.backend}",
             *trained,
             f"  parameters {', '.join(names) or 'none'}",
-            f"  trials     {order}{'' if record is None else f', up to {record.trials}'}",
+            f"  trials     {order}{'' if record is None else f', up to {record.trials}'}{gaps}",
             f"  error      {known}>",
         ]
         return "\n".join(lines)
@@ -186,8 +187,9 @@ class Network(ABC):
                 takes by itself where all parameters are given. The other part, and distributions with hidden
                 parameters, then compute from the data anew: slower, and the same numbers.
             missing: a `ppl_buffer.Missing`, where the value has outcomes that were lost (NaN) or responses that did not
-                come before a deadline (infinity); without it both are refused. Models whose trials are independent
-                given the parameters, with all of them given.
+                come before a deadline (infinity); without it both are refused. With all parameters given. Where trials
+                depend on those before them, feedback may be NaN as well, and the network has to read what was lost
+                (`Config.likelihood_missing`).
             conditions: (*B, K) whole numbers from 0 to C - 1, where the trials of one condition have the same
                 parameters: `trial_params` are then (*B, C), and the network computes once a condition in place of once
                 a trial. Models whose trials are independent given the parameters.

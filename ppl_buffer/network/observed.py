@@ -34,7 +34,8 @@ from ppl_buffer.network.layout import (
     map_leaves,
     select,
 )
-from ppl_buffer.network.missing import Missing, MissingRule, check_missing, checked_legal
+from ppl_buffer.network.missing import Missing, check_missing, checked_legal
+from ppl_buffer.network.missing_rule import MissingRule, gaps, known_feedback, pass_over, require_direct
 from ppl_buffer.network.unfamiliar import warn_unfamiliar
 from ppl_buffer.schema import split_value
 
@@ -263,9 +264,10 @@ def observe_trials(
     given = {
         "inputs": check_trial_arrays(net, "inputs", inputs, schema.inputs, trials, mask),
         "feedback": check_trial_arrays(
-            net, "feedback", {} if feedback is None else feedback, schema.feedback, trials, mask
+            net, "feedback", {} if feedback is None else feedback, schema.feedback, trials, mask,
+            missing is not None and schema.ordered,
         ),
-    }
+    }  # fmt: skip
     encoded = None if context is None else encode_context(net, context)
     if not (schema.independent or known):
         # Otherwise it is a matter of the parameters: where all are given, nothing depends on how many trials there are.
@@ -285,7 +287,9 @@ def observe_trials(
     # Looked at as NumPy's: a backend that compiles would do so for each operation.
     numbers = net.ops.to_concrete(value)
     rule, deadline = (None, None) if missing is None else check_missing(net, missing, trials, mask)
-    legal = checked_legal(net, value, numbers, mask, rule, deadline)
+    legal = checked_legal(net, value, numbers, mask, rule, deadline, given["feedback"])
+    if rule is not None:
+        require_direct(net, likelihood == "direct")
     if not known:
         columns = split_value(schema, value if numbers is None else numbers)
         warn_unfamiliar(net, {**given, "value": columns}, mask, likelihood == "direct")
@@ -296,7 +300,8 @@ def observe_trials(
     encoded = None if encoded is None else encoded.expanded(len(beside))
     apart = schema.independent and (likelihood == "buffer" or schema.inputs or numbered is not None)
     distinct = distinct_inputs(net, given["inputs"], mask, batch, trials, numbered) if apart else None
-    settings, arrays = (net, likelihood, all_given, batch, trials), (given, value, mask, legal, encoded, distinct)
+    settings = (net, likelihood, all_given, batch, trials, rule)
+    arrays = (given, value, mask, legal, encoded, distinct)
     observed = backend_of(net).one_program(_observed, settings, arrays)
     if deadline is not None:
         deadline = net.ops.xp.broadcast_to(deadline, (*batch, deadline.shape[-1]))
@@ -312,11 +317,15 @@ def observe_trials(
 
 def _observed(settings: Own, arrays: Own) -> ObservedTrials:
     """Checked trials as `ObservedTrials`, but for their groups."""
-    (net, likelihood, all_given, batch, trials), (given, value, mask, legal, context, distinct) = settings, arrays
+    (net, likelihood, all_given, batch, trials, rule), (given, value, mask, legal, context, distinct) = settings, arrays
     xp, layout = net.ops.xp, BatchLayout(net.ops.xp, batch, [batch])
     outcomes = arrange_outcomes(net, value, mask)
     exists = all_exist(net, trials, len(batch)) if mask is None else mask
-    folded, valid = layout.fold_trials({**given, "outcomes": outcomes}, exists)
+    groups = {**given, "outcomes": outcomes}
+    if missing := gaps(xp, net.schema, rule, split_value(net.schema, value), given["feedback"]):
+        groups |= {**missing, "feedback": known_feedback(xp, net.schema, given["feedback"])}
+    folded, valid = layout.fold_trials(groups, exists)
+    valid = pass_over(folded, valid)
     read = _what_is_read(net, layout, folded, valid, context, likelihood, all_given, distinct)
 
     def broadcast(values: Named) -> Named:

@@ -20,7 +20,8 @@ from ppl_buffer.network.arguments import as_floating
 from ppl_buffer.network.jax.execution import bucket
 from ppl_buffer.network.jax.weights import JaxNetwork
 from ppl_buffer.network.layout import pad_last
-from ppl_buffer.network.missing import Missing, MissingRule
+from ppl_buffer.network.missing import Missing
+from ppl_buffer.network.missing_rule import MissingRule
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import EncodedContext, ObservedTrials
 from ppl_buffer.ppl.docstring import ARGUMENTS

@@ -20,8 +20,9 @@ ARGUMENTS = """Args:
         trial_mask: (*B, K) bool; False = no such trial: it adds nothing to any density and nobody sees it. (The
             language's own ``mask`` acts on batch dimensions: it would multiply the joint density.)
         missing: a `ppl_buffer.Missing`, where values may have outcomes that were lost (NaN) or responses that did not
-            come before a deadline (infinity). For models whose trials are independent given the parameters, with all of
-            them given. Given to ``net.observe`` it need not be given again.
+            come before a deadline (infinity). With all parameters given, and not for exchangeable trials that depend on
+            each other; an ordered model's network has to read what was lost (`Config.likelihood_missing`), and feedback
+            may then be NaN too. Given to ``net.observe`` it need not be given again.
         orders: number of permutations of the trials to average the joint density over, or the permutations (R, K).
             Exchangeable models only.
         block: merge realised trials into the context after every `block` of them. Exchangeable models only.

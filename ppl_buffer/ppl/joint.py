@@ -73,7 +73,7 @@ class JointPredictiveBase:
         """Refuse outcomes that cannot be, where they can be looked at."""
         query = self.query
         if query.missing is not None:
-            check_events(self.net, value, query.trial_mask, query.missing, query.deadline)
+            check_events(self.net, value, query.trial_mask, query.missing, query.deadline, query.feedback)
         else:
             check_outcomes(self.net, value, query.trial_mask)
 

@@ -7,7 +7,8 @@ from types import ModuleType
 
 from ppl_buffer.network.arguments import legal_trials
 from ppl_buffer.network.backend import Array
-from ppl_buffer.network.missing import MissingRule, legal_events
+from ppl_buffer.network.missing import legal_events
+from ppl_buffer.network.missing_rule import MissingRule
 from ppl_buffer.schema import Discrete, Schema, split_value, stack_value
 
 

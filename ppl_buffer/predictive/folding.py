@@ -13,7 +13,7 @@ from ppl_buffer.network.bounds import can_be
 from ppl_buffer.network.events import TrialEvents
 from ppl_buffer.network.lapse_mixture import LapseMixture
 from ppl_buffer.network.layout import BatchLayout
-from ppl_buffer.network.missing import MissingRule
+from ppl_buffer.network.missing_rule import MissingRule, gaps, known_feedback, pass_over
 from ppl_buffer.network.observed import ObservedTrials
 from ppl_buffer.predictive.query import Query
 from ppl_buffer.schema import split_value
@@ -29,6 +29,7 @@ class FoldedQuery:
         trials: inputs, outcomes (of the value that is scored; none for draws) and feedback, each dict name ->
             (B, r, K).
         valid: (B, r, K) bool, which trials exist.
+        read: (B, r, K) bool, which of them later trials read: not those whose response was omitted.
         params: the encoded parameters.
         possible: (B, r, 1 or K) bool, where the parameters are such as can be; None without parameters.
         lapse: the user's lapses, their rate (B, r, 1); or None.
@@ -39,6 +40,7 @@ class FoldedQuery:
     layout: BatchLayout
     trials: dict[str, Named]
     valid: Array
+    read: Array
     params: Own
     possible: Array | None
     lapse: LapseMixture | None
@@ -65,6 +67,7 @@ def fold(
         order_dims: so many of the leading dimensions number orders of the trials: replicas, although data differ.
     """
     net, shared = query.net, _shared_shapes(query, lead, reuse, order_dims)
+    rule, feedback = query.missing, query.feedback or {}
     backend, by_trial = backend_of(net), query.params_by_trial
     params = net.ops.number_each(net, by_trial or query.params)
     layout = BatchLayout(net.ops.xp, lead, shared)
@@ -76,14 +79,18 @@ def fold(
     mask = query.trial_mask
     if mask is None:
         mask = all_exist(net, query.trials, len(lead))
-    missing = {} if query.missing is None or value is None else _missing_arrays(query, query.missing, value)
+    missing: dict[str, Named] = {}
+    if rule is not None and value is not None:
+        missing = _missing_arrays(query, rule, value)
+        feedback = known_feedback(net.ops.xp, net.schema, feedback)
     trials, valid = layout.fold_trials(
-        {"inputs": query.inputs, "outcomes": outcomes, "feedback": query.feedback or {}, **missing}, mask
+        {"inputs": query.inputs, "outcomes": outcomes, "feedback": feedback, **missing}, mask
     )
     events = None
-    if missing and query.missing is not None:
-        lost, time = trials.pop("lost"), trials.pop("time")
-        events = TrialEvents(query.missing, lost, time.get("omitted"), time.get("deadline"))
+    if rule is not None and missing:
+        time = trials.pop("time")
+        events = TrialEvents(rule, trials.pop("unknown"), time.get("omitted"), time.get("deadline"))
+    read = pass_over(trials, valid) if missing else valid
     observed = query.observed
     if reuse and query.condition_params and observed is not None and observed.sequence.index is not None:
         params, possible = _params_of_targets(query, layout, observed)
@@ -102,7 +109,7 @@ def fold(
     if query.lapse is not None:
         rate = layout.fold({"lapse": net.ops.number(net, query.lapse)}, 0)["lapse"][..., None]
         lapse = LapseMixture(rate, query.lapse_ranges)
-    return FoldedQuery(backend, layout, trials, valid, encoded, possible, lapse, events)
+    return FoldedQuery(backend, layout, trials, valid, read, encoded, possible, lapse, events)
 
 
 def _params_of_targets(query: Query, layout: BatchLayout, observed: ObservedTrials) -> tuple[Named, Array | None]:
@@ -119,12 +126,14 @@ def _params_of_targets(query: Query, layout: BatchLayout, observed: ObservedTria
 
 
 def _missing_arrays(query: Query, rule: MissingRule, value: Array) -> dict[str, Named]:
-    """Which outcomes of a value were lost or omitted, and the deadlines, each (..., K)."""
-    ops, columns = query.net.ops, split_value(query.net.schema, value)
-    lost = {name: ops.xp.isnan(column) for name, column in columns.items()}
-    if rule.timed is None:
-        return {"lost": lost, "time": {}}
-    return {"lost": lost, "time": {"omitted": columns[rule.timed] == float("inf"), "deadline": query.deadline}}
+    """Which outcomes of a value are unknown or omitted, the deadlines, and what later trials read; each (..., K)."""
+    net, columns = query.net, split_value(query.net.schema, value)
+    groups = gaps(net.ops.xp, net.schema, rule, columns, query.feedback or {})
+    groups["unknown"] = {name: net.ops.xp.isnan(column) for name, column in columns.items()}
+    groups["time"] = {}
+    if rule.timed is not None:
+        groups["time"] = {"omitted": columns[rule.timed] == float("inf"), "deadline": query.deadline}
+    return groups
 
 
 def _shared_shapes(query: Query, lead: tuple[int, ...], reuse: bool, order_dims: int) -> list[tuple[int, ...]]:
@@ -168,7 +177,7 @@ def joint_targets(query: Query, folded: FoldedQuery, reuse: bool) -> Own:
             return _read_again(query.observed.sequence, query, folded)
         if not query.independent:
             require_feedback(query.net, query.feedback, "compute a density")
-        return folded.backend.prepare_sequence(query.net, folded.trials, folded.valid)
+        return folded.backend.prepare_sequence(query.net, folded.trials, folded.read)
     if query.independent:
         return marginal_targets(query, folded, reuse)
     if reuse and query.observed is not None and query.observed.prepared is not None:

@@ -23,7 +23,8 @@ from ppl_buffer.network.distinct import at_trials
 from ppl_buffer.network.lapse_mixture import Ranges
 from ppl_buffer.network.lapses import Lapse, check_lapse
 from ppl_buffer.network.layout import broadcast_shape, common_batch_shape, map_leaves, pad_dims, pad_last
-from ppl_buffer.network.missing import Missing, MissingRule, missing_of
+from ppl_buffer.network.missing import Missing, missing_of
+from ppl_buffer.network.missing_rule import MissingRule, require_direct
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import EncodedContext, ObservedTrials, warn_longer
 from ppl_buffer.network.trials import check_environment
@@ -185,7 +186,7 @@ class Query:
         direct = {*arrays, *later} >= set(schema.params) and choose_likelihood(net, likelihood) == "direct"
         require_given(net, by_trial, {*arrays, *later}, direct)
         if data.get("missing") is not None:
-            _require_likelihood(net, {*arrays, *later}, orders, block)
+            _require_likelihood(net, {*arrays, *later}, orders, block, direct)
         if check and outside != "ignore" and not (direct and "observed" in data):
             seen, known = {group: data.get(group) or {} for group in ("inputs", "feedback")}, "observed" in data
             warn_unfamiliar(net, seen, data["trial_mask"], direct, known, stacklevel=5)
@@ -379,13 +380,14 @@ class Query:
         )
 
 
-def _require_likelihood(net: Network, given: Collection[str], orders: object, block: object) -> None:
+def _require_likelihood(net: Network, given: Collection[str], orders: object, block: object, direct: bool) -> None:
     """Refuse missing answers where the network would read them among the trials of the past."""
     hidden = [name for name in net.schema.params if name not in given]
     if hidden or orders is not None or block is not None:
         what = f"hides {hidden}" if hidden else "has orders or a block"
         raise ValueError(
-            f"missing: expected a likelihood, all parameters given and the trials independent, got one that {what}: "
-            "its network reads the outcomes of other trials and was not trained on missing ones; leave such trials out "
-            "(trial_mask)"
+            f"missing: expected a likelihood, all parameters given and no order of exchangeable trials, got one that "
+            f"{what}: its network reads the outcomes of other trials and was not trained on missing ones; leave such "
+            "trials out (trial_mask)"
         )
+    require_direct(net, direct)

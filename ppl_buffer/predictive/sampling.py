@@ -12,9 +12,11 @@ from functools import partial
 import numpy as np
 
 from ppl_buffer.checks import check_choice, is_integer
-from ppl_buffer.network.arguments import as_floating, check_legal, require_feedback
+from ppl_buffer.network.arguments import arrange_outcomes, as_floating, check_legal, require_feedback
 from ppl_buffer.network.backend import Array, Named, Own, backend_of
-from ppl_buffer.network.layout import broadcast_shape
+from ppl_buffer.network.layout import BatchLayout, broadcast_shape
+from ppl_buffer.network.missing import check_events
+from ppl_buffer.network.missing_rule import gaps, known_feedback, pass_over
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import encode_context
 from ppl_buffer.network.unfamiliar import warn_unfamiliar
@@ -147,6 +149,12 @@ def _as_seen(query: Query, rolled: tuple[Array, ...]) -> tuple[Array, ...]:
     value, feedback, _, *more = rolled
     several = len(query.event_shape) > 1
     value = density.seen_draws(query, value if several else value[..., None])
+    if query.net.schema.ordered and query.missing is not None:
+        # Later trials have passed over these: no feedback came.
+        omitted = value[..., list(query.net.schema.outcomes).index(str(query.missing.timed))] == float("inf")
+        feedback = {name: query.net.ops.xp.where(omitted, float("nan"), x) for name, x in feedback.items()}
+        realised = replace(query, feedback=feedback, observed=None)
+        query = realised.expanded(len(realised.batch_shape))
     value = value if several else value[..., 0]
     return value, feedback, density.conditionals(query, value, reuse=False), *more
 
@@ -173,7 +181,7 @@ def _draw(query: Query, noise: Array, roll: Callable[..., tuple[Array, ...]]) ->
         )  # fmt: skip
     elif query.direct:
         rolled = folded.backend.rollout_sequence(
-            net, folded.params, inputs, folded.valid, uniform, folded.lapse, query.environment
+            net, folded.params, inputs, folded.valid, uniform, folded.lapse, query.environment, _limits(query, layout)
         )
     else:
         rolled = roll(
@@ -190,19 +198,31 @@ def _draw(query: Query, noise: Array, roll: Callable[..., tuple[Array, ...]]) ->
     return stack_value(net.ops.xp, schema, outcomes), feedback, *(layout.unfold(x) for x in rolled[2:])
 
 
-def check_feedback(net: Network, feedback: Mapping[str, Array], trial_mask: Array | None) -> None:
+def _limits(query: Query, layout: BatchLayout) -> Named:
+    """The time after which a response is an omission, name -> (B, r, K), where later trials pass over it; else none."""
+    if query.deadline is None or query.missing is None or not query.net.schema.ordered:
+        return {}
+    xp, deadline = query.net.ops.xp, query.deadline
+    deadline = xp.broadcast_to(deadline, (*deadline.shape[:-1], query.trials))
+    return layout.fold({str(query.missing.timed): query.net.ops.number(query.net, deadline)}, 1)
+
+
+def check_feedback(
+    net: Network, feedback: Mapping[str, Array], trial_mask: Array | None, omissions: bool = False
+) -> None:
     """Refuse what an environment gave that the feedback cannot be, where it can be looked at.
 
     Args:
         net: the network.
         feedback: dict name -> (*sample, *batch, K).
         trial_mask: (*batch, K) bool, which trials there are; None = all.
+        omissions: whether trials may have none, NaN, since there was no response.
 
     Raises:
         ValueError: naming the feedback and the value.
     """
     for name, value in feedback.items():
-        check_legal(net, f"environment: feedback {name!r}", net.schema.feedback[name], value, trial_mask)
+        check_legal(net, f"environment: feedback {name!r}", net.schema.feedback[name], value, trial_mask, omissions)
 
 
 def _draw_in_random_order(query: Query, noise: Array, roll: Callable[..., tuple[Array, ...]]) -> tuple[Array, ...]:
@@ -236,21 +256,8 @@ def condition(query: Query, value: Array) -> Query:
             f"{f', {len(schema.outcomes)}' * tail}), got {tuple(value.shape)}"
         )
     require_feedback(net, query.feedback, "condition on trials")
-    mask = None if query.trial_mask is None else query.trial_mask[..., :first]
-    outcomes, columns = {}, split_value(schema, value)
-    if query.missing is not None:
-        # Trials are independent given all parameters: those of which something is missing need not be known.
-        complete = net.ops.xp.isfinite(sum(columns.values()))
-        mask = complete if mask is None else mask & complete
-    for name, column in columns.items():
-        check_legal(net, f"value[{name!r}]" if tail else "value", schema.outcomes[name], column, mask)
-        number = net.ops.number(net, column)
-        outcomes[name] = number if mask is None else net.ops.xp.where(mask, number, schema.outcomes[name].fill)
-    past = {
-        "inputs": {name: x[..., :first] for name, x in query.inputs.items()},
-        "outcomes": outcomes,
-        "feedback": {name: x[..., :first] for name, x in (query.feedback or {}).items()},
-    }
+    past, mask = _realised(query, value, first)
+    outcomes = past["outcomes"]
     if schema.ordered and query.outside != "ignore":
         # An exchangeable model's context is looked at where it is encoded.
         warn_unfamiliar(net, {"value": outcomes}, mask, query.direct)
@@ -283,6 +290,40 @@ def condition(query: Query, value: Array) -> Query:
         orders=None if query.orders is None else tuple(map(tuple, permutations(len(query.orders), rest).tolist())),
     )
     return following.expanded(len(following.batch_shape))
+
+
+def _realised(query: Query, value: Array, first: int) -> tuple[dict[str, Named], Array | None]:
+    """The first trials as those after them read them, groups of name -> (*batch, first), and which they read.
+
+    Returns:
+        legal numbers wherever nothing is read; None = all are.
+    """
+    net, schema, xp = query.net, query.net.schema, query.net.ops.xp
+    mask = None if query.trial_mask is None else query.trial_mask[..., :first]
+    columns = split_value(schema, value)
+    past = {
+        "inputs": {name: x[..., :first] for name, x in query.inputs.items()},
+        "feedback": {name: x[..., :first] for name, x in (query.feedback or {}).items()},
+    }
+    if query.missing is not None and schema.ordered:
+        deadline = query.deadline if query.deadline is None else query.deadline[..., :first]
+        check_events(net, value, mask, query.missing, deadline, past["feedback"])
+        past |= gaps(xp, schema, query.missing, columns, past["feedback"])
+        past["feedback"] = known_feedback(xp, schema, past["feedback"])
+        past["outcomes"] = arrange_outcomes(net, value, mask)
+        exists = xp.ones_like(next(iter(columns.values()))) > 0 if mask is None else mask
+        return past, pass_over(past, exists)
+    if query.missing is not None:
+        # Trials are independent given all parameters: those of which something is missing need not be known.
+        complete = xp.isfinite(sum(columns.values()))
+        mask = complete if mask is None else mask & complete
+    past["outcomes"] = {}
+    for name, column in columns.items():
+        argument = f"value[{name!r}]" if schema.event_shape_tail else "value"
+        check_legal(net, argument, schema.outcomes[name], column, mask)
+        number = net.ops.number(net, column)
+        past["outcomes"][name] = number if mask is None else xp.where(mask, number, schema.outcomes[name].fill)
+    return past, mask
 
 
 def _append(net: Network, before: History | None, more: dict[str, Named], more_mask: Array) -> History:

@@ -50,7 +50,8 @@ def checked_data(
     data: dict[str, Any] = {"trials": trials, "trial_mask": mask}
     data["inputs"] = check_trial_arrays(net, "inputs", inputs, schema.inputs, trials, mask)
     if feedback is not None:
-        data["feedback"] = check_trial_arrays(net, "feedback", feedback, schema.feedback, trials, mask)
+        may_be_lost = missing is not None and schema.ordered
+        data["feedback"] = check_trial_arrays(net, "feedback", feedback, schema.feedback, trials, mask, may_be_lost)
     if context is not None:
         data["context"] = encode_context(net, context)
     if missing is not None:

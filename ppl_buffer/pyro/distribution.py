@@ -13,7 +13,8 @@ from torch.distributions import constraints
 from ppl_buffer.checks import check_flag
 from ppl_buffer.network.arguments import as_floating
 from ppl_buffer.network.backend import Array
-from ppl_buffer.network.missing import Missing, MissingRule
+from ppl_buffer.network.missing import Missing
+from ppl_buffer.network.missing_rule import MissingRule
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import EncodedContext, ObservedTrials
 from ppl_buffer.network.torch.weights import TorchNetwork

@@ -31,6 +31,7 @@ class BatchOptions:
         in_order: share of the exchangeable data sets whose buffer is in that order.
         order_by: the input; None = the only continuous one.
         context_only: share of the targets of an exchangeable data set that see nothing of its buffer.
+        missing_fraction: share of the direct likelihood's data sets in which outcomes and feedback are lost by chance.
 
     Raises:
         ValueError: if a number is not an integer, too small, or a range not in order, or a share not in [0, 1].
@@ -49,6 +50,7 @@ class BatchOptions:
     in_order: float = 0.0
     order_by: str | None = None
     context_only: float = DEFAULT_CONTEXT_ONLY
+    missing_fraction: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "condition_masks", "outcome_samples"):
@@ -59,7 +61,7 @@ class BatchOptions:
             if len(pair) != 2 or not all(is_integer(x, least) for x in pair) or pair[0] > pair[1]:
                 raise ValueError(f"{name}: expected (least, greatest), integers of at least {least}, got {value!r}")
             object.__setattr__(self, name, (int(pair[0]), int(pair[1])))
-        for name in ("context_free_fraction", "forecasting", "in_order", "context_only"):
+        for name in ("context_free_fraction", "forecasting", "in_order", "context_only", "missing_fraction"):
             check_number(name, getattr(self, name), "a share from 0 to 1", lambda x: 0 <= x <= 1)
         check_flag("use_log_likelihood", self.use_log_likelihood)
         check_integer("growing", self.growing, 0)

@@ -22,6 +22,7 @@ from ppl_buffer.training.batches import (
     ordered_batch,
 )
 from ppl_buffer.training.draws import RejectionCounts
+from ppl_buffer.training.missing import draw_lost
 
 # Trials of a data set where they are independent, and data sets for each one that was asked for: many parameter values
 # with few trials each.
@@ -43,7 +44,9 @@ def make_likelihood_batches(
     """The batches of a block of `count` steps: whole sequences where trials depend on each other, else a few trials.
 
     Their data are as those of `make_batch`, with one condition mask, which holds all parameters. The targets are the
-    trials of the buffer, each of which sees those before it.
+    trials of the buffer, each of which sees those before it. Where outcomes may be missing, of ordered models, the
+    buffer also has a group ``lost``: name -> (B, 1, trials) bool. The targets are then the same: what was lost was
+    made, and its density is that given what was seen. Nothing is lost of data sets that are held out.
 
     Raises:
         ValueError: if outcomes are to be drawn again and the simulator cannot.
@@ -61,6 +64,9 @@ def make_likelihood_batches(
     params, data, probabilities = data_sets
     arrays = ordered_batch(schema, params, conditioned, data, probabilities)
     add_targets(simulator, options, rng, arrays, params, data, training=stream == TRAINING)
+    if options.missing_fraction and stream == TRAINING:
+        lost = draw_lost(rng, schema, options.missing_fraction, count * size, trials)
+        arrays["buffer"]["lost"] = {name: x[:, None] for name, x in lost.items()}
     # What was dropped counts for the first batch.
     counted = [replace(counts, simulated=counts.simulated - (count - 1) * size)]
     counted += [RejectionCounts(size) for _ in range(count - 1)]

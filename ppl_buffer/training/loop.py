@@ -34,6 +34,7 @@ from ppl_buffer.training.distillation import DistillationSets
 from ppl_buffer.training.environment import try_environment
 from ppl_buffer.training.loading import with_possible_workers
 from ppl_buffer.training.lock import locked
+from ppl_buffer.training.missing import choose_missing_fraction
 from ppl_buffer.training.options import OptimizationOptions, RunOptions
 from ppl_buffer.training.plan import TrainingPlan, choose_sizes, load_distillation, make_plans
 from ppl_buffer.training.randomness import check_randomness
@@ -76,6 +77,7 @@ def train(
     context_free_fraction: float = 0.25,
     outcome_samples: int = 1,
     use_log_likelihood: bool | None = None,
+    missing_fraction: float | None = None,
     start: Network | str | os.PathLike[str] | None = None,
     distillation: DistillationSets | str | os.PathLike[str] | None = None,
     distillation_share: float = 0.5,
@@ -164,10 +166,14 @@ def train(
             place of draws. By default the direct likelihood does, where the simulator does not tell the probabilities
             of all outcomes. For the buffered transformer: for the last steps of a likelihood, with `start` and a low
             learning rate; early in a training it may cost more than it gives.
+        missing_fraction: of a network that reads which outcomes are missing (`Config.likelihood_missing`), the share of
+            the data sets of the direct likelihood in which outcomes and feedback are lost, in 2 to 100 % of the trials;
+            0.5 by default. What follows a lost outcome is learnt from draws, or from the probabilities of these, never
+            from ``log_likelihood``. The held-out loss and the error that the record states are of complete data sets.
         start: a trained network, or what `load` takes, to start from instead of random weights: fine-tuning, or the
             network of a similar simulator. Its schema must be the same; `config` is taken from it, unless one is given
-            with more layers (`depth`) or more `asinh_scales`: then the network grows, and predicts the same at first.
-            The record of the result goes on from the start's (`TrainingRecord.stages`).
+            with more layers (`depth`), more `asinh_scales` or `likelihood_missing`: then the network grows, and
+            predicts the same at first. The record of the result goes on from the start's (`TrainingRecord.stages`).
         distillation: what `prepare_distillation` returned, or its folder: data sets in which the model need not hold,
             to learn what the model predicts after them, and what density it gives them. They come to the batches of the
             buffered transformer beside simulated ones, and to its held-out loss, which is then not comparable with that
@@ -211,12 +217,13 @@ def train(
         "targets": targets, "forecasting": forecasting, "in_order": in_order, "order_by": order_by,
         "context_only": context_only,
     }  # fmt: skip
+    sizes, begun = choose_sizes(simulator, config, start)
+    batches["missing_fraction"] = choose_missing_fraction(missing_fraction, simulator.schema, sizes)
     if steps is None and minutes is None:
         minutes = _MINUTES
     folder = Path("runs") / name_of(simulator) if out is None else check_path("out", out)
     run = {"held_out": held_out, "devices": devices, "accelerator": accelerator, "workers": workers}
     run |= {"progress": progress, "minutes": minutes, "target": target, "patience": patience}
-    sizes, begun = choose_sizes(simulator, config, start)
     asked = TrainingPlan(
         simulator=simulator,
         config=sizes,

@@ -13,6 +13,8 @@ from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.schema import Schema
 
 LIKELIHOOD, BUFFER = PARTS
+# Sizes that are the direct likelihood's alone.
+DIRECT_SIZES = ("likelihood_width", "likelihood_slots", "likelihood_missing")
 # What `train` can be asked for.
 ASKED = ("all", *PARTS)
 
@@ -43,11 +45,12 @@ def trained_parts(schema: Schema, config: Config, asked: str) -> tuple[str, ...]
 def part_config(config: Config, part: str) -> Config:
     """Sizes of a network that has this part alone; what it does not use has its default value."""
     if part == BUFFER:
-        return replace(config, likelihood_width=0)
+        return replace(config, likelihood_width=0, likelihood_missing=False)
     return Config(
         depth=0,
         likelihood_width=config.likelihood_width,
         likelihood_slots=config.likelihood_slots,
+        likelihood_missing=config.likelihood_missing,
         components=config.components,
         head=config.head,
         asinh_scales=config.asinh_scales,
@@ -64,8 +67,7 @@ def join(networks: Sequence[TorchNetwork]) -> TorchNetwork:
     if len(by_part) == 1 or len({id(net) for net in by_part.values()}) == 1:
         return networks[-1]
     direct, buffer = by_part[LIKELIHOOD], by_part[BUFFER]
-    sizes = direct.config
-    config = replace(buffer.config, likelihood_width=sizes.likelihood_width, likelihood_slots=sizes.likelihood_slots)
+    config = replace(buffer.config, **{name: getattr(direct.config, name) for name in DIRECT_SIZES})
     net = TorchNetwork(buffer.schema, config, buffer.standardization)
     with torch.no_grad():
         for name, weight in net.weights.items():

@@ -35,6 +35,8 @@ _OF_THE_BUFFER = ("context", "condition_masks", "context_free_fraction", "likeli
 # Options, also of the buffer alone, that a run knows only where they are used.
 _ROLES = ("targets", "forecasting", "in_order", "order_by", "context_only")
 _OFF = {"learns": "all"} | {name: getattr(BatchOptions(), name) for name in _ROLES}
+# Options of the direct likelihood alone, likewise.
+_OF_THE_LIKELIHOOD = ("missing_fraction",)
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,8 @@ class TrainingPlan:
                 "share": self.distillation_share,
             }
         unknown = {name for name, off in _OFF.items() if self.part == LIKELIHOOD or described[name] == off}
-        unknown |= set(_OF_THE_BUFFER) if self.part == LIKELIHOOD else set()
+        unknown |= set(_OF_THE_BUFFER if self.part == LIKELIHOOD else _OF_THE_LIKELIHOOD)
+        unknown |= {name for name in _OF_THE_LIKELIHOOD if not described[name]}
         described = {name: value for name, value in described.items() if name not in unknown}
         return json.loads(json.dumps(described))
 

@@ -8,15 +8,15 @@ from dataclasses import replace
 import torch
 
 from ppl_buffer.network import checkpoint
-from ppl_buffer.network.config import Config, cells, crossed
+from ppl_buffer.network.config import Config, cells, crossed, flagged
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.schema import Schema
 from ppl_buffer.simulator import Simulator
-from ppl_buffer.training.parts import BUFFER, LIKELIHOOD
+from ppl_buffer.training.parts import BUFFER, DIRECT_SIZES, LIKELIHOOD
 
 # Sizes that may be larger than those of the network to start from.
-_GROWING = ("depth", "asinh_scales")
+_GROWING = ("depth", "asinh_scales", "likelihood_missing")
 
 
 def load_start(start: Network | str | os.PathLike[str], simulator: Simulator, config: Config | None) -> TorchNetwork:
@@ -44,7 +44,7 @@ def load_start(start: Network | str | os.PathLike[str], simulator: Simulator, co
         if less or _with_what_it_lacks(net, replace(net.config, **grown), config) != config:
             raise ValueError(
                 f"config: expected none, or that of start, {net.config}, with depth or asinh_scales as large or "
-                f"larger, or with a part that it has not, got {config}"
+                f"larger, with likelihood_missing, or with a part that it has not, got {config}"
             )
     return net
 
@@ -52,15 +52,15 @@ def load_start(start: Network | str | os.PathLike[str], simulator: Simulator, co
 def _with_what_it_lacks(net: TorchNetwork, sizes: Config, config: Config) -> Config:
     """The sizes, those of a part that the network has not as in `config`: it begins with random weights."""
     if LIKELIHOOD not in net.parts:
-        return replace(sizes, likelihood_width=config.likelihood_width, likelihood_slots=config.likelihood_slots)
+        return replace(sizes, **{name: getattr(config, name) for name in DIRECT_SIZES})
     if BUFFER not in net.parts:
-        kept = ("likelihood_width", "likelihood_slots", "components", "asinh_scales", "head")
+        kept = (*DIRECT_SIZES, "components", "asinh_scales", "head")
         return replace(config, **{name: getattr(sizes, name) for name in kept})
     return sizes
 
 
 def _last_columns(schema: Schema, name: str) -> int:
-    """Columns of a weight that stay the last ones where scales are added: they read combinations of categories."""
+    """Columns of a weight that stay behind the others where scales are added: they read combinations of categories."""
     if name == f"{LIKELIHOOD}.trial.pair.weight":
         return cells(crossed({**schema.inputs, **schema.outcomes, **schema.feedback}))
     return cells(crossed(schema.inputs)) if name == f"{LIKELIHOOD}.read.trial.weight" else 0
@@ -83,9 +83,15 @@ def grow(start: TorchNetwork, net: TorchNetwork) -> None:
             if grown not in net.weights:
                 continue  # of a part that this network has not
             weight = net.weights[grown]
-            weight.zero_()  # the columns that read new scales
+            weight.zero_()  # the columns that read new scales, or what is missing
             last = _last_columns(start.schema, name)
-            first_columns = trained.shape[-1] - last
-            weight[..., :first_columns] = trained[..., :first_columns]
-            if last:
-                weight[..., -last:] = trained[..., -last:]
+            flags = (_flag_columns(each, name) for each in (start, net))
+            known, place = (x.shape[-1] - last - count for x, count in zip((trained, weight), flags, strict=True))
+            behind = trained.shape[-1] - known
+            weight[..., :known] = trained[..., :known]
+            weight[..., place : place + behind] = trained[..., known:]
+
+
+def _flag_columns(net: TorchNetwork, name: str) -> int:
+    """Columns of a weight, behind all others, that read what is missing."""
+    return len(flagged(net.schema, net.config)) if name == f"{LIKELIHOOD}.trial.pair.weight" else 0

@@ -142,7 +142,7 @@ def train_recipe(
     for number, stage in enumerate(recipe.stages if net is None else (), start=1):
         if time_is_over():
             return None
-        alone = replace(config, likelihood_width=0)
+        alone = replace(config, likelihood_width=0, likelihood_missing=False)
         net = train_stage(simulator, alone, {**stage, **limits}, net, folder / f"stage_{number}", quick)
     for number, stage in enumerate(recipe.likelihood, start=1):
         if time_is_over():
@@ -196,7 +196,8 @@ def train_likelihood(
             f"trials: expected sequences of up to {known.trials}, as the transformer knows, got {options['trials']}"
         )
     options |= _QUICK if quick else {}
-    config = replace(beside.config, likelihood_width=sizes.likelihood_width, likelihood_slots=sizes.likelihood_slots)
+    own = ("likelihood_width", "likelihood_slots", "likelihood_missing")
+    config = replace(beside.config, **{name: getattr(sizes, name) for name in own})
     net = train(simulator, config, parts=LIKELIHOOD, start=beside, out=out, **options)
     assert net.record is not None
     # What data are familiar is what the transformer knows, unless the two saw other ones.
@@ -221,6 +222,7 @@ def _shipped_transformer(name: str, folder: Path) -> Network:
     with resources.as_file(checkpoint.shipped()[name]) as path:
         description, arrays = checkpoint.read_description(path)
     description["config"]["likelihood_width"] = 0
+    description["config"].pop("likelihood_missing", None)
     record = description["record"]
     record["stages"] = [stage for stage in record["stages"] if stage.get("part", BUFFER) == BUFFER]
     record["errors"] = {part: error for part, error in record.get("errors", {}).items() if part == BUFFER}

@@ -6,12 +6,15 @@ import numpy as np
 import pandas
 
 from ppl_buffer.datasets.tables import read_trials
+from ppl_buffer.network.config import Config
 from ppl_buffer.simulators import NoisyQ, RLDriftDiffusion
 
 TASK = NoisyQ()
 LEARNER = RLDriftDiffusion()
-NOISY_Q = SimpleNamespace(schema=TASK.schema, standardization={"reward": (0.5, 0.5)}, record=None)
-RLDDM = SimpleNamespace(schema=LEARNER.schema, standardization={"rt": (-0.1, 0.7), "reward": (0.5, 0.5)}, record=None)
+NOISY_Q = SimpleNamespace(schema=TASK.schema, config=Config(), standardization={"reward": (0.5, 0.5)}, record=None)
+RLDDM = SimpleNamespace(
+    schema=LEARNER.schema, config=Config(), standardization={"rt": (-0.1, 0.7), "reward": (0.5, 0.5)}, record=None
+)
 COLUMNS = {"choice": "response", "reward": "feedback", "pair": "cond"}
 SUBJECTS, TRIALS = 3, 20
 COUNTS = (20, 17, 19)

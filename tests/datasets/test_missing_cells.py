@@ -8,11 +8,16 @@ import pytest
 
 from ppl_buffer.datasets import read_trials
 from ppl_buffer.datasets.tables import write_trials
+from ppl_buffer.findings import FindingWarning
+from ppl_buffer.network.config import Config
 from ppl_buffer.simulators import DriftDiffusion, RLDriftDiffusion
 from ppl_buffer.workflow.cli.parsing import read_deadline, read_missing
 
 DDM = SimpleNamespace(schema=DriftDiffusion().schema, standardization={}, record=None)
-RLDDM = SimpleNamespace(schema=RLDriftDiffusion().schema, standardization={}, record=None)
+RLDDM = SimpleNamespace(schema=RLDriftDiffusion().schema, config=Config(), standardization={}, record=None)
+READING = SimpleNamespace(
+    schema=RLDriftDiffusion().schema, config=Config(likelihood_missing=True), standardization={}, record=None
+)
 NAN, LATE = np.nan, np.inf
 
 
@@ -104,8 +109,36 @@ def test_what_is_written_is_read_again(tmp_path):
 
 
 def test_an_ordered_model_says_what_can_be_done():
-    with pytest.raises(ValueError, match=r"missing: expected None for a model whose trials depend .*trial_mask"):
-        read_trials(table([1, NAN], [0.7, 0.8], reward=[1, 0]), RLDDM, missing="empty")
+    frame = table([1, NAN, 0], [0.7, 0.8, 0.9], reward=[1, 0, 1], pair=[0] * 3)
+    with pytest.raises(ValueError, match=r"missing: expected None, since trials depend .*likelihood_missing=True"):
+        read_trials(frame, RLDDM, missing="empty")
+    with pytest.raises(
+        ValueError, match=r"choice\) is missing in rows 1, 4, where there was a response: trials depend"
+    ):
+        read_trials(frame, RLDDM, missing="empty", deadline=2)
+    with pytest.raises(ValueError, match="withheld: expected no choice that is made by not responding"):
+        read_trials(frame, RLDDM, missing="empty", deadline=2, withheld={"choice": 0})
+
+
+def test_a_response_that_did_not_come_needs_no_network_that_reads_it():
+    frame = table([1, NAN, 0], [0.7, NAN, 0.9], reward=[1, NAN, 1], pair=[0] * 3)
+    trials = read_trials(frame, RLDDM, missing="empty", deadline=2)
+    same(trials, [WHOLE, (NAN, LATE), (0, 0.9)])
+    np.testing.assert_array_equal(trials.feedback["reward"][0], [1, NAN, 1])
+
+
+def test_feedback_may_be_lost_where_the_network_reads_it():
+    frame = table([1, NAN, NAN, 0], [0.7, 0.8, NAN, NAN], reward=[1, -9, NAN, 1], pair=[0] * 4)
+    with pytest.warns(FindingWarning, match=r"no outcome is known in rows 2, 6. They count as lost: .*learnt from it"):
+        trials = read_trials(frame, READING, missing=["empty", -9])
+    same(trials, [WHOLE, (NAN, 0.8), NOTHING, NO_TIME])
+    np.testing.assert_array_equal(trials.feedback["reward"][0], [1, NAN, NAN, 1])
+    assert trials.missing is not None and trials.missing.deadline is None
+    with pytest.raises(ValueError, match=r"reward\) is empty \(NaN\) in rows 2, 6.*--missing reward=empty"):
+        read_trials(frame, READING, missing={"choice": "empty", "rt": "empty", "reward": -9})
+
+
+def test_what_is_no_outcome_is_refused():
     with pytest.raises(ValueError, match="missing: expected outcomes of the model, 'choice', 'rt', got 'reward'"):
         read_trials(table([1, NAN], [0.7, 0.8]), DDM, missing={"reward": "empty"})
 

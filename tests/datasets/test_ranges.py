@@ -14,6 +14,7 @@ from ppl_buffer import simulators
 from ppl_buffer.datasets import read_trials
 from ppl_buffer.findings import FindingWarning
 from ppl_buffer.network import checkpoint
+from ppl_buffer.network.config import Config
 from ppl_buffer.network.record import TrainingRecord
 from ppl_buffer.schema import Interval, Schema
 
@@ -177,7 +178,7 @@ def test_a_user_who_knows_better_reads_all_the_same():
 
 def test_networks_from_before_ranges_were_kept():
     table = table_for(RLDDM)
-    older = SimpleNamespace(schema=RLDDM.schema, standardization=RLDDM.standardization, record=None)
+    older = SimpleNamespace(schema=RLDDM.schema, config=Config(), standardization=RLDDM.standardization, record=None)
     slow = table.assign(rt=1000 * table["rt"])
     assert "milliseconds" in message(slow, older)
     codes = table.assign(reward=100 * table["reward"])

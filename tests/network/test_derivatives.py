@@ -51,13 +51,20 @@ def test_a_second_pass_through_the_same_graph_gives_the_same() -> None:
 
 
 def step_by_step(
-    read: torch.Tensor, own: np.ndarray, slots: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor
+    read: torch.Tensor,
+    which: np.ndarray,
+    own: np.ndarray,
+    slots: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The library's unit, each sequence's own state picked by hand: states before the steps, and behind them."""
     place, before = list(slots.unbind(1)), []
     for k in range(STEPS):
-        picked = [torch.as_tensor(own[k, :, state])[:, None] for state in range(len(place))]
-        shown = place[0] if len(place) == 1 else sum(map(torch.where, picked, place, [torch.zeros(())] * len(place)))
+        read_by, picked = (
+            [torch.as_tensor(x[k, :, state])[:, None] for state in range(len(place))] for x in (which, own)
+        )
+        shown = place[0] if len(place) == 1 else sum(map(torch.where, read_by, place, [torch.zeros(())] * len(place)))
         before.append(shown)
         after = torch.gru_cell(read[k], shown, torch.eye(3 * WIDTH), weight, torch.zeros(3 * WIDTH), bias)
         place = [torch.where(each, after, state) for each, state in zip(picked, place, strict=True)]
@@ -73,17 +80,17 @@ def test_first_and_second_derivatives_in_jax_are_torchs(states: int) -> None:
     rng = np.random.default_rng(0)
     shapes = [(STEPS, SEQUENCES, 3 * WIDTH), (SEQUENCES, states, WIDTH), (3 * WIDTH, WIDTH), (3 * WIDTH,)]
     arrays, along = ([rng.normal(size=shape).astype(np.float32) for shape in shapes] for _ in range(2))
-    which = rng.integers(0, states + 1, (STEPS, SEQUENCES))  # the last is none: there is no such step
-    own = which[..., None] == np.arange(states)
+    shown = rng.integers(0, states, (STEPS, SEQUENCES))[..., None] == np.arange(states)
+    own = shown & (rng.random((STEPS, SEQUENCES, 1)) < 0.7)  # else there is no such step: it reads, and changes nothing
     ours = [torch.as_tensor(array).requires_grad_() for array in arrays]
-    expected = step_by_step(ours[0], own, *ours[1:])
+    expected = step_by_step(ours[0], shown, own, *ours[1:])
     weights = [rng.normal(size=tuple(x.shape)).astype(np.float32) for x in expected]
     total = sum((torch.as_tensor(weight) * x).sum() for weight, x in zip(weights, expected, strict=True))
     first = torch.autograd.grad(total, ours, create_graph=True)
     second = torch.autograd.grad(sum((x * torch.as_tensor(y)).sum() for x, y in zip(first, along, strict=True)), ours)
 
     def weighted(read, *others):
-        states = unit_of_jax(read, own, *others)
+        states = unit_of_jax(read, shown, own, *others)
         return sum((weight * x).sum() for weight, x in zip(weights, states, strict=True)), states
 
     @jax.jit

@@ -49,7 +49,9 @@ def _spread_derivative(size: int, primals: tuple[Array], tangents: tuple[Array])
     return spread_rows(primals[0], size), _sum_product(tangents[0], jnp.ones((1, size), tangents[0].dtype))
 
 
-def recurrent_unit(read: Array, own: Array, slots: Array, weight: Array, bias: Array) -> tuple[Array, Array]:
+def recurrent_unit(
+    read: Array, shown: Array, own: Array, slots: Array, weight: Array, bias: Array
+) -> tuple[Array, Array]:
     """States of a gated recurrent unit, each step of which reads and changes one of C states.
 
     With r, z and n the thirds of the affine maps, h' = n + z (h - n), r = sigmoid(r_x + r_h), z = sigmoid(z_x + z_h),
@@ -57,7 +59,8 @@ def recurrent_unit(read: Array, own: Array, slots: Array, weight: Array, bias: A
 
     Args:
         read: (K, ..., 3 W), the affine map of each step's numbers.
-        own: (K, ..., C) bool, the state that each step is of; none where there is no step, which changes nothing.
+        shown: (K, ..., C) bool, the state that each step reads; where there is one alone, all read it.
+        own: (K, ..., C) bool, the state that each step changes; none where there is no step.
         slots: (..., C, W), the states before the first step.
         weight: (3 W, W), of the map of the state.
         bias: (3 W,), of the map of the state.
@@ -65,20 +68,22 @@ def recurrent_unit(read: Array, own: Array, slots: Array, weight: Array, bias: A
     Returns:
         (K, ..., W), each step's own state before it, and (..., C, W), the states behind the last step.
     """
-    return _states(read, own, slots, weight, bias)
+    return _states(read, shown, own, slots, weight, bias)
 
 
-def _step_by_step(read: Array, own: Array, slots: Array, weight: Array, bias: Array) -> tuple[Array, Array]:
+def _step_by_step(
+    read: Array, shown: Array, own: Array, slots: Array, weight: Array, bias: Array
+) -> tuple[Array, Array]:
     """`recurrent_unit`, differentiated by JAX."""
 
-    def step(slots: Array, trial: tuple[Array, Array]) -> tuple[Array, Array]:
-        of_input, its_own = trial[0], trial[1][..., None]
-        before = _shown(slots, its_own)
+    def step(slots: Array, trial: tuple[Array, ...]) -> tuple[Array, Array]:
+        of_input, its_own = trial[0], trial[2][..., None]
+        before = _shown(slots, trial[1][..., None])
         gates, new = _parts(of_input, before @ weight.T + bias)
         after = new + gates[..., before.shape[-1] :] * (before - new)
         return jnp.where(its_own, after[..., None, :], slots), before
 
-    slots, before = jax.lax.scan(step, slots, (read, own))
+    slots, before = jax.lax.scan(step, slots, (read, shown, own))
     return before, slots
 
 
@@ -107,8 +112,8 @@ def _derivative(
     Automatic differentiation would store all that a step computes, and go through it again step by step. Here what does
     not depend on the order is computed for all steps at once, and a linear scan of few operations is left.
     """
-    read, own, slots, weight, bias = primals
-    by_read, _, by_slots, by_weight, by_bias = tangents
+    read, shown, own, slots, weight, bias = primals
+    by_read, _, _, by_slots, by_weight, by_bias = tangents
     before, behind = _states(*primals)
     kept = before @ weight.T + bias
     gates, new = _parts(read, kept)
@@ -128,13 +133,13 @@ def _derivative(
         change += _fold(of_kept * by_bias)
 
     def step(by_slots: Array, trial: tuple[Array, ...]) -> tuple[Array, Array]:
-        change, update, of_kept, its_own = *trial[:3], trial[3][..., None]
-        by_before = _shown(by_slots, its_own)
+        change, update, of_kept, its_own = *trial[:3], trial[4][..., None]
+        by_before = _shown(by_slots, trial[3][..., None])
         by_after = update * by_before + _fold(of_kept * (by_before @ weight.T)) + change
         return jnp.where(its_own, by_after[..., None, :], by_slots), by_before
 
     start = jnp.zeros_like(slots) if isinstance(by_slots, SymbolicZero) else by_slots
-    by_behind, by_before = jax.lax.scan(step, start, (change, update, of_kept, own))
+    by_behind, by_before = jax.lax.scan(step, start, (change, update, of_kept, shown, own))
     return (before, behind), (by_before, by_behind)
 
 

@@ -55,6 +55,7 @@ def rollout_sequence(
     noise: Array,
     lapse: LapseMixture | None,
     environment: Environment | None,
+    limits: Mapping[str, Array],
 ) -> tuple[dict[str, Array], dict[str, Array], Array]:
     """Draw the trials one after another, each realised outcome moving the state.
 
@@ -66,6 +67,7 @@ def rollout_sequence(
         noise: uniform numbers (B, R, K, schema.noise_size).
         lapse: its rate (B, R or 1, 1); or None.
         environment: gives the feedback on a drawn outcome.
+        limits: dict name -> (B, r, K), above which an outcome is an omission, and its trial passed over by later ones.
 
     Returns:
         outcomes and feedback, each dict name -> (B, R, K), and the log densities (B, R, K) they were drawn from.
@@ -73,7 +75,7 @@ def rollout_sequence(
     shape = tuple(noise.shape[:3])
     noise, chance = split_noise(net, noise)
     valid = jnp.broadcast_to(valid, shape)
-    inputs = {name: jnp.broadcast_to(value, shape) for name, value in inputs.items()}
+    inputs, limits = ({name: jnp.broadcast_to(x, shape) for name, x in group.items()} for group in (inputs, limits))
     if conditions.state is None:
         representation = likelihood.read_sequence(net, prepare_alone(net, inputs, valid), conditions)
         representation = likelihood.spread(net, representation, shape)
@@ -88,7 +90,7 @@ def rollout_sequence(
         read = likelihood.what_is_read(net, state, likelihood.slot_of(net, shown))
         representation = likelihood.read_states(net, read, described, conditions)
         outcomes, log_prob = trial_sample(net.likelihood, representation, part(noise, k, 1), lapse)
-        chances = part(chance, k, 1)
+        chances, exists = part(chance, k, 1), likelihood.in_time(outcomes, part(limits, k, 1), exists)
         feedback, remembered = respond(net, environment, k, shown, outcomes, chances, remembered, exists)
         pairs = {"inputs": shown, "outcomes": outcomes, "feedback": feedback}
         state = likelihood.next_state(net, pairs, exists, conditions, state)

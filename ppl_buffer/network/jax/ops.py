@@ -215,7 +215,7 @@ def recurrent(net: Own, name: str, x: Array, state: Array, valid: Array) -> Arra
         valid: (B, r, K) bool, which steps exist.
     """
     # One state, which all steps are of.
-    before, behind = _along(net, name, x, state[:, :, None], valid[..., None])
+    before, behind = _along(net, name, x, state[:, :, None], valid[..., None], valid[..., None])
     after = jnp.concatenate([before[1:], behind[None, :, :, 0]])
     return jnp.moveaxis(after, 0, 2)
 
@@ -232,22 +232,24 @@ def recurrent_slots(net: Own, name: str, x: Array, slots: Array, slot: Array, va
         valid: (B, r, K) bool, which steps exist.
 
     Returns:
-        (B, R, K, W), each step's own state before it, and (B, R, C, W), the states behind the last step.
+        (B, R, K, W), each step's own state before it, also of one that does not exist, and (B, R, C, W), the states
+        behind the last step.
     """
-    own = (slot[..., None] == jnp.arange(slots.shape[2])) & valid[..., None]
-    before, behind = _along(net, name, x, slots, own)
+    shown = slot[..., None] == jnp.arange(slots.shape[2])
+    before, behind = _along(net, name, x, slots, shown, shown & valid[..., None])
     return jnp.moveaxis(before, 0, 2), behind
 
 
-def _along(net: Own, name: str, x: Array, slots: Array, own: Array) -> tuple[Array, Array]:
+def _along(net: Own, name: str, x: Array, slots: Array, shown: Array, own: Array) -> tuple[Array, Array]:
     """`recurrent_unit` of a name along steps (B, r, K, F), each of which is of one of the states (B, R, C, W)."""
     lead = jnp.broadcast_shapes(x.shape[:2], slots.shape[:2], own.shape[:2])
-    read, own = (
+    read, shown, own = (
         jnp.moveaxis(jnp.broadcast_to(each, (*lead, *each.shape[2:])), 2, 0)
-        for each in (linear(net, f"{name}.input", x), own)
+        for each in (linear(net, f"{name}.input", x), shown, own)
     )
     slots = jnp.broadcast_to(slots, (*lead, *slots.shape[2:]))
-    return recurrent_unit(read, own, slots, net.weights[f"{name}.state.weight"], net.weights[f"{name}.state.bias"])
+    maps = (net.weights[f"{name}.state.{leaf}"] for leaf in ("weight", "bias"))
+    return recurrent_unit(read, shown, own, slots, *maps)
 
 
 def norm(net: Own, name: str, x: Array) -> Array:

@@ -250,30 +250,31 @@ def recurrent_slots(
         valid: (B, r, K) bool, which steps exist.
 
     Returns:
-        (B, R, K, W), each step's own state before it, and (B, R, C, W), the states behind the last step.
+        (B, R, K, W), each step's own state before it, also of one that does not exist, and (B, R, C, W), the states
+        behind the last step.
     """
     steps, (count, width) = x.shape[2], slots.shape[2:]
     lead = torch.broadcast_shapes(x.shape[:2], slots.shape[:2], valid.shape[:2], slot.shape[:2])
     if not are_plain(x, slots, slot, valid):
         return _slots_by_steps(net, name, x, slots.expand(*lead, -1, -1), slot, valid)
     # The steps of a slot are a sequence of their own, which the library's unit runs along; missing ones are in none.
-    own = (slot[..., None] == torch.arange(count, device=slot.device)) & valid[..., None]
-    own = own.expand(*lead, steps, count).flatten(0, 1)
+    shown = slot[..., None] == torch.arange(count, device=slot.device)
+    shown, own = (x.expand(*lead, steps, count).flatten(0, 1) for x in (shown, shown & valid[..., None]))
     before = own.cumsum(1) - own.long()
     # As many as there are steps where a recorded program will see other data.
     longest = steps if torch.jit.is_tracing() else max(int(own.sum(1).max()), 1)
     first = torch.arange(len(own) * count, device=slot.device).reshape(-1, 1, count)
-    where, exists = (own * (first * longest + before)).sum(-1), own.any(-1)
+    sequence, number = (shown * first).sum(-1), (shown * before).sum(-1)
     last = len(own) * count * longest  # a place for steps that do not exist
-    where = torch.where(exists, where, last)
+    where = torch.where(own.any(-1), sequence * longest + number, last)
     sequences = x.new_zeros(last + 1, x.shape[-1])
     sequences = sequences.index_copy(0, where.flatten(), x.expand(*lead, -1, -1).reshape(-1, x.shape[-1]))
     start = slots.expand(*lead, -1, -1).reshape(-1, width)
     sequences = sequences[:last].view(-1, longest, x.shape[-1])
     states = _unit(net, name, net.weights[f"{name}.input.weight"], sequences, start)
     states = torch.cat([start[:, None], states], 1)
-    # Place n of a slot's sequence is place n of these states, which are one more.
-    place = torch.where(exists, where + where // longest, 0)
+    # A slot's states are one more than its steps.
+    place = sequence * (longest + 1) + number
     after = states[torch.arange(len(states), device=slot.device), own.sum(1).flatten()]
     return states.flatten(0, 1)[place].unflatten(0, lead), after.view(*lead, count, width)
 
@@ -301,10 +302,11 @@ def _slots_by_steps(
     """`recurrent_slots` as a loop."""
     states = []
     by_step = linear(net, f"{name}.input", x)
-    own = (slot[..., None] == torch.arange(slots.shape[2], device=slots.device)) & valid[..., None]
+    shown = slot[..., None] == torch.arange(slots.shape[2], device=slots.device)
+    own = shown & valid[..., None]
     for k in range(x.shape[2]):
         its_own = own[:, :, k, :, None]
-        state = torch.where(its_own, slots, 0.0).sum(2)
+        state = torch.where(shown[:, :, k, :, None], slots, 0.0).sum(2)
         states.append(state)
         slots = torch.where(its_own, _advance(net, name, by_step[:, :, k], state)[:, :, None], slots)
     return torch.stack(states, 2), slots

@@ -44,6 +44,15 @@ def train(
     likelihood_width: Annotated[
         int | None, typer.Option(help="Units of the direct likelihood's layers; by default 64, 0 = none.")
     ] = None,
+    likelihood_missing: Annotated[
+        bool,
+        typer.Option(
+            "--likelihood-missing", help="Trials may follow one that lost an outcome or feedback; ordered models."
+        ),
+    ] = False,
+    missing_fraction: Annotated[
+        float | None, typer.Option(help="Share of the data sets that lose something then; by default 0.5.")
+    ] = None,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Data sets in a batch; by default what suits machine and time.")
     ] = None,
@@ -101,7 +110,7 @@ def train(
         check_folder(folder)
         first = load(start, backend="torch") if start else None
         sizes = {"width": width, "depth": depth, "heads": heads, "mlp": mlp, "asinh_scales": asinh_scales}
-        sizes |= {"likelihood_width": likelihood_width}
+        sizes |= {"likelihood_width": likelihood_width, "likelihood_missing": likelihood_missing or None}
         net = _train()(
             task,
             _config(first, {size: value for size, value in sizes.items() if value is not None}),
@@ -110,7 +119,8 @@ def train(
             trials=_range("trials", trials), context=_range("context", context),
             targets=targets, forecasting=forecasting, in_order=in_order, order_by=order_by, optimizer=optimizer,
             outcome_samples=outcome_samples, likelihood_weight=likelihood_weight,
-            use_log_likelihood=use_log_likelihood or None, held_out=held_out, progress=progress,
+            use_log_likelihood=use_log_likelihood or None, missing_fraction=missing_fraction, held_out=held_out,
+            progress=progress,
         )  # fmt: skip
         path = folder / f"{name}.safetensors"
         save(net, path)
