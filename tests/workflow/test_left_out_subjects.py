@@ -13,7 +13,12 @@ xarray = pytest.importorskip("xarray")
 
 from ppl_buffer.formulas.terms import Centring  # noqa: E402
 from ppl_buffer.scores import psis_loo  # noqa: E402
-from ppl_buffer.workflow.left_out_subjects import EffectDraws, effects_of_design, left_out_log_likelihood  # noqa: E402
+from ppl_buffer.workflow.left_out_subjects import (  # noqa: E402
+    EffectDraws,
+    conditional_normal,
+    effects_of_design,
+    left_out_log_likelihood,
+)
 from tests.formulas.cases import SUBJECTS, Deciders  # noqa: E402
 
 DATA = Deciders()
@@ -166,3 +171,96 @@ def test_without_formulas_the_likelihood_of_a_person_is_averaged_over_the_popula
     result = left_out_log_likelihood(effects, population, log_likelihood)
     expected = norm(means, np.hypot(spreads, noise)).logpdf(data).sum(-1)
     np.testing.assert_allclose(np.log(draws) - logsumexp(-result, axis=0), expected, atol=0.02)
+
+
+def crossed(sessions, items, trials, rng):
+    """Trials of people who come for several sessions and see the same items: columns, whose spread each has, person."""
+    count = sessions * trials
+    person = np.repeat(np.arange(7), count)
+    session = np.repeat(np.arange(7 * sessions), trials)
+    item = np.concatenate([rng.permutation(np.resize(np.arange(items), count)) for _ in range(7)])
+    parts = [np.ones((len(person), 1)), np.eye(7)[person], np.eye(7 * sessions)[session], np.eye(items)[item]]
+    which = np.repeat([-1, 0, 1, 2], [part.shape[1] for part in parts])
+    return np.concatenate(parts, 1), which, person
+
+
+def test_people_with_sessions_who_see_the_same_items_are_scored_from_the_others():
+    """Against the exact marginal likelihood: of one spread each, by the determinant lemma."""
+    rng, sessions, draws = np.random.default_rng(3), 4, 3000
+    columns, which, person = crossed(sessions, 5, 10, rng)
+    spreads = np.array([0.5, 0.4, 0.6])
+    variance = np.append(1.0, spreads**2)[which + 1]
+    y = columns @ (rng.normal(size=len(which)) * np.sqrt(variance)) + NOISE * rng.normal(size=len(person))
+
+    def evidence(kept):
+        design, data = columns[kept], y[kept]
+        precision, along = design.T @ design / NOISE**2 + np.diag(1 / variance), design.T @ data / NOISE**2
+        square = data @ data / NOISE**2 - along @ np.linalg.solve(precision, along)
+        log_determinant = np.linalg.slogdet(precision)[1] + np.log(variance).sum() + 2 * len(data) * np.log(NOISE)
+        return -0.5 * (square + log_determinant + len(data) * np.log(2 * np.pi))
+
+    whole = evidence(np.ones(len(y), bool))
+    expected = whole - np.array([evidence(person != index) for index in range(7)])
+    covariance = np.linalg.inv(columns.T @ columns / NOISE**2 + np.diag(1 / variance))
+    vector = rng.multivariate_normal(covariance @ columns.T @ y / NOISE**2, covariance, draws)
+    log_likelihood = norm(vector @ columns.T, NOISE).logpdf(y)
+    log_likelihood = np.stack([log_likelihood[:, person == index].sum(1) for index in range(7)], 1)
+    owners = (np.arange(7), np.repeat(np.arange(7), sessions), np.full(5, -1))
+    values = [vector[:, which == kind] for kind in range(3)]
+    items = vector @ np.where(which == 2, columns, 0.0).T
+
+    def score(told):
+        effects = []
+        for kind, owner in enumerate(owners):
+            seen = columns[:, which == kind]
+            mean = (items @ seen / seen.sum(0))[..., None] if told and kind < 2 else None
+            log_prior = norm(0, spreads[kind]).logpdf(values[kind])
+            effects.append(EffectDraws(owner, values[kind][..., None], log_prior, shared=mean))
+        each = left_out_log_likelihood(effects, vector[:, :1], log_likelihood)
+        return psis_loo("logo", xarray.DataArray(each[None], dims=("chain", "draw", "subject")))
+
+    right, without = score(True), score(False)
+    np.testing.assert_allclose(right.pointwise.values, expected, atol=0.12)
+    assert abs((right.pointwise.values - expected).mean()) < 0.04 and right.doubtful == 0
+    # What they share tells of their own: without it the weights are heavy.
+    assert float(without.pareto_k.mean()) > float(right.pareto_k.mean()) + 0.15
+
+
+def test_a_density_is_no_higher_at_the_draws_than_the_one_that_they_have():
+    """Of many effects a normal density that was fitted to the draws themselves is: by 20 * 23 / (2 * 200) nats."""
+    values = np.random.default_rng(0).normal(size=(200, 20))
+    apart = conditional_normal(values, np.empty((200, 0))) - norm.logpdf(values).sum(1)
+    assert -3.0 < apart.mean() < -0.3
+
+
+def test_what_subjects_share_is_told_along_the_columns_of_their_own_effects():
+    rng = np.random.default_rng(9)
+    texts = ["drift ~ theta + (1 + theta | subject) + (1 | cond)", "bound ~ (1 | subject) + (1 | group)"]
+    design = DATA.design(texts, fixed={"delay": 0.3})
+    sites = sites_of_effects(design, rng)
+    effects, _ = effects_of_design(design, {}, sites)
+    slopes, conditions, intercepts, groups = effects
+    assert [each.owner.min() for each in effects] == [0, -1, 0, -1] and slopes.values.shape == (2, SUBJECTS, 2)
+    levels = list(design.parameters["drift"].groupings[1].levels)
+    of_cond = sites["drift~1|cond_spread"][:, None] * sites["drift~1|cond_offset"]
+    of_trial = of_cond[:, np.where(DATA.cond == "hard", levels.index("hard"), levels.index("easy"))]
+    for subject in range(SUBJECTS):
+        there = DATA.mask[subject]
+        seen, values = DATA.theta[subject, there], of_trial[:, subject, there]
+        np.testing.assert_allclose(slopes.shared[:, subject, 0], values.mean(1))
+        np.testing.assert_allclose(slopes.shared[:, subject, 1], values @ seen / (seen @ seen))
+    # Subject 3 alone is of group c: of the boundary groups a and b are shared, and c says nothing of others.
+    group = sites["bound~1|group_spread"][:, None] * sites["bound~1|group_offset"]
+    expected = np.where(DATA.group == "c", 0.0, group[:, [0, 1, 0, 2, 1]])
+    np.testing.assert_allclose(intercepts.shared[..., 0], expected)
+    np.testing.assert_allclose(groups.shared[:, 2, 0], 0.0)
+    assert groups.owner.tolist() == [-1, -1, 3] and conditions.shared.shape == (2, 2, 1)
+
+
+def sites_of_effects(design, rng):
+    """Two draws of all latent sites."""
+    sites = {name: np.exp(rng.normal(size=(2, *site.shape))) for name, site in design.sites.items()}
+    for one in design.parameters.values():
+        for grouping in one.groupings:
+            sites |= {x.offset: rng.normal(size=(2, len(grouping.levels), *x.spread.shape)) for x in grouping.effects}
+    return sites
