@@ -13,7 +13,8 @@ as it is, and operation by operation, nothing kept of either; "again" is the sam
     python benchmarks/compilations.py [--quick] [--out DIR] [--draws 100]
 
 Bars, on two cores that nobody else uses: at most 40 programs; the first draw within 12 seconds cold, and within 5 with
-kept programs. Of the comparison: at most 3 programs a network, and the same evidence to a thousandth.
+kept programs. Of the comparison: at most 3 programs for both networks, which are of one
+shape, and the same evidence to a thousandth.
 """
 
 from __future__ import annotations
@@ -179,7 +180,7 @@ def compare(options: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     apart = max(abs(x - y) for x, y in zip(one["evidence"], other["evidence"], strict=True))
     programs = one["stages"]["first"]["programs"]
     bars = [
-        bar("programs that a comparison of two networks compiles", programs, most=6),
+        bar("programs that a comparison of two networks compiles", programs, most=3),
         bar("evidence, as it is over operation by operation, the largest ratio", math.exp(apart), most=1.001),
     ]
     return {"people, trials, draws, orders": sizes, **compared}, bars

@@ -142,7 +142,7 @@ def consistency(
         ValueError: if the model is ordered, nothing is there to be drawn since the schema has feedback, or an argument
             does not fit.
     """
-    backend = backend_of(net)
+    backend_of(net)  # or it is no network
     if net.schema.ordered:
         raise ValueError("net: expected that of an exchangeable model; the trials of an ordered one have one order")
     if value is None and net.schema.feedback:
@@ -159,14 +159,13 @@ def consistency(
     )
     rng = np.random.default_rng(seed)
     permutations = [tuple(rng.permutation(query.trials).tolist()) for _ in range(orders)]
-    query, from_mixture = replace(query, orders=tuple(permutations)), value is None
+    orders_of_trials, from_mixture = np.asarray(permutations), value is None
     if from_mixture:
-        noise = uniform_streams([[seed, 1]], sampling.noise_shape(query))[0]
-        value = sampling.rollout(query, backend.ops.number(net, noise))[0]
+        noise = uniform_streams([[seed, 1]], sampling.noise_shape(replace(query, orders=tuple(permutations))))[0]
+        value = in_one_program(sampling.rollout, query, noise, orders_of_trials)[0]
     else:
         check_value_shape(value, query.event_shape)
         check_outcomes(net, value, query.trial_mask)
-    query, orders_of_trials = replace(query, orders=None), np.asarray(permutations)
     by_order = to_numpy(in_one_program(density.log_prob_by_order, query, value, orders_of_trials)).astype(float)
     counts = np.full((1,) * by_order[0].ndim, query.trials)
     if query.trial_mask is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.stats import binom
 
 from ppl_buffer.files import to_numpy
 from ppl_buffer.network.lapses import Lapse, may_be_lapses
@@ -37,6 +36,9 @@ def fastest_decision(
     if lapse is not None:
         rate = lapse.rate if lapse.prior is None else lapse.prior.quantile(np.array(1 - _IMPROBABLE))
     rate = 1 - (1 - schema.lapse_rate) * (1 - to_numpy(rate))
+    # Takes long to import, and is needed with lapses alone.
+    from scipy.stats import binom
+
     most = binom.ppf(1 - _IMPROBABLE, possible.sum(1), rate).astype(int)
     ordered = np.sort(np.where(possible, value, np.inf), 1)
     after = np.pad(ordered, ((0, 0), (0, 1)), constant_values=np.inf)[np.arange(len(value)), most]

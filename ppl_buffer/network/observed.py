@@ -300,9 +300,10 @@ def observe_trials(
     encoded = None if encoded is None else encoded.expanded(len(beside))
     apart = schema.independent and (likelihood == "buffer" or schema.inputs or numbered is not None)
     distinct = distinct_inputs(net, given["inputs"], mask, batch, trials, numbered) if apart else None
+    nameless = None if encoded is None else replace(encoded, digest="")
     settings = (net, likelihood, all_given, batch, trials, rule)
-    arrays = (given, value, mask, legal, encoded, distinct)
-    observed = backend_of(net).one_program(_observed, settings, arrays)
+    arrays = (given, value, mask, legal, nameless, distinct)
+    observed = replace(backend_of(net).one_program(_observed, settings, arrays), digest=net.digest, context=encoded)
     if deadline is not None:
         deadline = net.ops.xp.broadcast_to(deadline, (*batch, deadline.shape[-1]))
     if numbered is not None:
@@ -342,7 +343,8 @@ def _observed(settings: Own, arrays: Own) -> ObservedTrials:
         legal=None if legal is None else xp.broadcast_to(legal, (*batch, trials)),
         **{name: map_leaves(lambda x: x.reshape((*batch, *x.shape[1:])), tree) for name, tree in read.items()},
         snapshot=net.ops.copy(value),
-        digest=net.digest,
+        # One program serves several networks, whose names it does not know.
+        digest="",
     )
 
 

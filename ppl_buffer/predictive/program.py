@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 
 from ppl_buffer.network.backend import Array, Own, backend_of
 from ppl_buffer.predictive.query import History, Query
@@ -25,6 +26,12 @@ def in_one_program(function: Callable[..., Own], query: Query, *arrays: Array, *
         **settings: further arguments that are no arrays.
     """
     data = {name: getattr(query, name) for name in _ARRAYS}
+    # A program serves all networks of one shape, and knows no digests.
+    context, observed = query.context, query.observed
+    data["context"] = None if context is None else replace(context, digest="")
+    if observed is not None:
+        seen = None if observed.context is None else replace(observed.context, digest="")
+        data["observed"] = replace(observed, digest="", context=seen)
     history = None if query.history is None else (query.history.trials, query.history.mask)
     static = (function, tuple(getattr(query, name) for name in _SETTINGS), tuple(settings.items()))
     return backend_of(query.net).one_program(_answer, static, (data, history, arrays))

@@ -81,10 +81,15 @@ def noise_shape(query: Query, sample_shape: Sequence[int] = (), batch_shape: Seq
     return (*sample_shape, *batch, rows, query.net.schema.noise_size)
 
 
-def rollout(query: Query, noise: Array) -> tuple[Array, Named, Array]:
+def rollout(query: Query, noise: Array, orders: Array | None = None) -> tuple[Array, Named, Array]:
     """Draw the trials one after another from uniform numbers in (0, 1) of shape `noise_shape(query, sample_shape)`.
 
     This is the cached autoregressive rollout (Hassan et al. 2026, equation 3).
+
+    Args:
+        query: the query.
+        noise: uniform numbers.
+        orders: permutations (R, K) in place of the query's; one program then serves all of as many.
 
     Returns:
         the value (*sample, *batch, *event), feedback name -> (*sample, *batch, K), and the log densities
@@ -93,7 +98,8 @@ def rollout(query: Query, noise: Array) -> tuple[Array, Named, Array]:
     Raises:
         ValueError: if the schema has feedback and no environment supplies it.
     """
-    rolled = _draw(query, noise, partial(backend_of(query.net).rollout, independent=query.independent))
+    orders = query.orders if orders is None else orders
+    rolled = _draw(query, noise, partial(backend_of(query.net).rollout, independent=query.independent), orders)
     return _as_seen(query, rolled)  # type: ignore[return-value]
 
 
@@ -138,7 +144,9 @@ def speculative_rollout(
         value, by_trial, log_probs = rollout(query, noise)
         return value, by_trial, log_probs, log_probs == log_probs, log_probs * 0
     swept = None if query.independent else int(lookahead)
-    rolled = _draw(query, noise, partial(backend_of(query.net).speculative_rollout, source=source, lookahead=swept))
+    rolled = _draw(
+        query, noise, partial(backend_of(query.net).speculative_rollout, source=source, lookahead=swept), query.orders
+    )
     return _as_seen(query, rolled)  # type: ignore[return-value]
 
 
@@ -159,8 +167,13 @@ def _as_seen(query: Query, rolled: tuple[Array, ...]) -> tuple[Array, ...]:
     return value, feedback, density.conditionals(query, value, reuse=False), *more
 
 
-def _draw(query: Query, noise: Array, roll: Callable[..., tuple[Array, ...]]) -> tuple[Array, ...]:
-    """Fold everything for the backend's function `roll`, and bring back what it draws."""
+def _draw(
+    query: Query, noise: Array, roll: Callable[..., tuple[Array, ...]], orders: Array | None
+) -> tuple[Array, ...]:
+    """Fold everything for the backend's function `roll`, and bring back what it draws; each draw in one of some orders.
+
+    Draws then have the order-averaged density.
+    """
     net, schema = query.net, query.net.schema
     if schema.feedback and query.environment is None and not query.independent:
         raise ValueError(
@@ -168,8 +181,8 @@ def _draw(query: Query, noise: Array, roll: Callable[..., tuple[Array, ...]]) ->
             f"trials depend on it; got None"
         )
     noise = net.ops.number(net, noise)
-    if query.orders is not None:
-        return _draw_in_random_order(query, noise, roll)
+    if orders is not None:
+        return _draw_in_random_order(query, noise, roll, np.asarray(orders) if isinstance(orders, tuple) else orders)
     folded = fold(query, tuple(noise.shape[:-2]))
     layout, inputs = folded.layout, folded.trials["inputs"]
     uniform = layout.fold({"noise": noise}, 2, replicate=True)["noise"]
@@ -225,14 +238,15 @@ def check_feedback(
         check_legal(net, f"environment: feedback {name!r}", net.schema.feedback[name], value, trial_mask, omissions)
 
 
-def _draw_in_random_order(query: Query, noise: Array, roll: Callable[..., tuple[Array, ...]]) -> tuple[Array, ...]:
-    """Each draw follows one of the query's orders, so that draws have the order-averaged density."""
+def _draw_in_random_order(
+    query: Query, noise: Array, roll: Callable[..., tuple[Array, ...]], orders: Array
+) -> tuple[Array, ...]:
+    """Each draw follows one of the orders (R, K)."""
     ops, tail = query.net.ops, len(query.event_shape) - 1
-    orders = np.asarray(query.orders)
     index = ops.xp.floor(noise[..., query.trials, 0] * len(orders))
     order = ops.pick_rows(orders, index)
     permuted = query.permuted(order, noise.ndim - 2)
-    value, feedback, *by_trial = _draw(permuted, noise[..., : query.trials, :], roll)
+    value, feedback, *by_trial = _draw(permuted, noise[..., : query.trials, :], roll, None)
     back = ops.xp.argsort(order, -1)
     value = ops.take_along(value, back[..., None] if tail else back, -1 - tail)
     feedback = {name: ops.take_along(x, back, -1) for name, x in feedback.items()}

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 import numpy as np
 from scipy.linalg import solve_triangular
 from scipy.special import ndtri
-from scipy.stats.qmc import Sobol
 
 from ppl_buffer.checks import check_choice
 from ppl_buffer.prior import Prior
@@ -102,6 +101,9 @@ class GaussianProcess:
         """Draw where the function is seen: {"x": (size, trials)}, on [-2, 2]."""
         if self.design == "uniform":
             return {"x": rng.uniform(-2.0, 2.0, (size, trials))}
+        # Takes long to import, and few need it.
+        from scipy.stats.qmc import Sobol
+
         points = Sobol(1, scramble=False).random_base2(max(trials - 1, 0).bit_length())[:trials, 0]
         moved = (points + rng.random((size, 1))) % 1.0
         return {"x": 4.0 * rng.permuted(moved, axis=1) - 2.0}

@@ -72,6 +72,21 @@ def test_of_drawn_data_it_is_the_divergence_of_the_mixture_from_each_order():
     assert found.from_mixture and abs(found.divergence - exact) < 4 * found.standard_error < 0.2 * exact
 
 
+@pytest.mark.usefixtures("quick_compilation")
+def test_two_programs_serve_all_seeds(compilations):
+    net, inputs = network(VOTE, "jax"), {"x": np.array([[-1.1, 0.3, 1.7], [0.2, 0.1, 0.9]], np.float32)}
+    seeds = (3, 4)
+    results = []
+    for seed in seeds:
+        # Draws of the orders' mixture, and the log densities of all orders.
+        results.append(diagnostics.consistency(net, inputs, orders=5, seed=seed))
+        assert len(compilations) <= 2
+    assert not np.allclose(results[0].by_order, results[1].by_order)
+    for seed, result in zip(seeds, results, strict=True):
+        same = diagnostics.consistency(network(VOTE, "torch"), inputs, orders=5, seed=seed)
+        np.testing.assert_allclose(result.by_order, same.by_order, atol=1e-4)
+
+
 def test_nothing_depends_on_order_where_trials_are_independent():
     given = data(DISCRIMINATION, batch=4, trials=7, context=False)
     for value in (given.value, None):

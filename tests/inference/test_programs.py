@@ -1,5 +1,7 @@
 """How many programs JAX compiles for model evidence, and that they say what torch says operation by operation."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -24,17 +26,36 @@ GIVEN = data(DECISION, batch=2, trials=5, context=False)
 VALUE = np.stack([GIVEN.value[..., 0], 0.3 + np.abs(GIVEN.value[..., 1])], -1)
 
 
+def weaker(net):
+    """A network of the same shape with other weights."""
+    if net.backend == "jax":
+        return type(net)(net.schema, net.config, net.standardization, weaker_weights(net), net.record)
+    other = copy.deepcopy(net)
+    for name, x in weaker_weights(net).items():
+        other.weights[name].copy_(x)
+    return other
+
+
+def weaker_weights(net):
+    return {name: 0.7 * x for name, x in net.weights.items()}
+
+
 @pytest.mark.filterwarnings("ignore::ppl_buffer.findings.FindingWarning")  # weights are random
-def test_a_comparison_compiles_three_programs_a_network(compilations):
+def test_a_comparison_of_networks_of_one_shape_compiles_three_programs(compilations):
     tables = {}
     for backend in ("jax", "torch"):
         net = network(DECISION, backend, RECORD)
+        nets = {"a": net, "b": weaker(net)}
         compilations.clear()
-        tables[backend] = pb.compare(
-            {"a": net, "b": net}, GIVEN.inputs, VALUE, orders=19, draws=200, seed=2, progress=False
-        )
+        tables[backend] = pb.compare(nets, GIVEN.inputs, VALUE, orders=19, draws=200, seed=2, progress=False)
         # All orders, in two chunks; observation; likelihoods of all draws.
         assert len(compilations) == (3 if backend == "jax" else 0)
+        seen = {name: each.observe(GIVEN.inputs, VALUE) for name, each in nets.items()}
+        assert len(compilations) <= 4 and {name: x.digest for name, x in seen.items()} == {
+            name: each.digest for name, each in nets.items()
+        }
+        evidence = np.asarray(tables[backend]["importance"]).reshape(2, -1)
+        assert np.abs(evidence[0] - evidence[1]).max() > 0.1
     for column in ("autoregressive", "importance", "standard_error"):
         np.testing.assert_allclose(tables["jax"][column], tables["torch"][column], rtol=1e-3, atol=1e-4)
 

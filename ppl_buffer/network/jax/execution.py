@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from functools import partial, wraps
 from typing import TypeVar, cast
 
 import jax
 import numpy as np
 
-from ppl_buffer.network.backend import Array, Own
+from ppl_buffer.network.backend import Array, Named, Own
 from ppl_buffer.network.jax.weights import JaxNetwork
 
 # Lengths of sequences that programs are compiled for: a third apart, so that padding costs at most about that.
@@ -24,8 +24,15 @@ def compiled(*static: str) -> Callable[[Function], Function]:
     """Compile a function of `net` once for each network, set of shapes, and value of the `static` arguments."""
 
     def decorate(function: Function) -> Function:
-        # The type of the function, which a checker would lose: jit keeps its signature.
-        return cast(Function, jax.jit(function, static_argnames=("net", *static)))
+        program = jax.jit(function, static_argnames=("net", *static))
+
+        @wraps(function)
+        def run(net: JaxNetwork, *arguments: Own, **more: Own) -> Own:
+            # A network whose weights are traced tells no programs apart.
+            return (function if net.traced else program)(net, *arguments, **more)
+
+        # The type of the function, which a checker would lose.
+        return cast(Function, run)
 
     return decorate
 
@@ -33,17 +40,50 @@ def compiled(*static: str) -> Callable[[Function], Function]:
 def one_program(function: Callable[[Own, Own], Own], static: Hashable, arrays: Own) -> Own:
     """`function` of settings and of a tree of arrays, compiled whole once for each of the settings and of the shapes.
 
+    The weights of networks among the settings are arguments of the program: another network of their shapes needs none
+    of its own. What the function returns must not hold what tells these apart.
+
     Done one by one, each kind of operation is compiled for each shape: small programs that take longer than the work.
     """
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arrays)):
         # Somebody else compiles, vectorises or differentiates.
         return function(static, arrays)
-    return _program(function, static, arrays)
+    nets: list[JaxNetwork] = []
+    outlined = _outlined(static, nets)
+    return _program(function, outlined, [net.weights for net in nets], arrays)
 
 
-@partial(jax.jit, static_argnames=("function", "static"))
-def _program(function: Callable[[Own, Own], Own], static: Hashable, arrays: Own) -> Own:
-    return function(static, arrays)
+class _Outline:
+    """In the place of a network among settings: networks that differ in their weights alone share programs."""
+
+    def __init__(self, net: JaxNetwork) -> None:
+        self.net = net
+
+    def __hash__(self) -> int:
+        return hash(self.net.outline)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Outline) and self.net.outline == other.net.outline
+
+
+def _outlined(static: Own, nets: list[JaxNetwork]) -> Own:
+    """Settings with outlines in the place of networks, which are added to a list."""
+    if isinstance(static, JaxNetwork):
+        nets.append(static)
+        return _Outline(static)
+    return tuple(_outlined(x, nets) for x in static) if type(static) is tuple else static
+
+
+def _with_weights(outlined: Own, weights: Iterator[Mapping[str, Array]]) -> Own:
+    """Settings with networks again, of these weights."""
+    if isinstance(outlined, _Outline):
+        return outlined.net.at(next(weights))
+    return tuple(_with_weights(x, weights) for x in outlined) if type(outlined) is tuple else outlined
+
+
+@partial(jax.jit, static_argnames=("function", "outlined"))
+def _program(function: Callable[[Own, Own], Own], outlined: Hashable, weights: list[Named], arrays: Own) -> Own:
+    return function(_with_weights(outlined, iter(weights)), arrays)
 
 
 def bucket(trials: int) -> int:

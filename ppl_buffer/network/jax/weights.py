@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -31,10 +32,14 @@ class JaxNetwork(Network):
         standardization: name -> (mean, standard deviation) of each continuous variable on its unconstrained scale.
         weights: name -> array, named and shaped as `ppl_buffer.network.config.weight_shapes` says.
         record: what the training covered; None for a network that was not trained.
+
+    Attributes:
+        traced: whether its weights are arguments of a program that is being compiled.
     """
 
     backend = "jax"
     ops = ops
+    traced = False
 
     def __init__(
         self,
@@ -57,3 +62,23 @@ class JaxNetwork(Network):
     def digest(self) -> str:
         """SHA-256 of schema, sizes, standardization and weights."""
         return network_digest(self)
+
+    @cached_property
+    def outline(self) -> str:
+        """All that decides which program computes with it, but for the weights."""
+        record = self.record
+        described = {
+            "schema": self.schema.to_dict(),
+            "config": self.config.to_dict(),
+            "standardization": {name: [float(x) for x in pair] for name, pair in self.standardization.items()},
+            "likelihood": self.preferred_likelihood,
+            "record": None if record is None else repr((record.box, record.priors, record.trials, record.context)),
+        }
+        return json.dumps(described, sort_keys=True)
+
+    def at(self, weights: Mapping[str, Array]) -> JaxNetwork:
+        """The same network with weights that a program takes as arguments."""
+        other = JaxNetwork(self.schema, self.config, self.standardization, weights, self.record)
+        other.traced = True
+        other.__dict__["digest"] = self.digest
+        return other._told(self.preferred_likelihood)

@@ -6,7 +6,7 @@ import html
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from ppl_buffer.formulas.tables import SUBJECT_COLUMN
 from ppl_buffer.network.estimated_error import PART_NAMES
@@ -107,7 +107,7 @@ def _network(fit: Fit, known: Accuracy) -> str:
 
 def _mean_quantiles(fit: Fit, name: str) -> np.ndarray | None:
     """Quantiles of the prior of a parameter's mean on the real line; None where a formula has no such mean."""
-    quantiles = MEAN_SCALE * norm.ppf(_PLACES)
+    quantiles = MEAN_SCALE * ndtri(_PLACES)
     if fit.design is None:
         return quantiles
     site = fit.design.sites.get(f"{name}_mean")
@@ -136,7 +136,7 @@ def _priors(fit: Fit) -> str:
     for name in fit.box.ceilings:
         text += f"; {name} ends at each person's fastest response"
     if fit.hierarchical:
-        spread = SPREAD_MEDIAN * np.exp(SPREAD_SCALE * norm.ppf(_PLACES))
+        spread = SPREAD_MEDIAN * np.exp(SPREAD_SCALE * ndtri(_PLACES))
         text += (
             f". In these numbers people are normal about a group mean, itself Normal(0, {MEAN_SCALE:g}), with a spread "
             f"LogNormal(log {SPREAD_MEDIAN:g}, {SPREAD_SCALE:g}): median {spread[1]:.2g}, 90 % from {spread[0]:.2g} to "
