@@ -13,8 +13,8 @@ as it is, and operation by operation, nothing kept of either; "again" is the sam
     python benchmarks/compilations.py [--quick] [--out DIR] [--draws 100]
 
 Bars, on two cores that nobody else uses: at most 40 programs; the first draw within 12 seconds cold, and within 5 with
-kept programs. Of the comparison: at most 3 programs for both networks, which are of one
-shape, and the same evidence to a thousandth.
+kept programs. Of the comparison: at most 3 programs for both networks, which are of one shape, and the same evidence to
+a thousandth.
 """
 
 from __future__ import annotations

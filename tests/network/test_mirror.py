@@ -53,8 +53,12 @@ ALONE = {
         "torch": {"_tensor", "_unit", "_recurrent_by_steps", "_slots_by_steps", "_advance", "are_plain"},
         "jax": {"_array", "_along", "_copied"},
     },
-    # Torch compiles nothing; a JAX axis is cut into equal shares, which must be filled up.
-    "execution": {"torch": set(), "jax": {"compiled", "_program", "_fill"}},
+    # Torch compiles nothing, so that nothing has to tell networks' programs apart; a JAX axis is cut into equal shares,
+    # which must be filled up.
+    "execution": {
+        "torch": set(),
+        "jax": {"compiled", "_Outline", "_outlined", "_with_weights", "_program", "_fill"},
+    },
 }
 
 # Parameters that differ: torch gives some queries a fused softmax without its total; its buffers have a prefix, JAX's a
