@@ -79,6 +79,5 @@ class JaxNetwork(Network):
     def at(self, weights: Mapping[str, Array]) -> JaxNetwork:
         """The same network with weights that a program takes as arguments."""
         other = JaxNetwork(self.schema, self.config, self.standardization, weights, self.record)
-        other.traced = True
-        other.__dict__["digest"] = self.digest
+        other.__dict__.update(traced=True, digest=self.digest)
         return other._told(self.preferred_likelihood)
