@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -170,8 +171,7 @@ def measure(study: Study, backend: str, draws: int, repeats: int) -> list[dict[s
     timed: dict[str, dict[str, Callable[[], Any]]] = {
         "gradient": {str(way): gradients(net, seen, study, params, shown) for way, seen in ways.items()},
         f"likelihoods of {draws} draws": {
-            str(way): lambda seen=seen: likelihoods(net, seen, study, many, shown)
-            for way, seen in ways.items()  # type: ignore[misc]
+            str(way): partial(likelihoods, net, seen, study, many, shown) for way, seen in ways.items()
         },
     }
     first, second = (likelihoods(net, seen, study, many, shown) for seen in ways.values())

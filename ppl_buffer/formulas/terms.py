@@ -217,7 +217,7 @@ class Design:
         None where no parameter varies within data sets, or nearly all trials differ.
         ``net.observe(..., conditions=design.conditions)`` lets the network compute once for each, of `at_conditions`.
         """
-        return None if self._distinct is None else self._distinct.index
+        return None if self._distinct is None else self._distinct.row
 
     @cached_property
     def at_conditions(self) -> Design:

@@ -34,11 +34,11 @@ class DistinctRows(NamedTuple):
     """Trials of data sets without repetitions.
 
     Attributes:
-        index: (S, K), which of the rows each trial is.
+        row: (S, K), which of the rows each trial is.
         first: (S, U), the first trial of each; data sets with fewer repeat their first.
     """
 
-    index: np.ndarray
+    row: np.ndarray
     first: np.ndarray
 
 

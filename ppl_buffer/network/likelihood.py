@@ -108,6 +108,7 @@ def prepare_alone(
 def targets_of(net: Network, prepared: PreparedSequence, conditions: Conditions) -> PreparedSequence:
     """The same with a target for each trial, where its parameters are its own."""
     index, params = prepared.index, conditions.params
+    assert index is not None
     if params.ndim == 3 or params.shape[2] != index.shape[2]:
         return prepared
     inputs = None if prepared.inputs is None else net.ops.take_rows(prepared.inputs, index)

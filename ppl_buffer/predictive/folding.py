@@ -14,7 +14,6 @@ from ppl_buffer.network.events import TrialEvents
 from ppl_buffer.network.lapse_mixture import LapseMixture
 from ppl_buffer.network.layout import BatchLayout
 from ppl_buffer.network.missing_rule import MissingRule, gaps, known_feedback, pass_over
-from ppl_buffer.network.observed import ObservedTrials
 from ppl_buffer.predictive.query import Query
 from ppl_buffer.schema import split_value
 
@@ -91,9 +90,9 @@ def fold(
         time = trials.pop("time")
         events = TrialEvents(rule, trials.pop("unknown"), time.get("omitted"), time.get("deadline"))
     read = pass_over(trials, valid) if missing else valid
-    observed = query.observed
-    if reuse and query.condition_params and observed is not None and observed.sequence.index is not None:
-        params, possible = _params_of_targets(query, layout, observed)
+    sequence = None if query.observed is None or not query.condition_params else query.observed.sequence
+    if reuse and sequence is not None and sequence.index is not None:
+        params, possible = _params_of_targets(query, layout, query.observed)
     else:
         params = layout.fold(params, 1 if by_trial else 0)
         possible = can_be(net, params)
@@ -112,7 +111,7 @@ def fold(
     return FoldedQuery(backend, layout, trials, valid, read, encoded, possible, lapse, events)
 
 
-def _params_of_targets(query: Query, layout: BatchLayout, observed: ObservedTrials) -> tuple[Named, Array | None]:
+def _params_of_targets(query: Query, layout: BatchLayout, observed: Own) -> tuple[Named, Array | None]:
     """Parameters by target, (B, R, T), and in which trials (B, R, K) they can be; None without parameters."""
     net, xp, count = query.net, query.net.ops.xp, observed.condition_count
     same = {name: xp.broadcast_to(x[..., None], (*x.shape, count)) for name, x in query.params.items()}
