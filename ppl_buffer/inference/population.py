@@ -9,11 +9,13 @@ from scipy.special import logsumexp
 
 from ppl_buffer.checks import check_integer, check_mapping, check_numbers
 from ppl_buffer.files import to_numpy
+from ppl_buffer.formulas.build import RATE
 from ppl_buffer.inference.chunks import map_chunks
 from ppl_buffer.inference.evidence import Evidence
 from ppl_buffer.inference.importance import draws_a_round, importance_weights
+from ppl_buffer.inference.normal_scores import NormalScores
 from ppl_buffer.network.backend import Array, Own, backend_of
-from ppl_buffer.network.box import checked_upper_bounds
+from ppl_buffer.network.box import checked_upper_bounds, trained_range
 from ppl_buffer.network.lapses import Lapse
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import ObservedTrials
@@ -31,6 +33,7 @@ def population_evidence(
     spreads: Mapping[str, Array],
     *,
     lapse: Lapse | None = None,
+    below: Mapping[str, Array] | None = None,
     draws: int = 1000,
     seed: int = 0,
 ) -> Evidence:
@@ -42,16 +45,19 @@ def population_evidence(
     Args:
         net: a network of either backend.
         data: what ``net.observe(...)`` returned; one batch dimension, the people.
-        means: parameter -> (S,), posterior draws of the population's mean.
+        means: parameter -> (S,), posterior draws of the population's mean. Where the rate of lapses has a prior also of
+            "lapse", on the scale on which that prior is standard normal.
         spreads: parameter -> (S,), of its standard deviation.
-        lapse: of a known rate, a number or (people,).
+        lapse: of a known rate, a number or (people,), or of one that people have from the population.
+        below: parameter -> (people,), what it stays below in place of all outcomes that lie above it.
         draws: of the importance sampling.
         seed: of these.
 
     Raises:
         ValueError: if a parameter is missing, numbers of draws differ, or a spread is not positive.
     """
-    names, draws = list(net.schema.params), check_integer("draws", draws)
+    draws, size = check_integer("draws", draws), data.batch_shape[0]
+    names = [*net.schema.params, *estimated_rate(net, lapse)]
     mean, spread = (_stacked(argument, names, given) for argument, given in (("means", means), ("spreads", spreads)))
     if mean.shape != spread.shape or not (spread > 0).all():
         raise ValueError(f"spreads: expected positive numbers, as many as means, {mean.shape}, got {spread.shape}")
@@ -60,12 +66,15 @@ def population_evidence(
     # The proposal is fitted where a normal distribution of the population's first two moments is standard.
     center = mean.mean(0)
     scale = np.sqrt(mean.var(0) + (spread**2).mean(0))
-    backend, size, count = backend_of(net), data.batch_shape[0], draws_a_round(len(names))
+    backend, count = backend_of(net), draws_a_round(len(names))
     # Compiled programs see no number: what has to be refused is refused before, and so is a value that was changed.
-    checked_upper_bounds(net, data)
+    bounds = None if below is None else checked_bounds(net, below, size)
+    if bounds is None:
+        checked_upper_bounds(net, data)
     ranges = None if lapse is None else tuple(lapse.ranges.items())
     settings = (net, net.ops.same(data.value, data.value, data.snapshot), ranges)
-    rate = None if lapse is None else np.asarray(to_numpy(lapse.rate), np.float32)
+    known = None if lapse is None or lapse.prior is not None else np.asarray(to_numpy(lapse.rate), np.float32)
+    estimated = None if lapse is None or lapse.prior is None else NormalScores({RATE: lapse.prior})
 
     def log_joint(scores: np.ndarray) -> np.ndarray:
         """(n, size), likelihood times the population's density over that of the standard normal distribution."""
@@ -74,7 +83,9 @@ def population_evidence(
         population = logsumexp(-0.5 * distance.sum(-1) - np.log(spread).sum(-1), axis=-1) - np.log(len(mean))
 
         def likelihood(indices: np.ndarray) -> np.ndarray:
-            total = backend.one_program(_log_likelihood, settings, (data, places[indices].astype(np.float32), rate))
+            some = places[indices].astype(np.float32)
+            rate = known if estimated is None else estimated.interpolate(np, some[..., -1:])[RATE].astype(np.float32)
+            total = backend.one_program(_log_likelihood, settings, (data, some, rate, bounds))
             return np.nan_to_num(to_numpy(total).astype(float), nan=-np.inf)
 
         reference = -0.5 * (scores**2).sum(-1) - np.log(scale).sum()
@@ -86,13 +97,45 @@ def population_evidence(
 
 def _log_likelihood(settings: Own, arrays: Own) -> Array:
     """Log density (n, size) of observed data at places (n, size, P) on the scale of the population."""
-    (net, reuse, ranges), (data, places, rate) = settings, arrays
+    (net, reuse, ranges), (data, places, rate, bounds) = settings, arrays
     lapse = None if ranges is None else Lapse(rate, dict(ranges))
     params: dict[str, Array] = {}
     for index, name in enumerate(net.schema.params):
-        params[name] = net.into_box(name, places[..., index], params, below=data)
+        below = data if bounds is None else bounds.get(name)
+        params[name] = net.into_box(name, places[..., index], params, below=below)
     query = Query.build(net, data, params=params, lapse=lapse, outside="ignore", check=False, expand=False)
     return density.log_prob(query.expanded(2), data.value, reuse)
+
+
+def estimated_rate(net: Network, lapse: Lapse | None) -> list[str]:
+    """The name under which a rate of lapses is estimated; none where it is known.
+
+    Raises:
+        ValueError: if the model has a parameter of that name.
+    """
+    if lapse is None or lapse.prior is None:
+        return []
+    if RATE in net.schema.params:
+        raise ValueError(f"lapse: expected a known rate, since the model has a parameter {RATE!r} of its own")
+    return [RATE]
+
+
+def checked_bounds(net: Network, below: Mapping[str, Array], size: int) -> dict[str, np.ndarray]:
+    """What parameters stay below, name -> (size,).
+
+    Raises:
+        ValueError: if a name is no parameter's, or there are not as many numbers as people, above what was trained.
+    """
+    bounds = {}
+    for name, given in check_mapping("below", below).items():
+        if name not in net.schema.params:
+            raise ValueError(f"below: expected parameters of {list(net.schema.params)}, got {name!r}")
+        numbers = check_numbers(f"below[{name!r}]", given)
+        low, _, origin = trained_range(net, name)
+        if numbers.shape != (size,) or (origin is None and not (numbers > low).all()):
+            raise ValueError(f"below[{name!r}]: expected {size} numbers above {low:g}, one a person, got {given!r}")
+        bounds[name] = numbers.astype(np.float32)
+    return bounds
 
 
 def _stacked(argument: str, names: list[str], given: Mapping[str, Array]) -> np.ndarray:

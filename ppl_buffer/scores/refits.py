@@ -12,8 +12,9 @@ from tqdm.auto import tqdm
 from ppl_buffer.arviz import terms
 from ppl_buffer.checks import check_integer, check_mapping, check_number, check_numbers, check_seed
 from ppl_buffer.files import to_numpy
+from ppl_buffer.formulas.build import RATE
 from ppl_buffer.inference.chunks import map_chunks
-from ppl_buffer.inference.population import population_evidence
+from ppl_buffer.inference.population import checked_bounds, estimated_rate, population_evidence
 from ppl_buffer.inference.trialwise import subject_count
 from ppl_buffer.network.backend import Array
 from ppl_buffer.network.lapses import Lapse, checked_lapse
@@ -40,6 +41,7 @@ def kfold(
     draws: int = 1000,
     subjects: Sequence[object] | np.ndarray | None = None,
     lapse: Array | Lapse | None = None,
+    below: Mapping[str, Array] | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> Score:
@@ -49,11 +51,16 @@ def kfold(
         net: a network.
         data: what ``net.observe(...)`` returned; one batch dimension, the people.
         refit: fits the people at indices (n,), such as ``data[indices]``, and returns posterior draws of the
-            population's means and spreads, dicts parameter -> (S,), of what ``net.into_box(name, x, below=data)`` maps.
+            population's means and spreads, dicts parameter -> (S,), of what ``net.into_box(name, x, below=data)`` maps;
+            where the rate of lapses has a prior also of "lapse", on the scale on which that prior is standard normal.
+            They are the sites NAME_mean and NAME_spread of `ppl_buffer.workflow.fit`.
         folds: groups of people, each of which is left out once.
         draws: that people's parameters are integrated with.
         subjects: labels of the people; by default numbers from 0.
-        lapse: the lapses that were fitted, of a known rate: a number or (people,), or a `ppl_buffer.Lapse`.
+        lapse: the lapses that were fitted: a rate, a number or (people,), or a `ppl_buffer.Lapse`, such as
+            ``fit.lapse``, whose rate may have a prior.
+        below: parameter -> (people,), what it stays below, such as ``fit.box.ceilings``; by default each person's
+            fastest response (all outcomes that lie above it), which lapses need not respect.
         seed: of the folds and of the draws.
         progress: show a bar.
 
@@ -63,7 +70,7 @@ def kfold(
     import xarray
 
     size, seed = subject_count(net, data, subjects), check_seed(seed)
-    lapses = _known_lapses(net, lapse, size)
+    lapses, bounds = _checked_lapses(net, lapse, size), None if below is None else checked_bounds(net, below, size)
     if not 2 <= check_integer("folds", folds) <= size:
         raise ValueError(f"folds: expected 2 to {size}, the number of people, got {folds}")
     fold, elpd = np.random.default_rng(seed).permutation(np.arange(size) % folds), np.empty(size)
@@ -71,7 +78,10 @@ def kfold(
         means, spreads = refit(np.flatnonzero(fold != index))
         left_out = np.flatnonzero(fold == index)
         theirs = _lapses_of(lapses, left_out)
-        evidence = population_evidence(net, data[left_out], means, spreads, lapse=theirs, draws=draws, seed=seed)
+        evidence = population_evidence(
+            net, data[left_out], means, spreads, lapse=theirs, below=_bounds_of(bounds, left_out), draws=draws,
+            seed=seed,
+        )  # fmt: skip
         elpd[left_out] = evidence.log_evidence
     labels = list(range(size) if subjects is None else subjects)
     return Score("kfold", xarray.DataArray(elpd, dims="subject", coords={"subject": labels}))
@@ -86,6 +96,7 @@ def reloo(
     threshold: float | None = None,
     draws: int = 1000,
     lapse: Array | Lapse | None = None,
+    below: Mapping[str, Array] | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> Score:
@@ -98,11 +109,12 @@ def reloo(
         data: what ``net.observe(...)`` returned of all trials; one batch dimension, the people.
         refit: of "loo", fits the trials where a mask (people, K) is true (``net.observe(..., trial_mask=keep)``), and
             returns posterior draws of all parameters in natural units, dict name -> (S,), (S, people), or (S, people,
-            K) of those that vary by trial. Of "logo", what `kfold` takes: it fits the people at indices (n,), and
-            returns draws of the population's means and spreads.
+            K) of those that vary by trial; and of "lapse" where the rate of lapses has a prior. Of "logo", what
+            `kfold` takes: it fits the people at indices (n,), and returns draws of the population's means and spreads.
         threshold: of Pareto k, above which a term is replaced; by default `Score.threshold`, at most 0.7.
         draws: of "logo", that people's parameters are integrated with.
-        lapse: the lapses that were fitted, of a known rate: a number or (people,), or a `ppl_buffer.Lapse`.
+        lapse: the lapses that were fitted, as in `kfold`.
+        below: of "logo", as in `kfold`; of "loo" the fit without a trial says what parameters stay below.
         seed: of these draws.
         progress: show a bar.
 
@@ -119,13 +131,14 @@ def reloo(
         got = f"one of kind {score.kind!r}" if isinstance(score, Score) else type(score).__name__
         raise ValueError(f"score: expected a Score by importance sampling, of kind {' or '.join(map(repr, kinds))} "
                          f"of this model, got {got}")  # fmt: skip
-    lapses, places = _known_lapses(net, lapse, size), _places(score, net, data)
+    lapses, places = _checked_lapses(net, lapse, size), _places(score, net, data)
+    bounds = None if below is None else checked_bounds(net, below, size)
 
     def of_trial(term: int) -> float:
         keep = np.array(to_numpy(data.trial_mask), dtype=bool)
         subject, trial = np.argwhere(keep)[places[term]]
         keep[subject, trial] = False
-        params = _checked_draws(net, refit(keep), keep.shape)
+        params = _checked_draws([*net.schema.params, *estimated_rate(net, lapses)], refit(keep), keep.shape)
         each = _conditionals(net, data[np.array([subject])], params, subject, _lapses_of(lapses, np.array([subject])))
         return float(logsumexp(each[:, trial]) - np.log(len(each)))
 
@@ -135,8 +148,9 @@ def reloo(
         if not isinstance(population, tuple) or len(population) != 2:
             raise ValueError(f"refit: expected draws of means and of spreads, got {type(population).__name__}")
         made = population_evidence(
-            net, data[left_out], *population, lapse=_lapses_of(lapses, left_out), draws=draws, seed=seed
-        )
+            net, data[left_out], *population, lapse=_lapses_of(lapses, left_out), below=_bounds_of(bounds, left_out),
+            draws=draws, seed=seed,
+        )  # fmt: skip
         return float(made.log_evidence[0])
 
     return replace_terms(score, of_trial if score.kind == "loo" else of_person, threshold, progress)
@@ -177,7 +191,14 @@ def _places(score: Score, net: Network, data: ObservedTrials) -> np.ndarray:
         row = np.nonzero(exists)[0]
         sums = np.stack([sums[row == subject].sum(dtype=sums.dtype) for subject in range(len(exists))])
     if score.pointwise.size != len(sums):
-        raise ValueError(f"data: expected those of the score, {score.pointwise.size} terms, got {len(sums)}")
+        sessions = score.kind == "logo" and score.pointwise.size < len(sums)
+        why = (
+            "; a person who did several data sets (sessions) is one term, and means and spreads of a population do not "
+            "tell it: score data sets, or leave high Pareto k as it is"
+        )
+        raise ValueError(
+            f"data: expected those of the score, {score.pointwise.size} terms, got {len(sums)}{why * sessions}"
+        )
     if "outcomes" not in score.pointwise.coords:
         return np.arange(len(sums))
     theirs = score.pointwise.coords["outcomes"].values.reshape(-1).astype(sums.dtype)
@@ -190,8 +211,8 @@ def _places(score: Score, net: Network, data: ObservedTrials) -> np.ndarray:
     return np.arange(len(sums)) if score.kind == "loo" else places
 
 
-def _checked_draws(net: Network, given: Refitted, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """Draws of all parameters, name -> (S, people) or (S, people, K).
+def _checked_draws(names: Sequence[str], given: Refitted, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Draws of all parameters, and of the rate of lapses where it is one of the names: (S, people) or (S, people, K).
 
     Raises:
         ValueError: if one is missing, or has another shape.
@@ -199,13 +220,13 @@ def _checked_draws(net: Network, given: Refitted, shape: tuple[int, ...]) -> dic
     if isinstance(given, tuple):
         raise ValueError(f"refit: expected a dict of draws, got a tuple of {len(given)}")
     columns = {name: check_numbers(f"refit: {name!r}", x) for name, x in check_mapping("refit", given).items()}
-    missing = [name for name in net.schema.params if name not in columns]
+    missing = [name for name in names if name not in columns]
     if missing:
-        raise ValueError(f"refit: expected draws of {list(net.schema.params)}, but {missing} are missing")
-    first = columns[next(iter(net.schema.params))]
+        raise ValueError(f"refit: expected draws of {list(names)}, but {missing} are missing")
+    first = columns[names[0]]
     count = len(first) if first.ndim else 0
     params = {}
-    for name in net.schema.params:
+    for name in names:
         x = columns[name]
         if not count or x.shape not in ((count,), (count, *shape[:1]), (count, *shape)):
             raise ValueError(
@@ -224,9 +245,10 @@ def _conditionals(
 
     def of_chunk(indices: np.ndarray) -> np.ndarray:
         part = {name: x[indices] for name, x in own.items()}
+        there = lapse if lapse is None or lapse.prior is None else lapse.at(part.pop(RATE))
         query = Query.build(
             net, person, params={name: x for name, x in part.items() if x.ndim == 2},
-            trial_params={name: x for name, x in part.items() if x.ndim == 3} or None, lapse=lapse, outside="ignore",
+            trial_params={name: x for name, x in part.items() if x.ndim == 3} or None, lapse=there, outside="ignore",
             expand=False,
         )  # fmt: skip
         made = in_one_program(density.conditionals, query, person.value, reuse=query.matches(person.value))
@@ -236,19 +258,23 @@ def _conditionals(
     return map_chunks(of_chunk, count, min(count, max(1, _TRIALS_AT_ONCE // person.trials)))
 
 
-def _known_lapses(net: Network, lapse: Array | Lapse | None, size: int) -> Lapse | None:
-    """Lapses of a known rate, checked.
+def _checked_lapses(net: Network, lapse: Array | Lapse | None, size: int) -> Lapse | None:
+    """Lapses whose rate is known, or has a prior.
 
     Raises:
-        ValueError: if it is to be estimated, or no rate.
+        ValueError: if it is no rate, or the model has a parameter of the name of one that is estimated.
     """
     given = Lapse.of(lapse)
-    if given is not None and given.prior is not None:
-        raise ValueError(f"lapse: expected a known rate, such as the posterior's mean, got {given}")
+    estimated_rate(net, given)
     return None if given is None else checked_lapse(net, given, (size,))
 
 
 def _lapses_of(lapse: Lapse | None, indices: np.ndarray) -> Lapse | None:
     """Those of some people."""
-    rate = None if lapse is None else to_numpy(lapse.rate)
+    rate = None if lapse is None or lapse.prior is not None else to_numpy(lapse.rate)
     return lapse if lapse is None or rate is None or rate.ndim == 0 else lapse.at(rate[indices])
+
+
+def _bounds_of(bounds: Mapping[str, np.ndarray] | None, indices: np.ndarray) -> dict[str, np.ndarray] | None:
+    """Those of some people."""
+    return None if bounds is None else {name: x[indices] for name, x in bounds.items()}

@@ -228,7 +228,7 @@ def scored(kind: str, data: Any, **more: Any) -> list[Any]:
 
 
 # Arguments of scores by refits.
-REFITS = {"data": None, "draws": 20, "lapse": None, "seed": 0}
+REFITS = {"data": None, "draws": 20, "lapse": None, "below": None, "seed": 0}
 
 
 def folded(data: Any, **more: Any) -> np.ndarray:

@@ -9,6 +9,7 @@ import ppl_buffer as pb
 from ppl_buffer.inference.population import population_evidence
 from ppl_buffer.predictive import density
 from ppl_buffer.predictive.query import Query
+from tests.formulas.cases import Deciders
 from tests.inference.test_evidence import REPORT_RECORD
 from tests.networks import REPORT, data, network
 
@@ -70,3 +71,58 @@ def test_each_fold_is_scored_by_a_population_fitted_without_it():
     assert "people of other folds" in str(score) and score.difference(score) == (0.0, 0.0)
     with pytest.raises(ValueError, match="folds: expected 2 to 5, the number of people, got 6"):
         pb.scores.kfold(net, seen, refit, folds=6, progress=False)
+
+
+def test_a_rate_of_lapses_that_people_have_from_the_population_is_integrated_too():
+    net, seen = observed()
+    means, spreads = posterior_of(np.arange(3))
+    lapse, rng = pb.Lapse(pb.Prior.uniform(0.0, 0.6)), np.random.default_rng(5)
+    means, spreads = means | {"lapse": rng.normal(0.3, 0.2, 37)}, spreads | {"lapse": np.exp(rng.normal(-1, 0.1, 37))}
+    result = population_evidence(net, seen, means, spreads, lapse=lapse)
+    # A grid of the person's parameter and rate, of which the rate is uniform where its score is standard normal.
+    score = np.linspace(-3, 3, 25)
+    terms = []
+    for x in score:
+        grid = np.linspace(-9, 9, 181)
+        mu = np.asarray(net.into_box("mu", grid.astype("f4")))[:, None]
+        query = Query.build(net, seen, params={"mu": mu}, lapse=lapse.at(0.6 * norm.cdf(x)), outside="ignore")
+        people = norm(means["mu"][:, None], spreads["mu"][:, None]).pdf(grid)
+        people = (people * norm(means["lapse"][:, None], spreads["lapse"][:, None]).pdf(x)).mean(0)
+        log_likelihood = np.asarray(density.log_prob(query, seen.value), dtype=float)
+        terms.append(logsumexp(log_likelihood + np.log(people)[:, None], axis=0))
+    expected = logsumexp(terms, axis=0) + np.log(grid[1] - grid[0]) + np.log(score[1] - score[0])
+    without = by_quadrature(net, seen, means, spreads)
+    assert np.abs(expected - without).max() > 0.1
+    np.testing.assert_allclose(result.log_evidence, expected, atol=0.04)
+    with pytest.raises(ValueError, match=r"means: expected draws of \['mu', 'lapse'\]"):
+        population_evidence(net, seen, *posterior_of(np.arange(3)), lapse=lapse)
+
+
+def test_a_non_decision_time_stays_below_the_bounds_of_the_fit():
+    case, rng = Deciders(), np.random.default_rng(6)
+    net, seen, lapse = case.net("torch"), case.seen("torch"), pb.Lapse(0.2)
+    centers = {"drift": 0.0, "delay": 0.5, "bound": 0.0}
+    means = {name: x + 0.1 * rng.normal(size=31) for name, x in centers.items()}
+    spreads = {name: np.full(31, 0.4) for name in means}
+    fastest = np.where(case.mask, case.rt, np.inf).min(1)
+    default = population_evidence(net, seen, means, spreads, lapse=lapse)
+    same = population_evidence(net, seen, means, spreads, lapse=lapse, below={"delay": fastest})
+    np.testing.assert_allclose(same.log_evidence, default.log_evidence, rtol=1e-5)
+    # The fastest of them may be a lapse: the next one bounds the decision, and draws of the population say the rest.
+    second = np.sort(np.where(case.mask, case.rt, np.inf), 1)[:, 1]
+    wider = population_evidence(net, seen, means, spreads, lapse=lapse, below={"delay": second})
+    people, params = rng.integers(0, 31, 5_000), {}
+    for name in net.schema.params:
+        x = (means[name][people] + spreads[name][people] * rng.normal(size=5_000))[:, None].astype("f4")
+        params[name] = net.into_box(name, x, params, below=second.astype("f4") if name == "delay" else None)
+    query = Query.build(net, seen, params=params, lapse=lapse, outside="ignore")
+    simple = logsumexp(np.asarray(density.log_prob(query, seen.value), dtype=float), axis=0) - np.log(5_000)
+    np.testing.assert_allclose(wider.log_evidence, simple, atol=0.1)
+    assert np.abs(wider.log_evidence - default.log_evidence).max() > 0.1
+    for wrong, message in (
+        ({"drift": fastest[:2]}, r"below\['drift'\]: expected 5 numbers above -1, one a person"),
+        ({"delay": 0 * fastest}, r"below\['delay'\]: expected 5 numbers above 0.1"),
+        ({"speed": fastest}, r"below: expected parameters of \['drift', 'delay', 'bound'\], got 'speed'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            population_evidence(net, seen, means, spreads, below=wrong)

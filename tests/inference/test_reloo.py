@@ -12,6 +12,7 @@ pytest.importorskip("torch")
 import ppl_buffer as pb  # noqa: E402
 from ppl_buffer import scores  # noqa: E402
 from ppl_buffer.arviz import container  # noqa: E402
+from ppl_buffer.inference.population import population_evidence  # noqa: E402
 from ppl_buffer.network.lapses import Lapse  # noqa: E402
 from ppl_buffer.predictive import density  # noqa: E402
 from ppl_buffer.predictive.query import Query  # noqa: E402
@@ -99,6 +100,21 @@ def test_trials_are_left_out_of_fits_of_their_own():
         expected = np.log(weights(keep) @ np.exp(on_grid[:, subject[index], trial[index]]))
         assert float(again.pointwise[index]) == pytest.approx(expected, abs=0.003)
     np.testing.assert_array_equal(again.pointwise.values[~replaced], score.pointwise.values[~replaced])
+    # With a rate of lapses that the fit has estimated, each term is a mean over its draws too.
+    lapse = pb.Lapse(pb.Prior.uniform(0.0, 0.5), {"rt": (0.0, 3.0)})
+    rates = np.linspace(0.0, 0.4, 997)[np.random.default_rng(0).permutation(997)]
+    mixed = scores.reloo(
+        score, net, seen, lambda keep: {**refit(keep), "lapse": rates}, threshold=limit, lapse=lapse, progress=False
+    )
+    index = int(np.flatnonzero(replaced)[0])
+    keep = case.mask.copy()
+    keep[subject[index], trial[index]] = False
+    of_model = each_at(refit(keep)["drift"])[:, subject[index], trial[index]]
+    # A lapse is either of two choices, at any time.
+    expected = np.log(np.mean((1 - rates) * np.exp(of_model) + rates / 2 / 3.0))
+    assert float(mixed.pointwise[index]) == pytest.approx(expected, abs=1e-4)
+    with pytest.raises(ValueError, match=r"refit: expected draws of .*'lapse'\], but \['lapse'\] are missing"):
+        scores.reloo(score, net, seen, refit, threshold=limit, lapse=lapse, progress=False)
     with pytest.raises(ValueError, match=r"refit: expected draws of \['drift', 'delay', 'bound'\], but"):
         scores.reloo(score, net, seen, lambda keep: {"drift": draws}, threshold=limit, progress=False)
     with pytest.raises(ValueError, match="data: expected those of the score, of the same people and trials"):
@@ -132,5 +148,19 @@ def test_people_are_left_out_of_fits_of_their_own():
         ValueError, match="score: expected a Score by importance sampling, of kind 'logo' of this model"
     ):
         scores.reloo(scores.Score("loo", score.pointwise, score.pareto_k), net, seen, posterior_of)
-    with pytest.raises(ValueError, match="lapse: expected a known rate"):
-        scores.reloo(score, net, seen, posterior_of, lapse=pb.Lapse())
+    estimated = pb.Lapse(pb.Prior.uniform(0.0, 0.2))
+
+    def with_rate(kept):
+        means, spreads = posterior_of(kept)
+        return means | {"lapse": np.zeros(37)}, spreads | {"lapse": np.full(37, 0.3)}
+
+    again = scores.reloo(score, net, seen, with_rate, draws=600, lapse=estimated, progress=False)
+    for person in (2, 4):
+        population = with_rate(np.delete(np.arange(SUBJECTS), person))
+        one = population_evidence(net, seen[[person]], *population, lapse=estimated, draws=600, seed=0)
+        assert float(again.pointwise.sel(subject=labels[person])) == pytest.approx(float(one.log_evidence[0]), rel=1e-6)
+    with pytest.raises(ValueError, match=r"means: expected draws of \['mu', 'lapse'\]"):
+        scores.reloo(score, net, seen, posterior_of, lapse=estimated, progress=False)
+    halves = scores.Score("logo", score.pointwise[:3], score.pareto_k[:3] + 9)
+    with pytest.raises(ValueError, match="3 terms, got 5; a person who did several data sets"):
+        scores.reloo(halves, net, seen, posterior_of, progress=False)
