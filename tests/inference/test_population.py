@@ -103,7 +103,7 @@ def test_a_non_decision_time_stays_below_the_bounds_of_the_fit():
     net, seen, lapse = case.net("torch"), case.seen("torch"), pb.Lapse(0.2)
     centers = {"drift": 0.0, "delay": 0.5, "bound": 0.0}
     means = {name: x + 0.1 * rng.normal(size=31) for name, x in centers.items()}
-    spreads = {name: np.full(31, 0.4) for name in means}
+    spreads = {name: np.full(31, 0.15) for name in means}
     fastest = np.where(case.mask, case.rt, np.inf).min(1)
     default = population_evidence(net, seen, means, spreads, lapse=lapse)
     same = population_evidence(net, seen, means, spreads, lapse=lapse, below={"delay": fastest})
