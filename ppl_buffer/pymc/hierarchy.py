@@ -42,7 +42,7 @@ def hierarchical_params(
 
     Returns:
         parameters in natural units that each data set has, dict name -> (S,), and those that vary by trial, dict name
-        -> (S, K), which is empty where none does.
+        -> (S, K), or (S, C) of a design `at_conditions`; it is empty where none does.
 
     Raises:
         ValueError: if an argument is something else, or the model has another number of labels of a dimension.

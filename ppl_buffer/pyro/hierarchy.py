@@ -36,7 +36,7 @@ def hierarchical_params(
 
     Returns:
         parameters in natural units that each data set has, dict name -> (S,), and those that vary by trial, dict name
-        -> (S, K), which is empty where none does.
+        -> (S, K), or (S, C) of a design `at_conditions`; it is empty where none does.
 
     Raises:
         ValueError: if `net` or `design` is something else, or `centring` does not fit it.
