@@ -30,6 +30,9 @@ MOST_PANELS = 6
 _FIRST, _LEAST_TRIALS = 5, 10
 Points = tuple[list[str], np.ndarray]
 
+# Stands among the data, whose names are identifiers: which trials there are, (subjects, K) bool.
+_EXISTS = "whether there is a trial"
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -113,12 +116,17 @@ def paired_curves(
         replicated: see `outcome_curves`.
         level: see `outcome_curves`.
     """
-    inputs = {name: observed[name] for name in schema.inputs}
+    # Responses may be missing of some data sets and not of others, which have the same trials.
+    known = [np.isfinite(data[name]) for data in (observed, replicated) for name in schema.outcomes]
+    exists = np.any([x.reshape(-1, *x.shape[-2:]).any(0) for x in known], 0)
+    inputs = {**{name: observed[name] for name in schema.inputs}, _EXISTS: exists}
     curves = {}
     with warnings.catch_warnings():
         # A data set may have no trial that a curve asks for.
         warnings.simplefilter("ignore", RuntimeWarning)
-        for (name, (points, seen)), (_, (_, again)) in zip(make(observed), make({**replicated, **inputs}), strict=True):
+        for (name, (points, seen)), (_, (_, again)) in zip(
+            make({**observed, **inputs}), make({**replicated, **inputs}), strict=True
+        ):
             curve = Curve(points, seen, again, level)
             if curve.envelope.used.any():
                 curves[name] = curve
@@ -129,7 +137,7 @@ def _curves(schema: Schema, data: Arrays, words: Words | None) -> Iterator[tuple
     choice, number = shown_outcomes(schema)
     cue = shown_cue(schema)
     shown = None if cue is None else data[cue]
-    trials = int(np.median(np.isfinite(next(iter(data[name] for name in schema.outcomes))).sum(-1)))
+    trials = int(np.median(data[_EXISTS].sum(-1)))
     enough = trials > _LEAST_TRIALS
     binary = choice is not None and schema.outcomes[choice] == Categorical(2)
     if choice is not None and schema.ordered and schema.feedback:
@@ -177,7 +185,7 @@ def learning_points(
         which = _which(choice, number, words, outcome.n)
         for name, width, most in (("learning curve", curve_width(trials, cues), None), ("first trials", 1, _FIRST)):
             try:
-                curve = learning_curve(made, shown, width)[..., :most]
+                curve = learning_curve(made, shown, width, data[_EXISTS])[..., :most]
             except ValueError:
                 # Some cue was shown to hardly anybody.
                 continue

@@ -45,8 +45,10 @@ def plot_learning_curves(
     data, replicated = both(data, replicated)
     (right,), again = pick(data, replicated, correct)
     shown = None if cue is None else codes(data, cue)
-    observed = learning_curve(right, shown, width)
-    generated = None if again is None else learning_curve(again[0], shown, width)
+    # A response that is not known was a presentation all the same: bins are the same in all data sets.
+    exists = None if again is None else np.isfinite(right) | np.isfinite(again[0]).any(0)
+    observed = learning_curve(right, shown, width, exists)
+    generated = None if again is None else learning_curve(again[0], shown, width, exists)
     panels = make_panels(axes, len(observed))
     titles = label_names(cue_labels, len(observed), cue or "", words)
     centers = width * (np.arange(observed.shape[-1]) + 0.5)

@@ -151,13 +151,17 @@ def conditional_accuracy(rt: np.ndarray, correct: np.ndarray, bins: int = 5) -> 
     )
 
 
-def learning_curve(correct: np.ndarray, cue: np.ndarray | None = None, width: int = 5) -> np.ndarray:
+def learning_curve(
+    correct: np.ndarray, cue: np.ndarray | None = None, width: int = 5, exists: np.ndarray | None = None
+) -> np.ndarray:
     """Share of correct responses by how often the cue was seen before, over all people's trials.
 
     Args:
         correct: 1 or 0, (*S, subjects, trials), NaN where there is no trial; of other numbers, the curve is their mean.
         cue: what was shown, (subjects, trials) integers from 0; None = always the same.
         width: presentations in a bin.
+        exists: (subjects, trials) bool, which trials were presentations, whether or not a response is known; None =
+            those of a number, in the first of S.
 
     Returns:
         (*S, cues, bins). Bins that fewer than half of the people reach are left out.
@@ -167,7 +171,7 @@ def learning_curve(correct: np.ndarray, cue: np.ndarray | None = None, width: in
     if not correct.size:
         raise ValueError(f"correct: expected at least one trial, got shape {correct.shape}")
     shown = np.zeros(shape) if cue is None else _of_trials("cue", cue, shape)
-    exists = np.isfinite(correct.reshape(-1, *shape)[0]) & np.isfinite(shown)
+    exists = (np.isfinite(correct.reshape(-1, *shape)[0]) if exists is None else exists) & np.isfinite(shown)
     if not exists.any():
         raise ValueError("correct: expected at least one trial, got none")
     curves = []
@@ -176,7 +180,7 @@ def learning_curve(correct: np.ndarray, cue: np.ndarray | None = None, width: in
         seen = np.cumsum(of_cue, axis=1) - 1
         bins = int(np.median(of_cue.sum(1))) // width
         cells = [of_cue & (seen // width == number) for number in range(bins)]
-        curves.append([correct[..., cell].mean(-1) for cell in cells])
+        curves.append([mean(correct[..., cell]) for cell in cells])
     shortest = min(len(curve) for curve in curves)
     if not shortest:
         raise ValueError(f"width: expected at most as many as a person saw of every cue, got {width}")
