@@ -12,6 +12,7 @@ import pandas
 
 from ppl_buffer.datasets import read_trials, write_trials
 from ppl_buffer.findings import FindingWarning
+from ppl_buffer.network.config import Config
 from ppl_buffer.schema import Categorical, Positive, Schema
 from ppl_buffer.simulators import DriftDiffusion
 from tests.datasets.tables import NOISY_Q, RLDDM, read, table_of_trials
@@ -165,7 +166,7 @@ def test_numbers_of_trials_that_are_none():
 
 def test_a_model_that_reads_the_number_of_the_trial(tmp_path):
     schema = Schema(inputs={"trial": Positive()}, outcomes={"choice": Categorical(2)}, ordered=True)
-    net = SimpleNamespace(schema=schema, standardization={})
+    net = SimpleNamespace(schema=schema, config=Config(), standardization={})
     table = numbered()
     with pytest.warns(FindingWarning, match="sorted by it"):
         trials = read_trials(table[::-1], net, columns={"choice": "response"}, outside="ignore")

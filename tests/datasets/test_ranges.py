@@ -26,6 +26,7 @@ def shipped(name):
     description, _ = checkpoint.read_description(checkpoint.shipped()[name])
     return SimpleNamespace(
         schema=Schema.from_dict(description["schema"]),
+        config=Config.from_dict(description["config"]),
         preferred_likelihood="direct",
         standardization=description["standardization"],
         record=TrainingRecord.from_dict(description["record"]),
