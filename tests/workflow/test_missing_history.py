@@ -106,6 +106,6 @@ def test_a_fit_and_its_report_know_of_them(folder, tmp_path):
     options = {"chains": 1, "warmup": 20, "draws": 30, "predictive_draws": 20, "environment": TASK.environment}
     result = fit(net, trials, progress=False, **options)
     groups = groups_of(result.posterior)
-    assert np.isfinite(groups["log_likelihood"]["trials"].values[..., exists]).all()
+    assert np.isfinite(groups["log_likelihood"]["choice"].values).all()
     text = write_report(result, tmp_path, title="gaps").read_text()
     assert f"{unseen[exists].sum()} with an outcome that was lost" in text
