@@ -27,6 +27,7 @@ MEASURE_racing_diffusion := "likelihood_accuracy racing_diffusion" "record_error
 MEASURE_discounting := "likelihood_accuracy discounting" "record_errors discounting" "posterior discounting" "calibration --model discounting"
 MEASURE_confidence := "likelihood_accuracy confidence" "record_errors confidence" "posterior confidence" "calibration --model confidence"
 MEASURE_q_learning := "likelihood_accuracy q_learning" q_learning_tasks "record_errors q_learning" "posterior q_learning" "calibration --model q_learning"
+MEASURE_two_step := "likelihood_accuracy two_step" "record_errors two_step" "posterior two_step" "calibration --model two_step"
 MEASURE_multisensory_rho1 := "likelihood_accuracy multisensory_rho1" "record_errors multisensory_rho1" "likelihood_gradient multisensory_rho1" multisensory_evidence "consistency --name multisensory_rho1" "calibration --model multisensory_rho1"
 MEASURE_multisensory_rho43 := "likelihood_accuracy multisensory_rho43" "record_errors multisensory_rho43" "likelihood_gradient multisensory_rho43" multisensory_evidence "consistency --name multisensory_rho43" "calibration --model multisensory_rho43"
 MEASURE_gp := gp_accuracy "record_errors gp" "consistency --name gp"
@@ -72,9 +73,9 @@ bench: $(INSTALLED) ## measure speed, and what the cards state, and write the ca
 	  training_methods error_estimate ladder two_step_example \
 	  posterior_predictive summary noisy_q_accuracy noisy_q_tasks q_learning_tasks gp_accuracy fourier orders_and_blocks compression $(patsubst %,"consistency --name %",gp ddm collapsing_ddm multisensory_rho1 multisensory_rho43) \
 	  multisensory_evidence_truth "multisensory_evidence_truth --simulated" \
-	  multisensory_evidence $(patsubst %,"likelihood_accuracy %",ddm collapsing_ddm angle racing_diffusion discounting confidence q_learning rlddm multisensory_rho1 multisensory_rho43) \
-	  $(patsubst %,"posterior %",noisy_q ddm angle racing_diffusion rlddm discounting confidence q_learning) gradient_noise \
-	  "calibration --model racing_diffusion --sets 400 --thin 8" $(patsubst %,"calibration --model %",noisy_q ddm collapsing_ddm angle discounting confidence q_learning rlddm multisensory_rho1 multisensory_rho43) arviz_conversion make_card; do \
+	  multisensory_evidence $(patsubst %,"likelihood_accuracy %",ddm collapsing_ddm angle racing_diffusion discounting confidence q_learning two_step rlddm multisensory_rho1 multisensory_rho43) \
+	  $(patsubst %,"posterior %",noisy_q ddm angle racing_diffusion rlddm discounting confidence q_learning two_step) gradient_noise \
+	  "calibration --model racing_diffusion --sets 400 --thin 8" $(patsubst %,"calibration --model %",noisy_q ddm collapsing_ddm angle discounting confidence q_learning two_step rlddm multisensory_rho1 multisensory_rho43) arviz_conversion make_card; do \
 	  set -- $$name; script=$$1; shift; $(BIN)/python benchmarks/$$script.py "$$@"; done
 
 # For how long bench-paper trains each network: steps, and once more seconds of processor time.

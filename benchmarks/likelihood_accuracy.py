@@ -41,6 +41,7 @@ from tests.references import (  # noqa: E402
     q_learning,
     racing_diffusion,
     rl_drift_diffusion,
+    two_step,
 )
 
 Named = dict[str, np.ndarray]
@@ -101,6 +102,15 @@ def exact_q_learning(params: Named, data: Named) -> np.ndarray:
     return np.asarray(jax.jit(jax.vmap(q_learning.conditionals_jax))(params, *columns), dtype=float)
 
 
+def exact_two_step(params: Named, data: Named) -> np.ndarray:
+    """Of both choices, in double precision: log-odds can be large."""
+    import jax
+
+    columns = [data[name] for name in ("common", "choice_1", "choice_2", "reward")]
+    with jax.enable_x64(True):
+        return np.asarray(jax.jit(two_step.exact_conditionals_jax)(params, *columns, np.ones(columns[0].shape, bool)))
+
+
 def exact_multisensory(rho: float) -> Callable[[Named, Named], np.ndarray]:
     def exact(params: Named, data: Named) -> np.ndarray:
         rows = []
@@ -121,6 +131,7 @@ CASES = {
     "confidence": Case(pb.simulators.Confidence(), confidence.log_probability, (200,), 0.0005),
     "discounting": Case(pb.simulators.Discounting(), exact_discounting, (200,), 0.0005),
     "q_learning": Case(pb.simulators.QLearningTasks(), exact_q_learning, (120, 360), 0.001),
+    "two_step": Case(pb.simulators.TwoStep(), exact_two_step, (120, 300), 0.001),
     "rlddm": Case(pb.simulators.RLDriftDiffusion(), exact_rlddm, (120, 360), 0.0006, 1.5),
     "multisensory_rho1": Case(pb.simulators.MultisensoryCausalInference(1.0), exact_multisensory(1.0), (400,), 0.0005),
     "multisensory_rho43": Case(

@@ -51,6 +51,7 @@ from tests.references import (  # noqa: E402
     q_learning,
     racing_diffusion,
     rl_drift_diffusion,
+    two_step,
 )
 
 WARMUP = 300
@@ -120,6 +121,12 @@ def exact_q_learning(theta: Named, data: Named) -> Any:
     return q_learning.conditionals_jax(theta, *(data[name] for name in ("options", "choice", "reward"))).sum()
 
 
+def exact_two_step(theta: Named, data: Named) -> Any:
+    one = {name: x[None] for name, x in theta.items()}
+    columns = [data[name][None] for name in ("common", "choice_1", "choice_2", "reward")]
+    return two_step.exact_conditionals_jax(one, *columns, jnp.ones(columns[0].shape, bool)).sum()
+
+
 MODELS = {
     "noisy_q": Model(pb.simulators.NoisyQ(), 120, exact_noisy_q, {"zeta": 0.0}),
     "ddm": Model(pb.simulators.DriftDiffusion(drift=(-6.0, 6.0)), 200, exact_ddm),
@@ -128,6 +135,7 @@ MODELS = {
     "rlddm": Model(pb.simulators.RLDriftDiffusion(), 200, exact_rlddm),
     "discounting": Model(pb.simulators.Discounting(), 200, exact_discounting),
     "confidence": Model(pb.simulators.Confidence(), 200, exact_confidence),
+    "two_step": Model(pb.simulators.TwoStep(), 200, exact_two_step, shift_bar=0.15),
     "q_learning": Model(pb.simulators.QLearningTasks(), 200, exact_q_learning, shift_bar=0.15),
 }
 

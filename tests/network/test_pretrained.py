@@ -15,7 +15,7 @@ from ppl_buffer.network.digest import weights_digest
 TRANSFORMERS = {
     "collapsing_ddm": "eebf4bd3127c991299bc34f4d97a207062840f9db7769916a75fa7ec53159b09",
     "ddm": "9d0c813940a4afba44e148ff7f5afa9c6ba7a856f626287e5818d67b2a810b40",
-    "gp": "a1368ce7d7cba1fdb3c626a725a810145f2fa2e69b809b27cb2ece0a5f968f78",
+    "gp": "4724dc477f92da058c0aba794f739c1cfae6581322b918bbc1b40cac21796bc4",
     "multisensory_rho1": "3efea7d487264215599ed308ec8aeff8afb5e673484b35db07d2d61f18208b74",
     "multisensory_rho43": "6dcec5c5a17816d92351c78d4f61b6df343ee472d67f67f71255644eaf1376e7",
     "noisy_q": "f032596493ac9f3b7a9c680c4971ff3e7ebff229db056ee6993a4d877681861b",
@@ -35,6 +35,7 @@ DIGESTS = {
 
 # Of networks that have a direct likelihood alone.
 ALONE = {
+    "two_step": "f32d7addb391d1aaa45bce18e17c454f6d06001c1a76576946d58aa182fb44b9",
     "q_learning": "f71da2f79b39aafc63f3cb53455a7bec478527f7dd5eef698162a6b1b899d0e5",
     "angle": "e0880ee560eed343aee0e8fbe448157b517a1acad354e3f32a800b9745a370bd",
     "confidence": "aeb67f0ee854fe05f2d8c5b0110d4340b66787dfba62a3abdb936f1eff5e925b",
