@@ -59,6 +59,13 @@ def bands(axes: Any, x: Any, curves: np.ndarray, *, color: str = MODEL, label: s
         axes.fill_between(x, low, high, color=color, alpha=shade, lw=0, label=text, **step)
 
 
+def legend_above(axes: Any, columns: int = 2) -> None:
+    """A legend above the panel, where it hides nothing."""
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=columns, frameon=False, fontsize="small", borderaxespad=0.2
+    )
+
+
 def outline(axes: Any, x: Any, low: np.ndarray, high: np.ndarray, label: str | None = "model, 95 % of curves") -> None:
     """Draw the ends of the band that so many whole curves stay inside, by which a check judges the data's."""
     for end in (low, high):

@@ -8,7 +8,7 @@ import numpy as np
 
 from ppl_buffer.plots.arguments import both, codes, pick
 from ppl_buffer.plots.categories import category, words_of
-from ppl_buffer.plots.drawing import DATA, GRID, bands, make_panels, outline
+from ppl_buffer.plots.drawing import DATA, GRID, bands, legend_above, make_panels, outline
 from ppl_buffer.plots.envelopes import envelope
 from ppl_buffer.plots.statistics import autocorrelation, post_error_slowing, repetition
 
@@ -25,7 +25,7 @@ def _plot_lags(axes: Any, observed: np.ndarray, generated: np.ndarray | None, y:
     panel.plot(lags, observed, "o-", color=DATA, ms=4.5, lw=1.1, label="data")
     panel.set(xlabel="lag (trials)", ylabel=y)
     panel.xaxis.get_major_locator().set_params(integer=True)
-    panel.legend(framealpha=0.8, edgecolor="none", fontsize="small")
+    legend_above(panel)
     return panel
 
 

@@ -64,5 +64,5 @@ def plot_learning_curves(
         if cue is not None:
             panel.set_title(titles[index])
     panels[0].set_ylabel(f"share of {category(correct, 1, words)}")
-    panels[0].legend(frameon=False, loc="lower right", fontsize="small")
+    panels[-1].legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize="small")
     return panels

@@ -10,7 +10,7 @@ import numpy as np
 from ppl_buffer.checks import check_integer
 from ppl_buffer.plots.arguments import both, categories, codes, number_of_choices, pick
 from ppl_buffer.plots.categories import category, label_names, words_of
-from ppl_buffer.plots.drawing import CHOICES, DATA, MODEL, bands, make_panels, outline
+from ppl_buffer.plots.drawing import CHOICES, DATA, MODEL, bands, legend_above, make_panels, outline
 from ppl_buffer.plots.envelopes import envelope
 from ppl_buffer.plots.statistics import QUANTILES, conditional_accuracy, defective_density, median, quantile_probability
 
@@ -91,7 +91,7 @@ def plot_response_times(
         if condition is not None:
             panel.set_title(titles[group])
     panels[0].set_ylabel("density (area = share of the choice)" if n > 1 else "density")
-    panels[0].legend(frameon=False, fontsize="small")
+    panels[-1].legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return panels
 
 
@@ -179,7 +179,7 @@ def plot_quantile_probability(
                 va="center", fontsize="small", color="0.35",
             )  # fmt: skip
     panel.set(xlabel="share of the response", ylabel="response time (s), quantiles", xlim=(-0.03, 1.12))
-    panel.legend(frameon=False, loc="upper left", fontsize="small")
+    legend_above(panel)
     return panel
 
 
@@ -213,5 +213,5 @@ def plot_conditional_accuracy(
         outline(panel, median(x, 0), *whole.shares)
     panel.plot(*conditional_accuracy(observed[0], observed[1], bins), "o-", color=DATA, ms=4.5, lw=1.1, label="data")
     panel.set(xlabel="response time (s), from fast to slow", ylabel=f"share of {category(correct, 1, words)}")
-    panel.legend(frameon=False, fontsize="small")
+    legend_above(panel)
     return panel

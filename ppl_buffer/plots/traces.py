@@ -46,5 +46,6 @@ def plot_traces(draws: Mapping[str, np.ndarray], *, axes: Any = None) -> Any:
             panel.spines[["top", "right"]].set_visible(False)
     grid[-1, 0].set_xlabel("draw after warm-up")
     grid[-1, 1].set_xlabel("value")
-    grid[0, 0].legend(frameon=False, ncols=len(next(iter(draws.values()))), fontsize="small", loc="upper right")
+    grid[0, 0].legend(frameon=False, ncols=len(next(iter(draws.values()))), fontsize="small",
+                      loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2)  # fmt: skip
     return grid

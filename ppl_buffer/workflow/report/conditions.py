@@ -123,7 +123,8 @@ def _learning(fit: Fit, curve: Curve, name: str, condition: Condition, share: st
         panel.set_xlabel("presentations, in bins", fontsize="small")
     for panel in panels[::cues] if cues > 1 else panels[:1]:
         panel.set_ylabel(share, fontsize="small", parse_math=False)
-    panels[0].legend(frameon=False, fontsize="x-small", loc="lower right")
+    last = panels[cues - 1] if cues > 1 else panels[-1]
+    last.legend(frameon=False, fontsize="x-small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return panels[0].figure
 
 

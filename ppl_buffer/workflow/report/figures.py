@@ -83,7 +83,10 @@ def _subjects(fit: Fit) -> tuple[Any, str]:
         group = fit.draws(f"{name}_group") if fit.hierarchical else None
         plot_subjects(draws, group=group, labels=list(fit.trials.subjects), name=name, axes=panel)
     across = "; across: the median person of the group." if fit.hierarchical else "."
-    return figure, f"Everybody's parameters: median, 50 % (thick) and 90 % interval (thin){across}"
+    return (
+        figure,
+        f"Everybody's parameters: median, by which people are sorted, 50 % (thick) and 90 % interval (thin){across}",
+    )
 
 
 def _predictive(fit: Fit) -> Figures:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy.special import ndtri
 
+from ppl_buffer.datasets.text_files import is_number
 from ppl_buffer.formulas.tables import SUBJECT_COLUMN
 from ppl_buffer.network.estimated_error import PART_NAMES
 from ppl_buffer.schema import Categorical, Discrete
@@ -83,7 +84,8 @@ def _covariates(fit: Fit) -> list[tuple[str, str, str, str]]:
 def _share(number: float, codes: Mapping[int, str], share: float) -> str:
     """A value, its word in the table where that is another, and how often it came."""
     word = str(codes.get(int(number), "")) if codes else ""
-    meaning = f' "{word}"' if word and word != f"{number:g}" else ""
+    same = is_number(word) and float(word) == number
+    meaning = f' "{word}"' if word and not same else ""
     return f"{number:g}{meaning} ({percent(float(share))})"
 
 

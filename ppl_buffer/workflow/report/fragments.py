@@ -33,11 +33,13 @@ def table(
     lines = ["".join(cell(name, "th", False, column) for column, name in enumerate(head))]
     lines += ["".join(cell(x, "td", mark, column) for column, x in enumerate(row)) for row, mark in
               zip(rows, marks, strict=True)]  # fmt: skip
-    return f'<div class="table"><table>{"".join(f"<tr>{line}</tr>" for line in lines)}</table></div>'
+    return f'<div class="wide"><table>{"".join(f"<tr>{line}</tr>" for line in lines)}</table></div>'
 
 
 def percent(share: float) -> str:
     """A share from 0 to 1 as a percentage."""
+    if 0 < share < 0.0005:
+        return "below 0.1%"
     return f"{share:.1%}" if 0 < share < 0.1 else f"{share:.0%}"
 
 
@@ -57,7 +59,7 @@ def images(figures: Figures, names: Sequence[str]) -> str:
         width = int(figure.get_figwidth() * 72)
         alternative = html.escape(caption, quote=True)
         out.append(
-            f'<figure><img width="{width}" alt="{alternative}" src="data:image/png;base64,{code}">'
-            f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+            f'<figure><div class="wide"><img width="{width}" alt="{alternative}" src="data:image/png;base64,{code}">'
+            f"</div><figcaption>{html.escape(caption)}</figcaption></figure>"
         )
     return "".join(out)

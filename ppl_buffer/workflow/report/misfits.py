@@ -60,7 +60,7 @@ def table_of_misfits(fit: Fit) -> str:
         "extreme",
         "most extreme statistic",
         "data",
-        f"model, {check.level:.0%} from",
+        f"model, {100 * check.level:g} % from",
         "to",
         "p",
     )

@@ -127,8 +127,11 @@ def _reproduction(fit: Fit, command: str) -> str:
         except PackageNotFoundError:
             continue
         versions.append(f"{package} {number}")
-    settings = ", ".join(f"{name} {value}" for name, value in fit.settings.items())
-    how = f"<p><code>{html.escape(command)}</code></p>" if command else ""
+    words = {True: "yes", False: "no"}
+    given = {name.replace("_", " "): words.get(x, x) if isinstance(x, bool) else x for name, x in fit.settings.items()}
+    settings = ", ".join(f"{name} {value}" for name, value in given.items() if value is not None)
+    how = f'<p><code class="command">{html.escape(command)}</code></p>' if command else ""
+    took = f"{fit.seconds:.0f} s" if fit.seconds < 120 else f"{fit.seconds / 60:.0f} minutes"
     files = (
         "posterior.nc holds all draws, log likelihoods and predictive data sets (<code>arviz.from_netcdf</code>), "
         "summary.csv every quantity with its diagnostics, regressors.csv the surprise of each trial and what was "
@@ -137,7 +140,7 @@ def _reproduction(fit: Fit, command: str) -> str:
     )
     return (
         f'<section><h2>To do it again</h2>{how}<p class="soft">{html.escape(settings)}. '
-        f"Sampling took {fit.seconds:.0f} s. {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, "
+        f"Sampling took {took}. {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, "
         f"Python {platform.python_version()}, {html.escape(', '.join(versions))}.</p><p>Beside this file: {files}</p>"
         "</section>"
     )

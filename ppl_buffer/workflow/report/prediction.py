@@ -25,7 +25,7 @@ def prediction(fit: Fit) -> str:
                      f"{score.doubtful} of {score.pointwise.size}"))  # fmt: skip
     marks = [score.doubtful > 0 for score in fit.scores.values()]
     head = ("left out", "log density (elpd)", "standard error", "a trial", "largest Pareto k", "to be trusted below",
-            "above")  # fmt: skip
+            "terms above that")  # fmt: skip
     ordered = fit.net.schema.ordered
     notes = [
         "Log predictive densities in nats, by Pareto smoothed importance sampling (PSIS-LOO); compare them between "

@@ -124,7 +124,8 @@ def fits(fit: Fit, figures: Figures) -> Section:
         '<p class="soft">p is the posterior predictive p-value of the mean over people: how often a drawn data set '
         "has a larger value than the data. Near 0 or 1 the model does not generate such data; in between it proves "
         "little, since the same data were fitted. Of a curve the point that lies farthest out is shown, and the band "
-        "in which 95 % of drawn curves stay whole; p is how often a drawn curve strays as far, anywhere.</p>"
+        "in which 95 % of drawn curves stay whole; p is how often a drawn curve strays as far, anywhere. The log "
+        "density is that of a person's trials under the model, in nats.</p>"
     )
     if not failed and not fit.readable:
         mark, answer = LOOK, "Unknown while the chains have not met: the data sets are drawn from where they are."

@@ -19,7 +19,12 @@ section { border-top: 1px solid var(--line); margin-top: 2.2rem; padding-top: 1.
            font-weight: 600; }
 .verdict.good { background: var(--good); } .verdict.look { background: var(--look); }
 .verdict.bad { background: var(--bad); }
-.table { overflow-x: auto; }
+/* What is wider than the screen scrolls, and a shadow at its end says so. */
+.wide { overflow-x: auto;
+        background: linear-gradient(90deg, #fff 35%, transparent) left / 2.5rem 100% no-repeat local,
+                    linear-gradient(270deg, #fff 35%, transparent) right / 2.5rem 100% no-repeat local,
+                    linear-gradient(90deg, #c3cad3, transparent) left / .9rem 100% no-repeat scroll,
+                    linear-gradient(270deg, #c3cad3, transparent) right / .9rem 100% no-repeat scroll; }
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .75rem .25rem 0; text-align: right; white-space: nowrap;
          border-bottom: 1px solid var(--line); }
@@ -27,8 +32,13 @@ th { color: var(--soft); font-weight: 600; }
 th:first-child, td:first-child { text-align: left; white-space: normal; }
 th.words, td.words { text-align: left; white-space: normal; }
 td.bad { color: var(--bad); font-weight: 600; }
-figure { margin: 1.1rem 0; } img { max-width: 100%; height: auto; }
+figure { margin: 1.1rem 0; } img { display: block; max-width: 100%; height: auto; }
 figcaption { color: var(--soft); font-size: .88rem; }
+p code { white-space: nowrap; } p code.command { white-space: normal; }
+@media (max-width: 40rem) {
+  body { padding: 1.4rem 1rem 3rem; } .wide img { max-width: max(100%, 40rem); }
+  th:first-child, td:first-child { min-width: 6.5rem; } th.words, td.words { min-width: 6rem; }
+}
 summary { cursor: pointer; margin-top: 1rem; } code { background: #f3f5f7; border-radius: 3px; padding: .1rem .3rem; }
 @media print { body { max-width: none; } section, figure { break-inside: avoid; } }
 """
