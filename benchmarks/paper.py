@@ -131,31 +131,36 @@ def time_of(seconds: Mapping[str, Mapping[str, Any]], settings: Settings, target
 
 
 def draw_figure(path: Path, results: Mapping[str, Any], seconds: Mapping[str, Any], settings: Settings) -> None:
-    """Distance from the exact density against the time for draws; ours are red."""
+    """Distance from the exact density against the time for draws, a number for each way, which the legend tells."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     shape = len(results), len(settings.targets)
-    figure, panels = pyplot.subplots(*shape, figsize=(7 * shape[1], 5 * shape[0]), squeeze=False)
+    figure, panels = pyplot.subplots(*shape, figsize=(5 * shape[1] + 2, 5 * shape[0]), squeeze=False)
+    handles: dict[int, Any] = {}
     for row, (budget, result) in zip(panels, results.items(), strict=True):
         for panel, targets in zip(row, settings.targets, strict=True):
             size, sampling = time_of(seconds, settings, targets)
             scores = result["targets"][str(targets)]["scores"]
-            for label, scored in scores.items():
+            below = {label: scored["one order"]["below exact"] for label, scored in scores.items()}
+            for index, (label, scored) in enumerate(scores.items(), start=1):
                 if label != rivals.OURS and scored == scores.get(rivals.OURS):
                     continue  # a block that holds all targets is one pass
-                at = sampling[label], scored["one order"]["below exact"]
-                panel.plot(*at, "o", color="C3" if label.startswith("ours") else "C0")
-                panel.annotate(label, at, xytext=(4, 3), textcoords="offset points", fontsize=7)
+                color = "C3" if label.startswith("ours") else "C0"
+                style = {"marker": f"${index}$", "markersize": 9 if index < 10 else 13, "color": color}
+                (point,) = panel.plot(sampling[label], below[label], linestyle="", label=label, **style)
+                handles.setdefault(index, point)
             panel.set(xscale="log", xlabel=f"processor seconds for {settings.draws} draws, {size}")
+            panel.set_yscale("log" if min(below.values()) > 0 else "linear")
             panel.set_title(f"{budget}, {targets} targets")
-            panel.margins(x=0.2, y=0.1)  # room for the names
             panel.set_ylabel("nats a target below the exact density, one order")
+    in_order = [handles[index] for index in sorted(handles)]
+    legend = figure.legend(handles=in_order, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=120, bbox_inches="tight", bbox_extra_artists=[legend])
     pyplot.close(figure)
 
 
