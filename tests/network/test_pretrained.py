@@ -69,8 +69,9 @@ def test_weights_of_direct_likelihoods_are_those_that_were_measured(name):
     assert entry.parts == ("likelihood",) and "likelihood  " in repr(pb.zoo())
     # Where a parameter is hidden, the error says why there is no answer.
     middle = {parameter: torch.tensor([sum(ends) / 2]) for parameter, ends in net.box.items()}
+    whole = pb.Categorical, pb.Integer
     inputs = {
-        name: torch.full((1, 3), float(variable.fill) if isinstance(variable, pb.Integer) else 0.5)
+        name: torch.full((1, 3), float(variable.fill) if isinstance(variable, whole) else 0.5)
         for name, variable in net.schema.inputs.items()
     }
     middle.popitem()
