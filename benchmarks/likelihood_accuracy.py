@@ -31,6 +31,7 @@ from ppl_buffer.predictive import density  # noqa: E402
 from ppl_buffer.predictive.query import Query  # noqa: E402
 from ppl_buffer.schema import stack_value  # noqa: E402
 from ppl_buffer.simulator import WithAtoms  # noqa: E402
+from tests.precision import double_precision  # noqa: E402
 from tests.references import (  # noqa: E402
     angle_drift_diffusion,
     collapsing_drift_diffusion,
@@ -107,7 +108,7 @@ def exact_two_step(params: Named, data: Named) -> np.ndarray:
     import jax
 
     columns = [data[name] for name in ("common", "choice_1", "choice_2", "reward")]
-    with jax.enable_x64(True):
+    with double_precision():
         return np.asarray(jax.jit(two_step.exact_conditionals_jax)(params, *columns, np.ones(columns[0].shape, bool)))
 
 

@@ -19,7 +19,7 @@ from ppl_buffer.datasets.columns import TableColumn, listed
 from ppl_buffer.datasets.trials import TrialData
 from ppl_buffer.findings import Finding, warn_of
 from ppl_buffer.network.missing import Missing
-from ppl_buffer.network.missing_rule import UNREAD, allows_lost, require_flags
+from ppl_buffer.network.missing_rule import UNREAD, allows_lost, can_be_lost, require_flags
 from ppl_buffer.network.network import Network
 from ppl_buffer.schema import Schema
 
@@ -61,7 +61,7 @@ class MissingCells:
         rule = Missing(1.0 if deadline is not None else None, withheld or {}).rule(schema)
         if rule.timed is None:
             require_flags(net)
-        names = [*schema.outcomes, *(schema.feedback if schema.ordered else ())]
+        names = can_be_lost(schema)
         given = missing if isinstance(missing, Mapping) else dict.fromkeys(names, missing)
         unknown = [name for name in given if name not in names]
         if unknown:

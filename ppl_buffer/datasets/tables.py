@@ -20,7 +20,7 @@ from ppl_buffer.datasets.options import ReadOptions, two_categories
 from ppl_buffer.datasets.order import trial_order
 from ppl_buffer.datasets.ranges import OUTSIDE, check_ranges
 from ppl_buffer.datasets.trials import TrialData
-from ppl_buffer.network.missing_rule import allows_lost
+from ppl_buffer.network.missing_rule import allows_lost, can_be_lost
 from ppl_buffer.network.network import Network
 from ppl_buffer.schema import Categorical, Discrete, Schema, Variable
 from ppl_buffer.simulator import Simulator
@@ -112,7 +112,7 @@ def read_trials(
         raise missing_columns(absent, unknown, cells)
     labels = read_labels(cells, options.data_set)
     persons = read_labels(cells, options.subject) if options.session else labels
-    may_lack = {*schema.outcomes, *(schema.feedback if schema.ordered else ())} if allows_lost(net) else ()
+    may_lack = can_be_lost(schema) if allows_lost(net) else ()
     table_columns = {
         name: TableColumn(name, variables[name], heading, cells, labels, can_be_missing=name in may_lack)
         for name, heading in headings.items()

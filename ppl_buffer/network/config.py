@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ppl_buffer.checks import check_choice, check_flag
@@ -26,6 +26,8 @@ _MAY_BE_ZERO = ("depth", "contextual_positions", "asinh_scales", "likelihood_wid
 _BEFORE_CHOICE = {
     "latents": 0, "buffer_rank": 0, "buffer_apart": False, "head": "normal", "likelihood_missing": False,
 }  # fmt: skip
+# Sizes that are the direct likelihood's alone.
+DIRECT_SIZES = ("likelihood_width", "likelihood_slots", "likelihood_missing")
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,11 @@ def state_widths(schema: Schema, config: Config) -> tuple[int, int, int]:
     slots = cells(slotted(schema, config))
     apart = max(config.likelihood_width * 3 // 4, 1) if slots else 0
     return config.likelihood_width - apart, apart, slots
+
+
+def without_likelihood(config: Config) -> Config:
+    """The sizes of the buffered transformer alone."""
+    return replace(config, likelihood_width=0, likelihood_missing=False)
 
 
 def flagged(schema: Schema, config: Config) -> tuple[str, ...]:

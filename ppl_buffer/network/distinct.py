@@ -75,8 +75,8 @@ def distinct_inputs(
         exists = np.broadcast_to(exists, shape).reshape(size, trials)
     index, first = distinct_rows(columns.values(), exists, (size, trials))
     count = first.shape[1]
-    fewest = 1 << (count - 1).bit_length()
-    count = min(fewest, backend_of(net).bucket(count))
+    # Padded, so that few programs serve all people; the least bucket of trials is more than a few conditions need.
+    count = min(1 << (count - 1).bit_length(), backend_of(net).bucket(count))
     if count > MOST_ROWS * trials:
         return None
     first = np.concatenate([first, np.repeat(first[:, :1], count - first.shape[1], 1)], 1)

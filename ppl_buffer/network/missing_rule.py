@@ -38,6 +38,11 @@ class MissingRule:
     lost: bool = True
 
 
+def can_be_lost(schema: Schema) -> tuple[str, ...]:
+    """Names of the outcomes, and of the feedback on them where later trials depend on it."""
+    return (*schema.outcomes, *(schema.feedback if schema.ordered else ()))
+
+
 def allows_lost(net: NetworkLike) -> bool:
     """Whether outcomes may be lost: no later trial reads them, or the network reads that they were lost."""
     return net.schema.independent or (net.schema.ordered and bool(flagged(net.schema, net.config)))

@@ -7,14 +7,12 @@ from dataclasses import replace
 
 import torch
 
-from ppl_buffer.network.config import Config, parts_of
+from ppl_buffer.network.config import DIRECT_SIZES, Config, parts_of, without_likelihood
 from ppl_buffer.network.estimated_error import PARTS
 from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.schema import Schema
 
 LIKELIHOOD, BUFFER = PARTS
-# Sizes that are the direct likelihood's alone.
-DIRECT_SIZES = ("likelihood_width", "likelihood_slots", "likelihood_missing")
 # What `train` can be asked for.
 ASKED = ("all", *PARTS)
 
@@ -45,7 +43,7 @@ def trained_parts(schema: Schema, config: Config, asked: str) -> tuple[str, ...]
 def part_config(config: Config, part: str) -> Config:
     """Sizes of a network that has this part alone; what it does not use has its default value."""
     if part == BUFFER:
-        return replace(config, likelihood_width=0, likelihood_missing=False)
+        return without_likelihood(config)
     return Config(
         depth=0,
         likelihood_width=config.likelihood_width,

@@ -8,12 +8,12 @@ from dataclasses import replace
 import torch
 
 from ppl_buffer.network import checkpoint
-from ppl_buffer.network.config import Config, cells, crossed, flagged
+from ppl_buffer.network.config import DIRECT_SIZES, Config, cells, crossed, flagged
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.schema import Schema
 from ppl_buffer.simulator import Simulator
-from ppl_buffer.training.parts import BUFFER, DIRECT_SIZES, LIKELIHOOD
+from ppl_buffer.training.parts import BUFFER, LIKELIHOOD
 
 # Sizes that may be larger than those of the network to start from.
 _GROWING = ("depth", "asinh_scales", "likelihood_missing")

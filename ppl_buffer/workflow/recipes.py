@@ -22,7 +22,7 @@ from ppl_buffer.checks import check_choice
 from ppl_buffer.extras import needs
 from ppl_buffer.files import make_folder, pack_arrays, write_atomic
 from ppl_buffer.network import checkpoint
-from ppl_buffer.network.config import Config
+from ppl_buffer.network.config import DIRECT_SIZES, Config, without_likelihood
 from ppl_buffer.network.estimated_error import PARTS
 from ppl_buffer.network.network import Network
 from ppl_buffer.simulator import Simulator, name_of
@@ -142,7 +142,7 @@ def train_recipe(
     for number, stage in enumerate(recipe.stages if net is None else (), start=1):
         if time_is_over():
             return None
-        alone = replace(config, likelihood_width=0, likelihood_missing=False)
+        alone = without_likelihood(config)
         net = train_stage(simulator, alone, {**stage, **limits}, net, folder / f"stage_{number}", quick)
     for number, stage in enumerate(recipe.likelihood, start=1):
         if time_is_over():
@@ -196,8 +196,7 @@ def train_likelihood(
             f"trials: expected sequences of up to {known.trials}, as the transformer knows, got {options['trials']}"
         )
     options |= _QUICK if quick else {}
-    own = ("likelihood_width", "likelihood_slots", "likelihood_missing")
-    config = replace(beside.config, **{name: getattr(sizes, name) for name in own})
+    config = replace(beside.config, **{name: getattr(sizes, name) for name in DIRECT_SIZES})
     net = train(simulator, config, parts=LIKELIHOOD, start=beside, out=out, **options)
     assert net.record is not None
     # What data are familiar is what the transformer knows, unless the two saw other ones.
@@ -221,8 +220,7 @@ def _shipped_transformer(name: str, folder: Path) -> Network:
     """The shipped network without its direct likelihood, where it has one: written to the folder, and loaded."""
     with resources.as_file(checkpoint.shipped()[name]) as path:
         description, arrays = checkpoint.read_description(path)
-    description["config"]["likelihood_width"] = 0
-    description["config"].pop("likelihood_missing", None)
+    description["config"] = without_likelihood(Config.from_dict(description["config"])).to_dict()
     record = description["record"]
     record["stages"] = [stage for stage in record["stages"] if stage.get("part", BUFFER) == BUFFER]
     record["errors"] = {part: error for part, error in record.get("errors", {}).items() if part == BUFFER}

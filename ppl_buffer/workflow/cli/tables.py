@@ -13,8 +13,8 @@ import typer
 from ppl_buffer.datasets import TrialData, read_trials
 from ppl_buffer.datasets.cells import quoted
 from ppl_buffer.datasets.order import AS_IT_LIES
+from ppl_buffer.network.missing_rule import can_be_lost
 from ppl_buffer.network.network import Network
-from ppl_buffer.schema import Schema
 from ppl_buffer.simulator import Simulator
 from ppl_buffer.workflow.cli.parsing import (
     read_codes,
@@ -99,17 +99,12 @@ class TableOptions:
             recode=read_codes("recode", self.recode or []),
             scale=read_numbers("scale", ",".join(self.scale or [])),
             signed=read_pairs("signed", self.signed),
-            missing=read_missing(self.missing or [], _may_lack(net.schema)),
+            missing=read_missing(self.missing or [], can_be_lost(net.schema)),
             deadline=read_deadline(self.deadline),
             withheld={name: int(code) for name, code in read_numbers("withheld", self.withheld).items()} or None,
             simulator=simulator,
             outside=self.outside,
         )
-
-
-def _may_lack(schema: Schema) -> list[str]:
-    """Outcomes, and feedback where later trials depend on it."""
-    return [*schema.outcomes, *(schema.feedback if schema.ordered else ())]
 
 
 def write_rows(rows: pandas.DataFrame, path: Path) -> None:
