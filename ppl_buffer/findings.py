@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+_PLURALS = {"person": "people"}
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -40,6 +42,11 @@ class FindingWarning(UserWarning):
 def warn_of(finding: Finding, stacklevel: int = 2) -> None:
     """Say a finding as a warning, as if the caller's caller (`stacklevel` 2) had said it."""
     warnings.warn(FindingWarning(finding), stacklevel=stacklevel + 1)
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and what it counts: ``1 trial``, ``1,200 trials``, ``3 people``; `noun` is in the singular."""
+    return f"{number:,} {noun if number == 1 else _PLURALS.get(noun, f'{noun}s')}"
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from ppl_buffer.datasets.options import ReadOptions, two_categories
 from ppl_buffer.datasets.order import trial_order
 from ppl_buffer.datasets.ranges import OUTSIDE, check_ranges
 from ppl_buffer.datasets.trials import TrialData
+from ppl_buffer.datasets.words import read_words, word_column, word_columns
 from ppl_buffer.network.missing_rule import allows_lost, can_be_lost
 from ppl_buffer.network.network import Network
 from ppl_buffer.schema import Categorical, Discrete, Schema, Variable
@@ -125,6 +126,8 @@ def read_trials(
     answers = lacking.trials(schema, values, table_columns, options.scale) if lacking else None
     codes = {name: _codes(column, values[name]) for name, column in table_columns.items()
              if isinstance(variables[name], Categorical)}  # fmt: skip
+    words = read_words(cells, {name: headings[name] for name in codes}, codes, values)
+    codes |= words
     codes |= {code: {0: f"negative {name}", 1: f"positive {name}"} for name, code in options.signed.items()}
     check_ranges(table_columns, {name: values[name] for name in table_columns}, net, options.scale, simulator, outside)
     rows = trial_order(
@@ -138,13 +141,14 @@ def read_trials(
     for name, variable in variables.items():
         whole = isinstance(variable, Discrete) and not np.isnan(values[name]).any()
         values[name] = values[name][rows].astype(int if whole else float)
+    used = [*headings.values(), *(word_column(headings[name]) for name in words)]
     trials = TrialData.from_rows(
         labels[rows],
         inputs={name: values[name] for name in schema.inputs},
         outcomes={name: values[name] for name in schema.outcomes},
         feedback={name: values[name] for name in schema.feedback},
         fill={name: variable.fill for name, variable in variables.items()},
-        covariates={name: x[rows] for name, x in read_covariates(cells, headings.values()).items()},
+        covariates={name: x[rows] for name, x in read_covariates(cells, used).items()},
         persons=persons[rows] if options.session else None,
         excluded=excluded,
     )
@@ -177,7 +181,9 @@ def write_trials(trials: TrialData, path: str | os.PathLike[str]) -> None:
 
     A label that a spreadsheet would take for a formula (``=1+1``) is written with an apostrophe before it, which
     `read_trials` takes off. Covariates are written where no column has their name already. Outcomes that are missing
-    are empty cells, and deadlines a column: ``missing="empty", deadline="deadline"`` reads them again.
+    are empty cells, and deadlines a column: ``missing="empty", deadline="deadline"`` reads them again. Where the table
+    that was read had words for a category, ``choice`` has the model's numbers and ``choice_word`` the words, which
+    `read_trials` knows again.
 
     Args:
         trials: of people whose `subjects` differ.
@@ -207,8 +213,14 @@ def write_trials(trials: TrialData, path: str | os.PathLike[str]) -> None:
     columns |= {name: np.where(np.isinf(x[exists]), np.nan, x[exists]) for name, x in variables.items()}
     if trials.missing is not None and trials.missing.deadline is not None and "deadline" not in columns:
         columns["deadline"] = np.broadcast_to(trials.missing.deadline, exists.shape)[exists]
-    others = {name: x[exists] for name, x in trials.covariates.items() if name not in columns}
+    others = {name: _text_quoted(x[exists]) for name, x in trials.covariates.items() if name not in columns}
+    numbers = {name: x[exists].astype(float) for name, x in variables.items()}
+    columns |= {name: x for name, x in word_columns(trials.codes, numbers).items() if name not in {*columns, *others}}
     pandas.DataFrame(columns | others).to_csv(path, index=False)
+
+
+def _text_quoted(values: np.ndarray) -> np.ndarray:
+    return np.array([quoted(text) for text in values.tolist()]) if values.dtype.kind == "U" else values
 
 
 def _codes(column: TableColumn, numbers: np.ndarray) -> dict[int, str]:

@@ -13,6 +13,9 @@ from ppl_buffer.extras import needs
 from ppl_buffer.formulas.levels import level_of
 from ppl_buffer.network.foreign import plain
 from ppl_buffer.network.missing import Missing
+from ppl_buffer.network.network import Network
+from ppl_buffer.network.observed import ObservedTrials, observe_trials
+from ppl_buffer.schema import stack_value
 
 Arrays = dict[str, np.ndarray]
 
@@ -154,6 +157,35 @@ class TrialData:
             for name, said in self.codes.items()
             if not any(is_number(part) for text in said.values() for part in text.split(", "))
         }
+
+    def observe(self, net: Network) -> ObservedTrials:
+        """What ``net.observe`` makes of these trials where all parameters are given: one batch dimension, the subjects.
+
+        Args:
+            net: a network, of either backend, whose schema names the inputs, outcomes and feedback.
+
+        Raises:
+            ValueError: if a variable of the schema is missing, or holds values that are not legal.
+        """
+        schema = net.schema
+        for group, columns, names in (
+            ("inputs", self.inputs, schema.inputs),
+            ("outcomes", self.outcomes, schema.outcomes),
+            ("feedback", self.feedback, schema.feedback),
+        ):
+            if lacking := [name for name in names if name not in columns]:
+                raise ValueError(f"{group}: expected {list(names)}, which the network reads, but {lacking} are missing")
+        outcomes = {name: np.asarray(x, np.float32) for name, x in self.outcomes.items()}
+        return observe_trials(
+            net,
+            {name: self.inputs[name] for name in schema.inputs},
+            stack_value(np, schema, outcomes),
+            feedback={name: self.feedback[name] for name in schema.feedback},
+            trial_mask=self.trial_mask,
+            context=None,
+            missing=self.missing,
+            purpose="likelihood",
+        )
 
     def select(self, indices: np.ndarray) -> TrialData:
         """Some of the subjects, with no more padding than they need.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ppl_buffer.checks import check_integer
+from ppl_buffer.datasets.trials import TrialData
 from ppl_buffer.diagnostics.bands import check_level
 from ppl_buffer.diagnostics.conditions import Condition, condition_curves
 from ppl_buffer.diagnostics.curves import Curve, outcome_curves
@@ -23,7 +24,7 @@ from ppl_buffer.diagnostics.output import data_frame, panels
 from ppl_buffer.diagnostics.ranges import draws_of_params
 from ppl_buffer.diagnostics.statistics import Arrays, Statistic, outcome_statistics
 from ppl_buffer.files import to_numpy
-from ppl_buffer.findings import Finding, warn_of
+from ppl_buffer.findings import Finding, counted, warn_of
 from ppl_buffer.inference.chunks import map_chunks
 from ppl_buffer.inference.simulation import Simulated, posterior_predictive
 from ppl_buffer.network.backend import Array, Environment
@@ -172,7 +173,7 @@ def _exceeds(observed: np.ndarray, replicated: np.ndarray) -> np.ndarray:
 
 def check_data(
     net: Network,
-    data: ObservedTrials,
+    data: ObservedTrials | TrialData,
     posterior: Any,
     *,
     statistics: Mapping[str, Statistic] | None = None,
@@ -194,7 +195,8 @@ def check_data(
 
     Args:
         net: a trained network of either backend.
-        data: what ``net.observe(...)`` returned; one batch dimension, the subjects.
+        data: what ``net.observe(...)`` returned, one batch dimension, the subjects; or the trials of `read_trials`, by
+            whose table categories are then called (``share of choice = right``).
         posterior: draws of all parameters of each subject, in natural units: dict name -> (draws, subjects), or
             (draws, subjects, K) of those that vary by trial; or what ArviZ holds.
         statistics: name -> function of data sets, dict name -> (*draws, subjects, K) of inputs, outcomes and feedback,
@@ -214,8 +216,10 @@ def check_data(
         ValueError: if the posterior lacks a parameter or has other shapes, or feedback is needed and no environment
             supplies it.
     """
+    words = data.words if isinstance(data, TrialData) else None
+    data = data.observe(net) if isinstance(data, TrialData) else data
     if not isinstance(data, ObservedTrials) or len(data.batch_shape) != 1:
-        raise ValueError("data: expected what net.observe(...) returned of trials (subjects, K)")
+        raise ValueError("data: expected what net.observe(...) returned of trials (subjects, K), or a TrialData")
     check_level(level)
     params, index, total = _posterior_params(net, data, posterior, check_integer("draws", draws))
     lapses, rates = Lapse.of(lapse), None
@@ -230,7 +234,7 @@ def check_data(
         lapses = lapses.at(rates)
     generated = _generate(net, data, params, environment=environment, lapse=lapses, seed=seed, progress=progress)
     log_densities = _log_densities(net, data, params, lapses, rates)
-    return compare_data(net.schema, data, generated, log_densities, statistics=statistics, level=level)
+    return compare_data(net.schema, data, generated, log_densities, statistics=statistics, level=level, words=words)
 
 
 def compare_data(
@@ -383,7 +387,7 @@ def _finding(row: Mapping[str, Any]) -> Finding:
     who = (
         f"p = {row['p']:.3f} of the whole curve"
         if of_curve
-        else f"p = {row['p']:.3f}; extreme for {row['subjects_extreme']} of {row['subjects']} people"
+        else f"p = {row['p']:.3f}; extreme for {row['subjects_extreme']} of {counted(row['subjects'], 'person')}"
     )
     text = (
         f"check_data: {row['statistic']!r} is {row['observed']:.4g} in the data{place}, and "

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from ppl_buffer.checks import check_choice, check_number
+from ppl_buffer.findings import counted
 
 # Parts of a network that compute a likelihood, the one that `likelihood="auto"` prefers first.
 PARTS = ("likelihood", "buffer")
@@ -72,7 +73,7 @@ class EstimatedError:
         """What the error means for a data set of so many trials and a posterior of so many parameters, in words."""
         total, shift = trials * self.nats_per_trial, self.posterior_shift(trials, parameters)
         return (
-            f"a data set of {trials} trials is off by {total:.2g} nats; expect posterior means off by about "
+            f"a data set of {counted(trials, 'trial')} is off by {total:.2g} nats; expect posterior means off by about "
             f"{shift:.1g} sd"
         )
 

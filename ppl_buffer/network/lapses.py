@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ppl_buffer.files import to_numpy
-from ppl_buffer.findings import Finding
+from ppl_buffer.findings import Finding, counted
 from ppl_buffer.network.arguments import as_floating
 from ppl_buffer.network.backend import Array, Named
 from ppl_buffer.network.lapse_mixture import Ranges, lapse_ranges
@@ -110,10 +110,11 @@ class Lapse:
             seen = seen[np.isfinite(seen)]
             beyond = seen[(seen < low) | (seen > high)]
             if beyond.size:
+                lie, they = ("lies", "it counts") if beyond.size == 1 else ("lie", "they count")
                 text = (
-                    f"lapse: {beyond.size} of {seen.size} values of {name!r} lie outside [{low:g}, {high:g}], the "
-                    f"range of a lapse (from {beyond.min():g} to {beyond.max():g}): they count as decisions, however "
-                    "unlikely. State a range that holds all that people can have done"
+                    f"lapse: {beyond.size} of {counted(seen.size, 'value')} of {name!r} {lie} outside [{low:g}, "
+                    f"{high:g}], the range of a lapse (from {beyond.min():g} to {beyond.max():g}): {they} as "
+                    "decisions, however unlikely. State a range that holds all that people can have done"
                 )
                 findings.append(Finding("lapse", text, parameter=name, share=beyond.size / seen.size))
         return findings

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ppl_buffer.findings import Finding, warn_of
+from ppl_buffer.findings import Finding, counted, warn_of
 from ppl_buffer.network.arguments import NetworkLike
 from ppl_buffer.network.backend import Array, Named
 from ppl_buffer.network.ranges import ValueRange
@@ -98,8 +98,10 @@ class Unfamiliar:
                 f"holds {some}{place}, but the network was trained on {self.trained} and knows nothing of other "
                 "values; recode them"
             )
+        values = int(self.where.sum())
+        lie = "lies" if values == 1 else "lie"
         return (
-            f"{int(self.where.sum())} values{place}, such as {some}, lie outside the trained range, {self.trained}; "
+            f"{counted(values, 'value')}{place}, such as {some}, {lie} outside the trained range, {self.trained}; "
             "predictions there are extrapolations. Check them, or train on a wider range"
         )
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ppl_buffer.arviz import terms
+from ppl_buffer.findings import counted
 
 if TYPE_CHECKING:
     from xarray import DataArray
@@ -87,7 +88,7 @@ class Score:
         error = "unknown" if math.isnan(self.standard_error) else f"{self.standard_error:.1f}"
         text = f"{self.kind}: elpd {self.elpd:.1f} (standard error {error}), {MEANING[self.kind]}"
         if self.pareto_k is not None:
-            text += f"; Pareto k above {self.threshold:.2f} in {self.doubtful} of {self.pareto_k.size} terms"
+            text += f"; Pareto k above {self.threshold:.2f} in {self.doubtful} of {counted(self.pareto_k.size, 'term')}"
         if self.refitted:
             text += f"; {self.refitted} fitted again without them"
         return text
@@ -106,7 +107,8 @@ def _pairs(one: Score, other: Score) -> np.ndarray:
     lacks, more = labels.difference(theirs, sort=False), theirs.difference(labels, sort=False)
     if len(lacks) or len(more):
         parts = [
-            f"{what} {len(index)} of its {len(whole)} terms, such as {terms.label_text(index.names, index[0])}"
+            f"{what} {len(index)} of its {counted(len(whole), 'term')}, such as "
+            f"{terms.label_text(index.names, index[0])}"
             for what, index, whole in (("lacks", lacks, labels), ("has more,", more, theirs))
             if len(index)
         ]
@@ -117,9 +119,9 @@ def _pairs(one: Score, other: Score) -> np.ndarray:
         differ = np.flatnonzero(ours != others[pairs])
         if len(differ):
             raise ValueError(
-                f"other: expected a score of the same data, got other outcomes in {len(differ)} of {len(ours)} terms, "
-                f"such as {terms.label_text(labels.names, labels[differ[0]])}; where people are in another order, give "
-                "from_mcmc their labels, coords={'subject': [...]}"
+                f"other: expected a score of the same data, got other outcomes in {len(differ)} of "
+                f"{counted(len(ours), 'term')}, such as {terms.label_text(labels.names, labels[differ[0]])}; where "
+                "people are in another order, give from_mcmc their labels, coords={'subject': [...]}"
             )
     return pairs
 

@@ -52,7 +52,7 @@ class Likelihood:
 
     Args:
         net: a trained network, loaded with backend "jax".
-        data: what `observe` returned.
+        data: what `TrialData.observe` returned.
         box: maps into the trained range.
         lapse: what a lapse is, and how often; a rate with a prior is the last of the parameters.
     """
@@ -124,7 +124,7 @@ class Prepared:
 
     Attributes:
         net: a trained network, loaded with backend "jax".
-        data: what `observe` returned.
+        data: what `TrialData.observe` returned.
         box: maps into the trained range.
         sampler: options of NUTS.
         hierarchical: see `ppl_buffer.workflow.hierarchical.model`.
@@ -261,7 +261,7 @@ def sample(
 
     Args:
         net: a trained network, loaded with backend "jax".
-        data: what `observe` returned.
+        data: what `TrialData.observe` returned.
         box: maps into the trained range.
         fit: from `quick`, with the same lapses.
         sampler: options of NUTS.

@@ -34,7 +34,7 @@ from ppl_buffer.schema import Interval, Positive
 from ppl_buffer.scores import Score
 from ppl_buffer.workflow.chains import Sampler
 from ppl_buffer.workflow.conditions import conditions_of
-from ppl_buffer.workflow.hierarchical import RATE, Box, observe
+from ppl_buffer.workflow.hierarchical import RATE, Box
 from ppl_buffer.workflow.prediction import prediction_scores
 from ppl_buffer.workflow.sampled import Sampled, sample_by_formula, sample_by_subject
 
@@ -347,7 +347,7 @@ def _observe(net: Network, trials: TrialData) -> tuple[ObservedTrials, list[Find
     """The trials as the network has observed them, and what it found, which is warned of at once too."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        data = observe(net, trials)
+        data = trials.observe(net)
     for warning in caught:
         warnings.warn(warning.message, stacklevel=3)
     return data, _findings(caught)

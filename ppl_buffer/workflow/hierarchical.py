@@ -29,10 +29,9 @@ from ppl_buffer.network.backend import Array
 from ppl_buffer.network.box import trained_range
 from ppl_buffer.network.lapses import Lapse
 from ppl_buffer.network.network import Network
-from ppl_buffer.network.observed import ObservedTrials, observe_trials
+from ppl_buffer.network.observed import ObservedTrials
 from ppl_buffer.numpyro import JointPredictive
 from ppl_buffer.prior import Prior
-from ppl_buffer.schema import stack_value
 from ppl_buffer.workflow.quick_fit import QuickFit
 
 jax.tree_util.register_dataclass(QuickFit)
@@ -119,21 +118,6 @@ class Box:
         return values
 
 
-def observe(net: Network, trials: TrialData) -> ObservedTrials:
-    """What `net.observe` makes of the trials, for parameters that are all given."""
-    outcomes = {name: np.asarray(x, np.float32) for name, x in trials.outcomes.items()}
-    return observe_trials(
-        net,
-        {name: trials.inputs[name] for name in net.schema.inputs},
-        stack_value(np, net.schema, outcomes),
-        feedback={name: trials.feedback[name] for name in net.schema.feedback},
-        trial_mask=trials.trial_mask,
-        context=None,
-        missing=trials.missing,
-        purpose="likelihood",
-    )
-
-
 def scores(net: Network, lapse: Lapse | None) -> list[str]:
     """What a fit estimates, on whatever scale: the parameters, and the rate of lapses where it has a prior."""
     if lapse is None or lapse.prior is None:
@@ -207,7 +191,7 @@ def model(
 
     Args:
         net: a trained network, loaded with backend "jax".
-        data: what `observe` returned: one batch dimension, the subjects.
+        data: what `TrialData.observe` returned: one batch dimension, the subjects.
         box: maps into the trained range.
         hierarchical: subjects come from one population. Otherwise each has a prior of their own, nearly even in the
             box.

@@ -11,7 +11,7 @@ from ppl_buffer.inference.trialwise import sequential_posterior, trial_regressor
 from ppl_buffer.network.lapses import Lapse
 from ppl_buffer.schema import stack_value
 from ppl_buffer.workflow.fitting import Fit
-from ppl_buffer.workflow.hierarchical import RATE, observe
+from ppl_buffer.workflow.hierarchical import RATE
 
 if TYPE_CHECKING:
     import pandas
@@ -33,7 +33,7 @@ def trial_table(fit: Fit, *, sequential: bool = False, seed: int = 0, progress: 
     Returns:
         a row a trial that exists, under the labels of the people.
     """
-    data, subjects = observe(fit.net, fit.trials), len(fit.trials.subjects)
+    data, subjects = fit.trials.observe(fit.net), len(fit.trials.subjects)
     estimated = fit.lapse is not None and fit.lapse.prior is not None
     params = _params(fit, [*fit.net.schema.params, *[RATE] * estimated])
     lapse = fit.lapse

@@ -10,6 +10,7 @@ import numpy as np
 import typer
 
 from ppl_buffer.datasets import TrialData
+from ppl_buffer.findings import counted
 from ppl_buffer.inference import comparison
 from ppl_buffer.inference.evidence import log_evidence
 from ppl_buffer.inference.random_effects import RandomEffects, checked_families, random_effects
@@ -199,8 +200,8 @@ def compare(
     best = rows.loc[rows.groupby("subject", sort=False)["log_evidence"].idxmax(), "model"].value_counts()
     typer.echo(rows.to_string(index=False, float_format=lambda x: f"{x:.3f}"))
     for name, total in totals.sort_values(ascending=False).items():
-        winners = best.get(name, 0)
-        typer.echo(f"{name}: {total:.2f} nats in all ({total - totals.max():+.2f}), best for {winners} people")
+        winners = counted(int(best.get(name, 0)), "person")
+        typer.echo(f"{name}: {total:.2f} nats in all ({total - totals.max():+.2f}), best for {winners}")
     if len(trials.subjects) > 1:
         typer.echo(f"How often each holds among people (random effects):\n{frequencies}")
     typer.echo(f"Written to {out}/: comparison.csv, {written}.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ppl_buffer.findings import counted
 from ppl_buffer.network.checkpoint import load
 from ppl_buffer.simulator import WithEnvironment
 from ppl_buffer.workflow.cli.errors import check_folder, plain_errors
@@ -107,7 +108,7 @@ def fit(
             subject, order, columns, recode, scale, signed, outside, session, where, missing, deadline, withheld
         )
         trials = reading.read(table, net, task)
-        typer.echo(f"{_counts(trials)}; {chains} chains of {warmup} + {draws} draws.")
+        typer.echo(f"{_counts(trials)}; {counted(chains, 'chain')} of {warmup} + {counted(draws, 'draw')}.")
         sampling: dict[str, Any] = {
             "chains": chains, "warmup": warmup, "draws": draws, "predictive_draws": predictive_draws,
             "target_accept": target_accept, "tree_depth": tree_depth, "seed": seed,
@@ -137,9 +138,11 @@ def fit(
 def _counts(trials: TrialData) -> str:
     """How many people and trials there are."""
     sets, persons = len(trials.subjects), trials.persons
-    who = f"{sets} people" if persons is None else f"{len(set(persons))} people, {sets} data sets"
+    who = counted(sets, "person")
+    if persons is not None:
+        who = f"{counted(len(set(persons)), 'person')}, {counted(sets, 'data set')}"
     left_out = f" ({trials.excluded} left out)" if trials.excluded else ""
-    return f"{who}, {trials.trial_counts.sum()} trials{left_out}"
+    return f"{who}, {counted(int(trials.trial_counts.sum()), 'trial')}{left_out}"
 
 
 def write_posterior(fit: Fit, path: Path) -> None:
@@ -171,7 +174,7 @@ def command_again(table: Path, options: Mapping[str, Any], hierarchical: bool) -
 def _print(fit: Fit, sections: Iterable[Section]) -> None:
     """The summary, and the report's answers: what stands there in red stands here in red."""
     if fit.reused:
-        typer.echo(f"{fit.reused} draws of each chain were there already.")
+        typer.echo(f"{counted(fit.reused, 'draw')} of each chain {'was' if fit.reused == 1 else 'were'} there already.")
     shown = fit.summary
     if fit.hierarchical:
         typer.echo("The group: the median person in natural units, and the spread of people on the logistic scale")

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from ppl_buffer.datasets.text_files import is_number
+from ppl_buffer.findings import counted
 from ppl_buffer.formulas.tables import SUBJECT_COLUMN
 from ppl_buffer.network.estimated_error import PART_NAMES
 from ppl_buffer.schema import Categorical, Discrete
@@ -51,12 +52,12 @@ def _data(fit: Fit) -> str:
             else:
                 low, middle, high = np.quantile(values, [0, 0.5, 1])
                 shares = f"{low:.3g} to {high:.3g}, median {middle:.3g}"
-            kind = variable.description if not isinstance(variable, Discrete) else f"{variable.n} values"
+            kind = variable.description if not isinstance(variable, Discrete) else counted(variable.n, "value")
             rows.append((name, role, kind, shares))
     rows += _covariates(fit)
     note = "Numbers are those that the model reads; words in quotes are what the table says."
     if trials.excluded:
-        note = f"{trials.excluded:,} trials were left out by a condition (--where). {note}"
+        note = f"Left out by a condition (--where): {counted(trials.excluded, 'trial')}. {note}"
     return f'{table(("variable", "", "kind", "values"), rows, words=(1, 2, 3))}<p class="soft">{note}</p>'
 
 
@@ -103,7 +104,7 @@ def _network(fit: Fit, known: Accuracy) -> str:
     if error is not None:
         for trials in sorted({int(counts.min()), int(counts.max())}):
             low, middle, high = (trials * x for x in (error.low, error.nats_per_trial, error.high))
-            rows.append((f"in {trials} trials", f"wrong by {middle:.2g} nats ({low:.2g} to {high:.2g})"))
+            rows.append((f"in {counted(trials, 'trial')}", f"wrong by {middle:.2g} nats ({low:.2g} to {high:.2g})"))
     return table(("", ""), rows, words=(1,))
 
 

@@ -54,6 +54,7 @@ def table_of_misfits(fit: Fit) -> str:
         bad.append(extreme > 0)
     by_chance = (1 - check.level) * np.isfinite(tails).sum()
     total = int((tails < tail).sum())
+    are = "is" if total == 1 else "are"
     head = (
         "person",
         "trials",
@@ -66,7 +67,7 @@ def table_of_misfits(fit: Fit) -> str:
     )
     return (
         f"<h3>The people whom it fits worst</h3>{table(head, rows, bad, words=(3,))}"
-        f'<p class="soft">Of {np.isfinite(tails).sum()} statistics of single people {total} are extreme; about '
+        f'<p class="soft">Of {np.isfinite(tails).sum()} statistics of single people {total} {are} extreme; about '
         f"{by_chance:.0f} would be by chance alone. A person who stands out may have done another task than the model: "
         "look at that person's trials.</p>"
     )

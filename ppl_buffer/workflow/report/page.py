@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ppl_buffer.files import write_atomic
+from ppl_buffer.findings import counted
 from ppl_buffer.version import __version__
 from ppl_buffer.workflow.fitting import Fit
 from ppl_buffer.workflow.report.accuracy import accuracy
@@ -84,15 +85,16 @@ def _facts(fit: Fit) -> str:
     """What was fitted, in a line."""
     counts = fit.trials.trial_counts
     count = len(counts) if fit.trials.persons is None else len(set(fit.trials.persons))
-    subjects = f"{count} {'person' if count == 1 else 'people'}"
+    subjects = f"{counted(count, 'person')}"
     if fit.trials.persons is not None:
-        subjects += f", {len(counts)} data sets"
-    span = f"{counts.min()} to {counts.max()}" if counts.min() < counts.max() else str(counts[0])
+        subjects += f", {counted(len(counts), 'data set')}"
+    least, most = int(counts.min()), int(counts.max())
+    span = f"{least} to {most} trials each" if least < most else f"{counted(least, 'trial')} each"
     kind = "people as draws from one population" if fit.hierarchical else "each person alone"
     lapse = fit.settings.get("lapse")
     model = f"Model: {fit.record.simulator}, {kind}{f', {lapse:.1%} lapses' if lapse else ''}{_kind_of_lapse(fit)}."
     excluded = f" ({fit.trials.excluded:,} more were left out)" if fit.trials.excluded else ""
-    return f"{subjects}, {span} trials each, {counts.sum():,} in all{excluded}{_missing(fit)}. {model}"
+    return f"{subjects}, {span}, {counts.sum():,} in all{excluded}{_missing(fit)}. {model}"
 
 
 def _missing(fit: Fit) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ppl_buffer.findings import counted
 from ppl_buffer.workflow.fitting import LEAST_EFFECTIVE, MOST_DIVERGING, MOST_R_HAT, Fit
 from ppl_buffer.workflow.report import conditions
 from ppl_buffer.workflow.report.accuracy import accuracy
@@ -74,7 +75,8 @@ def converged(fit: Fit, figures: Figures) -> Section:
         False,
     ]
     if fit.converged:
-        mark, answer = GOOD, f"{chains} chains of {draws} draws agree, and hold enough independent draws."
+        mark = GOOD
+        answer = f"{counted(chains, 'chain')} of {counted(draws, 'draw')} agree, and hold enough independent draws."
     elif not fit.readable:
         mark = BAD
         answer = (
@@ -130,13 +132,16 @@ def fits(fit: Fit, figures: Figures) -> Section:
     if not failed and not fit.readable:
         mark, answer = LOOK, "Unknown while the chains have not met: the data sets are drawn from where they are."
     elif not failed:
-        mark, answer = GOOD, f"Data sets drawn from the model look like the data in all {len(rows)} statistics."
+        mark, answer = GOOD, f"Data sets drawn from the model look like the data in {_all(len(rows))}."
     else:
         mark = BAD if len(failed) > len(rows) / 2 else LOOK
         answer = (
             f"The data differ from what the model generates in {html.escape(', '.join(failed))}. "
-            "Conclusions that rest on this may be wrong; look at the plots, and extend the model."
+            "Conclusions that rest on this may be wrong; look at the plots, at how the columns are coded (is what the "
+            "model calls 1 what the table means by it?), and then extend the model."
         )
+        if not fit.readable:
+            answer = f"The chains have not met, so that this may change. {answer}"
     points = tuple(
         html.escape(
             f"{_statistic(row)}: {row['observed']:.3g} in the data, {row['low']:.3g} to {row['high']:.3g} in the model "
@@ -148,9 +153,13 @@ def fits(fit: Fit, figures: Figures) -> Section:
     return Section("fit", question, mark, answer, body + note + shown, points=points)
 
 
+def _all(count: int) -> str:
+    return "the statistic that was looked at" if count == 1 else f"all {count} statistics"
+
+
 def _extreme(row: Mapping[str, Any]) -> str:
     """How many people are extreme by themselves, which may be what fails."""
-    return f"; extreme for {row['subjects_extreme']} of {row['subjects']} people"
+    return f"; extreme for {row['subjects_extreme']} of {counted(row['subjects'], 'person')}"
 
 
 def _statistic(row: Mapping[str, Any]) -> str:
