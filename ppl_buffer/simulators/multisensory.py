@@ -1,4 +1,4 @@
-"""Audio-visual localisation by causal inference: a continuous report that is cheap to draw and costly to score.
+"""Audio-visual localisation by causal inference: a continuous report that is cheap to draw and dearer to score.
 
 The observer is that of Kording, Beierholm, Ma, Quartz, Tenenbaum & Shams (2007), "Causal inference in multisensory
 perception", PLoS ONE 2, e943, as Hassan et al. (ICLR 2026, arXiv 2510.09477), appendix D.3, fit it to the experiment of
@@ -16,6 +16,7 @@ import numpy as np
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Categorical, Real, Schema
 from ppl_buffer.simulator import Arrays
+from ppl_buffer.simulators.causal_inference import AudioVisualTrials, causal_inference, report_density
 
 LAPSE = 0.02
 LAPSE_RANGE = (-45.0, 45.0)
@@ -121,6 +122,7 @@ class MultisensoryCausalInference(AudioVisualTask):
 
     and reported as Normal(s_hat, sigma_M); in 2 % of the trials the report is uniform on [-45, 45] instead. The
     trials are independent given the parameters, and the likelihood of one is an integral over eps_A and eps_V.
+    `log_likelihood` has it by quadrature, a tenth of a millisecond a trial, without a gradient.
 
     Inputs: ``r_type``, which report is asked for (0: where the flash was, BV; 1: where the sound was, BA); ``s_A``,
     ``s_V``; ``V_level``, the noise of the flash (0 low, 1 medium, 2 high). Outcome: ``response``, degrees.
@@ -154,22 +156,44 @@ class MultisensoryCausalInference(AudioVisualTask):
             params: dict name -> (size,).
             inputs: dict name -> (size, trials), any stimuli, not only those of `inputs`.
         """
-        auditory = np.asarray(inputs["r_type"]) == 1
-        shape = auditory.shape
-        level = np.asarray(inputs["V_level"], dtype=int)
-        visual = np.exp(np.take_along_axis(np.stack([params[name] for name in VISUAL], -1), level, 1))
-        others = ("log_sigma_A", "log_sigma_S", "log_sigma_M", "logit_p_same")
-        columns = (np.asarray(params[name], dtype=float)[:, None] for name in others)
-        log_auditory, log_source, log_motor, logit_same = columns
-        hearing, motor = np.exp(log_auditory), np.exp(log_motor)
-        x_auditory = self.rho * (inputs["s_A"] + hearing * rng.standard_normal(shape))
-        x_visual = inputs["s_V"] + visual * rng.standard_normal(shape)
-        same, together, apart = causal_inference(
-            x_auditory, x_visual, hearing**2, visual**2, np.exp(2 * log_source), logit_same, auditory
-        )
+        trial = _trials(params, inputs)
+        shape = trial.auditory.shape
+        x_auditory = self.rho * (trial.sound + trial.hearing * rng.standard_normal(shape))
+        x_visual = trial.flash + trial.seeing * rng.standard_normal(shape)
+        variances = trial.hearing**2, trial.seeing**2, trial.sources**2
+        same, together, apart = causal_inference(x_auditory, x_visual, *variances, trial.logit_same, trial.auditory)
         estimate = same * together + (1 - same) * apart
-        response = estimate + motor * rng.standard_normal(shape)
+        response = estimate + trial.motor * rng.standard_normal(shape)
         return {"response": np.where(rng.random(shape) < LAPSE, rng.uniform(*LAPSE_RANGE, shape), response)}
+
+    def log_likelihood(self, params: Arrays, data: Arrays) -> np.ndarray:
+        """Log density of each report, lapses included, (size, trials), within about 1e-4.
+
+        Args:
+            params: dict name -> (size,).
+            data: inputs and ``response``, each (size, trials).
+        """
+        response = np.asarray(data["response"], dtype=float)
+        density = report_density(_trials(params, data), response, self.rho)
+        low, high = LAPSE_RANGE
+        lapse = np.where((response >= low) & (response <= high), LAPSE / (high - low), 0.0)
+        with np.errstate(divide="ignore"):  # where neither a lapse nor the observer can go
+            return np.log((1 - LAPSE) * density + lapse)
+
+
+def _trials(params: Arrays, inputs: Arrays) -> AudioVisualTrials:
+    """Trials (size, trials) of observers with these parameters, (size,)."""
+    level = np.asarray(inputs["V_level"], dtype=int)
+    seeing = np.take_along_axis(np.stack([params[name] for name in VISUAL], -1), level, 1)
+    names = ("log_sigma_A", "log_sigma_S", "log_sigma_M", "logit_p_same")
+    hearing, sources, motor, logit_same = (
+        np.broadcast_to(np.asarray(params[name], dtype=float)[:, None], level.shape) for name in names
+    )
+    places = (np.asarray(inputs[name], dtype=float) for name in ("s_A", "s_V"))
+    auditory = np.asarray(inputs["r_type"]) == 1
+    return AudioVisualTrials(
+        *places, auditory, np.exp(hearing), np.exp(seeing), np.exp(sources), np.exp(motor), logit_same
+    )
 
 
 def draw_in_turn(priors: Mapping[str, Prior], rng: np.random.Generator, size: int) -> Arrays:
@@ -179,38 +203,3 @@ def draw_in_turn(priors: Mapping[str, Prior], rng: np.random.Generator, size: in
         start = 0.0 if prior.relative_to is None else params[prior.relative_to]
         params[name] = start + prior.sample(rng, size)
     return params
-
-
-def causal_inference(
-    x_auditory: np.ndarray,
-    x_visual: np.ndarray,
-    variance_auditory: np.ndarray,
-    variance_visual: np.ndarray,
-    variance_source: np.ndarray,
-    logit_same: np.ndarray,
-    auditory: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Whether both percepts have the same source, and where the asked for one is in either case.
-
-    Args:
-        x_auditory: percept, degrees; all arguments broadcast.
-        x_visual: percept, degrees.
-        variance_auditory: of the percept about its source.
-        variance_visual: likewise.
-        variance_source: of sources about 0.
-        logit_same: prior log odds of one source for both.
-        auditory: True where the sound's position is asked for.
-
-    Returns:
-        the posterior probability of one source, and the estimates if there is one and if there are two.
-    """
-    a, v, s = variance_auditory, variance_visual, variance_source
-    # Evidence for one source of both percepts against one source each.
-    joint = a * v + s * (a + v)
-    agreement = x_auditory * x_visual - 0.5 * s * (x_auditory**2 / (a + s) + x_visual**2 / (v + s))
-    log_odds = logit_same + 0.5 * np.log((a + s) * (v + s) / joint) + s / joint * agreement
-    # tanh never overflows.
-    same = 0.5 * (1 + np.tanh(0.5 * log_odds))
-    together = s * (x_auditory * v + x_visual * a) / joint
-    apart = np.where(auditory, x_auditory * s / (a + s), x_visual * s / (v + s))
-    return same, together, apart

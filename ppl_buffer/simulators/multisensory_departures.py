@@ -5,13 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ppl_buffer.simulator import Arrays
-from ppl_buffer.simulators.multisensory import (
-    LAPSE,
-    LAPSE_RANGE,
-    VISUAL,
-    AudioVisualTask,
-    causal_inference,
-)
+from ppl_buffer.simulators.causal_inference import causal_inference
+from ppl_buffer.simulators.multisensory import LAPSE, LAPSE_RANGE, VISUAL, AudioVisualTask
 
 # The widest report that stays inside the lapses' range.
 _WIDEST = 44.9

@@ -126,6 +126,35 @@ def test_reports_follow_the_exact_distribution(rho):
             assert scipy.stats.kstest(drawn, lambda x, below=below: np.interp(x, grid, below)).pvalue > 1e-3
 
 
+@pytest.mark.parametrize("rho", RHOS)
+def test_log_likelihood_is_the_references(rho):
+    simulator, rng = MultisensoryCausalInference(rho), np.random.default_rng(11)
+    params, inputs = simulator.proposal(rng, 23), simulator.inputs(rng, 23, 7)
+    response = simulator.simulate(rng, params, inputs)["response"]
+    # Reports that nobody makes, and those which not even a lapse explains.
+    response[:, 0] += np.linspace(-40, 40, 23)
+    response[:3, 1] = 44.9, -44.9, 60.0
+    actual = simulator.log_likelihood(params, {**inputs, "response": response})
+    finer = [reference.log_likelihood(row(params, i), row(inputs, i), response[i], rho, finer=1.5) for i in range(23)]
+    assert actual.shape == (23, 7)
+    within = np.abs(response) <= 45
+    np.testing.assert_allclose(actual[within], np.stack(finer)[within], rtol=0, atol=3e-4)
+    assert within.mean() > 0.8 and (actual[~within] < -4.5).all()
+
+
+@pytest.mark.parametrize("rho", RHOS)
+def test_likelihood_is_a_density_of_reports(rho):
+    # One trial, its reports on a grid: data sets of many trials and one observer.
+    grid = np.linspace(-45, 45, 601)[:-1] + 0.075
+    for level, sources in ((0, 0.5), (2, 4.5)):
+        params = {name: np.array([value]) for name, value in {**SETTING, "log_sigma_S": sources}.items()}
+        trial = {"r_type": 1, "s_A": 5.0, "s_V": -7.1, "V_level": level}
+        inputs = {name: np.full((1, len(grid)), value) for name, value in trial.items()}
+        total = np.exp(MultisensoryCausalInference(rho).log_likelihood(params, {**inputs, "response": grid[None]}))
+        # What lies beyond is that which no lapse reaches.
+        assert 0.999 < total.sum() * 0.15 < 1 + 1e-5
+
+
 def test_rho_stretches_reports_of_sounds():
     slopes = []
     for rho in RHOS:
