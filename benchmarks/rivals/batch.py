@@ -19,7 +19,8 @@ class Batch:
         context: x and y, each (B, N).
         buffer: x and y, each (B, K).
         targets: x and y, each (B, T).
-        visible: (B, T), how much of the buffer a target sees; only for networks that have a buffer.
+        visible: (B, T), how much of the buffer a target sees; only for networks that have a buffer, of which a point
+            of the buffer is a target too, and sees those before it.
     """
 
     context: Pairs
@@ -29,8 +30,14 @@ class Batch:
 
     @cached_property
     def rest(self) -> Pairs:
-        """Buffer and targets, each (B, K + T): what a network without a buffer has as targets."""
+        """Buffer and targets, each (B, K + T): all that is predicted."""
         return join_pairs(self.buffer, self.targets)
+
+    @cached_property
+    def rest_visible(self) -> Tensor:
+        """(B, K + T), how much of the buffer each point of `rest` sees."""
+        size, count = self.buffer[0].shape
+        return torch.cat([torch.arange(count).expand(size, -1), self.visible], 1)
 
     @cached_property
     def whole(self) -> Pairs:

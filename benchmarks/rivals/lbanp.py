@@ -33,10 +33,10 @@ class BufferedLBANP(nn.Module):
         initialise(self, sizes, seed)
 
     def loss(self, batch: Batch) -> Tensor:
-        """Mean negative log density of the targets, each given the context and a prefix of the buffer, or none."""
+        """Mean negative log density of buffer and targets, each given the context and a prefix of the buffer."""
         cache = self.backbone.extend(self.backbone.encode(batch.context), batch.buffer)
-        representation = self.backbone.represent(cache, batch.targets[0], batch.visible)
-        return -self.backbone.head.log_prob(representation, batch.targets[1]).mean()
+        x, y = batch.rest
+        return -self.backbone.head.log_prob(self.backbone.represent(cache, x, batch.rest_visible), y).mean()
 
 
 class InBlocks:

@@ -37,13 +37,13 @@ class Ours(nn.Module):
         self._loss = Loss(self.backbone)
 
     def loss(self, batch: Batch) -> Tensor:
-        """Mean negative log density of the targets, each given the context and a prefix of the buffer, or none."""
-        groups = {"context": batch.context, "buffer": batch.buffer, "targets": batch.targets}
+        """Mean negative log density of buffer and targets, each given the context and a prefix of the buffer."""
+        groups = {"context": batch.context, "buffer": batch.buffer, "targets": batch.rest}
         tree = {
             name: {"inputs": {"x": x[:, None]}, "outcomes": {"y": y[:, None]}, "feedback": {}}
             for name, (x, y) in groups.items()
         }
-        return self._loss({**tree, "params": {}, "visible": batch.visible[:, None]})
+        return self._loss({**tree, "params": {}, "visible": batch.rest_visible[:, None]})
 
 
 def _query(net: Ours, context: Pairs, x: Tensor, block: int | None) -> Query:

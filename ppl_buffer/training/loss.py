@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ppl_buffer.network import heads
+from ppl_buffer.network.lapse_mixture import lapse_components, with_lapse
 from ppl_buffer.network.likelihood import encode_conditions, prepare_sequence, read_sequence
 from ppl_buffer.network.parts import Part
 from ppl_buffer.network.torch.cache import Cache
@@ -163,11 +164,11 @@ def _log_prob(
     """Log density (..., B, R, T) of each trial; the simulator's probabilities stand in for the outcomes drawn.
 
     Those of a later outcome are given the earlier ones as they were drawn first: for further samples of these they say
-    nothing.
+    nothing. The lapses that the schema states are mixed in.
     """
     names = list(net.schema.outcomes)
     resampled = outcomes[names[0]].ndim == representation.ndim
-    total: Tensor | float = 0.0
+    log_probs: list[Tensor] = []
     for index, name in enumerate(names):
         raw = heads.head(net, name, representation, {key: outcomes[key] for key in names[:index]})
         if name not in probabilities:
@@ -177,6 +178,8 @@ def _log_prob(
             log_prob = torch.cat([(probabilities[name] * heads.value_log_probs(net, name, raw[:1])).sum(-1), later])
         else:
             log_prob = (probabilities[name] * heads.value_log_probs(net, name, raw)).sum(-1)
-        total = total + log_prob
+        log_probs.append(log_prob)
+    # Outcomes whose probabilities are known hold no lapses.
+    total = with_lapse(net, log_probs, outcomes, lapse_components(net, None))
     assert isinstance(total, Tensor)
     return total

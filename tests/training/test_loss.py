@@ -1,6 +1,7 @@
 """The loss, against one trial at a time."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ pytest.importorskip("torch", reason="training needs torch")
 
 import torch
 
+import ppl_buffer as pb
 from ppl_buffer.network import heads
 from ppl_buffer.network.torch.cache import Cache
 from ppl_buffer.network.torch.network import encode, encode_params, extend, predict, prepare
@@ -117,6 +119,32 @@ def test_probabilities_of_later_outcomes_are_those_after_what_was_drawn(samples)
     assert loss_of(net, {**data, "probabilities": {"choice_2": certain}}) == pytest.approx(drawn, rel=1e-6)
     assert abs(loss_of(net, {**data, "probabilities": later}) - drawn) > 1e-4
     assert abs(soft - drawn) > 1e-4
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+@pytest.mark.parametrize("part", ["buffer", "likelihood"])
+def test_lapses_that_the_schema_states_are_part_of_what_is_learnt(samples, part):
+    rate, (low, high) = 0.3, (-7.0, 9.0)
+
+    class Lapsing(Shift):
+        def __init__(self, lapse_rate):
+            outcomes = {"y": pb.Real(lapse_range=(low, high))}
+            self.schema = replace(Shift.schema, outcomes=outcomes, lapse_rate=lapse_rate)
+
+    options = BatchOptions(batch_size=7, trials=(5, 5), outcome_samples=samples)
+    data = tensors(make_batch(Lapsing(rate), options, 0, 0))
+    config = replace(TINY, likelihood_width=11)
+    log_probs = {}
+    for each in (rate, 0.0):
+        net = TorchNetwork(Lapsing(each).schema, config, {"mu": (0.0, 2.0), "y": (0.0, 2.2)}, seed=3)
+        loss = Loss(net, part=part)
+        with torch.no_grad():
+            log_probs[each] = loss._log_prob(data, loss._read(data))
+            log_probs["loss", each] = float(loss(data))
+    mixed = (1 - rate) * log_probs[0.0].exp() + rate / (high - low)
+    torch.testing.assert_close(log_probs[rate], mixed.log(), rtol=1e-5, atol=1e-5)
+    assert log_probs["loss", rate] == pytest.approx(-float(mixed.log().mean()), rel=1e-5)
+    assert abs(log_probs["loss", rate] - log_probs["loss", 0.0]) > 0.01
 
 
 def test_likelihood_weight_weighs_the_mask_that_holds_all():
