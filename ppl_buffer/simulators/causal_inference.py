@@ -156,11 +156,11 @@ def _grids(trials: AudioVisualTrials, rho: float) -> Iterator[tuple[np.ndarray, 
         wanted[:, rows] = 2 * _REACH / _STEP * _sharpness(trials.rows(rows), rho) + 1
     sizes = np.searchsorted(_SIZES, wanted).clip(max=len(_SIZES) - 1)
     for pair in np.unique(sizes, axis=1).T:
-        members = np.flatnonzero((sizes == pair[:, None]).all(0))
+        same_size = np.flatnonzero((sizes == pair[:, None]).all(0))
         auditory, visual = (_SIZES[index] for index in pair)
         at_once = max(1, _AT_ONCE // (auditory * visual))
-        for start in range(0, len(members), at_once):
-            yield members[start : start + at_once], (auditory, visual)
+        for start in range(0, len(same_size), at_once):
+            yield same_size[start : start + at_once], (auditory, visual)
 
 
 def _sharpness(trials: AudioVisualTrials, rho: float) -> np.ndarray:
