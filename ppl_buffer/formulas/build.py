@@ -233,6 +233,11 @@ class _Formula:
         sites, columns, intercept = [], [], False
         for name, term in common.terms.items():
             theirs = _two_dimensional(term.data)
+            if not theirs.shape[1]:
+                raise ValueError(
+                    f"formulas: '{self.name} ~ {self.text}': {name!r} is the same everywhere, which tells nothing "
+                    "of its effect; leave the term out, or fit data in which it varies"
+                )
             columns.append(theirs)
             if term.kind == "intercept":
                 intercept = True

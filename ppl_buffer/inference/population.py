@@ -45,9 +45,10 @@ def population_evidence(
     Args:
         net: a network of either backend.
         data: what ``net.observe(...)`` returned; one batch dimension, the people.
-        means: parameter -> (S,), posterior draws of the population's mean. Where the rate of lapses has a prior also of
-            "lapse", on the scale on which that prior is standard normal.
-        spreads: parameter -> (S,), of its standard deviation.
+        means: parameter -> (S,), posterior draws of the population's mean, or (S, people) where it is another for each
+            person, such as by a covariate. Where the rate of lapses has a prior also of "lapse", on the scale on which
+            that prior is standard normal.
+        spreads: parameter -> (S,) or (S, people), of its standard deviation.
         lapse: of a known rate, a number or (people,), or of one that people have from the population.
         below: parameter -> (people,), what it stays below in place of all outcomes that lie above it.
         draws: of the importance sampling.
@@ -58,14 +59,17 @@ def population_evidence(
     """
     draws, size = check_integer("draws", draws), data.batch_shape[0]
     names = [*net.schema.params, *estimated_rate(net, lapse)]
-    mean, spread = (_stacked(argument, names, given) for argument, given in (("means", means), ("spreads", spreads)))
-    if mean.shape != spread.shape or not (spread > 0).all():
-        raise ValueError(f"spreads: expected positive numbers, as many as means, {mean.shape}, got {spread.shape}")
-    some = np.linspace(0, len(mean) - 1, min(_DRAWS, len(mean))).astype(int)
-    mean, spread = mean[some], spread[some]
+    mean, spread = (_stacked(argument, names, given, size) for argument, given in
+                    (("means", means), ("spreads", spreads)))  # fmt: skip
+    if mean.shape[1] != spread.shape[1] or not (spread > 0).all():
+        raise ValueError(
+            f"spreads: expected positive numbers, as many draws as of means, {mean.shape[1]}, got {spread.shape[1]}"
+        )
+    some = np.linspace(0, mean.shape[1] - 1, min(_DRAWS, mean.shape[1])).astype(int)
+    mean, spread = mean[:, some], spread[:, some]
     # The proposal is fitted where a normal distribution of the population's first two moments is standard.
-    center = mean.mean(0)
-    scale = np.sqrt(mean.var(0) + (spread**2).mean(0))
+    center = mean.mean(1)
+    scale = np.sqrt(mean.var(1) + (spread**2).mean(1))
     backend, count = backend_of(net), draws_a_round(len(names))
     # Compiled programs see no number: what has to be refused is refused before, and so is a value that was changed.
     bounds = None if below is None else checked_bounds(net, below, size)
@@ -80,15 +84,15 @@ def population_evidence(
         """(n, size), likelihood times the population's density over that of the standard normal distribution."""
         places = center + scale * scores
         distance = ((places[..., None, :] - mean) / spread) ** 2
-        population = logsumexp(-0.5 * distance.sum(-1) - np.log(spread).sum(-1), axis=-1) - np.log(len(mean))
+        population = logsumexp(-0.5 * distance.sum(-1) - np.log(spread).sum(-1), axis=-1) - np.log(len(some))
 
         def likelihood(indices: np.ndarray) -> np.ndarray:
-            some = places[indices].astype(np.float32)
-            rate = known if estimated is None else estimated.interpolate(np, some[..., -1:])[RATE].astype(np.float32)
-            total = backend.one_program(_log_likelihood, settings, (data, some, rate, bounds))
+            part = places[indices].astype(np.float32)
+            rate = known if estimated is None else estimated.interpolate(np, part[..., -1:])[RATE].astype(np.float32)
+            total = backend.one_program(_log_likelihood, settings, (data, part, rate, bounds))
             return np.nan_to_num(to_numpy(total).astype(float), nan=-np.inf)
 
-        reference = -0.5 * (scores**2).sum(-1) - np.log(scale).sum()
+        reference = -0.5 * (scores**2).sum(-1) - np.log(scale).sum(-1)
         return map_chunks(likelihood, len(scores), count) + population - reference
 
     terms = importance_weights(log_joint, size, len(names), draws, np.random.default_rng(seed))
@@ -138,12 +142,26 @@ def checked_bounds(net: Network, below: Mapping[str, Array], size: int) -> dict[
     return bounds
 
 
-def _stacked(argument: str, names: list[str], given: Mapping[str, Array]) -> np.ndarray:
-    """Draws of all parameters, (S, P)."""
+def _stacked(argument: str, names: list[str], given: Mapping[str, Array], size: int) -> np.ndarray:
+    """Draws of all parameters, (1, S, P), or (people, S, P) where those of one are (S, people)."""
     missing = [name for name in names if name not in check_mapping(argument, given)]
     if missing:
-        raise ValueError(f"{argument}: expected draws of {names}, but {missing} are missing")
-    columns = [check_numbers(f"{argument}[{name!r}]", given[name]).reshape(-1) for name in names]
-    if len({column.shape for column in columns}) > 1 or not columns[0].size:
-        raise ValueError(f"{argument}: expected as many draws of each parameter, got {[len(x) for x in columns]}")
-    return np.stack(columns, -1)
+        raise ValueError(
+            f"{argument}: expected draws of {names}, but {missing} are missing; after a fit by formulas the mean of a "
+            "person is NAME_Intercept plus the coefficients times that person's columns, (draws, people), and the "
+            "spread is NAME_spread or 'NAME~1|COLUMN_spread'"
+        )
+    columns = []
+    for name in names:
+        x = check_numbers(f"{argument}[{name!r}]", given[name])
+        # Chains may be apart: (chains, draws) where all people have the same, (chains, draws, people) where not.
+        own = x.ndim > 1 and x.shape[-1] == size
+        if x.ndim > 2 and not own:
+            raise ValueError(f"{argument}[{name!r}]: expected draws, or (draws, {size}) of people, got shape {x.shape}")
+        columns.append(x.reshape(-1, size).T if own else x.reshape(1, -1))
+    if len({x.shape[1] for x in columns}) > 1 or not columns[0].size:
+        raise ValueError(
+            f"{argument}: expected as many draws of each parameter, got {[x.shape[1] for x in columns]}, of {size} "
+            "people left out"
+        )
+    return np.stack([np.broadcast_to(x, (max(map(len, columns)), x.shape[1])) for x in columns], -1)

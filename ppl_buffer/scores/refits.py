@@ -51,9 +51,12 @@ def kfold(
         net: a network.
         data: what ``net.observe(...)`` returned; one batch dimension, the people.
         refit: fits the people at indices (n,), such as ``data[indices]``, and returns posterior draws of the
-            population's means and spreads, dicts parameter -> (S,), of what ``net.into_box(name, x, below=data)`` maps;
-            where the rate of lapses has a prior also of "lapse", on the scale on which that prior is standard normal.
-            They are the sites NAME_mean and NAME_spread of `ppl_buffer.workflow.fit`.
+            population's means and spreads, dicts parameter -> (S,), of what ``net.into_box(name, x, below=data)`` maps,
+            or (S, people left out) where formulas say another of each, in the order of
+            ``numpy.setdiff1d(numpy.arange(people), indices)``; where the rate of lapses has a prior also of "lapse", on
+            the scale on which that prior is standard normal. They are the sites NAME_mean and NAME_spread of
+            `ppl_buffer.workflow.fit`; in place of the former, by formulas, NAME_Intercept plus coefficients times a
+            person's columns.
         folds: groups of people, each of which is left out once.
         draws: that people's parameters are integrated with.
         subjects: labels of the people; by default numbers from 0.
@@ -110,7 +113,8 @@ def reloo(
         refit: of "loo", fits the trials where a mask (people, K) is true (``net.observe(..., trial_mask=keep)``), and
             returns posterior draws of all parameters in natural units, dict name -> (S,), (S, people), or (S, people,
             K) of those that vary by trial; and of "lapse" where the rate of lapses has a prior. Of "logo", what
-            `kfold` takes: it fits the people at indices (n,), and returns draws of the population's means and spreads.
+            `kfold` takes: it fits the people at indices (n,), and returns draws of the population's means and spreads,
+            (S,), or (S, 1) of the person left out.
         threshold: of Pareto k, above which a term is replaced; by default `Score.threshold`, at most 0.7.
         draws: of "logo", that people's parameters are integrated with.
         lapse: the lapses that were fitted, as in `kfold`.

@@ -51,6 +51,29 @@ def test_a_persons_parameters_are_integrated_over_the_population():
         population_evidence(net, seen, means, {"mu": -spreads["mu"]})
 
 
+def test_people_may_have_means_and_spreads_of_their_own():
+    """As a formula says them: each person's evidence is that under the person's own population."""
+    net, seen = observed()
+    means, spreads = posterior_of(np.arange(3))
+    shift, factor = np.linspace(-3, 3, SUBJECTS), np.linspace(0.5, 1.2, SUBJECTS)
+    own = {"mu": means["mu"][:, None] + shift}, {"mu": spreads["mu"][:, None] * factor}
+    result = population_evidence(net, seen, *own).log_evidence
+    expected = np.array([
+        by_quadrature(net, seen, {"mu": own[0]["mu"][:, person]}, {"mu": own[1]["mu"][:, person]})[person]
+        for person in range(SUBJECTS)
+    ])  # fmt: skip
+    assert np.abs(expected - by_quadrature(net, seen, means, spreads)).max() > 0.1
+    np.testing.assert_allclose(result, expected, atol=0.03)
+    # A spread that all share goes with means that differ, and chains may be apart.
+    mixed = population_evidence(net, seen, own[0], {"mu": spreads["mu"]}).log_evidence
+    apart = population_evidence(net, seen, {"mu": own[0]["mu"][None]}, {"mu": spreads["mu"][None]}).log_evidence
+    np.testing.assert_array_equal(mixed, apart)
+    with pytest.raises(ValueError, match=r"means: expected draws of \['mu'\].*NAME_Intercept plus the coefficients"):
+        population_evidence(net, seen, {"mu~group": means["mu"]}, spreads)
+    with pytest.raises(ValueError, match=r"means\['mu'\]: expected draws, or \(draws, 5\) of people, got shape"):
+        population_evidence(net, seen, {"mu": np.zeros((2, 3, 4))}, spreads)
+
+
 def test_each_fold_is_scored_by_a_population_fitted_without_it():
     pytest.importorskip("xarray")
     net, seen = observed()
