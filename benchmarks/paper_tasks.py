@@ -19,6 +19,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `tests.references`, which is not installed
 
 from rivals.batch import Batch  # noqa: E402
+from rivals.ours import Shipped  # noqa: E402
 
 import ppl_buffer as pb  # noqa: E402
 from tests.references import gaussian_process, sawtooth  # noqa: E402
@@ -43,6 +44,7 @@ class Task:
         waves: see `rivals.layers.Sizes`.
         shared: data sets that have the same inputs.
         evidence: function (x (T,), y (shared, T), sizes) -> (shared, len(sizes)).
+        shipped: name of a shipped network of the same functions; "" = there is none.
     """
 
     simulator: Any
@@ -51,6 +53,7 @@ class Task:
     waves: int
     shared: int
     evidence: Evidence
+    shipped: str = ""
 
     def draw(self, rng: np.random.Generator, size: int, points: int, shared: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """X and y (size, points) in their units, as single precision holds them; `shared` sets have the same x."""
@@ -59,6 +62,10 @@ class Task:
         x = _single(x / _X_SCALE) * _X_SCALE
         y = self.simulator.simulate(rng, params, {"x": x})["y"]
         return x, _single((y - self.location) / self.scale) * self.scale + self.location
+
+    def make_shipped(self) -> Shipped:
+        """The shipped network, as it is asked on the standardised scale."""
+        return Shipped(self.shipped, _X_SCALE, self.location, self.scale)
 
     def standardised(self, x: np.ndarray, y: np.ndarray) -> tuple[Tensor, Tensor]:
         """As the networks read them."""
@@ -147,7 +154,7 @@ _NOISY, _SMOOTH = pb.simulators.GaussianProcess(), pb.simulators.GaussianProcess
 TASKS = {
     "sawtooth": Task(pb.simulators.Sawtooth(), 0.5, 0.3, 6, 1, _sawtooth_evidence),
     "gp": Task(_NOISY, 0.0, 1.0, 0, _SHARING,
-               _process_evidence(_NOISY, {"lengthscale": 64, "variance": 20, "noise": 64})),
+               _process_evidence(_NOISY, {"lengthscale": 64, "variance": 20, "noise": 64}), shipped="gp"),
     # With the noise of the paper: the posterior of the lengthscale is narrower than with more.
     "gp_precise": Task(_SMOOTH, 0.0, 1.0, 0, _SHARING,
                        _process_evidence(_SMOOTH, {"lengthscale": 256, "variance": 20, "noise": 1})),

@@ -7,6 +7,8 @@ not in who reads whom.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -97,3 +99,25 @@ class Apart:
         known = (context[0].expand(len(x), -1), context[1].expand(len(x), -1))
         y, log_probs = _draw(_query(self.net, known, x[:, None], None), noise[:, :, None])
         return y[..., 0], log_probs[..., 0]
+
+
+class Shipped:
+    """A shipped network of the same functions, which its own recipe trained, in one pass.
+
+    Args:
+        name: in the zoo.
+        scale_of_x: what x is in its own units where it is 1 on the standardised scale.
+        location: of y.
+        scale: of y.
+    """
+
+    def __init__(self, name: str, scale_of_x: float, location: float, scale: float) -> None:
+        self._net = pb.load(name, backend="torch")
+        self._scale_of_x, self._location, self._scale = scale_of_x, location, scale
+
+    @torch.no_grad()
+    def log_prob(self, context: Pairs, x: Tensor, y: Tensor) -> Tensor:
+        """Log density (B, M) of each target given the context and the targets before it."""
+        known = {"x": context[0] * self._scale_of_x, "y": context[1] * self._scale + self._location}
+        query = Query.build(self._net, {"x": x * self._scale_of_x}, context=known)
+        return density.conditionals(query, y * self._scale + self._location) + math.log(self._scale)
