@@ -238,21 +238,28 @@ def task_figures(tasks: Mapping[str, Any], kind: str) -> list[Figure]:
     return figures
 
 
+def missing_figures(missing: Mapping[str, Any]) -> list[Figure]:
+    """KL by the share of trials that are lost, of a result file that may be empty."""
+    results, about = missing.get("results", {}), "of the trials lost, choice and reward: KL per trial seen"
+    rows = [row for row in results.get("rows", []) if row["way"] == "read as lost"]
+    return [Figure(f"{row['lost']:.0%} {about}", {"likelihood": row["nats"]}, results["bar"]) for row in rows]
+
+
 def noisy_q() -> Measurement:
     """What was measured of `noisy_q`."""
     accuracy, gradient, tasks = read("noisy_q_accuracy"), read("gradient"), read("noisy_q_tasks")
     rows = accuracy.get("results", {}).get("bars", [])
     figures = [Figure(row["figure"], row["measured"], row["bar"]) for row in rows]
     figures += posterior_figures("noisy_q")
-    figures += task_figures(tasks, "tasks of other kinds")
+    figures += task_figures(tasks, "tasks of other kinds") + missing_figures(read("noisy_q_missing"))
     if gradient:
         ratio, subjects = (gradient["results"][key] for key in ("observed_over_full", "people"))
         name = f"gradient, {subjects} people: times faster with observe"
         figures.append(Figure(name, {"buffer": ratio}, 4.0, at_least))
     figures += gradient_figures("noisy_q")
-    introduction = """By `benchmarks/noisy_q_accuracy.py`, `posterior.py noisy_q`, `noisy_q_tasks.py`, `gradient.py` and
-`likelihood_gradient.py`; in nats unless said otherwise. The references are the exact recursion (zeta = 0), a particle
-filter (zeta > 0) and importance sampling (evidence). "Trials" are in one sequence; KL is KL(reference || network)."""
+    introduction = """By `benchmarks/noisy_q_accuracy.py`, `posterior.py noisy_q`, `noisy_q_tasks.py`,
+`noisy_q_missing.py`, `gradient.py` and `likelihood_gradient.py`; in nats unless said otherwise. The references are the
+exact recursion (zeta = 0), a particle filter (zeta > 0, lost trials) and importance sampling (evidence). "Trials" are in one sequence; KL is KL(reference || network)."""
     return measured("noisy_q", introduction, figures, accuracy)
 
 

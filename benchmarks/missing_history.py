@@ -76,7 +76,7 @@ def exact(simulator: pb.simulators.ForgettingQ, params: dict[str, float], data: 
     return out
 
 
-def probabilities(net: Network, params: Named, data: Named, lost: np.ndarray, how: str) -> np.ndarray:
+def probabilities(net: Network, inputs: Named, params: Named, data: Named, lost: np.ndarray, how: str) -> np.ndarray:
     """A network's probability of choice 1 on each trial, (subjects, trials)."""
     choice, reward = (data[name].astype(np.float32) for name in ("choice", "reward"))
     mask, missing = None, None
@@ -87,8 +87,8 @@ def probabilities(net: Network, params: Named, data: Named, lost: np.ndarray, ho
         missing = pb.Missing()
     value = torch.as_tensor(choice)
     query = Query.build(
-        net, {}, trials=lost.shape[1], params=params, feedback={"reward": torch.as_tensor(reward)}, trial_mask=mask,
-        missing=missing,
+        net, inputs, trials=lost.shape[1], params=params, feedback={"reward": torch.as_tensor(reward)}, trial_mask=mask,
+        missing=missing, likelihood="direct", outside="ignore",
     )  # fmt: skip
     return to_numpy(density.one_step_probabilities(query, value))[..., 1].astype(float)
 
@@ -117,7 +117,7 @@ def measure(nets: dict[str, Network], subjects: int, trials: int) -> list[dict[s
             ways = {"read as lost": (READS, "lost"), "deleted": (READS, "deleted")}
             ways = ways if share else {"nothing lost": (READS, "lost"), f"network that {OTHER}": (OTHER, "lost")}
             for way, (which, how) in ways.items():
-                figures = divergence(right, probabilities(nets[which], params, data, lost, how), ~lost)
+                figures = divergence(right, probabilities(nets[which], {}, params, data, lost, how), ~lost)
                 rows.append({"lost": share, "way": way, **figures})
     return rows
 
