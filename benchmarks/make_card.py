@@ -242,7 +242,7 @@ def missing_figures(missing: Mapping[str, Any]) -> list[Figure]:
     """KL by the share of trials that are lost, of a result file that may be empty."""
     results, about = missing.get("results", {}), "of the trials lost, choice and reward: KL per trial seen"
     rows = [row for row in results.get("rows", []) if row["way"] == "read as lost"]
-    return [Figure(f"{row['lost']:.0%} {about}", {"likelihood": row["nats"]}, results["bar"]) for row in rows]
+    return [Figure(f"{row['lost']:.0%} {about}", {"direct": row["nats"]}, results["bar"]) for row in rows]
 
 
 def noisy_q() -> Measurement:
@@ -259,7 +259,8 @@ def noisy_q() -> Measurement:
     figures += gradient_figures("noisy_q")
     introduction = """By `benchmarks/noisy_q_accuracy.py`, `posterior.py noisy_q`, `noisy_q_tasks.py`,
 `noisy_q_missing.py`, `gradient.py` and `likelihood_gradient.py`; in nats unless said otherwise. The references are the
-exact recursion (zeta = 0), a particle filter (zeta > 0, lost trials) and importance sampling (evidence). "Trials" are in one sequence; KL is KL(reference || network)."""
+exact recursion (zeta = 0), a particle filter (zeta > 0, lost trials) and importance sampling (evidence). "Trials" are
+in one sequence; KL is KL(reference || network)."""
     return measured("noisy_q", introduction, figures, accuracy)
 
 
