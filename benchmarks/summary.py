@@ -16,7 +16,7 @@ from harness import parse, print_table, write_results
 SCRIPTS = (
     "rollout", "density", "gradient", "training_step", "effective_samples", "efficiency", "scaling", "speculative",
     "posterior_predictive", "hierarchical_fit", "formula_recovery", "hierarchical_particles", "hssm_end_to_end",
-    "compilations", "distinct_inputs", "compiler_options", "missing_history",
+    "compilations", "distinct_inputs", "compiler_options", "missing_history", "seeds",
 )  # fmt: skip
 
 

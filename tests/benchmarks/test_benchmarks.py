@@ -242,7 +242,7 @@ def test_particles_are_tuned() -> None:
 SCRIPTS = (
     "density", "efficiency", "training_step", "gradient", "scaling", "rollout", "effective_samples", "speculative",
     "posterior_predictive", "hierarchical_fit", "formula_recovery", "hierarchical_particles", "compilations",
-    "distinct_inputs", "compiler_options", "missing_history",
+    "distinct_inputs", "compiler_options", "missing_history", "seeds",
 )  # fmt: skip
 # Those that compile many programs for JAX.
 SLOW = SCRIPTS[3:]
