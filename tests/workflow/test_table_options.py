@@ -6,6 +6,8 @@ import pytest
 pytest.importorskip("typer")
 pandas = pytest.importorskip("pandas")
 
+from ppl_buffer import load  # noqa: E402
+from ppl_buffer.workflow.cli import tables  # noqa: E402
 from ppl_buffer.workflow.cli.tables import TableOptions, write_rows  # noqa: E402
 from tests.datasets.tables import RLDDM, read, table_of_trials  # noqa: E402
 from tests.workflow.commands import COLUMNS, run  # noqa: E402
@@ -78,3 +80,16 @@ def test_results_are_no_formulas(tmp_path):
     rows = pandas.DataFrame({"subject": ["=1+1", "a", "-2"], "trials": [1, 2, 3], "x": [-0.1, np.nan, 1e-9]})
     write_rows(rows, tmp_path / "rows.csv")
     assert (tmp_path / "rows.csv").read_text() == "subject,trials,x\n'=1+1,1,-0.1\na,2,\n-2,3,1e-09\n"
+
+
+@pytest.mark.parametrize(
+    ("gaps", "likelihood", "part"),
+    [({"missing": ["empty"]}, "auto", "direct"), ({"deadline": "2"}, "auto", "direct"), ({}, "auto", "buffer"),
+     ({"missing": ["empty"]}, "buffer", "buffer")],
+)  # fmt: skip
+def test_where_answers_may_be_missing_the_part_that_reads_it_computes(monkeypatch, gaps, likelihood, part):
+    # As if its record said that the transformer is nearer to the truth.
+    net = load("rlddm").preferring("buffer")
+    monkeypatch.setattr(tables, "load", lambda model, backend: net)
+    options = TableOptions("subject", None, "", None, None, "", **gaps)
+    assert options.load("rlddm", likelihood).preferred_likelihood == part

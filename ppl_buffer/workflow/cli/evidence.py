@@ -14,7 +14,6 @@ from ppl_buffer.findings import counted
 from ppl_buffer.inference import comparison
 from ppl_buffer.inference.evidence import log_evidence
 from ppl_buffer.inference.random_effects import RandomEffects, checked_families, random_effects
-from ppl_buffer.network.checkpoint import load
 from ppl_buffer.network.lapses import Lapse
 from ppl_buffer.network.network import Network
 from ppl_buffer.schema import stack_value
@@ -90,11 +89,11 @@ def evidence(
         import pandas
 
         check_folder(out)
-        net = load(model).preferring(likelihood)
-        task, fixed = simulator_of(net, simulator), read_fixed_values(fix or [], net)
         options = TableOptions(
             subject, order, columns, recode, scale, signed, outside, session, where, missing, deadline, withheld
         )
+        net = options.load(model, likelihood)
+        task, fixed = simulator_of(net, simulator), read_fixed_values(fix or [], net)
         trials = options.read(table, net, task)
         lapses = _lapses(lapse, lapse_range, net, trials)
         result = log_evidence(
@@ -164,12 +163,12 @@ def compare(
         models = read_models(model)
         families = checked_families(list(models), _read_families(family))
         check_folder(out)
-        nets = _load_comparable(models, likelihood)
-        fixed, first = read_fixed_models(fix or [], nets), next(iter(nets.values()))
-        # Each model checks the table by its own schema; what is read is the same.
         options = TableOptions(
             subject, order, columns, recode, scale, signed, outside, session, where, missing, deadline, withheld
         )
+        nets = _load_comparable(models, options, likelihood)
+        fixed, first = read_fixed_models(fix or [], nets), next(iter(nets.values()))
+        # Each model checks the table by its own schema; what is read is the same.
         different = {id(net): net for net in nets.values()}.values()
         trials = options.read_for(table, [(net, simulator_of(net)) for net in different])[0]
         lapses = _lapses(lapse, lapse_range, first, trials)
@@ -243,9 +242,9 @@ def _lapses(rate: str | None, ranges: list[str] | None, net: Network, trials: Tr
     return lapse
 
 
-def _load_comparable(models: Mapping[str, str], likelihood: str) -> dict[str, Network]:
+def _load_comparable(models: Mapping[str, str], options: TableOptions, likelihood: str) -> dict[str, Network]:
     """The networks, all of the same data, each loaded once; name of a model -> its network."""
-    loaded = {text: load(text).preferring(likelihood) for text in dict.fromkeys(models.values())}
+    loaded = {text: options.load(text, likelihood) for text in dict.fromkeys(models.values())}
     nets = {name: loaded[text] for name, text in models.items()}
     reference = next(iter(models))
     first = nets[reference].schema

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ppl_buffer.findings import counted
-from ppl_buffer.network.checkpoint import load
 from ppl_buffer.simulator import WithEnvironment
 from ppl_buffer.workflow.cli.errors import check_folder, plain_errors
 from ppl_buffer.workflow.cli.formulas import Correlated, Fix, Formula, OptionsFile, PriorOption, read_fixed, read_priors
@@ -102,11 +101,11 @@ def fit(
         from ppl_buffer.workflow.readouts import trial_table
         from ppl_buffer.workflow.report import answers, write_report
 
-        net = load(model, backend="jax").preferring(likelihood)
-        task = simulator_of(net, simulator)
         reading = TableOptions(
             subject, order, columns, recode, scale, signed, outside, session, where, missing, deadline, withheld
         )
+        net = reading.load(model, likelihood, backend="jax")
+        task = simulator_of(net, simulator)
         trials = reading.read(table, net, task)
         typer.echo(f"{_counts(trials)}; {counted(chains, 'chain')} of {warmup} + {counted(draws, 'draw')}.")
         sampling: dict[str, Any] = {

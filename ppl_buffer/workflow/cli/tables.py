@@ -13,6 +13,7 @@ import typer
 from ppl_buffer.datasets import TrialData, read_trials
 from ppl_buffer.datasets.cells import quoted
 from ppl_buffer.datasets.order import AS_IT_LIES
+from ppl_buffer.network.checkpoint import load
 from ppl_buffer.network.missing_rule import can_be_lost
 from ppl_buffer.network.network import Network
 from ppl_buffer.simulator import Simulator
@@ -63,6 +64,20 @@ class TableOptions:
             "deadline": self.deadline,
             "withheld": self.withheld or None,
         }
+
+    def load(self, model: str, likelihood: str, backend: str | None = None) -> Network:
+        """The network of a model, which computes by the part that was asked for.
+
+        By the direct likelihood where answers may be missing, trials have an order, and nobody asked for the other: the
+        buffered transformer does not read what is missing.
+
+        Raises:
+            ValueError: if there is no such network, or it has no such part.
+        """
+        net = load(model, backend=backend)
+        gaps = self.missing is not None or self.deadline is not None
+        can_choose = likelihood == "auto" and "likelihood" in net.parts
+        return net.preferring("direct" if gaps and can_choose and net.schema.ordered else likelihood)
 
     def read(self, path: Path, net: Network, simulator: Simulator | None) -> TrialData:
         """Read a table for a network, and say what is warned of.
