@@ -21,6 +21,15 @@ from ppl_buffer.schema import Categorical, Interval, Positive, Variable
 _SIGNED = 3
 # How tables call those who did the trials, without capitals and punctuation.
 _SUBJECTS = ("participant", "participantid", "subjidx", "subj", "sub", "pid", "person", "id", "ppt", "workerid", "user")
+# How tables call what models name otherwise.
+_OTHER_NAMES = {
+    "subject": _SUBJECTS,
+    "choice": ("response", "resp", "key", "keypress", "answer", "decision", "chosen", "action"),
+    "rt": ("reactiontime", "responsetime", "resprt", "latency", "rtms", "rts"),
+    "reward": ("feedback", "outcome", "points", "money", "win", "gain", "payoff"),
+    "pair": ("condition", "cond", "stimulus", "cue", "stimuluspair"),
+    "common": ("transition",),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,8 +102,8 @@ def read_column(
     if empty.any():
         raise ValueError(
             f"{column.title} is empty (NaN) in {column.table.where(empty)}, subject {column.subject[empty][0]}. A "
-            "trial without it cannot be used: delete these rows if nothing happened on these trials, or fill in what "
-            f"did{column.kept_by('empty')}"
+            "trial without it cannot be used: delete these rows if nothing happened on these trials "
+            f"(--where {shlex.quote(filled(column))}), or fill in what did{column.kept_by('empty')}"
         )
     if recode is None:
         numbers = _plain_numbers(column)
@@ -113,8 +122,9 @@ def missing_columns(missing: Mapping[str, str], subject: Sequence[str], table: T
         subject: columns that should tell people apart and that there are not.
         table: with the columns that there are.
     """
-    columns = ",".join(f"{name}={_like(column, table)}" for name, column in missing.items())
-    write = [f"--subject {shlex.quote(','.join(_like(column, table) for column in subject))}"] * bool(subject)
+    columns = ",".join(f"{name}={_like(column, table, name)}" for name, column in missing.items())
+    people = ",".join(_like(column, table, column) for column in subject)
+    write = [f"--subject {shlex.quote(people)}"] * bool(subject)
     write += [f"--columns {shlex.quote(columns)}"] * bool(missing)
     absent = [*subject, *dict.fromkeys(missing.values())]
     which = [f"hold the model's {listed(missing)}"] * bool(missing) + ["tell people apart"] * bool(subject)
@@ -130,12 +140,20 @@ def missing_columns(missing: Mapping[str, str], subject: Sequence[str], table: T
     )
 
 
-def _like(column: str, table: Table) -> str:
-    """The column that was probably meant."""
+def filled(column: TableColumn) -> str:
+    """The condition for rows in which a column is filled, as --where takes it."""
+    cells = column.cells
+    name = column.heading if column.heading.isidentifier() else f"`{column.heading}`"
+    numbers = all(is_number(cell) or none for cell, none in zip(cells, is_missing(cells), strict=True))
+    return f"{name}.notna()" if numbers else f"{name} != ''"
+
+
+def _like(column: str, table: Table, name: str) -> str:
+    """The column that was probably meant, of a variable of that name."""
     plain = {re.sub(r"[\W_]", "", heading.casefold()): heading for heading in table.headings}
-    likely = difflib.get_close_matches(re.sub(r"[\W_]", "", column.casefold()), list(plain), 1, 0.5)
-    if column == "subject" and not likely:
-        likely = [name for name in _SUBJECTS if name in plain]
+    likely = difflib.get_close_matches(re.sub(r"[\W_]", "", column.casefold()), list(plain), 1, 0.6)
+    if not likely:
+        likely = [name for name in _OTHER_NAMES.get(name, ()) if name in plain]
     return plain[likely[0]] if likely else "COLUMN"
 
 
@@ -220,13 +238,19 @@ def _sorted(cells: Iterable[str]) -> list[str]:
 
 
 def _by_alphabet(column: TableColumn) -> dict[str, float] | None:
-    """Numbers for an input of as many words as the model knows categories, in alphabetical order; says so."""
+    """Numbers for an input of as many words as the model knows categories, in alphabetical order; says so.
+
+    Of two words the one that is the variable's own name is what it calls 1.
+    """
     words = sorted(set(column.cells))
     assert isinstance(column.variable, Categorical)
     if len(words) != column.variable.n or any(map(is_number, words)) or is_missing(words).any():
         return None
-    codes = {word: code for code, word in enumerate(words)}
-    text = f"{column.name}: the words of column {column.heading!r} count in alphabetical order, as by "
+    order, codes = "in alphabetical order", {word: code for code, word in enumerate(words)}
+    own = [int(word.casefold() == column.name.casefold()) for word in words]
+    if own in ([0, 1], [1, 0]):
+        order, codes = f"as what is {column.name} (1) and what is not (0)", dict(zip(words, own, strict=True))
+    text = f"{column.name}: the words of column {column.heading!r} count {order}, as by "
     text += f"{recode_option(column.name, codes)}: if this is not how the model numbers them, write how"
     warn_of(Finding("table", text, column.name), stacklevel=4)
     return {word: float(code) for word, code in codes.items()}

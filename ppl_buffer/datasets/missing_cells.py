@@ -119,7 +119,7 @@ class MissingCells:
             if nothing.any():
                 raise ValueError(
                     f"{table.source}: no outcome is known in {table.where(nothing)}. Where a response did not come "
-                    "before a deadline, write it (or its column): --deadline TIME; else delete these rows"
+                    "before a deadline, write it (or its column): --deadline TIME; else leave these rows out (--where)"
                 )
             return MissingRows(Missing(), None)
         deadline = scales.get(self.timed, 1.0) * self._deadlines(table)

@@ -1,6 +1,7 @@
 """Cells of a column as the numbers that they stand for."""
 
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ import pandas
 
 from ppl_buffer.datasets import read_trials
 from ppl_buffer.findings import FindingWarning
+from ppl_buffer.network.config import Config
+from ppl_buffer.simulators import TwoStep
 from tests.datasets.tables import COLUMNS, NOISY_Q, RLDDM, read, table_of_trials
 
 RIGHT = read(table_of_trials(), net=RLDDM, simulator=None)
@@ -159,6 +162,23 @@ def test_typographic_minus_and_decimal_commas():
     trials = read_rt(table, recode={"choice": {"\N{MINUS SIGN}1": 0, "1": 1}})
     np.testing.assert_allclose(trials.outcomes["rt"], RIGHT.outcomes["rt"])
     np.testing.assert_array_equal(trials.outcomes["choice"], RIGHT.outcomes["choice"])
+
+
+def test_of_two_words_the_name_of_the_variable_is_one():
+    """Common transitions are 1, whatever the alphabet says of the other word."""
+    task = TwoStep()
+    net = SimpleNamespace(schema=task.schema, config=Config(), standardization={"reward": (0.5, 0.5)}, record=None)
+    columns = {"common": ["Common", "rare"] * 4, "choice_1": [0, 1] * 4, "choice_2": [0, 1] * 4, "reward": [0, 1] * 4}
+    table = pandas.DataFrame({"subject": "a", **columns})
+    with pytest.warns(FindingWarning, match=r"as what is common \(1\).*--recode common:Common=1,rare=0"):
+        trials = read_trials(table, net, simulator=task)
+    assert trials.inputs["common"].tolist() == [[1, 0] * 4] and trials.words["common"] == {0: "rare", 1: "Common"}
+
+
+def test_the_words_of_other_programs_are_suggested():
+    table = table_of_trials().rename(columns={"response": "key_press", "feedback": "points", "cond": "cue"})
+    with pytest.raises(ValueError, match="--columns pair=cue,choice=key_press,reward=points"):
+        read_trials(table, NOISY_Q)
 
 
 def test_the_alphabet_is_a_finding():

@@ -83,7 +83,8 @@ def test_empty_cells():
     table = table_of_trials()
     table["response"] = table["response"].astype(float)
     table.loc[[3, 30], "response"] = np.nan
-    refused(table, "column 'response' (choice) is empty (NaN) in rows 3, 30", "subject s0", "delete these rows")
+    refused(table, "column 'response' (choice) is empty (NaN) in rows 3, 30", "subject s0",
+            "delete these rows", "--where 'response.notna()'")  # fmt: skip
 
 
 def test_negative_response_times():
