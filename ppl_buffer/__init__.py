@@ -42,10 +42,11 @@ if TYPE_CHECKING:
     from ppl_buffer.prior import Prior
     from ppl_buffer.schema import Categorical, Integer, Interval, Positive, Real, Schema
     from ppl_buffer.simulator import Simulator
-    from ppl_buffer.training.added_buffer import add_buffer, add_buffer_to_module
+    from ppl_buffer.training.added_buffer import add_buffer
     from ppl_buffer.training.buffered_module import BufferedModule
     from ppl_buffer.training.distillation import DistillationSets, prepare_distillation
     from ppl_buffer.training.loop import train
+    from ppl_buffer.training.module_training import add_buffer_to_module
 
 __all__ = [
     "BufferedModule",
@@ -123,7 +124,7 @@ _HOME = {
     "StoredSimulations": "datasets.stored_simulations",
     "TrainingRecord": "network.record",
     "add_buffer": "training.added_buffer",
-    "add_buffer_to_module": "training.added_buffer",
+    "add_buffer_to_module": "training.module_training",
     "compare": "inference.comparison",
     "compress": "inference.compression",
     "decompress": "inference.compression",

@@ -89,7 +89,7 @@ class JointPredictive(JointPredictiveBase, dist.TorchDistribution):  # type: ign
         _batch_shape: Sequence[int] | None = None,
     ) -> None:
         if not isinstance(net, TorchNetwork):
-            raise ValueError(f"net: expected a network loaded with backend='torch', got {type(net).__name__}")
+            raise ValueError(f"net: expected a network loaded with backend='torch', got {type(net).__name__}{_of(net)}")
         if net.training:
             raise ValueError("net: expected a network in evaluation mode, got one in training mode; call net.eval()")
         # Pyro's samplers and compiled inference switch validation off: a step too far is no mistake of the user's.
@@ -236,3 +236,9 @@ def _uniform(net: Network, shape: Sequence[int], generator: torch.Generator | No
     if generator is None and seed is not None:
         generator = torch.Generator(device=net.device).manual_seed(seed)
     return torch.rand(tuple(shape), generator=generator, device=net.device, dtype=net.dtype)
+
+
+def _of(net: object) -> str:
+    """Where the distribution of a module with a buffer is, which is no network."""
+    module = isinstance(net, torch.nn.Module)
+    return "; a module with a buffer has one of its own, joint.distribution(context, inputs)" if module else ""

@@ -10,15 +10,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ppl_buffer.checks import check_choice, check_integer, check_seed
+from ppl_buffer.extras import needs
 from ppl_buffer.network.torch.attention import KVSegment, attention
 from ppl_buffer.training.set_predictor import LayerSizes, Pairs, SetPredictor, check_members, layer_sizes
+
+if TYPE_CHECKING:
+    from ppl_buffer.training.module_distribution import ModulePredictive
 
 APART, LOW_RANK = FROZEN_WAYS = ("apart", "low_rank")
 
@@ -125,23 +129,33 @@ class BufferedModule(nn.Module):
         self.get_submodule("module").eval()
         return self
 
-    def log_prob(self, context: Pairs, inputs: Tensor, outcomes: Tensor) -> Tensor:
-        """Joint log density (B,) of outcomes given the context, in one pass."""
-        return self.conditionals(context, inputs, outcomes).sum(1)
+    def log_prob(self, context: Pairs, inputs: Tensor, outcomes: Tensor, block: int | None = None) -> Tensor:
+        """Joint log density (B,) of outcomes given the context, in one pass, or one of each block of `conditionals`."""
+        return self.conditionals(context, inputs, outcomes, block).sum(1)
 
-    def conditionals(self, context: Pairs, inputs: Tensor, outcomes: Tensor) -> Tensor:
+    def conditionals(self, context: Pairs, inputs: Tensor, outcomes: Tensor, block: int | None = None) -> Tensor:
         """Log density (B, K) of each outcome given the context and those before it, in one pass.
 
         Args:
             context: inputs and outcomes of what is known, (B, N, ...) each.
             inputs: (B, K, ...).
             outcomes: (B, K, ...).
+            block: targets that enter the buffer before they join the context, which is then encoded anew (Hassan et
+                al. 2026): more than in training are better predicted so. 1 is the module's own autoregression, without
+                a buffer. None = all.
 
         Raises:
             ValueError: if shapes do not go together, or the module shows nothing of an empty context.
         """
         check_pairs("context", context)
         check_pairs("targets", (inputs, outcomes), len(context[0]))
+        if block is not None and check_integer("block", block) < inputs.shape[1]:
+            parts = zip(inputs.split(block, 1), outcomes.split(block, 1), strict=True)
+            made = []
+            for part in parts:
+                made.append(self.conditionals(context, *part))
+                context = _join(context, part)
+            return torch.cat(made, 1)
         cache = self._extend(self._encode(context), inputs[:, None], outcomes[:, None])
         causal = [replace(segment, causal_offset=0) for segment in cache.buffer]
         tokens = self._represent(_Cache(cache.context, causal), inputs)
@@ -157,12 +171,31 @@ class BufferedModule(nn.Module):
         tokens = self._represent(self._encode(context), inputs)
         return self.module.predict(tokens.squeeze(1)).log_prob(outcomes)
 
-    def sample(self, context: Pairs, inputs: Tensor, draws: int = 1) -> Tensor:
+    def sample(self, context: Pairs, inputs: Tensor, draws: int = 1, block: int | None = None) -> Tensor:
         """Joint draws of outcomes: (S, B, K, ...); as `rollout`, which says more."""
-        return self.rollout(context, inputs, draws)[0]
+        return self.rollout(context, inputs, draws, block)[0]
+
+    def distribution(self, context: Pairs, inputs: Tensor, block: int | None = None) -> ModulePredictive:
+        """Joint distribution of the outcomes at these inputs, for models in Pyro.
+
+        Batch shape is (B,), the data sets; event shape that of a data set's outcomes, (K,) or (K, ...). Its `log_prob`
+        has gradients by values, inputs and context; its `sample` is the rollout, which has none.
+
+        Args:
+            context: inputs and outcomes of what is known, (B, N, ...) each.
+            inputs: (B, K, ...) of the targets.
+            block: as of `conditionals`.
+
+        Raises:
+            ValueError: if shapes do not go together.
+            ImportError: if Pyro is not installed.
+        """
+        with needs("BufferedModule.distribution", "pyro"):
+            from ppl_buffer.training.module_distribution import ModulePredictive
+        return ModulePredictive(self, context, inputs, block=block)
 
     @torch.no_grad()
-    def rollout(self, context: Pairs, inputs: Tensor, draws: int = 1) -> Pairs:
+    def rollout(self, context: Pairs, inputs: Tensor, draws: int = 1, block: int | None = None) -> Pairs:
         """Draw outcomes one after another: the context is encoded once, and each drawn outcome enters the buffer.
 
         Random numbers are torch's, as of `torch.distributions`: `torch.manual_seed` makes draws reproducible.
@@ -171,6 +204,7 @@ class BufferedModule(nn.Module):
             context: inputs and outcomes of what is known, (B, N, ...) each.
             inputs: (B, K, ...) of the targets, in the order in which they are drawn.
             draws: S.
+            block: as of `conditionals`; each draw then has a context of its own.
 
         Returns:
             outcomes (S, B, K, ...), and the log densities that they were drawn from, (S, B, K).
@@ -181,6 +215,8 @@ class BufferedModule(nn.Module):
             expected = f"({len(context[0])}, K, ...) with K of at least 1"
             got = tuple(inputs.shape) if isinstance(inputs, Tensor) else type(inputs).__name__
             raise ValueError(f"inputs: expected a tensor of shape {expected}, got {got}")
+        if block is not None and check_integer("block", block) < inputs.shape[1]:
+            return self._rollout_blocks(context, inputs, draws, block)
         cache, batch, steps = self._encode(context), len(inputs), []
         for k in range(inputs.shape[1]):
             # Draws are the same before anything is drawn.
@@ -192,6 +228,18 @@ class BufferedModule(nn.Module):
                 realised = inputs[:, None, k : k + 1].expand(-1, draws, *inputs[:, k : k + 1].shape[1:])
                 cache = self._extend(cache, realised, steps[-1][0])
         outcomes, log_probs = (torch.cat(parts, 2).transpose(0, 1) for parts in zip(*steps, strict=True))
+        return outcomes, log_probs
+
+    def _rollout_blocks(self, context: Pairs, inputs: Tensor, draws: int, block: int) -> Pairs:
+        """`rollout` by blocks, each draw a data set of its own after the first."""
+        known = (context[0].repeat_interleave(draws, 0), context[1].repeat_interleave(draws, 0))
+        made = []
+        for part in inputs.repeat_interleave(draws, 0).split(block, 1):
+            outcomes, log_probs = self.rollout(known, part)
+            made.append((outcomes[0], log_probs[0]))
+            known = _join(known, (part, outcomes[0]))
+        both = (torch.cat(parts, 1) for parts in zip(*made, strict=True))
+        outcomes, log_probs = (x.unflatten(0, (-1, draws)).transpose(0, 1) for x in both)
         return outcomes, log_probs
 
     def _encode(self, context: Pairs) -> _Cache:
@@ -271,6 +319,11 @@ def check_pairs(name: str, pairs: Pairs, batch: int | None = None) -> Pairs:
             f"{tuple(outcomes.shape)}"
         )
     return inputs, outcomes
+
+
+def _join(context: Pairs, more: Pairs) -> Pairs:
+    """Context points with more behind them."""
+    return torch.cat([context[0], more[0]], 1), torch.cat([context[1], more[1]], 1)
 
 
 def _normalised(tokens: Tensor) -> Tensor:

@@ -8,12 +8,8 @@ from __future__ import annotations
 
 import functools
 import os
-import signal
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -32,6 +28,7 @@ from ppl_buffer.training.abilities import check_simulator
 from ppl_buffer.training.batch_options import BatchOptions
 from ppl_buffer.training.distillation import DistillationSets
 from ppl_buffer.training.environment import try_environment
+from ppl_buffer.training.interrupts import collect_interrupts
 from ppl_buffer.training.loading import with_possible_workers
 from ppl_buffer.training.lock import locked
 from ppl_buffer.training.missing import choose_missing_fraction
@@ -262,7 +259,7 @@ def _train(plans: Sequence[TrainingPlan], resume: bool, stopwatch: Stopwatch) ->
         if run.devices > 1:
             ended = _launch(plans, device)
         else:
-            with _interrupts() as interrupts:
+            with collect_interrupts() as interrupts:
                 ended = run_parts(plans, Crew(device, stopwatch, interrupts))
     if ended == INTERRUPTED:
         raise KeyboardInterrupt(f"training stopped; its state is in {run.out}, and the same call goes on")
@@ -315,31 +312,11 @@ def _launch(plans: Sequence[TrainingPlan], device: torch.device) -> str:
     # may be no context in it.
     strategy = DDPStrategy(start_method="spawn", find_unused_parameters=True)
     fabric = Fabric(accelerator=device.type, devices=plans[0].run.devices, strategy=strategy)
-    with _interrupts():
+    with collect_interrupts():
         # Bound, not handed over as an argument: Fabric looks into dataclasses that are, and refuses frozen ones.
         return fabric.launch(functools.partial(_run_process, plans=plans))
 
 
 def _run_process(fabric: Any, plans: Sequence[TrainingPlan]) -> str:
-    with _interrupts() as interrupts:
+    with collect_interrupts() as interrupts:
         return run_parts(plans, Crew(fabric.device, Stopwatch(), interrupts, fabric))
-
-
-@contextmanager
-def _interrupts() -> Iterator[list[int]]:
-    """Collect Ctrl-C in a list instead of stopping in the middle of an update; a second one stops at once."""
-    received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield received
-        return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    previous = signal.signal(signal.SIGINT, handle)
-    try:
-        yield received
-    finally:
-        signal.signal(signal.SIGINT, previous)

@@ -16,6 +16,7 @@ MANY_ARGUMENTS = {
     "ppl_buffer/pymc/distribution.py": {"JointPredictive.__new__"},
     "ppl_buffer/pyro/distribution.py": {"JointPredictive.__init__"},
     "ppl_buffer/training/loop.py": {"train"},
+    "ppl_buffer/training/module_training.py": {"add_buffer_to_module"},
     "ppl_buffer/workflow/fitting.py": {"fit"},
 }
 COMMANDS = "ppl_buffer/workflow/cli/"
