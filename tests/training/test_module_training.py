@@ -3,7 +3,6 @@
 import os
 import signal
 
-import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="such modules are torch's")
@@ -11,7 +10,7 @@ torch = pytest.importorskip("torch", reason="such modules are torch's")
 import ppl_buffer as pb  # noqa: E402
 from ppl_buffer.findings import FindingWarning  # noqa: E402
 from tests.training.modules import ExactMean, draw_points  # noqa: E402
-from tests.training.test_buffered_module import CONTEXT, FEW, SETS, TARGETS, given  # noqa: E402
+from tests.training.test_buffered_module import FEW, SETS, TARGETS, given  # noqa: E402
 
 
 def stopped_in(step):
@@ -111,7 +110,3 @@ def test_a_distribution_of_pyro_is_the_modules_density():
 
     with pytest.raises(ValueError, match=r"got BufferedModule; .*joint.distribution\(context, inputs\)"):
         JointPredictive(net, {}, trials=TARGETS)
-
-
-def test_context_sizes_of_the_cases():
-    assert CONTEXT < TARGETS and np.gcd(CONTEXT, TARGETS) == 1
