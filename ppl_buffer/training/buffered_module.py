@@ -22,7 +22,7 @@ from ppl_buffer.network.torch.attention import KVSegment, attention
 from ppl_buffer.training.set_predictor import LayerSizes, Pairs, SetPredictor, check_members, layer_sizes
 
 if TYPE_CHECKING:
-    from ppl_buffer.training.module_distribution import ModulePredictive
+    from ppl_buffer.pyro.distribution import ModulePredictive
 
 APART, LOW_RANK = FROZEN_WAYS = ("apart", "low_rank")
 
@@ -191,7 +191,7 @@ class BufferedModule(nn.Module):
             ImportError: if Pyro is not installed.
         """
         with needs("BufferedModule.distribution", "pyro"):
-            from ppl_buffer.training.module_distribution import ModulePredictive
+            from ppl_buffer.pyro.distribution import ModulePredictive
         return ModulePredictive(self, context, inputs, block=block)
 
     @torch.no_grad()

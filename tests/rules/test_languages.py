@@ -9,6 +9,7 @@ from tests.rules.source import PACKAGE, modules
 FILES = sorted(path.stem for path in (PACKAGE / "numpyro").glob("*.py"))
 # What one language has and the other has no need of.
 ALONE = {
+    ("pyro", "distribution"): {"ModulePredictive"},  # of torch modules
     ("pyro", "priors"): {"TruncatedNormal"},  # NumPyro ships one
     ("pyro", "simulator"): {"seeded"},  # Pyro's seed is global
 }
