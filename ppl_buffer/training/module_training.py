@@ -197,32 +197,35 @@ class _Kept:
             ValueError: if it is of a training of other settings, or damaged.
         """
         kept = cls(None if out is None else Path(out), settings, buffered, optimizer, written=time.monotonic())
-        if kept.folder is None:
-            return kept
-        make_folder("out", kept.folder)
-        if not (kept.folder / _STATE).exists():
-            return kept
-        description, arrays = read_arrays(kept.folder / _STATE, _KEY, _FORMAT)
+        if kept.folder is not None:
+            make_folder("out", kept.folder)
+            if (kept.folder / _STATE).exists():
+                kept._read(kept.folder)
+        return kept
+
+    def _read(self, folder: Path) -> None:
+        description, arrays = read_arrays(folder / _STATE, _KEY, _FORMAT)
         before = description["settings"]
         different = [
-            f"{name} was {before.get(name)!r}, is {x!r}" for name, x in settings.items() if before.get(name) != x
+            f"{name} was {before.get(name)!r}, is {now!r}"
+            for name, now in self.settings.items()
+            if before.get(name) != now
         ]
         if different:
             raise ValueError(
-                f"out: expected a folder without a training, or with one of the same settings, but in {str(out)!r} "
+                f"out: expected a folder without a training, or with one of the same settings, but in {str(folder)!r} "
                 f"{'; '.join(different)}. Choose another folder"
             )
-        kept.step = description["step"]
-        weights = buffered.added.state_dict()
-        buffered.added.load_state_dict({name: torch.from_numpy(arrays[f"weights.{name}"]) for name in weights})
-        state = optimizer.state_dict()
+        self.step = description["step"]
+        weights = self.buffered.added.state_dict()
+        self.buffered.added.load_state_dict({name: torch.from_numpy(arrays[f"weights.{name}"]) for name in weights})
+        state = self.optimizer.state_dict()
         names = ("step", "exp_avg", "exp_avg_sq")
+        indices = state["param_groups"][0]["params"] if self.step else []
         state["state"] = {
-            index: {name: torch.from_numpy(arrays[f"optimizer.{index}.{name}"]) for name in names}
-            for index in state["param_groups"][0]["params"] if kept.step
-        }  # fmt: skip
-        optimizer.load_state_dict(state)
-        return kept
+            index: {name: torch.from_numpy(arrays[f"optimizer.{index}.{name}"]) for name in names} for index in indices
+        }
+        self.optimizer.load_state_dict(state)
 
     def write_sometimes(self, step: int) -> None:
         """Write the state where the last writing was long ago."""
