@@ -119,7 +119,7 @@ def missing_columns(missing: Mapping[str, str], subject: Sequence[str], table: T
 
     Args:
         missing: variable -> the column that there is not.
-        subject: columns that should tell likely apart and that there are not.
+        subject: columns that should tell people apart and that there are not.
         table: with the columns that there are.
     """
     columns = ",".join(f"{name}={_like(column, table, name)}" for name, column in missing.items())
@@ -127,7 +127,7 @@ def missing_columns(missing: Mapping[str, str], subject: Sequence[str], table: T
     write = [f"--subject {shlex.quote(likely)}"] * bool(subject)
     write += [f"--columns {shlex.quote(columns)}"] * bool(missing)
     absent = [*subject, *dict.fromkeys(missing.values())]
-    which = [f"hold the model's {listed(missing)}"] * bool(missing) + ["tell likely apart"] * bool(subject)
+    which = [f"hold the model's {listed(missing)}"] * bool(missing) + ["tell people apart"] * bool(subject)
     index = [name for name in table.index_names if name in absent]
     hint = f" {listed(index)} is the index: pass table.reset_index()." if index else ""
     if any(map(is_number, table.headings)):

@@ -221,6 +221,12 @@ def _owners(design: Design, one: ParameterDesign, grouping: Grouping) -> np.ndar
     return np.where(there.sum(1) == 1, there.argmax(1), -1)
 
 
+def shared_factors(design: Design) -> list[str]:
+    """Factors of random effects that have levels of several subjects, such as items that all have seen."""
+    pairs = [(one, grouping) for one in design.parameters.values() for grouping in one.groupings]
+    return list(dict.fromkeys(x.factor for one, x in pairs if (_owners(design, one, x) < 0).any()))
+
+
 def first_appearance(labels: np.ndarray) -> tuple[list[object], np.ndarray]:
     """Different labels in the order in which they come, and the index of each (n,)."""
     different = list(dict.fromkeys(np.asarray(labels).tolist()))

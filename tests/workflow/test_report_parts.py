@@ -135,7 +135,10 @@ def test_scores_stand_in_the_report_with_those_whose_pareto_k_is_high(fit):
     import xarray
 
     from ppl_buffer.scores import psis_loo
+    from ppl_buffer.workflow.left_out_subjects import shared_factors
     from ppl_buffer.workflow.report import answers
+    from ppl_buffer.workflow.report.prediction import prediction
+    from tests.formulas.cases import Deciders
 
     assert "what was left out" not in answers(fit)[1].body
     rng = np.random.default_rng(4)
@@ -143,7 +146,15 @@ def test_scores_stand_in_the_report_with_those_whose_pareto_k_is_high(fit):
     values[..., 2] *= 30.0
     table = xarray.DataArray(values, dims=("chain", "draw", "subject"), coords={"subject": ["a", "b", "odd one"]})
     body = answers(replace(fit, scores={"logo": psis_loo("logo", table)}))[1].body
-    assert "1 of 3" in body and "The population hangs on single people: odd one." in body
+    assert "1 of 3" in body and "The population hangs on single people: odd one." in body and "scores.reloo" in body
+    # Where people share items, fits without them are no way: scores of trials are.
+    deciders = Deciders()
+    crossed = deciders.design(["drift ~ (1 | subject) + (1 | group)"])
+    assert shared_factors(crossed) == ["group"] and shared_factors(deciders.design(["drift ~ (1 | subject)"])) == []
+    body = prediction(
+        replace(fit, scores={"logo": psis_loo("logo", table), "loo": psis_loo("loo", table)}, design=crossed)
+    )
+    assert "what people share (group)" in body and "score of each trial" in body and "reloo" not in body
 
 
 def test_the_report_has_a_picture_of_each_condition(fit):

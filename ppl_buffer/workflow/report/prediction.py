@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import html
 
-from ppl_buffer.scores import Score
 from ppl_buffer.workflow.fitting import Fit
+from ppl_buffer.workflow.left_out_subjects import shared_factors
 from ppl_buffer.workflow.report.fragments import table
 
 _NAMES = {"loo": "each trial", "logo": "each person"}
@@ -37,16 +37,29 @@ def prediction(fit: Fit) -> str:
         notes.append(
             "Each person: all trials of a person from the other people, with that person's parameters integrated over "
             f"the population{', the score for trials that depend on each other' if ordered else ''}."
-            f"{_doubtful(fit.scores['logo'])}"
+            f"{_doubtful(fit)}"
         )
     text = html.escape(" ".join(notes), quote=False)
     return f'<h3>How well it predicts what was left out</h3>{table(head, rows, marks)}<p class="soft">{text}</p>'
 
 
-def _doubtful(score: Score) -> str:
-    """Who they are whose term is not to be trusted."""
+def _doubtful(fit: Fit) -> str:
+    """Who they are whose term is not to be trusted, why, and what to do."""
+    score = fit.scores["logo"]
     if score.pareto_k is None or not score.doubtful:
         return ""
     labels = [str(label) for label in score.pareto_k.coords["subject"].values[score.pareto_k.values > score.threshold]]
     listed = ", ".join(labels[:_MOST_LISTED]) + (" and others" if len(labels) > _MOST_LISTED else "")
-    return f" The population hangs on single people: {listed}."
+    if not fit.readable:
+        return f" Not to be trusted, of {listed}: the chains have not met. Take more draws first."
+    shared = [] if fit.design is None else shared_factors(fit.design)
+    if shared:
+        return (
+            f" Not to be trusted, of {listed}: their trials also tell of what people share ({', '.join(shared)}), more "
+            "than draws that know these trials can be reweighted to forget, however many there are. Compare models by "
+            "the score of each trial, where its terms can be trusted."
+        )
+    return (
+        f" The population hangs on single people: {listed}. Fits without them give these terms exactly: "
+        "ppl_buffer.scores.reloo."
+    )
