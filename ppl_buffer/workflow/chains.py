@@ -35,12 +35,12 @@ from ppl_buffer.workflow.hierarchical import (
     lapse_rate,
     mean_scale,
     model,
-    offsets_scale,
     population,
     scores,
 )
 from ppl_buffer.workflow.quick_fit import QuickFit, quick_fit
 from ppl_buffer.workflow.sampling import Draws, Kept, Programs, fingerprint, run_chains
+from ppl_buffer.workflow.transport import parameters
 
 Arrays = dict[str, np.ndarray]
 # Arrays of JAX in whatever holds them.
@@ -155,7 +155,7 @@ class Prepared:
         values, slopes = (np.stack(x).astype(np.float32) for x in by_chain)
         about = {"sampler": asdict(self.sampler) | {"draws": None}, "hierarchical": self.hierarchical, "seed": seed}
         about |= {"lapse": repr(self.lapse)}
-        written = {"fit/centring": fit.centring, "fit/spread": fit.spread}
+        written = {"fit/roots": fit.roots, "fit/pulls": fit.pulls}
         return run_chains(
             self.programs,
             (keys, first, _Tangent(places, values, slopes)),
@@ -214,10 +214,10 @@ def _programs(
         mean=numbers(count),
         spread=numbers(count),
         modes=numbers(count, subjects),
-        centring=numbers(subjects, count, count),
+        roots=numbers(subjects, count, count),
+        pulls=numbers(subjects, count),
         mean_covariance=numbers(count, count),
-        spread_variance=numbers(count),
-        subject_covariance=numbers(subjects, count, count),
+        spread_covariance=numbers(count, count),
     )
     kinds = {"mean": (), "spread": (), "offset": (subjects,)} if hierarchical else {"offset": (subjects,)}
     first = {site: numbers(chains, *shape) for kind, shape in kinds.items() for site in _sites(names, kind)}
@@ -239,7 +239,7 @@ def _programs(
     if hierarchical:
         # Known from the quick fit, so that warm-up need not find out.
         mass = jax.eval_shape(partial(_mass_matrix, names), fit)
-        options |= {"adapt_mass_matrix": False, "dense_mass": [_sites(names, "mean"), _sites(names, "offset")]}
+        options |= {"adapt_mass_matrix": False, "dense_mass": [_sites(names, "mean"), _sites(names, "spread")]}
     given, start = (data, dict(box.ceilings), fit), (keys, first, tangent)
     return Programs(at_all, sampler.warmup, start, given, mass, options, at_first)
 
@@ -318,18 +318,12 @@ def _first_values(
     noise = rng.standard_normal((len(names), chains, fit.modes.shape[1]))
     first: Arrays = {}
     if hierarchical:
-        means = rng.multivariate_normal(fit.mean, fit.mean_covariance, chains).T
-        wide = np.sqrt(fit.spread_variance)[:, None]
-        log_spreads = np.log(fit.spread)[:, None] + wide * rng.standard_normal((len(names), chains))
-        first |= dict(zip(_sites(names, "mean"), means, strict=True))
-        first |= dict(zip(_sites(names, "spread"), log_spreads, strict=True))
-        # As the population's distribution has them, given the mean.
-        centres = np.einsum("spq,qc->pcs", fit.centring, means)
-        offsets = centres + fit.spread[:, None, None] * noise
-        places = np.empty((chains, *fit.modes.shape))
-        for chain, index in np.ndindex(chains, len(names)):
-            pulled, ratio = offsets_scale(fit, index, means[:, chain], np.exp(log_spreads[index, chain]))
-            places[chain, index] = means[index, chain] + ratio * (offsets[index, chain] - pulled)
+        means = rng.multivariate_normal(fit.mean, fit.mean_covariance, chains)
+        log_spreads = rng.multivariate_normal(np.log(fit.spread), fit.spread_covariance, chains)
+        first |= dict(zip(_sites(names, "mean"), means.T, strict=True))
+        first |= dict(zip(_sites(names, "spread"), log_spreads.T, strict=True))
+        offsets = noise
+        places = np.stack(parameters(np, fit, means, np.exp(log_spreads), lambda index, *_: offsets[index]), 1)
     else:
         scales = np.array([mean_scale(name) for name in names])[:, None, None]
         offsets = (fit.modes[:, None] + 0.3 * noise) / scales
@@ -341,12 +335,9 @@ def _first_values(
 def _mass_matrix(names: list[str], fit: QuickFit) -> dict[tuple[str, ...], Tree]:
     """How NUTS scales its steps: its `inverse_mass_matrix`, blocks by their sites."""
     means, spreads, offsets = (_sites(names, kind) for kind in ("mean", "spread", "offset"))
-    count, parameters, _ = fit.subject_covariance.shape
-    # Of all subjects' first parameter, all subjects' second, ...; subjects are not correlated.
-    eye = np.eye(count, dtype=np.float32)
-    blocks = fit.subject_covariance.transpose(1, 0, 2)[..., None] * eye[:, None]
     return {
         means: fit.mean_covariance.astype(np.float32),
-        spreads: fit.spread_variance.astype(np.float32),
-        offsets: blocks.reshape(2 * [parameters * count]).astype(np.float32),
+        spreads: fit.spread_covariance.astype(np.float32),
+        # They are nearly standard normal.
+        offsets: jnp.ones(fit.modes.size, np.float32),
     }

@@ -25,7 +25,6 @@ from ppl_buffer.formulas.ceilings import fastest_decision
 from ppl_buffer.formulas.priors import MEAN_SCALE, SPREAD_MEDIAN, SPREAD_SCALE
 from ppl_buffer.inference.normal_scores import NormalScores
 from ppl_buffer.network.arguments import require_likelihood
-from ppl_buffer.network.backend import Array
 from ppl_buffer.network.box import trained_range
 from ppl_buffer.network.lapses import Lapse
 from ppl_buffer.network.network import Network
@@ -33,6 +32,7 @@ from ppl_buffer.network.observed import ObservedTrials
 from ppl_buffer.numpyro import JointPredictive
 from ppl_buffer.prior import Prior
 from ppl_buffer.workflow.quick_fit import QuickFit
+from ppl_buffer.workflow.transport import parameters
 
 jax.tree_util.register_dataclass(QuickFit)
 
@@ -137,26 +137,20 @@ def lapse_rate(prior: Prior, score: ArrayLike) -> jax.Array:
     return NormalScores({RATE: prior}).interpolate(jnp, jnp.asarray(score)[..., None])[RATE]
 
 
-def offsets_scale(fit: QuickFit, index: int, means: ArrayLike, spread: ArrayLike) -> tuple[Array, Array]:
-    """What of the means (P,) a parameter's offsets are pulled to, and what they are multiplied by: (subjects,) each."""
-    shares = fit.centring[:, index]
-    return shares @ means, (spread / fit.spread[index]) ** (1 - shares[:, index])
-
-
 def write_subjects(
     means: Mapping[str, jax.Array], spreads: Mapping[str, jax.Array], subjects: int, fit: QuickFit | None
 ) -> dict[str, jax.Array]:
     """Sites of offsets, written as the quick fit says; the parameters that they make, name -> (subjects,)."""
-    parameters, together = {}, jnp.stack([jnp.asarray(mean) for mean in means.values()])
-    fit = fit if fit is None else jax.tree.map(jnp.asarray, fit)
-    for index, (name, mean) in enumerate(means.items()):
-        pulled, ratio = jnp.asarray(0.0), spreads[name]
-        if fit is not None:
-            pulled, ratio = offsets_scale(fit, index, together, spreads[name])
+    names = list(means)
+
+    def offset(index: int, middle: ArrayLike = 0.0, scale: ArrayLike = 1.0) -> jax.Array:
         with numpyro.plate("subject", subjects):
-            offset = numpyro.sample(f"{name}_offset", dist.Normal(pulled, spreads[name] / ratio))
-        parameters[name] = mean + ratio * (offset - pulled)
-    return parameters
+            return numpyro.sample(f"{names[index]}_offset", dist.Normal(middle, scale))
+
+    if fit is None:
+        return {name: means[name] + spreads[name] * offset(index) for index, name in enumerate(names)}
+    mean, spread = (jnp.stack([jnp.asarray(of[name]) for name in names]) for of in (means, spreads))
+    return dict(zip(names, parameters(jnp, jax.tree.map(jnp.asarray, fit), mean, spread, offset), strict=True))
 
 
 def population(

@@ -26,6 +26,7 @@ from scipy.linalg import solve_triangular
 
 from ppl_buffer.formulas.terms import Centring, Design, Grouping, ParameterDesign
 from ppl_buffer.workflow.quick_fit import QuickFit
+from ppl_buffer.workflow.transport import parameters
 
 Sites = Mapping[str, np.ndarray]
 
@@ -148,13 +149,16 @@ def effects_of_population(sites: Sites, names: Sequence[str], fit: QuickFit) -> 
     """
     means, spreads = (np.stack([sites[f"{name}_{kind}"] for name in names], -1) for kind in ("mean", "spread"))
     offsets = np.stack([sites[f"{name}_offset"] for name in names], -1)
-    log_prior = np.zeros(offsets.shape[:2])
-    for index in range(len(names)):
-        shares, spread = fit.centring[:, index], spreads[:, [index]]
-        scale = spread / (spread / fit.spread[index]) ** (1 - shares[:, index])
-        standard = (offsets[..., index] - means @ shares.T) / scale
-        log_prior -= 0.5 * (standard**2 + _LOG_2PI) + np.log(scale)
-    return [EffectDraws(np.arange(offsets.shape[1]), offsets, log_prior)], np.concatenate([means, np.log(spreads)], 1)
+    log_prior = []
+
+    def offset(index: int, middle: np.ndarray, scale: np.ndarray) -> np.ndarray:
+        standard = (offsets[..., index] - middle) / scale
+        log_prior.append(-0.5 * (standard**2 + _LOG_2PI) - np.log(scale))
+        return offsets[..., index]
+
+    parameters(np, fit, means, spreads, offset)
+    effects = EffectDraws(np.arange(offsets.shape[1]), offsets, np.sum(log_prior, axis=0))
+    return [effects], np.concatenate([means, np.log(spreads)], 1)
 
 
 def left_out_log_likelihood(

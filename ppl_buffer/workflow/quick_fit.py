@@ -2,17 +2,8 @@
 
 Each subject's likelihood is taken for normal around the mode of that subject's posterior, and mean and spread of the
 population are found by a few rounds of expectation and maximisation. It costs some hundred gradients, where a sampler
-that finds out by itself needs thousands, and it tells how much the data say about each subject. That decides how a
-subject's parameters are written. With mean m and spreads s of the population (vectors), and s' the spreads that were
-found, NUTS moves z in place of a subject's parameters:
-
-    z ~ Normal(C m, s / r),    parameters = m + r (z - C m),    r = (s / s')^(1 - diag C), elementwise.
-
-C = 0 is the non-centred way (z is an offset), C = 1 the centred one (z are the parameters). If all is normal and the
-spreads are known, z is not correlated with m where C is the share that the data have in a subject's parameters,
-(H + diag(s)^-2)^-1 H for data of precision H (for one parameter: Papaspiliopoulos, Roberts & Skold 2003; Gorinova,
-Moore & Hoffman 2020, arXiv 1906.03028, who learn it). How all is written makes the sampler faster or slower; the
-posterior of the parameters is the same.
+that finds out by itself needs thousands, and it tells how much the data say about each subject, by which a subject's
+parameters are written (`ppl_buffer.workflow.transport`), and of the population, which scales the steps there.
 """
 
 from __future__ import annotations
@@ -34,8 +25,10 @@ _DIFFERENCE, _ROUNDS, _CLOSE = 0.05, 15, 0.02
 _DAMPING, _LESS, _MORE = 0.1, 0.2, 5.0
 # What is said of the spread before the data: as much as by so many subjects.
 _SUBJECTS_BEFORE = 2
-# A posterior has longer tails than the normal distribution at its mode. Factors of variances.
-_WIDER_MEANS, _WIDER_SPREADS = 2.0, 1.2
+# A posterior has longer tails than the normal distribution at its mode. Factor of variances of means and log spreads.
+_WIDER = 1.4
+# What is known of subjects is rounded to such parts, so that another machine writes them alike.
+_PARTS = 20
 
 
 @dataclass(frozen=True)
@@ -44,21 +37,22 @@ class QuickFit:
 
     Attributes:
         mean: (P,), of the population.
-        spread: (P,), standard deviation of the population, in thousandths.
+        spread: (P,), standard deviation of the population.
         modes: (P, S), of the subjects.
-        centring: (S, P, P), the matrices C, in twentieths.
+        roots: (S, P, P), lower triangular F, in twentieths: the likelihood of a subject's parameters x is about
+            exp(b'x - x'Hx / 2) with H = F F'.
+        pulls: (S, P), the vectors b, in twentieths.
         mean_covariance: (P, P), how well the population's mean is known.
-        spread_variance: (P,), how well the logarithm of its spread is.
-        subject_covariance: (S, P, P), how well each subject's z are.
+        spread_covariance: (P, P), how well the logarithm of its spread is.
     """
 
     mean: Array
     spread: Array
     modes: Array
-    centring: Array
+    roots: Array
+    pulls: Array
     mean_covariance: Array
-    spread_variance: Array
-    subject_covariance: Array
+    spread_covariance: Array
 
 
 def quick_fit(
@@ -93,7 +87,11 @@ def quick_fit(
         before, spread = spread, np.sqrt(squares / (subjects + _SUBJECTS_BEFORE))
         if step < _CLOSE and np.abs(spread / before - 1).max() < _CLOSE:
             break
-    return _scaled(mean, np.round(spread, 3), modes, _curvatures(loss, modes), mean_scales, spread_scale)
+    curvatures, slopes = _curvatures(loss, modes), loss(modes)[1]
+    roots = np.linalg.cholesky(curvatures + _ridge(curvatures))
+    pulls = np.einsum("spq,qs->sp", curvatures, modes) - slopes.T
+    means, spreads = _population_covariances(spread, curvatures, mean_scales, spread_scale)
+    return QuickFit(mean, spread, modes, _rounded(roots), _rounded(pulls), means, spreads)
 
 
 def _towards_modes(
@@ -141,30 +139,28 @@ def _curvatures(loss: Loss, at: Array) -> Array:
     return (vectors * np.maximum(eigenvalues, 0.0)[:, None]) @ vectors.transpose(0, 2, 1)
 
 
-def _scaled(
-    mean: Array, spread: Array, modes: Array, curvatures: Array, mean_scales: Array, spread_scale: float
-) -> QuickFit:
-    """How all are written, and how well they are known if all are normal."""
-    eye, prior = np.eye(len(mean)), np.diag(spread**-2.0)
-    own = np.linalg.inv(curvatures + prior)
-    centring = np.round(20 * (eye - own @ prior)) / 20
-    # Blocks of the precision of mean and z, with the spreads known: parameters = (1 - C) mean + z.
-    free, transposed = eye - centring, (0, 2, 1)
-    means = free.transpose(transposed) @ curvatures @ free + centring.transpose(transposed) @ prior @ centring
-    across = free.transpose(transposed) @ curvatures - centring.transpose(transposed) @ prior
-    weights = across @ own
-    mean_covariance = np.linalg.inv(
-        np.diag(mean_scales**-2.0) + (means - weights @ across.transpose(transposed)).sum(0)
-    )
-    known = np.diagonal(centring, axis1=1, axis2=2)
-    # A normal sample of n tells 2 n of the logarithm of its standard deviation, of which noise leaves the share C^2.
-    spread_variance = 1 / (spread_scale**-2 + 2 * (known**2).sum(0))
-    return QuickFit(
-        mean=mean,
-        spread=spread,
-        modes=modes,
-        centring=centring,
-        mean_covariance=_WIDER_MEANS * mean_covariance,
-        spread_variance=_WIDER_SPREADS * spread_variance,
-        subject_covariance=own + weights.transpose(transposed) @ mean_covariance @ weights,
-    )
+def _population_covariances(
+    spread: Array, curvatures: Array, mean_scales: Array, spread_scale: float
+) -> tuple[Array, Array]:
+    """Of means and of log spreads, (P, P) each: the inverse of what subjects with normal likelihoods tell.
+
+    An estimate of a subject's parameters has the covariance V = D^2 + H^-1 around the mean. Its Fisher information is
+    V^-1 for the mean, and tr(V^-1 V_k V^-1 V_l) / 2 for log spreads, where V_k, the derivative by the k-th, has the
+    element 2 s_k^2 alone; means and spreads share none.
+    """
+    eye = np.eye(len(spread))
+    precision = np.linalg.solve(eye + curvatures * spread**2, curvatures)
+    squares = np.outer(spread**2, spread**2)
+    means = np.linalg.inv(np.diag(mean_scales**-2.0) + precision.sum(0))
+    spreads = np.linalg.inv(eye * spread_scale**-2 + 2 * squares * (precision**2).sum(0))
+    return _WIDER * means, _WIDER * spreads
+
+
+def _ridge(curvatures: Array) -> Array:
+    """What makes positive semidefinite matrices (S, P, P) definite."""
+    size = curvatures.shape[1]
+    return (1e-6 + 1e-9 * np.trace(curvatures, axis1=1, axis2=2))[:, None, None] * np.eye(size)
+
+
+def _rounded(values: Array) -> Array:
+    return np.round(_PARTS * values) / _PARTS

@@ -142,18 +142,21 @@ def test_without_formulas_the_likelihood_of_a_person_is_averaged_over_the_popula
 
     rng, names, draws, subjects, noise = np.random.default_rng(11), ["alpha", "beta"], 3001, 3, 0.4
     fit = QuickFit(
-        np.zeros(2), np.array([0.7, 1.3]), np.zeros((2, subjects)), rng.uniform(0, 1, (subjects, 2, 2)), np.eye(2),
-        np.ones(2), np.tile(np.eye(2), (subjects, 1, 1)),
+        np.zeros(2), np.ones(2), np.zeros((2, subjects)), np.tril(rng.normal(0, 2, (subjects, 2, 2))),
+        rng.normal(size=(subjects, 2)), np.eye(2), np.eye(2),
     )  # fmt: skip
     means, spreads, data = np.array([0.3, -0.2]), np.array([0.5, 1.1]), rng.normal(size=(subjects, 2))
     precision = noise**-2 + spreads**-2.0
     posterior = (data * noise**-2 + means * spreads**-2.0) / precision
     places = posterior + rng.normal(size=(draws, subjects, 2)) / np.sqrt(precision)
+    # As `transport` says: what NUTS moves is L'w - c.
+    known = fit.roots @ fit.roots.transpose(0, 2, 1)
+    root = np.linalg.cholesky(np.eye(2) + spreads[:, None] * known * spreads)
+    shift = np.linalg.solve(root, (spreads * (fit.pulls - known @ means))[..., None])[..., 0]
+    offsets = np.einsum("slp,dsl->dsp", root, (places - means) / spreads) - shift
     sites = {}
     for index, name in enumerate(names):
-        shares = fit.centring[:, index]
-        ratio = (spreads[index] / fit.spread[index]) ** (1 - shares[:, index])
-        sites[f"{name}_offset"] = (places[..., index] - means[index]) / ratio + shares @ means
+        sites[f"{name}_offset"] = offsets[..., index]
         sites |= {f"{name}_mean": np.full(draws, means[index]), f"{name}_spread": np.full(draws, spreads[index])}
     effects, population = effects_of_population(sites, names, fit)
 
@@ -163,8 +166,8 @@ def test_without_formulas_the_likelihood_of_a_person_is_averaged_over_the_popula
             numpyro.deterministic(name, value)
 
     for draw in range(2):
-        offsets = {f"{name}_offset": sites[f"{name}_offset"][draw] for name in names}
-        total, trace = log_density(model, (), {}, offsets)
+        given = {f"{name}_offset": sites[f"{name}_offset"][draw] for name in names}
+        total, trace = log_density(model, (), {}, given)
         assert effects[0].log_prior[draw].sum() == pytest.approx(float(total), rel=1e-4)
         np.testing.assert_allclose(trace["beta"]["value"], places[draw, :, 1], rtol=1e-4)
     log_likelihood = norm(places, noise).logpdf(data).sum(-1)

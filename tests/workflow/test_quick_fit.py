@@ -12,6 +12,7 @@ from ppl_buffer.workflow import quick_fit as quick_fits
 from ppl_buffer.workflow.chains import _mass_matrix
 from ppl_buffer.workflow.hierarchical import SPREAD_MEDIAN, SPREAD_SCALE, write_subjects
 from ppl_buffer.workflow.quick_fit import QuickFit, quick_fit
+from ppl_buffer.workflow.transport import parameters
 
 SUBJECTS, SCALES = 11, np.array([1.5, 1.0])
 STARTS = np.zeros((2, SUBJECTS))
@@ -55,24 +56,29 @@ def test_normal_data_are_fitted_exactly_wherever_one_starts(apart):
     covariance = np.linalg.inv(joint)
     np.testing.assert_allclose(fit.mean, (covariance @ linear)[:2], atol=0.05)
     np.testing.assert_allclose(fit.modes, (covariance @ linear)[2:].reshape(-1, 2).T, atol=0.05)
-    # z = parameters - (1 - C) m.
-    written = np.eye(size)
-    for subject in range(SUBJECTS):
-        written[2 * subject + 2 : 2 * subject + 4, :2] = fit.centring[subject] - np.eye(2)
-    written = written @ covariance @ written.T
-    np.testing.assert_allclose(fit.mean_covariance / quick_fits._WIDER_MEANS, written[:2, :2], rtol=1e-6)
-    blocks = [written[start : start + 2, start : start + 2] for start in range(2, size, 2)]
-    np.testing.assert_allclose(fit.subject_covariance, blocks, rtol=1e-6)
+    np.testing.assert_allclose(fit.mean_covariance / quick_fits._WIDER, covariance[:2, :2], rtol=1e-6)
+    np.testing.assert_allclose(fit.roots, np.linalg.cholesky(precisions), atol=0.026)
+    np.testing.assert_allclose(fit.pulls, np.einsum("spq,qs->sp", precisions, estimates), atol=0.026)
 
 
-def test_what_is_moved_is_hardly_correlated_with_the_mean():
-    """As offsets it would be, where much is known, and as parameters where little is."""
-    estimates, precisions = normal_data()
-    informed = np.array([0.01, 300.0])  # of the first half of the subjects, and of the others
-    precisions = np.eye(2) * np.repeat(informed, (5, 6))[:, None, None]
-    fit = quick_fit(loss_of(estimates, precisions), STARTS, SCALES, SPREAD_MEDIAN, SPREAD_SCALE)
-    own = np.diagonal(fit.centring, axis1=1, axis2=2)
-    assert (own[:5] < 0.1).all() and (own[5:] > 0.9).all()
+def test_spreads_are_known_as_well_as_their_information_says():
+    """Fisher's, which is the curvature of the Kullback-Leibler divergence between estimates, here by differences."""
+    fit, (_, precisions) = fitted(), normal_data()
+    own = np.linalg.inv(precisions)
+
+    def divergence(moved):
+        there = own + np.diag(fit.spread**2)
+        other = own + np.diag((fit.spread * np.exp(moved)) ** 2)
+        ratio = np.linalg.solve(other, there)
+        return 0.5 * (np.trace(ratio, axis1=1, axis2=2) - 2 - np.linalg.slogdet(ratio)[1]).sum()
+
+    step = 0.01 * np.eye(2)
+    information = [
+        [sum(a * b * divergence(a * one + b * two) for a in (-1, 1) for b in (-1, 1)) / 4e-4 for two in step]
+        for one in step
+    ]
+    expected = np.linalg.inv(np.array(information) + np.eye(2) * SPREAD_SCALE**-2)
+    np.testing.assert_allclose(fit.spread_covariance / quick_fits._WIDER, expected, rtol=1e-3)
 
 
 def test_the_spread_of_a_population_is_that_of_its_marginal_likelihood():
@@ -88,38 +94,85 @@ def test_the_spread_of_a_population_is_that_of_its_marginal_likelihood():
         assert fit.spread[index] == pytest.approx(grid[score.argmax()], abs=0.03)
 
 
+def known_subjects(roots, pulls):
+    """A quick fit that knows of each subject the roots (S, P, P) and pulls (S, P), and nothing else."""
+    size, subjects = roots.shape[1], len(roots)
+    return QuickFit(np.zeros(size), np.ones(size), np.zeros((size, subjects)), roots, pulls, np.eye(size), np.eye(size))
+
+
+def made(fit, means, spreads, offsets):
+    """Parameters (P, S) of offsets (P, S)."""
+    return np.stack(parameters(np, fit, means, spreads, lambda index, *_: offsets[index]))
+
+
+@pytest.mark.parametrize("spreads", [[0.1, 2.0], [3.0, 0.4]])
+def test_what_is_moved_is_standard_normal_and_independent_of_the_mean_whatever_the_spread(spreads):
+    """By the whole precision matrix of means and parameters, which are jointly normal given the spreads."""
+    (estimates, precisions), spreads = normal_data(), np.array(spreads)
+    fit = known_subjects(np.linalg.cholesky(precisions), np.einsum("spq,qs->sp", precisions, estimates))
+    size, prior = 2 * (SUBJECTS + 1), np.diag(spreads**-2)
+    joint, linear = np.zeros((size, size)), np.zeros(size)
+    joint[:2, :2] = np.diag(SCALES**-2.0) + SUBJECTS * prior
+    for subject, precision in enumerate(precisions):
+        own = slice(2 * subject + 2, 2 * subject + 4)
+        joint[own, own] = prior + precision
+        joint[own, :2] = joint[:2, own] = -prior
+        linear[own] = precision @ estimates[:, subject]
+
+    def at(moved):
+        return np.concatenate([moved[:2], made(fit, moved[:2], spreads, moved[2:].reshape(-1, 2).T).T.reshape(-1)])
+
+    origin = at(np.zeros(size))
+    slopes = np.stack([at(one) - origin for one in np.eye(size)], 1)
+    precision = slopes.T @ joint @ slopes
+    np.testing.assert_allclose(precision[2:, 2:], np.eye(size - 2), atol=1e-9)
+    np.testing.assert_allclose(precision[2:, :2], 0.0, atol=1e-9)
+    # Nor are they pulled anywhere.
+    np.testing.assert_allclose((slopes.T @ (linear - joint @ origin))[2:], 0.0, atol=1e-9)
+
+
+def test_little_known_subjects_follow_the_population_and_well_known_ones_do_not():
+    roots = np.eye(2) * np.repeat([0.05, 30.0], (5, 6))[:, None, None]
+    fit = known_subjects(roots, np.zeros((SUBJECTS, 2)))
+    offsets = np.random.default_rng(1).normal(size=(2, SUBJECTS))
+    before = made(fit, np.zeros(2), np.full(2, 0.5), offsets)
+    np.testing.assert_allclose(before[:, :5], 0.5 * offsets[:, :5], atol=0.01)
+    after = made(fit, np.array([0.3, -0.7]), np.full(2, 1.0), offsets)
+    np.testing.assert_allclose(after[:, :5], np.array([[0.3], [-0.7]]) + offsets[:, :5], atol=0.02)
+    np.testing.assert_allclose(after[:, 5:], before[:, 5:], atol=0.01)
+
+
 def test_the_posterior_is_that_of_the_model_without_a_quick_fit():
     from numpyro.infer.util import log_density
 
-    centring = np.array([[[0.35, 0.1], [-0.2, 0.8]], [[0.7, 0.0], [0.15, 0.4]], [[0.0, 0.05], [0.3, 1.0]]])
-    fit = QuickFit(mean=np.zeros(2), spread=np.array([0.7, 0.4]), modes=np.zeros((2, 3)), centring=centring,
-                   mean_covariance=np.eye(2), spread_variance=np.ones(2), subject_covariance=np.ones((3, 2, 2)),
-                  )  # fmt: skip
-    mean, spread = np.array([0.1, -0.6]), np.array([0.9, 0.3])
-    parameters = np.array([[-0.4, 1.3, 0.2], [0.0, -1.1, -0.5]])
-    own = np.diagonal(centring, axis1=1, axis2=2).T
-    ratio = (spread[:, None] / fit.spread[:, None]) ** (1 - own)
-    pulled = (centring @ mean).T
-    for given, moved, stretch in (
-        (None, (parameters - mean[:, None]) / spread[:, None], np.repeat(spread[:, None], 3, 1)),
-        (fit, pulled + (parameters - mean[:, None]) / ratio, ratio),
-    ):
-        made = []
+    rng = np.random.default_rng(5)
+    mean, spread = np.array([0.1, -0.6, 0.4]), np.array([0.9, 0.3, 1.7])
+    fit = known_subjects(np.tril(rng.normal(size=(5, 3, 3))), rng.normal(size=(5, 3)))
+    offsets = rng.normal(size=(3, 5))
+    for given in (None, fit):
+        written = []
 
-        def write(given=given, made=made):
-            means, spreads = dict(zip("ab", mean, strict=True)), dict(zip("ab", spread, strict=True))
-            made.append(write_subjects(means, spreads, 3, given))
+        def write(given=given, written=written):
+            means, spreads = dict(zip("abc", mean, strict=True)), dict(zip("abc", spread, strict=True))
+            written.append(write_subjects(means, spreads, 5, given))
 
-        sites = {f"{name}_offset": jnp.asarray(x) for name, x in zip("ab", moved, strict=True)}
+        sites = {f"{name}_offset": jnp.asarray(x, jnp.float32) for name, x in zip("abc", offsets, strict=True)}
         density, _ = log_density(write, (), {}, sites)
-        np.testing.assert_allclose(np.stack([made[0][name] for name in "ab"]), parameters, rtol=1e-5, atol=1e-6)
+        there = np.stack([written[0][name] for name in "abc"])
+        if given is None:
+            expected, slopes = mean[:, None] + spread[:, None] * offsets, np.diag(np.repeat(spread, 5))
+        else:
+            expected = made(fit, mean, spread, offsets)
+            steps = np.eye(15).reshape(15, 3, 5)
+            slopes = [(made(fit, mean, spread, offsets + one) - expected).reshape(-1) for one in steps]
+        np.testing.assert_allclose(there, expected, rtol=1e-4, atol=1e-5)
         # The density of the parameters: less the logarithm of how they stretch what is moved.
-        expected = stats.norm.logpdf(parameters, mean[:, None], spread[:, None]).sum()
-        assert float(density) - np.log(stretch).sum() == pytest.approx(expected, rel=1e-5)
+        expected = stats.norm.logpdf(there, mean[:, None], spread[:, None]).sum()
+        assert float(density) - np.linalg.slogdet(slopes)[1] == pytest.approx(expected, rel=1e-4)
 
 
-def test_steps_are_scaled_by_the_covariance_of_each_subject():
-    """NumPyro's kinetic energy: of each subject's momenta under its own matrix, of the means and of the spreads."""
+def test_steps_are_scaled_by_what_is_known_of_the_population():
+    """NumPyro's kinetic energy: of momenta of means and of spreads under their matrices, of offsets as they are."""
     from numpyro.infer.hmc_util import euclidean_kinetic_energy
 
     fit, rng = fitted(), np.random.default_rng(4)
@@ -128,8 +181,6 @@ def test_steps_are_scaled_by_the_covariance_of_each_subject():
     means, spreads, offsets = (
         np.stack([momenta[f"{name}_{kind}"] for name in "ab"]) for kind in ("mean", "spread", "offset")
     )
-    expected = means @ fit.mean_covariance @ means + (fit.spread_variance * spreads**2).sum()
-    for subject, covariance in enumerate(fit.subject_covariance):
-        expected += offsets[:, subject] @ covariance @ offsets[:, subject]
+    expected = means @ fit.mean_covariance @ means + spreads @ fit.spread_covariance @ spreads + (offsets**2).sum()
     energy = euclidean_kinetic_energy(_mass_matrix(["a", "b"], fit), momenta)
     assert float(energy) == pytest.approx(expected / 2, rel=1e-5)
