@@ -46,6 +46,9 @@ Arrays = dict[str, np.ndarray]
 # Arrays of JAX in whatever holds them.
 Tree = Any
 
+# How far apart chains start, in standard deviations of the quick fit.
+_APART = 1.4
+
 
 class Likelihood:
     """The subjects' negative log likelihoods, and the slope of their sum, at places on the unconstrained scale.
@@ -318,8 +321,8 @@ def _first_values(
     noise = rng.standard_normal((len(names), chains, fit.modes.shape[1]))
     first: Arrays = {}
     if hierarchical:
-        means = rng.multivariate_normal(fit.mean, fit.mean_covariance, chains)
-        log_spreads = rng.multivariate_normal(np.log(fit.spread), fit.spread_covariance, chains)
+        means = rng.multivariate_normal(fit.mean, _APART**2 * fit.mean_covariance, chains)
+        log_spreads = rng.multivariate_normal(np.log(fit.spread), _APART**2 * fit.spread_covariance, chains)
         first |= dict(zip(_sites(names, "mean"), means.T, strict=True))
         first |= dict(zip(_sites(names, "spread"), log_spreads.T, strict=True))
         offsets = noise

@@ -25,8 +25,6 @@ _DIFFERENCE, _ROUNDS, _CLOSE = 0.05, 15, 0.02
 _DAMPING, _LESS, _MORE = 0.1, 0.2, 5.0
 # What is said of the spread before the data: as much as by so many subjects.
 _SUBJECTS_BEFORE = 2
-# A posterior has longer tails than the normal distribution at its mode. Factor of variances of means and log spreads.
-_WIDER = 1.4
 # What is known of subjects is rounded to such parts, so that another machine writes them alike.
 _PARTS = 20
 
@@ -153,7 +151,7 @@ def _population_covariances(
     squares = np.outer(spread**2, spread**2)
     means = np.linalg.inv(np.diag(mean_scales**-2.0) + precision.sum(0))
     spreads = np.linalg.inv(eye * spread_scale**-2 + 2 * squares * (precision**2).sum(0))
-    return _WIDER * means, _WIDER * spreads
+    return means, spreads
 
 
 def _ridge(curvatures: Array) -> Array:

@@ -43,7 +43,8 @@ def parameters(
             z of all subjects: their z, (..., S). It is asked from the last parameter to the first.
     """
     count = len(fit.mean)
-    precision = fit.roots @ fit.roots.swapaxes(1, 2)
+    # Not as a product of matrices, which an accelerator may round so far that no Cholesky factor is left.
+    precision = (fit.roots[:, :, None] * fit.roots[:, None]).sum(-1)
     own = spreads[..., None, :]
     factor = xp.linalg.cholesky(xp.eye(count) + own[..., None] * own[..., None, :] * precision)
     slopes = fit.pulls - (precision * means[..., None, None, :]).sum(-1)

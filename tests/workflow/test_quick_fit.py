@@ -8,7 +8,6 @@ pytest.importorskip("numpyro")
 pytest.importorskip("pandas")
 import jax.numpy as jnp
 
-from ppl_buffer.workflow import quick_fit as quick_fits
 from ppl_buffer.workflow.chains import _mass_matrix
 from ppl_buffer.workflow.hierarchical import SPREAD_MEDIAN, SPREAD_SCALE, write_subjects
 from ppl_buffer.workflow.quick_fit import QuickFit, quick_fit
@@ -56,7 +55,7 @@ def test_normal_data_are_fitted_exactly_wherever_one_starts(apart):
     covariance = np.linalg.inv(joint)
     np.testing.assert_allclose(fit.mean, (covariance @ linear)[:2], atol=0.05)
     np.testing.assert_allclose(fit.modes, (covariance @ linear)[2:].reshape(-1, 2).T, atol=0.05)
-    np.testing.assert_allclose(fit.mean_covariance / quick_fits._WIDER, covariance[:2, :2], rtol=1e-6)
+    np.testing.assert_allclose(fit.mean_covariance, covariance[:2, :2], rtol=1e-6)
     np.testing.assert_allclose(fit.roots, np.linalg.cholesky(precisions), atol=0.026)
     np.testing.assert_allclose(fit.pulls, np.einsum("spq,qs->sp", precisions, estimates), atol=0.026)
 
@@ -78,7 +77,7 @@ def test_spreads_are_known_as_well_as_their_information_says():
         for one in step
     ]
     expected = np.linalg.inv(np.array(information) + np.eye(2) * SPREAD_SCALE**-2)
-    np.testing.assert_allclose(fit.spread_covariance / quick_fits._WIDER, expected, rtol=1e-3)
+    np.testing.assert_allclose(fit.spread_covariance, expected, rtol=1e-3)
 
 
 def test_the_spread_of_a_population_is_that_of_its_marginal_likelihood():
