@@ -111,6 +111,11 @@ def test_zoo_lists_the_shipped_networks():
     done = run("zoo")
     assert done.exit_code == 0
     assert "noisy_q" in done.output and "choice (an integer from 0 to 1)" in done.output
+    done = run("zoo", "two_step")
+    assert (
+        done.exit_code == 0 and "noisy_q" not in done.output and "transition is common, ``common`` = 1" in done.output
+    )
+    assert run("zoo", "three_step").exit_code == 1 and "NAME: expected one of" in run("zoo", "three_step").output
 
 
 def test_mistakes_on_the_command_line_have_no_traceback(checkpoint, tmp_path):

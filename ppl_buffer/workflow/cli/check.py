@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ppl_buffer.findings import counted
 from ppl_buffer.network.arguments import require_likelihood
 from ppl_buffer.network.checkpoint import load
 from ppl_buffer.simulator import WithEnvironment
@@ -53,7 +54,11 @@ def check(
         for name, result in checks.items():
             result.table.to_csv(out / f"{name}.csv", index=False)
             result.plot().savefig(out / f"{name}.png", dpi=130)
-            typer.echo(result.table.to_string(index=False, float_format=lambda x: f"{x:.3f}"))
+            # What is wrong, and the first row, which says how far off the whole is; the file has all.
+            shown = result.table[~result.table["passed"].astype(bool) | (result.table.index == 0)]
+            typer.echo(shown.to_string(index=False, float_format=lambda x: f"{x:.3f}"))
+            typer.echo(f"{counted(int((~result.table['passed'].astype(bool)).sum()), 'comparison')} of "
+                       f"{len(result.table)} failed.")  # fmt: skip
             colour = typer.colors.GREEN if result.passed else typer.colors.RED
             typer.secho(f"{name}: {result.verdict}; written to {out}/{name}.csv and .png", fg=colour)
     if not all(result.passed for result in checks.values()):

@@ -97,10 +97,19 @@ class TableOptions:
         """
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            trials = [self._read(path, net, simulator) for net, simulator in networks]
+            trials = [self._read_one(path, net, simulator, len(networks) > 1) for net, simulator in networks]
         for text in dict.fromkeys(str(warning.message) for warning in caught):
             typer.secho(text, fg=typer.colors.YELLOW, err=True)
         return trials
+
+    def _read_one(self, path: Path, net: Network, simulator: Simulator | None, several: bool) -> TrialData:
+        """Read a table; of several networks an error says which cannot."""
+        try:
+            return self._read(path, net, simulator)
+        except ValueError as error:
+            if several and net.record is not None:
+                raise ValueError(f"{error} (so the model {net.record.simulator} reads it)") from error
+            raise
 
     def _read(self, path: Path, net: Network, simulator: Simulator | None) -> TrialData:
         return read_trials(

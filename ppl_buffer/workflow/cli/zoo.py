@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from pathlib import Path
 from typing import Annotated
@@ -13,10 +14,14 @@ from ppl_buffer.network.checkpoint import load
 from ppl_buffer.network.estimated_error import PART_NAMES
 from ppl_buffer.workflow.cli.errors import check_folder, plain_errors
 from ppl_buffer.workflow.cli.options import Progress
+from ppl_buffer.workflow.cli.simulators import simulator_of
 from ppl_buffer.workflow.recipes import LIKELIHOOD, Recipe, train_recipe
 
 
 def zoo(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="One network alone, and what its variables mean.")
+    ] = None,
     train: Annotated[str | None, typer.Option(help="Network to train anew by its recipe, from its seed.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the training; by default runs/NAME.")] = None,
     parts: Annotated[
@@ -27,13 +32,16 @@ def zoo(
     minutes: Annotated[float | None, typer.Option(help="Stop after this time; the same command goes on.")] = None,
     progress: Progress = True,
 ) -> None:
-    """List the shipped networks and what each reads from a table; or train one of them by its recipe.
+    """List the shipped networks, or say what the variables of one mean; or train one by its recipe.
 
     A training may be stopped at any time; the same command goes on.
     """
     if train is None:
-        _list()
+        with plain_errors():
+            _list(name)
         return
+    if name is not None:
+        raise typer.BadParameter(f"expected a name to list, or --train, not both, got {name!r}")
     folder = Path("runs") / train if out is None else out
     with plain_errors(folder):
         recipe = Recipe.read(train)
@@ -46,8 +54,11 @@ def zoo(
         typer.echo(f"Written: {path}. What it knows: make zoo-{train}, in the source, measures it and writes its card.")
 
 
-def _list() -> None:
-    for entry in networks.zoo():
+def _list(name: str | None) -> None:
+    entries = {entry.name: entry for entry in networks.zoo()}
+    if name is not None and name not in entries:
+        raise ValueError(f"NAME: expected one of {', '.join(entries)}, got {name!r}")
+    for entry in entries.values() if name is None else [entries[name]]:
         net = load(entry.name)
         schema = net.schema
         typer.secho(entry.name, bold=True)
@@ -69,3 +80,9 @@ def _list() -> None:
         error = net.estimated_error
         if error is not None:
             typer.echo(f"  error      {error}, {PART_NAMES[error.part]}")
+        if name is not None:
+            about = inspect.getdoc(type(simulator_of(net))) or ""
+            # Without what a programmer gives the simulator.
+            typer.echo(f"\n{about.split(chr(10) + 'Args:')[0].rstrip()}")
+    if name is None:
+        typer.echo("`ppl-buffer zoo NAME` says what the variables of one mean.")
