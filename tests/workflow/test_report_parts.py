@@ -157,6 +157,20 @@ def test_scores_stand_in_the_report_with_those_whose_pareto_k_is_high(fit):
     assert "what people share (group)" in body and "score of each trial" in body and "reloo" not in body
 
 
+def test_letters_that_a_font_lacks_come_from_another():
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    from ppl_buffer.workflow.report.fonts import families, fonts_of_all_scripts
+
+    assert families(["sans-serif"], ["PingFang SC", "DejaVu Sans"]) == ["sans-serif", "PingFang SC"]
+    before = list(matplotlib.rcParams["font.family"])
+    with fonts_of_all_scripts():
+        text = Figure().text(0, 0, "x")
+        assert text.get_fontfamily()[: len(before)] == before
+    assert matplotlib.rcParams["font.family"] == before
+
+
 def test_the_report_has_a_picture_of_each_condition(fit):
     from types import SimpleNamespace
 

@@ -21,6 +21,7 @@ from ppl_buffer.workflow.fitting import Fit
 from ppl_buffer.workflow.report.accuracy import accuracy
 from ppl_buffer.workflow.report.figures import draw_figures
 from ppl_buffer.workflow.report.fitted import fitted
+from ppl_buffer.workflow.report.fonts import fonts_of_all_scripts
 from ppl_buffer.workflow.report.fragments import Figures
 from ppl_buffer.workflow.report.sections import Section, converged, fits, formulas_say, subjects_differ, trusted
 from ppl_buffer.workflow.report.style import STYLE
@@ -39,10 +40,11 @@ def write_report(fit: Fit, folder: Path, *, title: str, source: str = "", comman
     Returns:
         the file.
     """
-    figures = draw_figures(fit)
-    for name, (figure, _) in figures.items():
-        figure.savefig(folder / f"{name}.png", dpi=130)
-    sections = answers(fit, figures)
+    with fonts_of_all_scripts():
+        figures = draw_figures(fit)
+        for name, (figure, _) in figures.items():
+            figure.savefig(folder / f"{name}.png", dpi=130)
+        sections = answers(fit, figures)
     path = folder / "report.html"
     write_atomic(path, _page(fit, sections, title, source, command).encode(errors="replace"))
     return path
