@@ -1,10 +1,11 @@
 """Effective draws a gradient of a hierarchical fit: written by the quick fit, and as a program usually writes it.
 
-Simulated people of `noisy_q` (120 trials each) and of `ddm` (300 trials). "Quick fit" is what
-`ppl_buffer.workflow.fit` runs: parameters centred as far as the data say, with scales of steps that are known before
-the first draw. "Non-centred" is the same model with offsets, whose scales NumPyro's NUTS finds out in its own warm-up
-(a dense block of the group means). Compared is the least effective sample size, bulk and tail (ArviZ), of group means
-and spreads, for 1,000 gradients after warm-up; both have trees of at most 31 gradients and an aim of acceptance of 0.8.
+Simulated people of `noisy_q` (120 trials each) and of `ddm` (300 trials). "Quick fit" is what `ppl_buffer.workflow.fit`
+runs: parameters written so that they would be independent of means and spreads if likelihoods were normal, with scales
+of steps that are known before the first draw. "Non-centred" is the same model with offsets, whose scales NumPyro's NUTS
+finds out in its own warm-up (a dense block of the group means). Compared is the least effective sample size, bulk and
+tail (ArviZ), of group means and spreads, for 1,000 gradients after warm-up; both have trees of at most 31 gradients and
+an aim of acceptance of 0.8.
 
     python benchmarks/hierarchical_fit.py [--quick] [--out DIR] [--networks ddm,noisy_q] [--subjects 13] [--draws 600]
         [--seeds 2]
@@ -58,7 +59,7 @@ def simulated(name: str, net: Any, subjects: int, seed: int) -> TrialData:
 
 def sample(net: Any, trials: TrialData, way: str, sampler: Sampler, seed: int) -> tuple[Draws, float]:
     """Draws, and processor seconds of all."""
-    began, box, data = time.process_time(), Box.of(net, trials), hierarchical.observe(net, trials)
+    began, box, data = time.process_time(), Box.of(net, trials), trials.observe(net)
     if way == "quick fit":
         fit = chains.quick(net, data, box)
         return chains.sample(net, data, box, fit, sampler, seed=seed, progress=False), _since(began)

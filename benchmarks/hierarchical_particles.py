@@ -43,7 +43,7 @@ from particles import ACCEPTANCE, MOST_PARTICLES, Array, people_by_pair, tune, w
 import ppl_buffer as pb
 from ppl_buffer.arviz.versions import import_arviz
 from ppl_buffer.datasets import TrialData
-from ppl_buffer.workflow import chains, hierarchical
+from ppl_buffer.workflow import chains
 from ppl_buffer.workflow.chains import Sampler
 from ppl_buffer.workflow.hierarchical import MEAN_SCALE, SPREAD_MEDIAN, SPREAD_SCALE, Box
 
@@ -60,7 +60,7 @@ def sample_nuts(net: Any, trials: TrialData, sampler: Sampler, seed: int) -> dic
 
     The first is compilation and warm-up, the second compilation and nearly all draws, the third compilation alone.
     """
-    began, box, data = time.process_time(), Box.of(net, trials), hierarchical.observe(net, trials)
+    began, box, data = time.process_time(), Box.of(net, trials), trials.observe(net)
     fit = chains.quick(net, data, box)
     seconds = [time.process_time() - began]
     with tempfile.TemporaryDirectory() as place:

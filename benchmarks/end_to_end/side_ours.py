@@ -86,7 +86,7 @@ def by_fit(net: Any, choice: np.ndarray, rt: np.ndarray, arguments: Any) -> tupl
         subjects=[f"person {index + 1}" for index in range(len(rt))], trial_counts=exists.sum(1), inputs={},
         outcomes={"choice": choice, "rt": rt}, feedback={}, trial_mask=exists,
     )  # fmt: skip
-    box, data = hierarchical.Box.of(net, trials), hierarchical.observe(net, trials)
+    box, data = hierarchical.Box.of(net, trials), trials.observe(net)
     sampler = chains.Sampler(chains=arguments.chains, warmup=arguments.warmup, draws=arguments.draws_each)
     draws = chains.sample(net, data, box, chains.quick(net, data, box), sampler, progress=False)
     return draws.sites, {"gradients": draws.fields["num_steps"], "diverging": draws.fields["diverging"]}
