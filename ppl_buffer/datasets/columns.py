@@ -150,7 +150,13 @@ def filled(column: TableColumn) -> str:
 
 def _like(column: str, table: Table, name: str) -> str:
     """The column that was probably meant, of a variable of that name."""
-    plain = {re.sub(r"[\W_]", "", heading.casefold()): heading for heading in table.headings}
+    # choice_1 is no level2_choice.
+    number = re.findall(r"\d+", column)
+    plain = {
+        re.sub(r"[\W_]", "", heading.casefold()): heading
+        for heading in table.headings
+        if not number or re.findall(r"\d+", heading) in ([], number)
+    }
     likely = difflib.get_close_matches(re.sub(r"[\W_]", "", column.casefold()), list(plain), 1, 0.6)
     if not likely:
         likely = [name for name in _OTHER_NAMES.get(name, ()) if name in plain]

@@ -181,6 +181,15 @@ def test_the_words_of_other_programs_are_suggested():
         read_trials(table, NOISY_Q)
 
 
+def test_a_column_of_another_number_is_not_suggested():
+    task = TwoStep()
+    net = SimpleNamespace(schema=task.schema, config=Config(), standardization={"reward": (0.5, 0.5)}, record=None)
+    table = pandas.DataFrame({"subjID": [1, 1], "level1_choice": 1, "level2_choice": 1, "transition": 1, "reward": 1})
+    with pytest.raises(ValueError, match="--subject subjID --columns common=transition,choice_1=level1_choice,choice_2="
+                       "level2_choice$"):  # fmt: skip
+        read_trials(table, net)
+
+
 def test_the_alphabet_is_a_finding():
     table = table_of_trials()
     table["cond"] = table["cond"].map({0: "AB ", 1: "CD", 2: "EF"})
