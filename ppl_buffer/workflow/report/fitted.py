@@ -57,7 +57,8 @@ def _data(fit: Fit) -> str:
     rows += _covariates(fit)
     note = "Numbers are those that the model reads; words in quotes are what the table says."
     if trials.excluded:
-        note = f"Left out by a condition (--where): {counted(trials.excluded, 'trial')}. {note}"
+        were = "was" if trials.excluded == 1 else "were"
+        note = f"{counted(trials.excluded, 'trial')} {were} left out by a condition (--where). {note}"
     return f'{table(("variable", "", "kind", "values"), rows, words=(1, 2, 3))}<p class="soft">{note}</p>'
 
 
