@@ -316,8 +316,7 @@ def count_existing(net: NetworkLike, trials: int, mask: Array | None) -> int:
 def check_value_shape(value: Array, event_shape: tuple[int, ...]) -> None:
     """Refuse a value whose trailing dimensions are not the event shape."""
     if value.ndim < len(event_shape) or tuple(value.shape[value.ndim - len(event_shape) :]) != event_shape:
-        inner = ", ".join(map(str, event_shape))
-        raise ValueError(f"value: expected shape (*sample, *batch, {inner}), got {tuple(value.shape)}")
+        raise ValueError(f"value: expected shape (*sample, *batch, *{event_shape}), got {tuple(value.shape)}")
 
 
 def refuse_empty(argument: str, batch_shape: tuple[int, ...]) -> None:
