@@ -28,7 +28,7 @@ TRANSFORMERS = {
 DIGESTS = {
     "collapsing_ddm": "ab0867802d01267d071a8abc48da9d98657b2b00d3f9d3e51284d01028642e83",
     "ddm": "d5e5588c62519834f5ac076ccaf3936552b22d90a61713a5d3cee7b99b484970",
-    "noisy_q": "1d7bf9e1ca5e9fdc9da60f1a4efb4fc3dec14efb11dc9aa6b9c4a643d8e3aa24",
+    "noisy_q": "84c0d43921bf644660d2bb76cb7b0f07bd54d6e36c7a768ff69841781f4a6d1a",
     "rlddm": "2b7b8020a91cfe49022f4259643ecd75783bd799849b7e2fb5edd33a4f4f71f3",
 }
 
