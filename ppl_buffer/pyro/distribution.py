@@ -311,10 +311,10 @@ class ModulePredictive(dist.TorchDistribution):  # type: ignore[misc]
         return constraints.independent(constraints.real, len(self.event_shape))
 
     def expand(self, batch_shape: Any, _instance: object = None) -> ModulePredictive:
-        """The same data sets under more batch dimensions, (*more, B).
+        """The same data sets; or one data set (1,) as several, (B,).
 
         Raises:
-            ValueError: if the last dimension is not that of the data sets.
+            ValueError: if there are several data sets, of another number.
         """
         shape = torch.Size(batch_shape)
         if shape == self.batch_shape:
