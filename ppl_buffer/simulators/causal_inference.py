@@ -36,8 +36,8 @@ class AudioVisualTrials:
         auditory: True where the report is of the sound.
         hearing: standard deviation of the auditory noise.
         seeing: of the visual noise.
-        sources: of sources about 0, as the observer has it.
         motor: of reports about the estimate.
+        source_variance: variance of sources about 0, as the observer has it.
         logit_same: prior log odds of one source for both.
     """
 
@@ -46,8 +46,8 @@ class AudioVisualTrials:
     auditory: np.ndarray
     hearing: np.ndarray
     seeing: np.ndarray
-    sources: np.ndarray
     motor: np.ndarray
+    source_variance: np.ndarray
     logit_same: np.ndarray
 
     def map(self, function: Callable[[np.ndarray], np.ndarray]) -> AudioVisualTrials:
@@ -139,7 +139,7 @@ def _inferred(trials: AudioVisualTrials, noise_a: np.ndarray, noise_v: np.ndarra
         trials.flash + trials.seeing * noise_v,
         trials.hearing**2,
         trials.seeing**2,
-        trials.sources**2,
+        trials.source_variance,
         trials.logit_same,
         trials.auditory,
     )
@@ -171,7 +171,7 @@ def _sharpness(trials: AudioVisualTrials, rho: float) -> np.ndarray:
     """
     coarse = np.linspace(-4, 4, _COARSE)
     _, same, together, apart = _inferred(trials, coarse[:, None], coarse, rho)
-    a, v, s = trials.hearing**2, trials.seeing**2, trials.sources**2
+    a, v, s = trials.hearing**2, trials.seeing**2, trials.source_variance
     joint = a * v + s * (a + v)
     x_a, x_v = rho * (trials.sound + trials.hearing * coarse[:, None]), trials.flash + trials.seeing * coarse
     moves = rho * trials.hearing / trials.motor, trials.seeing / trials.motor

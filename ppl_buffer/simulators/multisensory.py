@@ -160,7 +160,7 @@ class MultisensoryCausalInference(AudioVisualTask):
         shape = trial.auditory.shape
         x_auditory = self.rho * (trial.sound + trial.hearing * rng.standard_normal(shape))
         x_visual = trial.flash + trial.seeing * rng.standard_normal(shape)
-        variances = trial.hearing**2, trial.seeing**2, trial.sources**2
+        variances = trial.hearing**2, trial.seeing**2, trial.source_variance
         same, together, apart = causal_inference(x_auditory, x_visual, *variances, trial.logit_same, trial.auditory)
         estimate = same * together + (1 - same) * apart
         response = estimate + trial.motor * rng.standard_normal(shape)
@@ -185,14 +185,14 @@ def _trials(params: Arrays, inputs: Arrays) -> AudioVisualTrials:
     """Trials (size, trials) of observers with these parameters, (size,)."""
     level = np.asarray(inputs["V_level"], dtype=int)
     seeing = np.take_along_axis(np.stack([params[name] for name in VISUAL], -1), level, 1)
-    names = ("log_sigma_A", "log_sigma_S", "log_sigma_M", "logit_p_same")
-    hearing, sources, motor, logit_same = (
+    names = ("log_sigma_A", "log_sigma_M", "log_sigma_S", "logit_p_same")
+    hearing, motor, sources, logit_same = (
         np.broadcast_to(np.asarray(params[name], dtype=float)[:, None], level.shape) for name in names
     )
     places = (np.asarray(inputs[name], dtype=float) for name in ("s_A", "s_V"))
     auditory = np.asarray(inputs["r_type"]) == 1
     return AudioVisualTrials(
-        *places, auditory, np.exp(hearing), np.exp(seeing), np.exp(sources), np.exp(motor), logit_same
+        *places, auditory, np.exp(hearing), np.exp(seeing), np.exp(motor), np.exp(2 * sources), logit_same
     )
 
 

@@ -188,5 +188,9 @@ def test_the_script_runs(tmp_path, capsys):
     assert set(few["share kept"]) == {rivals.OURS} and set(many["share kept"]) == {rivals.OURS, rivals.OURS_IN_BLOCKS}
     assert [row["what"].split(":")[0] for row in results["bars"] if "below exact" in row["what"]] == [
         "5 targets, ours, one pass", "19 targets, ours, block 16",
+        "5 targets, shipped gp, one pass", "19 targets, shipped gp, one pass",
     ]  # fmt: skip
+    # The shipped network is nearer to the exact density than two steps of training.
+    for targets, row in results["shipped"].items():
+        assert row["one order"]["below exact"] < by_targets[targets]["scores"][rivals.OURS]["one order"]["below exact"]
     assert (tmp_path / "paper_gp.png").exists() and "Share of the gain" in shown

@@ -115,7 +115,7 @@ def test_a_shipped_network_learns_of_people_what_the_exact_likelihood_does(backe
     net = pb.load("noisy_q", backend=backend)
     seen = net.observe(inputs, trials["choice"].astype("f4"), feedback={"reward": trials["reward"]})
     known = {"kappa": pb.Prior.uniform(-0.01, 0.01), "zeta": pb.Prior.uniform(0.0, 0.003)}
-    table = pb.sequential_posterior(net, seen, prior=known, draws=150, **QUIET)
+    table = pb.sequential_posterior(net, seen, prior=known, draws=400, **QUIET)
     alpha, beta = (x.reshape(-1, 1) for x in np.meshgrid(np.linspace(0.005, 0.995, 67), np.linspace(0.07, 9.93, 71)))
     log_probability = exact_log_probabilities(
         {"alpha": alpha, "beta": beta, "kappa": np.zeros((1, 1))}, inputs["pair"], trials["choice"], trials["reward"]
