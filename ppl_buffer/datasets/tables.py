@@ -215,7 +215,8 @@ def write_trials(trials: TrialData, path: str | os.PathLike[str]) -> None:
         columns["deadline"] = np.broadcast_to(trials.missing.deadline, exists.shape)[exists]
     others = {name: _text_quoted(x[exists]) for name, x in trials.covariates.items() if name not in columns}
     numbers = {name: x[exists].astype(float) for name, x in variables.items()}
-    columns |= {name: x for name, x in word_columns(trials.codes, numbers).items() if name not in {*columns, *others}}
+    words = word_columns(trials.codes, numbers)
+    columns |= {name: np.array(x) for name, x in words.items() if name not in {*columns, *others}}
     pandas.DataFrame(columns | others).to_csv(path, index=False)
 
 

@@ -189,10 +189,15 @@ def _trials(params: Arrays, inputs: Arrays) -> AudioVisualTrials:
     hearing, motor, sources, logit_same = (
         np.broadcast_to(np.asarray(params[name], dtype=float)[:, None], level.shape) for name in names
     )
-    places = (np.asarray(inputs[name], dtype=float) for name in ("s_A", "s_V"))
-    auditory = np.asarray(inputs["r_type"]) == 1
     return AudioVisualTrials(
-        *places, auditory, np.exp(hearing), np.exp(seeing), np.exp(motor), np.exp(2 * sources), logit_same
+        sound=np.asarray(inputs["s_A"], dtype=float),
+        flash=np.asarray(inputs["s_V"], dtype=float),
+        auditory=np.asarray(inputs["r_type"]) == 1,
+        hearing=np.exp(hearing),
+        seeing=np.exp(seeing),
+        motor=np.exp(motor),
+        source_variance=np.exp(2 * sources),
+        logit_same=logit_same,
     )
 
 
