@@ -16,8 +16,9 @@ bar was stated before measuring.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import harness
 import numpy as np
@@ -122,6 +123,22 @@ def measure(nets: dict[str, Network], subjects: int, trials: int) -> list[dict[s
     return rows
 
 
+def show(reference: str, rows: Sequence[Mapping[str, Any]], most: float) -> list[dict[str, Any]]:
+    """Print divergences from a reference, by share and way, and the bars, which are returned."""
+    harness.print_table(
+        f"Divergence from {reference}",
+        ["lost", "way", "nats", "error"],
+        [[f"{row['lost']:.0%}", row["way"], row["nats"], row["error"]] for row in rows],
+    )
+    bars = [
+        harness.bar(f"divergence with {row['lost']:.0%} lost, nats a trial", row["nats"], most=most)
+        for row in rows
+        if row["way"] in ("nothing lost", "read as lost")
+    ]
+    harness.print_bars(bars)
+    return bars
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train, simulate, compare, print, write."""
     options = harness.parse(__doc__, arguments)
@@ -141,17 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 "estimated error": nets[name].estimated_error.nats_per_trial,
             }
     rows = measure(nets, subjects, trials)
-    harness.print_table(
-        f"Divergence from the exact likelihood, nats a trial; {subjects} subjects, {trials} trials",
-        ["lost", "way", "nats", "error"],
-        [[f"{row['lost']:.0%}", row["way"], row["nats"], row["error"]] for row in rows],
-    )
-    bars = [
-        harness.bar(f"divergence with {row['lost']:.0%} lost, nats a trial", row["nats"], most=MOST)
-        for row in rows
-        if row["way"] in ("nothing lost", "read as lost")
-    ]
-    harness.print_bars(bars)
+    bars = show(f"the exact likelihood, nats a trial; {subjects} subjects, {trials} trials", rows, MOST)
     results = {"subjects": subjects, "trials": trials, "networks": trained, "rows": rows, "bars": bars}
     harness.write_results("missing_history", results, options.out)
 

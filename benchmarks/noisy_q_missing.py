@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import harness
 import numpy as np
-from missing_history import Named, divergence, probabilities
+from missing_history import Named, divergence, probabilities, show
 from scipy import special
 from tqdm.auto import tqdm
 
@@ -109,17 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sizes = QUICK if options.quick else (SUBJECTS, TRIALS, PARTICLES)
     net = pb.load(options.checkpoint, backend="torch")
     rows = measure(net, *sizes)
-    harness.print_table(
-        f"Divergence from a particle filter, nats a trial; {sizes[0]} subjects, {sizes[1]} trials",
-        ["lost", "way", "nats", "error"],
-        [[f"{row['lost']:.0%}", row["way"], row["nats"], row["error"]] for row in rows],
-    )
-    bars = [
-        harness.bar(f"divergence with {row['lost']:.0%} lost, nats a trial", row["nats"], most=MOST)
-        for row in rows
-        if row["way"] in ("nothing lost", "read as lost")
-    ]
-    harness.print_bars(bars)
+    bars = show(f"a particle filter, nats a trial; {sizes[0]} subjects, {sizes[1]} trials", rows, MOST)
     results = {"subjects": sizes[0], "trials": sizes[1], "particles": sizes[2], "rows": rows, "bar": MOST, "bars": bars}
     harness.write_results("noisy_q_missing", results, options.out)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
+from functools import cache
 
 import numpy as np
 
@@ -20,8 +21,9 @@ _REACH = 5.5
 _STEP = 1.5
 # Nodes of the grid on which the narrowest place is looked for, each way.
 _COARSE = 17
-# Nodes each way: the sizes of grids, each a factor of the one before.
-_SIZES = tuple(2 * round(8 * 1.35**power) + 1 for power in range(24))
+# Nodes each way: the sizes of grids, each a factor of the one before. Who needs more than the largest is far outside the
+# range of the prior.
+_SIZES = tuple(2 * round(8 * 1.35**power) + 1 for power in range(19))
 # Numbers in an array at once: they stay in the processor's cache.
 _AT_ONCE = 2**15
 
@@ -97,6 +99,8 @@ def causal_inference(
 def report_density(trials: AudioVisualTrials, response: np.ndarray, rho: float) -> np.ndarray:
     """Density of reports without lapses, of the shape of the reports; its logarithm within about 1e-4.
 
+    It is that exact where no parameter is far outside the range of the model's prior.
+
     Args:
         trials: of any shape.
         response: reports, degrees, of that shape.
@@ -108,7 +112,8 @@ def report_density(trials: AudioVisualTrials, response: np.ndarray, rho: float) 
         (noise_a, weight_a), (noise_v, weight_v) = (_nodes(size) for size in sizes)
         # Single precision: what it loses is less than what the rule does.
         some = flat.rows(rows, np.float32)
-        residual = _inferred(some, noise_a[:, None], noise_v, rho)[0]
+        same, together, apart = _inferred(some, *_percepts(some, noise_a[:, None], noise_v, rho))
+        residual = apart + same * (together - apart)
         residual -= response[rows, None, None].astype(np.float32)
         residual /= some.motor
         residual *= residual
@@ -118,6 +123,7 @@ def report_density(trials: AudioVisualTrials, response: np.ndarray, rho: float) 
     return (density / (math.sqrt(2 * math.pi) * flat.motor)).reshape(shape)
 
 
+@cache
 def _nodes(size: int) -> tuple[np.ndarray, np.ndarray]:
     """Nodes and weights of the rule for a standard normal variable."""
     nodes = np.linspace(-_REACH, _REACH, size, dtype=np.float32)
@@ -125,25 +131,25 @@ def _nodes(size: int) -> tuple[np.ndarray, np.ndarray]:
     return nodes, weights / weights.sum()
 
 
-def _inferred(trials: AudioVisualTrials, noise_a: np.ndarray, noise_v: np.ndarray, rho: float) -> list[np.ndarray]:
-    """Estimates (N, A, V), and what they are made of: of one source, and if there is one or two.
+def _percepts(
+    trials: AudioVisualTrials, noise_a: np.ndarray, noise_v: np.ndarray, rho: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where sound (N, A, 1) and flash (N, 1, V) are perceived, of trials of arrays (N, 1, 1).
 
     Args:
-        trials: of arrays (N, 1, 1).
+        trials: N of them.
         noise_a: nodes (A, 1) of the auditory noise, in its standard deviations.
         noise_v: nodes (V,) of the visual noise.
         rho: stretch of the auditory percept.
     """
-    same, together, apart = causal_inference(
-        np.asarray(rho, trials.sound.dtype) * (trials.sound + trials.hearing * noise_a),
-        trials.flash + trials.seeing * noise_v,
-        trials.hearing**2,
-        trials.seeing**2,
-        trials.source_variance,
-        trials.logit_same,
-        trials.auditory,
-    )
-    return [apart + same * (together - apart), same, together, apart]
+    stretch = np.asarray(rho, trials.sound.dtype)
+    return stretch * (trials.sound + trials.hearing * noise_a), trials.flash + trials.seeing * noise_v
+
+
+def _inferred(trials: AudioVisualTrials, x_a: np.ndarray, x_v: np.ndarray) -> tuple[np.ndarray, ...]:
+    """`causal_inference` of the trials' observers."""
+    variances = trials.hearing**2, trials.seeing**2, trials.source_variance
+    return causal_inference(x_a, x_v, *variances, trials.logit_same, trials.auditory)
 
 
 def _grids(trials: AudioVisualTrials, rho: float) -> Iterator[tuple[np.ndarray, tuple[int, int]]]:
@@ -170,10 +176,10 @@ def _sharpness(trials: AudioVisualTrials, rho: float) -> np.ndarray:
     noise; and where it turns from one case to the other, by the width of the turn.
     """
     coarse = np.linspace(-4, 4, _COARSE)
-    _, same, together, apart = _inferred(trials, coarse[:, None], coarse, rho)
+    x_a, x_v = _percepts(trials, coarse[:, None], coarse, rho)
+    same, together, apart = _inferred(trials, x_a, x_v)
     a, v, s = trials.hearing**2, trials.seeing**2, trials.source_variance
     joint = a * v + s * (a + v)
-    x_a, x_v = rho * (trials.sound + trials.hearing * coarse[:, None]), trials.flash + trials.seeing * coarse
     moves = rho * trials.hearing / trials.motor, trials.seeing / trials.motor
     odds = (
         rho * trials.hearing * s / joint * (x_v - s * x_a / (a + s)),

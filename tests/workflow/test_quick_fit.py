@@ -40,11 +40,9 @@ def fitted(starts=STARTS):
     return quick_fit(loss_of(*normal_data()), starts, SCALES, SPREAD_MEDIAN, SPREAD_SCALE)
 
 
-@pytest.mark.parametrize("apart", [0.0, 3.0])
-def test_normal_data_are_fitted_exactly_wherever_one_starts(apart):
-    fit, (estimates, precisions) = fitted(apart * np.linspace(-1.0, 1.0, SUBJECTS) + STARTS), normal_data()
-    # Posterior of means m and parameters, jointly normal where the spread is known, by its whole precision matrix.
-    prior, size = np.diag(fit.spread**-2), 2 * (SUBJECTS + 1)
+def joint_precision(spreads, estimates, precisions):
+    """Precision matrix of means and all parameters, jointly normal given the spreads, and its product with the mean."""
+    size, prior = 2 * (SUBJECTS + 1), np.diag(spreads**-2)
     joint, linear = np.zeros((size, size)), np.zeros(size)
     joint[:2, :2] = np.diag(SCALES**-2.0) + SUBJECTS * prior
     for subject, precision in enumerate(precisions):
@@ -52,6 +50,14 @@ def test_normal_data_are_fitted_exactly_wherever_one_starts(apart):
         joint[own, own] = prior + precision
         joint[own, :2] = joint[:2, own] = -prior
         linear[own] = precision @ estimates[:, subject]
+    return joint, linear
+
+
+@pytest.mark.parametrize("apart", [0.0, 3.0])
+def test_normal_data_are_fitted_exactly_wherever_one_starts(apart):
+    fit, (estimates, precisions) = fitted(apart * np.linspace(-1.0, 1.0, SUBJECTS) + STARTS), normal_data()
+    # Posterior of means m and parameters, jointly normal where the spread is known, by its whole precision matrix.
+    joint, linear = joint_precision(fit.spread, estimates, precisions)
     covariance = np.linalg.inv(joint)
     np.testing.assert_allclose(fit.mean, (covariance @ linear)[:2], atol=0.05)
     np.testing.assert_allclose(fit.modes, (covariance @ linear)[2:].reshape(-1, 2).T, atol=0.05)
@@ -109,18 +115,12 @@ def test_what_is_moved_is_standard_normal_and_independent_of_the_mean_whatever_t
     """By the whole precision matrix of means and parameters, which are jointly normal given the spreads."""
     (estimates, precisions), spreads = normal_data(), np.array(spreads)
     fit = known_subjects(np.linalg.cholesky(precisions), np.einsum("spq,qs->sp", precisions, estimates))
-    size, prior = 2 * (SUBJECTS + 1), np.diag(spreads**-2)
-    joint, linear = np.zeros((size, size)), np.zeros(size)
-    joint[:2, :2] = np.diag(SCALES**-2.0) + SUBJECTS * prior
-    for subject, precision in enumerate(precisions):
-        own = slice(2 * subject + 2, 2 * subject + 4)
-        joint[own, own] = prior + precision
-        joint[own, :2] = joint[:2, own] = -prior
-        linear[own] = precision @ estimates[:, subject]
+    joint, linear = joint_precision(spreads, estimates, precisions)
 
     def at(moved):
         return np.concatenate([moved[:2], made(fit, moved[:2], spreads, moved[2:].reshape(-1, 2).T).T.reshape(-1)])
 
+    size = len(linear)
     origin = at(np.zeros(size))
     slopes = np.stack([at(one) - origin for one in np.eye(size)], 1)
     precision = slopes.T @ joint @ slopes
