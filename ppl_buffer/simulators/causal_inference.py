@@ -21,8 +21,8 @@ _REACH = 5.5
 _STEP = 1.5
 # Nodes of the grid on which the narrowest place is looked for, each way.
 _COARSE = 17
-# Nodes each way: the sizes of grids, each a factor of the one before. Who needs more than the largest is far outside the
-# range of the prior.
+# Nodes each way: the sizes of grids, each a factor of the one before. Who needs more than the largest is far outside
+# the range of the prior.
 _SIZES = tuple(2 * round(8 * 1.35**power) + 1 for power in range(19))
 # Numbers in an array at once: they stay in the processor's cache.
 _AT_ONCE = 2**15
