@@ -1,7 +1,7 @@
 """Random functions predicted jointly: our network and its rivals against the exact density, at equal steps and time.
 
     python benchmarks/paper.py --task sawtooth [--rivals ours,tnp_d] [--steps 4000] [--seconds 1800]
-        [--targets 16,128] [--rounds 3] [--quick]
+        [--batch 16] [--targets 16,128] [--rounds 3] [--quick]
 
 Tables E1 and E2 of Hassan et al. (ICLR 2026, arXiv 2510.09477), with what these lack: the exact joint density of the
 same data sets, all that is hidden integrated out; newer rivals; and processor time. All networks are trained by one
@@ -78,7 +78,7 @@ def trained(
     budget = f"{steps}-steps" if steps is not None else f"{seconds:g}-seconds"
     net = rivals.make(name, replace(settings.sizes, waves=task.waves), settings.seed)
     batches = partial(task.batch, settings.seed, settings.batch)
-    path = folder / f"{task_name}-{budget}" / f"{name}.safetensors"
+    path = folder / f"{task_name}-{budget}-of-{settings.batch}" / f"{name}.safetensors"
     progress = train(net, batches, path, steps=steps, seconds=seconds)
     weights = sum(weight.numel() for weight in net.parameters())
     return net, {"weights": weights, "steps": progress.step, "seconds": round(progress.seconds, 1)}
@@ -240,11 +240,11 @@ def main(arguments: Sequence[str] | None = None, public: Mapping[str, rivals.Joi
     """
     options = harness.parse(
         __doc__, arguments, task="sawtooth", rivals=",".join(rivals.NETWORKS), steps=4000, seconds=0.0,
-        folder="runs/paper", datasets=128, orders=8, targets="16", rounds=1,
+        folder="runs/paper", datasets=128, orders=8, targets="16", rounds=1, batch=16,
     )  # fmt: skip
     torch.set_num_threads(1)
     counts = tuple(int(count) for count in options.targets.split(","))
-    settings = Settings(datasets=options.datasets, orders=options.orders, targets=counts)
+    settings = Settings(batch=options.batch, datasets=options.datasets, orders=options.orders, targets=counts)
     budgets: dict[str, dict[str, Any]] = {}
     if options.steps:
         budgets[f"{options.steps} steps"] = {"steps": options.steps, "seconds": None}

@@ -103,7 +103,7 @@ class Backbone(nn.Module):
         realised = cache.pairs[0].keys.shape[2] if cache.pairs else 0
         tokens = self.target_tokens(x)
         if self.positions:
-            seen = torch.tensor(realised, device=x.device) if visible is None else visible
+            seen = torch.full((), realised, device=x.device) if visible is None else visible
             tokens = tokens + sines(cache.size - realised + seen, tokens.shape[-1])
         mask = None
         if visible is not None:

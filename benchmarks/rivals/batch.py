@@ -28,6 +28,11 @@ class Batch:
     targets: Pairs
     visible: Tensor
 
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device."""
+        context, buffer, targets = ((x.to(device), y.to(device)) for x, y in (self.context, self.buffer, self.targets))
+        return Batch(context, buffer, targets, self.visible.to(device))
+
     @cached_property
     def rest(self) -> Pairs:
         """Buffer and targets, each (B, K + T): all that is predicted."""
@@ -37,7 +42,7 @@ class Batch:
     def rest_visible(self) -> Tensor:
         """(B, K + T), how much of the buffer each point of `rest` sees."""
         size, count = self.buffer[0].shape
-        return torch.cat([torch.arange(count).expand(size, -1), self.visible], 1)
+        return torch.cat([torch.arange(count, device=self.visible.device).expand(size, -1), self.visible], 1)
 
     @cached_property
     def whole(self) -> Pairs:

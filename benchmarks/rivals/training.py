@@ -4,7 +4,8 @@ The optimiser is the package's choice for a buffered transformer: Muon (Jordan e
 https://kellerjordan.github.io/posts/muon) for the matrices inside the layers, AdamW (Loshchilov & Hutter 2019,
 arXiv 1711.05101) for the rest; a rate that is constant and falls to zero in the last 40 %, gradients clipped, and an
 exponential average of the weights, which is what is evaluated. A run is of so many steps, or of so many seconds of
-processor time in updates; it can be killed at any moment and goes on from its last state.
+processor time in updates; it can be killed at any moment and goes on from its last state. It uses a GPU where there is
+one.
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ class Run:
     """
 
     def __init__(self, net: nn.Module, path: Path, total: float, in_steps: bool) -> None:
-        self.net, self.path, self.in_steps, self.schedule = net, path, in_steps, Schedule(total)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.net, self.path, self.in_steps, self.schedule = net.to(self.device), path, in_steps, Schedule(total)
         self.averaged = AveragedModel(net, multi_avg_fn=average_weights)
         self.optimizers, self.at = make_optimizers(net), Progress()
         if path.exists():
@@ -92,7 +94,7 @@ class Run:
         set_learning_rate(self.optimizers, _RATE * self.schedule.factor(self.done) * warm_up(self.at.step, _WARMUP))
         for optimizer in self.optimizers:
             optimizer.zero_grad()
-        loss = self.net.loss(batch)
+        loss = self.net.loss(batch.to(self.device))
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), _LARGEST_NORM)
         if norm.isfinite():
@@ -168,5 +170,5 @@ def train(
             print(f"{path.stem}: step {run.at.step}, {run.at.seconds:.0f} s, loss {run.at.recent_loss:.3f}", flush=True)
     run.save()
     net.load_state_dict(run.averaged.module.state_dict())
-    net.eval().requires_grad_(False)
+    net.cpu().eval().requires_grad_(False)
     return run.at

@@ -219,7 +219,7 @@ def _bias(query: Tensor, segment: KVSegment) -> Tensor | None:
     if segment.causal_offset is not None and segment.causal_offset < segment.keys.shape[3]:
         seen = segment.causal_offset + torch.arange(query.shape[3], device=query.device)
         hidden = torch.arange(segment.keys.shape[3], device=query.device) >= seen[:, None]
-        causal = (hidden * torch.tensor(_HIDDEN, dtype=query.dtype, device=query.device))[None, None, None]
+        causal = (hidden.to(query.dtype) * _HIDDEN)[None, None, None]
         bias = causal if bias is None else bias + causal
     return bias
 

@@ -143,7 +143,7 @@ def extend(net: TorchNetwork, cache: Cache, pairs: Trials, valid: Tensor) -> Cac
     tokens = embed_pairs(net, pairs, "buffer")
     layers = range(net.config.depth)
     counted = valid.to(tokens.dtype) if net.schema.ordered else None
-    counts = counts_reached(net, cache, torch.tensor([cache.size], device=tokens.device))
+    counts = counts_reached(net, cache, torch.full((1,), cache.size, device=tokens.device))
     itself = SelfAttention(mask_of(valid), causal=True, counted=counted)
     _, new = run(net, tokens, layers, reads(cache, layers), itself, counts)
     if cache.buffer:
@@ -223,7 +223,7 @@ def prepare(
     first = depth - net.config.param_depth
     tokens = embed_targets(net, inputs, shape)
     read = reads(cache, range(depth), visible, causal_offset)
-    seen = torch.tensor([cache.size], device=tokens.device) if visible is None else visible
+    seen = torch.full((1,), cache.size, device=tokens.device) if visible is None else visible
     counts = counts_reached(net, cache, seen)
     tokens, _ = run(net, tokens, range(first), read, None, counts)
     layer = f"layers.{first}"
