@@ -122,7 +122,7 @@ def write_results(name: str, results: Mapping[str, Any], directory: Path = RESUL
     """Write figures, with versions, hardware and date, as JSON.
 
     Args:
-        name: of the file, without its suffix.
+        name: of the file, without its suffix; those measured on a GPU are in a file beside it, NAME_gpu.
         results: JSON-ready figures.
         directory: where to; made if it is not there.
 
@@ -130,9 +130,11 @@ def write_results(name: str, results: Mapping[str, Any], directory: Path = RESUL
         the file's path.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    path = directory / f"{name}.json"
+    machine = hardware()
+    on_gpu = "gpu" in machine or "cuda" in machine.get("jax_device", "").lower()
+    path = directory / f"{name}{'_gpu' if on_gpu else ''}.json"
     date = datetime.now(UTC).isoformat(timespec="seconds")
-    content = {"benchmark": name, "date": date, "versions": versions(), "hardware": hardware(), "results": results}
+    content = {"benchmark": name, "date": date, "versions": versions(), "hardware": machine, "results": results}
     path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
     print(f"\nwritten: {path}")
     return path

@@ -66,7 +66,9 @@ def envelope(curves: np.ndarray, observed: np.ndarray | None = None, level: floa
     own = distances(curves).max(-1, initial=0.0)
     most = float(np.quantile(own, level))
     middle_known = np.where(used, middle, np.nan)
-    low, high = middle_known - most * below, middle_known + most * above
+    # Never beyond all curves: a share has no band above 1.
+    low = np.maximum(middle_known - most * below, np.nanmin(known, 0))
+    high = np.minimum(middle_known + most * above, np.nanmax(known, 0))
     if observed is None:
         return Envelope(middle_known, low, high, used)
     apart = distances(observed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import sys
 import warnings
@@ -27,6 +28,8 @@ from ppl_buffer.training.snapshots import HeldOut
 # Of the direct likelihood, which is fast, so many times more data sets are held out: its error is estimated from their
 # differences.
 _MORE = 4
+# Processes that simulate for a GPU, at most: each keeps a few batches.
+_MOST_WORKERS = 8
 # Seconds after which whoever waits for a batch looks up.
 _PATIENCE = 1.0
 # A process's data sets, the count of the whole batch, and the weight of the mean loss over these data sets.
@@ -73,6 +76,14 @@ def _ignore_interrupts(worker: int) -> None:
 def start_method() -> str:
     """How workers begin: by a fork on Linux, whatever Python's default is there; elsewhere as Python does."""
     return "fork" if sys.platform == "linux" else multiprocessing.get_start_method()
+
+
+def suited_workers(device: torch.device) -> int:
+    """How many processes simulate where nobody says: a step takes a GPU a few milliseconds, and many simulators more."""
+    if device.type == "cpu":
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores - 1, _MOST_WORKERS))
 
 
 def with_possible_workers(plan: TrainingPlan) -> TrainingPlan:

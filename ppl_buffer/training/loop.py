@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from ppl_buffer.training.batch_options import BatchOptions
 from ppl_buffer.training.distillation import DistillationSets
 from ppl_buffer.training.environment import try_environment
 from ppl_buffer.training.interrupts import collect_interrupts
-from ppl_buffer.training.loading import with_possible_workers
+from ppl_buffer.training.loading import suited_workers, with_possible_workers
 from ppl_buffer.training.lock import locked
 from ppl_buffer.training.missing import choose_missing_fraction
 from ppl_buffer.training.options import OptimizationOptions, RunOptions
@@ -83,7 +84,7 @@ def train(
     patience: int = 5,
     devices: int = 1,
     accelerator: str = "auto",
-    workers: int = 1,
+    workers: int | None = None,
     resume: bool = True,
     progress: bool = True,
 ) -> TorchNetwork:
@@ -186,7 +187,9 @@ def train(
         devices: number of processes that share each batch. Above 1, Lightning Fabric starts them afresh: the
             simulator must be importable, and a script must call `train` under ``if __name__ == "__main__":``.
         accelerator: ``"auto"`` (CUDA where there is one), ``"cpu"`` or ``"cuda"``.
-        workers: background processes that simulate; 0 simulates in the training process.
+        workers: background processes that simulate; 0 simulates in the training process. By default one, and where a
+            GPU trains as many as there are cores to spare, up to eight: it waits for the simulator most of the time.
+            Batches do not depend on it.
         resume: go on with the run in `out`. False starts it anew, the parts that are trained.
         progress: show a progress bar, and at the end of each part what its error is.
 
@@ -219,7 +222,8 @@ def train(
     if steps is None and minutes is None:
         minutes = _MINUTES
     folder = Path("runs") / name_of(simulator) if out is None else check_path("out", out)
-    run = {"held_out": held_out, "devices": devices, "accelerator": accelerator, "workers": workers}
+    run = {"held_out": held_out, "devices": devices, "accelerator": accelerator}
+    run |= {"workers": 1 if workers is None else workers}
     run |= {"progress": progress, "minutes": minutes, "target": target, "patience": patience}
     asked = TrainingPlan(
         simulator=simulator,
@@ -235,6 +239,8 @@ def train(
         distillation_share=distillation_share,
         open=frozenset({*given, "growing"}) - frozenset(stated),
     )
+    if workers is None:
+        asked = replace(asked, run=replace(asked.run, workers=suited_workers(_device(asked.run.accelerator))))
     plans = tuple(map(with_possible_workers, make_plans(asked, parts)))
     check_flag("resume", resume)
     check_randomness(simulator)

@@ -263,3 +263,11 @@ def test_scripts_run(script: str, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert all(row["what"] in shown for row in bars)
     missing = [f"{other}.py: not measured" for other in SCRIPTS if other != script]
     assert all(line in shown for line in missing)
+
+
+def test_results_of_a_gpu_stand_beside_those_of_a_processor(tmp_path, monkeypatch):
+    for machine in ({"cpu": "one"}, {"cpu": "one", "gpu": "a GPU"}, {"cpu": "one", "jax_device": "cuda:0"}):
+        monkeypatch.setattr(harness, "hardware", lambda machine=machine: machine)
+        path = harness.write_results("x", {}, tmp_path)
+        assert path.name == ("x.json" if len(machine) == 1 else "x_gpu.json")
+        assert json.loads(path.read_text())["hardware"] == machine

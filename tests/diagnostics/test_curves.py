@@ -46,6 +46,14 @@ def test_the_band_holds_so_many_whole_curves_and_the_test_its_level() -> None:
     assert found.p < 0.01 and found.worst == 7 and not found.used[3] and np.isnan(found.low[3])
 
 
+def test_no_band_of_shares_reaches_beyond_them() -> None:
+    """Nearly always right: deviations to the one side, as large as those to the other, would be above 1."""
+    shares = np.random.default_rng(1).binomial(11, 0.97, (300, 17)) / 11
+    band = envelope(shares)
+    assert band.high.max() == 1 and band.low.min() >= 0
+    assert ((shares >= band.low) & (shares <= band.high)).all(1).mean() >= 0.95
+
+
 def learners(rng: np.random.Generator, early: float) -> dict[str, np.ndarray]:
     """Nine people who see two pairs in turn; those of pair 1 are chosen with probability `early` at first, then 0.7."""
     pair = np.broadcast_to(np.arange(80) % 2, (9, 80)).astype(float)

@@ -205,6 +205,16 @@ def test_a_simulator_that_cannot_be_sent_to_workers_simulates_in_the_training_pr
     same_run(tmp_path / "a", tmp_path / "b")
 
 
+def test_a_gpu_gets_more_processes_that_simulate(monkeypatch):
+    monkeypatch.setattr(loading.os, "sched_getaffinity", lambda _: range(5), raising=False)
+    assert loading.suited_workers(torch.device("cpu")) == 1
+    assert loading.suited_workers(torch.device("cuda")) == 4
+    monkeypatch.setattr(loading.os, "sched_getaffinity", lambda _: range(1), raising=False)
+    assert loading.suited_workers(torch.device("cuda")) == 1
+    monkeypatch.setattr(loading.os, "sched_getaffinity", lambda _: range(113), raising=False)
+    assert loading.suited_workers(torch.device("cuda")) == 8
+
+
 @pytest.mark.slow
 def test_workers_that_begin_afresh_draw_the_same(tmp_path, monkeypatch):
     train(ChoiceTime(), TINY, steps=3, out=tmp_path / "a", **SMALL)

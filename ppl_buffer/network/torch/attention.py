@@ -34,8 +34,9 @@ from torch.nn import functional
 
 from ppl_buffer.network.torch.ops import are_plain
 
-# Queries of a causal read that are computed together.
-_QUERIES_AT_ONCE = 64
+# Queries of a causal read that are computed together: on a processor, and on an accelerator, where the half that is
+# hidden costs less than more calls do.
+_QUERIES_AT_ONCE, _QUERIES_ON_ACCELERATOR = 64, 512
 
 # Scores that a processor computes together: few enough to stay in a core's cache.
 _SCORES_AT_ONCE = 2**18
@@ -139,8 +140,9 @@ def _read(query: Tensor, segment: KVSegment, total: bool) -> tuple[Tensor, Tenso
     """Mean of the values (B, H, R, T, D), and with `total` the log of the sum of exp(score) (B, H, R, T, 1)."""
     query = query[..., : segment.keys.shape[-1]]
     batch, heads, replicas, count = query.shape[:4]
-    if segment.causal_offset is not None and count > _QUERIES_AT_ONCE:
-        return _read_strips(query, segment, total)
+    strip = _QUERIES_AT_ONCE if query.device.type == "cpu" else _QUERIES_ON_ACCELERATOR
+    if segment.causal_offset is not None and count > strip:
+        return _read_strips(query, segment, total, strip)
     if _has_kernel(query, segment):
         return _read_with_kernel(query, segment)
     if query.device.type == "cpu":
@@ -152,17 +154,17 @@ def _read(query: Tensor, segment: KVSegment, total: bool) -> tuple[Tensor, Tenso
     return _read_whole(query, segment, total)
 
 
-def _read_strips(query: Tensor, segment: KVSegment, total: bool) -> tuple[Tensor, Tensor | None]:
-    """A causal `_read`, some queries at a time, each strip with the keys that its last query sees."""
+def _read_strips(query: Tensor, segment: KVSegment, total: bool, size: int) -> tuple[Tensor, Tensor | None]:
+    """A causal `_read`, `size` queries at a time, each strip with the keys that its last query sees."""
     assert segment.causal_offset is not None
     results = []
-    for start in range(0, query.shape[3], _QUERIES_AT_ONCE):
-        strip = query[:, :, :, start : start + _QUERIES_AT_ONCE]
+    for start in range(0, query.shape[3], size):
+        strip = query[:, :, :, start : start + size]
         offset = segment.causal_offset + start
         seen = offset + strip.shape[3] - 1
         mask = segment.mask
         if mask is not None:
-            mask = (mask if mask.shape[3] == 1 else mask[:, :, :, start : start + _QUERIES_AT_ONCE])[..., :seen]
+            mask = (mask if mask.shape[3] == 1 else mask[:, :, :, start : start + size])[..., :seen]
         keys, values = segment.keys[:, :, :, :seen], segment.values[:, :, :, :seen]
         results.append(_read(strip, KVSegment(keys, values, mask, None, offset), total))
     return _concatenate_results(results, 3)
