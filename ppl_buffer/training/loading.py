@@ -79,7 +79,7 @@ def start_method() -> str:
 
 
 def suited_workers(device: torch.device) -> int:
-    """How many processes simulate where nobody says: a step takes a GPU a few milliseconds, and many simulators more."""
+    """How many processes simulate where nobody says: a GPU takes a few milliseconds a step, many simulators more."""
     if device.type == "cpu":
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
