@@ -82,7 +82,7 @@ def suited_workers(device: torch.device) -> int:
     """How many processes simulate where nobody says: a GPU takes a few milliseconds a step, many simulators more."""
     if device.type == "cpu":
         return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     return max(1, min(cores - 1, _MOST_WORKERS))
 
 
