@@ -88,6 +88,6 @@ def training(name: str, record: Any, recipe: dict[str, Any]) -> str:
 
 {lineage(record, recipe["data_sets"])}
 
-{wrapped(anew)}
+{wrapped(f"{recipe.get('machine', '')} {anew}".strip())}
 
 {stages(recipe)}"""
