@@ -98,8 +98,10 @@ def by_network(
         likelihood="direct", outside="ignore",
     )  # fmt: skip
     value = torch.as_tensor(np.stack([shown["choice"], shown["rt"]], -1))
+    # Single precision rounds what is nearly certain to certainty.
+    rounding = float(np.finfo(np.float32).eps)
     probability = to_numpy(density.one_step_probabilities(query, value))[..., 1].astype(float)
-    return probability, to_numpy(density.conditionals(query, value)).astype(float)
+    return probability.clip(rounding, 1 - rounding), to_numpy(density.conditionals(query, value)).astype(float)
 
 
 def difference(right: np.ndarray, network: np.ndarray, seen: np.ndarray) -> dict[str, float]:
