@@ -45,7 +45,7 @@ def source_of(described: str) -> Any:
 
 def ranges(name: str) -> dict[str, ValueRange]:
     """The range of every input, outcome and feedback of a network's training data."""
-    simulator = make_simulator(Recipe.read(name).earlier_simulator)
+    simulator = make_simulator(Recipe.read(name).simulator)
     record = pb.load(name, backend="torch").record
     trials = min(MOST_TRIALS, record.trials)
     parts = [simulate(simulator, trials)]

@@ -11,7 +11,7 @@ import os
 import time
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -48,8 +48,6 @@ class Recipe:
             after). None where the network is a direct likelihood alone, whose ``config`` has ``depth = 0``.
         likelihood: stages of the direct likelihood, likewise; none where there is no direct one.
         earlier: of the shipped file, the parts whose weights are older than this recipe.
-        earlier_simulator: what these were trained on: a likelihood beside them is trained on it too, unless the
-            recipe's own simulator draws parameters from the same box.
     """
 
     name: str
@@ -58,7 +56,6 @@ class Recipe:
     stages: tuple[Mapping[str, Any], ...]
     likelihood: tuple[Mapping[str, Any], ...] = ()
     earlier: tuple[str, ...] = ()
-    earlier_simulator: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, name: str) -> Recipe:
@@ -69,15 +66,13 @@ class Recipe:
         """
         check_choice("name", name, tuple(recipe_names()))
         text = tomllib.loads((_folder() / f"{name}.toml").read_text(encoding="utf-8"))
-        earlier = text.get("earlier", {})
         return cls(
             name=name,
             simulator=text["simulator"],
             config=text["config"],
             stages=tuple(text.get("stages", ())),
             likelihood=tuple(text.get("likelihood", ())),
-            earlier=tuple(earlier.get("parts", ())),
-            earlier_simulator=earlier.get("simulator", text["simulator"]),
+            earlier=tuple(text.get("earlier", {}).get("parts", ())),
         )
 
 
@@ -138,7 +133,6 @@ def train_recipe(
     net: Network | None = None
     if parts == LIKELIHOOD and recipe.stages:
         net = _shipped_transformer(recipe.name, folder)
-        simulator = _simulator_beside(recipe, net)
     for number, stage in enumerate(recipe.stages if net is None else (), start=1):
         if time_is_over():
             return None
@@ -205,15 +199,6 @@ def train_likelihood(
     path = out / "both.safetensors"
     checkpoint.write(net, record, path)
     return checkpoint.load(path, backend="torch")
-
-
-def _simulator_beside(recipe: Recipe, net: Network) -> Simulator:
-    """What a direct likelihood learns from beside a transformer, whose box it shares: other tasks do it no harm."""
-    with needs("training", "train"):
-        from ppl_buffer.training.standardization import trained_box
-    simulator = make_simulator(recipe.simulator)
-    assert net.record is not None
-    return simulator if trained_box(simulator)[0] == dict(net.record.box) else make_simulator(recipe.earlier_simulator)
 
 
 def _shipped_transformer(name: str, folder: Path) -> Network:

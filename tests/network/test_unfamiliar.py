@@ -1,6 +1,7 @@
 """Data unlike those of training are found, a data set at a time, with their cause; simulated data raise no alarm."""
 
 import warnings
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -370,8 +371,10 @@ def test_the_number_of_trials_matters_where_trials_depend_on_each_other():
 
 
 def test_each_part_of_a_network_has_data_of_its_own():
-    """The direct likelihood of `noisy_q` has seen rewards of -1 and 1, its transformer has not."""
+    """A direct likelihood may have seen rewards of -1 and 1, and the transformer beside it not."""
     net = checkpoint.load("noisy_q", backend="torch")
+    plain = {**net.record.ranges, "reward": checkpoint.load("rlddm", backend="torch").record.ranges["reward"]}
+    net.record = replace(net.record, ranges=plain, likelihood_ranges=net.record.ranges)
     assert net.preferred_likelihood == "direct"
     data = drawn("noisy_q")
     params = {name: np.array([[0.3]], dtype=np.float32) for name in net.schema.params}

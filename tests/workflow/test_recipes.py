@@ -40,8 +40,7 @@ def test_every_shipped_network_has_a_recipe():
 def test_a_recipe_is_of_its_network_and_train_takes_it(name):
     recipe, net = Recipe.read(name), pb.load(name, backend="torch")
     simulator = make_simulator(recipe.simulator)
-    trained = make_simulator(recipe.earlier_simulator)
-    assert simulator.schema == trained.schema == net.schema and name_of(trained) == net.record.simulator
+    assert simulator.schema == net.schema and name_of(simulator) == net.record.simulator
     assert set(recipe.earlier) <= {"likelihood", "buffer"}
     assert bool(recipe.likelihood) == ("likelihood" in parts_of(net.schema, pb.Config(**recipe.config)))
     sizes = dict(recipe.config)
@@ -132,7 +131,7 @@ def test_a_direct_likelihood_comes_beside_the_shipped_transformer(tmp_path):
         assert getattr(record, name) == getattr(before, name)
     # A part of another box would make the record a lie.
     narrow = {"name": "DriftDiffusion", "drift": [-5.0, 5.0]}
-    other = replace(Recipe.read("ddm"), simulator=narrow, earlier_simulator=narrow)
+    other = replace(Recipe.read("ddm"), simulator=narrow)
     with pytest.raises(ValueError, match="simulator: expected the box of the transformer"):
         train_recipe(other, tmp_path / "other", parts="likelihood", quick=True, progress=False)
 
