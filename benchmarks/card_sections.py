@@ -57,31 +57,21 @@ def stages(recipe: dict[str, Any]) -> str:
     return markdown(("part", "steps", "peak learning rate", "seed", "trials", "context", "learns from"), rows)
 
 
-def described_simulator(description: Mapping[str, Any]) -> str:
-    """A simulator as one writes it."""
-    arguments = ", ".join(f"{name}={value}" for name, value in description.items() if name != "name")
-    return f"`{description['name']}({arguments})`"
-
-
 def training(name: str, record: Any, recipe: dict[str, Any]) -> str:
     """How the weights came about, part by part, and how to train such a network anew."""
     stored = "" if record.stored is None else f"on {record.stored}, "
     reach = f"{stored}with up to {record.trials} trials" + (
         f" and contexts of up to {record.context}" if record.context else ""
     )
-    command, earlier = f"`ppl-buffer zoo --train {name}`", recipe.get("earlier", {})
+    command, earlier = f"`ppl-buffer zoo --train {name}`", recipe.get("earlier", {}).get("parts", ())
     known = "these stages" if len(record.stages) > 1 else "this stage"
-    if "buffer" in earlier.get("parts", ()):
+    if "buffer" in earlier:
         origin = "The buffered transformer has weights of an earlier recipe, until it is trained anew."
-        anew = f"{command} trains such a network, not these weights"
+        anew = f"{command} trains such a network, not these weights:"
         if any(stage.part == "likelihood" for stage in record.stages):
             origin += (
                 f" The direct likelihood beside it is of this recipe: {command[:-1]} --parts likelihood` trained it."
             )
-        if "simulator" in earlier:
-            wider = described_simulator(recipe["simulator"])
-            anew += f", and on {wider} in place of {described_simulator(earlier['simulator'])}"
-        anew += ":"
     else:
         origin, anew = "", f"{command} trained it, and trains it anew:"
     return f"""{wrapped(f"{origin} The record of the weights knows {known}, {reach}:".strip())}

@@ -59,8 +59,9 @@ def test_shipped_files_know_the_range_of_every_variable(name):
 
 def test_shipped_ranges_are_those_of_the_tasks():
     # As the descriptions of the simulators say: rewards 0 or -1 and 1, x uniform in (-2, 2), flashes within 20 degrees.
-    assert shipped("noisy_q").ranges["reward"].values == (-1, 0, 1) and shipped("rlddm").ranges["reward"].values == (0, 1)
-    np.testing.assert_allclose(shipped("noisy_q").ranges["pair"].shares, 1 / 3, atol=0.01)
+    assert shipped("noisy_q").ranges["reward"].values == (-1, 0, 1)
+    assert shipped("rlddm").ranges["reward"].values == (0, 1)
+    np.testing.assert_allclose(shipped("rlddm").ranges["pair"].shares, 1 / 3, atol=0.01)
     x = shipped("gp").ranges["x"]
     np.testing.assert_allclose([value for _, value in x.quantiles], [4 * p - 2 for p, _ in x.quantiles], atol=0.03)
     places = shipped("multisensory_rho1").ranges
