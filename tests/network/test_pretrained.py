@@ -11,7 +11,7 @@ from ppl_buffer.files import to_numpy
 from ppl_buffer.network import checkpoint
 from ppl_buffer.network.digest import weights_digest
 
-# Of the transformers' weights: those of `noisy_q`, `rlddm` and `multisensory_*` are older than their recipes.
+# Of the transformers' weights: those of `rlddm` and `multisensory_*` are older than their recipes.
 TRANSFORMERS = {
     "collapsing_ddm": "eebf4bd3127c991299bc34f4d97a207062840f9db7769916a75fa7ec53159b09",
     "ddm": "9d0c813940a4afba44e148ff7f5afa9c6ba7a856f626287e5818d67b2a810b40",
@@ -31,7 +31,7 @@ DIGESTS = {
     "multisensory_rho1": "f6e29cdf2544799a8547a4c9d5fba1db2358d7284dd8789b8581ba06304d8a9a",
     "multisensory_rho43": "ff3f566d0cb771fb0783476d65e1366dc59db8565fba594eb339f7bbc6442480",
     "noisy_q": "e5071a74ee7ed76b314176f2ef08632df2e52db1e4e053265dcd02ae40e3ec16",
-    "rlddm": "2b7b8020a91cfe49022f4259643ecd75783bd799849b7e2fb5edd33a4f4f71f3",
+    "rlddm": "ba608234f2e04303513015ed0f7a5f7cfce1d9e29703f72e1c44f13169e4dc84",
 }
 
 
