@@ -240,7 +240,8 @@ def task_figures(tasks: Mapping[str, Any], kind: str) -> list[Figure]:
 
 def missing_figures(missing: Mapping[str, Any]) -> list[Figure]:
     """KL by the share of trials that are lost, of a result file that may be empty."""
-    results, about = missing.get("results", {}), "of the trials lost, choice and reward: KL per trial seen"
+    results = missing.get("results", {})
+    about = f"of the trials lost, {results.get('lost', 'choice and reward')}: KL per trial seen"
     rows = [row for row in results.get("rows", []) if row["way"] == "read as lost"]
     return [Figure(f"{row['lost']:.0%} {about}", {"direct": row["nats"]}, results["bar"]) for row in rows]
 
@@ -356,11 +357,12 @@ def likelihood(name: str) -> Measurement:
     posterior = posterior_figures(name)
     multisensory = read("multisensory_evidence")["results"] if name.startswith("multisensory") else {}
     tasks = task_figures(read(f"{name}_tasks"), "by task")
-    speed = gradient_figures(name)
-    figures += posterior + multisensory_figures(multisensory) + tasks + speed
+    missing, speed = missing_figures(read(f"{name}_missing")), gradient_figures(name)
+    figures += posterior + multisensory_figures(multisensory) + tasks + missing + speed
     scripts = ["`benchmarks/likelihood_accuracy.py`", *(["`posterior.py`"] if posterior else [])]
     scripts += ["`multisensory_evidence.py`"] if multisensory else []
     scripts += [f"`{name}_tasks.py`"] if tasks else []
+    scripts += [f"`{name}_missing.py`"] if missing else []
     scripts += ["`likelihood_gradient.py`"] if speed else []
     largest = max(row["standard_error"] for ways in results["likelihood"].values() for row in ways.values())
     reference = "a numerical solution" if name == "collapsing_ddm" else "the exact likelihood"

@@ -7,7 +7,7 @@ values and whatever was lost: a lost time tells nothing more, since nothing is l
 
 Measured, in nats a trial that was seen, of trials read as lost and of lost trials deleted (`trial_mask`): the
 Kullback-Leibler divergence from the reference's probability of the choice to the network's; and the reference's log
-density of choice and time less the network's, which has the same mean as their divergence, but the noise of the
+density of choice and time less the network's, which has the same mean as the divergence of both, but the noise of the
 responses that were drawn. The bar, on the first, is that of complete data.
 
     python benchmarks/rlddm_missing.py [--checkpoint rlddm] [--quick] [--out DIR]
@@ -146,6 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         [[f"{row['lost']:.0%}", row["way"], row["of both"], row["its error"]] for row in rows],
     )  # fmt: skip
     results = {"subjects": sizes[0], "trials": sizes[1], "particles": sizes[2], "rows": rows, "bar": MOST, "bars": bars}
+    results["lost"] = "choice, time and reward, KL of the choice"
     harness.write_results("rlddm_missing", results, options.out)
 
 
