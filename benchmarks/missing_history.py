@@ -77,6 +77,15 @@ def exact(simulator: pb.simulators.ForgettingQ, params: dict[str, float], data: 
     return out
 
 
+def parents_of(rng: np.random.Generator, weight: np.ndarray) -> np.ndarray | None:
+    """Systematic resampling of particles of these weights; None where they are even enough to go on with."""
+    particles = len(weight)
+    if (weight**2).sum() * particles <= 2:
+        return None
+    places = (rng.random() + np.arange(particles)) / particles
+    return np.searchsorted(weight.cumsum(), places).clip(max=particles - 1)
+
+
 def probabilities(net: Network, inputs: Named, params: Named, data: Named, lost: np.ndarray, how: str) -> np.ndarray:
     """A network's probability of choice 1 on each trial, (subjects, trials)."""
     choice, reward = (data[name].astype(np.float32) for name in ("choice", "reward"))

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import harness
 import numpy as np
-from missing_history import Named, divergence, probabilities, show
+from missing_history import Named, divergence, parents_of, probabilities, show
 from scipy import special
 from tqdm.auto import tqdm
 
@@ -73,9 +73,8 @@ def filtered(
         values[rows, shown, choice] += params["alpha"] * error + params["zeta"] * np.abs(error) * noise
         last[:] = 2.0 * choice - 1
         weight = weight / weight.sum()
-        if (weight**2).sum() * particles > 2:
-            places = (rng.random() + np.arange(particles)) / particles
-            parents = np.searchsorted(weight.cumsum(), places).clip(max=particles - 1)
+        parents = parents_of(rng, weight)
+        if parents is not None:
             state, weight = [each[parents] for each in state], np.full(particles, 1 / particles)
     return out
 

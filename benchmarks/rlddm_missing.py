@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import harness
 import numpy as np
 import torch
-from missing_history import Named, divergence, show
+from missing_history import Named, divergence, parents_of, show
 from tqdm.auto import tqdm
 
 import ppl_buffer as pb
@@ -80,9 +80,8 @@ def filtered(
             weight = weight / weight.sum()
         error = reward - values[rows, shown, choice]
         values[rows, shown, choice] += np.where(error > 0, params["alpha_positive"], params["alpha_negative"]) * error
-        if (weight**2).sum() * particles > 2:
-            places = (rng.random() + np.arange(particles)) / particles
-            parents = np.searchsorted(weight.cumsum(), places).clip(max=particles - 1)
+        parents = parents_of(rng, weight)
+        if parents is not None:
             values, weight = values[parents], np.full(particles, 1 / particles)
     return probability, log_density
 
