@@ -120,7 +120,7 @@ def test_the_demo_fits_those_with_the_fewest_trials_of_a_table_it_writes(tmp_pat
     done = run("demo", "--simulated", "--subjects", 17, "--out", out, "--draws", 7, "--no-progress")
     assert done.exit_code == 0 and "17 of 28 people" in done.output and "Simulated" in done.output
     assert asked.pop("model") == "noisy_q" and asked.pop("out") == out and not asked.pop("progress")
-    everybody = simulated_selection_task()
+    everybody = simulated_selection_task(2)
     everybody = dataclasses.replace(everybody, subjects=everybody.subjects.astype(str))
     few = everybody.trial_counts <= np.sort(everybody.trial_counts)[16]
     again = read_trials(asked.pop("table"), NOISY_Q, simulator=TASK)

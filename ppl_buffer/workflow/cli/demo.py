@@ -38,7 +38,7 @@ def demo(
                 typer.secho(f"The selection task is not here ({error}).", fg=typer.colors.YELLOW)
         if trials is None:
             typer.echo("Simulated people of the same design are fitted: the results say nothing about real ones.")
-            # The first population that seeds draw reaches the end of the box, where a sampler is slow; the third does not.
+            # The first population that seeds draw reaches the end of the box, where a sampler is slow, the third not.
             trials = simulated_selection_task(seed + 2)
         everybody = len(trials.subjects)
         if subjects != "all" and int(subjects) < everybody:
