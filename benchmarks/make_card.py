@@ -241,7 +241,7 @@ def task_figures(tasks: Mapping[str, Any], kind: str) -> list[Figure]:
 def missing_figures(missing: Mapping[str, Any]) -> list[Figure]:
     """KL by the share of trials that are lost, of a result file that may be empty."""
     results = missing.get("results", {})
-    about = f"of the trials lost, {results.get('lost', 'choice and reward')}: KL per trial seen"
+    about = results.get("about", "of the trials lost, choice and reward: KL per trial seen")
     rows = [row for row in results.get("rows", []) if row["way"] == "read as lost"]
     return [Figure(f"{row['lost']:.0%} {about}", {"direct": row["nats"]}, results["bar"]) for row in rows]
 

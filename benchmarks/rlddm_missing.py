@@ -145,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         [[f"{row['lost']:.0%}", row["way"], row["of both"], row["its error"]] for row in rows],
     )  # fmt: skip
     results = {"subjects": sizes[0], "trials": sizes[1], "particles": sizes[2], "rows": rows, "bar": MOST, "bars": bars}
-    results["lost"] = "choice, time and reward, KL of the choice"
+    results["about"] = "of the trials lost, choice, time and reward: KL of a choice that was seen"
     harness.write_results("rlddm_missing", results, options.out)
 
 

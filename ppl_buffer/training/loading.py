@@ -78,12 +78,17 @@ def start_method() -> str:
     return "fork" if sys.platform == "linux" else multiprocessing.get_start_method()
 
 
-def suited_workers(device: torch.device) -> int:
-    """How many processes simulate where nobody says: a GPU takes a few milliseconds a step, many simulators more."""
+def suited_workers(device: torch.device, devices: int) -> int:
+    """How many processes simulate where nobody says: a GPU takes a few milliseconds a step, many simulators more.
+
+    Args:
+        device: where a training process computes.
+        devices: number of these processes, each of which has simulators of its own.
+    """
     if device.type == "cpu":
         return 1
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return max(1, min(cores - 1, _MOST_WORKERS))
+    return max(1, min(cores // devices - 1, _MOST_WORKERS))
 
 
 def with_possible_workers(plan: TrainingPlan) -> TrainingPlan:

@@ -240,7 +240,8 @@ def train(
         open=frozenset({*given, "growing"}) - frozenset(stated),
     )
     if workers is None:
-        asked = replace(asked, run=replace(asked.run, workers=suited_workers(_device(asked.run.accelerator))))
+        suited = suited_workers(_device(asked.run.accelerator), asked.run.devices)
+        asked = replace(asked, run=replace(asked.run, workers=suited))
     plans = tuple(map(with_possible_workers, make_plans(asked, parts)))
     check_flag("resume", resume)
     check_randomness(simulator)

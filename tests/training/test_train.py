@@ -207,12 +207,13 @@ def test_a_simulator_that_cannot_be_sent_to_workers_simulates_in_the_training_pr
 
 def test_a_gpu_gets_more_processes_that_simulate(monkeypatch):
     monkeypatch.setattr(loading.os, "sched_getaffinity", lambda _: range(5), raising=False)
-    assert loading.suited_workers(torch.device("cpu")) == 1
-    assert loading.suited_workers(torch.device("cuda")) == 4
+    gpu = torch.device("cuda")
+    assert loading.suited_workers(torch.device("cpu"), 1) == 1
+    assert loading.suited_workers(gpu, 1) == 4 and loading.suited_workers(gpu, 2) == 1
     monkeypatch.setattr(loading.os, "sched_getaffinity", lambda _: range(1), raising=False)
-    assert loading.suited_workers(torch.device("cuda")) == 1
+    assert loading.suited_workers(gpu, 1) == 1 and loading.suited_workers(gpu, 3) == 1
     monkeypatch.setattr(loading.os, "sched_getaffinity", lambda _: range(113), raising=False)
-    assert loading.suited_workers(torch.device("cuda")) == 8
+    assert loading.suited_workers(gpu, 1) == 8
 
 
 @pytest.mark.slow
