@@ -73,11 +73,11 @@ def training(name: str, record: Any, recipe: dict[str, Any]) -> str:
                 f" The direct likelihood beside it is of this recipe: {command[:-1]} --parts likelihood` trained it."
             )
     else:
-        origin, anew = "", f"{command} trained it, and trains it anew:"
+        origin, anew = "", f"{command} {'' if 'machine' in recipe else 'trained it, and '}trains it anew:"
     return f"""{wrapped(f"{origin} The record of the weights knows {known}, {reach}:".strip())}
 
 {lineage(record, recipe["data_sets"])}
 
-{wrapped(f"{recipe.get('machine', '')} {anew}".strip())}
+{wrapped(f"{recipe.get('machine', '').strip()} {anew}".strip())}
 
 {stages(recipe)}"""

@@ -81,7 +81,8 @@ def trained(
     path = folder / f"{task_name}-{budget}-of-{settings.batch}" / f"{name}.safetensors"
     progress = train(net, batches, path, steps=steps, seconds=seconds)
     weights = sum(weight.numel() for weight in net.parameters())
-    return net, {"weights": weights, "steps": progress.step, "seconds": round(progress.seconds, 1)}
+    # None where nobody counted, as of what was trained on another machine.
+    return net, {"weights": weights, "steps": progress.step, "seconds": round(progress.seconds, 1) or None}
 
 
 def score(net_name: str, net: torch.nn.Module, sets: Sequence[TestSets]) -> dict[str, dict[str, Any]]:

@@ -87,9 +87,9 @@ def test_a_card_says_which_part_is_of_which_recipe():
     assert "is of this recipe: `ppl-buffer zoo --train made --parts likelihood` trained it." in text
     assert "trains such a network, not these weights:" in text
     assert "| direct likelihood | 9 of 9 | 0.001 | 1 | 7 | 1.5 | 2026-01-02 |" in text
-    assert "2026-01-02 | By a GPU. `ppl-buffer zoo --train made` trains" in " ".join(
-        make_card.training("made", record, {**recipe, "machine": "By a GPU."}).split()
-    )
+    anew = {**recipe, "earlier": {}, "machine": "By a GPU."}
+    text = " ".join(make_card.training("made", record, anew).split())
+    assert "2026-01-02 | By a GPU. `ppl-buffer zoo --train made` trains it anew:" in text
 
 
 def test_figures_of_both_parts_stand_side_by_side(capsys):
