@@ -152,7 +152,7 @@ def _process_evidence(simulator: Any, nodes: dict[str, int]) -> Evidence:
 
 _NOISY, _SMOOTH = pb.simulators.GaussianProcess(), pb.simulators.GaussianProcess(noise=10**-2.5)
 TASKS = {
-    "sawtooth": Task(pb.simulators.Sawtooth(), 0.5, 0.3, 6, 1, _sawtooth_evidence),
+    "sawtooth": Task(pb.simulators.Sawtooth(), 0.5, 0.3, 6, 1, _sawtooth_evidence, shipped="sawtooth"),
     "gp": Task(_NOISY, 0.0, 1.0, 0, _SHARING,
                _process_evidence(_NOISY, {"lengthscale": 64, "variance": 20, "noise": 64}), shipped="gp"),
     # With the noise of the paper: the posterior of the lengthscale is narrower than with more.

@@ -39,7 +39,7 @@ class NoisyQTasks:
     in half of the tasks the symbols of a pair exchange their probabilities now and then, at up to one trial in ten.
 
     It gives no feedback on choices that it did not draw (`ppl_buffer.simulator.WithEnvironment`): an environment knows
-    one trial, not the task.
+    one trial, not the task. So records call it ``NoisyQ``, which has one, and against which a network is checked.
 
     Args:
         pairs: greatest number of symbol pairs.
@@ -48,6 +48,7 @@ class NoisyQTasks:
         ValueError: if `pairs` is below 2.
     """
 
+    name = "NoisyQ"
     priors = NoisyQ.priors
     atoms = NoisyQ.atoms
 

@@ -13,6 +13,11 @@ from ppl_buffer.schema import Interval, Positive, Real, Schema
 from ppl_buffer.simulator import Arrays
 
 
+# Waves a unit of x as a network reads them beside x itself: those of the sawtooths, without which it hardly tells where
+# in a period a point lies.
+_FREQUENCIES = (2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 5.5)
+
+
 class Sawtooth:
     """Sawtooth waves of one input, rising or falling, observed with Gaussian noise.
 
@@ -30,7 +35,7 @@ class Sawtooth:
 
     schema = Schema(
         params={"frequency": Positive(), "phase": Interval(0.0, 1.0, closed=True), "noise": Positive()},
-        inputs={"x": Real()},
+        inputs={"x": Real(frequencies=_FREQUENCIES)},
         outcomes={"y": Real()},
         ordered=False,
         independent=False,

@@ -33,9 +33,6 @@ from ppl_buffer.simulators import (
     from_ssms,
 )
 
-# Learners that were trained in tasks of all kinds, and the same model in one task, which answers any choice with
-# feedback: the likelihood is the same, and a table does not tell its task.
-_IN_ONE_TASK = {"NoisyQTasks": "NoisyQ"}
 # What records call a model of ssm-simulators.
 _OF_SSMS = re.compile(r"from_ssms\('(\w+)'\)")
 
@@ -96,7 +93,8 @@ def simulator_of(net: Network, spec: str | None = None) -> Simulator | None:
     """The simulator that a network was trained on: the one named, or a shipped one of the stored name; else None.
 
     Of several shipped ones, the one that draws its parameters as the network's did. Of a learner that was trained in
-    tasks of all kinds the model in the plain one: whoever fits another task names a simulator of it.
+    tasks of all kinds, which records call by the model's name, the model in one task: whoever fits another names a
+    simulator of it.
 
     Raises:
         ValueError: if the one named cannot be found, or has another schema.
@@ -131,8 +129,7 @@ def simulator_of(net: Network, spec: str | None = None) -> Simulator | None:
         # Where the package is not installed there is none.
         with suppress(MissingLibraryError):
             shipped.append(from_ssms(of_ssms[1], bounds=net.record.box))
-    name = _IN_ONE_TASK.get(net.record.simulator, net.record.simulator)
-    fitting = [one for one in shipped if name_of(one) == name and one.schema == net.schema]
+    fitting = [one for one in shipped if name_of(one) == net.record.simulator and one.schema == net.schema]
     priors = dict(net.record.priors)
     same = [one for one in fitting if isinstance(one, WithPriors) and dict(one.priors) == priors]
     return next(iter(same + fitting), None)
