@@ -12,7 +12,6 @@ from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Interval, Positive, Real, Schema
 from ppl_buffer.simulator import Arrays
 
-
 # Waves a unit of x as a network reads them beside x itself: those of the sawtooths, without which it hardly tells where
 # in a period a point lies.
 _FREQUENCIES = (2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 5.5)

@@ -22,6 +22,7 @@ from ppl_buffer.simulator import (
     simulate_keywords,
 )
 from ppl_buffer.stored import Runs
+from ppl_buffer.training.simulator_errors import inside
 
 # Training stops above this share of data sets with values that are not numbers, once this many were drawn.
 MOST_DROPPED = 0.05
@@ -88,7 +89,9 @@ def known_log_likelihood(simulator: WithLogLikelihood, schema: Schema, params: A
     shape = next(iter(data[name].shape for name in schema.outcomes))
     # In double precision, but of numbers as rounded as the network reads them: near a bound that moves a density.
     read = [{name: x.astype(np.float32).astype(float) for name, x in values.items()} for values in (params, data)]
-    returned = np.asarray(simulator.log_likelihood(*(_given(schema, values) for values in read)), dtype=float)
+    given_params, given_data = (_given(schema, values) for values in read)
+    with inside("log_likelihood", {"params": params, "data": data}):
+        returned = np.asarray(simulator.log_likelihood(given_params, given_data), dtype=float)
     wrong = np.isnan(returned) | np.isposinf(returned)
     if returned.shape != shape or wrong.any():
         raise ValueError(
@@ -145,15 +148,17 @@ def resample(
         assert isinstance(simulator, WithPredictions)
         inputs = _given(schema, {name: data[name] for name in schema.inputs})
         past = _given(schema, seen.trials)
-        again = simulator.predict_outcomes(rng, _given(schema, params), inputs, past, seen.visible, count)
+        with inside("predict_outcomes", {"params": params, "inputs": inputs, "seen": past, "count": count}):
+            again = simulator.predict_outcomes(rng, _given(schema, params), inputs, past, seen.visible, count)
         returned = _checked("predict_outcomes", again, schema.outcomes, shape)
     elif isinstance(simulator, WithResampling):
-        again = simulator.resample_outcomes(rng, _given(schema, params), _given(schema, data), count)
+        with inside("resample_outcomes", {"params": params, "data": data, "count": count}):
+            again = simulator.resample_outcomes(rng, _given(schema, params), _given(schema, data), count)
         returned = _checked("resample_outcomes", again, schema.outcomes, shape)
     else:
         inputs = {name: np.repeat(data[name], count, axis=1) for name in schema.inputs}
         wide = (size, trials * count)
-        simulated = _call(schema, simulator.simulate, rng, params, inputs, wide)
+        simulated = _call(schema, "simulate", simulator.simulate, rng, params, inputs, wide)
         again = _checked("simulate", simulated, _simulated_variables(schema), wide)
         returned = {name: again[name].reshape(shape) for name in schema.outcomes}
     good = np.ones(shape, dtype=bool)
@@ -172,7 +177,8 @@ def augment_data(simulator: Simulator, rng: np.random.Generator, data: Arrays) -
         return data
     schema = simulator.schema
     variables = {**schema.inputs, **_simulated_variables(schema)}
-    again = simulator.augment(rng, _given(schema, data))
+    with inside("augment", {"data": data}):
+        again = simulator.augment(rng, _given(schema, data))
     returned = _checked("augment", again, variables, next(iter(data.values())).shape)
     for name, variable in variables.items():
         if not legal(variable, returned[name].astype(np.float32)).all():
@@ -187,7 +193,7 @@ def draw_trials(
     schema = simulator.schema
     shape = (len(next(iter({**params, **inputs}.values()))), 1)
     wide = {name: x[:, None] for name, x in inputs.items()}
-    simulated = _call(schema, simulator.simulate, rng, params, wide, shape)
+    simulated = _call(schema, "simulate", simulator.simulate, rng, params, wide, shape)
     returned = _checked("simulate", simulated, _simulated_variables(schema), shape)
     good, counts = find_legal(schema, params, {**wide, **returned})
     return {name: returned[name][:, 0] for name in schema.outcomes}, good, counts
@@ -195,15 +201,17 @@ def draw_trials(
 
 def _call(
     schema: Schema,
+    name: str,
     method: Callable[..., Any],
     rng: np.random.Generator,
     params: Arrays,
     inputs: Arrays,
     shape: tuple[int, int],
 ) -> Any:
-    """Call a method that simulates; where no array has the shape (size, trials), keywords do."""
+    """Call the method of that name, which simulates; where no array has the shape (size, trials), keywords do."""
     keywords = simulate_keywords(method, schema, *shape)
-    return method(rng, _given(schema, params), _given(schema, inputs), **keywords)
+    with inside(name, {"params": params, "inputs": inputs, **keywords}):
+        return method(rng, _given(schema, params), _given(schema, inputs), **keywords)
 
 
 def _given(schema: Schema, arrays: Arrays) -> Arrays:
@@ -224,18 +232,24 @@ def _simulated_variables(schema: Schema) -> Mapping[str, Variable]:
 
 def draw_params(simulator: Simulator, rng: np.random.Generator, size: int) -> Arrays:
     """Checked draws of the parameters by the simulator's ``prior``: dict name -> (size,)."""
-    return _checked("prior", simulator.prior(rng, size), simulator.schema.params, (size,))
+    with inside("prior", {"size": size}):
+        params = simulator.prior(rng, size)
+    return _checked("prior", params, simulator.schema.params, (size,))
 
 
 def draw_proposal(simulator: Simulator, rng: np.random.Generator, size: int) -> Arrays:
     """Checked draws of the parameters by the simulator's ``proposal``: dict name -> (size,)."""
     assert isinstance(simulator, WithProposal)
-    return _checked("proposal", simulator.proposal(rng, size), simulator.schema.params, (size,))
+    with inside("proposal", {"size": size}):
+        params = simulator.proposal(rng, size)
+    return _checked("proposal", params, simulator.schema.params, (size,))
 
 
 def draw_inputs(simulator: Simulator, rng: np.random.Generator, size: int, trials: int) -> Arrays:
     """Checked draws of the inputs: dict name -> (size, trials)."""
-    return _checked("inputs", simulator.inputs(rng, size, trials), simulator.schema.inputs, (size, trials))
+    with inside("inputs", {"size": size, "trials": trials}):
+        inputs = simulator.inputs(rng, size, trials)
+    return _checked("inputs", inputs, simulator.schema.inputs, (size, trials))
 
 
 def draw_data(
@@ -249,11 +263,11 @@ def draw_data(
     shape = (size, trials)
     inputs = draw_inputs(simulator, rng, size, trials)
     if not (probabilities and gives_probabilities(simulator)):
-        simulated = _call(schema, simulator.simulate, rng, params, inputs, shape)
+        simulated = _call(schema, "simulate", simulator.simulate, rng, params, inputs, shape)
         return {**inputs, **_checked("simulate", simulated, _simulated_variables(schema), shape)}, {}
     assert isinstance(simulator, WithProbabilities)
     method = "simulate_with_probabilities"
-    pair = _call(schema, simulator.simulate_with_probabilities, rng, params, inputs, shape)
+    pair = _call(schema, method, simulator.simulate_with_probabilities, rng, params, inputs, shape)
     if not isinstance(pair, tuple) or len(pair) != 2 or not isinstance(pair[1], Mapping):
         raise ValueError(f"simulator.{method}: expected (data, probabilities), got {type(pair).__name__}")
     data = {**inputs, **_checked(method, pair[0], _simulated_variables(schema), shape)}

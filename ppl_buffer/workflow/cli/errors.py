@@ -46,7 +46,8 @@ def plain_errors(kept: Path | None = None) -> Iterator[None]:
             # Whoever read the output has gone, such as `head`: no mistake, and the program ends.
             raise
         except (ValueError, OSError, ImportError) as error:
-            typer.secho(f"Error: {error}", fg=typer.colors.RED, err=True)
+            for said_of_it in (f"Error: {error}", *vars(error).get("__notes__", ())):
+                typer.secho(said_of_it, fg=typer.colors.RED, err=True)
             raise typer.Exit(1) from None
         except KeyboardInterrupt as error:
             there = goes_on if kept is not None and kept.exists() else ""
