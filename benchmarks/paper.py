@@ -5,7 +5,7 @@
 
 Tables E1 and E2 of Hassan et al. (ICLR 2026, arXiv 2510.09477), with what these lack: the exact joint density of the
 same data sets, all that is hidden integrated out; newer rivals; and processor time. All networks are trained by one
-loop on the same batches (`rivals/training.py`), for so many steps, or, with ``--steps 0 --seconds``, for so many seconds
+loop on the same batches (`rivals/training.py`), for so many steps, or with ``--steps 0 --seconds`` for so many seconds
 of updates, whose results are in a file of their own; what was trained already (in --folder) is not trained again, and
 an interrupted training goes on. With ``--steps 0`` alone times are measured, of untrained networks: medians of --rounds
 in which all take turns; there a script that is not part of this project can call `main` with implementations of others.

@@ -60,7 +60,7 @@ def plot_learning_curves(
             outline(panel, centers, *(shares.reshape(observed.shape)[index] for shares in whole.shares))
         panel.plot(centers, observed[index], "o-", color=DATA, ms=4, lw=1.1, label="data")
         panel.axhline(0.5, color=GRID, lw=0.8, ls=":", zorder=0)
-        panel.set(xlabel="times seen" if cue is None else f"times this {cue} was seen")
+        panel.set(xlabel="times seen")
         if cue is not None:
             panel.set_title(titles[index])
     panels[0].set_ylabel(f"share of {category(correct, 1, words)}")

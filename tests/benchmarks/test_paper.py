@@ -207,6 +207,5 @@ def test_equal_time_has_a_file_of_its_own_and_asks_no_distance(tmp_path):
     # As long as the quick run takes, whatever a step takes: the smaller network does more of them.
     assert all(0.3 <= row["seconds"] < 2 for row in training.values())
     assert training["cnp"]["steps"] > training["ours"]["steps"] >= 1
-    assert {
-        row["what"].split(": ")[1].split(" than")[0] for row in results["bars"] if "shipped" not in row["what"]
-    } == {"rivals nearer and faster"}
+    asked = [row["what"] for row in results["bars"] if "shipped" not in row["what"]]
+    assert asked and all("rivals nearer and faster than" in what for what in asked)
