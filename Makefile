@@ -30,7 +30,8 @@ MEASURE_q_learning := "likelihood_accuracy q_learning" q_learning_tasks "record_
 MEASURE_two_step := "likelihood_accuracy two_step" "record_errors two_step" "posterior two_step" "calibration --model two_step"
 MEASURE_multisensory_rho1 := "likelihood_accuracy multisensory_rho1" "record_errors multisensory_rho1" "likelihood_gradient multisensory_rho1" multisensory_evidence "consistency --name multisensory_rho1" "calibration --model multisensory_rho1"
 MEASURE_multisensory_rho43 := "likelihood_accuracy multisensory_rho43" "record_errors multisensory_rho43" "likelihood_gradient multisensory_rho43" multisensory_evidence "consistency --name multisensory_rho43" "calibration --model multisensory_rho43"
-MEASURE_gp := gp_accuracy "record_errors gp" "consistency --name gp"
+MEASURE_gp := "function_accuracy gp" "record_errors gp" "consistency --name gp"
+MEASURE_sawtooth := "function_accuracy sawtooth" "record_errors sawtooth" "consistency --name sawtooth"
 MEASURE_table := tables "consistency --name table"
 
 .PHONY: help venv test test-slow test-lowest test-neighbours demo bench bench-paper bench-hssm docs lint typecheck doctest
@@ -71,7 +72,7 @@ demo: $(INSTALLED) ## fit people who learn from rewards, with NUTS; results in d
 bench: $(INSTALLED) ## measure speed, and what the cards state, and write the cards
 	set -e; for name in rollout density gradient likelihood_gradient training_step effective_samples efficiency scaling speculative hierarchical_fit formula_recovery hierarchical_particles compilations distinct_inputs compiler_options missing_history seeds \
 	  training_methods error_estimate ladder two_step_example \
-	  posterior_predictive summary noisy_q_accuracy noisy_q_tasks noisy_q_missing rlddm_missing q_learning_tasks gp_accuracy fourier orders_and_blocks compression $(patsubst %,"consistency --name %",gp ddm collapsing_ddm multisensory_rho1 multisensory_rho43) \
+	  posterior_predictive summary noisy_q_accuracy noisy_q_tasks noisy_q_missing rlddm_missing q_learning_tasks "function_accuracy gp" "function_accuracy sawtooth" fourier orders_and_blocks compression $(patsubst %,"consistency --name %",gp sawtooth ddm collapsing_ddm multisensory_rho1 multisensory_rho43) \
 	  multisensory_evidence_truth "multisensory_evidence_truth --simulated" \
 	  multisensory_evidence $(patsubst %,"likelihood_accuracy %",ddm collapsing_ddm angle racing_diffusion discounting confidence q_learning two_step rlddm multisensory_rho1 multisensory_rho43) \
 	  $(patsubst %,"posterior %",noisy_q ddm angle racing_diffusion rlddm discounting confidence q_learning two_step) gradient_noise \

@@ -29,6 +29,8 @@ PRETRAINED = Path(pb.__file__).parent / "pretrained"
 MET = {True: "yes", False: "**no**"}
 # What `likelihood=` takes -> the part of a network.
 PART = {"direct": "likelihood", "buffer": "buffer"}
+# Networks of random functions, and what their exact density is of.
+EXACT = {"gp": "Gaussian processes, a mixture over the kernels", "sawtooth": "waves, a mixture over both directions"}
 
 
 def at_most(value: float, bar: float) -> bool:
@@ -265,26 +267,25 @@ in one sequence; KL is KL(reference || network)."""
     return measured("noisy_q", introduction, figures, accuracy)
 
 
-def gp() -> Measurement:
-    """What was measured of `gp`."""
-    accuracy = read("gp_accuracy")
+def functions(name: str) -> Measurement:
+    """What was measured of a network of random functions."""
+    accuracy = read(f"{name}_accuracy")
     results = accuracy["results"]
     settings, figures = results["settings"], results["figures"]
-    aged = older(pb.load("gp"), accuracy, "buffer")
+    aged = older(pb.load(name), accuracy, "buffer")
     about = f"{settings['targets']} targets"
-    introduction = f"""By `benchmarks/gp_accuracy.py`, in nats a target, over {settings["datasets"]} functions where all
-parameters are given and {settings["evidence_datasets"]} where none is{aged}: the density of {about} in one pass,
-against the exact density of the Gaussian process (all parameters given: a mixture over the kernels; none given:
-integrated over the prior of the hyperparameters as well). KL is KL(exact || network), "worst" the largest mean
-difference of a single function. The last column is the KL of the targets' own densities multiplied, without the
-buffer.{about_consistency("gp")}"""
+    introduction = f"""By `benchmarks/function_accuracy.py`, in nats a target, over {settings["datasets"]} functions
+whose parameters are all given and {settings["evidence_datasets"]} of which none is{aged}: the density of {about} in one
+pass, against the exact density of {EXACT[name]} and where no parameter is given over the prior of these as well. KL is
+KL(exact || network), "worst" the largest mean difference of a single function. The last column is the KL of the
+targets' own densities multiplied, without the buffer.{about_consistency(name)}"""
     columns = ("given and context", "exact entropy", "KL", "its standard error", "worst function", "KL without buffer")
-    rows = [[name, *row.values()] for name, row in figures.items()]
-    harness.print_table(f"gp, {about}", columns, rows)
-    table = markdown(columns, [[name, *map(text, values)] for name, *values in rows])
-    by_name = {f"{name}: KL per target": row["kl_per_target"] for name, row in figures.items()}
-    totals = {name: settings["targets"] * row["kl_per_target"] for name, row in figures.items()}
-    lost = {about: max(x for name, x in totals.items() if name.startswith(about)) for about in ("all", "no")}
+    rows = [[given, *row.values()] for given, row in figures.items()]
+    harness.print_table(f"{name}, {about}", columns, rows)
+    table = markdown(columns, [[given, *map(text, values)] for given, *values in rows])
+    by_name = {f"{given}: KL per target": row["kl_per_target"] for given, row in figures.items()}
+    totals = {given: settings["targets"] * row["kl_per_target"] for given, row in figures.items()}
+    lost = {some: max(x for given, x in totals.items() if given.startswith(some)) for some in ("all", "no")}
     words = Words(
         f"the log density of {about} together is lower than the exact one by at most {plain(lost['all'], 2)} nats on "
         f"average with all parameters given, {plain(lost['no'], 2)} with none"
@@ -374,7 +375,9 @@ the reference is {reference}. KL is KL(exact || network), all parameters given,
 
 def measurement_of(name: str) -> Measurement:
     """What was measured of a network."""
-    special = {"noisy_q": noisy_q, "gp": gp, "table": table}
+    if name in EXACT:
+        return functions(name)
+    special = {"noisy_q": noisy_q, "table": table}
     return special[name]() if name in special else likelihood(name)
 
 

@@ -21,7 +21,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `tests.references`, which is not installed
 
-from gp_accuracy import Settings, draw, exact  # noqa: E402
+from function_accuracy import Processes, Settings, draw, exact  # noqa: E402
 from harness import bar, parse, print_bars, print_table, training_steps, write_results  # noqa: E402
 
 import ppl_buffer as pb  # noqa: E402
@@ -48,10 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(__doc__, arguments)
     torch.set_num_threads(1)
     functions, targets = (4, 6) if options.quick else (FUNCTIONS, TARGETS)
-    net, simulator = pb.load("gp", backend="torch"), pb.simulators.GaussianProcess()
+    net, processes = pb.load("gp", backend="torch"), Processes()
     settings = Settings(evidence_datasets=functions, targets=targets, seed=SEED)
-    data = draw(simulator, settings, CONTEXT, shared=True)
-    truth, rng = exact(simulator, data, conditioned=False), np.random.default_rng(SEED)
+    data = draw(processes, settings, CONTEXT, conditioned=False)
+    truth, rng = exact(processes, data, conditioned=False), np.random.default_rng(SEED)
     orders = np.stack([rng.permutation(targets) for _ in range(ORDERS[-1])])
     rows: list[dict[str, Any]] = []
     for block in BLOCKS:

@@ -1,9 +1,9 @@
 """Write into a shipped network's record how far each of its likelihoods is from the model's, as it was measured.
 
 ``likelihood="auto"`` takes the part with the lesser error. `ppl_buffer.train` estimates that of a part from its own
-training; what `likelihood_accuracy.py`, `noisy_q_accuracy.py` and `gp_accuracy.py` measured with a reference is nearer
-to the truth, and is known of weights that were trained before errors were recorded. Only what was measured of the very
-weights is written. The arrays stay as they are, byte for byte.
+training; what `likelihood_accuracy.py`, `noisy_q_accuracy.py` and `function_accuracy.py` measured with a reference is
+nearer to the truth, and is known of weights that were trained before errors were recorded. Only what was measured of
+the very weights is written. The arrays stay as they are, byte for byte.
 
     python benchmarks/record_errors.py [NAME ...]
 """
@@ -33,7 +33,7 @@ def measured(name: str) -> tuple[dict[str, Any], dict[str, list[tuple[float, flo
     """The result file, and by way of the network the KL of each group of data sets with its standard error."""
     measurement = json.loads((harness.RESULTS / f"{name}_accuracy.json").read_text())
     results = measurement["results"]
-    if name == "gp":
+    if name in ("gp", "sawtooth"):
         given = [row for about, row in results["figures"].items() if about.startswith("all parameters")]
         pairs = [(row["kl_per_target"], row["kl_per_target_standard_error"]) for row in given]
         return measurement, {"buffer": pairs}

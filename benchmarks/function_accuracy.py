@@ -1,12 +1,13 @@
-"""How well a network knows Gaussian-process functions: its joint density against the exact one.
+"""How well a network knows random functions: its joint density of Gaussian processes or sawtooth waves, and the exact.
 
-    python benchmarks/gp_accuracy.py [--checkpoint gp] [--backend torch] [--quick]
+    python benchmarks/function_accuracy.py gp [--checkpoint gp] [--backend torch] [--quick]
 
-After contexts of several sizes, the outcomes at 64 further points are scored in one pass, with all hyperparameters
-given (the exact density is a mixture over the kernels) and with none given (the exact density integrates over their
-prior by quadrature). Data sets are drawn from the prior, so that the mean difference of the log densities is the
-Kullback-Leibler divergence KL(exact || network) of the joint densities. "Apart" are the targets' own densities given
-the context, multiplied: what a set predictor without a buffer gives.
+After contexts of several sizes, the outcomes at 64 further points are scored in one pass, with all parameters given
+(the exact density is a mixture over what is no parameter: the kernels, or the direction of the waves) and with none
+given (the exact density integrates over their prior as well, by quadrature). Data sets are drawn from the prior, so
+that the mean difference of the log densities is the Kullback-Leibler divergence KL(exact || network) of the joint
+densities. "Apart" are the targets' own densities given the context, multiplied: what a set predictor without a buffer
+gives.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import harness  # noqa: E402
 import ppl_buffer as pb  # noqa: E402
 from ppl_buffer.predictive import density  # noqa: E402
 from ppl_buffer.predictive.query import Query  # noqa: E402
-from tests.references import gaussian_process as reference  # noqa: E402
+from tests.references import gaussian_process, sawtooth  # noqa: E402
 
 # Numbers in the attention scores of data sets that are scored together.
 _AT_ONCE = 2**22
@@ -40,11 +41,12 @@ class Settings:
     seed: int = 30
     datasets: int = 128
     evidence_datasets: int = 64
-    contexts: tuple[int, ...] = (0, 16, 128, 1024)
+    contexts: tuple[int, ...] = (0, 16, 128)
     targets: int = 64
 
 
-QUICK = Settings(datasets=12, evidence_datasets=6, contexts=(0, 16, 128))
+SETTINGS = {"gp": Settings(contexts=(0, 16, 128, 1024)), "sawtooth": Settings()}
+QUICK = Settings(datasets=12, evidence_datasets=6)
 
 
 @dataclass(frozen=True)
@@ -57,27 +59,66 @@ class DataSets:
     context: int
 
 
-def draw(simulator: pb.simulators.GaussianProcess, settings: Settings, context: int, shared: bool) -> DataSets:
-    """Data sets from the prior, each with inputs of its own or all with the same (`shared`)."""
+class Processes:
+    """Gaussian processes and their exact densities. Data sets that are integrated share their inputs: it is cheaper."""
+
+    shared = True
+
+    def __init__(self) -> None:
+        self.simulator = pb.simulators.GaussianProcess()
+
+    def given_parameters(self, data: DataSets) -> np.ndarray:
+        """Log density of the points up to each of them, all parameters given: (datasets, points)."""
+        return gaussian_process.prefix_log_density(data.params, data.x, data.y, self.simulator.kernels)
+
+    def integrated(self, data: DataSets, size: int) -> np.ndarray:
+        """Log density of the first points, nothing given: (datasets,)."""
+        box = {name: prior.range() for name, prior in self.simulator.priors.items()}
+        return gaussian_process.log_evidence(data.x[0, :size], data.y[:, :size], self.simulator.kernels, box)
+
+
+class Sawtooths:
+    """Sawtooth waves and their exact densities."""
+
+    shared = False
+
+    def __init__(self) -> None:
+        self.simulator = pb.simulators.Sawtooth()
+
+    def given_parameters(self, data: DataSets) -> np.ndarray:
+        """Log density of the points up to each of them, all parameters given: (datasets, points)."""
+        return sawtooth.prefix_log_density(data.params, data.x, data.y)
+
+    def integrated(self, data: DataSets, size: int) -> np.ndarray:
+        """Log density of the first points, nothing given: (datasets,)."""
+        box = {name: prior.range() for name, prior in self.simulator.priors.items()}
+        pairs = zip(data.x[:, :size], data.y[:, :size], strict=True)
+        return np.concatenate([sawtooth.prefix_log_evidence(x, y, [size], box) for x, y in pairs])
+
+
+FUNCTIONS = {"gp": Processes, "sawtooth": Sawtooths}
+
+
+def draw(functions: Processes | Sawtooths, settings: Settings, context: int, conditioned: bool) -> DataSets:
+    """Data sets from the prior, whose parameters will be given or not."""
+    shared = not conditioned
     rng = np.random.default_rng([settings.seed, context, shared])
-    size = settings.evidence_datasets if shared else settings.datasets
-    params = simulator.prior(rng, size)
-    x = simulator.inputs(rng, 1 if shared else size, context + settings.targets)["x"]
+    size = settings.datasets if conditioned else settings.evidence_datasets
+    params = functions.simulator.prior(rng, size)
+    together = shared and functions.shared
+    x = functions.simulator.inputs(rng, 1 if together else size, context + settings.targets)["x"]
     # As the network reads them.
     x = np.broadcast_to(x, (size, x.shape[1])).astype(np.float32).astype(float)
-    return DataSets(params, x, simulator.simulate(rng, params, {"x": x})["y"], context)
+    return DataSets(params, x, functions.simulator.simulate(rng, params, {"x": x})["y"], context)
 
 
-def exact(simulator: pb.simulators.GaussianProcess, data: DataSets, conditioned: bool) -> np.ndarray:
+def exact(functions: Processes | Sawtooths, data: DataSets, conditioned: bool) -> np.ndarray:
     """Exact log density of the targets given the context (and all parameters, if conditioned): (datasets,)."""
     if conditioned:
-        prefixes = reference.prefix_log_density(data.params, data.x, data.y, simulator.kernels)
+        prefixes = functions.given_parameters(data)
         return prefixes[:, -1] - (prefixes[:, data.context - 1] if data.context else 0.0)
-    box = {name: prior.range() for name, prior in simulator.priors.items()}
-    total = reference.log_evidence(data.x[0], data.y, simulator.kernels, box)
-    if not data.context:
-        return total
-    return total - reference.log_evidence(data.x[0, : data.context], data.y[:, : data.context], simulator.kernels, box)
+    total = functions.integrated(data, data.x.shape[1])
+    return total - functions.integrated(data, data.context) if data.context else total
 
 
 def network(net: Any, data: DataSets, conditioned: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -128,15 +169,14 @@ def figures(net: Any, data: DataSets, log_density: np.ndarray, conditioned: bool
     }
 
 
-def measure(net: Any, settings: Settings) -> dict[str, dict[str, float]]:
+def measure(net: Any, functions: Processes | Sawtooths, settings: Settings) -> dict[str, dict[str, float]]:
     """All figures, by what is given and the size of the context."""
-    simulator = pb.simulators.GaussianProcess()
     out: dict[str, dict[str, float]] = {}
     for conditioned in (True, False):
         for context in settings.contexts:
-            data = draw(simulator, settings, context, shared=not conditioned)
+            data = draw(functions, settings, context, conditioned)
             name = f"{'all parameters' if conditioned else 'no parameter'} given, context of {context}"
-            out[name] = figures(net, data, exact(simulator, data, conditioned), conditioned)
+            out[name] = figures(net, data, exact(functions, data, conditioned), conditioned)
     return out
 
 
@@ -152,24 +192,26 @@ def rows(measured: Mapping[str, Mapping[str, float]]) -> list[list[Any]]:
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", default="gp", help="a name of the zoo, or a path")
+    parser.add_argument("functions", choices=sorted(FUNCTIONS), help="what the functions are, and the network of them")
+    parser.add_argument("--checkpoint", default="", help="another network of these functions, a path")
     parser.add_argument("--backend", choices=("torch", "jax"), default="torch")
     parser.add_argument("--quick", action="store_true", help="a tenth of the data sets, no large context, no file")
     arguments = parser.parse_args()
-    settings = QUICK if arguments.quick else Settings()
-    net = pb.load(arguments.checkpoint, backend=arguments.backend)
-    measured = measure(net, settings)
-    title = f"{arguments.checkpoint}, {arguments.backend}: nats a target, {settings.targets} targets"
+    name, settings = arguments.functions, QUICK if arguments.quick else SETTINGS[arguments.functions]
+    checkpoint = arguments.checkpoint or name
+    net = pb.load(checkpoint, backend=arguments.backend)
+    measured = measure(net, FUNCTIONS[name](), settings)
+    title = f"{checkpoint}, {arguments.backend}: nats a target, {settings.targets} targets"
     harness.print_table(title, ("", "exact entropy", "KL", "its error", "worst", "KL apart"), rows(measured))
     if not arguments.quick:
         results = {
-            "checkpoint": arguments.checkpoint,
+            "checkpoint": checkpoint,
             "backend": arguments.backend,
             "training_steps": harness.training_steps(net),
             "settings": asdict(settings),
             "figures": measured,
         }
-        harness.write_results("gp_accuracy", results)
+        harness.write_results(f"{name}_accuracy", results)
 
 
 if __name__ == "__main__":
