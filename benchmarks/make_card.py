@@ -276,8 +276,8 @@ def functions(name: str) -> Measurement:
     about = f"{settings['targets']} targets"
     introduction = f"""By `benchmarks/function_accuracy.py`, in nats a target, over {settings["datasets"]} functions
 whose parameters are all given and {settings["evidence_datasets"]} of which none is{aged}: the density of {about} in one
-pass, against the exact density of {EXACT[name]} and where no parameter is given over the prior of these as well. KL is
-KL(exact || network), "worst" the largest mean difference of a single function. The last column is the KL of the
+pass, against the exact density of {EXACT[name]} and, where no parameter is given, over the priors of all parameters.
+KL is KL(exact || network), "worst" the largest mean difference of a single function. The last column is the KL of the
 targets' own densities multiplied, without the buffer.{about_consistency(name)}"""
     columns = ("given and context", "exact entropy", "KL", "its standard error", "worst function", "KL without buffer")
     rows = [[given, *row.values()] for given, row in figures.items()]

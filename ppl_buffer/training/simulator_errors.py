@@ -20,19 +20,19 @@ def inside(method: str, given: Mapping[str, object]) -> Iterator[None]:
 
     Args:
         method: of the simulator.
-        given: argument -> dict of arrays, of which the shapes are told, or a value.
+        given: argument -> dict of arrays, of which the shapes are described, or a value.
     """
     try:
         yield
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
-        theirs = [frame for frame in frames if not Path(frame.filename).is_relative_to(_PACKAGE)]
-        where = f", {theirs[0].filename}, line {theirs[0].lineno}" if theirs else ""
-        told = []
+        outside = [frame for frame in frames if not Path(frame.filename).is_relative_to(_PACKAGE)]
+        where = f", {outside[0].filename}, line {outside[0].lineno}" if outside else ""
+        described = []
         for name, value in given.items():
             if isinstance(value, Mapping):
-                told += [f"{name}[{key!r}] of shape {np.shape(x)}" for key, x in value.items()]
+                described += [f"{name}[{key!r}] of shape {np.shape(x)}" for key, x in value.items()]
             else:
-                told.append(f"{name}={value}")
-        error.add_note(f"Raised in simulator.{method}{where}, which was given {', '.join(told) or 'nothing'}.")
+                described.append(f"{name}={value}")
+        error.add_note(f"Raised in simulator.{method}{where}, which was given {', '.join(described) or 'nothing'}.")
         raise

@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+import ppl_buffer as pb
+from ppl_buffer.predictive import density
+from ppl_buffer.predictive.query import Query
 from ppl_buffer.simulators import Sawtooth
 from ppl_buffer.training.batch_options import BatchOptions
 from ppl_buffer.training.batches import make_batch
@@ -125,3 +128,29 @@ def test_the_best_that_can_be_reached():
     lost = given - best
     assert abs(lost.mean() - 0.043) < 4 * lost.std() / math.sqrt(datasets) + 0.005
     assert abs(best.mean() - 1.147) < 4 * best.std() / math.sqrt(datasets)
+
+
+# The shipped network ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("context", "most", "least_gain"), [(0, 0.26, 0.6), (16, 0.14, 0.06)])
+def test_the_network_is_near_the_exact_joint_density(context, most, least_gain):
+    """Functions drawn anew, unlike those of the card; nothing given. The bars are twice what the card states."""
+    torch = pytest.importorskip("torch")
+    functions, targets = 11, 64
+    _, x, y = simulated(functions, context + targets, seed=20 + context)
+    sizes = (context or 1, context + targets)
+    evidence = np.array([reference.prefix_log_evidence(*row, sizes, BOX) for row in zip(x, y, strict=True)])
+    exact = evidence[:, 1] - evidence[:, 0] * (context > 0)
+    points = {name: torch.tensor(value, dtype=torch.float32) for name, value in (("x", x), ("y", y))}
+    query = Query.build(
+        pb.load("sawtooth", backend="torch"),
+        {"x": points["x"][:, context:]},
+        context={name: value[:, :context] for name, value in points.items()} if context else None,
+    )
+    value = points["y"][:, context:]
+    joint, apart = (each(query, value).sum(-1).numpy() for each in (density.conditionals, density.marginals))
+    gap = (exact - joint) / targets
+    # A divergence is never below zero; if it were, the reference would be wrong.
+    assert -3 * gap.std(ddof=1) / math.sqrt(functions) < gap.mean() < most
+    assert (joint - apart).mean() / targets > least_gain
