@@ -5,10 +5,11 @@
 
 Tables E1 and E2 of Hassan et al. (ICLR 2026, arXiv 2510.09477), with what these lack: the exact joint density of the
 same data sets, all that is hidden integrated out; newer rivals; and processor time. All networks are trained by one
-loop on the same batches (`rivals/training.py`), for so many steps, or with ``--steps 0 --seconds`` for so many seconds
-of updates, whose results are in a file of their own; what was trained already (in --folder) is not trained again, and
-an interrupted training goes on. With ``--steps 0`` alone times are measured, of untrained networks: medians of --rounds
-in which all take turns; there a script that is not part of this project can call `main` with implementations of others.
+loop on the same batches (`rivals/training.py`), for so many steps, and once more for so many seconds of updates; with
+``--steps 0 --seconds`` for so many seconds alone, whose results are in a file of their own. What was trained already
+(in --folder) is not trained again, and an interrupted training goes on. With ``--steps 0`` alone times are measured, of
+untrained networks: medians of --rounds in which all take turns; there a script that is not part of this project can
+call `main` with implementations of others.
 
 The buffer holds 16 points in training. Of more targets "one pass" has them all in it; in "block 16" every 16 of them
 join the context, which is how the source predicts 128, and what the bars are about.
