@@ -196,7 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as place:
         kept = {
             "JAX_COMPILATION_CACHE_DIR": f"{place}/kept",
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0" if options.quick else "0.2",
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_DISABLE_MOST_OPTIMIZATIONS": str(options.quick),
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
         }

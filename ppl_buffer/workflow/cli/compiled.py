@@ -12,8 +12,8 @@ import typer
 # What JAX reads when it is imported.
 _FOLDER = "JAX_COMPILATION_CACHE_DIR"
 _DEFAULTS = {
-    # Shorter compilations are not worth a file.
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+    # However short a compilation was: to read the dozen small programs of a fit takes less than to compile them.
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     # Bytes; those that were used least recently go.
     "JAX_COMPILATION_CACHE_MAX_SIZE": str(2**30),
 }
