@@ -89,7 +89,7 @@ def section(words: Words, figures: Sequence[Any], way: str) -> str:
 
 def purpose(about: str) -> str:
     """What a network is for: the first clause of what its recipe says."""
-    clause = re.split(r"[.:](?:\s|$)", re.sub(r"\s*\(`[^`]*`\)", "", " ".join(about.split())))[0]
+    clause = re.split(r"[.:](?:\s|$)", re.sub(r"\s*\(`[^`]*`[^)]*\)", "", " ".join(about.split())))[0]
     return clause.strip()
 
 
