@@ -101,12 +101,11 @@ FUNCTIONS = {"gp": Processes, "sawtooth": Sawtooths}
 
 def draw(functions: Processes | Sawtooths, settings: Settings, context: int, conditioned: bool) -> DataSets:
     """Data sets from the prior, whose parameters will be given or not."""
-    shared = not conditioned
-    rng = np.random.default_rng([settings.seed, context, shared])
+    rng = np.random.default_rng([settings.seed, context, not conditioned])
     size = settings.datasets if conditioned else settings.evidence_datasets
     params = functions.simulator.prior(rng, size)
-    together = shared and functions.shared
-    x = functions.simulator.inputs(rng, 1 if together else size, context + settings.targets)["x"]
+    shared = functions.shared and not conditioned
+    x = functions.simulator.inputs(rng, 1 if shared else size, context + settings.targets)["x"]
     # As the network reads them.
     x = np.broadcast_to(x, (size, x.shape[1])).astype(np.float32).astype(float)
     return DataSets(params, x, functions.simulator.simulate(rng, params, {"x": x})["y"], context)

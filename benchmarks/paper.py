@@ -257,8 +257,10 @@ def main(arguments: Sequence[str] | None = None, public: Mapping[str, rivals.Joi
     folder = Path(options.folder)
     if options.quick:
         settings, folder = QUICK, options.out / "quick"
-        quick = {"steps": 2, "seconds": None} if options.steps else {"steps": None, "seconds": 0.3}
-        budgets = dict.fromkeys(list(budgets)[:1], quick)
+        if options.steps:
+            budgets = {"2 steps": {"steps": 2, "seconds": None}}
+        elif options.seconds:
+            budgets = {"0.3 seconds": {"steps": None, "seconds": 0.3}}
     task = TASKS[options.task]
     sizes = {"context": CONTEXT, "buffer": BUFFER, "targets": TARGETS, "waves": task.waves}
     content: dict[str, Any] = {"task": options.task, "settings": {**asdict(settings), "training": sizes}}
