@@ -43,6 +43,7 @@ class Simulator(Protocol):
     - `WithLogLikelihood`, ``log_likelihood``: the log density of the outcomes, where it can be computed;
     - `WithSymmetries`, ``augment``: data sets that are exactly as likely;
     - `WithEnvironment`, ``environment``: the feedback on outcomes that somebody else draws;
+    - `WithTrialParams`, ``trial_params``: whether it takes parameters that change from trial to trial;
     - `WithInProcess`, ``in_process``: whether it must run in the training process;
     - `WithName`, ``name``: what records call it;
     - `WithStoredSets`, ``stored_sets``: data sets that exist already, in place of new ones.
@@ -241,6 +242,17 @@ class WithEnvironment(Protocol):
 
 
 @runtime_checkable
+class WithTrialParams(Protocol):
+    """Says whether parameters may change from trial to trial, in a model whose trials have an order.
+
+    ``trial_params`` is True if its methods take parameters (size, trials) as well as (size,): what happens on trial k,
+    and what is learnt from it, is that of the parameters there. `Config.likelihood_trial_params` makes use of it.
+    """
+
+    trial_params: bool
+
+
+@runtime_checkable
 class StatefulEnvironment(Protocol):
     """An environment that remembers: rewards that drift, an arm that stays better until it is not.
 
@@ -271,11 +283,7 @@ class StatefulEnvironment(Protocol):
 
 @runtime_checkable
 class WithInProcess(Protocol):
-    """Says whether it must run in the training process.
-
-    ``in_process`` is True for a simulator that survives no fork, such as one written in JAX: no background worker
-    simulates then.
-    """
+    """Says by ``in_process`` = True that it survives no fork, as one in JAX: no background worker simulates then."""
 
     in_process: bool
 
@@ -311,6 +319,7 @@ OPTIONAL: dict[str, type] = {
     "log_likelihood": WithLogLikelihood,
     "augment": WithSymmetries,
     "environment": WithEnvironment,
+    "trial_params": WithTrialParams,
     "in_process": WithInProcess,
     "name": WithName,
     "stored_sets": WithStoredSets,

@@ -98,16 +98,17 @@ class _Scoring:
         part = self.subjects.select(indices, length)
         data, arguments, value = self._prepare(part)
         at_once = min(self.draws, max(1, _trials_at_once(self.net) // (part.count * length)))
-        if not part.params and part.lapse is None:
+        if not (part.params or part.trial_params) and part.lapse is None:
             # Nothing else says how many draws there are to be.
             value = self.net.ops.xp.broadcast_to(value, (at_once, *value.shape))
 
         def piece(draws: np.ndarray, added: int) -> int:
             params = {name: x[draws] for name, x in part.params.items()}
+            by_trial = {name: x[draws] for name, x in part.trial_params.items()}
             lapse = self.lapse_at(None if part.lapse is None else part.lapse[draws])
             query = Query.build(
-                self.net, data, params=params, lapse=lapse, outside="ignore", block=self.block, check=False,
-                expand=False, **arguments,
+                self.net, data, params=params, trial_params=by_trial or None, lapse=lapse, outside="ignore",
+                block=self.block, check=False, expand=False, **arguments,
             )  # fmt: skip
             self._score(query, value, indices, draws)
             return added * part.count

@@ -20,14 +20,13 @@ from ppl_buffer.predictive.query import History
 class FlatSubjects:
     """A site's trials with all batch dimensions made one: P data sets of K trials.
 
-    Where parameters vary by trial, trials are independent of each other: each is a data set of one.
-
     Attributes:
         mask: (P, K) bool, which trials exist.
         inputs: dict name -> (P, K).
         feedback: dict name -> (P, K).
         value: observed outcomes, (P, K) or (P, K, n_outcomes).
         params: dict name -> (S, P), conditioned parameters at each draw.
+        trial_params: dict name -> (S, P, K), those that vary by trial.
         lapse: (S, P), or None.
         context: arrays (P, ...), or None.
         history: arrays (P, ...), or None.
@@ -39,6 +38,7 @@ class FlatSubjects:
     feedback: dict[str, np.ndarray]
     value: np.ndarray
     params: dict[str, np.ndarray]
+    trial_params: dict[str, np.ndarray]
     lapse: np.ndarray | None
     context: EncodedContext | None
     history: History | None
@@ -53,31 +53,27 @@ class FlatSubjects:
         def flatten(columns: dict[str, Array] | None) -> dict[str, np.ndarray]:
             return {name: flatten_trials(x, batch, trials) for name, x in (columns or {}).items()}
 
-        by_trial = bool(site.trial_params)
-        sets = (*batch, trials) if by_trial else batch
+        def at_draws(varying: np.ndarray, *tail: int) -> np.ndarray:
+            return np.broadcast_to(varying, (len(varying), *batch, *tail)).reshape(
+                len(varying), math.prod(batch), *tail
+            )
 
-        def at_draws(varying: np.ndarray, has_trials: bool = False) -> np.ndarray:
-            wide = varying[..., None] if by_trial and not has_trials else varying
-            return np.broadcast_to(wide, (len(wide), *sets)).reshape(len(wide), math.prod(sets))
-
-        def rows(array: np.ndarray) -> np.ndarray:
-            return array.reshape(-1, 1, *array.shape[2:]) if by_trial else array
-
-        params = {name: at_draws(x) for name, x in site.params.items()}
-        params |= {name: at_draws(x, has_trials=True) for name, x in site.trial_params.items()}
+        if query.history is not None and "params" in query.history.trials:
+            raise ValueError(
+                "trial_params: expected a site that is not conditioned on earlier trials, since nobody knows the "
+                "parameters of these at each draw; give all trials to one site"
+            )
         return cls(
-            mask=rows(flatten_trials(site.exists, batch, trials)),
-            inputs={name: rows(x) for name, x in flatten(query.inputs).items()},
-            feedback={name: rows(x) for name, x in flatten(query.feedback).items()},
-            value=rows(site.value.reshape(math.prod(batch), *site.value.shape[len(batch) :])),
-            params=params,
+            mask=flatten_trials(site.exists, batch, trials),
+            inputs=flatten(query.inputs),
+            feedback=flatten(query.feedback),
+            value=site.value.reshape(math.prod(batch), *site.value.shape[len(batch) :]),
+            params={name: at_draws(x) for name, x in site.params.items()},
+            trial_params={name: at_draws(x, trials) for name, x in site.trial_params.items()},
             lapse=None if site.lapse is None else at_draws(site.lapse),
-            # Where all parameters are given these tell nothing of independent trials.
-            context=None if by_trial else flatten_leaves(ops, query.context, len(batch), batch),
-            history=None if by_trial else flatten_leaves(ops, query.history, len(batch), batch),
-            missing=query.missing_at(
-                None if query.deadline is None else rows(flatten_trials(query.deadline, batch, trials))
-            ),
+            context=flatten_leaves(ops, query.context, len(batch), batch),
+            history=flatten_leaves(ops, query.history, len(batch), batch),
+            missing=query.missing_at(None if query.deadline is None else flatten_trials(query.deadline, batch, trials)),
         )
 
     @property
@@ -98,6 +94,7 @@ class FlatSubjects:
             feedback={name: x[indices, :length] for name, x in self.feedback.items()},
             value=self.value[indices, :length],
             params={name: x[:, indices] for name, x in self.params.items()},
+            trial_params={name: x[:, indices, :length] for name, x in self.trial_params.items()},
             lapse=None if self.lapse is None else self.lapse[:, indices],
             context=None if self.context is None else self.context[indices],
             history=map_leaves(lambda x: x[indices], self.history),

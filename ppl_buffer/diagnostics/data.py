@@ -29,7 +29,6 @@ from ppl_buffer.inference.chunks import map_chunks
 from ppl_buffer.inference.simulation import Simulated, posterior_predictive
 from ppl_buffer.network.backend import Array, Environment
 from ppl_buffer.network.lapses import Lapse, check_lapse
-from ppl_buffer.network.missing import missing_of
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import ObservedTrials
 from ppl_buffer.plots.categories import Words
@@ -308,38 +307,11 @@ def _generate(
     progress: bool,
 ) -> Simulated:
     """Data sets at draws of the parameters, (draws, subjects, K)."""
-    if all(x.ndim == 2 for x in params.values()):
-        return posterior_predictive(
-            net, data, params, environment=environment, lapse=lapse, seed=seed, progress=progress
-        )
-    # Trials whose parameters are their own are independent of each other: each is a data set of one.
-    shape = (len(next(iter(params.values()))), *data.batch_shape, data.trials)
-    alone = math.prod(shape[1:])
-
-    def by_trial(values: Array) -> np.ndarray:
-        array = np.asarray(to_numpy(values))
-        return np.broadcast_to(array if array.ndim == 3 else array[..., None], shape).reshape(-1, alone)
-
-    def by_data_set(values: Array) -> np.ndarray:
-        return np.broadcast_to(to_numpy(values), shape[1:]).reshape(alone, 1)
-
-    made = posterior_predictive(
-        net,
-        {name: to_numpy(x).reshape(alone, 1) for name, x in data.inputs.items()},
-        {name: by_trial(x) for name, x in params.items()},
-        trials=1,
-        trial_mask=to_numpy(data.trial_mask).reshape(alone, 1),
-        missing=missing_of(data.missing, None if data.deadline is None else by_data_set(data.deadline)),
-        lapse=None if lapse is None else lapse.at(by_trial(lapse.rate)),
-        environment=environment,
-        seed=seed,
-        progress=progress,
-    )
-    return Simulated(
-        made.value.reshape((*shape, *net.schema.event_shape_tail)),
-        {name: x.reshape(shape) for name, x in made.feedback.items()},
-        made.log_prob.reshape(shape),
-    )
+    return posterior_predictive(
+        net, data, {name: x for name, x in params.items() if x.ndim == 2},
+        trial_params={name: x for name, x in params.items() if x.ndim == 3} or None, environment=environment,
+        lapse=lapse, seed=seed, progress=progress,
+    )  # fmt: skip
 
 
 def _outcomes(schema: Schema, data: ObservedTrials, generated: Simulated) -> tuple[Arrays, Arrays]:

@@ -18,6 +18,7 @@ from ppl_buffer.formulas.parsing import check_fixed, split_formulas, variables_o
 from ppl_buffer.formulas.priors import Site, check_prior, effect_scales
 from ppl_buffer.formulas.tables import SUBJECT_COLUMN, Covariates, Rows
 from ppl_buffer.formulas.terms import Design, Effect, Evaluate, Grouping, ParameterDesign
+from ppl_buffer.network.config import takes_trial_params
 from ppl_buffer.network.lapses import Lapse
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import ObservedTrials
@@ -98,15 +99,19 @@ def design(
 
 def _check_level(net: Network, one: ParameterDesign, table: Covariates) -> None:
     """Refuse parameters that vary within a data set where they may not."""
-    if not one.by_trial or (net.schema.independent and one.name != RATE and net.preferred_likelihood == "direct"):
+    able = takes_trial_params(net.schema, net.config) and net.preferred_likelihood == "direct"
+    if not one.by_trial or (able and one.name != RATE):
         return
     names = [name for name in sorted(variables_of(one.formula)) if table.level(name) == TRIAL]
     if one.name == RATE:
         why = "a rate of lapses is that of a data set"
-    elif not net.schema.independent:
+    elif net.schema.ordered and not net.config.likelihood_trial_params:
         why = (
-            "trials of this model depend on each other: what one means for the next was learnt for parameters that stay"
+            "trials of this model depend on each other, and what one means for the next was learnt for parameters that "
+            "stay (a network trained with Config(likelihood_trial_params=True) knows others)"
         )
+    elif not (net.schema.ordered or net.schema.independent):
+        why = "trials of this model depend on each other"
     else:
         why = "its direct likelihood, which parameters that vary by trial need, is not there or not preferred"
     raise ValueError(

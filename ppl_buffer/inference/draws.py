@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from ppl_buffer.checks import check_numbers
+from ppl_buffer.files import to_numpy
+from ppl_buffer.network.arguments import NetworkLike, check_trial_params
 from ppl_buffer.network.backend import Array
 from ppl_buffer.schema import Schema
 
 
-def conditioned_params(schema: Schema, samples: Mapping[str, Array]) -> dict[str, np.ndarray]:
+def conditioned_params(
+    schema: Schema, samples: Mapping[str, Array], by_trial: Collection[str] = ()
+) -> dict[str, np.ndarray]:
     """The parameters of a schema among the draws of a model's sites, each (*S, *B).
+
+    Args:
+        schema: of the model.
+        samples: name -> draws; of None no parameter.
+        by_trial: names of those that vary by trial, which are given elsewhere.
 
     Raises:
         ValueError: if there are sites of other names while a parameter is missing, so that one may be misspelt.
@@ -20,7 +29,7 @@ def conditioned_params(schema: Schema, samples: Mapping[str, Array]) -> dict[str
     if not isinstance(samples, Mapping):
         raise ValueError(f"params: expected a dict of name to array, got {type(samples).__name__}")
     others = [name for name in samples if name not in schema.params]
-    missing = [name for name in schema.params if name not in samples]
+    missing = [name for name in schema.params if name not in samples and name not in by_trial]
     if others and missing:
         raise ValueError(
             f"params: expected any of {list(schema.params)}; others are ignored where all of these are given, but "
@@ -28,6 +37,24 @@ def conditioned_params(schema: Schema, samples: Mapping[str, Array]) -> dict[str
         )
     given = {name: samples[name] for name in schema.params if name in samples}
     return {name: check_numbers(f"params[{name!r}]", value).astype(np.float32) for name, value in given.items()}
+
+
+def varying_params(
+    net: NetworkLike,
+    trial_params: Mapping[str, Array] | None,
+    params: Collection[str],
+    trials: int,
+    trial_mask: Array | None,
+) -> dict[str, np.ndarray]:
+    """Draws of parameters that vary by trial, checked: dict name -> (*S, *B, K).
+
+    Raises:
+        ValueError: if one is among the `params` as well, has no value for each trial, or the network takes none.
+    """
+    if trial_params is None:
+        return {}
+    arrays, _ = check_trial_params(net, trial_params, params, trials, trial_mask, True, True)
+    return {name: np.asarray(to_numpy(x), np.float32) for name, x in arrays.items()}
 
 
 def sample_shape(params: Mapping[str, np.ndarray], batch: tuple[int, ...]) -> tuple[int, ...]:
@@ -56,6 +83,11 @@ def align(value: np.ndarray, lead: tuple[int, ...], batch: tuple[int, ...]) -> n
     if value.shape == lead:
         value = value.reshape((*lead, *(1,) * len(batch)))
     return np.broadcast_to(value, (*lead, *batch))
+
+
+def align_by_trial(value: np.ndarray, lead: tuple[int, ...], batch: tuple[int, ...]) -> np.ndarray:
+    """Values by trial as (*lead, *batch, K), of which they have the shape, or one that broadcasts to it."""
+    return np.broadcast_to(value, (*lead, *batch, value.shape[-1]))
 
 
 def align_lapse(rate: np.ndarray, lead: tuple[int, ...], batch: tuple[int, ...]) -> np.ndarray:

@@ -14,7 +14,14 @@ from tqdm.auto import tqdm
 from ppl_buffer.checks import check_integer, check_number, check_seed, is_integer
 from ppl_buffer.files import to_numpy
 from ppl_buffer.inference.chunks import chunks, new_in_chunks, run_groups
-from ppl_buffer.inference.draws import align, align_lapse, conditioned_params, sample_shape
+from ppl_buffer.inference.draws import (
+    align,
+    align_by_trial,
+    align_lapse,
+    conditioned_params,
+    sample_shape,
+    varying_params,
+)
 from ppl_buffer.inference.streams import uniform_streams
 from ppl_buffer.inference.subjects import flatten_leaves, flatten_trials, last_trials, rows_of_similar_length
 from ppl_buffer.network.arguments import check_params
@@ -54,6 +61,7 @@ def posterior_predictive(
     inputs: Mapping[str, Array] | ObservedTrials,
     params: Mapping[str, Array] | None = None,
     *,
+    trial_params: Mapping[str, Array] | None = None,
     draws: int | None = None,
     trials: int | None = None,
     trial_mask: Array | None = None,
@@ -78,6 +86,7 @@ def posterior_predictive(
         params: dict name -> (*S, *B): parameters to condition on, draws first, as ``MCMC.get_samples()`` has them, or
             (*S,) for one that all data sets share. Any subset of the schema's; where all are given, other sites of a
             model may be there too, and are ignored.
+        trial_params: dict name -> (*S, *B, K): those that vary by trial, beside all others in `params`.
         draws: number of draws; needed only without `params`.
         trials: number of trials K; needed only where there are no inputs.
         trial_mask: (*B, K) bool; False = no such trial.
@@ -104,20 +113,23 @@ def posterior_predictive(
         memory = check_number("memory", memory, "gigabytes above 0", lambda x: x > 0)
     seed, devices = check_seed(seed), check_devices(devices)
     # Checks the arguments and broadcasts the data; parameters come chunk by chunk.
-    given = {} if params is None else conditioned_params(net.schema, params)
+    given = {} if params is None else conditioned_params(net.schema, params, trial_params or ())
     check_params(net, given, check=True)
     whole = Query.build(
         net, inputs, trials=trials, trial_mask=trial_mask, missing=missing, context=context, environment=environment,
-        later=given,
+        later={*given, *(trial_params or ())},
     )  # fmt: skip
     batch, size = whole.batch_shape, math.prod(whole.batch_shape)
-    lead = _sample_shape(given, batch, draws)
+    varying = varying_params(net, trial_params, given, whole.trials, whole.trial_mask)
+    lead = _sample_shape({**given, **{name: x[..., 0] for name, x in varying.items()}}, batch, draws)
     count = math.prod(lead)
     conditioned = {name: align(value, lead, batch) for name, value in given.items()}
     if lapse is not None:
         rate = np.asarray(to_numpy(check_lapse(net, lapse)[0]), np.float32)
         conditioned[_LAPSE] = align_lapse(rate, lead, batch)
     conditioned = {name: value.reshape(count, size) for name, value in conditioned.items()}
+    for name, value in varying.items():
+        conditioned[name] = align_by_trial(value, lead, batch).reshape(count, size, whole.trials)
     rollouts = _Rollouts(whole, conditioned, environment, Lapse.of(lapse), seed, devices)
     memory = backend_of(net).rollout_memory() if memory is None else memory
     results = _empty_results(net.schema, (count, size, whole.trials))
@@ -167,7 +179,8 @@ class _Rollouts:
 
     Args:
         whole: the data of everybody, without parameters.
-        conditioned: name -> (S, P), what each draw is conditioned on, the probability of a lapse among it.
+        conditioned: name -> (S, P), what each draw is conditioned on, the probability of a lapse among it; (S, P, K)
+            of what varies by trial.
         environment: gives the feedback on drawn outcomes.
         lapse: what a lapse looks like, or None; its rate is among `conditioned`.
         seed: of the draws.
@@ -220,12 +233,13 @@ class _Rollouts:
         missing = self.missing_at(None if self.deadline is None else self.deadline[subjects, :length])
 
         def rollout(net: Network, conditioned: Mapping[str, Array], noise: Any) -> Any:
-            params = {name: x for name, x in conditioned.items() if name != _LAPSE}
+            params = {name: x for name, x in conditioned.items() if name != _LAPSE and x.ndim == 2}
+            by_trial = {name: x[..., :length] for name, x in conditioned.items() if x.ndim == 3}
             lapse = None if self.lapse is None else self.lapse.at(conditioned[_LAPSE])
             query = Query.build(
-                net, inputs, trials=length, params=params, trial_mask=exists, missing=missing,
-                context=context, lapse=lapse, environment=self.environment, outside="ignore", check=False,
-                expand=False,
+                net, inputs, trials=length, params=params, trial_params=by_trial or None, trial_mask=exists,
+                missing=missing, context=context, lapse=lapse, environment=self.environment, outside="ignore",
+                check=False, expand=False,
             )  # fmt: skip
             return in_one_program(sampling.rollout, query, noise)
 

@@ -18,7 +18,14 @@ from ppl_buffer.checks import check_integer, check_mapping, check_seed
 from ppl_buffer.files import to_numpy
 from ppl_buffer.findings import Finding, warn_of
 from ppl_buffer.inference.chunks import chunks, map_chunks, new_in_chunks
-from ppl_buffer.inference.draws import align, align_lapse, conditioned_params, sample_shape
+from ppl_buffer.inference.draws import (
+    align,
+    align_by_trial,
+    align_lapse,
+    conditioned_params,
+    sample_shape,
+    varying_params,
+)
 from ppl_buffer.inference.importance import fit_proposal
 from ppl_buffer.inference.normal_scores import NormalScores
 from ppl_buffer.network.arguments import require_likelihood
@@ -48,6 +55,7 @@ def trial_regressors(
     data: ObservedTrials,
     params: Mapping[str, Array] | None = None,
     *,
+    trial_params: Mapping[str, Array] | None = None,
     lapse: Array | Lapse | None = None,
     subjects: Sequence[object] | np.ndarray | None = None,
     progress: bool = True,
@@ -63,6 +71,7 @@ def trial_regressors(
         params: posterior draws, dict name -> (draws, subjects), or (draws,) for what all share; other sites of a model
             may be there too, and are ignored. None: parameters are integrated over the training prior given the
             trials so far, by a network with a buffered transformer.
+        trial_params: dict name -> (draws, subjects, K): those that vary by trial, beside all others in `params`.
         lapse: the lapses that were fitted: their rate, or a `ppl_buffer.Lapse` of such a rate, (draws, subjects) or
             fewer dimensions.
         subjects: their labels; by default numbers from 0.
@@ -82,10 +91,16 @@ def trial_regressors(
         ValueError: if names or shapes do not fit, or the data are not of subjects.
     """
     size = subject_count(net, data, subjects)
-    given = {} if params is None else conditioned_params(net.schema, params)
-    lead = sample_shape(given, (size,)) if given else (1,)
+    given = {} if params is None else conditioned_params(net.schema, params, trial_params or ())
+    varying = varying_params(net, trial_params, given, data.trials, data.trial_mask)
+    all_given = {**given, **{name: x[..., 0] for name, x in varying.items()}}
+    lead = sample_shape(all_given, (size,)) if all_given else (1,)
     count = math.prod(lead)
-    draws = {name: align(x, lead, (size,)).reshape(count, size) for name, x in given.items()}
+    draws: dict[str, np.ndarray] = {}
+    for name, x in given.items():
+        draws[name] = align(x, lead, (size,)).reshape(count, size)
+    for name, x in varying.items():
+        draws[name] = align_by_trial(x, lead, (size,)).reshape(count, size, data.trials)
     lapses = Lapse.of(lapse)
     if lapses is not None:
         rate = np.asarray(to_numpy(check_lapse(net, lapses)[0]), np.float32)
@@ -96,7 +111,11 @@ def trial_regressors(
         for indices, added in zip(chunks(count, at_once), new_in_chunks(count, at_once), strict=True):
             part = {name: x[indices] for name, x in draws.items()}
             there = None if lapses is None else lapses.at(part.pop(_LAPSE))
-            query = Query.build(net, data, params=part, lapse=there, outside="ignore", check=False, expand=False)
+            query = Query.build(
+                net, data, params={name: x for name, x in part.items() if x.ndim == 2},
+                trial_params={name: x for name, x in part.items() if x.ndim == 3} or None, lapse=there,
+                outside="ignore", check=False, expand=False,
+            )  # fmt: skip
             sums.add(query, data.value, added)
             bar.update(added)
     return _table(net.schema, data, subjects, sums.columns(split_value(net.schema, to_numpy(data.value))))

@@ -227,11 +227,14 @@ def check_trial_params(
                 f"trial_params[{name!r}]: expected shape (*batch, {trials}), one value a trial, got "
                 f"{tuple(array.shape)}; what is alike in all trials belongs in params"
             )
-    if arrays and not net.schema.independent:
+    if arrays and net.schema.ordered and not net.config.likelihood_trial_params:
         raise ValueError(
-            f"trial_params: expected none for a model whose trials depend on each other, got {list(arrays)}: what a "
-            f"trial means for the later ones was learnt for parameters that stay. Where they change between blocks "
-            f"or sessions, make each of them a data set of its own"
+            f"trial_params: expected none for a network trained on parameters that stay, got {list(arrays)}; train one "
+            f"with Config(likelihood_trial_params=True), or, if each block begins anew, make it a data set of its own"
+        )
+    if arrays and not (net.schema.ordered or net.schema.independent):
+        raise ValueError(
+            f"trial_params: expected none for exchangeable trials that depend on each other, got {list(arrays)}"
         )
     if trial_mask is not None:
         where, schema = net.ops.xp.where, net.schema

@@ -25,9 +25,10 @@ _MAY_BE_ZERO = ("depth", "contextual_positions", "asinh_scales", "likelihood_wid
 # What a network was before there was a choice. It is not named in files and digests, which thus stay what they were.
 _BEFORE_CHOICE = {
     "latents": 0, "buffer_rank": 0, "buffer_apart": False, "head": "normal", "likelihood_missing": False,
+    "likelihood_trial_params": False,
 }  # fmt: skip
 # Sizes that are the direct likelihood's alone.
-DIRECT_SIZES = ("likelihood_width", "likelihood_slots", "likelihood_missing")
+DIRECT_SIZES = ("likelihood_width", "likelihood_slots", "likelihood_missing", "likelihood_trial_params")
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,9 @@ class Config:
         likelihood_missing: let the direct likelihood of an ordered model read which outcomes and feedback of the past
             are missing, and train it on such data: then trials may follow one whose outcome was lost
             (`ppl_buffer.Missing`). Of no effect where trials have no order.
+        likelihood_trial_params: train the direct likelihood of an ordered model on parameters that change from trial to
+            trial as well as on those that stay, so that `JointPredictive` takes them (``trial_params``). The simulator
+            has to know how (`ppl_buffer.simulator.WithTrialParams`). Of no effect where trials have no order.
         latents: tokens that summarise a context of any size, for an exchangeable model: what is predicted reads these
             in its place, so that time grows with the size of the context and not with its square. 0 = none.
         buffer_rank: rank of what is added to the keys and values of buffer tokens alone (low-rank adaptation, Hu et
@@ -69,8 +73,9 @@ class Config:
 
     Raises:
         ValueError: if a size is not a positive integer, `heads` does not divide `width`, `param_depth` exceeds
-            `depth`, there is neither a transformer nor a direct likelihood, `likelihood_slots`, `likelihood_missing` or
-            `buffer_apart` is no truth value, a buffer that is read apart has a `buffer_rank`, or `head` is no such law.
+            `depth`, there is neither a transformer nor a direct likelihood, `likelihood_slots`, `likelihood_missing`,
+            `likelihood_trial_params` or `buffer_apart` is no truth value, a buffer that is read apart has a
+            `buffer_rank`, or `head` is no such law.
     """
 
     width: int = 64
@@ -84,6 +89,7 @@ class Config:
     likelihood_width: int = 64
     likelihood_slots: bool = True
     likelihood_missing: bool = False
+    likelihood_trial_params: bool = False
     latents: int = 0
     buffer_rank: int = 0
     buffer_apart: bool = False
@@ -92,7 +98,7 @@ class Config:
     def __post_init__(self) -> None:
         sizes = asdict(self)
         check_choice("head", sizes.pop("head"), ("normal", "logistic"))
-        for name in ("likelihood_slots", "likelihood_missing", "buffer_apart"):
+        for name in ("likelihood_slots", "likelihood_missing", "likelihood_trial_params", "buffer_apart"):
             check_flag(name, sizes.pop(name))
         for name, value in sizes.items():
             least = 0 if name in _MAY_BE_ZERO else 1
@@ -158,13 +164,19 @@ def state_widths(schema: Schema, config: Config) -> tuple[int, int, int]:
 
 def without_likelihood(config: Config) -> Config:
     """The sizes of the buffered transformer alone."""
-    return replace(config, likelihood_width=0, likelihood_missing=False)
+    return replace(config, likelihood_width=0, likelihood_missing=False, likelihood_trial_params=False)
 
 
 def flagged(schema: Schema, config: Config) -> tuple[str, ...]:
     """Outcomes and feedback of which the direct likelihood reads whether they are missing; none where it does not."""
     reads = schema.ordered and config.likelihood_missing and config.likelihood_width > 0
     return (*schema.outcomes, *schema.feedback) if reads else ()
+
+
+def takes_trial_params(schema: Schema, config: Config) -> bool:
+    """Whether the direct likelihood takes parameters that change from trial to trial."""
+    learned = schema.ordered and config.likelihood_trial_params
+    return config.likelihood_width > 0 and (schema.independent or learned)
 
 
 def head_size(variable: Variable, config: Config) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ppl_buffer.network.arguments import NetworkLike
 from ppl_buffer.network.backend import Array, Named, backend_of
+from ppl_buffer.network.config import takes_trial_params
 from ppl_buffer.network.head_table import MOST_ROWS
 
 # Stands among the inputs, whose names are identifiers.
@@ -120,10 +121,11 @@ def check_conditions(net: NetworkLike, conditions: Array, trials: int, likelihoo
     Raises:
         ValueError: if they are none, are not known yet, or the parameters of this model's trials cannot differ.
     """
-    if not net.schema.independent or likelihood != "direct":
+    if not takes_trial_params(net.schema, net.config) or likelihood != "direct":
         raise ValueError(
-            "conditions: expected None unless the direct likelihood computes for a model whose trials are independent "
-            "given the parameters; those of other models have the same parameters"
+            "conditions: expected None unless the direct likelihood computes, for a model whose trials are independent "
+            "given the parameters or of a network with Config(likelihood_trial_params=True); the trials of others have "
+            "the same parameters"
         )
     known = net.ops.to_concrete(conditions)
     if known is None or known.dtype.kind not in "biuf" or (known != np.floor(known)).any() or (known < 0).any():

@@ -26,6 +26,9 @@ A network with `Config.likelihood_missing` reads in trial_k also which outcomes 
 and zeros in the place of these. Trained on data sets that lost some, its density of an outcome is that given what was
 seen of the trials before.
 
+Parameters that change from trial to trial (`Config.likelihood_trial_params`) are theta_k: those of trial k decide what
+is chosen there, and what the trial means for the state.
+
 Arrays are (B, R, K): B data sets, R replicas of each (draws, parameter values), K trials, r = R or 1 where replicas
 share; W is the width, E that of the embedded parameters.
 """
@@ -80,7 +83,7 @@ class Conditions:
 
     Attributes:
         params: (B, R, E), the embedded parameters e(theta); (B, R, K, E) where they vary by trial, (B, R, T, E) where
-            they do by target.
+            they do by target, (B, R, 1, E) of one of those trials.
         state: (B, R, W), recurrent state before the first trial, its common part and all slots one behind the other;
             None where trials are independent.
         lower_bounds: (B, R, 1 or K, 2 F), as the heads take them; None without such outcomes.
@@ -125,25 +128,46 @@ def encode_conditions(
 
     Args:
         net: the network.
-        params: dict name -> (B, R), in natural units; (B, R, K) of independent trials whose parameters vary.
-        history: inputs, outcomes and feedback, each dict name -> (B, r, N); or None.
+        params: dict name -> (B, R), in natural units; (B, R, K) where they vary by trial.
+        history: inputs, outcomes and feedback, each dict name -> (B, r, N), and a group of ``params`` where these vary;
+            or None.
         history_valid: (B, r, N) bool, which of them exist.
     """
-    part, ops = net.likelihood, net.ops
-    named = ops.number_each(net, params)
-    if named:
-        values = standardize(part, net.schema.params, nearest_legal(net, named))
-        described = within_range(part, ops.xp.stack([values[name] for name in net.schema.params], -1))
-    else:
-        described = ops.no_constant_folding(ops.ones(net, (1, 1, 1)))
-    embedded = ops.perceptron(part, "params", described)
-    state = None
+    ops, state = net.ops, None
+    embedded = _embed(net, params)
     if net.schema.ordered:
-        state = ops.xp.broadcast_to(ops.xp.zeros_like(embedded[..., :1]), (*embedded.shape[:2], state_size(net)))
+        first = embedded if embedded.ndim == 3 else embedded[:, :, 0]
+        state = ops.xp.broadcast_to(ops.xp.zeros_like(first[..., :1]), (*first.shape[:2], state_size(net)))
         if history is not None and history_valid is not None:
             pairs, slot = pair_features(net, history), slot_of(net, history["inputs"])
-            state = _run(net, pairs, slot, embedded, state, history_valid)[1]
+            then = _embed(net, history["params"]) if "params" in history else embedded
+            state = _run(net, pairs, slot, then, state, history_valid)[1]
     return Conditions(embedded, state, lower_bounds_of(net, params, None))
+
+
+def _embed(net: Network, params: Mapping[str, Array]) -> Array:
+    """The embedded parameters e(theta): (B, R, E) of dict name -> (B, R), (B, R, K, E) of (B, R, K)."""
+    part, ops = net.likelihood, net.ops
+    named = ops.number_each(net, params)
+    if not named:
+        return ops.perceptron(part, "params", ops.no_constant_folding(ops.ones(net, (1, 1, 1))))
+    values = standardize(part, net.schema.params, nearest_legal(net, named))
+    described = within_range(part, ops.xp.stack([values[name] for name in net.schema.params], -1))
+    return ops.perceptron(part, "params", described)
+
+
+def conditions_at(conditions: Conditions, trial: Array | int) -> Conditions:
+    """The conditions of one of the trials, whose parameters may be its own."""
+
+    def own(x: Array) -> Array:
+        return x[:, :, trial][:, :, None]
+
+    bounds = conditions.lower_bounds
+    return replace(
+        conditions,
+        params=conditions.params if conditions.params.ndim == 3 else own(conditions.params),
+        lower_bounds=bounds if bounds is None or bounds.shape[2] == 1 else own(bounds),
+    )
 
 
 def state_size(net: Network) -> int:

@@ -192,7 +192,8 @@ class Network(ABC):
                 (`Config.likelihood_missing`).
             conditions: (*B, K) whole numbers from 0 to C - 1, where the trials of one condition have the same
                 parameters: `trial_params` are then (*B, C), and the network computes once a condition in place of once
-                a trial. Models whose trials are independent given the parameters.
+                a trial. Models whose trials are independent given the parameters, and networks with
+                `Config.likelihood_trial_params`.
 
         Raises:
             ValueError: if names, shapes or values do not fit the schema, or the network has no such part.

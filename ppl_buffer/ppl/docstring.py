@@ -11,9 +11,10 @@ ARGUMENTS = """Args:
         params: the parameters that are conditioned on, dict name -> (*B,) in natural units. Any subset of the schema's:
             with all of them the distribution is the likelihood, with none the marginal likelihood.
         trial_params: parameters that vary by trial, dict name -> (*B, K), beside those in `params`: a regression on
-            what changes from trial to trial. For models whose trials are independent given the parameters, with all
-            parameters given and the direct likelihood. Of trials observed with ``conditions``, one value a condition:
-            (*B, C).
+            what changes from trial to trial. With all parameters given and the direct likelihood, for models whose
+            trials are independent given the parameters, and for ordered ones whose network was trained on such
+            (`Config.likelihood_trial_params`): what happens on a trial, and what is learnt from it, is that of its own
+            parameters. Of trials observed with ``conditions``, one value a condition: (*B, C).
         context: points to predict from, dict of inputs, outcomes and feedback, each (*B, N), or what
             ``net.encode(...)`` returned. Exchangeable models only.
         feedback: observed feedback, dict name -> (*B, K); needed to score values of a model that has feedback.

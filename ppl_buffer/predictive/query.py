@@ -46,7 +46,7 @@ class History:
     """Trials of an ordered model that were realised before those that are predicted.
 
     Attributes:
-        trials: inputs, outcomes and feedback, each dict name -> (*B, N).
+        trials: inputs, outcomes and feedback, each dict name -> (*B, N), and a group of ``params`` where these vary.
         mask: (*B, N) bool, which of them exist.
     """
 

@@ -319,6 +319,8 @@ def _realised(query: Query, value: Array, first: int) -> tuple[dict[str, Named],
         "inputs": {name: x[..., :first] for name, x in query.inputs.items()},
         "feedback": {name: x[..., :first] for name, x in (query.feedback or {}).items()},
     }
+    if schema.ordered and query.trial_params:
+        past["params"] = {name: x[..., :first] for name, x in query.params_by_trial.items()}
     if query.missing is not None and schema.ordered:
         deadline = query.deadline if query.deadline is None else query.deadline[..., :first]
         check_events(net, value, mask, query.missing, deadline, past["feedback"])

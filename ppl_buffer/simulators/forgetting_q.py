@@ -16,6 +16,7 @@ from ppl_buffer.checks import check_integer, check_number
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Categorical, Interval, Positive, Real, Schema
 from ppl_buffer.simulator import AnyArray, AnyArrays, Arrays
+from ppl_buffer.simulators.by_trial import by_trial
 from ppl_buffer.simulators.chance import happens
 
 
@@ -98,6 +99,8 @@ class ForgettingQ:
         "beta": Prior.uniform(0.0, 10.0),
         "perseveration": Prior.uniform(-2.0, 2.0),
     }
+    # Its methods take parameters (size, trials) too.
+    trial_params = True
     schema = Schema(
         params={
             "alpha_positive": Interval(0, 1),
@@ -198,17 +201,19 @@ class ForgettingQ:
         self, params: Arrays, trials: int, respond: Callable[[int, np.ndarray], tuple[np.ndarray, np.ndarray]]
     ) -> np.ndarray:
         """Log-odds of option 1, (size, trials); ``respond(trial, log_odds)`` gives its choices and rewards, (size,)."""
-        checked = {name: np.asarray(params[name], dtype=float) for name in self.schema.params}
-        size = len(checked["beta"])
+        alpha_positive, alpha_negative, forgetting, beta, perseveration = by_trial(
+            params, self.schema.params, trials
+        ).values()
+        size = len(beta)
         rows, values, previous = np.arange(size), np.full((size, 2), 0.5), np.zeros(size)
         log_odds = np.empty((size, trials))
         for k in range(trials):
             difference = values[:, 1] - values[:, 0]
-            log_odds[:, k] = checked["beta"] * difference + checked["perseveration"] * previous
+            log_odds[:, k] = beta[:, k] * difference + perseveration[:, k] * previous
             choice, reward = respond(k, log_odds[:, k])
             error = reward - values[rows, choice]
-            rate = np.where(error > 0, checked["alpha_positive"], checked["alpha_negative"])
+            rate = np.where(error > 0, alpha_positive[:, k], alpha_negative[:, k])
             values[rows, choice] += rate * error
-            values[rows, 1 - choice] += checked["forgetting"] * (0.5 - values[rows, 1 - choice])
+            values[rows, 1 - choice] += forgetting[:, k] * (0.5 - values[rows, 1 - choice])
             previous = 2.0 * choice - 1
         return log_odds

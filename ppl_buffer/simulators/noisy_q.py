@@ -14,6 +14,7 @@ import numpy as np
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Categorical, Interval, Positive, Real, Schema
 from ppl_buffer.simulator import Arrays
+from ppl_buffer.simulators.by_trial import by_trial
 from ppl_buffer.simulators.selection_task import SelectionTask
 
 # Of the filter behind the training targets: its mean KL divergence from the exact probabilities is 0.001 nats.
@@ -56,6 +57,8 @@ class NoisyQ(SelectionTask):
     }
     # Plain Q-learning has no mass under the prior, but is what many will compare with.
     atoms = {"zeta": 0.0}
+    # Its methods take parameters (size, trials) too.
+    trial_params = True
 
     def __init__(self, pairs: int = 3, reward_probabilities: Sequence[float] | None = None) -> None:
         super().__init__(pairs, reward_probabilities)
@@ -134,7 +137,7 @@ def learn(
         ``choice`` and ``reward``, and the probability of option 1 given the values as they were; each (size, trials).
     """
     size, trials = pair.shape
-    alpha, beta, kappa, zeta = (np.asarray(params[name], dtype=float) for name in NoisyQ.priors)
+    alpha, beta, kappa, zeta = by_trial(params, NoisyQ.priors, trials).values()
     rows = np.arange(size)
     values = np.full((size, pair.max(initial=0) + 1, 2), 0.5)
     choices = np.empty((size, trials), dtype=int)
@@ -143,12 +146,12 @@ def learn(
     previous = np.zeros(size)  # +1 after option 1, -1 after option 0, 0 before the first trial
     for k in range(trials):
         shown = pair[:, k]
-        logit = beta * (values[rows, shown, 1] - values[rows, shown, 0]) + kappa * previous
+        logit = beta[:, k] * (values[rows, shown, 1] - values[rows, shown, 0]) + kappa[:, k] * previous
         probability[:, k] = 0.5 * (1 + np.tanh(0.5 * logit))
         choices[:, k] = choice = (uniform[k] < probability[:, k]).astype(int)
         rewards[:, k] = reward(k, choice)
         error = rewards[:, k] - values[rows, shown, choice]
-        values[rows, shown, choice] += alpha * error + zeta * np.abs(error) * noise[k]
+        values[rows, shown, choice] += alpha[:, k] * error + zeta[:, k] * np.abs(error) * noise[k]
         previous = 2.0 * choice - 1
     return {"choice": choices, "reward": rewards}, probability
 
@@ -165,9 +168,10 @@ def without_noise(
         data: ``choice`` and ``reward``, each (size, trials).
         probability: (size, trials), of option 1 given the noise: the answer where zeta is 0.
     """
-    probability, noisy = probability.copy(), params["zeta"] > 0
+    params = by_trial(params, NoisyQ.priors, pair.shape[1])
+    probability, noisy = probability.copy(), (params["zeta"] > 0).any(1)
     if noisy.any():
-        rows = {name: np.asarray(params[name], dtype=float)[noisy] for name in NoisyQ.priors}
+        rows = {name: x[noisy] for name, x in params.items()}
         probability[noisy] = _filter(rng, rows, pair[noisy], data["choice"][noisy], data["reward"][noisy])
     return np.stack([1 - probability, probability], axis=-1)
 
@@ -175,12 +179,12 @@ def without_noise(
 def _filter(
     rng: np.random.Generator, params: Arrays, pair: np.ndarray, choice: np.ndarray, reward: np.ndarray
 ) -> np.ndarray:
-    """p(choice_k = 1 | parameters, trials before k), (size, trials), by bootstrap particle filters.
+    """p(choice_k = 1 | parameters (size, trials), trials before k), (size, trials), by bootstrap particle filters.
 
     The previous choice is observed, so that given the parameters the pairs are independent: a filter each.
     """
     (size, trials), pairs = choice.shape, pair.max(initial=0) + 1
-    alpha, beta, kappa, zeta = (params[name][:, None] for name in NoisyQ.priors)
+    alpha, beta, kappa, zeta = (params[name] for name in NoisyQ.priors)
     rows = np.arange(size)
     values = np.full((size, pairs, 2, _PARTICLES), 0.5)
     weights = np.full((size, pairs, _PARTICLES), 1.0 / _PARTICLES)
@@ -191,7 +195,8 @@ def _filter(
         shown, option = pair[:, k], choice[:, k]
         options, weight = values[rows, shown], weights[rows, shown]
         # Far-off values would make a choice impossible in floating point, and a filter of no weight.
-        logit = np.clip(beta * (options[:, 1] - options[:, 0]) + kappa * previous, -_STEEPEST, _STEEPEST)
+        logit = beta[:, k, None] * (options[:, 1] - options[:, 0]) + kappa[:, k, None] * previous
+        logit = np.clip(logit, -_STEEPEST, _STEEPEST)
         chance = 0.5 * (1 + np.tanh(0.5 * logit))
         probability[:, k] = (weight * chance).sum(1)
         weight *= np.where(option[:, None] == 1, chance, 1 - chance)
@@ -208,7 +213,7 @@ def _filter(
         old = options[rows, option]
         error = reward[:, k, None] - old
         noise = rng.standard_normal((size, _PARTICLES))
-        options[rows, option] = old + alpha * error + zeta * np.abs(error) * noise
+        options[rows, option] = old + alpha[:, k, None] * error + zeta[:, k, None] * np.abs(error) * noise
         values[rows, shown], weights[rows, shown] = options, weight
         previous = 2.0 * option[:, None] - 1
     return probability

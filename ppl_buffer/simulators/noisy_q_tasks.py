@@ -51,6 +51,7 @@ class NoisyQTasks:
     name = "NoisyQ"
     priors = NoisyQ.priors
     atoms = NoisyQ.atoms
+    trial_params = NoisyQ.trial_params
 
     def __init__(self, pairs: int = 3) -> None:
         if isinstance(pairs, bool) or not isinstance(pairs, int) or pairs < 2:

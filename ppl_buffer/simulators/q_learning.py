@@ -15,6 +15,7 @@ from ppl_buffer.checks import check_number
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Categorical, Integer, Interval, Positive, Real, Schema
 from ppl_buffer.simulator import AnyArray, AnyArrays, Arrays
+from ppl_buffer.simulators.by_trial import by_trial
 from ppl_buffer.simulators.chance import digit, happens
 from ppl_buffer.simulators.drift_diffusion import check_params
 
@@ -116,6 +117,8 @@ class QLearning:
     }
     # The smaller models have no mass under the prior, but are what one compares with.
     atoms = {"forgetting": 0.0, "perseveration": 0.0, "lapse": 0.0}
+    # Its methods take parameters (size, trials) too.
+    trial_params = True
     schema = Schema(
         params={
             "alpha_positive": Interval(0, 1),
@@ -257,12 +260,12 @@ def choice_probabilities(
         raise ValueError(
             f"inputs['options']: expected integers from {FEWEST_OPTIONS} to {MOST_OPTIONS}, got {np.unique(options)}"
         )
-    checked = check_params(QLearning.schema, params)
-    positive, negative, forgetting, beta, perseveration, lapse = (x[:, None] for x in checked.values())
+    checked = by_trial(check_params(QLearning.schema, params), QLearning.schema.params, options.shape[1])
     arms, rows = np.arange(MOST_OPTIONS), np.arange(len(options))
     values, previous = np.zeros((2, len(options), MOST_OPTIONS))
     probabilities = np.empty((*options.shape, MOST_OPTIONS))
     for k in range(options.shape[1]):
+        positive, negative, forgetting, beta, perseveration, lapse = (x[:, k, None] for x in checked.values())
         count = options[:, k, None]
         log_odds = np.where(arms < count, beta * values + perseveration * previous, -np.inf)
         weight = np.exp(log_odds - log_odds.max(-1, keepdims=True))

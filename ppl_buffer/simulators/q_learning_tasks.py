@@ -73,6 +73,7 @@ class QLearningTasks:
     priors = QLearning.priors
     atoms = QLearning.atoms
     schema = QLearning.schema
+    trial_params = QLearning.trial_params
 
     def prior(self, rng: np.random.Generator, size: int) -> Arrays:
         """Draw parameters: dict name -> (size,)."""

@@ -13,6 +13,7 @@ import numpy as np
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Categorical, Interval, Positive, Real, Schema
 from ppl_buffer.simulator import Arrays
+from ppl_buffer.simulators.by_trial import by_trial
 from ppl_buffer.simulators.drift_diffusion import (
     check_params,
     choice_probability,
@@ -68,6 +69,8 @@ class RLDriftDiffusion(SelectionTask):
         "boundary": Prior.uniform(0.6, 5.0),
         "non_decision_time": Prior.uniform(0.0, 2.0),
     }
+    # Its methods take parameters (size, trials) too.
+    trial_params = True
 
     def __init__(self, pairs: int = 3, reward_probabilities: Sequence[float] | None = None) -> None:
         super().__init__(pairs, reward_probabilities)
@@ -121,16 +124,16 @@ class RLDriftDiffusion(SelectionTask):
         Returns:
             the data, and {"choice": (size, trials, 2)}.
         """
-        checked = check_params(self.schema, params)
-        size = len(checked["scaling"])
+        size = len(params["scaling"])
         pair = self.shown(inputs, size, trials)
         trials = pair.shape[1]
+        checked = self._checked(params, trials)
         choice = np.empty((size, trials), dtype=int)
         reward, upper = np.empty((size, trials)), np.empty((size, trials))
         choice_uniform, reward_uniform = rng.random((trials, size)), rng.random((trials, size, 1))
 
         def respond(k: int, drift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            upper[:, k] = choice_probability(drift, checked["boundary"], 0.5)
+            upper[:, k] = choice_probability(drift, checked["boundary"][:, k], 0.5)
             choice[:, k] = option = (choice_uniform[k] < upper[:, k]).astype(int)
             shown = {"pair": pair[:, k]}
             reward[:, k] = self.environment(k, shown, {"choice": option}, reward_uniform[k])["reward"]
@@ -138,8 +141,8 @@ class RLDriftDiffusion(SelectionTask):
 
         drift = self._drifts(checked, pair, respond)
         # Nothing is learnt from the time that a choice took: all of them at once.
-        time = decision_time(rng, drift, checked["boundary"][:, None], 0.5, choice)
-        data = {"choice": choice, "rt": checked["non_decision_time"][:, None] + time, "reward": reward}
+        time = decision_time(rng, drift, checked["boundary"], 0.5, choice)
+        data = {"choice": choice, "rt": checked["non_decision_time"] + time, "reward": reward}
         return data, {"choice": np.stack([1 - upper, upper], axis=-1)}
 
     def resample_outcomes(self, rng: np.random.Generator, params: Arrays, data: Arrays, count: int) -> Arrays:
@@ -154,12 +157,12 @@ class RLDriftDiffusion(SelectionTask):
         Returns:
             ``choice`` and ``rt``, each (size, trials, count).
         """
-        checked = check_params(self.schema, params)
+        checked = self._checked(params, np.shape(data["choice"])[1])
         drift, choice = self._observed_drifts(checked, data)
-        drift, boundary = drift[..., None], checked["boundary"][:, None, None]
+        drift, boundary = drift[..., None], checked["boundary"][..., None]
         uniform = rng.random((*choice.shape, count))
         again = (uniform < choice_probability(drift, boundary, 0.5)).astype(int)
-        rt = checked["non_decision_time"][:, None, None] + decision_time(rng, drift, boundary, 0.5, again)
+        rt = checked["non_decision_time"][..., None] + decision_time(rng, drift, boundary, 0.5, again)
         return {"choice": again, "rt": rt}
 
     def log_likelihood(self, params: Arrays, data: Arrays) -> np.ndarray:
@@ -169,10 +172,14 @@ class RLDriftDiffusion(SelectionTask):
             params: dict name -> (size,).
             data: inputs, ``choice``, ``rt`` and ``reward``, each (size, trials).
         """
-        checked = check_params(self.schema, params)
+        checked = self._checked(params, np.shape(data["choice"])[1])
         drift, choice = self._observed_drifts(checked, data)
-        time = data["rt"] - checked["non_decision_time"][:, None]
-        return decision_log_density(time, drift, checked["boundary"][:, None], 0.5, choice)
+        time = data["rt"] - checked["non_decision_time"]
+        return decision_log_density(time, drift, checked["boundary"], 0.5, choice)
+
+    def _checked(self, params: Arrays, trials: int) -> Arrays:
+        """The parameters, checked, dict name -> (size, trials)."""
+        return by_trial(check_params(self.schema, params), self.schema.params, trials)
 
     def _observed_drifts(self, params: Arrays, data: Arrays) -> tuple[np.ndarray, np.ndarray]:
         """The drift of each trial given the trials before it as they were, and its choice: both (size, trials)."""
@@ -186,16 +193,19 @@ class RLDriftDiffusion(SelectionTask):
         pair: np.ndarray,
         respond: Callable[[int, np.ndarray], tuple[np.ndarray, np.ndarray]],
     ) -> np.ndarray:
-        """The drift of each trial (size, trials); ``respond(trial, drift)`` gives its choices and rewards, (size,)."""
+        """The drift of each trial (size, trials); ``respond(trial, drift)`` gives its choices and rewards, (size,).
+
+        The parameters are (size, trials).
+        """
         size, trials = pair.shape
         rows = np.arange(size)
         values = np.full((size, self.pairs, 2), 0.5)
         drift = np.empty((size, trials))
         for k in range(trials):
             shown = pair[:, k]
-            drift[:, k] = params["scaling"] * (values[rows, shown, 1] - values[rows, shown, 0])
+            drift[:, k] = params["scaling"][:, k] * (values[rows, shown, 1] - values[rows, shown, 0])
             option, reward = respond(k, drift[:, k])
             error = reward - values[rows, shown, option]
-            rate = np.where(error > 0, params["alpha_positive"], params["alpha_negative"])
+            rate = np.where(error > 0, params["alpha_positive"][:, k], params["alpha_negative"][:, k])
             values[rows, shown, option] += rate * error
         return drift

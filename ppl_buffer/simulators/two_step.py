@@ -14,6 +14,7 @@ from scipy import special
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Categorical, Interval, Positive, Real, Schema
 from ppl_buffer.simulator import AnyArray, AnyArrays, Arrays
+from ppl_buffer.simulators.by_trial import by_trial
 from ppl_buffer.simulators.chance import digit, happens
 
 # Option i of the first stage leads to state i of the second one with this probability, else to the other one.
@@ -110,6 +111,8 @@ class TwoStep:
         "perseveration": Prior.uniform(-2.0, 3.0),
         "eligibility": Prior.uniform(0.0, 1.0),
     }
+    # Its methods take parameters (size, trials) too.
+    trial_params = True
     schema = Schema(
         params={
             "alpha_1": Interval(0, 1),
@@ -228,9 +231,9 @@ class TwoStep:
             common: which transitions are common, (size, trials).
             respond: function (trial, log-odds of the first stage, of the second) -> both choices and the reward.
         """
-        alpha_1, alpha_2, beta_1, beta_2, weight, perseveration, eligibility = (
-            np.asarray(params[name], dtype=float) for name in self.schema.params
-        )
+        alpha_1, alpha_2, beta_1, beta_2, weight, perseveration, eligibility = by_trial(
+            params, self.schema.params, common.shape[1]
+        ).values()
         size, trials = common.shape
         rows, previous = np.arange(size), np.zeros(size)
         stage_1, stage_2 = np.zeros((size, 2)), np.zeros((size, 2, 2))
@@ -239,14 +242,15 @@ class TwoStep:
             best = stage_2.max(-1)
             planned = (2 * _COMMON - 1) * (best[:, 1] - best[:, 0])
             learned = stage_1[:, 1] - stage_1[:, 0]
-            first[:, k] = beta_1 * (weight * planned + (1 - weight) * learned) + perseveration * previous
-            second[:, k] = beta_2[:, None] * (stage_2[..., 1] - stage_2[..., 0])
+            value = weight[:, k] * planned + (1 - weight[:, k]) * learned
+            first[:, k] = beta_1[:, k] * value + perseveration[:, k] * previous
+            second[:, k] = beta_2[:, k, None] * (stage_2[..., 1] - stage_2[..., 0])
             choice_1, choice_2, reward = respond(k, first[:, k], second[:, k])
             state = state_after(choice_1, common[:, k])
             reached = stage_2[rows, state, choice_2]
-            surprise = reached - stage_1[rows, choice_1] + eligibility * (reward - reached)
-            stage_1[rows, choice_1] += alpha_1 * surprise
-            stage_2[rows, state, choice_2] += alpha_2 * (reward - reached)
+            surprise = reached - stage_1[rows, choice_1] + eligibility[:, k] * (reward - reached)
+            stage_1[rows, choice_1] += alpha_1[:, k] * surprise
+            stage_2[rows, state, choice_2] += alpha_2[:, k] * (reward - reached)
             previous = 2.0 * choice_1 - 1
         return first, second
 

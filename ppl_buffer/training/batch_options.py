@@ -32,6 +32,7 @@ class BatchOptions:
         order_by: the input; None = the only continuous one.
         context_only: share of the targets of an exchangeable data set that see nothing of its buffer.
         missing_fraction: share of the direct likelihood's data sets in which outcomes and feedback are lost by chance.
+        changing_fraction: share of the direct likelihood's batches in which parameters change from trial to trial.
 
     Raises:
         ValueError: if a number is not an integer, too small, or a range not in order, or a share not in [0, 1].
@@ -51,6 +52,7 @@ class BatchOptions:
     order_by: str | None = None
     context_only: float = DEFAULT_CONTEXT_ONLY
     missing_fraction: float = 0.0
+    changing_fraction: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "condition_masks", "outcome_samples"):
@@ -61,7 +63,8 @@ class BatchOptions:
             if len(pair) != 2 or not all(is_integer(x, least) for x in pair) or pair[0] > pair[1]:
                 raise ValueError(f"{name}: expected (least, greatest), integers of at least {least}, got {value!r}")
             object.__setattr__(self, name, (int(pair[0]), int(pair[1])))
-        for name in ("context_free_fraction", "forecasting", "in_order", "context_only", "missing_fraction"):
+        shares = "context_free_fraction", "forecasting", "in_order", "context_only"
+        for name in (*shares, "missing_fraction", "changing_fraction"):
             check_number(name, getattr(self, name), "a share from 0 to 1", lambda x: 0 <= x <= 1)
         check_flag("use_log_likelihood", self.use_log_likelihood)
         check_integer("growing", self.growing, 0)

@@ -18,6 +18,7 @@ from ppl_buffer.simulator import Arrays, Simulator, WithLogLikelihood, WithStore
 from ppl_buffer.stored import Runs
 from ppl_buffer.training.abilities import atoms_of, check_outcome_samples, has_proposal
 from ppl_buffer.training.batch_options import BatchOptions
+from ppl_buffer.training.changing_params import VALUES, mix
 from ppl_buffer.training.draws import (
     RejectionCounts,
     Seen,
@@ -203,6 +204,7 @@ def draw(
     conditioned: np.ndarray | None = None,
     propose: bool = False,
     kinds: Kinds | None = None,
+    changing: bool = False,
 ) -> tuple[tuple[Arrays, Arrays, Arrays] | None, RejectionCounts]:
     """Draw `size` legal data sets; those with illegal values are drawn again, from a seed of their own.
 
@@ -216,10 +218,11 @@ def draw(
         conditioned: (size, R, P) bool: which parameters may be at an atom. None = none.
         propose: draw the parameters from the simulator's proposal in place of its prior.
         kinds: of the data sets: of stored ones those that forecast are runs of trials without gaps.
+        changing: let parameters change from trial to trial.
 
     Returns:
-        (parameters (size,), data (size, trials), probabilities (size, trials, n)), or None if too few were legal; and
-        the counts.
+        (parameters (size,), or (size, trials) where they change; data (size, trials); probabilities (size, trials, n)),
+        or None if too few were legal; and the counts.
     """
     schema, counts = simulator.schema, RejectionCounts()
     params: list[Arrays] = []
@@ -236,12 +239,11 @@ def draw(
             )
             probabilities: Arrays = {}
         else:
-            new_params = (draw_proposal if propose else draw_params)(simulator, rng, len(missing))
-            if conditioned is not None:
-                for name, value in atoms_of(simulator).items():
-                    always = conditioned[missing, :, list(schema.params).index(name)].all(1)
-                    at_atom = always & (rng.random(len(missing)) < _AT_ATOM)
-                    new_params[name] = np.where(at_atom, value, new_params[name])
+            always = None if conditioned is None else np.asarray(conditioned[missing].all(1))
+            new_params = _draw_params(simulator, rng, len(missing), always, propose)
+            if changing:
+                others = [_draw_params(simulator, rng, len(missing), always, propose) for _ in range(VALUES - 1)]
+                new_params = mix(simulator, rng, [new_params, *others], trials)
             new_data, probabilities = draw_data(simulator, rng, new_params, len(missing), trials)
         good, new = find_legal(schema, new_params, new_data)
         counts.add(new)
@@ -260,6 +262,18 @@ def draw(
     known = [name for name in joined if name.startswith(_PROBABILITIES)]
     probabilities = {name.removeprefix(_PROBABILITIES): joined.pop(name) for name in known}
     return (joined_params, joined, probabilities), counts
+
+
+def _draw_params(
+    simulator: Simulator, rng: np.random.Generator, size: int, always: np.ndarray | None, propose: bool
+) -> Arrays:
+    """Parameters (size,), some at an atom where all masks hold them, as `always` says, (size, P)."""
+    params = (draw_proposal if propose else draw_params)(simulator, rng, size)
+    if always is not None:
+        for name, value in atoms_of(simulator).items():
+            at_atom = always[:, list(simulator.schema.params).index(name)] & (rng.random(size) < _AT_ATOM)
+            params[name] = np.where(at_atom, value, params[name])
+    return params
 
 
 def _join(pieces: list[Arrays], order: np.ndarray) -> Arrays:

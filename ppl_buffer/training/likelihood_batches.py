@@ -46,7 +46,8 @@ def make_likelihood_batches(
     Their data are as those of `make_batch`, with one condition mask, which holds all parameters. The targets are the
     trials of the buffer, each of which sees those before it. Where outcomes may be missing, of ordered models, the
     buffer also has a group ``lost``: name -> (B, 1, trials) bool. The targets are then the same: what was lost was
-    made, and its density is that given what was seen. Nothing is lost of data sets that are held out.
+    made, and its density is that given what was seen. In some batches, of networks that take them, parameters change:
+    they are then (B, trials). Nothing is lost or changes in data sets that are held out.
 
     Raises:
         ValueError: if outcomes are to be drawn again and the simulator cannot.
@@ -58,7 +59,11 @@ def make_likelihood_batches(
     # Not of the held-out loss: the error is a mean under the prior.
     propose = stream == TRAINING and has_proposal(simulator) and rng.random() < _PROPOSED
     conditioned = np.ones((count * size, 1, len(schema.params)), dtype=bool)
-    data_sets, counts = draw(simulator, seed, block, stream, count * size, trials, conditioned, propose)
+    # Of few blocks only: parameters with a trial axis cost time.
+    changing = stream == TRAINING and 0 < options.changing_fraction and rng.random() < options.changing_fraction
+    data_sets, counts = draw(
+        simulator, seed, block, stream, count * size, trials, conditioned, propose, changing=changing
+    )
     if data_sets is None:
         return [Batch(None, counts)] * count
     params, data, probabilities = data_sets

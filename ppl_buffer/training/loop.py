@@ -27,6 +27,7 @@ from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.simulator import Simulator, name_of
 from ppl_buffer.training.abilities import check_simulator
 from ppl_buffer.training.batch_options import BatchOptions
+from ppl_buffer.training.changing_params import choose_changing_fraction
 from ppl_buffer.training.distillation import DistillationSets
 from ppl_buffer.training.environment import try_environment
 from ppl_buffer.training.interrupts import collect_interrupts
@@ -76,6 +77,7 @@ def train(
     outcome_samples: int = 1,
     use_log_likelihood: bool | None = None,
     missing_fraction: float | None = None,
+    changing_fraction: float | None = None,
     start: Network | str | os.PathLike[str] | None = None,
     distillation: DistillationSets | str | os.PathLike[str] | None = None,
     distillation_share: float = 0.5,
@@ -168,10 +170,14 @@ def train(
             the data sets of the direct likelihood in which outcomes and feedback are lost, in 2 to 100 % of the trials;
             0.5 by default. What follows a lost outcome is learnt from draws, or from the probabilities of these, never
             from ``log_likelihood``. The held-out loss and the error that the record states are of complete data sets.
+        changing_fraction: of a network that takes parameters that change from trial to trial
+            (`Config.likelihood_trial_params`), the share of the batches of the direct likelihood in which they do, in
+            blocks of any length; 0.25 by default. The held-out loss and the stated error are of parameters that stay.
         start: a trained network, or what `load` takes, to start from instead of random weights: fine-tuning, or the
             network of a similar simulator. Its schema must be the same; `config` is taken from it, unless one is given
-            with more layers (`depth`), more `asinh_scales` or `likelihood_missing`: then the network grows, and
-            predicts the same at first. The record of the result goes on from the start's (`TrainingRecord.stages`).
+            with more layers (`depth`), more `asinh_scales`, `likelihood_missing` or `likelihood_trial_params`: then the
+            network grows, and predicts the same at first. The record of the result goes on from the start's
+            (`TrainingRecord.stages`).
         distillation: what `prepare_distillation` returned, or its folder: data sets in which the model need not hold,
             to learn what the model predicts after them, and what density it gives them. They come to the batches of the
             buffered transformer beside simulated ones, and to its held-out loss, which is then not comparable with that
@@ -219,6 +225,7 @@ def train(
     }  # fmt: skip
     sizes, begun = choose_sizes(simulator, config, start)
     batches["missing_fraction"] = choose_missing_fraction(missing_fraction, simulator.schema, sizes)
+    batches["changing_fraction"] = choose_changing_fraction(changing_fraction, simulator, sizes)
     if steps is None and minutes is None:
         minutes = _MINUTES
     folder = Path("runs") / name_of(simulator) if out is None else check_path("out", out)

@@ -49,6 +49,7 @@ def part_config(config: Config, part: str) -> Config:
         likelihood_width=config.likelihood_width,
         likelihood_slots=config.likelihood_slots,
         likelihood_missing=config.likelihood_missing,
+        likelihood_trial_params=config.likelihood_trial_params,
         components=config.components,
         head=config.head,
         asinh_scales=config.asinh_scales,

@@ -36,7 +36,7 @@ _OF_THE_BUFFER = ("context", "condition_masks", "context_free_fraction", "likeli
 _ROLES = ("targets", "forecasting", "in_order", "order_by", "context_only")
 _OFF = {"learns": "all"} | {name: getattr(BatchOptions(), name) for name in _ROLES}
 # Options of the direct likelihood alone, likewise.
-_OF_THE_LIKELIHOOD = ("missing_fraction",)
+_OF_THE_LIKELIHOOD = ("missing_fraction", "changing_fraction")
 
 
 @dataclass(frozen=True)

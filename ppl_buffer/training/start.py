@@ -16,7 +16,7 @@ from ppl_buffer.simulator import Simulator
 from ppl_buffer.training.parts import BUFFER, LIKELIHOOD
 
 # Sizes that may be larger than those of the network to start from.
-_GROWING = ("depth", "asinh_scales", "likelihood_missing")
+_GROWING = ("depth", "asinh_scales", "likelihood_missing", "likelihood_trial_params")
 
 
 def load_start(start: Network | str | os.PathLike[str], simulator: Simulator, config: Config | None) -> TorchNetwork:
@@ -44,7 +44,7 @@ def load_start(start: Network | str | os.PathLike[str], simulator: Simulator, co
         if less or _with_what_it_lacks(net, replace(net.config, **grown), config) != config:
             raise ValueError(
                 f"config: expected none, or that of start, {net.config}, with depth or asinh_scales as large or "
-                f"larger, with likelihood_missing, or with a part that it has not, got {config}"
+                f"larger, with likelihood_missing, likelihood_trial_params or a part that it has not, got {config}"
             )
     return net
 

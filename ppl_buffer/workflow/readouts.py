@@ -6,10 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ppl_buffer.files import to_numpy
 from ppl_buffer.inference.trialwise import sequential_posterior, trial_regressors
-from ppl_buffer.network.lapses import Lapse
-from ppl_buffer.schema import stack_value
 from ppl_buffer.workflow.fitting import Fit
 from ppl_buffer.workflow.hierarchical import RATE
 
@@ -39,11 +36,12 @@ def trial_table(fit: Fit, *, sequential: bool = False, seed: int = 0, progress: 
     lapse = fit.lapse
     if estimated and lapse is not None:
         lapse = lapse.at(params[RATE].astype(np.float32))
-    if any(x.ndim == 3 for x in params.values()):
-        table = _by_trial(fit, params, lapse, progress)
-    else:
-        params = {name: params[name] for name in fit.net.schema.params}
-        table = trial_regressors(fit.net, data, params, lapse=lapse, subjects=fit.trials.subjects, progress=progress)
+    given = {name: params[name] for name in fit.net.schema.params}
+    table = trial_regressors(
+        fit.net, data, {name: x for name, x in given.items() if x.ndim == 2},
+        trial_params={name: x for name, x in given.items() if x.ndim == 3} or None, lapse=lapse,
+        subjects=fit.trials.subjects, progress=progress,
+    )  # fmt: skip
     if not sequential:
         return table
     if estimated and lapse is not None:
@@ -62,27 +60,3 @@ def _params(fit: Fit, names: list[str]) -> dict[str, np.ndarray]:
     total = len(flat[names[0]])
     index = np.linspace(0, total - 1, min(_DRAWS, total)).astype(int)
     return {name: flat[name][index] for name in names}
-
-
-def _by_trial(fit: Fit, params: dict[str, np.ndarray], lapse: Lapse | None, progress: bool) -> pandas.DataFrame:
-    """The same where parameters vary by trial, which are then independent: each is a data set of one."""
-    trials, exists = fit.trials, fit.trials.trial_mask
-
-    def alone(values: np.ndarray) -> np.ndarray:
-        wide = values if values.ndim == 3 else np.broadcast_to(values[..., None], (*values.shape, exists.shape[1]))
-        return wide[:, exists]
-
-    outcomes = {name: np.asarray(x, np.float32)[exists][:, None] for name, x in trials.outcomes.items()}
-    data = fit.net.observe(
-        {name: trials.inputs[name][exists][:, None] for name in fit.net.schema.inputs},
-        stack_value(np, fit.net.schema, outcomes),
-        feedback={name: trials.feedback[name][exists][:, None] for name in fit.net.schema.feedback},
-    )
-    given = {name: alone(params[name]) for name in fit.net.schema.params}
-    if lapse is not None and to_numpy(lapse.rate).ndim == 2:
-        lapse = lapse.at(alone(np.asarray(lapse.rate)))
-    elif lapse is not None and to_numpy(lapse.rate).ndim == 1:
-        lapse = lapse.at(alone(np.asarray(lapse.rate)[None])[0])
-    table = trial_regressors(fit.net, data, given, lapse=lapse, progress=progress)
-    row, place = np.nonzero(exists)
-    return table.assign(subject=np.asarray(trials.subjects)[row], trial=1 + place)

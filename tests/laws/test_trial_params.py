@@ -228,7 +228,7 @@ def test_what_cannot_be_is_refused():
         made(params=params, trial_params=by_trial, likelihood="buffer")
     with pytest.raises(ValueError, match="trial_params: expected the direct likelihood to compute"):
         made(DECISION, params=params, trial_params=by_trial)
-    with pytest.raises(ValueError, match="trial_params: expected none for a model whose trials depend on each other"):
+    with pytest.raises(ValueError, match="trial_params: expected none for a network trained on parameters that stay"):
         made(RESPONDING, params={"alpha": 0.4, "delay": 0.1}, trial_params={"beta": np.ones((3, 7), np.float32)})
     with pytest.raises(ValueError, match=r"trial_params\['bound'\]: expected a number above 0"):
         made(params=params, trial_params={**by_trial, "bound": -by_trial["bound"]})

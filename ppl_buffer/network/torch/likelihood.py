@@ -81,12 +81,13 @@ def rollout_sequence(
         shown, exists = part(inputs, k, 1), valid[..., k : k + 1]
         described = likelihood.input_features(net, shown)
         read = likelihood.what_is_read(net, state, likelihood.slot_of(net, shown))
-        representation = likelihood.read_states(net, read, described, conditions)
+        own = likelihood.conditions_at(conditions, k)
+        representation = likelihood.read_states(net, read, described, own)
         outcomes, log_prob = trial_sample(net.likelihood, representation, part(noise, k, 1), lapse)
         chances, exists = part(chance, k, 1), likelihood.in_time(outcomes, part(limits, k, 1), exists)
         feedback, remembered = respond(net, environment, k, shown, outcomes, chances, remembered, exists)
         pairs = {"inputs": shown, "outcomes": outcomes, "feedback": feedback}
-        state = likelihood.next_state(net, pairs, exists, conditions, state)
+        state = likelihood.next_state(net, pairs, exists, own, state)
         steps.append((outcomes, feedback, log_prob))
     outcomes = {name: torch.cat([each[0][name] for each in steps], -1) for name in net.schema.outcomes}
     feedback = {name: torch.cat([each[1][name] for each in steps], -1) for name in net.schema.feedback}

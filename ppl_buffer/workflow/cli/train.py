@@ -53,6 +53,13 @@ def train(
     missing_fraction: Annotated[
         float | None, typer.Option(help="Share of the data sets that lose something then; by default 0.5.")
     ] = None,
+    likelihood_trial_params: Annotated[
+        bool,
+        typer.Option("--likelihood-trial-params", help="Parameters may change from trial to trial; ordered models."),
+    ] = False,
+    changing_fraction: Annotated[
+        float | None, typer.Option(help="Share of the batches in which they change then; by default 0.25.")
+    ] = None,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Data sets in a batch; by default what suits machine and time.")
     ] = None,
@@ -111,6 +118,7 @@ def train(
         first = load(start, backend="torch") if start else None
         sizes = {"width": width, "depth": depth, "heads": heads, "mlp": mlp, "asinh_scales": asinh_scales}
         sizes |= {"likelihood_width": likelihood_width, "likelihood_missing": likelihood_missing or None}
+        sizes |= {"likelihood_trial_params": likelihood_trial_params or None}
         net = _train()(
             task,
             _config(first, {size: value for size, value in sizes.items() if value is not None}),
@@ -119,8 +127,8 @@ def train(
             trials=_range("trials", trials), context=_range("context", context),
             targets=targets, forecasting=forecasting, in_order=in_order, order_by=order_by, optimizer=optimizer,
             outcome_samples=outcome_samples, likelihood_weight=likelihood_weight,
-            use_log_likelihood=use_log_likelihood or None, missing_fraction=missing_fraction, held_out=held_out,
-            progress=progress,
+            use_log_likelihood=use_log_likelihood or None, missing_fraction=missing_fraction,
+            changing_fraction=changing_fraction, held_out=held_out, progress=progress,
         )  # fmt: skip
         path = folder / f"{name}.safetensors"
         save(net, path)
