@@ -20,7 +20,7 @@ PARTS ?= all
 # What measures each shipped network, in the words of benchmarks/.
 MEASURE_noisy_q := noisy_q_accuracy noisy_q_tasks noisy_q_missing "record_errors noisy_q" "likelihood_gradient noisy_q" "posterior noisy_q" gradient "calibration --model noisy_q"
 MEASURE_ddm := "likelihood_accuracy ddm" "record_errors ddm" "likelihood_gradient ddm" "posterior ddm" "consistency --name ddm" "calibration --model ddm"
-MEASURE_rlddm := "likelihood_accuracy rlddm" rlddm_missing "record_errors rlddm" "likelihood_gradient rlddm" "posterior rlddm" "calibration --model rlddm"
+MEASURE_rlddm := "likelihood_accuracy rlddm" rlddm_missing rlddm_changes "record_errors rlddm" "likelihood_gradient rlddm" "posterior rlddm" "calibration --model rlddm"
 MEASURE_collapsing_ddm := "likelihood_accuracy collapsing_ddm" "record_errors collapsing_ddm" "likelihood_gradient collapsing_ddm" "consistency --name collapsing_ddm" "calibration --model collapsing_ddm"
 MEASURE_angle := "likelihood_accuracy angle" "record_errors angle" "posterior angle" "calibration --model angle"
 MEASURE_racing_diffusion := "likelihood_accuracy racing_diffusion" "record_errors racing_diffusion" "posterior racing_diffusion" "calibration --model racing_diffusion --sets 400 --thin 8"
@@ -72,7 +72,7 @@ demo: $(INSTALLED) ## fit people who learn from rewards, with NUTS; results in d
 bench: $(INSTALLED) ## measure speed, and what the cards state, and write the cards
 	set -e; for name in rollout density gradient likelihood_gradient training_step effective_samples efficiency scaling speculative hierarchical_fit formula_recovery hierarchical_particles compilations distinct_inputs compiler_options missing_history seeds \
 	  training_methods error_estimate ladder two_step_example \
-	  posterior_predictive summary noisy_q_accuracy noisy_q_tasks noisy_q_missing rlddm_missing q_learning_tasks "function_accuracy gp" "function_accuracy sawtooth" fourier orders_and_blocks compression $(patsubst %,"consistency --name %",gp sawtooth ddm collapsing_ddm multisensory_rho1 multisensory_rho43) \
+	  posterior_predictive summary noisy_q_accuracy noisy_q_tasks noisy_q_missing rlddm_missing rlddm_changes q_learning_tasks "function_accuracy gp" "function_accuracy sawtooth" fourier orders_and_blocks compression $(patsubst %,"consistency --name %",gp sawtooth ddm collapsing_ddm multisensory_rho1 multisensory_rho43) \
 	  multisensory_evidence_truth "multisensory_evidence_truth --simulated" \
 	  multisensory_evidence $(patsubst %,"likelihood_accuracy %",ddm collapsing_ddm angle racing_diffusion discounting confidence q_learning two_step rlddm multisensory_rho1 multisensory_rho43) \
 	  $(patsubst %,"posterior %",noisy_q ddm angle racing_diffusion rlddm discounting confidence q_learning two_step) gradient_noise \
