@@ -51,7 +51,7 @@ def choose_changing_fraction(share: float | None, simulator: Simulator, config: 
     return check_number("changing_fraction", share, "a share above 0, at most 1", lambda x: 0 < x <= 1)
 
 
-def mix(simulator: Simulator, rng: np.random.Generator, drawn: Sequence[Arrays], trials: int) -> Arrays:
+def mix(simulator: Simulator, rng: np.random.Generator, draws: Sequence[Arrays], trials: int) -> Arrays:
     """Parameters that change between the values of several draws: dict name -> (size, trials).
 
     Blocks of trials have any of the draws' values, of each parameter by itself where the simulator's stated priors do
@@ -61,21 +61,21 @@ def mix(simulator: Simulator, rng: np.random.Generator, drawn: Sequence[Arrays],
     Args:
         simulator: what drew.
         rng: of the blocks.
-        drawn: `VALUES` times dict name -> (size,).
+        draws: `VALUES` times dict name -> (size,).
         trials: of each data set.
     """
     names = list(simulator.schema.params)
-    size, priors = len(drawn[0][names[0]]), priors_of(simulator)
+    size, priors = len(draws[0][names[0]]), priors_of(simulator)
     apart = set(priors) == set(names) and all(prior.relative_to is None for prior in priors.values())
     often = np.exp(rng.uniform(math.log(min(1 / trials, _OFTEN)), math.log(_OFTEN), (size, 1)))
     begins = rng.random((size, trials)) < often
     begin = np.maximum.accumulate(np.where(begins, np.arange(trials), 0), axis=1)
     count = len(names) if apart else 1
-    which = rng.integers(len(drawn), size=(size, trials, count))
+    which = rng.integers(len(draws), size=(size, trials, count))
     which = np.take_along_axis(which, begin[..., None], 1)
     if apart:
         which = np.where(rng.random((size, 1, count)) < _CHANGES, which, 0)
-    values = {name: np.stack([one[name] for one in drawn], 1) for name in names}
+    values = {name: np.stack([one[name] for one in draws], 1) for name in names}
     return {
         name: np.take_along_axis(values[name], which[..., index if apart else 0], 1) for index, name in enumerate(names)
     }
