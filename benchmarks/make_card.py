@@ -12,13 +12,14 @@ from __future__ import annotations
 import argparse
 import json
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import harness
 from card_calibration import Calibration, calibration
+from card_figures import Figure, at_least, at_most, changing_figures, missing_figures, task_figures
 from card_sections import training
 from card_words import ZOO, Words, plain, section, with_rows, words_of, zoo_row
 
@@ -26,43 +27,10 @@ import ppl_buffer as pb
 from ppl_buffer.network.card import WAYS, lacks, markdown, sizes, stated_error, trained_data, trained_range, wrapped
 
 PRETRAINED = Path(pb.__file__).parent / "pretrained"
-MET = {True: "yes", False: "**no**"}
 # What `likelihood=` takes -> the part of a network.
 PART = {"direct": "likelihood", "buffer": "buffer"}
 # Networks of random functions, and what their exact density is of.
 EXACT = {"gp": "Gaussian processes, a mixture over the kernels", "sawtooth": "waves, a mixture over both directions"}
-
-
-def at_most(value: float, bar: float) -> bool:
-    return value <= bar
-
-
-def at_least(value: float, bar: float) -> bool:
-    return value >= bar
-
-
-@dataclass(frozen=True)
-class Figure:
-    """What a card states: a name, a number of each way of the network, and where there is one the bar to meet."""
-
-    name: str
-    measured: Mapping[str, float]
-    bar: float | None = None
-    meets: Callable[[float, float], bool] = at_most
-
-    @property
-    def met(self) -> str:
-        """Whether each number meets the bar, in words."""
-        if self.bar is None:
-            return ""
-        return " / ".join(MET[self.meets(value, self.bar)] for value in self.measured.values())
-
-    @property
-    def by_name(self) -> dict[str, float]:
-        """What `ppl_buffer.zoo()` shows: the buffered transformer's number is marked where it stands beside another."""
-        beside = len(self.measured) > 1
-        marks = {way: ", buffered" if beside and way == "buffer" else "" for way in self.measured}
-        return {f"{self.name}{marks[way]}": value for way, value in self.measured.items()}
 
 
 @dataclass(frozen=True)
@@ -231,23 +199,6 @@ def about_posterior(results: Mapping[str, Any], how: str) -> str:
     return f"posterior against exact, {results['sets']} data sets{trials}, {how}"
 
 
-def task_figures(tasks: Mapping[str, Any], kind: str) -> list[Figure]:
-    """KL by kind of task, of a result file that may be empty."""
-    figures, results = [], tasks.get("results", {})
-    for about, ways in results.get("figures", {}).items():
-        kl = {way: row["kl_per_trial"] for way, row in ways.items()}
-        figures.append(Figure(f"{kind}: {about}: KL per trial", kl, results["bar"]))
-    return figures
-
-
-def missing_figures(missing: Mapping[str, Any]) -> list[Figure]:
-    """KL by the share of trials that are lost, of a result file that may be empty."""
-    results = missing.get("results", {})
-    about = results.get("about", "of the trials lost, choice and reward: KL per trial seen")
-    rows = [row for row in results.get("rows", []) if row["way"] == "read as lost"]
-    return [Figure(f"{row['lost']:.0%} {about}", {"direct": row["nats"]}, results["bar"]) for row in rows]
-
-
 def noisy_q() -> Measurement:
     """What was measured of `noisy_q`."""
     accuracy, gradient, tasks = read("noisy_q_accuracy"), read("gradient"), read("noisy_q_tasks")
@@ -358,12 +309,14 @@ def likelihood(name: str) -> Measurement:
     posterior = posterior_figures(name)
     multisensory = read("multisensory_evidence")["results"] if name.startswith("multisensory") else {}
     tasks = task_figures(read(f"{name}_tasks"), "by task")
-    missing, speed = missing_figures(read(f"{name}_missing")), gradient_figures(name)
-    figures += posterior + multisensory_figures(multisensory) + tasks + missing + speed
+    missing, changing = missing_figures(read(f"{name}_missing")), changing_figures(read(f"{name}_changes"))
+    speed = gradient_figures(name)
+    figures += posterior + multisensory_figures(multisensory) + tasks + missing + changing + speed
     scripts = ["`benchmarks/likelihood_accuracy.py`", *(["`posterior.py`"] if posterior else [])]
     scripts += ["`multisensory_evidence.py`"] if multisensory else []
     scripts += [f"`{name}_tasks.py`"] if tasks else []
     scripts += [f"`{name}_missing.py`"] if missing else []
+    scripts += [f"`{name}_changes.py`"] if changing else []
     scripts += ["`likelihood_gradient.py`"] if speed else []
     largest = max(row["standard_error"] for ways in results["likelihood"].values() for row in ways.values())
     reference = "a numerical solution" if name == "collapsing_ddm" else "the exact likelihood"
