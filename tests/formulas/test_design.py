@@ -1,16 +1,22 @@
 """Designs from formulas against formulae's own matrices and by hand: rows, names, priors, ceilings, refusals."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 pandas = pytest.importorskip("pandas")
 formulae = pytest.importorskip("formulae")
 pytest.importorskip("jax")
+pytest.importorskip("numpyro")
+
+from numpyro import handlers  # noqa: E402
 
 import ppl_buffer as pb  # noqa: E402
 from ppl_buffer import formulas  # noqa: E402
+from ppl_buffer.numpyro import JointPredictive, hierarchical_params  # noqa: E402
 from tests.formulas.cases import BY_TRIAL, RECORD, SUBJECTS, Deciders  # noqa: E402
-from tests.networks import REPORT, Record, data, network  # noqa: E402
+from tests.networks import DIRECT_SIZES, REPORT, Record, data, network  # noqa: E402
 
 DATA = Deciders()
 
@@ -114,6 +120,29 @@ def test_what_varies_within_a_data_set_is_refused_where_trials_depend_on_each_ot
     assert made.parameters["mu"].groupings[0].levels == ("p:1", "p:2")
     assert made.levels == {"block": "data set", "subject": "subject"}
     assert formulas.design(net, seen, subjects=["p", "p"]).parameters["mu"].formula == "1"
+
+
+def test_learners_go_on_with_other_parameters_where_the_network_has_learnt_such():
+    record = Record(box={"mu": (-3.0, 3.0)}, priors={"mu": None}, trials=11, context=0, simulator="none")
+    case = replace(REPORT, name="report, changing", config=replace(DIRECT_SIZES, likelihood_trial_params=True))
+    net, given = network(case, "jax", record), data(case, batch=2, trials=3)
+    block = np.array([[1, 1, 2], [1, 2, 2]])
+    made = formulas.design(net, net.observe(given.inputs, given.value), ["mu ~ block"], {"block": block})
+    assert made.conditions.tolist() == [[0, 0, 1], [0, 1, 1]]
+    seen = net.observe(given.inputs, given.value, conditions=made.conditions)
+    with handlers.seed(rng_seed=0), handlers.trace() as trace:
+        params, by_trial = hierarchical_params(net, made.at_conditions)
+    assert params == {} and by_trial["mu"].shape == (2, 2)
+    slope = trace["mu~block"]["value"]
+    real = [float(np.log((x + 3) / (3 - x))) for x in np.asarray(by_trial["mu"][0], float)]
+    assert real[1] - real[0] == pytest.approx(float(slope.reshape(())), rel=0.02)
+    each = np.take_along_axis(np.asarray(by_trial["mu"]), made.conditions, 1)
+    expected = JointPredictive(net, given.inputs, trial_params={"mu": each}).log_prob(given.value)
+    np.testing.assert_allclose(
+        JointPredictive(net, seen, trial_params=by_trial).log_prob(seen.value), expected, rtol=1e-5
+    )
+    with pytest.raises(ValueError, match=r"'block' varies within a data set, but its direct likelihood"):
+        formulas.design(net.preferring("buffer"), seen, ["mu ~ block"], {"block": block})
 
 
 @pytest.mark.parametrize(
