@@ -191,8 +191,8 @@ class Network(ABC):
                 depend on those before them, feedback may be NaN as well, and the network has to read what was lost
                 (`Config.likelihood_missing`).
             conditions: (*B, K) whole numbers from 0 to C - 1, where the trials of one condition have the same
-                parameters: `trial_params` are then (*B, C), and the network computes once a condition in place of once
-                a trial. Models whose trials are independent given the parameters, and networks with
+                parameters: `trial_params` are then (*B, C). Models whose trials are independent given the parameters,
+                of which the network then computes once a condition in place of once a trial; and networks with
                 `Config.likelihood_trial_params`.
 
         Raises:
