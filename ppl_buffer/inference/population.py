@@ -32,6 +32,7 @@ def population_evidence(
     means: Mapping[str, Array],
     spreads: Mapping[str, Array],
     *,
+    offsets: Mapping[str, Array] | None = None,
     lapse: Lapse | None = None,
     below: Mapping[str, Array] | None = None,
     draws: int = 1000,
@@ -49,13 +50,17 @@ def population_evidence(
             person, such as by a covariate. Where the rate of lapses has a prior also of "lapse", on the scale on which
             that prior is standard normal.
         spreads: parameter -> (S,) or (S, people), of its standard deviation.
+        offsets: parameter -> (S, people, K), what is added to a person's number on each trial, on the same scale: the
+            effects of what varies within people and is estimated for all of them, such as conditions or items. Draws
+            of the same posterior, in the same order. The network has to take parameters that vary by trial.
         lapse: of a known rate, a number or (people,), or of one that people have from the population.
         below: parameter -> (people,), what it stays below in place of all outcomes that lie above it.
         draws: of the importance sampling.
         seed: of these.
 
     Raises:
-        ValueError: if a parameter is missing, numbers of draws differ, or a spread is not positive.
+        ValueError: if a parameter is missing, numbers of draws differ, a spread is not positive, or offsets have
+            another shape.
     """
     draws, size = check_integer("draws", draws), data.batch_shape[0]
     names = [*net.schema.params, *estimated_rate(net, lapse)]
@@ -66,6 +71,8 @@ def population_evidence(
             f"spreads: expected positive numbers, as many draws as of means, {mean.shape[1]}, got {spread.shape[1]}"
         )
     some = np.linspace(0, mean.shape[1] - 1, min(_DRAWS, mean.shape[1])).astype(int)
+    by_trial = {} if offsets is None else _checked_offsets(net, data, offsets, mean.shape[1])
+    by_trial = {name: x[some] for name, x in by_trial.items()}
     mean, spread = mean[:, some], spread[:, some]
     # The proposal is fitted where a normal distribution of the population's first two moments is standard.
     center = mean.mean(1)
@@ -74,7 +81,9 @@ def population_evidence(
     # Compiled programs see no number: what has to be refused is refused before, and so is a value that was changed.
     bounds = None if below is None else checked_bounds(net, below, size)
     if bounds is None:
-        checked_upper_bounds(net, data)
+        fastest = checked_upper_bounds(net, data)
+        bounds = {name: np.asarray(to_numpy(x)) for name, x in fastest.items()} if by_trial else None
+    rng = np.random.default_rng([seed, 1])
     ranges = None if lapse is None else tuple(lapse.ranges.items())
     settings = (net, net.ops.same(data.value, data.value, data.snapshot), ranges)
     known = None if lapse is None or lapse.prior is not None else np.asarray(to_numpy(lapse.rate), np.float32)
@@ -83,13 +92,20 @@ def population_evidence(
     def log_joint(scores: np.ndarray) -> np.ndarray:
         """(n, size), likelihood times the population's density over that of the standard normal distribution."""
         places = center + scale * scores
-        distance = ((places[..., None, :] - mean) / spread) ** 2
-        population = logsumexp(-0.5 * distance.sum(-1) - np.log(spread).sum(-1), axis=-1) - np.log(len(some))
+        which = rng.integers(len(some), size=len(scores)) if by_trial else None
+        if which is None:
+            distance = ((places[..., None, :] - mean) / spread) ** 2
+            population = logsumexp(-0.5 * distance.sum(-1) - np.log(spread).sum(-1), axis=-1) - np.log(len(some))
+        else:
+            # The likelihood is that of one draw of the population's offsets: so is the density beside it.
+            own_mean, own_spread = (x[:, which].swapaxes(0, 1) for x in (mean, spread))
+            population = -0.5 * (((places - own_mean) / own_spread) ** 2).sum(-1) - np.log(own_spread).sum(-1)
 
         def likelihood(indices: np.ndarray) -> np.ndarray:
             part = places[indices].astype(np.float32)
             rate = known if estimated is None else estimated.interpolate(np, part[..., -1:])[RATE].astype(np.float32)
-            total = backend.one_program(_log_likelihood, settings, (data, part, rate, bounds))
+            added = {} if which is None else {name: x[which[indices]] for name, x in by_trial.items()}
+            total = backend.one_program(_log_likelihood, settings, (data, part, rate, bounds, added))
             return np.nan_to_num(to_numpy(total).astype(float), nan=-np.inf)
 
         reference = -0.5 * (scores**2).sum(-1) - np.log(scale).sum(-1)
@@ -101,13 +117,23 @@ def population_evidence(
 
 def _log_likelihood(settings: Own, arrays: Own) -> Array:
     """Log density (n, size) of observed data at places (n, size, P) on the scale of the population."""
-    (net, reuse, ranges), (data, places, rate, bounds) = settings, arrays
+    (net, reuse, ranges), (data, places, rate, bounds, offsets) = settings, arrays
     lapse = None if ranges is None else Lapse(rate, dict(ranges))
-    params: dict[str, Array] = {}
+    values: dict[str, Array] = {}
     for index, name in enumerate(net.schema.params):
         below = data if bounds is None else bounds.get(name)
-        params[name] = net.into_box(name, places[..., index], params, below=below)
-    query = Query.build(net, data, params=params, lapse=lapse, outside="ignore", check=False, expand=False)
+        number = places[..., index]
+        if offsets:
+            # With an axis of trials, which is of size 1 where nothing varies.
+            number = number[..., None] + offsets.get(name, 0.0)
+            below = None if below is None else below[..., None]
+        values[name] = net.into_box(name, number, values, below=below)
+    several = {name for name, x in values.items() if offsets and x.shape[-1] > 1}
+    params = {name: x[..., 0] if offsets else x for name, x in values.items() if name not in several}
+    query = Query.build(
+        net, data, params=params, trial_params={name: values[name] for name in several} or None, lapse=lapse,
+        outside="ignore", check=False, expand=False,
+    )  # fmt: skip
     return density.log_prob(query.expanded(2), data.value, reuse)
 
 
@@ -140,6 +166,25 @@ def checked_bounds(net: Network, below: Mapping[str, Array], size: int) -> dict[
             raise ValueError(f"below[{name!r}]: expected {size} numbers above {low:g}, one a person, got {given!r}")
         bounds[name] = numbers.astype(np.float32)
     return bounds
+
+
+def _checked_offsets(
+    net: Network, data: ObservedTrials, offsets: Mapping[str, Array], draws: int
+) -> dict[str, np.ndarray]:
+    """What is added on each trial, name -> (S, people, K).
+
+    Raises:
+        ValueError: if a name is no parameter's, or it has another shape.
+    """
+    shape, checked = (draws, data.batch_shape[0], data.trials), {}
+    for name, given in check_mapping("offsets", offsets).items():
+        if name not in net.schema.params:
+            raise ValueError(f"offsets: expected parameters of {list(net.schema.params)}, got {name!r}")
+        numbers = check_numbers(f"offsets[{name!r}]", given)
+        if numbers.shape != shape:
+            raise ValueError(f"offsets[{name!r}]: expected (draws, people, trials), {shape}, got {numbers.shape}")
+        checked[name] = numbers.astype(np.float32)
+    return checked
 
 
 def _stacked(argument: str, names: list[str], given: Mapping[str, Array], size: int) -> np.ndarray:

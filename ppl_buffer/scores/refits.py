@@ -26,8 +26,9 @@ from ppl_buffer.predictive.query import Query
 from ppl_buffer.schema import split_value
 from ppl_buffer.scores.score import Score
 
-# Draws of all parameters, or of the means and spreads of a population.
-Refitted = Mapping[str, Array] | tuple[Mapping[str, Array], Mapping[str, Array]]
+# Draws of a population's means and spreads, and of what varies within people, or of all parameters.
+Population = tuple[Mapping[str, Array], ...]
+Refitted = Mapping[str, Array] | Population
 # Trials that are scored at once.
 _TRIALS_AT_ONCE = 200_000
 
@@ -35,7 +36,7 @@ _TRIALS_AT_ONCE = 200_000
 def kfold(
     net: Network,
     data: ObservedTrials,
-    refit: Callable[[np.ndarray], tuple[Mapping[str, Array], Mapping[str, Array]]],
+    refit: Callable[[np.ndarray], Population],
     *,
     folds: int = 10,
     draws: int = 1000,
@@ -56,7 +57,8 @@ def kfold(
             ``numpy.setdiff1d(numpy.arange(people), indices)``; where the rate of lapses has a prior also of "lapse", on
             the scale on which that prior is standard normal. They are the sites NAME_mean and NAME_spread of
             `ppl_buffer.workflow.fit`; in place of the former, by formulas, NAME_Intercept plus coefficients times a
-            person's columns.
+            person's columns. Where a parameter varies within people, by conditions or items that all have, a third
+            dict of what is added on each trial, parameter -> (S, people left out, K).
         folds: groups of people, each of which is left out once.
         draws: that people's parameters are integrated with.
         subjects: labels of the people; by default numbers from 0.
@@ -78,14 +80,8 @@ def kfold(
         raise ValueError(f"folds: expected 2 to {size}, the number of people, got {folds}")
     fold, elpd = np.random.default_rng(seed).permutation(np.arange(size) % folds), np.empty(size)
     for index in tqdm(range(folds), disable=not progress, desc="fit without a fold", unit="fold"):
-        means, spreads = refit(np.flatnonzero(fold != index))
-        left_out = np.flatnonzero(fold == index)
-        theirs = _lapses_of(lapses, left_out)
-        evidence = population_evidence(
-            net, data[left_out], means, spreads, lapse=theirs, below=_bounds_of(bounds, left_out), draws=draws,
-            seed=seed,
-        )  # fmt: skip
-        elpd[left_out] = evidence.log_evidence
+        population, left_out = refit(np.flatnonzero(fold != index)), np.flatnonzero(fold == index)
+        elpd[left_out] = _of_people(net, data, population, left_out, lapses, bounds, draws, seed)
     labels = list(range(size) if subjects is None else subjects)
     return Score("kfold", xarray.DataArray(elpd, dims="subject", coords={"subject": labels}))
 
@@ -114,7 +110,8 @@ def reloo(
             returns posterior draws of all parameters in natural units, dict name -> (S,), (S, people), or (S, people,
             K) of those that vary by trial; and of "lapse" where the rate of lapses has a prior. Of "logo", what
             `kfold` takes: it fits the people at indices (n,), and returns draws of the population's means and spreads,
-            (S,), or (S, 1) of the person left out.
+            (S,), or (S, 1) of the person left out, and where parameters vary within people of what is added, (S, 1,
+            K).
         threshold: of Pareto k, above which a term is replaced; by default `Score.threshold`, at most 0.7.
         draws: of "logo", that people's parameters are integrated with.
         lapse: the lapses that were fitted, as in `kfold`.
@@ -149,15 +146,38 @@ def reloo(
     def of_person(term: int) -> float:
         left_out = np.array([places[term]])
         population = refit(np.delete(np.arange(size), left_out))
-        if not isinstance(population, tuple) or len(population) != 2:
-            raise ValueError(f"refit: expected draws of means and of spreads, got {type(population).__name__}")
-        made = population_evidence(
-            net, data[left_out], *population, lapse=_lapses_of(lapses, left_out), below=_bounds_of(bounds, left_out),
-            draws=draws, seed=seed,
-        )  # fmt: skip
-        return float(made.log_evidence[0])
+        return float(_of_people(net, data, population, left_out, lapses, bounds, draws, seed)[0])
 
     return replace_terms(score, of_trial if score.kind == "loo" else of_person, threshold, progress)
+
+
+def _of_people(
+    net: Network,
+    data: ObservedTrials,
+    population: Refitted,
+    left_out: np.ndarray,
+    lapse: Lapse | None,
+    bounds: Mapping[str, np.ndarray] | None,
+    draws: int,
+    seed: int,
+) -> np.ndarray:
+    """Log density of people's trials, (people left out,), under a population that was fitted without them.
+
+    Raises:
+        ValueError: if the population is not two or three dicts of draws.
+    """
+    if not isinstance(population, tuple) or len(population) not in (2, 3):
+        got = f"{len(population)} of them" if isinstance(population, tuple) else type(population).__name__
+        raise ValueError(
+            f"refit: expected draws of means and of spreads, and where parameters vary within people of what is added "
+            f"on each trial, got {got}"
+        )
+    means, spreads, *more = population
+    evidence = population_evidence(
+        net, data[left_out], means, spreads, offsets=more[0] if more else None, lapse=_lapses_of(lapse, left_out),
+        below=_bounds_of(bounds, left_out), draws=draws, seed=seed,
+    )  # fmt: skip
+    return evidence.log_evidence
 
 
 def replace_terms(score: Score, exact: Callable[[int], float], threshold: float | None, progress: bool) -> Score:

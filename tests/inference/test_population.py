@@ -11,7 +11,7 @@ from ppl_buffer.predictive import density
 from ppl_buffer.predictive.query import Query
 from tests.formulas.cases import Deciders
 from tests.inference.test_evidence import REPORT_RECORD
-from tests.networks import REPORT, data, network
+from tests.networks import GUESS, REPORT, data, network
 
 pytest.importorskip("torch")
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -149,3 +149,41 @@ def test_a_non_decision_time_stays_below_the_bounds_of_the_fit():
     ):
         with pytest.raises(ValueError, match=message):
             population_evidence(net, seen, means, spreads, below=wrong)
+
+
+def test_what_varies_within_people_is_added_trial_by_trial():
+    """Items with effects of their own, draws of which belong to draws of the population: against quadrature."""
+    rng, draws = np.random.default_rng(5), 11
+    net = network(GUESS, "torch", REPORT_RECORD)
+    value = np.clip(rng.normal(0.4, 0.8, (SUBJECTS, TRIALS)), -1.9, 2.9).astype(np.float32)
+    seen = net.observe({}, value)
+    means, spreads = {"mu": rng.normal(0.4, 0.5, draws)}, {"mu": np.exp(rng.normal(-0.5, 0.3, draws))}
+    offsets = {"mu": rng.normal(0.0, 1.0, (draws, SUBJECTS, TRIALS))}
+    grid = np.linspace(-9, 9, 901)
+    terms = []
+    for draw in range(draws):
+        real = grid[:, None, None] + offsets["mu"][draw]
+        mu = np.asarray(net.into_box("mu", real.astype("f4")))
+        query = Query.build(net, seen, trial_params={"mu": mu}, outside="ignore")
+        log_likelihood = np.asarray(density.log_prob(query, seen.value), dtype=float)
+        terms.append(log_likelihood + norm(means["mu"][draw], spreads["mu"][draw]).logpdf(grid)[:, None])
+    expected = logsumexp(terms, axis=(0, 1)) - np.log(draws) + np.log(grid[1] - grid[0])
+    result = population_evidence(net, seen, means, spreads, offsets=offsets, draws=4000).log_evidence
+    np.testing.assert_allclose(result, expected, atol=0.06)
+    assert np.abs(population_evidence(net, seen, means, spreads).log_evidence - expected).max() > 0.3
+    with pytest.raises(ValueError, match=r"offsets\['mu'\]: expected \(draws, people, trials\), \(11, 5, 7\)"):
+        population_evidence(net, seen, means, spreads, offsets={"mu": offsets["mu"][:, :, :3]})
+    with pytest.raises(ValueError, match=r"offsets: expected parameters of \['mu'\], got 'nu'"):
+        population_evidence(net, seen, means, spreads, offsets={"nu": offsets["mu"]})
+    # A refit returns them as a third dict.
+    asked = []
+
+    def refit(kept):
+        left_out = np.setdiff1d(np.arange(SUBJECTS), kept)
+        asked.append(left_out)
+        return means, spreads, {"mu": offsets["mu"][:, left_out]}
+
+    score = pb.scores.kfold(net, seen, refit, folds=2, draws=4000, progress=False)
+    np.testing.assert_allclose(score.pointwise.values, expected, atol=0.06)
+    with pytest.raises(ValueError, match="refit: expected draws of means and of spreads, .* got dict"):
+        pb.scores.kfold(net, seen, lambda kept: means, folds=2, progress=False)
