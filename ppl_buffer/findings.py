@@ -18,8 +18,9 @@ class Finding:
         kind: what was looked at: "outside_box" (parameters where the network was not trained), "outside_range" (inputs,
             outcomes or feedback unlike those that it was trained on), "data" (statistics that the fitted model does not
             generate), "lapse" (outcomes that no lapse can be), "left_out" (results that could not be computed),
-            "sampling" (draws that are worth too little), "simulator" (a member that nothing reads, draws that do not
-            repeat), "table" (how a table was read), "training" (a run that was stopped).
+            "sampling" (draws that are worth too little), "shape" (arrays that may not mean what their shapes say),
+            "simulator" (a member that nothing reads, draws that do not repeat), "table" (how a table was read),
+            "training" (a run that was stopped).
         text: in words, with what to do about it.
         parameter: the parameter, statistic or member that it is about; None where it is about no single one.
         share: how large it is, from 0 to 1 (of draws, of subjects); None where that is no share.

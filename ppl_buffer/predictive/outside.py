@@ -1,8 +1,8 @@
-"""Parameters outside the box that a network was trained in."""
+"""Parameters that may not be what they were meant to be: outside the trained box, or crossed with the data sets."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -49,3 +49,20 @@ def check_range(
                 raise ValueError(message)
             # Between a user's line and `Query.build` are a distribution's constructor and its metaclass.
             warn_of(Finding("outside_box", message, parameter=name, share=share), stacklevel=5)
+
+
+def warn_crossed(params: Mapping[str, Array], data: Sequence[Array]) -> None:
+    """Say that parameters (P, 1) beside P data sets are P values for each, which a column was hardly meant to be.
+
+    Args:
+        params: dict name -> (*B,).
+        data: arrays (*B, K).
+    """
+    sets = max((tuple(x.shape[:-1]) for x in data), key=len, default=())
+    for name, value in params.items():
+        if len(sets) == 1 and sets[0] > 1 and tuple(value.shape) == (*sets, 1):
+            message = (
+                f"params[{name!r}]: shape {(*sets, 1)} beside {sets[0]} data sets is {sets[0]} values for each, "
+                f"{(*sets, *sets)} in all; where each data set has its own value, give shape {sets}"
+            )
+            warn_of(Finding("shape", message, parameter=name), stacklevel=5)

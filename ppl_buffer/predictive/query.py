@@ -30,7 +30,7 @@ from ppl_buffer.network.observed import EncodedContext, ObservedTrials, warn_lon
 from ppl_buffer.network.trials import check_environment
 from ppl_buffer.network.unfamiliar import warn_unfamiliar
 from ppl_buffer.predictive.orders import permutations
-from ppl_buffer.predictive.outside import check_range
+from ppl_buffer.predictive.outside import check_range, warn_crossed
 from ppl_buffer.predictive.trials import checked_data, observed_data
 
 _OUTSIDE = ("warn", "error", "-inf", "ignore")
@@ -187,6 +187,9 @@ class Query:
         require_given(net, by_trial, {*arrays, *later}, direct)
         if data.get("missing") is not None:
             _require_likelihood(net, {*arrays, *later}, orders, block, direct)
+        if check:
+            of_sets = [*data["inputs"].values(), *([] if data["trial_mask"] is None else [data["trial_mask"]])]
+            warn_crossed(arrays, of_sets)
         if check and outside != "ignore" and not (direct and "observed" in data):
             seen, known = {group: data.get(group) or {} for group in ("inputs", "feedback")}, "observed" in data
             warn_unfamiliar(net, seen, data["trial_mask"], direct, known, stacklevel=5)

@@ -17,6 +17,7 @@ import numpyro.distributions as dist
 import torch
 
 import ppl_buffer as pb
+from ppl_buffer.findings import FindingWarning
 from tests.laws.cases import BACKENDS, HOLES, close, numbers, on_both, uniform
 from tests.networks import (
     DECISION,
@@ -232,3 +233,22 @@ def test_what_cannot_be_is_refused():
         made(RESPONDING, params={"alpha": 0.4, "delay": 0.1}, trial_params={"beta": np.ones((3, 7), np.float32)})
     with pytest.raises(ValueError, match=r"trial_params\['bound'\]: expected a number above 0"):
         made(params=params, trial_params={**by_trial, "bound": -by_trial["bound"]})
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_column_of_parameters_beside_as_many_data_sets_is_said(backend):
+    """It is so many values for each data set, and a total of all of them, which nobody else would notice."""
+    given = data(DISCRIMINATION, context=False)
+    column = {**given.params, "drift": given.params["drift"][:, None]}
+    with pytest.warns(
+        FindingWarning, match=r"params\['drift'\]: shape \(3, 1\) beside 3 data sets .* \(3, 3\) in all"
+    ) as said:
+        made = joint_predictive(DISCRIMINATION, backend, given.inputs, params=column)
+    assert tuple(made.batch_shape) == (3, 3) and [each.message.finding.kind for each in said] == ["shape"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        joint_predictive(DISCRIMINATION, backend, given.inputs, params=given.params)
+        # Draws first, as samplers have them.
+        draws = {name: np.stack([x, x]) for name, x in given.params.items()}
+        shared = {**draws, "drift": np.array([[0.3], [0.4]], np.float32)}
+        assert tuple(joint_predictive(DISCRIMINATION, backend, given.inputs, params=shared).batch_shape) == (2, 3)
