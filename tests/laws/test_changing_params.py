@@ -181,3 +181,25 @@ def test_networks_that_know_parameters_that_stay_alone_refuse_them():
         made(TAKING, "torch", given, params, by_trial, likelihood="buffer")
     assert "likelihood_trial_params" not in RESPONDING.config.to_dict()
     assert network(TAKING, "torch").digest != network(RESPONDING, "torch").digest
+
+
+@pytest.mark.parametrize("backend", ["torch", pytest.param("jax", marks=pytest.mark.slow)])
+def test_the_shipped_learner_has_the_exact_likelihood_where_parameters_change(backend):
+    """Everything new in blocks of 23 trials, 11 people; in blocks of 20 the card says 0.0005 nats a trial at most."""
+    simulator, rng, people, trials = pb.simulators.RLDriftDiffusion(), np.random.default_rng(4), 11, 92
+    draws = {name: x.reshape(people, 4) for name, x in simulator.prior(rng, people * 4).items()}
+    params = {name: np.repeat(x, 23, 1).astype(np.float32) for name, x in draws.items()}
+    inputs = simulator.inputs(rng, people, trials)
+    data_ = simulator.simulate(rng, params, inputs)
+    exact = simulator.log_likelihood(params, {**inputs, **data_})
+    net = pb.load("rlddm", backend=backend)
+    joint = pb.numpyro.JointPredictive if backend == "jax" else pb.pyro.JointPredictive
+    made = joint(
+        net, array(backend, inputs), trial_params=array(backend, params), outside="ignore",
+        feedback=array(backend, {"reward": data_["reward"]}),
+    )  # fmt: skip
+    value = np.stack([data_["choice"], data_["rt"]], -1).astype(np.float32)
+    error = numbers(made.conditionals(array(backend, value))) - exact
+    # A divergence is half the mean square of the log ratio: four times what the sum of all trials may be off by.
+    assert np.abs(error.sum(1)).max() < 4 * np.sqrt(2 * 0.0005 * trials)
+    assert np.mean(error**2) < 4 * 2 * 0.0005
