@@ -100,8 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         [[row["changes"], row["nats"], row["error"], row["of both"], row["its error"]] for row in rows],
     )
     bars = [
-        harness.bar(f"divergence of the choice, {row['changes']}, nats a trial", row["nats"], most=MOST)
-        for row in rows
+        harness.bar(f"divergence of the choice, {row['changes']}, nats a trial", row["nats"], most=MOST) for row in rows
     ]
     harness.print_bars(bars)
     results = {"subjects": subjects, "trials": trials, "rows": rows, "bar": MOST, "bars": bars}
