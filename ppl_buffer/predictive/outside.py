@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from ppl_buffer.findings import Finding, warn_of
+from ppl_buffer.network.arguments import refuse_empty
 from ppl_buffer.network.backend import Array
 from ppl_buffer.network.record import TrainingRecord
 
@@ -51,18 +52,21 @@ def check_range(
             warn_of(Finding("outside_box", message, parameter=name, share=share), stacklevel=5)
 
 
-def warn_crossed(params: Mapping[str, Array], data: Sequence[Array]) -> None:
-    """Say that parameters (P, 1) beside P data sets are P values for each, which a column was hardly meant to be.
+def check_batch(shape: tuple[int, ...], params: Mapping[str, Array], data: Sequence[Array | None]) -> None:
+    """Refuse to have no data sets; say that parameters (P, 1) beside P data sets are P values for each.
 
     Args:
+        shape: batch dimensions of all arguments together.
         params: dict name -> (*B,).
-        data: arrays (*B, K).
+        data: arrays (*B, K), or None.
     """
-    sets = max((tuple(x.shape[:-1]) for x in data), key=len, default=())
+    if 0 in shape:
+        refuse_empty("arguments", shape)
+    sets = max((tuple(x.shape[:-1]) for x in data if x is not None), key=len, default=())
     for name, value in params.items():
         if len(sets) == 1 and sets[0] > 1 and tuple(value.shape) == (*sets, 1):
             message = (
                 f"params[{name!r}]: shape {(*sets, 1)} beside {sets[0]} data sets is {sets[0]} values for each, "
                 f"{(*sets, *sets)} in all; where each data set has its own value, give shape {sets}"
             )
-            warn_of(Finding("shape", message, parameter=name), stacklevel=5)
+            warn_of(Finding("shape", message, parameter=name), stacklevel=6)

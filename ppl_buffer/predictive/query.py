@@ -14,7 +14,6 @@ from ppl_buffer.network.arguments import (
     check_value_shape,
     choose_likelihood,
     count_existing,
-    refuse_empty,
     require_buffer,
     require_given,
 )
@@ -30,7 +29,7 @@ from ppl_buffer.network.observed import EncodedContext, ObservedTrials, warn_lon
 from ppl_buffer.network.trials import check_environment
 from ppl_buffer.network.unfamiliar import warn_unfamiliar
 from ppl_buffer.predictive.orders import permutations
-from ppl_buffer.predictive.outside import check_range, warn_crossed
+from ppl_buffer.predictive.outside import check_batch, check_range
 from ppl_buffer.predictive.trials import checked_data, observed_data
 
 _OUTSIDE = ("warn", "error", "-inf", "ignore")
@@ -187,9 +186,6 @@ class Query:
         require_given(net, by_trial, {*arrays, *later}, direct)
         if data.get("missing") is not None:
             _require_likelihood(net, {*arrays, *later}, orders, block, direct)
-        if check:
-            of_sets = [*data["inputs"].values(), *([] if data["trial_mask"] is None else [data["trial_mask"]])]
-            warn_crossed(arrays, of_sets)
         if check and outside != "ignore" and not (direct and "observed" in data):
             seen, known = {group: data.get(group) or {} for group in ("inputs", "feedback")}, "observed" in data
             warn_unfamiliar(net, seen, data["trial_mask"], direct, known, stacklevel=5)
@@ -215,8 +211,8 @@ class Query:
         )  # fmt: skip
         if not query.direct and len({*arrays, *later}) < len(schema.params):
             require_buffer(net, f"params: expected all of {list(schema.params)}, got {list(arrays)}")
-        if 0 in query.batch_shape:
-            refuse_empty("arguments", query.batch_shape)
+        if len(query.batch_shape) == 2 or 0 in query.batch_shape:
+            check_batch(query.batch_shape, query.params if check else {}, [*query.inputs.values(), query.trial_mask])
         return query.expanded(len(query.batch_shape)) if expand else query
 
     # What it says ---------------------------------------------------------------------------------------------
