@@ -19,7 +19,7 @@ TRANSFORMERS = {
     "multisensory_rho1": "3efea7d487264215599ed308ec8aeff8afb5e673484b35db07d2d61f18208b74",
     "multisensory_rho43": "6dcec5c5a17816d92351c78d4f61b6df343ee472d67f67f71255644eaf1376e7",
     "noisy_q": "0dd656c8983eaa82d760f8d57a4e9f4788a627c2ee127515779d2671e6bbdc00",
-    "sawtooth": "6467c1ab1e1de26ae434f2eb7fed3d66763ad9d9eb5fde2f5919f7eb72ce8e40",
+    "sawtooth": "c18561028dc679e99d081f65d8daae521dd718932ecea8c95313b638dafab5d1",
     "table": "d060e18187332e0e65602a75e10a2bb0feace5c8db3922d9b35ff918d4ee499d",
     "rlddm": "97c2ed70c792c818decd04c2dd85a78c892eaf5ae291f451404e1d870d7194a0",
 }
