@@ -183,16 +183,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for subjects in map(int, "1" if options.quick else options.subjects.split(",")):
         trials, *size = (11, 3, 5) if options.quick else SIZES[subjects]
         title, rows = f"{subjects} x {trials} trials", {}
+        results[title] = {"warmup": size[0], "draws": size[1], "sides": rows}
         with tempfile.TemporaryDirectory() as place:
             data = Path(place) / "data.npz"
             np.savez(data, **simulated(subjects, trials))
             for side, command in sides(options, subjects).items():
                 rows[side] = measured(command, tuple(size), data, single=subjects == 1 and not options.quick)
                 print(f"{title}, {side}: {rows[side]['first']:.1f} s", flush=True)
+                # Several people take long: what was measured is kept.
+                write_results("hssm_end_to_end", {"chains": CHAINS, "data": results, "bars": bars}, options.out)
         show(title, rows)
         bars += compared(title, rows)
-        results[title] = {"warmup": size[0], "draws": size[1], "sides": rows}
-        # Several people take long: what was measured before them is kept.
         write_results("hssm_end_to_end", {"chains": CHAINS, "data": results, "bars": bars}, options.out)
     print_bars(bars)
 
