@@ -212,6 +212,7 @@ def test_t_distributions_of_clusters_find_the_evidence_of_two_modes() -> None:
     assert abs(found - np.log(shares @ masses)) < 4 * error
 
 
+@pytest.mark.slow
 def test_noise_of_the_gradient_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     gradient_noise.main(["--quick", "--out", str(tmp_path)])
     rows = json.loads((tmp_path / "gradient_noise.json").read_text())["results"]["rows"]

@@ -30,7 +30,7 @@ NEEDS = {
 # likelihood (rlddm) or from distillation sets (multisensory).
 RECIPES = ["noisy_q", "gp", "ddm", "collapsing_ddm", "rlddm", "multisensory_rho1", "multisensory_rho43"]
 # Long chains or long rollouts, even in its smallest form.
-SLOW = ("two_step", "eeg", "table", "conflict_ddm", "learning_ddm", "function_prior")
+SLOW = ("two_step", "eeg", "table", "conflict_ddm", "learning_ddm", "function_prior", "digits")
 RUNS = [
     pytest.param(script, [], marks=[pytest.mark.slow] * (script.stem in SLOW))
     for script in SCRIPTS

@@ -87,7 +87,10 @@ def test_stages_run_in_turn_go_on_and_leave_their_lineage(monkeypatch, tmp_path)
     whole = pb.load(tmp_path / "whole" / "rlddm.safetensors", backend="torch")
     planned = recipe.stages
     assert len(planned) > 1
-    assert [stage.part for stage in whole.record.stages] == ["buffer"] * len(planned) + ["likelihood"]
+    assert [stage.part for stage in whole.record.stages] == [
+        *["buffer"] * len(planned),
+        *["likelihood"] * len(recipe.likelihood),
+    ]
     assert whole.parts == ("likelihood", "buffer") and whole.config.likelihood_width == 8
     stages = stages_of(whole.record, "buffer")
     before = [
