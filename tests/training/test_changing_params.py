@@ -132,7 +132,7 @@ def test_what_is_learnt_holds_where_parameters_change(tmp_path):
     settings = {**SMALL, "trials": (20, 100), "batch_size": 32, "held_out": 16, "evaluate_every": 100}
     for takes in (True, False):
         config = pb.Config(depth=0, likelihood_width=32, likelihood_trial_params=takes)
-        net = train(simulator, config, steps=600, out=tmp_path / str(takes), **settings)
+        net = train(simulator, config, steps=1500, out=tmp_path / str(takes), **settings)
         # Asked all the same, the network that knows parameters that stay.
         net.config = replace(net.config, likelihood_trial_params=True)
         arrays = {name: torch.tensor(x, dtype=torch.float32) for name, x in params.items()}
@@ -145,6 +145,8 @@ def test_what_is_learnt_holds_where_parameters_change(tmp_path):
         )
         one = np.where(data["choice"] == 1, score, 1 - score)
         divergence = exact * np.log(exact / one) + (1 - exact) * np.log((1 - exact) / (1 - one))
-        found[takes] = divergence[:, :45].mean(), divergence[:, 45:].mean()
-    assert max(found[True]) < 0.004
-    assert found[False][1] > 2 * found[True][1]
+        found[takes] = divergence[:, :45].mean(1), divergence[:, 45:].mean(1)
+    assert max(x.mean() for x in found[True]) < 0.002
+    # Behind the change, of the same data sets: beyond chance.
+    gain = found[False][1] - found[True][1]
+    assert gain.mean() > 4 * gain.std(ddof=1) / np.sqrt(len(gain))
