@@ -14,12 +14,13 @@ parameters that stay.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import harness
 import numpy as np
 import torch
 from missing_history import divergence
+from rlddm_missing import difference
 
 import ppl_buffer as pb
 from ppl_buffer.files import to_numpy
@@ -33,14 +34,15 @@ QUICK = (7, 24)
 # Bar: nats a trial.
 MOST = 0.001
 LEARNING = ("alpha_positive", "alpha_negative")
+EVERYTHING = (*LEARNING, "scaling", "boundary", "non_decision_time")
 # What changes, and how often, trials; None = never.
 DESIGNS: dict[str, tuple[tuple[str, ...], int | None]] = {
     "nothing": ((), None),
     "boundary, in two blocks": (("boundary",), 60),
     "scaling, in two blocks": (("scaling",), 60),
     "learning rates, in two blocks": (LEARNING, 60),
-    "all, in two blocks": ((*LEARNING, "scaling", "boundary", "non_decision_time"), 60),
-    "all, in blocks of 20": ((*LEARNING, "scaling", "boundary", "non_decision_time"), 20),
+    "all, in two blocks": (EVERYTHING, 60),
+    "all, in blocks of 20": (EVERYTHING, 20),
     "boundary, on each trial": (("boundary",), 1),
 }
 
@@ -76,16 +78,9 @@ def measure(net: Network, subjects: int, trials: int) -> list[dict[str, object]]
         data = {**inputs, **simulated}
         probability, log_density = by_network(net, params, data)
         everywhere = np.ones(probability.shape, dtype=bool)
-        figures: Mapping[str, float] = divergence(chances["choice"][..., 1], probability, everywhere)
-        apart = (simulator.log_likelihood(params, data) - log_density).mean(1)
-        rows.append(
-            {
-                "changes": design,
-                **figures,
-                "of both": float(apart.mean()),
-                "its error": float(apart.std(ddof=1) / len(apart) ** 0.5),
-            }
-        )
+        figures = divergence(chances["choice"][..., 1], probability, everywhere)
+        figures |= difference(simulator.log_likelihood(params, data), log_density, everywhere)
+        rows.append({"changes": design, **figures})
     return rows
 
 

@@ -26,6 +26,7 @@ from ppl_buffer.diagnostics.statistics import Arrays, Statistic, outcome_statist
 from ppl_buffer.files import to_numpy
 from ppl_buffer.findings import Finding, counted, warn_of
 from ppl_buffer.inference.chunks import map_chunks
+from ppl_buffer.inference.draws import by_variation
 from ppl_buffer.inference.simulation import Simulated, posterior_predictive
 from ppl_buffer.network.backend import Array, Environment
 from ppl_buffer.network.lapses import Lapse, check_lapse
@@ -307,11 +308,10 @@ def _generate(
     progress: bool,
 ) -> Simulated:
     """Data sets at draws of the parameters, (draws, subjects, K)."""
+    stays, varies = by_variation(params)
     return posterior_predictive(
-        net, data, {name: x for name, x in params.items() if x.ndim == 2},
-        trial_params={name: x for name, x in params.items() if x.ndim == 3} or None, environment=environment,
-        lapse=lapse, seed=seed, progress=progress,
-    )  # fmt: skip
+        net, data, stays, trial_params=varies, environment=environment, lapse=lapse, seed=seed, progress=progress
+    )
 
 
 def _outcomes(schema: Schema, data: ObservedTrials, generated: Simulated) -> tuple[Arrays, Arrays]:
@@ -338,11 +338,8 @@ def _log_densities(
     def of_chunk(indices: np.ndarray) -> np.ndarray:
         part = {name: x[indices] for name, x in params.items()}
         there = None if lapse is None or rates is None else lapse.at(rates[indices])
-        shared = {name: x for name, x in part.items() if x.ndim == 2}
-        by_trial = {name: x for name, x in part.items() if x.ndim == 3}
-        query = Query.build(
-            net, data, params=shared, trial_params=by_trial or None, lapse=there, outside="ignore", expand=False
-        )
+        stays, varies = by_variation(part)
+        query = Query.build(net, data, params=stays, trial_params=varies, lapse=there, outside="ignore", expand=False)
         reuse = query.matches(data.value)
         if complete.all():
             return to_numpy(in_one_program(density.log_prob, query, data.value, reuse=reuse))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
@@ -57,13 +58,45 @@ def varying_params(
     return {name: np.asarray(to_numpy(x), np.float32) for name, x in arrays.items()}
 
 
-def sample_shape(params: Mapping[str, np.ndarray], batch: tuple[int, ...]) -> tuple[int, ...]:
+def by_variation(draws: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array] | None]:
+    """Draws (S, P) of what stays within data sets, and (S, P, K) of what varies by trial; None where nothing does.
+
+    They are the ``params`` and ``trial_params`` of whatever takes both.
+    """
+    stays = {name: x for name, x in draws.items() if x.ndim == 2}
+    varies = {name: x for name, x in draws.items() if x.ndim == 3}
+    return stays, varies or None
+
+
+def flat_draws(
+    params: Mapping[str, np.ndarray],
+    by_trial: Mapping[str, np.ndarray],
+    lead: tuple[int, ...],
+    batch: tuple[int, ...],
+) -> dict[str, np.ndarray]:
+    """Draws (*lead, *batch) with S draws of P data sets: name -> (S, P), or (S, P, K) of those by trial."""
+    size = math.prod(lead), math.prod(batch)
+    flat: dict[str, np.ndarray] = {name: align(x, lead, batch).reshape(size) for name, x in params.items()}
+    for name, x in by_trial.items():
+        flat[name] = np.broadcast_to(x, (*lead, *batch, x.shape[-1])).reshape(*size, -1)
+    return flat
+
+
+def sample_shape(
+    params: Mapping[str, np.ndarray], batch: tuple[int, ...], by_trial: Mapping[str, np.ndarray] | None = None
+) -> tuple[int, ...]:
     """Leading shape *S of parameters (*S, *B), some of which may be shared by all data sets: (*S,).
+
+    Args:
+        params: dict name -> (*S, *B).
+        batch: *B.
+        by_trial: dict name -> (*S, *B, K).
 
     Raises:
         ValueError: if the shapes do not fit, or nothing tells draws from data sets.
     """
     shapes = {name: value.shape for name, value in params.items()}
+    shapes |= {name: value.shape[:-1] for name, value in (by_trial or {}).items()}
     longest = max(map(len, shapes.values()))
     whole = [shape for shape in shapes.values() if len(shape) == longest]
     lead = _broadcast([shape[: longest - len(batch)] for shape in whole]) if longest > len(batch) else None
@@ -83,11 +116,6 @@ def align(value: np.ndarray, lead: tuple[int, ...], batch: tuple[int, ...]) -> n
     if value.shape == lead:
         value = value.reshape((*lead, *(1,) * len(batch)))
     return np.broadcast_to(value, (*lead, *batch))
-
-
-def align_by_trial(value: np.ndarray, lead: tuple[int, ...], batch: tuple[int, ...]) -> np.ndarray:
-    """Values by trial as (*lead, *batch, K), of which they have the shape, or one that broadcasts to it."""
-    return np.broadcast_to(value, (*lead, *batch, value.shape[-1]))
 
 
 def align_lapse(rate: np.ndarray, lead: tuple[int, ...], batch: tuple[int, ...]) -> np.ndarray:

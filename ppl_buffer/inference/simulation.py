@@ -15,10 +15,10 @@ from ppl_buffer.checks import check_integer, check_number, check_seed, is_intege
 from ppl_buffer.files import to_numpy
 from ppl_buffer.inference.chunks import chunks, new_in_chunks, run_groups
 from ppl_buffer.inference.draws import (
-    align,
-    align_by_trial,
     align_lapse,
+    by_variation,
     conditioned_params,
+    flat_draws,
     sample_shape,
     varying_params,
 )
@@ -121,15 +121,11 @@ def posterior_predictive(
     )  # fmt: skip
     batch, size = whole.batch_shape, math.prod(whole.batch_shape)
     varying = varying_params(net, trial_params, given, whole.trials, whole.trial_mask)
-    lead = _sample_shape({**given, **{name: x[..., 0] for name, x in varying.items()}}, batch, draws)
-    count = math.prod(lead)
-    conditioned = {name: align(value, lead, batch) for name, value in given.items()}
+    lead = _sample_shape(given, varying, batch, draws)
+    count, conditioned = math.prod(lead), flat_draws(given, varying, lead, batch)
     if lapse is not None:
         rate = np.asarray(to_numpy(check_lapse(net, lapse)[0]), np.float32)
-        conditioned[_LAPSE] = align_lapse(rate, lead, batch)
-    conditioned = {name: value.reshape(count, size) for name, value in conditioned.items()}
-    for name, value in varying.items():
-        conditioned[name] = align_by_trial(value, lead, batch).reshape(count, size, whole.trials)
+        conditioned[_LAPSE] = align_lapse(rate, lead, batch).reshape(count, size)
     rollouts = _Rollouts(whole, conditioned, environment, Lapse.of(lapse), seed, devices)
     memory = backend_of(net).rollout_memory() if memory is None else memory
     results = _empty_results(net.schema, (count, size, whole.trials))
@@ -233,17 +229,17 @@ class _Rollouts:
         missing = self.missing_at(None if self.deadline is None else self.deadline[subjects, :length])
 
         def rollout(net: Network, conditioned: Mapping[str, Array], noise: Any) -> Any:
-            params = {name: x for name, x in conditioned.items() if name != _LAPSE and x.ndim == 2}
-            by_trial = {name: x[..., :length] for name, x in conditioned.items() if x.ndim == 3}
+            params, by_trial = by_variation({name: x for name, x in conditioned.items() if name != _LAPSE})
             lapse = None if self.lapse is None else self.lapse.at(conditioned[_LAPSE])
             query = Query.build(
-                net, inputs, trials=length, params=params, trial_params=by_trial or None, trial_mask=exists,
+                net, inputs, trials=length, params=params, trial_params=by_trial, trial_mask=exists,
                 missing=missing, context=context, lapse=lapse, environment=self.environment, outside="ignore",
                 check=False, expand=False,
             )  # fmt: skip
             return in_one_program(sampling.rollout, query, noise)
 
         conditioned = {name: x[draws][:, subjects] for name, x in self.conditioned.items()}
+        conditioned = {name: x if x.ndim == 2 else x[..., :length] for name, x in conditioned.items()}
         noise = _noise(self.seed, draws, self.size, self.noise_shape)[:, subjects, :length]
         value, feedback, log_prob = backend_of(self.net).on_devices(rollout, self.net, self.devices, conditioned, noise)
         sampling.check_feedback(self.net, feedback, exists, self.deadline is not None)
@@ -255,13 +251,15 @@ class _Rollouts:
             results.feedback[name][rows] = np.where(exists, to_numpy(x), np.nan)
 
 
-def _sample_shape(params: Mapping[str, np.ndarray], batch: tuple[int, ...], draws: int | None) -> tuple[int, ...]:
-    """Leading shape *S of parameters (*S, *B)."""
-    if not params:
+def _sample_shape(
+    params: Mapping[str, np.ndarray], by_trial: Mapping[str, np.ndarray], batch: tuple[int, ...], draws: int | None
+) -> tuple[int, ...]:
+    """Leading shape *S of parameters (*S, *B), and (*S, *B, K) of those by trial."""
+    if not (params or by_trial):
         if not is_integer(draws):
             raise ValueError(f"draws: expected their number, since no parameters tell it, got {draws!r}")
         return (int(draws),)  # type: ignore[arg-type]
-    lead = sample_shape(params, batch)
+    lead = sample_shape(params, batch, by_trial)
     if draws is not None and check_integer("draws", draws) != math.prod(lead):
         raise ValueError(f"draws: expected None, or {math.prod(lead)} as in params, got {draws!r}")
     return lead

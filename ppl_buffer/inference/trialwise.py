@@ -19,10 +19,10 @@ from ppl_buffer.files import to_numpy
 from ppl_buffer.findings import Finding, warn_of
 from ppl_buffer.inference.chunks import chunks, map_chunks, new_in_chunks
 from ppl_buffer.inference.draws import (
-    align,
-    align_by_trial,
     align_lapse,
+    by_variation,
     conditioned_params,
+    flat_draws,
     sample_shape,
     varying_params,
 )
@@ -93,14 +93,8 @@ def trial_regressors(
     size = subject_count(net, data, subjects)
     given = {} if params is None else conditioned_params(net.schema, params, trial_params or ())
     varying = varying_params(net, trial_params, given, data.trials, data.trial_mask)
-    all_given = {**given, **{name: x[..., 0] for name, x in varying.items()}}
-    lead = sample_shape(all_given, (size,)) if all_given else (1,)
-    count = math.prod(lead)
-    draws: dict[str, np.ndarray] = {}
-    for name, x in given.items():
-        draws[name] = align(x, lead, (size,)).reshape(count, size)
-    for name, x in varying.items():
-        draws[name] = align_by_trial(x, lead, (size,)).reshape(count, size, data.trials)
+    lead = sample_shape(given, (size,), varying) if given or varying else (1,)
+    count, draws = math.prod(lead), flat_draws(given, varying, lead, (size,))
     lapses = Lapse.of(lapse)
     if lapses is not None:
         rate = np.asarray(to_numpy(check_lapse(net, lapses)[0]), np.float32)
@@ -111,11 +105,10 @@ def trial_regressors(
         for indices, added in zip(chunks(count, at_once), new_in_chunks(count, at_once), strict=True):
             part = {name: x[indices] for name, x in draws.items()}
             there = None if lapses is None else lapses.at(part.pop(_LAPSE))
+            stays, varies = by_variation(part)
             query = Query.build(
-                net, data, params={name: x for name, x in part.items() if x.ndim == 2},
-                trial_params={name: x for name, x in part.items() if x.ndim == 3} or None, lapse=there,
-                outside="ignore", check=False, expand=False,
-            )  # fmt: skip
+                net, data, params=stays, trial_params=varies, lapse=there, outside="ignore", check=False, expand=False
+            )
             sums.add(query, data.value, added)
             bar.update(added)
     return _table(net.schema, data, subjects, sums.columns(split_value(net.schema, to_numpy(data.value))))

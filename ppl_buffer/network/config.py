@@ -176,7 +176,7 @@ def flagged(schema: Schema, config: Config) -> tuple[str, ...]:
 def takes_trial_params(schema: Schema, config: Config) -> bool:
     """Whether the direct likelihood takes parameters that change from trial to trial."""
     learned = schema.ordered and config.likelihood_trial_params
-    return config.likelihood_width > 0 and (schema.independent or learned)
+    return config.likelihood_width > 0 and bool(schema.params) and (schema.independent or learned)
 
 
 def head_size(variable: Variable, config: Config) -> int:

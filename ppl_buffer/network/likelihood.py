@@ -158,16 +158,11 @@ def _embed(net: Network, params: Mapping[str, Array]) -> Array:
 
 def conditions_at(conditions: Conditions, trial: Array | int) -> Conditions:
     """The conditions of one of the trials, whose parameters may be its own."""
-
-    def own(x: Array) -> Array:
-        return x[:, :, trial][:, :, None]
-
-    bounds = conditions.lower_bounds
-    return replace(
-        conditions,
-        params=conditions.params if conditions.params.ndim == 3 else own(conditions.params),
-        lower_bounds=bounds if bounds is None or bounds.shape[2] == 1 else own(bounds),
-    )
+    params, bounds = conditions.params, conditions.lower_bounds
+    if params.ndim == 3:
+        return conditions
+    own = None if bounds is None else bounds[:, :, trial][:, :, None]
+    return replace(conditions, params=params[:, :, trial][:, :, None], lower_bounds=own)
 
 
 def state_size(net: Network) -> int:

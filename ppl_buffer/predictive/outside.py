@@ -69,4 +69,4 @@ def check_batch(shape: tuple[int, ...], params: Mapping[str, Array], data: Seque
                 f"params[{name!r}]: shape {(*sets, 1)} beside {sets[0]} data sets is {sets[0]} values for each, "
                 f"{(*sets, *sets)} in all; where each data set has its own value, give shape {sets}"
             )
-            warn_of(Finding("shape", message, parameter=name), stacklevel=6)
+            warn_of(Finding("shape", message, parameter=name), stacklevel=5)

@@ -14,6 +14,7 @@ from ppl_buffer.checks import check_integer, check_mapping, check_number, check_
 from ppl_buffer.files import to_numpy
 from ppl_buffer.formulas.build import RATE
 from ppl_buffer.inference.chunks import map_chunks
+from ppl_buffer.inference.draws import by_variation
 from ppl_buffer.inference.population import checked_bounds, estimated_rate, population_evidence
 from ppl_buffer.inference.trialwise import subject_count
 from ppl_buffer.network.backend import Array
@@ -270,11 +271,8 @@ def _conditionals(
     def of_chunk(indices: np.ndarray) -> np.ndarray:
         part = {name: x[indices] for name, x in own.items()}
         there = lapse if lapse is None or lapse.prior is None else lapse.at(part.pop(RATE))
-        query = Query.build(
-            net, person, params={name: x for name, x in part.items() if x.ndim == 2},
-            trial_params={name: x for name, x in part.items() if x.ndim == 3} or None, lapse=there, outside="ignore",
-            expand=False,
-        )  # fmt: skip
+        stays, varies = by_variation(part)
+        query = Query.build(net, person, params=stays, trial_params=varies, lapse=there, outside="ignore", expand=False)
         made = in_one_program(density.conditionals, query, person.value, reuse=query.matches(person.value))
         return np.asarray(to_numpy(made), dtype=float)[:, 0]
 

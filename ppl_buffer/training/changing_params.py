@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ppl_buffer.checks import check_number
-from ppl_buffer.network.config import Config
+from ppl_buffer.network.config import Config, takes_trial_params
 from ppl_buffer.simulator import Arrays, Simulator, WithTrialParams
 from ppl_buffer.training.abilities import priors_of
 
@@ -34,7 +34,7 @@ def choose_changing_fraction(share: float | None, simulator: Simulator, config: 
         ValueError: if it is no share above 0, stated for a network that takes parameters that stay alone, or the
             simulator cannot.
     """
-    if not (simulator.schema.ordered and config.likelihood_trial_params and config.likelihood_width):
+    if not (simulator.schema.ordered and takes_trial_params(simulator.schema, config)):
         if share is not None:
             raise ValueError(
                 f"changing_fraction: expected None for a network that is not to take parameters that change from trial "

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ppl_buffer.inference.draws import by_variation
 from ppl_buffer.inference.trialwise import sequential_posterior, trial_regressors
 from ppl_buffer.workflow.fitting import Fit
 from ppl_buffer.workflow.hierarchical import RATE
@@ -36,12 +37,10 @@ def trial_table(fit: Fit, *, sequential: bool = False, seed: int = 0, progress: 
     lapse = fit.lapse
     if estimated and lapse is not None:
         lapse = lapse.at(params[RATE].astype(np.float32))
-    given = {name: params[name] for name in fit.net.schema.params}
+    stays, varies = by_variation({name: params[name] for name in fit.net.schema.params})
     table = trial_regressors(
-        fit.net, data, {name: x for name, x in given.items() if x.ndim == 2},
-        trial_params={name: x for name, x in given.items() if x.ndim == 3} or None, lapse=lapse,
-        subjects=fit.trials.subjects, progress=progress,
-    )  # fmt: skip
+        fit.net, data, stays, trial_params=varies, lapse=lapse, subjects=fit.trials.subjects, progress=progress
+    )
     if not sequential:
         return table
     if estimated and lapse is not None:

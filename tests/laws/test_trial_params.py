@@ -245,6 +245,8 @@ def test_a_column_of_parameters_beside_as_many_data_sets_is_said(backend):
     ) as said:
         made = joint_predictive(DISCRIMINATION, backend, given.inputs, params=column)
     assert tuple(made.batch_shape) == (3, 3) and [each.message.finding.kind for each in said] == ["shape"]
+    # As if the line that made the distribution said it.
+    assert said[0].filename.endswith("networks.py")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         joint_predictive(DISCRIMINATION, backend, given.inputs, params=given.params)
