@@ -81,7 +81,7 @@ def draw(kind: Kind, size: int, noisy: bool, stream: int) -> DataSets:
     if not noisy:
         params["zeta"] = np.zeros(size)
     pair = kind.pairs(rng, size)
-    data, _ = simulator.play(rng, params, {"pair": pair}, kind.tasks(rng, size))
+    data, *_ = simulator.play(rng, params, {"pair": pair}, kind.tasks(rng, size))
     return DataSets(params, pair, data["choice"], data["reward"])
 
 

@@ -17,7 +17,7 @@ from ppl_buffer.simulator import Arrays
 from ppl_buffer.simulators.by_trial import by_trial
 from ppl_buffer.simulators.selection_task import SelectionTask
 
-# Of the filter behind the training targets: its mean KL divergence from the exact probabilities is 0.001 nats.
+# Of the filter behind the training targets, which are unbiased whatever it is: their variance is what it buys.
 _PARTICLES = 256
 # Log-odds beyond which a choice counts as certain.
 _STEEPEST = 30.0
@@ -91,20 +91,20 @@ class NoisyQ(SelectionTask):
         """`simulate`, and the choice probabilities of an observer who knows the parameters and the history.
 
         Training on them in place of the drawn choices has the same expected gradient and far less variance. Where
-        zeta is above 0 the observer does not know the learning noise either, and a particle filter integrates over it:
-        probabilities given the noise that was drawn would be unbiased too, but would leave its variance.
+        zeta is above 0 the observer does not know the learning noise either: these are then unbiased estimates of the
+        probabilities, by particle filters one of whose paths is the noise that was drawn.
 
         Returns:
             the data, and {"choice": (size, trials, 2)}.
         """
-        data, probability = self._simulate(rng, params, inputs, trials)
+        data, probability, noise = self._simulate(rng, params, inputs, trials)
         pair = self.shown(inputs, *data["choice"].shape)
-        return data, {"choice": without_noise(rng, params, pair, data, probability)}
+        return data, {"choice": without_noise(rng, params, pair, data, probability, noise)}
 
     def _simulate(
         self, rng: np.random.Generator, params: Arrays, inputs: Arrays, trials: int | None
-    ) -> tuple[Arrays, np.ndarray]:
-        """The data, and the probability of option 1 given the values as they were: (size, trials)."""
+    ) -> tuple[Arrays, np.ndarray, np.ndarray]:
+        """The data, the probability of option 1 given the values as they were (size, trials), the noise (trials, size)."""
         pair = self.shown(inputs, len(params["alpha"]), trials)
         size, trials = pair.shape
         choice_uniform, reward_uniform = rng.random((trials, size)), rng.random((trials, size))
@@ -114,7 +114,7 @@ class NoisyQ(SelectionTask):
             shown = {"pair": pair[:, k]}
             return self.environment(k, shown, {"choice": choice}, reward_uniform[k][:, None])["reward"]
 
-        return learn(params, pair, reward, choice_uniform, noise)
+        return *learn(params, pair, reward, choice_uniform, noise), noise
 
 
 def learn(
@@ -157,9 +157,17 @@ def learn(
 
 
 def without_noise(
-    rng: np.random.Generator, params: Arrays, pair: np.ndarray, data: Arrays, probability: np.ndarray
+    rng: np.random.Generator,
+    params: Arrays,
+    pair: np.ndarray,
+    data: Arrays,
+    probability: np.ndarray,
+    noise: np.ndarray,
 ) -> np.ndarray:
-    """Choice probabilities (size, trials, 2) of an observer who does not know the learning noise.
+    """Choice probabilities (size, trials, 2) of an observer who does not know the learning noise, without bias.
+
+    The mean over all that may have been drawn, given parameters and history, is the probability, however few particles
+    there are.
 
     Args:
         rng: of the particle filters, where zeta is above 0.
@@ -167,19 +175,31 @@ def without_noise(
         pair: (size, trials), which pair is shown.
         data: ``choice`` and ``reward``, each (size, trials).
         probability: (size, trials), of option 1 given the noise: the answer where zeta is 0.
+        noise: (trials, size), standard normal: what `data` came about with.
     """
     params = by_trial(params, NoisyQ.priors, pair.shape[1])
     probability, noisy = probability.copy(), (params["zeta"] > 0).any(1)
     if noisy.any():
         rows = {name: x[noisy] for name, x in params.items()}
-        probability[noisy] = _filter(rng, rows, pair[noisy], data["choice"][noisy], data["reward"][noisy])
+        choice, reward = data["choice"][noisy], data["reward"][noisy]
+        probability[noisy] = _filter(rng, rows, pair[noisy], choice, reward, noise[:, noisy])
     return np.stack([1 - probability, probability], axis=-1)
 
 
 def _filter(
-    rng: np.random.Generator, params: Arrays, pair: np.ndarray, choice: np.ndarray, reward: np.ndarray
+    rng: np.random.Generator,
+    params: Arrays,
+    pair: np.ndarray,
+    choice: np.ndarray,
+    reward: np.ndarray,
+    drawn_noise: np.ndarray,
 ) -> np.ndarray:
-    """p(choice_k = 1 | parameters (size, trials), trials before k), (size, trials), by bootstrap particle filters.
+    """Unbiased estimates of p(choice_k = 1 | parameters (size, trials), trials before k), (size, trials).
+
+    By conditional particle filters (Andrieu, Doucet & Holenstein 2010, JRSS B 72, 269-342): the first particle is the
+    path that was drawn. Given the history that is a draw of the posterior of paths, which such a filter leaves as it
+    is: one of the particles, taken by the weights, is another draw, and the weighted mean has the posterior's mean. A
+    filter of free particles would have a bias, greatest where noise makes the values run away.
 
     The previous choice is observed, so that given the parameters the pairs are independent: a filter each.
     """
@@ -203,17 +223,33 @@ def _filter(
         weight /= weight.sum(1, keepdims=True)
         poor = np.flatnonzero((weight**2).sum(1) * _PARTICLES > 2)
         if len(poor):
-            # Systematic resampling of all these filters in one search: each has an interval of its own.
-            lane = np.arange(len(poor))[:, None]
-            wanted = (np.arange(_PARTICLES) + offset[k, poor]) / _PARTICLES
-            index = np.searchsorted((weight[poor].cumsum(1) + lane).ravel(), (wanted + lane).ravel())
-            parent = np.clip(index.reshape(wanted.shape) - lane * _PARTICLES, 0, _PARTICLES - 1)
+            parent = _resample(weight[poor], offset[k, poor])
             options[poor] = np.take_along_axis(options[poor], parent[:, None], -1)
             weight[poor] = 1.0 / _PARTICLES
         old = options[rows, option]
         error = reward[:, k, None] - old
         noise = rng.standard_normal((size, _PARTICLES))
+        noise[:, 0] = drawn_noise[k]
         options[rows, option] = old + alpha[:, k, None] * error + zeta[:, k, None] * np.abs(error) * noise
         values[rows, shown], weights[rows, shown] = options, weight
         previous = 2.0 * option[:, None] - 1
     return probability
+
+
+def _resample(weight: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+    """Which particles (filters, particles) survive systematic resampling; the first one does, in the first place.
+
+    The offset is drawn given that it survives, in proportion to how often it does (conditional systematic resampling;
+    Chopin & Singh 2015, Bernoulli 21, 1855-1883).
+
+    Args:
+        weight: (filters, particles), of sum 1.
+        uniform: (filters, 1) in [0, 1).
+    """
+    particles = weight.shape[1]
+    offset = uniform * weight[:, :1] * particles % 1.0
+    # All filters in one search: each has an interval of its own.
+    lane = np.arange(len(weight))[:, None]
+    wanted = (np.arange(particles) + offset) / particles
+    index = np.searchsorted((weight.cumsum(1) + lane).ravel(), (wanted + lane).ravel())
+    return np.clip(index.reshape(wanted.shape) - lane * particles, 0, particles - 1)

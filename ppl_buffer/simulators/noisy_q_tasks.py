@@ -82,7 +82,7 @@ class NoisyQTasks:
 
     def play(
         self, rng: np.random.Generator, params: Arrays, inputs: Arrays, tasks: RewardTasks
-    ) -> tuple[Arrays, np.ndarray]:
+    ) -> tuple[Arrays, np.ndarray, np.ndarray]:
         """Draw choices and rewards in given tasks.
 
         Args:
@@ -93,7 +93,7 @@ class NoisyQTasks:
 
         Returns:
             ``choice`` in {0, 1} and ``reward``, and the probability of option 1 given the learning noise that was
-            drawn; each (size, trials).
+            drawn, each (size, trials); and this noise, (trials, size).
         """
         pair = np.asarray(inputs["pair"], dtype=int)
         size, trials = pair.shape
@@ -108,7 +108,7 @@ class NoisyQTasks:
             chance = tasks.probabilities[rows, shown, choice ^ swapped[rows, shown]]
             return np.where(rewarded[k] < chance, 1.0, tasks.unrewarded)
 
-        return learn(params, pair, reward, uniform, noise)
+        return *learn(params, pair, reward, uniform, noise), noise
 
     def simulate(self, rng: np.random.Generator, params: Arrays, inputs: Arrays) -> Arrays:
         """Draw tasks, and in them ``choice`` in {0, 1} and ``reward`` in {-1, 0, 1}, each (size, trials).
@@ -128,5 +128,5 @@ class NoisyQTasks:
         Returns:
             the data, and {"choice": (size, trials, 2)}.
         """
-        data, probability = self.play(rng, params, inputs, self.tasks(rng, len(params["alpha"])))
-        return data, {"choice": without_noise(rng, params, inputs["pair"], data, probability)}
+        data, probability, noise = self.play(rng, params, inputs, self.tasks(rng, len(params["alpha"])))
+        return data, {"choice": without_noise(rng, params, inputs["pair"], data, probability, noise)}

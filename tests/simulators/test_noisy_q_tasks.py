@@ -51,7 +51,7 @@ def test_rewards_follow_the_probabilities_of_the_task_and_reverse():
     chances = np.broadcast_to([0.9, 0.3], (size, 2, 2))
     still, always = (RewardTasks(chances, np.full(size, rate), np.full(size, -1.0)) for rate in (0.0, 1.0))
     for tasks, reverses in ((still, False), (always, True)):
-        data, _ = simulator.play(rng, params, inputs, tasks)
+        data, *_ = simulator.play(rng, params, inputs, tasks)
         # Where it reverses before each trial, the symbols have exchanged their probabilities in every other one.
         option = data["choice"] ^ ((np.arange(trials) + 1) % 2 * reverses)
         for index, chance in enumerate((0.9, 0.3)):
