@@ -28,7 +28,7 @@ TRANSFORMERS = {
 # Of all weights of networks that have a direct likelihood too.
 DIGESTS = {
     "collapsing_ddm": "ab0867802d01267d071a8abc48da9d98657b2b00d3f9d3e51284d01028642e83",
-    "ddm": "d5e5588c62519834f5ac076ccaf3936552b22d90a61713a5d3cee7b99b484970",
+    "ddm": "f87cbe22ee584697e5a643816c67777be2fb2de457109e8a5746384313d4b8ff",
     "multisensory_rho1": "5c1194909697f1ef9caf0c1b34452372c28ebd1cdd9666d45e1249ce4f53379d",
     "multisensory_rho43": "aa3e5ec5a204eab97d645aace0f38b38460c82d64e265f848a78ca0011540c36",
     "noisy_q": "e5071a74ee7ed76b314176f2ef08632df2e52db1e4e053265dcd02ae40e3ec16",

@@ -126,16 +126,16 @@ def test_a_recipe_without_a_transformer_makes_a_direct_likelihood_alone_and_goes
 
 
 def test_a_direct_likelihood_comes_beside_the_shipped_transformer(tmp_path):
-    shipped = pb.load("ddm", backend="torch")
-    path = train_recipe(Recipe.read("ddm"), tmp_path, parts="likelihood", quick=True, progress=False)
+    shipped, recipe = pb.load("ddm", backend="torch"), Recipe.read("ddm")
+    path = train_recipe(recipe, tmp_path, parts="likelihood", quick=True, progress=False)
     net = pb.load(path, backend="torch")
     assert net.parts == ("likelihood", "buffer") and net.standardization == shipped.standardization
     for name, weight in shipped.weights.items():
         if not name.startswith("likelihood."):
             np.testing.assert_array_equal(net.weights[name], weight)
     record, before = net.record, shipped.record
-    assert stages_of(record, "buffer") == stages_of(before, "buffer") and len(stages_of(record, "likelihood")) == 1
-    assert stages_of(record, "likelihood")[0].steps == 20
+    assert stages_of(record, "buffer") == stages_of(before, "buffer")
+    assert [stage.steps for stage in stages_of(record, "likelihood")] == [20] * len(recipe.likelihood)
     for name in ("box", "priors", "trials", "context", "simulator", "ranges"):
         assert getattr(record, name) == getattr(before, name)
     # A part of another box would make the record a lie.
