@@ -104,7 +104,7 @@ class NoisyQ(SelectionTask):
     def _simulate(
         self, rng: np.random.Generator, params: Arrays, inputs: Arrays, trials: int | None
     ) -> tuple[Arrays, np.ndarray, np.ndarray]:
-        """The data, the probability of option 1 given the values as they were (size, trials), the noise (trials, size)."""
+        """The data; the probability of option 1 given the values as they were, (size, trials); the noise."""
         pair = self.shown(inputs, len(params["alpha"]), trials)
         size, trials = pair.shape
         choice_uniform, reward_uniform = rng.random((trials, size)), rng.random((trials, size))
