@@ -52,7 +52,7 @@ def test_fit_takes_formulas_sessions_and_a_file_of_options(checkpoint, tmp_path)
         done = run("fit", tmp_path / "trials.csv", "--options", tmp_path / "fit.toml", "--model", checkpoint,
                    "--out", out, "--draws", 5, "--correlated")  # fmt: skip
     assert done.exit_code == 0, done.output
-    assert "3 people, 6 data sets, 50 trials (6 left out); 1 chains of 3 + 5 draws" in done.output
+    assert "3 people, 6 data sets, 50 trials (6 left out); 1 chain of 3 + 5 draws" in done.output
     report = (out / "report.html").read_text()
     assert (
         report.count("What do the formulas say?") == 2 and "6 trials were left out by a condition (--where)" in report
