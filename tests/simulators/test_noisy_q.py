@@ -216,12 +216,15 @@ def test_probabilities_under_noise_are_those_of_the_marginal_likelihood():
 
 
 def test_probabilities_under_noise_have_no_bias_whatever_the_number_of_particles(monkeypatch):
-    """Their mean over all that may have happened to those of one history, against quadrature; two particles."""
-    monkeypatch.setattr(noisy_q, "_PARTICLES", 2)
+    """Their mean over all that may have happened to those of one history, against quadrature.
+
+    Of three particles, few enough for a large bias of a free filter, and enough for one to be resampled.
+    """
+    monkeypatch.setattr(noisy_q, "_PARTICLES", 3)
     setting = {"alpha": 0.2, "beta": 8.3, "kappa": 0.4, "zeta": 0.9}
     _, (_, choice, reward), probabilities = simulated(NoisyQ(1), 300_000, 4, seed=11, **setting)
     history = np.stack([choice[:, :3], reward[:, :3]], 1).astype(int)
-    # A free filter of two particles is off by up to 0.1 in the last trial, 50 standard errors.
+    compared = 0
     for past in itertools.product((0, 1), repeat=6):
         chosen, rewarded = past[:3], past[3:]
         rows = (history == np.reshape(past, (2, 3))).all((1, 2))
@@ -231,6 +234,24 @@ def test_probabilities_under_noise_have_no_bias_whatever_the_number_of_particles
         estimates = probabilities[rows, 3, 1]
         error = estimates.std() / np.sqrt(rows.sum())
         assert abs(estimates.mean() - np.exp(log_prob[3])) < 4 * error, past
+        compared += 1
+    assert compared > 40
+
+
+def test_the_particle_that_was_drawn_survives_and_the_others_as_often_as_their_weights_say():
+    """Systematic resampling given that a particle, itself drawn by the weights, survives: as it is without this."""
+    rng, filters = np.random.default_rng(12), 200_000
+    weight = np.array([0.03, 0.41, 0.07, 0.32, 0.17])
+    drawn = rng.choice(5, filters, p=weight)
+    # The particle that was drawn is in the first place.
+    order = (drawn[:, None] + np.arange(5)) % 5
+    parent = noisy_q._resample(weight[order], rng.random((filters, 1)))
+    assert (parent[:, 0] == 0).all()
+    counts = (np.take_along_axis(order, parent, 1)[..., None] == np.arange(5)).sum(1)
+    # Systematic: the numbers of each are those next to its share, whichever was drawn.
+    assert (np.abs(counts - 5 * weight) < 1).all()
+    error = counts.std(0) / np.sqrt(filters)
+    assert (np.abs(counts.mean(0) - 5 * weight) < 4 * error).all()
 
 
 def test_choices_follow_their_probabilities():
