@@ -41,6 +41,7 @@ class Simulator(Protocol):
     - `WithResampling`, ``resample_outcomes``: further outcomes of the same trials;
     - `WithPredictions`, ``predict_outcomes``: outcomes given some of an exchangeable data set;
     - `WithLogLikelihood`, ``log_likelihood``: the log density of the outcomes, where it can be computed;
+    - `WithSeenLogLikelihood`, ``seen_log_likelihood``: the same, given what was seen of the past;
     - `WithSymmetries`, ``augment``: data sets that are exactly as likely;
     - `WithEnvironment`, ``environment``: the feedback on outcomes that somebody else draws;
     - `WithTrialParams`, ``trial_params``: whether it takes parameters that change from trial to trial;
@@ -200,6 +201,26 @@ class WithLogLikelihood(Protocol):
 
 
 @runtime_checkable
+class WithSeenLogLikelihood(Protocol):
+    """Knows, beside `WithLogLikelihood`, how likely outcomes are where some of the past was lost.
+
+    For ordered models and networks that read what is missing (`Config.likelihood_missing`): the direct likelihood then
+    learns what follows a lost trial from this number, in place of draws. An estimate will do, as of a particle filter.
+    """
+
+    def seen_log_likelihood(self, rng: np.random.Generator, params: Arrays, data: Arrays, lost: Arrays) -> np.ndarray:
+        """`WithLogLikelihood.log_likelihood` given all parameters and what was seen of the past, (size, trials).
+
+        Args:
+            rng: of an estimate, the only source of randomness.
+            params: dict name -> (size,).
+            data: inputs, outcomes and feedback, each (size, trials), as they were drawn, lost or not.
+            lost: of outcomes and feedback, which nobody saw: each (size, trials) bool.
+        """
+        ...
+
+
+@runtime_checkable
 class WithSymmetries(Protocol):
     """Has symmetries: data sets that are moved or mirrored and as likely as before, whatever the parameters.
 
@@ -317,6 +338,7 @@ OPTIONAL: dict[str, type] = {
     "resample_outcomes": WithResampling,
     "predict_outcomes": WithPredictions,
     "log_likelihood": WithLogLikelihood,
+    "seen_log_likelihood": WithSeenLogLikelihood,
     "augment": WithSymmetries,
     "environment": WithEnvironment,
     "trial_params": WithTrialParams,
@@ -352,47 +374,3 @@ def simulate_keywords(method: Callable[..., Any], schema: Schema, size: int, tri
     except (TypeError, ValueError):
         asked = set()  # some compiled functions do not tell
     return {name: number for name, number in numbers.items() if needed[name] or name in asked}
-
-
-def check_calls(simulator: object, schema: Schema) -> None:
-    """Refuse methods that cannot be called as they will be.
-
-    Raises:
-        ValueError: naming the method, and how it will be called.
-    """
-    calls: dict[str, tuple[list[str], list[str]]] = {
-        "prior": (["rng", "size"], []),
-        "inputs": (["rng", "size", "trials"], []),
-        "simulate": (["rng", "params", "inputs"], []),
-        "proposal": (["rng", "size"], []),
-        "simulate_with_probabilities": (["rng", "params", "inputs"], []),
-        "resample_outcomes": (["rng", "params", "data", "count"], []),
-        "predict_outcomes": (["rng", "params", "inputs", "seen", "visible", "count"], []),
-        "log_likelihood": (["params", "data"], []),
-        "augment": (["rng", "data"], []),
-        "environment": (["trial", "inputs", "outcomes", "uniform"], []),
-    }
-    environment: object = simulator.environment if isinstance(simulator, WithEnvironment) else None
-    if isinstance(environment, StatefulEnvironment):
-        calls["environment"][0].append("state")
-    for method, (arguments, named) in calls.items():
-        if method not in REQUIRED and not isinstance(simulator, OPTIONAL[method]):
-            continue
-        function = getattr(simulator, method)
-        try:
-            signature = inspect.signature(function)
-        except (TypeError, ValueError):
-            continue  # some compiled functions do not tell
-        if method.startswith("simulate"):
-            named.extend(simulate_keywords(function, schema, 0, 0))
-        try:
-            signature.bind(*arguments, **dict.fromkeys(named))
-        except TypeError as error:
-            why = ". Where the schema has no inputs, their shape cannot tell these numbers" if named else ""
-            if method == "environment":
-                why = ". A state is for an object with an initial_state (see ppl_buffer.simulator.StatefulEnvironment)"
-            call = ", ".join([*arguments, *(f"{name}=..." for name in named)])
-            raise ValueError(
-                f"simulator.{method}: expected a method that can be called as {method}({call}), got "
-                f"{method}{signature} ({error}){why}"
-            ) from None

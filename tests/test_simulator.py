@@ -18,12 +18,14 @@ from ppl_buffer.simulator import (
     WithProbabilities,
     WithProposal,
     WithResampling,
+    WithSeenLogLikelihood,
     WithSymmetries,
     name_of,
     simulate_keywords,
 )
 from ppl_buffer.training.abilities import FORMER_NAMES, check_simulator, edit_distance, misspelt_members
-from ppl_buffer.training.draws import augment_data, draw_data, draw_params, draw_trials, known_log_likelihood, resample
+from ppl_buffer.training.draws import augment_data, draw_data, draw_params, draw_trials, resample
+from ppl_buffer.training.log_likelihoods import known_log_likelihood
 
 SHIPPED = [
     pb.simulators.NoisyQ(),
@@ -68,8 +70,9 @@ def test_shipped_simulators_keep_the_protocol_and_have_no_stray_members(simulato
 
 def test_abilities_are_those_of_the_members():
     learner, diffusion = pb.simulators.RLDriftDiffusion(), pb.simulators.DriftDiffusion()
-    for ability in (WithProposal, WithResampling, WithLogLikelihood, WithProbabilities, WithEnvironment):
+    for ability in (WithProposal, WithResampling, WithLogLikelihood, WithSeenLogLikelihood, WithProbabilities):
         assert isinstance(learner, ability)
+    assert isinstance(learner, WithEnvironment)
     for ability in (WithAtoms, WithProbabilities, WithLogLikelihood):
         assert isinstance(diffusion, ability)
     for ability in (WithProposal, WithResampling, WithEnvironment, WithSymmetries, WithName):

@@ -15,7 +15,7 @@ from ppl_buffer.diagnostics.residual import find_residuals
 from ppl_buffer.diagnostics.statistics import Arrays
 from ppl_buffer.network.estimated_error import EstimatedError
 from ppl_buffer.simulator import Simulator, WithLogLikelihood
-from ppl_buffer.training.draws import known_log_likelihood
+from ppl_buffer.training.log_likelihoods import known_log_likelihood
 
 # An interval of so many standard errors either way holds the truth with a probability of about 0.8.
 _INTERVAL = 1.2816

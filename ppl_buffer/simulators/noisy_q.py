@@ -15,6 +15,7 @@ from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Categorical, Interval, Positive, Real, Schema
 from ppl_buffer.simulator import Arrays
 from ppl_buffer.simulators.by_trial import by_trial
+from ppl_buffer.simulators.resampling import resample
 from ppl_buffer.simulators.selection_task import SelectionTask
 
 # Of the filter behind the training targets, which are unbiased whatever it is: their variance is what it buys.
@@ -223,7 +224,7 @@ def _filter(
         weight /= weight.sum(1, keepdims=True)
         poor = np.flatnonzero((weight**2).sum(1) * _PARTICLES > 2)
         if len(poor):
-            parent = _resample(weight[poor], offset[k, poor])
+            parent = resample(weight[poor], offset[k, poor])
             options[poor] = np.take_along_axis(options[poor], parent[:, None], -1)
             weight[poor] = 1.0 / _PARTICLES
         old = options[rows, option]
@@ -234,22 +235,3 @@ def _filter(
         values[rows, shown], weights[rows, shown] = options, weight
         previous = 2.0 * option[:, None] - 1
     return probability
-
-
-def _resample(weight: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-    """Which particles (filters, particles) survive systematic resampling; the first one does, in the first place.
-
-    The offset is drawn given that it survives, in proportion to how often it does (conditional systematic resampling;
-    Chopin & Singh 2015, Bernoulli 21, 1855-1883).
-
-    Args:
-        weight: (filters, particles), of sum 1.
-        uniform: (filters, 1) in [0, 1).
-    """
-    particles = weight.shape[1]
-    offset = uniform * weight[:, :1] * particles % 1.0
-    # All filters in one search: each has an interval of its own.
-    lane = np.arange(len(weight))[:, None]
-    wanted = (np.arange(particles) + offset) / particles
-    index = np.searchsorted((weight.cumsum(1) + lane).ravel(), (wanted + lane).ravel())
-    return np.clip(index.reshape(wanted.shape) - lane * particles, 0, particles - 1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from scipy import special
 
 from ppl_buffer.prior import Prior
 from ppl_buffer.schema import Categorical, Interval, Positive, Real, Schema
@@ -20,8 +21,11 @@ from ppl_buffer.simulators.drift_diffusion import (
     decision_log_density,
     decision_time,
 )
+from ppl_buffer.simulators.resampling import resample
 from ppl_buffer.simulators.selection_task import SelectionTask
 
+# Of the filter behind the training targets that follow a lost trial.
+_PARTICLES = 32
 # Beta distributions of the prior's quantiles, for the proposal: the network is least accurate at the ends of the
 # box, and errors weigh most where a trial tells most, at large scaling and boundary.
 _PROPOSAL_QUANTILES = {
@@ -176,6 +180,71 @@ class RLDriftDiffusion(SelectionTask):
         drift, choice = self._observed_drifts(checked, data)
         time = data["rt"] - checked["non_decision_time"]
         return decision_log_density(time, drift, checked["boundary"], 0.5, choice)
+
+    def seen_log_likelihood(self, rng: np.random.Generator, params: Arrays, data: Arrays, lost: Arrays) -> np.ndarray:
+        """Log density of each trial's choice and response time given what was seen before it, (size, trials).
+
+        Before anything is lost it is exact; afterwards an estimate, by a particle filter for each data set.
+
+        Args:
+            rng: of the particle filters.
+            params: dict name -> (size,).
+            data: inputs, ``choice``, ``rt`` and ``reward``, each (size, trials): as they were drawn, lost or not.
+            lost: ``choice``, ``rt`` and ``reward``, each (size, trials) bool: what nobody saw.
+        """
+        known = self.log_likelihood(params, data)
+        some = np.any([x.any(1) for x in lost.values()], axis=0)
+        if some.any():
+            params, data, lost = (
+                {name: np.asarray(x)[some] for name, x in each.items()} for each in (params, data, lost)
+            )
+            known[some] = self._filter(rng, self._checked(params, known.shape[1]), data, lost)
+        return known
+
+    def _filter(self, rng: np.random.Generator, params: Arrays, data: Arrays, lost: Arrays) -> np.ndarray:
+        """`seen_log_likelihood` of data sets that lost something.
+
+        By a conditional particle filter (Andrieu, Doucet & Holenstein 2010, JRSS B 72, 269-342), whose particles are
+        what may have been lost and the values that follow from it; the first has what was drawn.
+        """
+        (size, trials), rows = np.shape(data["choice"]), np.arange(len(data["choice"]))
+        params, pair = self._checked(params, trials), self.shown(data, size, trials)
+        rewarded = np.asarray(self.reward_probabilities)[pair]
+        time = data["rt"] - params["non_decision_time"]
+        values = np.full((size, self.pairs, 2, _PARTICLES), 0.5)
+        log_weight = np.full((size, _PARTICLES), -np.log(_PARTICLES))
+        known = np.empty((size, trials))
+        for k in range(trials):
+            # Each (size, 1), beside the particles.
+            of_trial = {name: x[:, k, None] for name, x in {**params, **data}.items()}
+            unseen = {name: x[:, k, None] for name, x in lost.items()}
+            boundary, choice = of_trial["boundary"], of_trial["choice"].astype(int)
+            options = values[rows, pair[:, k]]
+            drift = of_trial["scaling"] * (options[:, 1] - options[:, 0])
+            made = decision_log_density(time[:, k, None], drift, boundary, 0.5, choice)
+            known[:, k] = special.logsumexp(log_weight + made, axis=1)
+            # Half way between the boundaries: the time that a choice takes does not depend on which it is.
+            log_chance = -np.logaddexp(0.0, (1 - 2 * choice) * drift * boundary)
+            log_weight += np.where(unseen["rt"], 0.0, made - log_chance) + np.where(unseen["choice"], 0.0, log_chance)
+            upper = rng.random(drift.shape) < choice_probability(drift, boundary, 0.5)
+            option = np.where(unseen["choice"], upper, choice)
+            option[:, :1] = choice
+            chance = np.where(option == 1, rewarded[:, k, None], 1 - rewarded[:, k, None])
+            reward = np.where(unseen["reward"], rng.random(drift.shape) < chance, of_trial["reward"])
+            reward[:, :1] = of_trial["reward"]
+            with np.errstate(divide="ignore"):
+                of_reward = np.log(np.where(reward == 1, chance, 1 - chance))
+            log_weight += np.where(unseen["reward"], 0.0, of_reward)
+            log_weight -= special.logsumexp(log_weight, axis=1, keepdims=True)
+            error = reward - np.where(option == 1, options[:, 1], options[:, 0])
+            step = np.where(error > 0, of_trial["alpha_positive"], of_trial["alpha_negative"]) * error
+            values[rows, pair[:, k]] = options + step[:, None] * (option[:, None] == np.arange(2)[:, None])
+            poor = np.flatnonzero(np.exp(2 * log_weight).sum(1) * _PARTICLES > 2)
+            if len(poor):
+                parent = resample(np.exp(log_weight[poor]), rng.random((len(poor), 1)))
+                values[poor] = np.take_along_axis(values[poor], parent[:, None, None], -1)
+                log_weight[poor] = -np.log(_PARTICLES)
+        return known
 
     def _checked(self, params: Arrays, trials: int) -> Arrays:
         """The parameters, checked, dict name -> (size, trials)."""

@@ -21,10 +21,10 @@ from ppl_buffer.simulator import (
     WithProposal,
     WithResampling,
     WithStoredSets,
-    check_calls,
     public_names,
 )
 from ppl_buffer.training.draws import gives_probabilities, legal
+from ppl_buffer.training.simulator_calls import check_calls
 
 # What members were called until version 0.1, and their names today.
 FORMER_NAMES = {

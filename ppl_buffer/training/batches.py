@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ppl_buffer.schema import Schema
-from ppl_buffer.simulator import Arrays, Simulator, WithLogLikelihood, WithStoredSets
+from ppl_buffer.simulator import Arrays, Simulator, WithLogLikelihood, WithSeenLogLikelihood, WithStoredSets
 from ppl_buffer.stored import Runs
 from ppl_buffer.training.abilities import atoms_of, check_outcome_samples, has_proposal
 from ppl_buffer.training.batch_options import BatchOptions
@@ -27,9 +27,9 @@ from ppl_buffer.training.draws import (
     draw_proposal,
     draw_stored,
     find_legal,
-    known_log_likelihood,
     resample,
 )
+from ppl_buffer.training.log_likelihoods import known_log_likelihood, seen_log_likelihood
 from ppl_buffer.training.roles import Kinds, Roles, assign_roles, draw_kinds, order_input
 
 # Streams of random numbers that never meet.
@@ -67,7 +67,8 @@ class Batch:
             - ``resampled``: name -> (B, 1, T, outcome_samples - 1), the targets' outcomes drawn again (absent where
               there are none);
             - ``conditioned_log_likelihood``: (B, 1, T), the simulator's own log likelihood of the targets given all
-              parameters (absent unless it is to be learnt);
+              parameters and what was seen of the past (absent unless it is to be learnt); NaN where something was
+              lost and the simulator does not know it;
             - ``probabilities``: name -> (B, 1, T, n), of the outcomes of which the simulator knows them (absent where
               it knows none);
             - ``visible``: (B, R or 1, T), the number of buffer tokens that a target sees (absent where target t sees
@@ -128,6 +129,7 @@ def add_targets(
     params: Arrays,
     targets: Arrays,
     seen: Seen | None = None,
+    lost: Arrays | None = None,
     *,
     training: bool,
 ) -> None:
@@ -141,6 +143,7 @@ def add_targets(
         params: (B,).
         targets: inputs, outcomes and feedback, (B, T).
         seen: by targets that depend on it, of an exchangeable model.
+        lost: outcomes and feedback of an ordered model, each (B, T) bool. None = nothing.
         training: whether the batch is for training.
     """
     # Not of the held-out loss: it stays what it is, nats of a trial.
@@ -148,12 +151,40 @@ def add_targets(
     if known:
         assert isinstance(simulator, WithLogLikelihood)
         log_likelihood = known_log_likelihood(simulator, simulator.schema, params, targets)
+        if lost is not None:
+            log_likelihood = _after_losses(simulator, rng, params, targets, lost, log_likelihood)
         batch["conditioned_log_likelihood"] = log_likelihood.astype(np.float32)[:, None]
     masks = batch["conditioned"].shape[1] if params else 1
     # Of the first condition mask, which has its density, no outcome is drawn again.
     if options.outcome_samples > 1 and masks > int(known):
         again = resample(simulator, rng, params, targets, options.outcome_samples - 1, seen)
         batch["resampled"] = {name: x.astype(np.float32)[:, None] for name, x in again.items()}
+
+
+def _after_losses(
+    simulator: WithLogLikelihood,
+    rng: np.random.Generator,
+    params: Arrays,
+    data: Arrays,
+    lost: Arrays,
+    known: np.ndarray,
+) -> np.ndarray:
+    """The log likelihood given what was seen of the past; NaN where the simulator does not know it.
+
+    Args:
+        simulator: what draws.
+        rng: for an estimate.
+        params: (B,).
+        data: (B, T).
+        lost: (B, T) bool.
+        known: (B, T), the log likelihood given the whole past.
+    """
+    if isinstance(simulator, WithSeenLogLikelihood):
+        return seen_log_likelihood(simulator, rng, simulator.schema, params, data, lost)
+    some = np.stack(list(lost.values())).any(0)
+    follows = (np.cumsum(some, -1) - some) > 0
+    # An outcome on its bound teaches nothing, whatever was lost before.
+    return np.where(follows & np.isfinite(known), np.nan, known)
 
 
 def log_uniform(rng: np.random.Generator, low: int, high: int) -> int:

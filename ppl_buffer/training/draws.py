@@ -12,7 +12,6 @@ from ppl_buffer.schema import Categorical, Discrete, Schema, Variable
 from ppl_buffer.simulator import (
     Arrays,
     Simulator,
-    WithLogLikelihood,
     WithPredictions,
     WithProbabilities,
     WithProposal,
@@ -74,33 +73,6 @@ class RejectionCounts:
         return f"{self.dropped} of {self.simulated} are not ({causes})"
 
 
-def known_log_likelihood(simulator: WithLogLikelihood, schema: Schema, params: Arrays, data: Arrays) -> np.ndarray:
-    """The simulator's log likelihood of each trial, (size, trials), checked, of the numbers as the network reads them.
-
-    Args:
-        simulator: one that has ``log_likelihood``.
-        schema: the simulator's.
-        params: dict name -> (size,).
-        data: inputs, outcomes and feedback, each (size, trials).
-
-    Raises:
-        ValueError: if it is not of that shape, or +inf or NaN anywhere.
-    """
-    shape = next(iter(data[name].shape for name in schema.outcomes))
-    # In double precision, but of numbers as rounded as the network reads them: near a bound that moves a density.
-    read = [{name: x.astype(np.float32).astype(float) for name, x in values.items()} for values in (params, data)]
-    given_params, given_data = (_given(schema, values) for values in read)
-    with inside("log_likelihood", {"params": params, "data": data}):
-        returned = np.asarray(simulator.log_likelihood(given_params, given_data), dtype=float)
-    wrong = np.isnan(returned) | np.isposinf(returned)
-    if returned.shape != shape or wrong.any():
-        raise ValueError(
-            f"simulator.log_likelihood: expected numbers below infinity, of shape {shape}, got shape {returned.shape} "
-            f"with {int(wrong.sum())} others"
-        )
-    return returned
-
-
 def gives_probabilities(simulator: Simulator) -> bool:
     """Whether the loss of the first outcome, at least, can use the simulator's own probabilities."""
     schema = simulator.schema
@@ -146,14 +118,14 @@ def resample(
     shape = (size, trials, count)
     if seen is not None:
         assert isinstance(simulator, WithPredictions)
-        inputs = _given(schema, {name: data[name] for name in schema.inputs})
-        past = _given(schema, seen.trials)
+        inputs = as_given(schema, {name: data[name] for name in schema.inputs})
+        past = as_given(schema, seen.trials)
         with inside("predict_outcomes", {"params": params, "inputs": inputs, "seen": past, "count": count}):
-            again = simulator.predict_outcomes(rng, _given(schema, params), inputs, past, seen.visible, count)
+            again = simulator.predict_outcomes(rng, as_given(schema, params), inputs, past, seen.visible, count)
         returned = _checked("predict_outcomes", again, schema.outcomes, shape)
     elif isinstance(simulator, WithResampling):
         with inside("resample_outcomes", {"params": params, "data": data, "count": count}):
-            again = simulator.resample_outcomes(rng, _given(schema, params), _given(schema, data), count)
+            again = simulator.resample_outcomes(rng, as_given(schema, params), as_given(schema, data), count)
         returned = _checked("resample_outcomes", again, schema.outcomes, shape)
     else:
         inputs = {name: np.repeat(data[name], count, axis=1) for name in schema.inputs}
@@ -178,7 +150,7 @@ def augment_data(simulator: Simulator, rng: np.random.Generator, data: Arrays) -
     schema = simulator.schema
     variables = {**schema.inputs, **_simulated_variables(schema)}
     with inside("augment", {"data": data}):
-        again = simulator.augment(rng, _given(schema, data))
+        again = simulator.augment(rng, as_given(schema, data))
     returned = _checked("augment", again, variables, next(iter(data.values())).shape)
     for name, variable in variables.items():
         if not legal(variable, returned[name].astype(np.float32)).all():
@@ -211,10 +183,10 @@ def _call(
     """Call the method of that name, which simulates; where no array has the shape (size, trials), keywords do."""
     keywords = simulate_keywords(method, schema, *shape)
     with inside(name, {"params": params, "inputs": inputs, **keywords}):
-        return method(rng, _given(schema, params), _given(schema, inputs), **keywords)
+        return method(rng, as_given(schema, params), as_given(schema, inputs), **keywords)
 
 
-def _given(schema: Schema, arrays: Arrays) -> Arrays:
+def as_given(schema: Schema, arrays: Arrays) -> Arrays:
     """What a simulator gets: copies, since it may work in place; whole numbers as such, which index an array."""
     variables: Mapping[str, Variable] = {**schema.params, **schema.inputs, **_simulated_variables(schema)}
     given = {}

@@ -68,10 +68,11 @@ def make_likelihood_batches(
         return [Batch(None, counts)] * count
     params, data, probabilities = data_sets
     arrays = ordered_batch(schema, params, conditioned, data, probabilities)
-    add_targets(simulator, options, rng, arrays, params, data, training=stream == TRAINING)
+    lost = None
     if options.missing_fraction and stream == TRAINING:
         lost = draw_lost(rng, schema, options.missing_fraction, count * size, trials)
         arrays["buffer"]["lost"] = {name: x[:, None] for name, x in lost.items()}
+    add_targets(simulator, options, rng, arrays, params, data, lost=lost, training=stream == TRAINING)
     # What was dropped counts for the first batch.
     counted = [replace(counts, simulated=counts.simulated - (count - 1) * size)]
     counted += [RejectionCounts(size) for _ in range(count - 1)]

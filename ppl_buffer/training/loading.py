@@ -20,7 +20,8 @@ from torch.utils.data import DataLoader, Dataset
 from ppl_buffer.findings import Finding, warn_of
 from ppl_buffer.simulator import WithLogLikelihood
 from ppl_buffer.training.batches import Batch, Tree, map_arrays
-from ppl_buffer.training.draws import RejectionCounts, known_log_likelihood
+from ppl_buffer.training.draws import RejectionCounts
+from ppl_buffer.training.log_likelihoods import known_log_likelihood
 from ppl_buffer.training.parts import LIKELIHOOD
 from ppl_buffer.training.plan import TrainingPlan
 from ppl_buffer.training.snapshots import HeldOut

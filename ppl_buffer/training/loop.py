@@ -168,8 +168,9 @@ def train(
             learning rate; early in a training it may cost more than it gives.
         missing_fraction: of a network that reads which outcomes are missing (`Config.likelihood_missing`), the share of
             the data sets of the direct likelihood in which outcomes and feedback are lost, in 2 to 100 % of the trials;
-            0.5 by default. What follows a lost outcome is learnt from draws, or from the probabilities of these, never
-            from ``log_likelihood``. The held-out loss and the error that the record states are of complete data sets.
+            0.5 by default. What follows a lost outcome is learnt from draws, or from the probabilities of these, or
+            from ``seen_log_likelihood``, never from ``log_likelihood``. The held-out loss and the error that the record
+            states are of complete data sets.
         changing_fraction: of a network that takes parameters that change from trial to trial
             (`Config.likelihood_trial_params`), the share of the batches of the direct likelihood in which they do, in
             blocks of any length; 0.25 by default. The held-out loss and the stated error are of parameters that stay.

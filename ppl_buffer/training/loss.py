@@ -34,8 +34,9 @@ class Loss(torch.nn.Module):
     direct likelihood learns from the first of the two alone: in the same time it comes to half the error.
 
     What the model says given the whole past is not its density given what was seen of it. So where a trial follows one
-    that lost something, the direct likelihood learns from its outcomes as they were drawn, or from the probabilities
-    that these were drawn from, whose mean over what was lost is the right one; never from their log density.
+    that lost something, the direct likelihood learns from the log density given what was seen, if the simulator knows
+    it. If not, it learns from outcomes as they were drawn, or from the probabilities that these were drawn from, whose
+    mean over what was lost is the right one; never from the log density given the whole past.
 
     Args:
         net: the network.
@@ -61,10 +62,10 @@ class Loss(torch.nn.Module):
         log_likelihood = heads.trial_log_prob(self._heads, representation[:, :1], batch["targets"]["outcomes"])
         # Rounded to single precision, an outcome may lie on its bound, where nothing is to be learnt.
         error = torch.where(truth.isfinite(), log_likelihood - truth.clamp(min=torch.finfo(truth.dtype).min), 0.0)
-        if "lost" in batch.get("buffer", {}):
-            of_draws = torch.where(truth.isfinite(), -log_likelihood, 0.0)
-            return torch.where(_follows_loss(batch["buffer"]["lost"]), of_draws, _trial_error(error)).mean()
-        known = _trial_error(error).mean() if self.part == LIKELIHOOD else _error(error)
+        if self.part == LIKELIHOOD:
+            known = torch.where(truth.isnan(), -log_likelihood, _trial_error(error)).mean()
+        else:
+            known = _error(error)
         first = known.expand(1, len(truth))
         if representation.shape[1] == 1:
             return first.mean()
@@ -132,12 +133,6 @@ def _read_buffer(net: TorchNetwork, batch: Tree) -> Tensor:
         else {name: x[:, None].expand(conditioned.shape[:2]) for name, x in batch["params"].items()}
     )
     return predict(net, prepared, encode_params(net, params, conditioned))
-
-
-def _follows_loss(lost: Mapping[str, Tensor]) -> Tensor:
-    """(B, 1, T) which trials follow one that lost something."""
-    some = torch.stack(list(lost.values())).any(0)
-    return some.cumsum(-1) > some.long()
 
 
 def _trial_error(error: Tensor) -> Tensor:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import numpy as np
 
 from ppl_buffer.checks import check_number
 from ppl_buffer.network.config import Config, flagged
 from ppl_buffer.schema import Schema
+from ppl_buffer.simulator import Arrays
 
 # Share of the data sets in which something is lost, where nobody states it.
 _SHARE = 0.5
@@ -42,9 +42,7 @@ def choose_missing_fraction(share: float | None, schema: Schema, config: Config)
     return check_number("missing_fraction", share, "a share above 0, at most 1", lambda x: 0 < x <= 1)
 
 
-def draw_lost(
-    rng: np.random.Generator, schema: Schema, share: float, size: int, trials: int
-) -> Mapping[str, np.ndarray]:
+def draw_lost(rng: np.random.Generator, schema: Schema, share: float, size: int, trials: int) -> Arrays:
     """Which outcomes and feedback are lost, by chance: dict name -> (size, trials) bool.
 
     Args:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ppl_buffer.simulators import NoisyQ, noisy_q
+from ppl_buffer.simulators import NoisyQ, noisy_q, resampling
 from tests.references import noisy_q as reference
 
 SETTING = {"alpha": 0.43, "beta": 4.1, "kappa": -0.7, "zeta": 0.6}
@@ -245,7 +245,7 @@ def test_the_particle_that_was_drawn_survives_and_the_others_as_often_as_their_w
     drawn = rng.choice(5, filters, p=weight)
     # The particle that was drawn is in the first place.
     order = (drawn[:, None] + np.arange(5)) % 5
-    parent = noisy_q._resample(weight[order], rng.random((filters, 1)))
+    parent = resampling.resample(weight[order], rng.random((filters, 1)))
     assert (parent[:, 0] == 0).all()
     counts = (np.take_along_axis(order, parent, 1)[..., None] == np.arange(5)).sum(1)
     # Systematic: the numbers of each are those next to its share, whichever was drawn.

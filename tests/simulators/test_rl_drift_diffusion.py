@@ -250,3 +250,57 @@ def test_illegal_parameters_are_refused(change, message):
 def test_bad_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         RLDriftDiffusion(*arguments)
+
+
+# What follows a lost trial --------------------------------------------------------------------------------------------
+
+# Of the first four of five trials; nothing before the second is lost.
+LOST = {"choice": [0, 1, 1, 0, 0], "rt": [0, 1, 0, 0, 0], "reward": [0, 1, 0, 1, 0]}
+
+
+def by_enumeration(simulator, params, inputs, data):
+    """Log density of each trial given what `LOST` leaves to see, (size, trials), over all that may have been lost."""
+    shape = data["choice"].shape
+    before, total = np.zeros(shape), np.zeros(shape)
+    flips = [(name, k) for name in ("choice", "reward") for k in range(shape[1]) if LOST[name][k]]
+    for values in itertools.product((0.0, 1.0), repeat=len(flips)):
+        past = {name: x.astype(float) for name, x in data.items()}
+        for (name, k), value in zip(flips, values, strict=True):
+            past[name][:, k] = value
+        drift = rl_drift_diffusion.exact_drifts(params, inputs["pair"], past["choice"].astype(int), past["reward"])
+        upper = 1 / (1 + np.exp(-drift * params["boundary"][:, None]))
+        chance = np.where(past["choice"] == 1, upper, 1 - upper)
+        better = np.asarray(simulator.reward_probabilities)[inputs["pair"]]
+        better = np.where(past["choice"] == 1, better, 1 - better)
+        of_reward = np.where(past["reward"] == 1, better, 1 - better)
+        of_past = simulator.log_likelihood(params, {**inputs, **past})
+        of_response = np.where(np.array(LOST["rt"]), chance, np.exp(of_past))
+        weight = np.concatenate([np.ones((shape[0], 1)), (of_response * of_reward).cumprod(1)[:, :-1]], 1)
+        for k in range(shape[1]):
+            # The trial itself as it was drawn; what was lost of later ones counts once.
+            if any(place >= k and value for (_, place), value in zip(flips, values, strict=True)):
+                continue
+            drawn = {name: np.where(np.arange(shape[1]) == k, data[name], past[name]) for name in past}
+            total[:, k] += weight[:, k] * np.exp(simulator.log_likelihood(params, {**inputs, **drawn})[:, k])
+            before[:, k] += weight[:, k]
+    return np.log(total / before)
+
+
+def test_the_density_given_what_was_seen_is_the_mean_over_what_was_lost(monkeypatch):
+    simulator, rng = RLDriftDiffusion(2, [0.9, 0.35]), np.random.default_rng(4)
+    params = simulator.prior(rng, 307)
+    inputs = {"pair": np.broadcast_to(np.array([0, 0, 0, 1, 0]), (307, 5))}
+    data = simulator.simulate(rng, params, inputs)
+    right = by_enumeration(simulator, params, inputs, data)
+    lost = {name: np.broadcast_to(np.array(x, bool), (307, 5)) for name, x in LOST.items()}
+    given = rng, params, {**inputs, **data}, lost
+    whole = simulator.log_likelihood(params, {**inputs, **data})
+    estimate = simulator.seen_log_likelihood(*given)
+    np.testing.assert_allclose(estimate[:, :2], whole[:, :2], rtol=1e-12)
+    assert np.abs(estimate - right)[:, 2:].mean() < np.abs(whole - right)[:, 2:].mean() / 3
+    monkeypatch.setattr("ppl_buffer.simulators.rl_drift_diffusion._PARTICLES", 3001)
+    np.testing.assert_allclose(simulator.seen_log_likelihood(*given), right, atol=0.5)
+    assert np.abs(simulator.seen_log_likelihood(*given) - right).mean() < 0.006
+    # Where nothing is lost there is nothing to estimate.
+    nothing = {name: np.zeros_like(x) for name, x in lost.items()}
+    np.testing.assert_array_equal(simulator.seen_log_likelihood(*given[:3], nothing), whole)

@@ -35,6 +35,13 @@ class Told(ChoiceTime):
         return -1.0 - 0.1 * data["choice"] - 0.2 * data["rt"]
 
 
+class ToldOfSeen(Told):
+    """Says how likely its outcomes are given what was seen of the past, too: the numbers are anybody's again."""
+
+    def seen_log_likelihood(self, rng, params, data, lost):
+        return -2.0 - 0.1 * data["choice"] - 0.3 * lost["rt"]
+
+
 class Chain:
     """A choice that is the last one again with probability `STAY`, and nothing else."""
 
@@ -89,8 +96,8 @@ def test_shares_and_rates_of_what_is_lost():
         assert abs((lost[name] & ~whole).sum() / (some & ~whole).sum() - 3 / 6) < 0.09
 
 
-def test_after_a_loss_it_learns_from_draws_and_before_it_from_the_log_likelihood():
-    simulator = Told()
+def loss_and_parts(simulator):
+    """The loss of a batch that lost much, log densities of its trials, its data, and what was lost: (size, trials)."""
     data = tensors(batches(simulator, share=1.0, use_log_likelihood=True)[0])
     net = TorchNetwork(simulator.schema, FLAGGED, dict.fromkeys(simulator.schema.standardized, (0.3, 1.7)), seed=2)
     buffer, outcomes = data["buffer"], data["targets"]["outcomes"]
@@ -99,14 +106,28 @@ def test_after_a_loss_it_learns_from_draws_and_before_it_from_the_log_likelihood
     representation = read_sequence(net, prepare_sequence(net, buffer, exists), conditions)
     log_prob = heads.trial_log_prob(net.likelihood, representation, outcomes)
     log_prob = log_prob.detach().numpy().astype(float)[:, 0]
-    lost = np.any([x.numpy() for x in buffer["lost"].values()], 0)[:, 0]
-    truth = -1 - 0.1 * outcomes["choice"].numpy() - 0.2 * outcomes["rt"].numpy()
-    error = np.abs(log_prob - truth[:, 0])
-    huber = np.where(error < 0.5, error**2, error - 0.25)
-    follows = (np.cumsum(lost, 1) - lost) > 0
+    loss = float(Loss(net, None, "likelihood")(data).detach())
+    return loss, log_prob, *({name: x.numpy()[:, 0] for name, x in each.items()} for each in (outcomes, buffer["lost"]))
+
+
+def huber(error):
+    error = np.abs(error)
+    return np.where(error < 0.5, error**2, error - 0.25)
+
+
+def test_after_a_loss_it_learns_from_draws_and_before_it_from_the_log_likelihood():
+    loss, log_prob, outcomes, lost = loss_and_parts(Told())
+    some = np.any(list(lost.values()), 0)
+    error = huber(log_prob + 1 + 0.1 * outcomes["choice"] + 0.2 * outcomes["rt"])
+    follows = (np.cumsum(some, 1) - some) > 0
     assert 0.1 < follows.mean() < 0.9
-    expected = np.where(follows, -log_prob, huber).mean()
-    assert float(Loss(net, None, "likelihood")(data).detach()) == pytest.approx(expected, rel=1e-5)
+    assert loss == pytest.approx(np.where(follows, -log_prob, error).mean(), rel=1e-5)
+
+
+def test_after_a_loss_it_learns_from_the_log_likelihood_given_what_was_seen_where_that_is_known():
+    loss, log_prob, outcomes, lost = loss_and_parts(ToldOfSeen())
+    assert 0.1 < lost["rt"].mean() < 0.9
+    assert loss == pytest.approx(huber(log_prob + 2 + 0.1 * outcomes["choice"] + 0.3 * lost["rt"]).mean(), rel=1e-5)
 
 
 def test_a_network_says_what_it_was_trained_with_and_files_keep_it(tmp_path):
