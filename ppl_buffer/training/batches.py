@@ -32,8 +32,9 @@ from ppl_buffer.training.draws import (
 from ppl_buffer.training.log_likelihoods import known_log_likelihood, seen_log_likelihood
 from ppl_buffer.training.roles import Kinds, Roles, assign_roles, draw_kinds, order_input
 
-# Streams of random numbers that never meet.
-TRAINING, HELD_OUT, STANDARDIZATION, DISTILLATION = 0, 1, 2, 3
+# Streams of random numbers that never meet. Of the last one are batches that nobody learns from, made as those of the
+# training are.
+TRAINING, HELD_OUT, STANDARDIZATION, DISTILLATION, REHEARSAL = 0, 1, 2, 3, 4
 # In place of the number of an attempt: decides where a step's data come from. Attempts are fewer.
 SOURCE = 1000
 # Attempts to replace the dropped data sets of one batch, before the simulator is declared broken.

@@ -10,6 +10,7 @@ import numpy as np
 from ppl_buffer.simulator import Simulator
 from ppl_buffer.training.abilities import check_outcome_samples, has_proposal
 from ppl_buffer.training.batches import (
+    REHEARSAL,
     TRAINING,
     Batch,
     BatchOptions,
@@ -47,20 +48,20 @@ def make_likelihood_batches(
     trials of the buffer, each of which sees those before it. Where outcomes may be missing, of ordered models, the
     buffer also has a group ``lost``: name -> (B, 1, trials) bool. The targets are then the same: what was lost was
     made, and its density is that given what was seen. In some batches, of networks that take them, parameters change:
-    they are then (B, trials). Nothing is lost or changes in data sets that are held out.
+    they are then (B, trials). Nothing is lost or changes in data sets that are held out, but in those of a rehearsal.
 
     Raises:
         ValueError: if outcomes are to be drawn again and the simulator cannot.
     """
     schema = simulator.schema
     check_outcome_samples(simulator, options.outcome_samples)
-    rng = generator(seed, stream, block)
+    rng, as_trained = generator(seed, stream, block), stream in (TRAINING, REHEARSAL)
     trials, size = _shape(rng, options, schema.ordered, count * block if stream == TRAINING else None)
     # Not of the held-out loss: the error is a mean under the prior.
     propose = stream == TRAINING and has_proposal(simulator) and rng.random() < _PROPOSED
     conditioned = np.ones((count * size, 1, len(schema.params)), dtype=bool)
     # Of few blocks only: parameters with a trial axis cost time.
-    changing = stream == TRAINING and 0 < options.changing_fraction and rng.random() < options.changing_fraction
+    changing = as_trained and 0 < options.changing_fraction and rng.random() < options.changing_fraction
     data_sets, counts = draw(
         simulator, seed, block, stream, count * size, trials, conditioned, propose, changing=changing
     )
@@ -69,10 +70,10 @@ def make_likelihood_batches(
     params, data, probabilities = data_sets
     arrays = ordered_batch(schema, params, conditioned, data, probabilities)
     lost = None
-    if options.missing_fraction and stream == TRAINING:
+    if options.missing_fraction and as_trained:
         lost = draw_lost(rng, schema, options.missing_fraction, count * size, trials)
         arrays["buffer"]["lost"] = {name: x[:, None] for name, x in lost.items()}
-    add_targets(simulator, options, rng, arrays, params, data, lost=lost, training=stream == TRAINING)
+    add_targets(simulator, options, rng, arrays, params, data, lost=lost, training=as_trained)
     # What was dropped counts for the first batch.
     counted = [replace(counts, simulated=counts.simulated - (count - 1) * size)]
     counted += [RejectionCounts(size) for _ in range(count - 1)]

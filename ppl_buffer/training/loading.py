@@ -174,10 +174,12 @@ class HeldOutBatches:
     Args:
         batches: each with its number of loss terms.
         sets: their data sets with all parameters given, distillation sets aside.
+        rehearsal: batches made as those of the training are, where it is to learn what the others know nothing of.
     """
 
     batches: list[tuple[Tree, int]]
     sets: HeldOut
+    rehearsal: list[Tree]
 
 
 def held_out_batches(plan: TrainingPlan, device: torch.device) -> HeldOutBatches:
@@ -206,7 +208,10 @@ def held_out_batches(plan: TrainingPlan, device: torch.device) -> HeldOutBatches
                 # It is compared with the network's at the same outcomes, those that were drawn first.
                 data = {key: x for key, x in data.items() if key not in ("probabilities", "resampled")}
         batches.append((to_device(map_arrays(torch.as_tensor, data), device), terms))
-    return HeldOutBatches(batches, HeldOut(_joined(trials), _known(entropy), _known(log_likelihood)))
+    sets = HeldOut(_joined(trials), _known(entropy), _known(log_likelihood))
+    made = [plan.rehearsal_batch(number).data for number in range(len(batches) if plan.rehearses else 0)]
+    rehearsal = [to_device(map_arrays(torch.as_tensor, data), device) for data in made if data is not None]
+    return HeldOutBatches(batches, sets, rehearsal)
 
 
 def _joined(pieces: list[np.ndarray]) -> np.ndarray:

@@ -18,7 +18,7 @@ from ppl_buffer.simulator import Simulator, WithInProcess, WithStoredSets, name_
 from ppl_buffer.stored import StoredData
 from ppl_buffer.training.abilities import atoms_of, check_outcome_samples, check_use_log_likelihood, has_proposal
 from ppl_buffer.training.batch_options import BatchOptions
-from ppl_buffer.training.batches import HELD_OUT, SOURCE, TRAINING, Batch, generator, make_batch
+from ppl_buffer.training.batches import HELD_OUT, REHEARSAL, SOURCE, TRAINING, Batch, generator, make_batch
 from ppl_buffer.training.distillation import DistillationSets, make_distillation_batch
 from ppl_buffer.training.likelihood_batches import BLOCK, make_likelihood_batches
 from ppl_buffer.training.options import OptimizationOptions, RunOptions
@@ -110,6 +110,15 @@ class TrainingPlan:
     def held_out_batch(self, number: int) -> Batch:
         """A batch of held-out data, the same for all seeds."""
         return self._batch(0, number, HELD_OUT)
+
+    @property
+    def rehearses(self) -> bool:
+        """Whether it is to learn what the held-out loss knows nothing of: losses of outcomes, changes of parameters."""
+        return self.part == LIKELIHOOD and bool(self.batches.missing_fraction or self.batches.changing_fraction)
+
+    def rehearsal_batch(self, number: int) -> Batch:
+        """A batch made as those of the training are, the same for all seeds; nobody learns from it."""
+        return self._batch(0, number, REHEARSAL)
 
     def sketch(self) -> Sketch:
         """What the simulator makes of the first batches, distillation sets aside: all that the loss reads of it."""

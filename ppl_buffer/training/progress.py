@@ -68,7 +68,7 @@ class Progress:
         """Go on from a kept state.
 
         Args:
-            best: the least held-out loss of the run.
+            best: what the best weights of the run were judged by.
             undecayed: whether the state is that before the decay.
             longer: whether the training is to be longer than it was.
         """
@@ -76,22 +76,28 @@ class Progress:
         self.decaying = self.decaying and not undecayed
         self.finished = self.finished and not longer
 
-    def keep_last(self) -> float:
-        """Count the last held-out loss as the best one; returns it."""
-        self.best = self.held_out[-1][1]
-        return self.best
+    def keep_last(self, judged: float) -> float:
+        """Count the last weights, judged so, as the best ones; returns their held-out loss."""
+        self.best = judged
+        return self.held_out[-1][1]
 
     def overfit(self) -> None:
         """More steps would only do harm."""
         self.overfitted = True
 
-    def evaluate(self, loss: float, first: bool) -> bool:
-        """Note a held-out loss; returns whether its weights are to be kept: the best so far, or the first."""
+    def evaluate(self, loss: float, judged: float, first: bool) -> bool:
+        """Note a held-out loss; returns whether its weights are to be kept: the best so far, or the first.
+
+        Args:
+            loss: the held-out loss.
+            judged: by what weights are compared: the same, or the loss of a rehearsal.
+            first: whether there are no others.
+        """
         if math.isfinite(loss):
             self.held_out.append([self.step, loss])
-        keep = first or loss < self.best
+        keep = first or judged < self.best
         if keep:
-            self.best = loss if math.isfinite(loss) else math.inf
+            self.best = judged if math.isfinite(judged) else math.inf
         return keep
 
 

@@ -91,6 +91,7 @@ class Trainer:
         self.snapshots: Snapshots | None = None
         self.error: EstimatedError | None = None
         self._target: float | None = None  # the one that was reached
+        self._judged = math.inf  # what the last weights were judged by
         self.resumed = kept is not None
         if kept is not None:
             self._go_on(kept, offered)
@@ -162,6 +163,7 @@ class Trainer:
                 # Of stored data sets all that the loss is of: whether a training over-fits is seen by it.
                 rows = by_set[0] if self.plan.stored is None else by_set.mean(0)
                 given.append(rows.cpu().double().numpy())
+            rehearsal = [float(self.averaged_loss(batch)) for batch in held_out.rehearsal]
         loss = total / sum(terms for _, terms in held_out.batches)
         at, target = self.at, self.plan.run.target
         self.table.append(at.step, self.seconds, self.schedule.factor(self.done), np.concatenate(given))
@@ -173,7 +175,9 @@ class Trainer:
                 at.given.append([at.step, float(self.snapshots.means[-1])])
         if self.error is not None and target is not None and not at.decaying and self.error.nats_per_trial <= target:
             self.schedule, self._target = begin_decay(self.done), target
-        better = at.evaluate(loss, first=not (self.folder / BEST).exists())
+        # What the held-out data know nothing of counts as well, in the share that it has in the training.
+        self._judged = sum(rehearsal) / len(rehearsal) if rehearsal else loss
+        better = at.evaluate(loss, self._judged, first=not (self.folder / BEST).exists())
         if better:
             self._write_best(loss)
         elif self.plan.stored is not None and self.snapshots and self.snapshots.overfits(self.plan.run.patience):
@@ -194,7 +198,7 @@ class Trainer:
         annealed = self.plan.part == LIKELIHOOD and self.plan.stored is None
         if not better and annealed and snapshots is not None and snapshots.ends_as_good():
             # Annealed weights are better than the noise of few held-out trials can tell.
-            self._write_best(self.at.keep_last())
+            self._write_best(self.at.keep_last(self._judged))
         elif not better and self.error is not None:
             path = self.folder / BEST
             best = checkpoint.load(path, backend="torch")

@@ -88,7 +88,7 @@ def test_only_better_weights_than_the_best_so_far_are_kept():
     kept = []
     for step, loss in enumerate([2.0, 3.0, 1.5, 1.5, math.nan, 1.4, 9.0]):
         at.step = step
-        kept.append(at.evaluate(loss, first=step == 0))
+        kept.append(at.evaluate(loss, loss, first=step == 0))
     assert kept == [True, False, True, False, False, True, False]
     assert at.best == 1.4 and at.held_out == [[0, 2.0], [1, 3.0], [2, 1.5], [3, 1.5], [5, 1.4], [6, 9.0]]
 
