@@ -23,7 +23,8 @@ class StageRecord:
             they were random.
         seed: of the initial weights and of all data.
         steps: that the stage was planned for; where the time was planned, those that it made until then.
-        step: after which these weights were taken: those of the least held-out loss.
+        step: after which these weights were taken: those of the least held-out loss; of a training with gaps or changes
+            of parameters, of the least loss on held-out data that have these.
         learning_rate: its peak.
         held_out_loss: in nats a trial; None where it was no number.
         data_sets: drawn up to then.

@@ -153,7 +153,7 @@ def add_targets(
         assert isinstance(simulator, WithLogLikelihood)
         log_likelihood = known_log_likelihood(simulator, simulator.schema, params, targets)
         if lost is not None:
-            log_likelihood = _after_losses(simulator, rng, params, targets, lost, log_likelihood)
+            log_likelihood = _after_losses(simulator, simulator.schema, rng, params, targets, lost, log_likelihood)
         batch["conditioned_log_likelihood"] = log_likelihood.astype(np.float32)[:, None]
     masks = batch["conditioned"].shape[1] if params else 1
     # Of the first condition mask, which has its density, no outcome is drawn again.
@@ -164,6 +164,7 @@ def add_targets(
 
 def _after_losses(
     simulator: WithLogLikelihood,
+    schema: Schema,
     rng: np.random.Generator,
     params: Arrays,
     data: Arrays,
@@ -174,6 +175,7 @@ def _after_losses(
 
     Args:
         simulator: what draws.
+        schema: the simulator's.
         rng: for an estimate.
         params: (B,).
         data: (B, T).
@@ -181,7 +183,7 @@ def _after_losses(
         known: (B, T), the log likelihood given the whole past.
     """
     if isinstance(simulator, WithSeenLogLikelihood):
-        return seen_log_likelihood(simulator, rng, simulator.schema, params, data, lost)
+        return seen_log_likelihood(simulator, rng, schema, params, data, lost)
     some = np.stack(list(lost.values())).any(0)
     follows = (np.cumsum(some, -1) - some) > 0
     # An outcome on its bound teaches nothing, whatever was lost before.

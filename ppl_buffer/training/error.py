@@ -174,13 +174,17 @@ def _gains(snapshots: Snapshots, used: list[int]) -> tuple[np.ndarray, np.ndarra
     return gains, scatter @ scatter.T
 
 
-def estimate_error(snapshots: Snapshots) -> EstimatedError | None:
+def estimate_error(snapshots: Snapshots, before: EstimatedError | None = None) -> EstimatedError | None:
     """The error of the last weights, by the best of what is known; None while too little is.
 
     By the simulator's log likelihood it is measured, and the interval is that of the noise of the held-out data sets,
     and of a tenth of the error for what these do not show: longer data sets, and rare outcomes.
     So it is by probabilities of all outcomes, if the simulator has a likelihood too. If it has none, they may be
     given states that nobody observes: then they tell an upper bound, and that the draws are no noise; the law decides.
+
+    Args:
+        snapshots: of the training.
+        before: that of the network which it began with, where that learnt from the same simulator.
     """
     held_out, law, part = snapshots.held_out, learning_law(snapshots), snapshots.part
     if held_out.entropy is not None:
@@ -193,11 +197,30 @@ def estimate_error(snapshots: Snapshots) -> EstimatedError | None:
         if bound <= law.quantiles(*_LEVELS)[-1]:
             # No sign of such states.
             middle = high = bound
-        return _estimate([low, middle, high + _WIDTH * spread], "probabilities", part)
+        estimate = _estimate([low, middle, high + _WIDTH * spread], "probabilities", part)
+        return _since_start(estimate, before, snapshots, bound + _WIDTH * spread)
     if held_out.log_likelihood is not None:
         error, spread = measured_error(held_out.log_likelihood + snapshots.losses[-1], held_out.trials)
         return _measured(error, spread, "likelihood", part)
-    return None if law is None else _estimate(law.quantiles(*_LEVELS), "snapshots", part)
+    if law is None:
+        return None
+    return _since_start(_estimate(law.quantiles(*_LEVELS), "snapshots", part), before, snapshots)
+
+
+def _since_start(
+    estimate: EstimatedError, before: EstimatedError | None, snapshots: Snapshots, most: float = math.inf
+) -> EstimatedError:
+    """At least what the start was off by less what was gained since, but no more than `most`.
+
+    Where training goes on from its end it gains little, from which the law alone would infer that little is left.
+    """
+    if before is None or snapshots.steps[0] > 0:
+        return estimate
+    gains, noise = _gains(snapshots, [0])
+    half = _WIDTH * math.sqrt(float(noise[0, 0]))
+    left = [before.low - gains[0] - half, before.nats_per_trial - gains[0], before.high - gains[0] + half]
+    known = [estimate.low, estimate.nats_per_trial, estimate.high]
+    return _estimate([max(x, min(y, most)) for x, y in zip(known, left, strict=True)], estimate.method, estimate.part)
 
 
 def _measured(error: float, spread: float, method: str, part: str) -> EstimatedError:
@@ -253,7 +276,9 @@ def summary(error: EstimatedError, snapshots: Snapshots, parameters: int) -> str
     law, minutes = learning_law(snapshots), float(snapshots.seconds[-1]) / 60
     if law is None or not snapshots.finished or error.nats_per_trial == 0:
         return text
-    later = error.nats_per_trial * law.after(2.0) / law.quantiles(0.5)[0]
+    middle = law.quantiles(0.5)[0]
+    # What the law knows nothing of stays.
+    later = error.nats_per_trial - min(error.nats_per_trial, middle) * (1 - law.after(2.0) / middle)
     return f"{text}; {_duration(minutes)} more would give about {later:.2g}"
 
 

@@ -170,10 +170,11 @@ def train(
             the data sets of the direct likelihood in which outcomes and feedback are lost, in 2 to 100 % of the trials;
             0.5 by default. What follows a lost outcome is learnt from draws, or from the probabilities of these, or
             from ``seen_log_likelihood``, never from ``log_likelihood``. The held-out loss and the error that the record
-            states are of complete data sets.
+            states are of complete data sets; which weights are kept is judged by others, made as those of the training.
         changing_fraction: of a network that takes parameters that change from trial to trial
             (`Config.likelihood_trial_params`), the share of the batches of the direct likelihood in which they do, in
-            blocks of any length; 0.25 by default. The held-out loss and the stated error are of parameters that stay.
+            blocks of any length; 0.25 by default. The held-out loss and the stated error are of parameters that stay,
+            and the weights that are kept are judged likewise.
         start: a trained network, or what `load` takes, to start from instead of random weights: fine-tuning, or the
             network of a similar simulator. Its schema must be the same; `config` is taken from it, unless one is given
             with more layers (`depth`), more `asinh_scales`, `likelihood_missing` or `likelihood_trial_params`: then the

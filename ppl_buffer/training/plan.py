@@ -11,6 +11,7 @@ from typing import Any
 from ppl_buffer.checks import check_choice, check_number, check_path, check_seed
 from ppl_buffer.network.config import Config, parts_of
 from ppl_buffer.network.digest import weights_digest
+from ppl_buffer.network.estimated_error import EstimatedError
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.schema import Schema
@@ -90,6 +91,12 @@ class TrainingPlan:
     def begins_with(self) -> TorchNetwork | None:
         """The network that this part starts from; None = random weights."""
         return self.start if self.start is not None and self.part in self.start.parts else None
+
+    @property
+    def error_before(self) -> EstimatedError | None:
+        """What this part of the start is off by, as its record says; None where it learnt from another simulator."""
+        record = None if self.begins_with is None else self.begins_with.record
+        return None if record is None or record.simulator != self.name else record.errors.get(self.part)
 
     @property
     def folder(self) -> Path:

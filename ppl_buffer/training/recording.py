@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -77,9 +77,13 @@ def join_records(start: TrainingRecord | None, parts: Sequence[TrainingRecord]) 
         start: of the network that all of them started from.
         parts: of each part, in turn; those that `start` had before, and that were not trained, are missing.
     """
-    errors: Mapping[str, EstimatedError] = {} if start is None else start.errors
+    errors: dict[str, EstimatedError] = {}
+    if start is not None and start.simulator == parts[-1].simulator:
+        moved = {record.stages[-1].part for record in parts if record.stages[-1].step > 0}
+        # What a part was off by before it went on learning, or as another simulator's, is nothing to state.
+        errors |= {part: error for part, error in start.errors.items() if part not in moved}
     for record in parts:
-        errors = {**errors, **record.errors}
+        errors |= record.errors
     return replace(
         parts[-1],
         trials=max(record.trials for record in parts),

@@ -171,7 +171,7 @@ class Trainer:
             self.snapshots = self.table.snapshots(self.plan.part, held_out.sets, at.finished)
             if self.plan.stored is None:
                 # The law of learning supposes that no data set comes twice.
-                self.error = estimate_error(self.snapshots)
+                self.error = estimate_error(self.snapshots, self.plan.error_before)
                 at.given.append([at.step, float(self.snapshots.means[-1])])
         if self.error is not None and target is not None and not at.decaying and self.error.nats_per_trial <= target:
             self.schedule, self._target = begin_decay(self.done), target

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from ppl_buffer.network.estimated_error import EstimatedError
 from ppl_buffer.training.error import estimate_error, learning_law, measured_error, summary
 from ppl_buffer.training.snapshots import HeldOut, Snapshots
 
@@ -61,6 +62,21 @@ def test_a_run_that_gains_nothing_any_more_has_little_left():
     flat = training(1, np.full(len(STEPS) - 1, 1e-6), 1e-6)[0]
     error = estimate_error(flat)
     assert error.low < 1e-4 and error.high < 4e-4
+
+
+def test_what_the_start_was_off_by_less_what_was_gained_is_left():
+    """A training that goes on from the end of another gains little, and is not done for that."""
+    divergences = np.append(0.0036, 0.0031 + 0.0004 * RATES[1:-1])
+    bare, known, wrong = [], [], []
+    for seed in range(6):
+        snapshots = training(seed, divergences, 0.003, entropy=0.5)[0]
+        bare.append(estimate_error(snapshots).nats_per_trial)
+        known.append(estimate_error(snapshots, EstimatedError(0.0036, 0.003, 0.004, "snapshots")))
+        # Whoever began with less than was gained since cannot have known it.
+        wrong.append(estimate_error(snapshots, EstimatedError(1e-4, 0.0, 2e-4, "snapshots")).nats_per_trial)
+    assert np.median(bare) < 0.002
+    assert all(abs(error.nats_per_trial / 0.003 - 1) < 0.1 and error.low < 0.003 < error.high for error in known)
+    assert wrong == bare
 
 
 def test_the_longer_the_less():

@@ -194,10 +194,11 @@ def test_what_cannot_be_trained_is_refused(simulator, config, share, message, tm
         pb.Config(likelihood_missing=1)
 
 
-def test_it_learns_the_probability_given_what_was_seen(tmp_path):
-    """After n lost trials of a chain the last choice that was seen comes again with (1 + (2 stay - 1)^(n + 1)) / 2."""
-    settings = {**SMALL, "batch_size": 32, "trials": (5, 8), "evaluate_every": 100}
-    net = train(Chain(), replace(FLAGGED, likelihood_width=12), steps=400, out=tmp_path, **settings)
+def worst_of_chain(net):
+    """Greatest error of a probability that a network gives a choice of a chain with gaps.
+
+    After n lost trials the last choice that was seen comes again with (1 + (2 stay - 1)^(n + 1)) / 2.
+    """
     value = np.array(
         [[0, 1, 1, 1, 1, 1, 1], [1, np.nan, 1, np.nan, np.nan, 1, 1], [0, 0, np.nan, np.nan, np.nan, 0, 0]]
     )
@@ -212,4 +213,23 @@ def test_it_learns_the_probability_given_what_was_seen(tmp_path):
         [0.5, after(0), after(1), after(0), after(1), after(2), after(0)],
         [0.5, *[1 - after(lost) for lost in (0, 0, 1, 2, 3, 0)]],
     ])  # fmt: skip
-    assert np.abs(found - right).max() < 0.05
+    return np.abs(found - right).max()
+
+
+CHAIN = {**SMALL, "batch_size": 32, "trials": (5, 8), "evaluate_every": 100}
+
+
+def test_it_learns_the_probability_given_what_was_seen(tmp_path):
+    net = train(Chain(), replace(FLAGGED, likelihood_width=12), steps=400, out=tmp_path, **CHAIN)
+    assert worst_of_chain(net) < 0.05
+
+
+def test_weights_are_judged_by_data_with_gaps_where_these_are_learnt(tmp_path):
+    """Of complete data alone the start, which knows these and no others, would be the best that the training saw."""
+    wide = replace(FLAGGED, likelihood_width=12)
+    plain = train(Chain(), replace(wide, likelihood_missing=False), steps=300, out=tmp_path / "plain", **CHAIN)
+    settings = {**CHAIN, "evaluate_every": 50, "learning_rate": 4e-3}
+    net = train(Chain(), wide, start=plain, steps=250, out=tmp_path / "gaps", **settings)
+    held_out = np.genfromtxt(tmp_path / "gaps" / "likelihood" / "log.csv", delimiter=",", names=True)["held_out"]
+    assert np.nanargmin(held_out) == 0
+    assert net.record.stages[-1].step > 0 and worst_of_chain(net) < 0.1

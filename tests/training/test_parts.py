@@ -223,7 +223,7 @@ def test_the_likelihood_learns_what_the_simulator_offers(tmp_path):
 
 
 def test_a_target_ends_a_part_with_its_decay(tmp_path, monkeypatch):
-    def estimate(snapshots):
+    def estimate(snapshots, before):
         error = 1 / (1 + float(snapshots.steps[-1]))
         return pb.network.estimated_error.EstimatedError(error, error, error, "snapshots", snapshots.part)
 

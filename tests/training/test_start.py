@@ -10,7 +10,9 @@ pytest.importorskip("torch", reason="training needs torch")
 import torch
 
 import ppl_buffer as pb
+from ppl_buffer.network import checkpoint
 from ppl_buffer.network.digest import weights_digest
+from ppl_buffer.network.estimated_error import EstimatedError
 from ppl_buffer.training.batch_options import BatchOptions
 from ppl_buffer.training.batches import make_batch
 from ppl_buffer.training.loop import train
@@ -44,6 +46,26 @@ def test_a_network_that_grows_predicts_the_same_at_first_and_uses_what_is_new(si
         assert grown.weights[name].abs().max() < 1e-6 < moved.weights[name].abs().max()
     columns = small.weights["embed.pair.hidden.weight"].shape[1]
     assert moved.weights["embed.pair.hidden.weight"][:, columns:].abs().amax(0).min() > 1e-6
+
+
+def test_an_error_goes_on_from_that_of_the_start(tmp_path):
+    """Of the same simulator, less what was gained; another one's is nobody's, and that of moved weights unknown."""
+    settings = {**SMALL, "held_out": 32, "evaluate_every": 2}
+    first = train(Shift(), TINY, steps=3, out=tmp_path / "first", **settings)
+    stated = EstimatedError(0.07, 0.06, 0.08, "snapshots", "buffer")
+    checkpoint.write(first, replace(first.record, errors={"buffer": stated}), tmp_path / "stated.safetensors")
+    settings["start"] = tmp_path / "stated.safetensors"
+    slow = {"learning_rate": 1e-4, "warmup": 0, **settings}
+    net = train(Shift(), steps=12, out=tmp_path / "again", **slow)
+    assert net.record.stages[-1].step > 0
+    assert net.record.errors["buffer"].nats_per_trial == pytest.approx(0.07, abs=0.01)
+    assert "buffer" not in train(Shift(), steps=1, out=tmp_path / "short", **slow).record.errors
+    Other = type("Other", (Shift,), {})
+    errors = train(Other(), steps=12, out=tmp_path / "other", **slow).record.errors
+    assert "buffer" not in errors or errors["buffer"].nats_per_trial < 0.05
+    # Weights that never moved are the start's.
+    still = train(Shift(), steps=2, out=tmp_path / "still", **{**settings, "learning_rate": 1e3, "warmup": 0})
+    assert still.record.stages[-1].step == 0 and still.record.errors == {"buffer": stated}
 
 
 def test_start_from_a_trained_network(tmp_path):
