@@ -23,7 +23,7 @@ MEASURE_ddm := "likelihood_accuracy ddm" "record_errors ddm" "likelihood_gradien
 MEASURE_rlddm := "likelihood_accuracy rlddm" rlddm_missing rlddm_changes "record_errors rlddm" "likelihood_gradient rlddm" "posterior rlddm" "calibration --model rlddm"
 MEASURE_collapsing_ddm := "likelihood_accuracy collapsing_ddm" "record_errors collapsing_ddm" "likelihood_gradient collapsing_ddm" "consistency --name collapsing_ddm" "calibration --model collapsing_ddm"
 MEASURE_angle := "likelihood_accuracy angle" "record_errors angle" "posterior angle" "calibration --model angle"
-MEASURE_racing_diffusion := "likelihood_accuracy racing_diffusion" "record_errors racing_diffusion" "posterior racing_diffusion" "calibration --model racing_diffusion --sets 400 --thin 8"
+MEASURE_racing_diffusion := "likelihood_accuracy racing_diffusion" "record_errors racing_diffusion" "posterior racing_diffusion" "calibration --model racing_diffusion --sets 400 --thin 24"
 MEASURE_discounting := "likelihood_accuracy discounting" "record_errors discounting" "posterior discounting" "calibration --model discounting"
 MEASURE_confidence := "likelihood_accuracy confidence" "record_errors confidence" "posterior confidence" "calibration --model confidence"
 MEASURE_q_learning := "likelihood_accuracy q_learning" q_learning_tasks "record_errors q_learning" "posterior q_learning" "calibration --model q_learning"
@@ -76,7 +76,7 @@ bench: $(INSTALLED) ## measure speed, and what the cards state, and write the ca
 	  multisensory_evidence_truth "multisensory_evidence_truth --simulated" \
 	  multisensory_evidence $(patsubst %,"likelihood_accuracy %",ddm collapsing_ddm angle racing_diffusion discounting confidence q_learning two_step rlddm multisensory_rho1 multisensory_rho43) \
 	  $(patsubst %,"posterior %",noisy_q ddm angle racing_diffusion rlddm discounting confidence q_learning two_step) gradient_noise \
-	  "calibration --model racing_diffusion --sets 400 --thin 8" $(patsubst %,"calibration --model %",noisy_q ddm collapsing_ddm angle discounting confidence q_learning two_step rlddm multisensory_rho1 multisensory_rho43) arviz_conversion make_card; do \
+	  "calibration --model racing_diffusion --sets 400 --thin 24" $(patsubst %,"calibration --model %",noisy_q ddm collapsing_ddm angle discounting confidence q_learning two_step rlddm multisensory_rho1 multisensory_rho43) arviz_conversion make_card; do \
 	  set -- $$name; script=$$1; shift; $(BIN)/python benchmarks/$$script.py "$$@"; done
 
 # For how long bench-paper trains each network: steps, and once more seconds of processor time.
