@@ -195,10 +195,8 @@ class RLDriftDiffusion(SelectionTask):
         known = self.log_likelihood(params, data)
         some = np.any([x.any(1) for x in lost.values()], axis=0)
         if some.any():
-            params, data, lost = (
-                {name: np.asarray(x)[some] for name, x in each.items()} for each in (params, data, lost)
-            )
-            known[some] = self._filter(rng, self._checked(params, known.shape[1]), data, lost)
+            rows = ({name: np.asarray(x)[some] for name, x in each.items()} for each in (params, data, lost))
+            known[some] = self._filter(rng, *rows)
         return known
 
     def _filter(self, rng: np.random.Generator, params: Arrays, data: Arrays, lost: Arrays) -> np.ndarray:
@@ -225,7 +223,9 @@ class RLDriftDiffusion(SelectionTask):
             known[:, k] = special.logsumexp(log_weight + made, axis=1)
             # Half way between the boundaries: the time that a choice takes does not depend on which it is.
             log_chance = -np.logaddexp(0.0, (1 - 2 * choice) * drift * boundary)
-            log_weight += np.where(unseen["rt"], 0.0, made - log_chance) + np.where(unseen["choice"], 0.0, log_chance)
+            # A time that was rounded onto its bound has no density, and tells nothing.
+            told = ~unseen["rt"] & (time[:, k, None] > 0)
+            log_weight += np.where(told, made - log_chance, 0.0) + np.where(unseen["choice"], 0.0, log_chance)
             upper = rng.random(drift.shape) < choice_probability(drift, boundary, 0.5)
             option = np.where(unseen["choice"], upper, choice)
             option[:, :1] = choice

@@ -246,7 +246,7 @@ def draw(
         simulator: what draws.
         seed: of the run.
         step: of the run.
-        stream: TRAINING, HELD_OUT, STANDARDIZATION or DISTILLATION.
+        stream: TRAINING, HELD_OUT, STANDARDIZATION, DISTILLATION or REHEARSAL.
         size: data sets.
         trials: trials of each.
         conditioned: (size, R, P) bool: which parameters may be at an atom. None = none.
@@ -266,7 +266,7 @@ def draw(
     for attempt in range(1, TRIES + 1):
         rng = generator(seed, stream, step, attempt)
         if isinstance(simulator, WithStoredSets):
-            held_out = stream == HELD_OUT
+            held_out = stream in (HELD_OUT, REHEARSAL)
             runs = None if kinds is None else Runs(kinds.order_by, kinds.forecasts[missing])
             new_params, new_data = draw_stored(
                 simulator, schema, rng, len(missing), trials, held_out=held_out, runs=runs

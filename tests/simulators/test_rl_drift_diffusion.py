@@ -301,6 +301,10 @@ def test_the_density_given_what_was_seen_is_the_mean_over_what_was_lost(monkeypa
     monkeypatch.setattr("ppl_buffer.simulators.rl_drift_diffusion._PARTICLES", 3001)
     np.testing.assert_allclose(simulator.seen_log_likelihood(*given), right, atol=0.5)
     assert np.abs(simulator.seen_log_likelihood(*given) - right).mean() < 0.006
+    # A time on its bound, as rounding may leave it, has no density; what follows it has one.
+    rt = np.where(np.arange(5) == 3, params["non_decision_time"][:, None], data["rt"])
+    at_bound = simulator.seen_log_likelihood(rng, params, {**inputs, **data, "rt": rt}, lost)
+    assert (at_bound[:, 3] == -np.inf).all() and np.isfinite(at_bound[:, [0, 1, 2, 4]]).all()
     # Where nothing is lost there is nothing to estimate.
     nothing = {name: np.zeros_like(x) for name, x in lost.items()}
     np.testing.assert_array_equal(simulator.seen_log_likelihood(*given[:3], nothing), whole)

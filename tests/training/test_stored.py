@@ -12,7 +12,7 @@ import ppl_buffer as pb
 from ppl_buffer import diagnostics
 from ppl_buffer.findings import FindingWarning
 from ppl_buffer.training.batch_options import BatchOptions
-from ppl_buffer.training.batches import HELD_OUT, STANDARDIZATION, TRAINING, make_batch
+from ppl_buffer.training.batches import HELD_OUT, REHEARSAL, STANDARDIZATION, TRAINING, make_batch
 from ppl_buffer.training.likelihood_batches import make_likelihood_batches
 from ppl_buffer.training.snapshots import HeldOut, Snapshots
 from ppl_buffer.training.standardization import survey
@@ -48,9 +48,9 @@ def test_no_person_is_both_trained_on_and_held_out(ordered):
     options = BatchOptions(batch_size=5, trials=(3, 7), context=(0, 9))
     seen = {True: set(), False: set()}
     for step in range(60):
-        for stream in (TRAINING, STANDARDIZATION, HELD_OUT):
+        for stream in (TRAINING, STANDARDIZATION, HELD_OUT, REHEARSAL):
             for sets, _ in codes_of(make_batch(simulator, options, 11, step, stream)).values():
-                seen[stream == HELD_OUT] |= set(PEOPLE[sets].ravel().tolist())
+                seen[stream in (HELD_OUT, REHEARSAL)] |= set(PEOPLE[sets].ravel().tolist())
     assert seen[True] == away and seen[False] == set(PEOPLE.tolist()) - away
 
 
