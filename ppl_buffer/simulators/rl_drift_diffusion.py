@@ -224,8 +224,8 @@ class RLDriftDiffusion(SelectionTask):
             # Half way between the boundaries: the time that a choice takes does not depend on which it is.
             log_chance = -np.logaddexp(0.0, (1 - 2 * choice) * drift * boundary)
             # A time that was rounded onto its bound has no density, and tells nothing.
-            told = ~unseen["rt"] & (time[:, k, None] > 0)
-            log_weight += np.where(told, made - log_chance, 0.0) + np.where(unseen["choice"], 0.0, log_chance)
+            timed = ~unseen["rt"] & (time[:, k, None] > 0)
+            log_weight += np.where(timed, made - log_chance, 0.0) + np.where(unseen["choice"], 0.0, log_chance)
             upper = rng.random(drift.shape) < choice_probability(drift, boundary, 0.5)
             option = np.where(unseen["choice"], upper, choice)
             option[:, :1] = choice
