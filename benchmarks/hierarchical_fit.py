@@ -8,7 +8,7 @@ tail (ArviZ), of group means and spreads, for 1,000 gradients after warm-up; bot
 an aim of acceptance of 0.8.
 
     python benchmarks/hierarchical_fit.py [--quick] [--out DIR] [--networks ddm,noisy_q] [--subjects 13] [--draws 500]
-        [--seeds 2] [--starts 4]
+        [--seeds 2] [--starts 2]
 
 How well two chains explore is also their luck: each data set is sampled from several starts. Bar: twice the effective
 draws a gradient, in bulk and in the tails, in the mean over data sets and starts.
@@ -111,7 +111,7 @@ def measured(net: Any, draws: Draws, seconds: float) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Sample, print, write."""
-    options = parse(__doc__, arguments, networks="ddm,noisy_q", subjects=13, draws=500, seeds=2, starts=4)
+    options = parse(__doc__, arguments, networks="ddm,noisy_q", subjects=13, draws=500, seeds=2, starts=2)
     if options.quick:
         options.networks, options.subjects, options.draws, options.seeds, options.starts = "ddm", 3, 20, 1, 1
     results: dict[str, Any] = {}
