@@ -124,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for start, way in itertools.product(range(1, 1 + options.starts), WAYS):
                 warmup = 10 if options.quick else {"quick fit": 200, "non-centred": 500}[way]
                 sampler = Sampler(warmup=warmup, draws=options.draws)
-                draws, seconds = sample(net, trials, way, sampler, 100 * seed + start)
+                draws, seconds = sample(net, trials, way, sampler, seed + 100 * (start - 1))
                 facts = {"seed": seed, "start": start, "way": way, "warm-up": warmup}
                 rows.append({**facts, **measured(net, draws, seconds)})
         columns = [*rows[0]]

@@ -151,9 +151,7 @@ def add_targets(
     known = training and options.use_log_likelihood
     if known:
         assert isinstance(simulator, WithLogLikelihood)
-        log_likelihood = known_log_likelihood(simulator, simulator.schema, params, targets)
-        if lost is not None:
-            log_likelihood = _after_losses(simulator, simulator.schema, rng, params, targets, lost, log_likelihood)
+        log_likelihood = _given_what_was_seen(simulator, simulator.schema, rng, params, targets, lost)
         batch["conditioned_log_likelihood"] = log_likelihood.astype(np.float32)[:, None]
     masks = batch["conditioned"].shape[1] if params else 1
     # Of the first condition mask, which has its density, no outcome is drawn again.
@@ -162,14 +160,13 @@ def add_targets(
         batch["resampled"] = {name: x.astype(np.float32)[:, None] for name, x in again.items()}
 
 
-def _after_losses(
+def _given_what_was_seen(
     simulator: WithLogLikelihood,
     schema: Schema,
     rng: np.random.Generator,
     params: Arrays,
     data: Arrays,
-    lost: Arrays,
-    known: np.ndarray,
+    lost: Arrays | None,
 ) -> np.ndarray:
     """The log likelihood given what was seen of the past; NaN where the simulator does not know it.
 
@@ -179,11 +176,13 @@ def _after_losses(
         rng: for an estimate.
         params: (B,).
         data: (B, T).
-        lost: (B, T) bool.
-        known: (B, T), the log likelihood given the whole past.
+        lost: (B, T) bool. None = nothing.
     """
-    if isinstance(simulator, WithSeenLogLikelihood):
+    if lost is not None and isinstance(simulator, WithSeenLogLikelihood):
         return seen_log_likelihood(simulator, rng, schema, params, data, lost)
+    known = known_log_likelihood(simulator, schema, params, data)
+    if lost is None:
+        return known
     some = np.stack(list(lost.values())).any(0)
     follows = (np.cumsum(some, -1) - some) > 0
     # An outcome on its bound teaches nothing, whatever was lost before.
