@@ -1,4 +1,7 @@
-"""Share of the machine's float32 matrix-product rate that rollout and joint density achieve, in both backends.
+"""Share of the machine's float32 matrix-product rate of rollout, joint density and gradient, in both backends.
+
+The gradient is that by people's parameters, of observed trials, with the schema of `noisy_q`: of one person with 120
+trials, and of 28 with as many as those of the probabilistic selection task (113 to 360; padding is not counted).
 
 The operations counted are those that the algorithm needs and no others (`flops.py`). The rate is that of the product
 of two 2048 x 2048 matrices, timed in turn with the rest, of the backend whose product is faster.
@@ -11,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import flops
+from gradient import LENGTHS, gradients, simulated
 from harness import (
     BACKENDS,
     FUNCTION,
@@ -31,6 +35,13 @@ from harness import (
     write_results,
 )
 
+from ppl_buffer.simulators import NoisyQ
+
+# The shares that are aimed at; of the gradient the more, the more people there are.
+LEAST = {"rollout": 0.35, "log_prob": 0.35, "gradient, 1 person": 0.2, "gradient, 28 people": 0.3}
+# Trials of each person whose gradient is computed.
+PEOPLE = {"gradient, 1 person": [120], "gradient, 28 people": LENGTHS}
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print and write."""
@@ -38,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     size = 64 if options.quick else 2048
     context, trials, draws = (16, 3, 7) if options.quick else (1024, 16, 256)
     scored, sets = (11, 3) if options.quick else (400, 64)
-    measured, products = [], {}
+    measured, products, schema = [], {}, NoisyQ().schema
     for name in ("tiny",) if options.quick else ("paper", "zoo"):
         config = config_of(name)
         for backend in BACKENDS:
@@ -56,9 +67,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 "log_prob": settled(backend, density_of(net), None, inputs, value),
             }
             times = interleaved(ways, repeats=9, seconds=options.seconds)
+            learner = random_network(config, backend, schema)
+            people = {"gradient, 1 person": [7], "gradient, 28 people": [5, 7]} if options.quick else PEOPLE
+            slopes = {way: gradients(learner, simulated(lengths))["observed"] for way, lengths in people.items()}
+            # A sampler calls nothing else.
+            times |= interleaved(slopes, repeats=9, seconds=options.seconds, in_a_row=5)
             needed = {
                 "rollout": flops.rollout(config, FUNCTION, context, trials, draws),
                 "log_prob": sets * flops.decode(config, FUNCTION, 0, scored),
+                **{
+                    way: sum(flops.observed_gradient(config, schema, each) for each in lengths)
+                    for way, lengths in people.items()
+                },
             }
             products[f"{backend}, {name}"] = 2 * size**3 / times["product"]["median"]
             for way, count in needed.items():
@@ -82,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )  # fmt: skip
     bars = [
         bar(f"share of the matrix-product rate, {row['way']}, {row['backend']}, {row['size']}'s size", row["share"],
-            least=0.35)
+            least=LEAST[row["way"]])
         for row in measured
     ]  # fmt: skip
     print_bars(bars)

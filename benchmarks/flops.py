@@ -4,10 +4,13 @@ Counted are the matrix products, two operations for each product of numbers and 
 nonlinearities are not (less than a tenth at the sizes of the benchmarks, and no machine's matrix rate is for them).
 Counted is what the algorithm needs and no more: a causal square counts its visible half, keys that are masked count
 nothing, and the last layer computes tokens only if somebody reads them (of context and buffer it needs keys and
-values alone). Every read includes the null token. Networks are exchangeable ones without parameters.
+values alone). Every read includes the null token. Networks are exchangeable ones without parameters, but for the
+gradient, which is of an ordered one.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from ppl_buffer.network.config import Config, feature_size, head_size
 from ppl_buffer.schema import Schema
@@ -37,13 +40,35 @@ def tokens(config: Config, schema: Schema, count: int, reads: int) -> int:
 def targets(config: Config, schema: Schema, count: int, reads: int) -> int:
     """Targets, from embedding to their outcomes' heads; `reads` is the number of keys read, summed over the targets."""
     width = config.width
-    ends = _perceptron(max(feature_size(schema.inputs, config), 1), config.mlp, width)
-    earlier = 0
-    for variable in schema.outcomes.values():
-        ends += _perceptron(width + earlier, config.mlp, head_size(variable, config))
-        earlier += feature_size({"": variable}, config)
+    embedding = _perceptron(max(feature_size(schema.inputs, config), 1), config.mlp, width)
     layer = 2 * 2 * width * width + _perceptron(width, config.mlp, width)
+    ends = embedding + _heads(config, schema)
     return count * (ends + config.depth * layer) + config.depth * reads * 4 * width
+
+
+def _heads(config: Config, schema: Schema) -> int:
+    """A target's heads, an outcome after the other."""
+    total = earlier = 0
+    for variable in schema.outcomes.values():
+        total += _perceptron(config.width + earlier, config.mlp, head_size(variable, config))
+        earlier += feature_size({"": variable}, config)
+    return total
+
+
+def observed_gradient(config: Config, schema: Schema, trials: int) -> int:
+    """Value and gradient, by the parameters, of the joint density of K observed trials without a context.
+
+    What does not depend on the parameters is computed already (R5): the targets up to the lowest of the top layers that
+    read these, with what this layer reads of the buffer. Each product is then needed once for the value and once, with
+    the same operations, for the slopes of what enters it; nobody asks for slopes of the weights or of the buffer.
+    """
+    width, count = config.width, len(schema.params)
+    last = 2 * width * width + _perceptron(width, config.mlp, width)
+    above = config.param_depth - 1
+    forward = trials * (_heads(config, schema) + config.param_depth * last + above * 2 * width * width)
+    forward += 4 * width * (config.param_depth * trials * count + above * _prefixes(0, trials))
+    forward += tokens(replace(config, depth=config.param_depth), schema, count, count * (count + 1))
+    return 2 * forward
 
 
 def _prefixes(context: int, trials: int) -> int:

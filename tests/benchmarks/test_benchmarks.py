@@ -7,6 +7,7 @@ import importlib.util
 import json
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ import torch  # noqa: E402
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import effective_samples  # noqa: E402
 import flops  # noqa: E402
+import gradient  # noqa: E402
 import gradient_noise  # noqa: E402
 import harness  # noqa: E402
 import memory  # noqa: E402
@@ -35,6 +37,7 @@ import particles  # noqa: E402
 import reencoding  # noqa: E402
 import training_step  # noqa: E402
 
+from ppl_buffer.simulators import NoisyQ  # noqa: E402
 from ppl_buffer.training.batches import make_batch  # noqa: E402
 from tests.references import noisy_q  # noqa: E402
 
@@ -92,10 +95,10 @@ def test_tnp_a_gives_the_numbers_of_the_one_pass_density() -> None:
 CONFIG = Config(width=24, depth=3, heads=2, mlp=31, components=5)
 
 
-def counted(function) -> int:
+def counted(function, slopes: bool = False) -> int:
     from torch.utils.flop_counter import FlopCounterMode
 
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(slopes):
         function()
     return counter.get_total_flops()
 
@@ -124,6 +127,17 @@ def test_operations_needed_are_fewer_than_those_done() -> None:
     done = counted(lambda: harness.draws_of(net)(torch.as_tensor(harness.normals(29, 2)), x[0, :5], noise))
     needed = flops.rollout(CONFIG, harness.FUNCTION, 29, 5, 11)
     assert needed <= done < 1.5 * needed
+
+
+@pytest.mark.parametrize(("param_depth", "most"), [(1, 1.02), (2, 2.5)])
+def test_operations_of_an_observed_gradient_are_those_that_torch_counts(param_depth: int, most: float) -> None:
+    # Above the lowest layer torch computes the hidden half of the scores, and all scores once more for their slopes.
+    config = replace(CONFIG, param_depth=param_depth)
+    learner = harness.random_network(config, "torch", NoisyQ().schema)
+    for trials in (29, 83):
+        way = gradient.gradients(learner, gradient.simulated([trials]))["observed"]
+        needed = flops.observed_gradient(config, learner.schema, trials)
+        assert needed < counted(way, slopes=True) < most * needed
 
 
 def test_harness() -> None:

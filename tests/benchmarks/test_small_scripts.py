@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
     [
         "fourier",
         "orders_and_blocks",
-        "compression",
+        "code_lengths",
         "gp_consistency",
         "trial_params",
         "digits",
@@ -43,7 +43,7 @@ def test_scripts_run(script, tmp_path, capsys, monkeypatch):
     results = json.loads((tmp_path / f"{script}.json").read_text())["results"]
     for row in results.get("bars", []):
         assert row["what"] in shown
-    if script == "compression":
+    if script == "code_lengths":
         assert all(row["came back"] for row in (*results["learner"], *results["rows"]) if "came back" in row)
     if script == "gp_consistency":
         assert set(results["figures"]) == {"simulated", "drawn"}

@@ -1,6 +1,7 @@
 """What the repository holds beside programs, and what its programs never read or write."""
 
 import ast
+import sys
 
 from tests.rules.source import PACKAGE, ROOT, imports, modules
 
@@ -32,3 +33,11 @@ def test_nothing_reads_or_writes_pickles():
 
 def test_no_module_is_named_utils():
     assert [name for name in modules() if name.split(".")[-1] in ("utils", "util", "helpers", "misc")] == []
+
+
+def test_no_script_hides_a_module_of_the_standard_library():
+    # A script's folder comes first on the path, and libraries ask for modules of later Pythons: JAX for `compression`.
+    later = {"annotationlib", "compression"}
+    scripts = [path for folder in ("benchmarks", "examples") for path in (ROOT / folder).glob("*.py")]
+    assert scripts
+    assert [path.name for path in scripts if path.stem in sys.stdlib_module_names | later] == []

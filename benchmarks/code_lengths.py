@@ -7,7 +7,7 @@ in milliseconds of the first `--times` of them: with no parameter given, and wit
 for each person, named in 8 bits more. gzip and xz see the outcomes alone, in the best of several arrangements: text,
 bytes, packed bits, person by person or pair by pair.
 
-    python benchmarks/compression.py [--subjects 28] [--times 6] [--quick] [--out DIR]
+    python benchmarks/code_lengths.py [--subjects 28] [--times 6] [--quick] [--out DIR]
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print_bars(bars)
     steps = {name: training_steps(pb.load(name, backend="torch")) for name in ("noisy_q", "rlddm")}
     results = {"training_steps": steps, "real": real, "people": count, "learner": learner, "rows": rows, "bars": bars}
-    write_results("compression", results, options.out)
+    write_results("code_lengths", results, options.out)
 
 
 if __name__ == "__main__":
