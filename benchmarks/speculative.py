@@ -65,7 +65,8 @@ def learners(net: Any, trials: int) -> list[Any]:
         learner = to_backend(net, {name: np.float32(x[index]) for name, x in params.items()})
         shown = to_backend(net, {name: x[index].astype(np.float32) for name, x in inputs.items()})
         joint = joint_predictive(net.backend)
-        joints.append(joint(net, shown, params=learner, environment=reward, outside="ignore"))
+        # The direct likelihood would draw them one by one: it has nothing to speculate with.
+        joints.append(joint(net, shown, params=learner, environment=reward, outside="ignore", likelihood="buffer"))
     return joints
 
 
