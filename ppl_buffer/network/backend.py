@@ -109,11 +109,16 @@ class ArrayOps(Protocol):
     def silu(self, x: Array) -> Array:
         """The SiLU nonlinearity: x * sigmoid(x), elementwise."""
 
-    def recurrent(self, net: Own, name: str, x: Array, state: Array, valid: Array) -> Array:
+    def repeat_for_owners(self, x: Array, owner: Array) -> Array:
+        """What a data set has once, (B, R, F), for trials of rows (N, K) that are of data set `owner`: (N, R, K, F)."""
+
+    def recurrent(
+        self, net: Own, name: str, x: Array, state: Array, valid: Array, begins: Array | None = None
+    ) -> Array:
         """States (B, R, K, W) of a gated recurrent unit after each of the steps x (B, r, K, F) that are `valid`."""
 
     def recurrent_slots(
-        self, net: Own, name: str, x: Array, slots: Array, slot: Array, valid: Array
+        self, net: Own, name: str, x: Array, slots: Array, slot: Array, valid: Array, begins: Array | None = None
     ) -> tuple[Array, Array]:
         """Each step's slot (B, R, K, W) before it, and all slots (B, R, C, W) behind; step k is of `slot` (B, r, K)."""
 

@@ -1,14 +1,14 @@
-"""Data sets of similar length, prepared together."""
+"""Data sets of unequal length, prepared so that little of what is computed is padding."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ppl_buffer.network.arguments import NetworkLike
 from ppl_buffer.network.backend import Array, Named, Own, backend_of
-from ppl_buffer.network.layout import length_groups, map_leaves
+from ppl_buffer.network.layout import length_groups, map_leaves, rows_end_to_end
 
 
 @dataclass
@@ -22,6 +22,73 @@ class LengthGroup:
 
     indices: Array
     prepared: Own
+
+
+@dataclass
+class EndToEnd:
+    """Sequences of the direct likelihood, laid end to end in rows as long as the longest.
+
+    The state begins anew in each. So one program serves all lengths: it is compiled but once, however many there are.
+
+    Attributes:
+        prepared: the rows (N, 1, K, ...).
+        source: (N, K), which trial stands at each place, counted over data sets and their trials.
+        place: (B, K), where each trial stands, counted over rows and places; 0 of one that does not exist.
+    """
+
+    prepared: Own
+    source: Array
+    place: Array
+
+
+def lay_out(net: NetworkLike, sequence: Own, trial_mask: Array) -> list[LengthGroup] | EndToEnd | None:
+    """Sequences that were prepared for the direct likelihood once more, with less padding.
+
+    Where operations are compiled they are laid end to end, elsewhere those of similar length are put together.
+
+    Args:
+        net: the network.
+        sequence: arrays (*B, 1, K, ...).
+        trial_mask: (*B, K) bool, which trials exist.
+
+    Returns:
+        None where the padding is about as good, or the mask is traced.
+    """
+    exists = net.ops.to_concrete(trial_mask)
+    if exists is None:
+        return None
+    backend, lengths = backend_of(net), _lengths(exists)
+    if net.backend == "torch":
+        groups = []
+        for each in length_groups(lengths):
+            prepared = backend.one_program(_first_trials, int(lengths[each].max()), (sequence, each))
+            groups.append(LengthGroup(net.ops.array(net, each), prepared))
+        return groups or None
+    rows = rows_end_to_end(lengths)
+    if rows is None:
+        return None
+    prepared = backend.one_program(_rows, None, (sequence, rows))
+    return EndToEnd(prepared, rows.owner * exists.shape[-1] + rows.source, rows.place)
+
+
+def _first_trials(trials: int, arrays: Own) -> Own:
+    """Of sequences (*B, 1, K, ...) so many trials of some data sets."""
+    sequence, indices = arrays
+    lead = sequence.valid.ndim - 2
+    return map_leaves(lambda x: x.reshape((-1, *x.shape[lead:]))[indices][:, :, :trials], sequence)
+
+
+def _rows(settings: None, arrays: Own) -> Own:
+    """Sequences (*B, 1, K, ...) laid end to end, (N, 1, K, ...)."""
+    sequence, rows = arrays
+    lead = sequence.valid.ndim - 2
+    laid = map_leaves(lambda x: x.reshape((-1, *x.shape[lead + 1 :]))[rows.owner, rows.source][:, None], sequence)
+    return replace(laid, valid=laid.valid & rows.taken[:, None], owner=rows.owner, begins=rows.begins[:, None])
+
+
+def _lengths(exists: np.ndarray) -> np.ndarray:
+    """Of the data sets of a mask (*B, K), counted over all batch dimensions, up to the last trial; 1 at least."""
+    return np.where(exists, np.arange(1, exists.shape[-1] + 1), 1).max(-1).reshape(-1)
 
 
 def group_by_length(net: NetworkLike, trials: dict[str, Named], trial_mask: Array) -> list[LengthGroup] | None:
@@ -38,7 +105,7 @@ def group_by_length(net: NetworkLike, trials: dict[str, Named], trial_mask: Arra
     exists = net.ops.to_concrete(trial_mask)
     if exists is None:
         return None
-    lengths = np.where(exists, np.arange(1, exists.shape[-1] + 1), 1).max(-1).reshape(-1)
+    lengths = _lengths(exists)
     groups = []
     for each in length_groups(lengths):
         indices, settings = net.ops.array(net, each), (net, int(lengths[each].max()))

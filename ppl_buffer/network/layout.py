@@ -6,10 +6,14 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from types import ModuleType
+from typing import NamedTuple
 
 import numpy as np
 
 from ppl_buffer.network.backend import Array, Named, Own
+
+# Share of the work of padding that another layout may cost at most.
+_WORTH_WHILE = 0.8
 
 
 def map_leaves(function: Callable[[Array], Array], tree: Own) -> Own:
@@ -162,10 +166,54 @@ def length_groups(lengths: np.ndarray, most: int = 4) -> list[np.ndarray]:
                 if total < new_best[j]:
                     new_best[j], new_cuts[j] = total, [*cuts[i], i]
         best, cuts = new_best, new_cuts
-    if best[-1] > 0.8 * cost[-1] * len(lengths):
+    if best[-1] > _WORTH_WHILE * cost[-1] * len(lengths):
         return []
     edges = [0, *(int(counts[i]) for i in cuts[-1]), len(lengths)]
     return [np.sort(order[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+
+
+class EndToEndRows(NamedTuple):
+    """Where the trials of sequences stand that are laid end to end in rows.
+
+    Attributes:
+        owner: (N, K), which sequence each place of a row is of.
+        source: (N, K), which of its trials stands there; its last at a place that is left over.
+        begins: (N, K) bool, places of the first trials of sequences that stand behind another.
+        taken: (N, K) bool, which places are not left over.
+        place: (B, K), where each trial stands, counted over rows and places; 0 behind the end of a sequence.
+    """
+
+    owner: np.ndarray
+    source: np.ndarray
+    begins: np.ndarray
+    taken: np.ndarray
+    place: np.ndarray
+
+
+def rows_end_to_end(lengths: np.ndarray) -> EndToEndRows | None:
+    """Lay sequences end to end in few rows, each as long as the longest sequence; None where that saves little."""
+    longest = int(lengths.max())
+    rows: list[list[int]] = []
+    # First fit, the longest first.
+    for index in np.argsort(-lengths, kind="stable"):
+        row = next((row for row in rows if lengths[row].sum() + lengths[index] <= longest), None)
+        if row is None:
+            rows.append(row := [])
+        row.append(int(index))
+    if len(rows) > _WORTH_WHILE * len(lengths):
+        return None
+    owner, source = (np.zeros((len(rows), longest), int) for _ in range(2))
+    begins, taken = (np.zeros((len(rows), longest), bool) for _ in range(2))
+    place = np.zeros((len(lengths), longest), int)
+    for number, row in enumerate(rows):
+        stop = 0
+        for index in row:
+            start, stop = stop, stop + int(lengths[index])
+            owner[number, start:], source[number, start:] = index, lengths[index] - 1
+            source[number, start:stop] = np.arange(stop - start)
+            begins[number, start], taken[number, start:stop] = start > 0, True
+            place[index, : stop - start] = number * longest + np.arange(start, stop)
+    return EndToEndRows(owner, source, begins, taken, place)
 
 
 class BatchLayout:

@@ -67,6 +67,8 @@ class PreparedSequence:
         index: (B, r, K), which of T targets each trial is, where those that are alike are one; `inputs` are then
             (B, r, T, G). None where each trial is a target.
         condition: (B, r, T), whose parameters each target has; None where all have the same, or each its own.
+        owner: (B, K), whose parameters each trial has, where B rows hold data sets laid end to end, which `begins`
+            (B, r, K) says of their first trials; both None where each row is a data set.
     """
 
     inputs: Array | None
@@ -75,6 +77,8 @@ class PreparedSequence:
     valid: Array
     index: Array | None = None
     condition: Array | None = None
+    owner: Array | None = None
+    begins: Array | None = None
 
 
 @dataclass
@@ -139,10 +143,24 @@ def encode_conditions(
         first = embedded if embedded.ndim == 3 else embedded[:, :, 0]
         state = ops.xp.broadcast_to(ops.xp.zeros_like(first[..., :1]), (*first.shape[:2], state_size(net)))
         if history is not None and history_valid is not None:
-            pairs, slot = pair_features(net, history), slot_of(net, history["inputs"])
             then = _embed(net, history["params"]) if "params" in history else embedded
-            state = _run(net, pairs, slot, then, state, history_valid)[1]
+            state = _run(net, _seen(net, history, history_valid), then, state)[1]
     return Conditions(embedded, state, lower_bounds_of(net, params, None))
+
+
+def conditions_of_rows(net: Network, conditions: Conditions, rows: PreparedSequence) -> Conditions:
+    """What the trials of rows are conditioned on, in which data sets are laid end to end, each from the state 0."""
+    ops, owner, bounds = net.ops, rows.owner, conditions.lower_bounds
+    assert owner is not None and conditions.state is not None
+    state = ops.xp.zeros_like(conditions.state[:1])
+    state = ops.xp.broadcast_to(state, (owner.shape[0], *state.shape[1:]))
+    own = None if bounds is None else for_owners(net, bounds[:, :, 0], owner)
+    return replace(conditions, state=state, lower_bounds=own)
+
+
+def for_owners(net: Network, x: Array, owner: Array) -> Array:
+    """What data sets have once, (B, R, F), for the trials of rows, (N, R, K, F); (1, R, 1, F) where all share it."""
+    return x[:, :, None] if x.shape[0] == 1 else net.ops.repeat_for_owners(x, owner)
 
 
 def _embed(net: Network, params: Mapping[str, Array]) -> Array:
@@ -179,28 +197,26 @@ def slot_of(net: Network, inputs: Mapping[str, Array]) -> Array | None:
     return combination(net, [x.n for x in categories.values()], [inputs[name] for name in categories])
 
 
-def _run(
-    net: Network, pairs: Array, slot: Array | None, params: Array, state: Array, valid: Array
-) -> tuple[Array, Array]:
+def _run(net: Network, prepared: PreparedSequence, params: Array, state: Array) -> tuple[Array, Array]:
     """What each of the trials reads of the state before it, (B, R, K, W), and the state (B, R, S) after all of them.
 
     Args:
         net: the network.
-        pairs: (B, r, K, W), from `pair_features`.
-        slot: (B, r, K), from `slot_of`.
+        prepared: trials with their pairs.
         params: (B, R, E), the embedded parameters.
         state: (B, R, S), before the first trial.
-        valid: (B, r, K) bool, which trials exist.
     """
-    part, ops = net.likelihood, net.ops
+    part, ops, pairs, slot = net.likelihood, net.ops, prepared.pairs, prepared.slot
+    assert pairs is not None
     common, slots = (state, None) if slot is None else _split(net, state)
-    trial = ops.silu(pairs + ops.linear_for_trials(part, "trial.params", params, pairs.shape[2]))
-    states = ops.recurrent(part, "recurrent", trial, common, valid)
+    trial = ops.silu(pairs + _for_trials(net, "trial.params", params, pairs.shape[2], prepared.owner))
+    states = ops.recurrent(part, "recurrent", trial, common, prepared.valid, prepared.begins)
     first = ops.xp.broadcast_to(common[:, :, None], (*states.shape[:2], 1, states.shape[3]))
     before, after = ops.xp.concatenate([first, states[:, :, :-1]], 2), states[:, :, -1]
     if slot is None:
         return before, after
-    own, slots = ops.recurrent_slots(part, "slots", ops.xp.concatenate([trial, before], -1), slots, slot, valid)
+    read = ops.xp.concatenate([trial, before], -1)
+    own, slots = ops.recurrent_slots(part, "slots", read, slots, slot, prepared.valid, prepared.begins)
     after = ops.xp.concatenate([after, slots.reshape(*slots.shape[:2], -1)], -1)
     return ops.xp.concatenate([before, own], -1), after
 
@@ -230,10 +246,17 @@ def read_sequence(net: Network, prepared: PreparedSequence, conditions: Conditio
     states, state = None, conditions.state
     if state is not None:
         if prepared.pairs is not None and prepared.pairs.shape[2] > 1:
-            states = _run(net, prepared.pairs, prepared.slot, conditions.params, state, prepared.valid)[0]
+            states = _run(net, prepared, conditions.params, state)[0]
         else:
             states = what_is_read(net, state, prepared.slot)
-    return read_states(net, states, prepared.inputs, conditions)
+    return read_states(net, states, prepared.inputs, conditions, prepared.owner)
+
+
+def _for_trials(net: Network, name: str, params: Array, count: int, owner: Array | None) -> Array:
+    """A linear map of the embedded parameters (B, R, E) for `count` trials, (B, R, count, W), or those of rows."""
+    if owner is None or params.shape[0] == 1:
+        return net.ops.linear_for_trials(net.likelihood, name, params, count)
+    return net.ops.repeat_for_owners(net.ops.linear(net.likelihood, name, params), owner)
 
 
 def spread(net: Network, representation: Array, shape: Sequence[int]) -> Array:
@@ -242,7 +265,9 @@ def spread(net: Network, representation: Array, shape: Sequence[int]) -> Array:
     return net.ops.xp.broadcast_to(representation, (*lead, representation.shape[-1]))
 
 
-def read_states(net: Network, states: Array | None, inputs: Array | None, conditions: Conditions) -> Array:
+def read_states(
+    net: Network, states: Array | None, inputs: Array | None, conditions: Conditions, owner: Array | None = None
+) -> Array:
     """Representation (B, R, K, W) of trials; (B, R, 1, W) where they do not differ.
 
     Args:
@@ -250,6 +275,7 @@ def read_states(net: Network, states: Array | None, inputs: Array | None, condit
         states: (B, R, K or 1, W), what trials read of the state before them; None where trials are independent.
         inputs: (B, r, K, G), or None.
         conditions: from `encode_conditions`.
+        owner: see `PreparedSequence`.
     """
     part, ops = net.likelihood, net.ops
     read = [x for x in (states, inputs) if x is not None]
@@ -257,9 +283,9 @@ def read_states(net: Network, states: Array | None, inputs: Array | None, condit
     if read:
         trial = ops.linear(part, "read.trial", join(part, read))
         count = trial.shape[2]
-    shift = ops.linear_for_trials(part, "read.shift", params, count)
+    shift = _for_trials(net, "read.shift", params, count, owner)
     if read:
-        shift = trial * (1 + ops.linear_for_trials(part, "read.scale", params, count)) + shift
+        shift = trial * (1 + _for_trials(net, "read.scale", params, count, owner)) + shift
     hidden = ops.silu(shift)
     if not net.schema.ordered:
         for index in range(INDEPENDENT_LAYERS):
@@ -269,8 +295,12 @@ def read_states(net: Network, states: Array | None, inputs: Array | None, condit
 
 def next_state(net: Network, pairs: Trials, exists: Array, conditions: Conditions, state: Array) -> Array:
     """The recurrent state (B, R, S) after one more trial (B, R, 1), where it `exists` (B, R, 1)."""
-    slot = slot_of(net, pairs["inputs"])
-    return _run(net, pair_features(net, pairs), slot, conditions.params, state, exists)[1]
+    return _run(net, _seen(net, pairs, exists), conditions.params, state)[1]
+
+
+def _seen(net: Network, trials: Trials, valid: Array) -> PreparedSequence:
+    """Trials as the state reads them, of which nothing is to be predicted."""
+    return PreparedSequence(None, pair_features(net, trials), slot_of(net, trials["inputs"]), valid)
 
 
 def in_time(outcomes: Mapping[str, Array], limits: Mapping[str, Array], exists: Array) -> Array:

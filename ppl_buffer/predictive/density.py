@@ -19,8 +19,9 @@ import numpy as np
 from ppl_buffer.network.arguments import legal_trials, require_feedback
 from ppl_buffer.network.backend import Array, Own
 from ppl_buffer.network.events import has_event_cdf
-from ppl_buffer.network.groups import LengthGroup
+from ppl_buffer.network.groups import EndToEnd, LengthGroup
 from ppl_buffer.network.layout import map_leaves, pad_dims
+from ppl_buffer.network.likelihood import conditions_of_rows, for_owners
 from ppl_buffer.network.missing import censored, legal_events
 from ppl_buffer.predictive.folding import FoldedQuery, fold, fold_context, joint_targets, marginal_targets
 from ppl_buffer.predictive.outside import trained_ranges
@@ -95,8 +96,10 @@ def _conditionals(query: Query, value: Array, reuse: bool, order_dims: int = 0) 
         result = folded.backend.block_conditionals(
             net, context, exists, folded.trials, folded.valid, folded.params, folded.lapse, block
         )
-    elif reuse and not (query.independent or query.direct) and _is_grouped(query, folded):
-        result = _group_conditionals(query, folded)
+    elif reuse and not query.independent and _is_grouped(query, folded):
+        assert query.observed is not None
+        by_groups = _end_to_end if isinstance(query.observed.groups, EndToEnd) else _group_conditionals
+        result = by_groups(query, folded)
     else:
         targets = joint_targets(query, folded, reuse)
         if folded.events is not None:
@@ -315,6 +318,11 @@ def _is_grouped(query: Query, folded: FoldedQuery) -> bool:
     if query.observed is None or not query.observed.groups:
         return False
     groups = query.observed.groups
+    if query.direct and (query.history is not None or folded.params.params.ndim > 3):
+        # The state does not begin at 0, or parameters vary by trial.
+        return False
+    if isinstance(groups, EndToEnd):
+        return groups.place.ndim == 2 and folded.layout.batch == groups.place.shape[0]
     # A transformation of the language may have stacked the arrays, or batch dimensions been added.
     return all([group.indices.ndim == 1 for group in groups]) and folded.layout.batch == sum(
         [group.indices.shape[0] for group in groups]
@@ -323,10 +331,10 @@ def _is_grouped(query: Query, folded: FoldedQuery) -> bool:
 
 def _group_conditionals(query: Query, folded: FoldedQuery) -> Array:
     """Log densities (B, R, K) of observed data sets, group by group of similar length."""
-    assert query.observed is not None and query.observed.groups is not None
+    assert query.observed is not None and isinstance(query.observed.groups, list)
     backend, results = folded.backend, []
     for group in query.observed.groups:
-        length = group.prepared.tokens.shape[2]
+        length = (group.prepared.valid if query.direct else group.prepared.tokens).shape[2]
         outcomes, valid, params = map_leaves(
             partial(_take, group), (folded.trials["outcomes"], folded.valid, folded.params)
         )
@@ -338,6 +346,21 @@ def _group_conditionals(query: Query, folded: FoldedQuery) -> Array:
     xp = backend.ops.xp
     indices = xp.concatenate([group.indices for group in query.observed.groups], 0)
     return xp.concatenate(results, 0)[xp.argsort(indices)]
+
+
+def _end_to_end(query: Query, folded: FoldedQuery) -> Array:
+    """Log densities (B, R, K) of observed data sets, which are laid end to end."""
+    assert query.observed is not None and isinstance(query.observed.groups, EndToEnd)
+    backend, xp = folded.backend, folded.backend.ops.xp
+    groups = backend.ops.no_constant_folding(query.observed.groups)
+    rows, owner = groups.prepared, groups.prepared.owner
+    outcomes = {name: x.reshape(-1)[groups.source][:, None] for name, x in folded.trials["outcomes"].items()}
+    lapse = None if folded.lapse is None else folded.lapse.map(lambda x: for_owners(query.net, x, owner)[..., 0])
+    params = conditions_of_rows(query.net, folded.params, rows)
+    part = backend.conditionals(query.net, rows, params, outcomes, rows.valid, lapse)
+    by_place = xp.moveaxis(part, 1, 2).reshape(-1, part.shape[1])[groups.place]
+    result = backend.ops.pad_trials(xp.moveaxis(by_place, 2, 1), query.trials)
+    return xp.where(folded.valid, result, 0.0)
 
 
 def _take(group: LengthGroup, x: Array) -> Array:

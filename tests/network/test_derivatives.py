@@ -54,6 +54,7 @@ def step_by_step(
     read: torch.Tensor,
     which: np.ndarray,
     own: np.ndarray,
+    begins: np.ndarray | None,
     slots: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor,
@@ -61,6 +62,8 @@ def step_by_step(
     """The library's unit, each sequence's own state picked by hand: states before the steps, and behind them."""
     place, before = list(slots.unbind(1)), []
     for k in range(STEPS):
+        if begins is not None:
+            place = [torch.where(torch.as_tensor(begins[k])[:, None], 0.0, state) for state in place]
         read_by, picked = (
             [torch.as_tensor(x[k, :, state])[:, None] for state in range(len(place))] for x in (which, own)
         )
@@ -72,8 +75,8 @@ def step_by_step(
 
 
 @pytest.mark.usefixtures("quick_compilation")
-@pytest.mark.parametrize("states", [1, 3])
-def test_first_and_second_derivatives_in_jax_are_torchs(states: int) -> None:
+@pytest.mark.parametrize(("states", "anew"), [(1, False), (3, False), (1, True), (3, True)])
+def test_first_and_second_derivatives_in_jax_are_torchs(states: int, anew: bool) -> None:
     jax = pytest.importorskip("jax")
     from ppl_buffer.network.jax.derivatives import recurrent_unit as unit_of_jax
 
@@ -82,15 +85,16 @@ def test_first_and_second_derivatives_in_jax_are_torchs(states: int) -> None:
     arrays, along = ([rng.normal(size=shape).astype(np.float32) for shape in shapes] for _ in range(2))
     shown = rng.integers(0, states, (STEPS, SEQUENCES))[..., None] == np.arange(states)
     own = shown & (rng.random((STEPS, SEQUENCES, 1)) < 0.7)  # else there is no such step: it reads, and changes nothing
+    begins = rng.random((STEPS, SEQUENCES)) < 0.3 if anew else None
     ours = [torch.as_tensor(array).requires_grad_() for array in arrays]
-    expected = step_by_step(ours[0], shown, own, *ours[1:])
+    expected = step_by_step(ours[0], shown, own, begins, *ours[1:])
     weights = [rng.normal(size=tuple(x.shape)).astype(np.float32) for x in expected]
     total = sum((torch.as_tensor(weight) * x).sum() for weight, x in zip(weights, expected, strict=True))
     first = torch.autograd.grad(total, ours, create_graph=True)
     second = torch.autograd.grad(sum((x * torch.as_tensor(y)).sum() for x, y in zip(first, along, strict=True)), ours)
 
     def weighted(read, *others):
-        states = unit_of_jax(read, shown, own, *others)
+        states = unit_of_jax(read, shown, own, begins, *others)
         return sum((weight * x).sum() for weight, x in zip(weights, states, strict=True)), states
 
     @jax.jit
@@ -117,6 +121,26 @@ def test_repeating_for_trials_is_broadcasting_with_its_derivatives() -> None:
     np.testing.assert_array_equal(repeat_for_trials(x, 7), np.broadcast_to(x[:, :, None], weights.shape))
     np.testing.assert_allclose(jax.grad(total)(x), weights.sum(2) * np.cos(x), rtol=1e-5)
     np.testing.assert_allclose(jax.jvp(total, (x,), (x,))[1], (weights.sum(2) * np.cos(x) * x).sum(), rtol=1e-5)
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_repeating_for_owners_is_reading_rows_with_its_derivatives() -> None:
+    jax = pytest.importorskip("jax")
+    from ppl_buffer.network.jax.derivatives import repeat_for_owners
+
+    rng = np.random.default_rng(0)
+    owner = np.array([[1, 1, 0, 3, 3, 3, 3], [4, 4, 4, 4, 4, 1, 1]])  # nobody is number 2
+    x, weights = (rng.normal(size=shape).astype(np.float32) for shape in ((5, 3, 11), (2, 3, 7, 11)))
+
+    def total(x):
+        return (weights * jax.numpy.sin(repeat_for_owners(x, owner))).sum()
+
+    by_hand = np.zeros_like(x)
+    for row, place in np.ndindex(owner.shape):
+        by_hand[owner[row, place]] += weights[row, :, place]
+        np.testing.assert_array_equal(repeat_for_owners(x, owner)[row, :, place], x[owner[row, place]])
+    np.testing.assert_allclose(jax.grad(total)(x), by_hand * np.cos(x), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(jax.jvp(total, (x,), (x,))[1], (by_hand * np.cos(x) * x).sum(), rtol=1e-4)
 
 
 @pytest.mark.usefixtures("quick_compilation")

@@ -37,6 +37,21 @@ def row_sum(x: Array) -> Array:
     return _sum_product(x, jnp.ones((x.shape[-1], 1), x.dtype))
 
 
+@jax.custom_jvp
+def repeat_for_owners(x: Array, owner: Array) -> Array:
+    """What a data set has once, (B, R, F), for each trial of rows (N, K) that are of data set `owner`: (N, R, K, F)."""
+    return jnp.moveaxis(x[owner], 2, 1)
+
+
+@repeat_for_owners.defjvp
+def _owners_derivative(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    # The transpose of a product; that of reading rows would add them up one by one.
+    (x, owner), by_x = primals, tangents[0]
+    which = (owner[..., None] == jnp.arange(x.shape[0])).astype(x.dtype)
+    spread = _sum_product(which.reshape(-1, x.shape[0]), by_x.reshape(x.shape[0], -1))
+    return repeat_for_owners(x, owner), jnp.moveaxis(spread.reshape(*owner.shape, *x.shape[1:]), 2, 1)
+
+
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
 def spread_rows(x: Array, size: int) -> Array:
     """A number a row, (..., 1), for each of its places: (..., size)."""
@@ -50,7 +65,7 @@ def _spread_derivative(size: int, primals: tuple[Array], tangents: tuple[Array])
 
 
 def recurrent_unit(
-    read: Array, shown: Array, own: Array, slots: Array, weight: Array, bias: Array
+    read: Array, shown: Array, own: Array, begins: Array | None, slots: Array, weight: Array, bias: Array
 ) -> tuple[Array, Array]:
     """States of a gated recurrent unit, each step of which reads and changes one of C states.
 
@@ -61,6 +76,7 @@ def recurrent_unit(
         read: (K, ..., 3 W), the affine map of each step's numbers.
         shown: (K, ..., C) bool, the state that each step reads; where there is one alone, all read it.
         own: (K, ..., C) bool, the state that each step changes; none where there is no step.
+        begins: (K, ...) bool, the steps before which all states are 0; None = none.
         slots: (..., C, W), the states before the first step.
         weight: (3 W, W), of the map of the state.
         bias: (3 W,), of the map of the state.
@@ -68,23 +84,28 @@ def recurrent_unit(
     Returns:
         (K, ..., W), each step's own state before it, and (..., C, W), the states behind the last step.
     """
-    return _states(read, shown, own, slots, weight, bias)
+    return _states(read, shown, own, begins, slots, weight, bias)
 
 
 def _step_by_step(
-    read: Array, shown: Array, own: Array, slots: Array, weight: Array, bias: Array
+    read: Array, shown: Array, own: Array, begins: Array | None, slots: Array, weight: Array, bias: Array
 ) -> tuple[Array, Array]:
     """`recurrent_unit`, differentiated by JAX."""
 
-    def step(slots: Array, trial: tuple[Array, ...]) -> tuple[Array, Array]:
-        of_input, its_own = trial[0], trial[2][..., None]
+    def step(slots: Array, trial: tuple[Array, Array, Array, Array | None]) -> tuple[Array, Array]:
+        of_input, its_own, slots = trial[0], trial[2][..., None], _begun(slots, trial[3])
         before = _shown(slots, trial[1][..., None])
         gates, new = _parts(of_input, before @ weight.T + bias)
         after = new + gates[..., before.shape[-1] :] * (before - new)
         return jnp.where(its_own, after[..., None, :], slots), before
 
-    slots, before = jax.lax.scan(step, slots, (read, shown, own))
+    slots, before = jax.lax.scan(step, slots, (read, shown, own, begins))
     return before, slots
+
+
+def _begun(slots: Array, begins: Array | None) -> Array:
+    """The states (..., C, W), 0 where a sequence begins, (...)."""
+    return slots if begins is None else jnp.where(begins[..., None, None], 0.0, slots)
 
 
 def _parts(read: Array, kept: Array) -> tuple[Array, Array]:
@@ -112,8 +133,8 @@ def _derivative(
     Automatic differentiation would store all that a step computes, and go through it again step by step. Here what does
     not depend on the order is computed for all steps at once, and a linear scan of few operations is left.
     """
-    read, shown, own, slots, weight, bias = primals
-    by_read, _, _, by_slots, by_weight, by_bias = tangents
+    read, shown, own, begins, slots, weight, bias = primals
+    by_read, *_, by_slots, by_weight, by_bias = tangents
     before, behind = _states(*primals)
     kept = before @ weight.T + bias
     gates, new = _parts(read, kept)
@@ -134,12 +155,13 @@ def _derivative(
 
     def step(by_slots: Array, trial: tuple[Array, ...]) -> tuple[Array, Array]:
         change, update, of_kept, its_own = *trial[:3], trial[4][..., None]
+        by_slots = _begun(by_slots, trial[5])
         by_before = _shown(by_slots, trial[3][..., None])
         by_after = update * by_before + _fold(of_kept * (by_before @ weight.T)) + change
         return jnp.where(its_own, by_after[..., None, :], by_slots), by_before
 
     start = jnp.zeros_like(slots) if isinstance(by_slots, SymbolicZero) else by_slots
-    by_behind, by_before = jax.lax.scan(step, start, (change, update, of_kept, shown, own))
+    by_behind, by_before = jax.lax.scan(step, start, (change, update, of_kept, shown, own, begins))
     return (before, behind), (by_before, by_behind)
 
 

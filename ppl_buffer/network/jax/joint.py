@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ppl_buffer.network.backend import Environment, Own, Trials
-from ppl_buffer.network.groups import LengthGroup
+from ppl_buffer.network.groups import EndToEnd, LengthGroup
 from ppl_buffer.network.heads import trial_cdf, trial_log_prob, trial_moments, trial_sample
 from ppl_buffer.network.jax import ops
 from ppl_buffer.network.jax.cache import Cache, allocate
@@ -38,7 +38,7 @@ _TOKENS_AT_ONCE = 2048
 
 encode_params = compiled()(_encode_params)
 
-for _holder in (EncodedContext, LengthGroup, ObservedTrials):
+for _holder in (EncodedContext, LengthGroup, EndToEnd, ObservedTrials):
     jax.tree_util.register_dataclass(_holder)
 jax.tree_util.register_dataclass(LapseMixture, data_fields=["rate"], meta_fields=["ranges"])
 

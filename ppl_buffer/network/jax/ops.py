@@ -13,6 +13,7 @@ from ppl_buffer.network.backend import Array as AnyArray
 from ppl_buffer.network.backend import Own
 from ppl_buffer.network.foreign import plain
 from ppl_buffer.network.jax.derivatives import recurrent_unit, repeat_for_trials, row_sum, spread_rows
+from ppl_buffer.network.jax.derivatives import repeat_for_owners as repeat_for_owners
 
 Array = jax.Array
 
@@ -201,7 +202,7 @@ def silu(x: Array) -> Array:
     return jax.nn.silu(x)
 
 
-def recurrent(net: Own, name: str, x: Array, state: Array, valid: Array) -> Array:
+def recurrent(net: Own, name: str, x: Array, state: Array, valid: Array, begins: Array | None = None) -> Array:
     """States (B, R, K, W) of a gated recurrent unit after each step; a step that does not exist changes nothing.
 
     With r, z and n the thirds of the affine maps, h' = (1 - z) n + z h, r = sigmoid(r_x + r_h),
@@ -213,14 +214,17 @@ def recurrent(net: Own, name: str, x: Array, state: Array, valid: Array) -> Arra
         x: (B, r, K, F), the steps' numbers.
         state: (B, R, W), before the first step.
         valid: (B, r, K) bool, which steps exist.
+        begins: (B, r, K) bool, which steps begin another sequence, from 0; before these the state returned is that 0.
     """
     # One state, which all steps are of.
-    before, behind = _along(net, name, x, state[:, :, None], valid[..., None], valid[..., None])
+    before, behind = _along(net, name, x, state[:, :, None], valid[..., None], valid[..., None], begins)
     after = jnp.concatenate([before[1:], behind[None, :, :, 0]])
     return jnp.moveaxis(after, 0, 2)
 
 
-def recurrent_slots(net: Own, name: str, x: Array, slots: Array, slot: Array, valid: Array) -> tuple[Array, Array]:
+def recurrent_slots(
+    net: Own, name: str, x: Array, slots: Array, slot: Array, valid: Array, begins: Array | None = None
+) -> tuple[Array, Array]:
     """A gated recurrent unit, as in `recurrent`, each step of which reads and changes one of several states.
 
     Args:
@@ -230,26 +234,31 @@ def recurrent_slots(net: Own, name: str, x: Array, slots: Array, slot: Array, va
         slots: (B, R, C, W), the states before the first step.
         slot: (B, r, K) whole numbers, the state that each step is of.
         valid: (B, r, K) bool, which steps exist.
+        begins: (B, r, K) bool, which steps begin another sequence, from 0.
 
     Returns:
         (B, R, K, W), each step's own state before it, also of one that does not exist, and (B, R, C, W), the states
         behind the last step.
     """
     shown = slot[..., None] == jnp.arange(slots.shape[2])
-    before, behind = _along(net, name, x, slots, shown, shown & valid[..., None])
+    before, behind = _along(net, name, x, slots, shown, shown & valid[..., None], begins)
     return jnp.moveaxis(before, 0, 2), behind
 
 
-def _along(net: Own, name: str, x: Array, slots: Array, shown: Array, own: Array) -> tuple[Array, Array]:
+def _along(
+    net: Own, name: str, x: Array, slots: Array, shown: Array, own: Array, begins: Array | None
+) -> tuple[Array, Array]:
     """`recurrent_unit` of a name along steps (B, r, K, F), each of which is of one of the states (B, R, C, W)."""
     lead = jnp.broadcast_shapes(x.shape[:2], slots.shape[:2], own.shape[:2])
-    read, shown, own = (
-        jnp.moveaxis(jnp.broadcast_to(each, (*lead, *each.shape[2:])), 2, 0)
-        for each in (linear(net, f"{name}.input", x), shown, own)
-    )
+
+    def by_step(each: Array) -> Array:
+        return jnp.moveaxis(jnp.broadcast_to(each, (*lead, *each.shape[2:])), 2, 0)
+
+    anew = None if begins is None else by_step(begins)
+    read, shown, own = map(by_step, (linear(net, f"{name}.input", x), shown, own))
     slots = jnp.broadcast_to(slots, (*lead, *slots.shape[2:]))
     maps = (net.weights[f"{name}.state.{leaf}"] for leaf in ("weight", "bias"))
-    return recurrent_unit(read, shown, own, slots, *maps)
+    return recurrent_unit(read, shown, own, anew, slots, *maps)
 
 
 def norm(net: Own, name: str, x: Array) -> Array:

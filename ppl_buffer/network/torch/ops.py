@@ -208,7 +208,12 @@ def silu(x: Tensor) -> Tensor:
     return functional.silu(x)
 
 
-def recurrent(net: Own, name: str, x: Tensor, state: Tensor, valid: Tensor) -> Tensor:
+def repeat_for_owners(x: Tensor, owner: Tensor) -> Tensor:
+    """What a data set has once, (B, R, F), for each trial of rows (N, K) that are of data set `owner`: (N, R, K, F)."""
+    return x[owner].movedim(2, 1)
+
+
+def recurrent(net: Own, name: str, x: Tensor, state: Tensor, valid: Tensor, begins: Tensor | None = None) -> Tensor:
     """States (B, R, K, W) of a gated recurrent unit after each step; a step that does not exist changes nothing.
 
     With r, z and n the thirds of the affine maps, h' = (1 - z) n + z h, r = sigmoid(r_x + r_h),
@@ -220,11 +225,12 @@ def recurrent(net: Own, name: str, x: Tensor, state: Tensor, valid: Tensor) -> T
         x: (B, r, K, F), the steps' numbers.
         state: (B, R, W), before the first step.
         valid: (B, r, K) bool, which steps exist.
+        begins: (B, r, K) bool, which steps begin another sequence, from 0; before these the state returned is that 0.
     """
     weights, steps = net.weights, x.shape[2]
     lead = torch.broadcast_shapes(x.shape[:2], state.shape[:2], valid.shape[:2])
-    if not are_plain(x, state, valid):
-        return _recurrent_by_steps(net, name, x, state.expand(*lead, -1), valid)
+    if begins is not None or not are_plain(x, state, valid):
+        return _recurrent_by_steps(net, name, x, state.expand(*lead, -1), valid, begins)
     # One more number switches the gate z to 1 where there is no step: the library's unit knows no mask.
     missing = (~valid)[..., None].to(x.dtype)
     wide = torch.cat([part.expand(*lead, steps, -1) for part in (x, missing)], -1).flatten(0, 1)
@@ -237,7 +243,7 @@ def recurrent(net: Own, name: str, x: Tensor, state: Tensor, valid: Tensor) -> T
 
 
 def recurrent_slots(
-    net: Own, name: str, x: Tensor, slots: Tensor, slot: Tensor, valid: Tensor
+    net: Own, name: str, x: Tensor, slots: Tensor, slot: Tensor, valid: Tensor, begins: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """A gated recurrent unit, as in `recurrent`, each step of which reads and changes one of several states.
 
@@ -248,6 +254,7 @@ def recurrent_slots(
         slots: (B, R, C, W), the states before the first step.
         slot: (B, r, K) whole numbers, the state that each step is of.
         valid: (B, r, K) bool, which steps exist.
+        begins: (B, r, K) bool, which steps begin another sequence, from 0.
 
     Returns:
         (B, R, K, W), each step's own state before it, also of one that does not exist, and (B, R, C, W), the states
@@ -255,8 +262,8 @@ def recurrent_slots(
     """
     steps, (count, width) = x.shape[2], slots.shape[2:]
     lead = torch.broadcast_shapes(x.shape[:2], slots.shape[:2], valid.shape[:2], slot.shape[:2])
-    if not are_plain(x, slots, slot, valid):
-        return _slots_by_steps(net, name, x, slots.expand(*lead, -1, -1), slot, valid)
+    if begins is not None or not are_plain(x, slots, slot, valid):
+        return _slots_by_steps(net, name, x, slots.expand(*lead, -1, -1), slot, valid, begins)
     # The steps of a slot are a sequence of their own, which the library's unit runs along; missing ones are in none.
     shown = slot[..., None] == torch.arange(count, device=slot.device)
     shown, own = (x.expand(*lead, steps, count).flatten(0, 1) for x in (shown, shown & valid[..., None]))
@@ -286,18 +293,21 @@ def _unit(net: Own, name: str, input_weight: Tensor, x: Tensor, start: Tensor) -
     return recurrent_unit(x, start, input_weight, *others)
 
 
-def _recurrent_by_steps(net: Own, name: str, x: Tensor, state: Tensor, valid: Tensor) -> Tensor:
-    """`recurrent` as a loop, where torch.func maps over tensors: it cannot map over the library's unit."""
-    states = []
+def _recurrent_by_steps(net: Own, name: str, x: Tensor, state: Tensor, valid: Tensor, begins: Tensor | None) -> Tensor:
+    """`recurrent` as a loop: the library's unit cannot begin anew, nor can torch.func map over it."""
+    states: list[Tensor] = []
     by_step = linear(net, f"{name}.input", x)
     for k in range(x.shape[2]):
+        if begins is not None:
+            state = torch.where(begins[:, :, k, None], 0.0, state)
+            states[-1:] = [state] * (k > 0)
         state = torch.where(valid[:, :, k, None], _advance(net, name, by_step[:, :, k], state), state)
         states.append(state)
     return torch.stack(states, 2)
 
 
 def _slots_by_steps(
-    net: Own, name: str, x: Tensor, slots: Tensor, slot: Tensor, valid: Tensor
+    net: Own, name: str, x: Tensor, slots: Tensor, slot: Tensor, valid: Tensor, begins: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """`recurrent_slots` as a loop."""
     states = []
@@ -306,6 +316,7 @@ def _slots_by_steps(
     own = shown & valid[..., None]
     for k in range(x.shape[2]):
         its_own = own[:, :, k, :, None]
+        slots = slots if begins is None else torch.where(begins[:, :, k, None, None], 0.0, slots)
         state = torch.where(shown[:, :, k, :, None], slots, 0.0).sum(2)
         states.append(state)
         slots = torch.where(its_own, _advance(net, name, by_step[:, :, k], state)[:, :, None], slots)
