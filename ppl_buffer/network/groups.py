@@ -41,10 +41,8 @@ class EndToEnd:
     place: Array
 
 
-def lay_out(net: NetworkLike, sequence: Own, trial_mask: Array) -> list[LengthGroup] | EndToEnd | None:
-    """Sequences that were prepared for the direct likelihood once more, with less padding.
-
-    Where operations are compiled they are laid end to end, elsewhere those of similar length are put together.
+def lay_end_to_end(net: NetworkLike, sequence: Own, trial_mask: Array) -> EndToEnd | None:
+    """Sequences that were prepared for the direct likelihood once more, in rows that hold little padding.
 
     Args:
         net: the network.
@@ -52,30 +50,15 @@ def lay_out(net: NetworkLike, sequence: Own, trial_mask: Array) -> list[LengthGr
         trial_mask: (*B, K) bool, which trials exist.
 
     Returns:
-        None where the padding is about as good, or the mask is traced.
+        None where the padding is about as good or the mask is traced, and in torch, where a step costs about the same
+        for few sequences as for many.
     """
-    exists = net.ops.to_concrete(trial_mask)
-    if exists is None:
+    exists = None if net.backend == "torch" else net.ops.to_concrete(trial_mask)
+    rows = None if exists is None else rows_end_to_end(_lengths(exists))
+    if exists is None or rows is None:
         return None
-    backend, lengths = backend_of(net), _lengths(exists)
-    if net.backend == "torch":
-        groups = []
-        for each in length_groups(lengths):
-            prepared = backend.one_program(_first_trials, int(lengths[each].max()), (sequence, each))
-            groups.append(LengthGroup(net.ops.array(net, each), prepared))
-        return groups or None
-    rows = rows_end_to_end(lengths)
-    if rows is None:
-        return None
-    prepared = backend.one_program(_rows, None, (sequence, rows))
+    prepared = backend_of(net).one_program(_rows, None, (sequence, rows))
     return EndToEnd(prepared, rows.owner * exists.shape[-1] + rows.source, rows.place)
-
-
-def _first_trials(trials: int, arrays: Own) -> Own:
-    """Of sequences (*B, 1, K, ...) so many trials of some data sets."""
-    sequence, indices = arrays
-    lead = sequence.valid.ndim - 2
-    return map_leaves(lambda x: x.reshape((-1, *x.shape[lead:]))[indices][:, :, :trials], sequence)
 
 
 def _rows(settings: None, arrays: Own) -> Own:

@@ -26,7 +26,7 @@ from ppl_buffer.network.arguments import (
 )
 from ppl_buffer.network.backend import Array, Named, Own, backend_of
 from ppl_buffer.network.distinct import DistinctInputs, check_conditions, distinct_inputs
-from ppl_buffer.network.groups import EndToEnd, LengthGroup, group_by_length, lay_out
+from ppl_buffer.network.groups import EndToEnd, LengthGroup, group_by_length, lay_end_to_end
 from ppl_buffer.network.layout import (
     BatchLayout,
     broadcast_shape,
@@ -104,8 +104,8 @@ class ObservedTrials:
         sequence: what the direct likelihood reads, arrays (*B, ...); None where they were observed for the buffer.
         snapshot: a copy of `value` that nobody else can change.
         digest: `Network.digest` of the network, since another one can make nothing of it.
-        groups: `prepared` or `sequence` once more, with less padding, where that saves work: in groups of data sets of
-            similar length, or laid end to end.
+        groups: with less padding, where that saves work: `prepared` once more in groups of data sets of similar
+            length, or `sequence`, in JAX, laid end to end.
         deadline: (*B, K), or (*B, 1) where all trials have the same; None without one.
         missing: what missing answers mean; None where there are none.
         conditions: (*B, K), which of the conditions each trial is of, where trials of one have the same parameters.
@@ -313,7 +313,7 @@ def observe_trials(
     if encoded is not None:
         return observed
     if observed.sequence is not None and schema.ordered and rule is None:
-        return replace(observed, groups=lay_out(net, observed.sequence, observed.trial_mask))
+        return replace(observed, groups=lay_end_to_end(net, observed.sequence, observed.trial_mask))
     if observed.prepared is None:
         return observed
     seen = {"inputs": observed.inputs, "outcomes": observed.outcomes, "feedback": observed.feedback}

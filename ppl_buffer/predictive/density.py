@@ -334,7 +334,7 @@ def _group_conditionals(query: Query, folded: FoldedQuery) -> Array:
     assert query.observed is not None and isinstance(query.observed.groups, list)
     backend, results = folded.backend, []
     for group in query.observed.groups:
-        length = (group.prepared.valid if query.direct else group.prepared.tokens).shape[2]
+        length = group.prepared.tokens.shape[2]
         outcomes, valid, params = map_leaves(
             partial(_take, group), (folded.trials["outcomes"], folded.valid, folded.params)
         )

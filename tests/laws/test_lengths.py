@@ -13,7 +13,7 @@ from hypothesis import strategies
 from ppl_buffer.network.groups import EndToEnd
 from ppl_buffer.network.layout import rows_end_to_end
 from tests.laws.cases import BACKENDS, close, numbers, observed, on_both, scored
-from tests.networks import HABIT, RESPONDING, UNDIVIDED, array, data, joint_predictive
+from tests.networks import HABIT, RESPONDING, UNDIVIDED, array, data, joint_predictive, network
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -30,7 +30,7 @@ def test_unequal_lengths_change_no_number(case, backend):
     if backend == "jax":
         assert isinstance(seen.groups, EndToEnd) and seen.groups.source.shape == (2, 7)
     else:
-        assert [group.indices.tolist() for group in seen.groups] == [[0], [2], [1]]
+        assert seen.groups is None
     value = array(backend, given.value)
     lapse = np.array([0.1, 0.2, 0.3], np.float32)
     draws = {name: np.stack([x, x[::-1]])[:, None] for name, x in given.params.items()}
@@ -77,6 +77,35 @@ def test_parameters_that_vary_by_trial_are_read_at_their_trials(backend):
     fast = joint_predictive(TAKING, backend, seen, params=params, trial_params=by_trial)
     slow = scored(TAKING, backend, given, trial_mask=MASK, params=params, trial_params=by_trial)
     close(fast.conditionals(seen.value), slow.conditionals(array(backend, given.value)), atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("slots", [False, True])
+def test_sequences_in_a_row_are_those_alone(slots, backend):
+    net, rng = network(RESPONDING, backend), np.random.default_rng(4)
+    ops, part, lengths = net.ops, net.likelihood, (3, 2, 6)
+    unit = "slots" if slots else "recurrent"
+    width, features = (part.weights[f"{unit}.{kind}.weight"].shape[-1] for kind in ("state", "input"))
+    x = rng.normal(size=(2, 1, sum(lengths), features)).astype(np.float32)
+    slot, valid = rng.integers(0, 3, x.shape[:3]), rng.random(x.shape[:3]) < 0.8
+    begins = np.broadcast_to(np.isin(np.arange(11), [3, 5]), x.shape[:3])
+
+    def run(x, slot, valid, *begins):
+        state = np.zeros((2, 1, 3, width) if slots else (2, 1, width), np.float32)
+        arguments = [array(backend, each) for each in ((x, state, slot, valid) if slots else (x, state, valid))]
+        function = ops.recurrent_slots if slots else ops.recurrent
+        states = function(part, unit, *arguments, *(array(backend, each) for each in begins))
+        return numbers(states[0] if slots else states)
+
+    found, start = run(x, slot, valid, begins), 0
+    for length in lengths:
+        of_one = slice(start, start + length)
+        alone = run(x[:, :, of_one], slot[:, :, of_one], valid[:, :, of_one])
+        # A state is that before a step of its slot; otherwise that behind it, but where the next begins anew.
+        kept = length - (not slots and start + length < sum(lengths))
+        close(found[:, :, of_one][:, :, :kept], alone[:, :, :kept], atol=1e-6)
+        assert not found[:, :, of_one][:, :, kept:].any()
+        start += length
 
 
 @all_of(strategies.lists(strategies.integers(1, 13), min_size=1, max_size=11))
