@@ -68,8 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             }
             times = interleaved(ways, repeats=9, seconds=options.seconds)
             learner = random_network(config, backend, schema)
-            people = {"gradient, 1 person": [7], "gradient, 28 people": [5, 7]} if options.quick else PEOPLE
-            slopes = {way: gradients(learner, simulated(lengths))["observed"] for way, lengths in people.items()}
+            cases = {"gradient, 1 person": [7], "gradient, 28 people": [5, 7]} if options.quick else PEOPLE
+            slopes = {way: gradients(learner, simulated(lengths))["observed"] for way, lengths in cases.items()}
             # A sampler calls nothing else.
             times |= interleaved(slopes, repeats=9, seconds=options.seconds, in_a_row=5)
             needed = {
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 "log_prob": sets * flops.decode(config, FUNCTION, 0, scored),
                 **{
                     way: sum(flops.observed_gradient(config, schema, each) for each in lengths)
-                    for way, lengths in people.items()
+                    for way, lengths in cases.items()
                 },
             }
             products[f"{backend}, {name}"] = 2 * size**3 / times["product"]["median"]

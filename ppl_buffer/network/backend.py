@@ -100,8 +100,8 @@ class ArrayOps(Protocol):
     def linear(self, net: Own, name: str, x: Array) -> Array:
         """Affine map (..., inputs) -> (..., outputs) by the network's weights of a name."""
 
-    def linear_for_trials(self, net: Own, name: str, x: Array, trials: int) -> Array:
-        """`linear` of what a data set has once, (B, R, F), for its trials, (B, R, trials, W); or of (B, R, K, F)."""
+    def linear_for_trials(self, net: Own, name: str, x: Array, trials: int, owner: Array | None = None) -> Array:
+        """`linear` of (B, R, F) for trials, (B, R, trials, W), or those of `owner` (N, K), (N, R, K, W)."""
 
     def perceptron(self, net: Own, name: str, x: Array) -> Array:
         """One hidden layer with the SiLU nonlinearity, (..., inputs) -> (..., outputs)."""

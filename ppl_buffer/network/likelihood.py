@@ -209,7 +209,7 @@ def _run(net: Network, prepared: PreparedSequence, params: Array, state: Array) 
     part, ops, pairs, slot = net.likelihood, net.ops, prepared.pairs, prepared.slot
     assert pairs is not None
     common, slots = (state, None) if slot is None else _split(net, state)
-    trial = ops.silu(pairs + _for_trials(net, "trial.params", params, pairs.shape[2], prepared.owner))
+    trial = ops.silu(pairs + ops.linear_for_trials(part, "trial.params", params, pairs.shape[2], prepared.owner))
     states = ops.recurrent(part, "recurrent", trial, common, prepared.valid, prepared.begins)
     first = ops.xp.broadcast_to(common[:, :, None], (*states.shape[:2], 1, states.shape[3]))
     before, after = ops.xp.concatenate([first, states[:, :, :-1]], 2), states[:, :, -1]
@@ -252,13 +252,6 @@ def read_sequence(net: Network, prepared: PreparedSequence, conditions: Conditio
     return read_states(net, states, prepared.inputs, conditions, prepared.owner)
 
 
-def _for_trials(net: Network, name: str, params: Array, count: int, owner: Array | None) -> Array:
-    """A linear map of the embedded parameters (B, R, E) for `count` trials, (B, R, count, W), or those of rows."""
-    if owner is None or params.shape[0] == 1:
-        return net.ops.linear_for_trials(net.likelihood, name, params, count)
-    return net.ops.repeat_for_owners(net.ops.linear(net.likelihood, name, params), owner)
-
-
 def spread(net: Network, representation: Array, shape: Sequence[int]) -> Array:
     """A representation (B, R, K or 1, W) of trials that do not differ, for each of the trials (B, r, K)."""
     lead = net.ops.xp.broadcast_shapes(tuple(shape), tuple(representation.shape[:-1]))
@@ -283,9 +276,9 @@ def read_states(
     if read:
         trial = ops.linear(part, "read.trial", join(part, read))
         count = trial.shape[2]
-    shift = _for_trials(net, "read.shift", params, count, owner)
+    shift = ops.linear_for_trials(part, "read.shift", params, count, owner)
     if read:
-        shift = trial * (1 + _for_trials(net, "read.scale", params, count, owner)) + shift
+        shift = trial * (1 + ops.linear_for_trials(part, "read.scale", params, count, owner)) + shift
     hidden = ops.silu(shift)
     if not net.schema.ordered:
         for index in range(INDEPENDENT_LAYERS):

@@ -310,14 +310,17 @@ def observe_trials(
     if numbered is not None:
         numbered = net.ops.array(net, np.broadcast_to(numbered, (*batch, trials)))
     observed = replace(observed, deadline=deadline, missing=rule, conditions=numbered, condition_count=count)
-    if encoded is not None:
-        return observed
-    if observed.sequence is not None and schema.ordered and rule is None:
-        return replace(observed, groups=lay_end_to_end(net, observed.sequence, observed.trial_mask))
+    return observed if encoded is not None else replace(observed, groups=_with_less_padding(net, observed))
+
+
+def _with_less_padding(net: NetworkLike, observed: ObservedTrials) -> list[LengthGroup] | EndToEnd | None:
+    """`ObservedTrials.groups`; what is missing is scored apart, without."""
+    if observed.sequence is not None and net.schema.ordered and observed.missing is None:
+        return lay_end_to_end(net, observed.sequence, observed.trial_mask)
     if observed.prepared is None:
-        return observed
+        return None
     seen = {"inputs": observed.inputs, "outcomes": observed.outcomes, "feedback": observed.feedback}
-    return replace(observed, groups=group_by_length(net, seen, observed.trial_mask))
+    return group_by_length(net, seen, observed.trial_mask)
 
 
 def _observed(settings: Own, arrays: Own) -> ObservedTrials:

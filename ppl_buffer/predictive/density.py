@@ -87,7 +87,7 @@ def conditionals(query: Query, value: Array, reuse: bool | None = None) -> Array
 
 def _conditionals(query: Query, value: Array, reuse: bool, order_dims: int = 0) -> Array:
     """`conditionals`, where the first `order_dims` dimensions of the value number orders of the trials."""
-    net = query.net
+    net, groups = query.net, query.observed.groups if reuse and query.observed is not None else None
     folded = fold(query, query.leading_shape(value), value, reuse, order_dims)
     if query.block is not None and not query.independent:
         require_feedback(net, query.feedback, "compute a density")
@@ -96,10 +96,8 @@ def _conditionals(query: Query, value: Array, reuse: bool, order_dims: int = 0) 
         result = folded.backend.block_conditionals(
             net, context, exists, folded.trials, folded.valid, folded.params, folded.lapse, block
         )
-    elif reuse and not query.independent and _is_grouped(query, folded):
-        assert query.observed is not None
-        by_groups = _end_to_end if isinstance(query.observed.groups, EndToEnd) else _group_conditionals
-        result = by_groups(query, folded)
+    elif groups and not query.independent and _is_grouped(query, folded, groups):
+        result = (_end_to_end if isinstance(groups, EndToEnd) else _group_conditionals)(query, folded)
     else:
         targets = joint_targets(query, folded, reuse)
         if folded.events is not None:
@@ -313,11 +311,8 @@ def seen_draws(query: Query, draws: Array) -> Array:
     return xp.stack(list(censored(xp, query.missing, query.deadline, columns).values()), -1)
 
 
-def _is_grouped(query: Query, folded: FoldedQuery) -> bool:
+def _is_grouped(query: Query, folded: FoldedQuery, groups: list[LengthGroup] | EndToEnd) -> bool:
     """Whether the data sets that were observed in groups are the ones that are now folded."""
-    if query.observed is None or not query.observed.groups:
-        return False
-    groups = query.observed.groups
     if query.direct and (query.history is not None or folded.params.params.ndim > 3):
         # The state does not begin at 0, or parameters vary by trial.
         return False

@@ -13,21 +13,21 @@ from ppl_buffer.network.digest import weights_digest
 
 # Of the transformers' weights: those of `rlddm` and `multisensory_*` are older than their recipes.
 TRANSFORMERS = {
-    "collapsing_ddm": "eebf4bd3127c991299bc34f4d97a207062840f9db7769916a75fa7ec53159b09",
+    "collapsing_ddm": "9db24416a7c40680c6bc5a723d9bb8d577af3c93d5fb25427eaeac72a9d8b85c",
     "ddm": "9d0c813940a4afba44e148ff7f5afa9c6ba7a856f626287e5818d67b2a810b40",
     "gp": "4724dc477f92da058c0aba794f739c1cfae6581322b918bbc1b40cac21796bc4",
     "multisensory_rho1": "3efea7d487264215599ed308ec8aeff8afb5e673484b35db07d2d61f18208b74",
     "multisensory_rho43": "6dcec5c5a17816d92351c78d4f61b6df343ee472d67f67f71255644eaf1376e7",
     "noisy_q": "93f658acbcd95b26b5e0bc28eb42522bdda2e4b195f825a0f69cc61dafeba1e9",
     "sawtooth": "c18561028dc679e99d081f65d8daae521dd718932ecea8c95313b638dafab5d1",
-    "table": "d060e18187332e0e65602a75e10a2bb0feace5c8db3922d9b35ff918d4ee499d",
+    "table": "f042c5231166bb9c87bb17505ba38d7af76a17e78de3261411720cb481598cc1",
     "rlddm": "97c2ed70c792c818decd04c2dd85a78c892eaf5ae291f451404e1d870d7194a0",
 }
 
 
 # Of all weights of networks that have a direct likelihood too.
 DIGESTS = {
-    "collapsing_ddm": "ab0867802d01267d071a8abc48da9d98657b2b00d3f9d3e51284d01028642e83",
+    "collapsing_ddm": "1e9953f48d619cabe88baf5680b6d3e710849e6fa6930a78d3d882691b1fc474",
     "ddm": "f87cbe22ee584697e5a643816c67777be2fb2de457109e8a5746384313d4b8ff",
     "multisensory_rho1": "5c1194909697f1ef9caf0c1b34452372c28ebd1cdd9666d45e1249ce4f53379d",
     "multisensory_rho43": "aa3e5ec5a204eab97d645aace0f38b38460c82d64e265f848a78ca0011540c36",

@@ -12,8 +12,8 @@ import numpy as np
 from ppl_buffer.network.backend import Array as AnyArray
 from ppl_buffer.network.backend import Own
 from ppl_buffer.network.foreign import plain
+from ppl_buffer.network.jax import derivatives
 from ppl_buffer.network.jax.derivatives import recurrent_unit, repeat_for_trials, row_sum, spread_rows
-from ppl_buffer.network.jax.derivatives import repeat_for_owners as repeat_for_owners
 
 Array = jax.Array
 
@@ -186,9 +186,11 @@ def linear(net: Own, name: str, x: Array) -> Array:
     return x @ net.weights[f"{name}.weight"].T + net.weights[f"{name}.bias"]
 
 
-def linear_for_trials(net: Own, name: str, x: Array, trials: int) -> Array:
-    """`linear` of what a data set has once, (B, R, F), for its trials, (B, R, trials, W); or of (B, R, K, F)."""
+def linear_for_trials(net: Own, name: str, x: Array, trials: int, owner: Array | None = None) -> Array:
+    """`linear` of (B, R, F) for trials, (B, R, trials, W), or those of `owner`; or of (B, R, K, F)."""
     mapped = linear(net, name, x)
+    if owner is not None and len(x) > 1:
+        return repeat_for_owners(mapped, owner)
     return repeat_for_trials(mapped, trials) if x.ndim == 3 else mapped
 
 
@@ -200,6 +202,11 @@ def perceptron(net: Own, name: str, x: Array) -> Array:
 def silu(x: Array) -> Array:
     """The SiLU nonlinearity: x * sigmoid(x)."""
     return jax.nn.silu(x)
+
+
+def repeat_for_owners(x: Array, owner: Array) -> Array:
+    """What a data set has once, (B, R, F), for each trial of rows (N, K) that are of data set `owner`: (N, R, K, F)."""
+    return derivatives.repeat_for_owners(x, owner)
 
 
 def recurrent(net: Own, name: str, x: Array, state: Array, valid: Array, begins: Array | None = None) -> Array:

@@ -188,12 +188,13 @@ def linear(net: Own, name: str, x: Tensor) -> Tensor:
     return functional.linear(x, net.weights[f"{name}.weight"], net.weights[f"{name}.bias"])
 
 
-def linear_for_trials(net: Own, name: str, x: Tensor, trials: int) -> Tensor:
-    """`linear` of what a data set has once, (B, R, F), for its trials, (B, R, 1, W); or of (B, R, K, F)."""
+def linear_for_trials(net: Own, name: str, x: Tensor, trials: int, owner: Tensor | None = None) -> Tensor:
+    """`linear` of (B, R, F) for trials, (B, R, 1, W), or those of `owner`; or of (B, R, K, F)."""
+    if owner is not None and len(x) > 1:
+        return repeat_for_owners(linear(net, name, x), owner)
     # All arithmetic repeats an axis of size 1.
-    return functional.linear(
-        x[:, :, None] if x.ndim == 3 else x, net.weights[f"{name}.weight"], net.weights[f"{name}.bias"]
-    )
+    x, weights = x[:, :, None] if x.ndim == 3 else x, net.weights
+    return functional.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
 
 
 def perceptron(net: Own, name: str, x: Tensor) -> Tensor:
@@ -235,8 +236,7 @@ def recurrent(net: Own, name: str, x: Tensor, state: Tensor, valid: Tensor, begi
     missing = (~valid)[..., None].to(x.dtype)
     wide = torch.cat([part.expand(*lead, steps, -1) for part in (x, missing)], -1).flatten(0, 1)
     weight = weights[f"{name}.input.weight"]
-    closed = torch.zeros_like(weight[:, :1])
-    width = weight.shape[0] // 3
+    closed, width = torch.zeros_like(weight[:, :1]), weight.shape[0] // 3
     closed[width : 2 * width] = _CLOSED
     start = state.expand(*lead, width).reshape(-1, width)
     return _unit(net, name, torch.cat([weight, closed], 1), wide, start).unflatten(0, lead)
@@ -300,7 +300,7 @@ def _recurrent_by_steps(net: Own, name: str, x: Tensor, state: Tensor, valid: Te
     for k in range(x.shape[2]):
         if begins is not None:
             state = torch.where(begins[:, :, k, None], 0.0, state)
-            states[-1:] = [state] * (k > 0)
+            states[-1:] = [state][: len(states)]
         state = torch.where(valid[:, :, k, None], _advance(net, name, by_step[:, :, k], state), state)
         states.append(state)
     return torch.stack(states, 2)
