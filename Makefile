@@ -70,7 +70,7 @@ demo: $(INSTALLED) ## fit people who learn from rewards, with NUTS; results in d
 	$(BIN)/ppl-buffer demo
 
 bench: $(INSTALLED) ## measure speed, and what the cards state, and write the cards
-	set -e; for name in rollout density gradient likelihood_gradient training_step effective_samples efficiency scaling speculative hierarchical_fit formula_recovery hierarchical_particles compilations distinct_inputs compiler_options schedules missing_history seeds \
+	set -e; for name in rollout density gradient likelihood_gradient training_step effective_samples efficiency scaling speculative hierarchical_fit formula_recovery hierarchical_particles compilations distinct_inputs compiler_options kept_memory missing_history seeds \
 	  training_methods error_estimate ladder two_step_example \
 	  posterior_predictive summary noisy_q_accuracy noisy_q_tasks noisy_q_missing rlddm_missing rlddm_changes q_learning_tasks "function_accuracy gp" "function_accuracy sawtooth" fourier orders_and_blocks code_lengths $(patsubst %,"consistency --name %",gp sawtooth ddm collapsing_ddm multisensory_rho1 multisensory_rho43) \
 	  multisensory_evidence_truth "multisensory_evidence_truth --simulated" \

@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
         "code_lengths",
         "gp_consistency",
         "trial_params",
+        "kept_memory",
         "digits",
         "buffer_for_a_module",
         "omissions",

@@ -14,6 +14,7 @@ from ppl_buffer.findings import counted
 from ppl_buffer.simulator import WithEnvironment
 from ppl_buffer.workflow.cli.errors import check_folder, plain_errors
 from ppl_buffer.workflow.cli.formulas import Correlated, Fix, Formula, OptionsFile, PriorOption, read_fixed, read_priors
+from ppl_buffer.workflow.cli.memory import keep_memory
 from ppl_buffer.workflow.cli.options import (
     Columns,
     Deadline,
@@ -95,6 +96,7 @@ def fit(
         check_folder(out)
         import numpyro
 
+        keep_memory()
         # Before anything uses JAX, or chains wait for each other.
         numpyro.set_host_device_count(chains)
         from ppl_buffer.workflow import fitting
