@@ -192,16 +192,18 @@ class EndToEndRows(NamedTuple):
 
 def rows_end_to_end(lengths: np.ndarray) -> EndToEndRows | None:
     """Lay sequences end to end in few rows, each as long as the longest sequence; None where that saves little."""
-    longest = int(lengths.max())
+    longest, most = int(lengths.max()), int(_WORTH_WHILE * len(lengths))
     rows: list[list[int]] = []
     # First fit, the longest first.
+    room = np.full(len(lengths), longest)
     for index in np.argsort(-lengths, kind="stable"):
-        row = next((row for row in rows if lengths[row].sum() + lengths[index] <= longest), None)
-        if row is None:
-            rows.append(row := [])
-        row.append(int(index))
-    if len(rows) > _WORTH_WHILE * len(lengths):
-        return None
+        first = int(np.argmax(room >= lengths[index]))
+        if first == most:
+            return None
+        if first == len(rows):
+            rows.append([])
+        rows[first].append(int(index))
+        room[first] -= lengths[index]
     owner, source = (np.zeros((len(rows), longest), int) for _ in range(2))
     begins, taken = (np.zeros((len(rows), longest), bool) for _ in range(2))
     place = np.zeros((len(lengths), longest), int)

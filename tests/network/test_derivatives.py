@@ -124,13 +124,14 @@ def test_repeating_for_trials_is_broadcasting_with_its_derivatives() -> None:
 
 
 @pytest.mark.usefixtures("quick_compilation")
-def test_repeating_for_owners_is_reading_rows_with_its_derivatives() -> None:
+@pytest.mark.parametrize("sets", [5, 131])
+def test_repeating_for_owners_is_reading_rows_with_its_derivatives(sets: int) -> None:
     jax = pytest.importorskip("jax")
     from ppl_buffer.network.jax.derivatives import repeat_for_owners
 
     rng = np.random.default_rng(0)
     owner = np.array([[1, 1, 0, 3, 3, 3, 3], [4, 4, 4, 4, 4, 1, 1]])  # nobody is number 2
-    x, weights = (rng.normal(size=shape).astype(np.float32) for shape in ((5, 3, 11), (2, 3, 7, 11)))
+    x, weights = (rng.normal(size=shape).astype(np.float32) for shape in ((sets, 3, 11), (2, 3, 7, 11)))
 
     def total(x):
         return (weights * jax.numpy.sin(repeat_for_owners(x, owner))).sum()

@@ -13,6 +13,9 @@ from jax.custom_derivatives import SymbolicZero
 
 Array = jax.Array
 
+# Data sets for which a product costs less than to add up what trials say of them one by one.
+_FEW = 128
+
 
 def _sum_product(x: Array, y: Array) -> Array:
     """A product with ones, in full precision: it stands for a sum, and graphics processors round what they multiply."""
@@ -37,19 +40,26 @@ def row_sum(x: Array) -> Array:
     return _sum_product(x, jnp.ones((x.shape[-1], 1), x.dtype))
 
 
-@jax.custom_jvp
 def repeat_for_owners(x: Array, owner: Array) -> Array:
     """What a data set has once, (B, R, F), for each trial of rows (N, K) that are of data set `owner`: (N, R, K, F)."""
+    return _read_rows(x, owner) if x.shape[0] > _FEW else _repeat_for_owners(x, owner)
+
+
+def _read_rows(x: Array, owner: Array) -> Array:
     return jnp.moveaxis(x[owner], 2, 1)
 
 
-@repeat_for_owners.defjvp
+# Whose derivative is a product with a matrix of all trials by all data sets.
+_repeat_for_owners = jax.custom_jvp(_read_rows)
+
+
+@_repeat_for_owners.defjvp
 def _owners_derivative(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
     # The transpose of a product; that of reading rows would add them up one by one.
     (x, owner), by_x = primals, tangents[0]
     which = (owner[..., None] == jnp.arange(x.shape[0])).astype(x.dtype)
     spread = _sum_product(which.reshape(-1, x.shape[0]), by_x.reshape(x.shape[0], -1))
-    return repeat_for_owners(x, owner), jnp.moveaxis(spread.reshape(*owner.shape, *x.shape[1:]), 2, 1)
+    return _read_rows(x, owner), jnp.moveaxis(spread.reshape(*owner.shape, *x.shape[1:]), 2, 1)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
