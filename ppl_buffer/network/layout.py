@@ -195,15 +195,15 @@ def rows_end_to_end(lengths: np.ndarray) -> EndToEndRows | None:
     longest, most = int(lengths.max()), int(_WORTH_WHILE * len(lengths))
     rows: list[list[int]] = []
     # First fit, the longest first.
-    room = np.full(len(lengths), longest)
+    left = np.full(len(lengths), longest)
     for index in np.argsort(-lengths, kind="stable"):
-        first = int(np.argmax(room >= lengths[index]))
+        first = int(np.argmax(left >= lengths[index]))
         if first == most:
             return None
         if first == len(rows):
             rows.append([])
         rows[first].append(int(index))
-        room[first] -= lengths[index]
+        left[first] -= lengths[index]
     owner, source = (np.zeros((len(rows), longest), int) for _ in range(2))
     begins, taken = (np.zeros((len(rows), longest), bool) for _ in range(2))
     place = np.zeros((len(lengths), longest), int)
