@@ -33,10 +33,14 @@ def measure(part: str, lengths: str, subjects: int, trials: int, repetitions: in
     longest = trials if own is None else max(own)
     study = likelihood_gradient.study(net, part, subjects, longest, own)
     way = {"gradient": likelihood_gradient.gradient_of(net, part, *study)}
-    before = interleaved(way, repetitions, in_a_row=likelihood_gradient.IN_A_ROW)["gradient"]["median"]
+
+    def milliseconds() -> float:
+        return 1e3 * interleaved(way, repetitions, in_a_row=likelihood_gradient.IN_A_ROW)["gradient"]["median"]
+
+    before = milliseconds()
     if not keep_memory():
         raise SystemExit("this system's C library does not say how memory is kept")
-    return 1e3 * before, 1e3 * interleaved(way, repetitions, in_a_row=5)["gradient"]["median"]
+    return before, milliseconds()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
