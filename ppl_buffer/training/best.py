@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from ppl_buffer.network import checkpoint
@@ -9,6 +10,7 @@ from ppl_buffer.network.torch.weights import TorchNetwork
 from ppl_buffer.training.parts import join
 from ppl_buffer.training.plan import TrainingPlan
 from ppl_buffer.training.recording import join_records
+from ppl_buffer.training.start import grow
 from ppl_buffer.training.state import BEST, parts_begun
 
 
@@ -27,11 +29,18 @@ def write_best(plan: TrainingPlan, *, begun: bool = True) -> None:
     if start is not None and not trained:  # what there is yet
         checkpoint.write(start, start.record, folder / BEST)
         return
-    # A start that reads fewer scales than what is trained now has a place here once it has grown.
-    fits = start is not None and start.config.asinh_scales == plan.config.asinh_scales
-    net = join([start, *trained] if start is not None and fits else trained)
+    net = join(trained if start is None else [_with_scales(start, plan.config.asinh_scales), *trained])
     record = join_records(None if start is None else start.record, [one.record for one in trained if one.record])
     checkpoint.write(net, record, folder / BEST)
+
+
+def _with_scales(start: TorchNetwork, scales: int) -> TorchNetwork:
+    """The start, grown to read as many scales as what is trained now; it predicts the same."""
+    if start.config.asinh_scales == scales:
+        return start
+    net = TorchNetwork(start.schema, replace(start.config, asinh_scales=scales), start.standardization)
+    grow(start, net)
+    return net
 
 
 def _load(path: Path) -> TorchNetwork:

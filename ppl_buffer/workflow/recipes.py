@@ -44,8 +44,9 @@ class Recipe:
         config: sizes of the network of the first stage.
         stages: of the buffered transformer: options of each, by the names of `ppl_buffer.train`'s arguments, and what
             only some stages have: ``config`` (sizes to which the network grows), ``distillation`` (data sets to prepare
-            with the network of the stage before), ``mean_with_start`` (the result is the mean of the weights before and
-            after). None where the network is a direct likelihood alone, whose ``config`` has ``depth = 0``.
+            with the network so far; the direct likelihood, where there is one, is trained before such a stage),
+            ``mean_with_start`` (the result is the mean of the weights before and after). None where the network is a
+            direct likelihood alone, whose ``config`` has ``depth = 0``.
         likelihood: stages of the direct likelihood, likewise; none where there is no direct one.
         earlier: of the shipped file, the parts whose weights are older than this recipe.
     """
@@ -133,15 +134,14 @@ def train_recipe(
     net: Network | None = None
     if parts == LIKELIHOOD and recipe.stages:
         net = _shipped_transformer(recipe.name, folder)
-    for number, stage in enumerate(recipe.stages if net is None else (), start=1):
+    for part, number, stage in _in_turn(recipe, parts):
         if time_is_over():
             return None
-        alone = without_likelihood(config)
-        net = train_stage(simulator, alone, {**stage, **limits}, net, folder / f"stage_{number}", quick)
-    for number, stage in enumerate(recipe.likelihood, start=1):
-        if time_is_over():
-            return None
-        run, options = folder / f"likelihood_{number}", {**stage, **limits}
+        options = {**stage, **limits}
+        if part == BUFFER:
+            net = train_stage(simulator, without_likelihood(config), options, net, folder / f"stage_{number}", quick)
+            continue
+        run = folder / f"likelihood_{number}"
         if recipe.stages:
             assert net is not None
             net = train_likelihood(simulator, config, options, net, run, quick)
@@ -153,6 +153,19 @@ def train_recipe(
     path = folder / f"{recipe.name}.safetensors"
     checkpoint.save(net, path)
     return path
+
+
+def _in_turn(recipe: Recipe, parts: str) -> list[tuple[str, int, Mapping[str, Any]]]:
+    """The stages in the order in which they run: the part, the stage's number among those of the part, its options."""
+    numbered = {
+        part: [(part, number, stage) for number, stage in enumerate(stages, start=1)]
+        for part, stages in ((BUFFER, recipe.stages), (LIKELIHOOD, recipe.likelihood))
+    }
+    if parts == LIKELIHOOD:
+        return numbered[LIKELIHOOD]
+    # The direct likelihood is the nearer to the truth: it finds the posteriors that the transformer is to learn from.
+    first = next((n for n, stage in enumerate(recipe.stages) if "distillation" in stage), len(recipe.stages))
+    return numbered[BUFFER][:first] + numbered[LIKELIHOOD] + numbered[BUFFER][first:]
 
 
 def train_likelihood(

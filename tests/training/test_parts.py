@@ -123,14 +123,17 @@ def test_a_part_that_the_start_has_not_is_added_and_scales_grow_in_both(tmp_path
     still = {"learning_rate": 1e-12, "weight_decay": 0.0}
     both = train(Crossed(), BOTH, steps=2, start=start, out=tmp_path / "both", **still, **SMALL)
     assert both.parts == PARTS and [stage.start is None for stage in both.record.stages] == [True, True, False]
-    grown = train(
-        Crossed(), replace(BOTH, asinh_scales=2), steps=1, start=both, out=tmp_path / "grown", **still, **SMALL
-    )
-    for part, make in (("likelihood", make_likelihood_batch), ("buffer", make_batch)):
-        batch = tensors(make(Crossed(), BatchOptions(batch_size=2, trials=(3, 5)), 0, 3))
-        with torch.no_grad():
-            before, after = (float(Loss(net, part=part)(batch)) for net in (both, grown))
-        assert after == pytest.approx(before, abs=1e-5)
+    sizes = replace(BOTH, asinh_scales=2)
+    for parts in ("all", "buffer", "likelihood"):
+        grown = train(
+            Crossed(), sizes, steps=1, parts=parts, start=both, out=tmp_path / f"grown_{parts}", **still, **SMALL
+        )
+        assert grown.parts == PARTS and grown.config == sizes
+        for part, make in (("likelihood", make_likelihood_batch), ("buffer", make_batch)):
+            batch = tensors(make(Crossed(), BatchOptions(batch_size=2, trials=(3, 5)), 0, 3))
+            with torch.no_grad():
+                before, after = (float(Loss(net, part=part)(batch)) for net in (both, grown))
+            assert after == pytest.approx(before, abs=1e-5)
 
 
 def test_joining_takes_the_last_of_each_part(tmp_path):

@@ -1,6 +1,7 @@
 """Recipes: what they ask for is what `train` takes, and one command runs their stages, goes on, and averages."""
 
 import inspect
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -109,6 +110,21 @@ def test_stages_run_in_turn_go_on_and_leave_their_lineage(monkeypatch, tmp_path)
     assert not (tmp_path / "parts" / "rlddm.safetensors").exists()
     path = train_recipe(recipe, tmp_path / "parts", quick=True, progress=False)
     assert weights_digest(pb.load(path, backend="torch")) == weights_digest(whole)
+
+
+def test_the_direct_likelihood_comes_first_where_it_teaches(tmp_path):
+    recipe = Recipe.read("multisensory_rho1")
+    path = train_recipe(recipe, tmp_path, quick=True, progress=False)
+    net = pb.load(path, backend="torch")
+    assert [stage.part for stage in net.record.stages] == ["buffer", "likelihood", "likelihood", "buffer"]
+    taught = pb.load(tmp_path / "likelihood_2" / "both.safetensors", backend="torch")
+    sets = json.loads((tmp_path / "stage_2" / "distillation" / "lessons.json").read_text())
+    assert sets["weights"] == weights_digest(taught) == net.record.stages[-1].start
+    assert net.config.depth > taught.config.depth
+    for name, weight in taught.weights.items():
+        if name.startswith("likelihood."):
+            np.testing.assert_array_equal(net.weights[name], weight)
+    assert net.record.errors["likelihood"] == taught.record.errors["likelihood"]
 
 
 def test_a_recipe_without_a_transformer_makes_a_direct_likelihood_alone_and_goes_on(tmp_path):
