@@ -51,6 +51,8 @@ PEOPLE = 16
 SPLITS = range(4)
 TASKS = ("channels", "missing")
 CONFIG = pb.Config(width=64, depth=4, heads=4, mlp=128, components=8)
+# Shares of the recordings of a training that are forecast, or have a gap.
+PRACTISED = {"channels": {"forecasting": 0.4}, "missing": {"forecasting": 0.3, "gap_filling": 0.3}}
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ def trained(task: str, recordings: Recordings, steps: int, run: Path, quick: boo
             config = pb.Config(width=12, depth=2, heads=2, mlp=16, components=3)
         pb.train(
             simulator(task, recordings), config, steps=steps, out=run, optimizer="muon", learning_rate=2e-3,
-            forecasting=0.4, in_order=0.5, order_by="time", context_free_fraction=0.1, workers=0, patience=12,
+            **PRACTISED[task], in_order=0.5, order_by="time", context_free_fraction=0.1, workers=0, patience=12,
             progress=not quick, **sizes,
         )  # fmt: skip
         (run / "done").touch()

@@ -28,6 +28,7 @@ class BatchOptions:
         targets: of an exchangeable data set; None = as many as trials of its buffer.
         forecasting: share of the exchangeable data sets whose context ends where buffer and targets begin, in the order
             of an input.
+        gap_filling: share of those whose buffer and targets are a stretch, with the context on both sides of it.
         in_order: share of the exchangeable data sets whose buffer is in that order.
         order_by: the input; None = the only continuous one.
         context_only: share of the targets of an exchangeable data set that see nothing of its buffer.
@@ -48,6 +49,7 @@ class BatchOptions:
     growing: int = 0
     targets: int | None = None
     forecasting: float = 0.0
+    gap_filling: float = 0.0
     in_order: float = 0.0
     order_by: str | None = None
     context_only: float = DEFAULT_CONTEXT_ONLY
@@ -63,7 +65,7 @@ class BatchOptions:
             if len(pair) != 2 or not all(is_integer(x, least) for x in pair) or pair[0] > pair[1]:
                 raise ValueError(f"{name}: expected (least, greatest), integers of at least {least}, got {value!r}")
             object.__setattr__(self, name, (int(pair[0]), int(pair[1])))
-        shares = "context_free_fraction", "forecasting", "in_order", "context_only"
+        shares = "context_free_fraction", "forecasting", "gap_filling", "in_order", "context_only"
         for name in (*shares, "missing_fraction", "changing_fraction"):
             check_number(name, getattr(self, name), "a share from 0 to 1", lambda x: 0 <= x <= 1)
         check_flag("use_log_likelihood", self.use_log_likelihood)

@@ -101,8 +101,9 @@ def make_batch(simulator: Simulator, options: BatchOptions, seed: int, step: int
         with_atom = [name in atoms_of(simulator) for name in schema.params]
         conditioned = condition_masks(rng, size, options.condition_masks, len(schema.params), with_atom)
     sizes, kinds = options.sizes(size, trials, context), None
-    if options.forecasting or options.in_order:
-        kinds = draw_kinds(rng, size, order_input(schema, options.order_by), options.forecasting, options.in_order)
+    if options.forecasting or options.gap_filling or options.in_order:
+        shares = options.forecasting, options.gap_filling, options.in_order
+        kinds = draw_kinds(rng, size, order_input(schema, options.order_by), *shares)
     total = trials if schema.ordered else sizes.total
     data_sets, counts = draw(simulator, seed, step, stream, size, total, conditioned, propose, kinds)
     if data_sets is None:
@@ -250,7 +251,7 @@ def draw(
         trials: trials of each.
         conditioned: (size, R, P) bool: which parameters may be at an atom. None = none.
         propose: draw the parameters from the simulator's proposal in place of its prior.
-        kinds: of the data sets: of stored ones those that forecast are runs of trials without gaps.
+        kinds: of the data sets: of stored ones those that forecast or fill a gap are runs of trials without one.
         changing: let parameters change from trial to trial.
 
     Returns:
@@ -266,7 +267,7 @@ def draw(
         rng = generator(seed, stream, step, attempt)
         if isinstance(simulator, WithStoredSets):
             held_out = stream in (HELD_OUT, REHEARSAL)
-            runs = None if kinds is None else Runs(kinds.order_by, kinds.forecasts[missing])
+            runs = None if kinds is None else Runs(kinds.order_by, kinds.stretches[missing])
             new_params, new_data = draw_stored(
                 simulator, schema, rng, len(missing), trials, held_out=held_out, runs=runs
             )

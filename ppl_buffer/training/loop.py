@@ -63,6 +63,7 @@ def train(
     context: tuple[int, int] | None = None,
     targets: int | None = None,
     forecasting: float = 0.0,
+    gap_filling: float = 0.0,
     in_order: float = 0.0,
     order_by: str | None = None,
     context_only: float = 0.5,
@@ -136,9 +137,13 @@ def train(
             trials before some point are the context, buffer and targets come after it. Without such sets a network
             interpolates, and what it says of what comes next is an extrapolation. Stored data sets that forecast are
             stretches without gaps.
+        gap_filling: share of the exchangeable data sets in which buffer and targets are a stretch along that input,
+            with the context before and after it: a part of a recording that is missing. Its length is what the sizes of
+            all three leave. At most what `forecasting` leaves.
         in_order: share of the exchangeable data sets whose buffer is in that order, each target seeing the trials
-            before it: draws along time, or along a grid, arise so. Independent of `forecasting`: where both hold the
-            buffer comes right after the context, without a gap. The other buffers are in random order.
+            before it: draws along time, or along a grid, arise so. Independent of the two before: in a forecast the
+            buffer comes right after the context, without a gap, in a gap at its beginning. The other buffers are in
+            random order.
         order_by: name of that input; by default the only one that is continuous.
         context_only: share of the targets of an exchangeable data set that see its context and nothing of its buffer.
             1 trains a set predictor, which `add_buffer` can teach more later.
@@ -222,8 +227,8 @@ def train(
     batches = {
         **choose_lengths(simulator, trials, context, targets), "condition_masks": condition_masks,
         "context_free_fraction": context_free_fraction, "outcome_samples": outcome_samples,
-        "targets": targets, "forecasting": forecasting, "in_order": in_order, "order_by": order_by,
-        "context_only": context_only,
+        "targets": targets, "forecasting": forecasting, "gap_filling": gap_filling, "in_order": in_order,
+        "order_by": order_by, "context_only": context_only,
     }  # fmt: skip
     sizes, begun = choose_sizes(simulator, config, start)
     batches["missing_fraction"] = choose_missing_fraction(missing_fraction, simulator.schema, sizes)

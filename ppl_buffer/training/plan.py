@@ -34,7 +34,7 @@ _SKETCHED = 4
 # Options that the direct likelihood does not know: it has no context, and no parameter is ever hidden from it.
 _OF_THE_BUFFER = ("context", "condition_masks", "context_free_fraction", "likelihood_weight")
 # Options, also of the buffer alone, that a run knows only where they are used.
-_ROLES = ("targets", "forecasting", "in_order", "order_by", "context_only")
+_ROLES = ("targets", "forecasting", "gap_filling", "in_order", "order_by", "context_only")
 _OFF = {"learns": "all"} | {name: getattr(BatchOptions(), name) for name in _ROLES}
 # Options of the direct likelihood alone, likewise.
 _OF_THE_LIKELIHOOD = ("missing_fraction", "changing_fraction")
@@ -196,9 +196,7 @@ def make_plans(asked: TrainingPlan, parts: str) -> tuple[TrainingPlan, ...]:
     check_outcome_samples(simulator, batches.outcome_samples)
     if asked.optimization.learns == "buffer":
         check_learns(simulator.schema, asked.config, batches.context_only)
-    check_roles(
-        simulator.schema, batches.targets, batches.forecasting, batches.in_order, batches.order_by, batches.context_only
-    )
+    check_roles(simulator.schema, **{name: getattr(batches, name) for name in _ROLES})
     if batches.use_log_likelihood:
         check_use_log_likelihood(simulator)
     if isinstance(simulator, WithStoredSets):

@@ -1,14 +1,16 @@
 """Which trials of an exchangeable data set are its context, its buffer and its targets, and who sees what. NumPy alone.
 
 In a data set as the paper has it (Hassan et al. 2026, arXiv 2510.09477) all three are disjoint and in random order. A
-network that knows no others interpolates: its targets lie among the points that it sees. Two further kinds put the
-trials in the order of an input, time for instance; both are independent of each other:
+network that knows no others interpolates: its targets lie among the points that it sees. Further kinds put the trials
+in the order of an input, time for instance:
 
 - where it *forecasts*, the context is all trials before a frontier, and buffer and targets come after it;
+- where it *fills a gap*, buffer and targets are a stretch, and the context is all trials before and after it;
 - where the buffer is *in order*, its trials follow each other along the input, and a target sees those before it.
 
-Where both hold, the buffer is what comes right after the frontier, without a gap, and targets are any of the trials
-after the frontier, those of the buffer among them: each sees the context and the buffer before it, never itself.
+The last is independent of the others. Where it holds in a forecast or a gap, the buffer is what comes right after the
+frontier, or at the beginning of the gap, and targets are any of the trials there, those of the buffer among them: each
+sees the context and the buffer before it, never itself.
 """
 
 from __future__ import annotations
@@ -48,17 +50,24 @@ class Sizes:
 
 @dataclass(frozen=True, eq=False)
 class Kinds:
-    """Which data sets of a batch forecast, and which have a buffer in order.
+    """Which data sets of a batch forecast, which fill a gap, and which have a buffer in order.
 
     Args:
         order_by: the input that puts trials in order.
         forecasts: (B,) bool: the context ends where buffer and targets begin.
+        fills: (B,) bool: buffer and targets lie between two parts of the context; never where it forecasts.
         in_order: (B,) bool: the buffer is in order.
     """
 
     order_by: str
     forecasts: np.ndarray
+    fills: np.ndarray
     in_order: np.ndarray
+
+    @property
+    def stretches(self) -> np.ndarray:
+        """(B,) bool: buffer and targets are a stretch in which nothing of the context lies."""
+        return self.forecasts | self.fills
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,7 @@ def check_roles(
     schema: Schema,
     targets: int | None,
     forecasting: float,
+    gap_filling: float,
     in_order: float,
     order_by: str | None,
     context_only: float,
@@ -96,21 +106,27 @@ def check_roles(
 
     Raises:
         ValueError: if the schema is ordered, there is no continuous input to put its trials in order by or it is not
-            clear which, or it is named and nothing is to be put in order.
+            clear which, or it is named and nothing is to be put in order, or forecasts and gaps are more than all.
     """
     if schema.ordered:
-        given = {"targets": targets or 0, "forecasting": forecasting, "in_order": in_order}
+        given = {"targets": targets or 0, "forecasting": forecasting, "gap_filling": gap_filling, "in_order": in_order}
         for name, value in {**given, "context_only": context_only - DEFAULT_CONTEXT_ONLY}.items():
             if value:
                 raise ValueError(
                     f"{name}: expected none for an ordered schema, where every trial is a target that sees those "
                     f"before it, got {context_only if name == 'context_only' else value!r}"
                 )
-    if forecasting or in_order:
+    if forecasting + gap_filling > 1:
+        raise ValueError(
+            f"gap_filling: expected a share of the data sets that do not forecast, at most {1 - forecasting:g}, got "
+            f"{gap_filling!r}"
+        )
+    if forecasting or gap_filling or in_order:
         order_input(schema, order_by)
     elif order_by is not None:
         raise ValueError(
-            f"order_by: expected None where forecasting and in_order are both 0, got {order_by!r}; set one of them"
+            f"order_by: expected None where forecasting, gap_filling and in_order are all 0, got {order_by!r}; set one "
+            "of them"
         )
 
 
@@ -123,8 +139,8 @@ def order_input(schema: Schema, order_by: str | None) -> str:
     names = [name for name, variable in schema.inputs.items() if not isinstance(variable, Categorical)]
     if not names:
         raise ValueError(
-            "forecasting, in_order: expected 0 for a schema without a continuous input, since nothing puts its trials "
-            "in order"
+            "forecasting, gap_filling, in_order: expected 0 for a schema without a continuous input, since nothing "
+            "puts its trials in order"
         )
     if order_by is None and len(names) == 1:
         return names[0]
@@ -133,9 +149,13 @@ def order_input(schema: Schema, order_by: str | None) -> str:
     return order_by
 
 
-def draw_kinds(rng: np.random.Generator, size: int, order_by: str, forecasting: float, in_order: float) -> Kinds:
-    """Each of `size` data sets forecasts, and has its buffer in order, with these probabilities."""
-    return Kinds(order_by, *(rng.random(size) < share for share in (forecasting, in_order)))
+def draw_kinds(
+    rng: np.random.Generator, size: int, order_by: str, forecasting: float, gap_filling: float, in_order: float
+) -> Kinds:
+    """Each of `size` data sets forecasts, or fills a gap, and has its buffer in order, with these probabilities."""
+    kind, follows = rng.random(size), rng.random(size) < in_order
+    forecasts = kind < forecasting
+    return Kinds(order_by, forecasts, ~forecasts & (kind < forecasting + gap_filling), follows)
 
 
 def assign_roles(
@@ -166,16 +186,20 @@ def assign_roles(
     if kinds is None:
         seen, buffer, targets = np.split(places, [context, context + trials], axis=1)
         return Roles(seen, buffer, targets, visible)
-    forecasts, follows = kinds.forecasts[:, None], kinds.in_order[:, None]
+    stretches, follows = kinds.stretches[:, None], kinds.in_order[:, None]
     # From here on a trial is known by its rank. Equal inputs are ranked by chance, since the places are shuffled.
     by_rank = np.argsort(np.take_along_axis(data[kinds.order_by], places, 1), axis=1, kind="stable")
     ranks = np.argsort(by_rank, axis=1)
-    after = context + _shuffled(rng, size, sizes.total - context)
-    before = np.broadcast_to(np.arange(context), (size, context))
-    ranks = np.where(forecasts, np.concatenate([before, after], 1), ranks)
+    # Where a stretch begins: after all of the context, or anywhere in it.
+    begin, length = np.full((size, 1), context), sizes.total - context
+    if kinds.fills.any():
+        begin = np.where(kinds.fills[:, None], rng.integers(0, context + 1, (size, 1)), begin)
+    within = begin + _shuffled(rng, size, length)
+    around = np.arange(context) + length * (np.arange(context) >= begin)
+    ranks = np.where(stretches, np.concatenate([around, within], 1), ranks)
     seen, buffer, targets = np.split(ranks, [context, context + trials], axis=1)
     buffer = np.where(follows, np.sort(buffer, 1), buffer)
-    buffer = np.where(follows & forecasts, context + np.arange(trials), buffer)
+    buffer = np.where(follows & stretches, begin + np.arange(trials), buffer)
     earlier = (buffer[:, None] < targets[..., None]).sum(-1)[:, None]
     if context or context_only == 1:
         earlier = np.where(visible == 0, 0, earlier)

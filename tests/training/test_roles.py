@@ -94,19 +94,19 @@ def test_batches_of_other_options_are_those_of_before_there_were_these(options, 
     assert sha.hexdigest() == digest
 
 
-def roles_of(sizes, forecasting=0.0, in_order=0.0, seed=0):
+def roles_of(sizes, forecasting=0.0, in_order=0.0, seed=0, gap_filling=0.0):
     """Roles, and the input that orders, of which some values are equal."""
     rng = np.random.default_rng(seed)
     along = rng.integers(0, 2 * sizes.total, (sizes.data_sets, sizes.total))
-    kinds = draw_kinds(rng, sizes.data_sets, "x", forecasting, in_order)
+    kinds = draw_kinds(rng, sizes.data_sets, "x", forecasting, gap_filling, in_order)
     return assign_roles(rng, sizes, {"x": along}, kinds), along
 
 
-@pytest.mark.parametrize("forecasting", [0.0, 1.0])
+@pytest.mark.parametrize(("forecasting", "gap_filling"), [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0)])
 @pytest.mark.parametrize("in_order", [0.0, 1.0])
 @pytest.mark.parametrize("sizes", [Sizes(211, 5, 3, 7), Sizes(211, 5, 7, 2), Sizes(211, 0, 3, 7)])
-def test_who_is_what_and_what_a_target_sees(sizes, forecasting, in_order):
-    roles, along = roles_of(sizes, forecasting, in_order)
+def test_who_is_what_and_what_a_target_sees(sizes, forecasting, gap_filling, in_order):
+    roles, along = roles_of(sizes, forecasting, in_order, gap_filling=gap_filling)
     assert (roles.context.shape, roles.buffer.shape) == ((211, sizes.context), (211, sizes.trials))
     assert roles.targets.shape == (211, sizes.targets) and roles.visible.shape == (211, 1, sizes.targets)
     some = False
@@ -118,8 +118,10 @@ def test_who_is_what_and_what_a_target_sees(sizes, forecasting, in_order):
         assert {*buffer, *targets} <= {*after}
         if forecasting and len(context):
             assert x[context].max() <= x[after].min()
-        if forecasting and in_order:
-            # Right after the frontier, without a gap.
+        if gap_filling and len(context):
+            assert ((x[context] <= x[after].min()) | (x[context] >= x[after].max())).all()
+        if (forecasting or gap_filling) and in_order:
+            # Right after the frontier, or from the beginning of the gap, without another one.
             np.testing.assert_array_equal(x[buffer], np.sort(x[after])[: sizes.trials])
         else:
             assert not {*buffer} & {*targets}
@@ -138,11 +140,27 @@ def test_who_is_what_and_what_a_target_sees(sizes, forecasting, in_order):
     assert some == bool(in_order)
 
 
+def test_a_gap_begins_anywhere_in_as_many_data_sets_as_asked_for():
+    sizes, rng = Sizes(4001, 7, 8, 3), np.random.default_rng(1)
+    along = rng.permuted(np.broadcast_to(np.arange(sizes.total), (sizes.data_sets, sizes.total)), axis=1)
+    kinds = draw_kinds(rng, 4001, "x", forecasting=0.2, gap_filling=0.5, in_order=0.3)
+    assert not (kinds.forecasts & kinds.fills).any()
+    roles = assign_roles(rng, sizes, {"x": along}, kinds)
+    others = np.take_along_axis(along, np.concatenate([roles.buffer, roles.targets], 1), 1)
+    first = others.min(1)
+    together = others.max(1) - first == 10
+    # By chance, in order of its own, 1 in 5,000 looks like this.
+    assert (together == (kinds.forecasts | kinds.fills))[~kinds.in_order].mean() > 0.99
+    assert stats.binomtest(int(kinds.fills.sum()), 4001, 0.5).pvalue > LEVEL
+    assert stats.chisquare(np.bincount(first[kinds.fills], minlength=8)).pvalue > LEVEL
+    assert (first[kinds.forecasts] == 7).all()
+
+
 def test_shares_of_the_data_sets_and_of_the_targets_are_those_asked_for():
     sizes = Sizes(4001, 7, 8, 3)
     rng = np.random.default_rng(0)
     along = rng.permuted(np.broadcast_to(np.arange(sizes.total), (sizes.data_sets, sizes.total)), axis=1)
-    roles = assign_roles(rng, sizes, {"x": along}, draw_kinds(rng, 4001, "x", forecasting=0.3, in_order=0.6))
+    roles = assign_roles(rng, sizes, {"x": along}, draw_kinds(rng, 4001, "x", 0.3, 0.0, 0.6))
     others = np.concatenate([roles.buffer, roles.targets], 1)
     before, after = (np.take_along_axis(along, places, 1) for places in (roles.context, others))
     forecasts = before.max(1) <= after.min(1)
@@ -222,10 +240,15 @@ def test_no_density_depends_on_what_a_target_must_not_see():
 @pytest.mark.parametrize(
     ("simulator", "options", "message"),
     [
-        (Shift(), {"forecasting": 0.5}, "forecasting, in_order: expected 0 for a schema without a continuous input"),
+        (Shift(), {"forecasting": 0.5}, "gap_filling, in_order: expected 0 for a schema without a continuous input"),
         (Walk(), {"in_order": 0.5}, r"order_by: expected a continuous input, one of \['place', 'time'\], got None"),
         (Walk(), {"in_order": 0.5, "order_by": "kind"}, "order_by: expected a continuous input, .* got 'kind'"),
-        (Walk(), {"order_by": "time"}, "order_by: expected None where forecasting and in_order are both 0, got 'time'"),
+        (
+            Walk(),
+            {"forecasting": 0.7, "gap_filling": 0.5, "order_by": "time"},
+            r"gap_filling: expected a share .* that do not forecast, at most 0.3, got 0.5",
+        ),
+        (Walk(), {"order_by": "time"}, "order_by: expected None where .* and in_order are all 0, got 'time'"),
     ],
 )
 def test_an_order_that_a_schema_does_not_have_is_refused(simulator, options, message, tmp_path):
@@ -234,7 +257,7 @@ def test_an_order_that_a_schema_does_not_have_is_refused(simulator, options, mes
 
 
 def test_training_takes_them_and_a_run_goes_on_with_the_same_alone(tmp_path):
-    names = {"targets": 5, "forecasting": 0.5, "in_order": 0.25, "order_by": "time"}
+    names = {"targets": 5, "forecasting": 0.5, "gap_filling": 0.25, "in_order": 0.25, "order_by": "time"}
     options = {**SMALL, "batch_size": 3, "context": (0, 4), **names}
     net = train(Walk(), TINY, steps=2, out=tmp_path, **options)
     assert {name: net.record.provenance[name] for name in names} == names
@@ -248,7 +271,7 @@ def test_training_takes_them_and_a_run_goes_on_with_the_same_alone(tmp_path):
     assert not {*names} & {*direct.fingerprint()}
 
 
-def test_stored_data_sets_that_forecast_are_runs_without_gaps():
+def test_stored_data_sets_that_forecast_or_fill_a_gap_are_runs():
     # Unequal lengths, stored in no order of time; an outcome says whose it is and when.
     rng = np.random.default_rng(0)
     time = rng.permuted(np.broadcast_to(np.arange(31.0), (13, 31)), axis=1)
@@ -257,10 +280,10 @@ def test_stored_data_sets_that_forecast_are_runs_without_gaps():
         time[row, length:] = codes[row, length:] = np.nan
     simulator = pb.DatasetSimulator({"y": codes}, {"time": time}, ordered=False)
     options = {"batch_size": 5, "trials": (3, 3), "context": (1, 4), "targets": 7, "in_order": 0.5}
-    gaps, starts = {0.0: 0, 1.0: 0}, set()
-    for forecasting in gaps:
+    gaps, starts = {"": 0, "forecasting": 0, "gap_filling": 0}, set()
+    for kind in gaps:
         for step in range(30):
-            batch = make_batch(simulator, BatchOptions(**options, forecasting=forecasting), 0, step).data
+            batch = make_batch(simulator, BatchOptions(**options, **({kind: 1.0} if kind else {})), 0, step).data
             parts = [batch[part] for part in ("context", "buffer", "targets")]
             y = np.concatenate([part["outcomes"]["y"][:, 0] for part in parts], 1)
             context, stored = y.shape[1] - 10, simulator.stored_sets
@@ -269,10 +292,10 @@ def test_stored_data_sets_that_forecast_are_runs_without_gaps():
                 who = int(row[0] // 100)
                 place = np.searchsorted(np.sort(stored.data["y"][who, : stored.lengths[who]]), row)
                 first = place[:context].min()
-                gaps[forecasting] += int(place[:context].max() - first != context - 1)
-                if forecasting:
-                    assert place.max() <= first + context + 9
+                gaps[kind] += int(place[:context].max() - first != context - 1)
+                if kind:
+                    assert place.max() - place.min() <= context + 9
                     starts.add(int(first))
-    assert gaps[1.0] == 0 < gaps[0.0] and len(starts) > 5
+    assert gaps["forecasting"] == 0 < min(gaps[""], gaps["gap_filling"]) and len(starts) > 5
     with pytest.raises(ValueError, match="longest have .* trials, got 34, context, buffer and targets together"):
         train(simulator, TINY, steps=1, progress=False, **{**options, "context": (0, 24)})

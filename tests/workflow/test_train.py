@@ -66,7 +66,8 @@ def test_train_goes_from_a_module_to_a_checkpoint(tmp_path, monkeypatch):
     assert distilled.config == replace(net.config, depth=3, asinh_scales=1)
     done = run("train", "my_coin_module:Coin", "--start", "runs/Coin/Coin.safetensors", "--mlp", 16)
     assert done.exit_code == 1 and "config: expected none, or that of start" in done.output
-    done = run("train", "my_coin_module:Coin", "--forecasting", 0.5, "--in-order", 0.5, "--order-by", "time")
+    done = run("train", "my_coin_module:Coin", "--forecasting", 0.5, "--gap-filling", 0.2,
+               "--in-order", 0.5, "--order-by", "time")  # fmt: skip
     assert done.exit_code == 1 and "a schema without a continuous input" in " ".join(done.output.split())
     assert simulator_of(net, "my_coin_module:Coin").schema == net.schema
     done = run("train", "my_coin_module:Coin", "--steps", 2, "--parts", "head")

@@ -76,6 +76,9 @@ def train(
     forecasting: Annotated[
         float, typer.Option(help="Share of the data sets whose context is all before some time; exchangeable models.")
     ] = 0.0,
+    gap_filling: Annotated[
+        float, typer.Option(help="Share of the data sets that lack a stretch of time, with the context on both sides.")
+    ] = 0.0,
     in_order: Annotated[
         float, typer.Option(help="Share of the data sets whose trials are realised in the order of time.")
     ] = 0.0,
@@ -125,8 +128,8 @@ def train(
             start=first, distillation=distillation, minutes=minutes, steps=steps, parts=parts, target=target, seed=seed,
             out=folder, batch_size=batch_size,
             trials=_range("trials", trials), context=_range("context", context),
-            targets=targets, forecasting=forecasting, in_order=in_order, order_by=order_by, optimizer=optimizer,
-            outcome_samples=outcome_samples, likelihood_weight=likelihood_weight,
+            targets=targets, forecasting=forecasting, gap_filling=gap_filling, in_order=in_order, order_by=order_by,
+            optimizer=optimizer, outcome_samples=outcome_samples, likelihood_weight=likelihood_weight,
             use_log_likelihood=use_log_likelihood or None, missing_fraction=missing_fraction,
             changing_fraction=changing_fraction, held_out=held_out, progress=progress,
         )  # fmt: skip
