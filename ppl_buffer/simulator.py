@@ -224,7 +224,8 @@ class WithSeenLogLikelihood(Protocol):
 class WithSymmetries(Protocol):
     """Has symmetries: data sets that are moved or mirrored and as likely as before, whatever the parameters.
 
-    Every data set of `train(distillation=...)` is then several.
+    Every data set of `train(distillation=...)` is then several, and so is every stored one of a `DatasetSimulator`
+    whose subclass has such a method, in the training and not where it is held out.
     """
 
     def augment(self, rng: np.random.Generator, data: Arrays) -> Arrays:

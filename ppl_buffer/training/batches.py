@@ -22,6 +22,7 @@ from ppl_buffer.training.changing_params import VALUES, mix
 from ppl_buffer.training.draws import (
     RejectionCounts,
     Seen,
+    augment_data,
     draw_data,
     draw_params,
     draw_proposal,
@@ -271,6 +272,9 @@ def draw(
             new_params, new_data = draw_stored(
                 simulator, schema, rng, len(missing), trials, held_out=held_out, runs=runs
             )
+            if not held_out:
+                # There are no more of them, and by their symmetries each is several.
+                new_data = augment_data(simulator, rng, new_data)
             probabilities: Arrays = {}
         else:
             always = None if conditioned is None else np.asarray(conditioned[missing].all(1))

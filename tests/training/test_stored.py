@@ -97,6 +97,32 @@ def test_a_batch_is_a_function_of_seed_and_step():
     assert not np.array_equal(first["buffer"]["outcomes"]["y"], other["buffer"]["outcomes"]["y"])
 
 
+class Moved(pb.DatasetSimulator):
+    """Data sets that are as likely a quarter or half of a unit further."""
+
+    def augment(self, rng, data):
+        step = rng.integers(0, 3, (len(data["y"]), 1)) / 4
+        return {name: x + step for name, x in data.items()}
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_symmetries_move_data_sets_in_the_training_and_leave_those_that_are_held_out(ordered):
+    simulator = Moved({"y": CODES}, {"x": CODES}, ordered=ordered, group=PEOPLE, seed=3)
+    options = BatchOptions(batch_size=5, trials=(3, 7), context=(2, 9))
+    plain, moves = coded(ordered), {TRAINING: set(), STANDARDIZATION: set(), HELD_OUT: set(), REHEARSAL: set()}
+    for stream, steps in moves.items():
+        for step in range(12):
+            batch, still = (make_batch(one, options, 11, step, stream) for one in (simulator, plain))
+            for (_, trials), (_, unmoved) in zip(codes_of(batch).values(), codes_of(still).values(), strict=True):
+                assert trials.shape == unmoved.shape
+            y, x = batch.data["targets"]["outcomes"]["y"], still.data["targets"]["outcomes"]["y"]
+            # All of a data set by the same step, and no other trials than without.
+            np.testing.assert_array_equal(y - x, np.broadcast_to((y - x)[..., :1], y.shape))
+            steps |= set((y - x).ravel().tolist())
+    assert moves[TRAINING] == moves[STANDARDIZATION] == {0.0, 0.25, 0.5}
+    assert moves[HELD_OUT] == moves[REHEARSAL] == {0.0}
+
+
 def test_long_batches_come_from_data_sets_that_are_long_enough():
     values = CODES.copy()
     values[::3, 5:] = np.nan
