@@ -27,6 +27,10 @@ def learns_from(stage: Mapping[str, Any], probabilities: bool) -> str:
     if "distillation" in stage:
         share, count = stage["distillation_share"], stage["distillation"]["sets"]
         sources.append(f"in {share:.0%} of the batches {count} distillation sets")
+    practised = {
+        "forecasting": "of the data sets forecast", "gap_filling": "fill a gap", "in_order": "with the buffer in order"
+    }  # fmt: skip
+    sources += [f"{stage[name]:.0%} {words}" for name, words in practised.items() if name in stage]
     sizes = ", ".join(f"{name} {size}" for name, size in stage.get("config", {}).items())
     ends = [f"after the network has grown to {sizes}"] if sizes else []
     ends += ["then averaged with the weights before"] if stage.get("mean_with_start") else []
