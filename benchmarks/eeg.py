@@ -9,7 +9,8 @@ database (Zhang et al. 1995), with what it lacks: a reference, and the task of p
   instants, others anywhere (interpolation), or what comes next (forecasting).
 - ``missing``: the outcome is one of the channels; which, and the other six at the same instant and how they changed
   since the sample before are inputs. Given what was seen of the channel up to some instant, the rest of it; and given
-  what was seen before and after a stretch of the same length, that stretch.
+  what was seen before and after a stretch of the same length, that stretch. Each sample alone, and means over windows
+  of 150 ms in draws of the whole stretch.
 
 Forecasts are also made by dilated convolutions from left to right (`rivals/single_task.py`), trained on whole
 recordings, which can do nothing else.
@@ -183,6 +184,9 @@ class Settings:
     targets: tuple[int, ...] = (16, 64)
     recordings: int = 120
     orders: int = 8
+    draws: int = 50
+    every: int = 3
+    window: int = 38
     end: tuple[int, int] = (160, 256)
     within: tuple[int, int] = (80, 176)
 
@@ -192,7 +196,9 @@ class Settings:
         return {"to the end": self.end, "within": self.within}
 
 
-QUICK = Settings(contexts=(7,), targets=(5,), recordings=3, orders=2, end=(250, 256), within=(100, 107))
+QUICK = Settings(
+    contexts=(7,), targets=(5,), recordings=3, orders=2, draws=3, window=5, end=(250, 256), within=(100, 107)
+)
 
 
 def designs(rng: np.random.Generator, kind: str, size: int, targets: int) -> np.ndarray:
@@ -293,7 +299,7 @@ def score_stretch(
     context = {name: torch.cat([value[:, :start], value[:, stop:]], 1) for name, value in data.items()}
     lost = {name: value[:, start:stop] for name, value in data.items()}
     value = lost.pop("voltage")
-    joint, apart, pit, mean = [], [], [], []
+    joint, apart, pit, mean, windows = [], [], [], [], []
     for first in range(0, len(value), len(x)):
         part = slice(first, first + len(x))
         given = {name: each[part] for name, each in context.items()}
@@ -304,6 +310,9 @@ def score_stretch(
             apart.append(density.marginals(query, value[part]).mean(-1))
             pit.append(alone.pit(value[part].T[..., None])[..., 0].T)
             mean.append(alone.mean[..., 0].T)
+        some = slice(first, first + len(x), settings.every)
+        drawn = ({name: each[some] for name, each in group.items()} for group in (lost, context))
+        windows.append(covered_windows(net, *drawn, value[some], settings))
     for channel, name in enumerate(recordings.names):
         true = x[:, channel, start:stop]
         known = gaussian.missing(x, channel, start, stop)
@@ -311,8 +320,22 @@ def score_stretch(
         row = {"channel": name, **{key: float(each.mean()) for key, each in ours.items()}}
         row["rmse"] = float(np.sqrt(((mean[channel].numpy() - true) ** 2).mean()))
         row["covered"] = float((np.abs(pit[channel].numpy() - 0.5) < 0.45).mean())
+        row["windows covered"] = windows[channel]
         rows.append(row | {f"Gaussian {key}": each for key, each in known.items()})
     return rows
+
+
+def covered_windows(
+    net: Any, lost: dict[str, torch.Tensor], given: dict[str, torch.Tensor], value: torch.Tensor, settings: Settings
+) -> float:
+    """Share of the means over windows of `value` (R, T) within their 90 % intervals, over draws of all T together."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        draws = JointPredictive(net, lost, context=given).sample((settings.draws,))
+    last = value.shape[1] // settings.window * settings.window
+    drawn, true = (x[..., :last].unflatten(-1, (-1, settings.window)).mean(-1).numpy() for x in (draws, value))
+    low, high = np.quantile(drawn, [0.05, 0.95], axis=0)
+    return float(((low < true) & (true < high)).mean())
 
 
 def means(rows: Sequence[dict[str, Any]], by: Sequence[str], leave_out: Sequence[str]) -> list[dict[str, Any]]:

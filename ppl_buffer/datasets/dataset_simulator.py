@@ -35,8 +35,8 @@ class DatasetSimulator:
     exchangeable one, any of its trials, disjointly as context, buffer and targets. A batch draws from those data sets
     that are long enough.
 
-    A subclass may have a method ``augment(rng, data)``, which moves data sets, name -> (size, trials), to others that are
-    as likely (`ppl_buffer.simulator.WithSymmetries`): in the training each comes in a new form every time.
+    A subclass may have a method ``augment(rng, data)``, which moves data sets, name -> (size, trials), to others that
+    are as likely (`ppl_buffer.simulator.WithSymmetries`): in the training each comes in a new form every time.
 
     Attributes:
         schema: stated, or derived.
