@@ -58,5 +58,5 @@ def test_what_was_practised_is_done_better(tmp_path, share, kind):
             gain = having - without
             error = gain.std() / np.sqrt(RECORDINGS)
             print(f"{what} {points}: {without.mean():.2f}, {having.mean():.2f}; gain {gain.mean():.2f} +- {error:.2f}")
-            # Forecasts: measured 0.25 to 0.32, and -0.01.
-            assert gain.mean() > (max(0.1, 5 * error) if what == kind else -0.05)
+            # More is gained, beyond chance, than is given away elsewhere.
+            assert gain.mean() > (max(0.05, 5 * error) if what == kind else -0.05)
