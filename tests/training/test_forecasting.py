@@ -47,8 +47,9 @@ def scores(net, points, kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("share", "kind"), [("forecasting", AHEAD), ("gap_filling", BETWEEN)])
-def test_what_was_practised_is_done_better(tmp_path, share, kind):
+# The least that is gained: more than may be given away elsewhere; forecasts gain more, 0.25 to 0.32, than gaps.
+@pytest.mark.parametrize(("share", "kind", "least"), [("forecasting", AHEAD, 0.1), ("gap_filling", BETWEEN, 0.05)])
+def test_what_was_practised_is_done_better(tmp_path, share, kind, least):
     simulator = pb.DatasetSimulator({"y": recordings(np.random.default_rng(1), 4000)}, {"time": TIME}, ordered=False)
     plain = train(simulator, CONFIG, steps=STEPS, out=tmp_path / "plain", **OPTIONS)
     other = train(simulator, CONFIG, steps=STEPS, out=tmp_path / "other", in_order=0.5, **{share: 0.25}, **OPTIONS)
@@ -58,5 +59,4 @@ def test_what_was_practised_is_done_better(tmp_path, share, kind):
             gain = having - without
             error = gain.std() / np.sqrt(RECORDINGS)
             print(f"{what} {points}: {without.mean():.2f}, {having.mean():.2f}; gain {gain.mean():.2f} +- {error:.2f}")
-            # More is gained, beyond chance, than is given away elsewhere.
-            assert gain.mean() > (max(0.05, 5 * error) if what == kind else -0.05)
+            assert gain.mean() > (max(least, 5 * error) if what == kind else -0.05)
