@@ -17,16 +17,17 @@ recordings, which can do nothing else.
 
 In each of four splits two people are for the test, two for the end of the training, twelve to learn from; channels are
 standardised over the twelve. The Gaussian has the mean and the covariances of all pairs of channels at all lags of
-these twelve: its densities given any part of a recording are exact. What was trained already (in --folder) is not
-trained again, and an interrupted training goes on.
+these twelve: its densities given any part of a recording are exact. What was trained or measured already (in --folder)
+is not done again, and an interrupted training goes on.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -233,6 +234,28 @@ def covered_windows(
     return float(((low < true) & (true < high)).mean())
 
 
+def measure(
+    task: str, net: Any, recordings: Recordings, settings: Settings, run: Path, quick: bool
+) -> dict[str, list[dict[str, Any]]]:
+    """Rows by what they are of, measured now or before."""
+    scorers: dict[str, Callable[[], list[dict[str, Any]]]] = {
+        "missing": lambda: score_missing(net, recordings, settings),
+        "channels": lambda: score_channels(net, recordings, settings),
+        "convolutions": lambda: score_convolutions(recordings, settings, quick),
+    }
+    found = {}
+    for kind in (task, *(("convolutions",) if task == "channels" else ())):
+        kept = run / f"{kind}.json"
+        if not kept.exists():
+            with warnings.catch_warnings():
+                # People in the test have values that those to learn from had not: that is the test.
+                warnings.simplefilter("ignore", UserWarning)
+                rows = scorers[kind]()
+            kept.write_text(json.dumps(rows))
+        found[kind] = json.loads(kept.read_text())
+    return found
+
+
 def means(rows: Sequence[dict[str, Any]], by: Sequence[str], leave_out: Sequence[str]) -> list[dict[str, Any]]:
     """Means of all numbers over the rows that agree in some columns."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
@@ -273,19 +296,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     scores: dict[str, list[dict[str, Any]]] = {}
     trainings: dict[str, dict[str, int]] = {}
     for task in options.tasks.split(","):
-        scores[task] = []
         for split in splits:
             recordings = read(Path(options.data), split)
-            net = trained(task, recordings, folder / f"{task}-{split}", options.quick)
+            run = folder / f"{task}-{split}"
+            net = trained(task, recordings, run, options.quick)
             trainings[f"{task}, split {split}"] = harness.training_steps(net)
-            with warnings.catch_warnings():
-                # People in the test have values that those to learn from had not: that is the test.
-                warnings.simplefilter("ignore", UserWarning)
-                rows = (score_channels if task == "channels" else score_missing)(net, recordings, settings)
-            scores[task] += [{"split": split, **row} for row in rows]
-            if task == "channels":
-                rows = score_convolutions(recordings, settings, options.quick)
-                scores.setdefault("convolutions", []).extend({"split": split, **row} for row in rows)
+            measured = measure(task, net, recordings, settings, run, options.quick)
+            for kind, rows in measured.items():
+                scores.setdefault(kind, []).extend({"split": split, **row} for row in rows)
     if "channels" in scores:
         rows = means(scores["channels"], ["kind", "targets", "context"], ["split"])
         print_rows("People who were never seen: nats a target and channel", rows)
@@ -297,10 +315,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "A missing channel: nats a sample of a stretch", means(scores["missing"], ["stretch", "channel"], ["split"])
         )
         print_rows("The same, by split", means(scores["missing"], ["stretch", "split"], ["channel"]))
-    measured = bars(scores)
-    harness.print_bars(measured)
+    met = bars(scores)
+    harness.print_bars(met)
     if not options.quick:
-        results = {"training_steps": trainings, "people": PEOPLE, "scores": scores, "bars": measured}
+        results = {"training_steps": trainings, "people": PEOPLE, "scores": scores, "bars": met}
         harness.write_results("eeg", results, options.out)
 
 

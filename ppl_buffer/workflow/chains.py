@@ -22,6 +22,7 @@ import numpyro
 from jax import random
 
 from ppl_buffer.network.box import MARGIN, SHARPNESS
+from ppl_buffer.network.jax.execution import compile_lowered
 from ppl_buffer.network.lapses import Lapse
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import ObservedTrials
@@ -76,7 +77,7 @@ class Likelihood:
         self._given = (data, dict(box.ceilings))
         shape = jax.ShapeDtypeStruct((len(names), *data.batch_shape), jnp.float32)
         pool = ThreadPoolExecutor(1)
-        self._program = pool.submit(loss.lower(shape, self._given).compile)
+        self._program = pool.submit(compile_lowered, loss.lower(shape, self._given))
         pool.shutdown(wait=False)
 
     def __call__(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -28,6 +28,7 @@ from tqdm.auto import tqdm
 
 from ppl_buffer.arviz import EXTRA_FIELDS
 from ppl_buffer.files import read_arrays, write_atomic
+from ppl_buffer.network.jax.execution import compile_lowered
 from ppl_buffer.numpyro.trace import sampler_statistics
 
 Arrays = dict[str, np.ndarray]
@@ -146,8 +147,8 @@ class Programs:
         state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), begin.out_info)
         # Longest first. Compilation leaves Python free: whoever asks for this does something else meanwhile.
         pool = ThreadPoolExecutor(2)
-        self._advancing = pool.submit(spread(self._advance).lower(state, _ONE, (data, mass)).compile)
-        self._beginning = pool.submit(begin.compile)
+        self._advancing = pool.submit(compile_lowered, spread(self._advance).lower(state, _ONE, (data, mass)))
+        self._beginning = pool.submit(compile_lowered, begin)
         pool.shutdown(wait=False)
 
     def begin(self, start: tuple[Tree, ...], data: Tree, mass: Tree = None) -> Tree:
