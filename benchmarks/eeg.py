@@ -249,7 +249,7 @@ def measure(
         "channels": lambda: score_channels(net, recordings, settings),
         "convolutions": lambda: score_convolutions(recordings, settings, quick),
     }
-    found = {}
+    measured = {}
     for kind in (task, *(("convolutions",) if task == "channels" else ())):
         kept = run / f"{kind}.json"
         if not kept.exists():
@@ -258,8 +258,8 @@ def measure(
                 warnings.simplefilter("ignore", UserWarning)
                 rows = scorers[kind]()
             kept.write_text(json.dumps(rows))
-        found[kind] = json.loads(kept.read_text())
-    return found
+        measured[kind] = json.loads(kept.read_text())
+    return measured
 
 
 def means(rows: Sequence[dict[str, Any]], by: Sequence[str], leave_out: Sequence[str]) -> list[dict[str, Any]]:

@@ -101,8 +101,8 @@ def test_files_are_of_format_2_and_their_record_has_a_stage_of_each_part(name):
     first, parts = stages[0], [stage["part"] for stage in stages]
     assert first["part"] == "buffer" and set(parts) == {"buffer", *["likelihood"] * (name in DIGESTS)}
     # One part after the other; only what a direct likelihood teaches comes after it.
-    taught = next((n for n, stage in enumerate(stages) if "distillation" in stage["options"]), len(parts))
-    assert parts[:taught] == sorted(parts[:taught]) and parts[taught:] == sorted(parts[taught:])
+    last = next((n for n, stage in enumerate(stages) if "distillation" in stage["options"]), len(parts))
+    assert parts[:last] == sorted(parts[:last]) and parts[last:] == sorted(parts[last:])
     for stage in stages:
         assert 0 < stage["step"] <= stage["steps"] and stage["data_sets"] > 5000
     former = {"told_sets", "told_weight", "no_context", "redraws", "known_density", "lessons", "special_values"}
