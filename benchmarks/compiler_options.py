@@ -60,9 +60,9 @@ def lowered(subjects: int, trials: int, draws: int) -> tuple[list[Any], tuple[An
 
         def __init__(self, _: int) -> None: ...
 
-        def submit(self, function: Any) -> Future[Any]:
+        def submit(self, function: Any, *given: Any) -> Future[Any]:
             done: Future[Any] = Future()
-            done.set_result(function())
+            done.set_result(function(*given))
             return done
 
         def shutdown(self, wait: bool) -> None: ...
