@@ -29,7 +29,7 @@ from ppl_buffer.network.jax.execution import SHORT_COMPILATION
 from ppl_buffer.workflow import chains, hierarchical
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    # XLA's default, in words, or JAX would give back what it has compiled before.
+    # XLA's default, in words: that without options is compiled already.
     "as it is": {"xla_backend_optimization_level": 3},
     "no expensive passes": {"xla_llvm_disable_expensive_passes": True},
     "level 1": {"xla_backend_optimization_level": 1},
@@ -51,9 +51,10 @@ def lowered(subjects: int, trials: int, draws: int) -> tuple[list[Any], tuple[An
     programs: list[Any] = []
     compile_one = jax.stages.Lowered.compile
 
-    def remembered(program: Any, **more: Any) -> Any:
+    def remembered(program: Any, **_: Any) -> Any:
         programs.append(program)
-        return compile_one(program, **more)
+        # Without options, or JAX would give back what it has compiled before.
+        return compile_one(program)
 
     class Now:
         """Does at once what it is asked to do in the background."""
