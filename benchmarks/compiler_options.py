@@ -25,8 +25,8 @@ import numpy as np
 from harness import bar, parse, print_bars, print_table, write_results
 
 import ppl_buffer as pb
-from ppl_buffer.network.jax.execution import SHORT_COMPILATION
 from ppl_buffer.workflow import chains, hierarchical
+from ppl_buffer.workflow.compilation import SHORT_COMPILATION
 
 OPTIONS: dict[str, dict[str, Any]] = {
     # XLA's default, in words: that without options is compiled already.

@@ -22,12 +22,12 @@ import numpyro
 from jax import random
 
 from ppl_buffer.network.box import MARGIN, SHARPNESS
-from ppl_buffer.network.jax.execution import compile_lowered
 from ppl_buffer.network.lapses import Lapse
 from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import ObservedTrials
 from ppl_buffer.numpyro import JointPredictive
 from ppl_buffer.version import __version__
+from ppl_buffer.workflow.compilation import compile_lowered
 from ppl_buffer.workflow.hierarchical import (
     RATE,
     SPREAD_MEDIAN,

@@ -28,8 +28,8 @@ from tqdm.auto import tqdm
 
 from ppl_buffer.arviz import EXTRA_FIELDS
 from ppl_buffer.files import read_arrays, write_atomic
-from ppl_buffer.network.jax.execution import compile_lowered
 from ppl_buffer.numpyro.trace import sampler_statistics
+from ppl_buffer.workflow.compilation import compile_lowered
 
 Arrays = dict[str, np.ndarray]
 # Arrays of JAX in whatever holds them: data, and states of NumPyro's samplers.

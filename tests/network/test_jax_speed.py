@@ -11,7 +11,7 @@ jax = pytest.importorskip("jax")
 jnp = pytest.importorskip("jax.numpy")
 
 from ppl_buffer.network.embeddings import embed_targets  # noqa: E402
-from ppl_buffer.network.jax import execution, joint  # noqa: E402
+from ppl_buffer.network.jax import joint  # noqa: E402
 from ppl_buffer.network.jax.cache import Cache, allocate  # noqa: E402
 from ppl_buffer.network.jax.network import encode_params, extend, predict, prepare, step  # noqa: E402
 
@@ -106,22 +106,6 @@ def test_fused_step_is_extend_and_predict(case: Case) -> None:
         return jnp.concatenate(found, 2)
 
     np.testing.assert_allclose(fused(), apart(), rtol=1e-4, atol=2e-5)
-
-
-@pytest.mark.parametrize("option", ["xla_cpu_use_fusion_emitters", "xla_cpu_no_version_knows_this"])
-def test_a_short_compilation_with_versions_that_know_how_and_others(
-    option: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(execution, "SHORT_COMPILATION", {option: False})
-    x = np.linspace(-1, 1, 7, dtype=np.float32)
-    program = execution.compile_lowered(jax.jit(lambda x: jnp.tanh(x) * x + 2).lower(x))
-    np.testing.assert_allclose(program(x), np.tanh(x) * x + 2, rtol=1e-5)
-
-
-def test_only_an_unknown_option_is_compiled_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(execution, "SHORT_COMPILATION", {"xla_backend_optimization_level": "not a number"})
-    with pytest.raises(RuntimeError):
-        execution.compile_lowered(jax.jit(jnp.tanh).lower(1.0))
 
 
 def test_targets_without_inputs_are_no_constants_to_compute_with_while_compiling() -> None:

@@ -1,4 +1,4 @@
-"""A ceiling on how many programs JAX compiles for the conversion of a fit, and for the checks of its data."""
+"""How many programs JAX compiles for the conversion of a fit and the checks of its data, and in which way a fit's."""
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ import ppl_buffer as pb  # noqa: E402
 from ppl_buffer.arviz import from_samples  # noqa: E402
 from ppl_buffer.diagnostics import check_data  # noqa: E402
 from ppl_buffer.numpyro import JointPredictive  # noqa: E402
+from ppl_buffer.workflow import compilation  # noqa: E402
 from tests.workflow.conftest import TASK  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -46,3 +47,19 @@ def test_a_conversion_and_a_check_are_few_programs(checkpoint, compilations):
     compilations.clear()
     check_data(net, seen, posterior, environment=TASK.environment, draws=3, progress=False)
     assert len(compilations) <= CHECKED
+
+
+@pytest.mark.parametrize("option", ["xla_cpu_use_fusion_emitters", "xla_cpu_no_version_knows_this"])
+def test_a_short_compilation_with_versions_that_know_how_and_others(
+    option: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compilation, "SHORT_COMPILATION", {option: False})
+    x = np.linspace(-1, 1, 7, dtype=np.float32)
+    program = compilation.compile_lowered(jax.jit(lambda x: jax.numpy.tanh(x) * x + 2).lower(x))
+    np.testing.assert_allclose(program(x), np.tanh(x) * x + 2, rtol=1e-5)
+
+
+def test_only_an_unknown_option_is_compiled_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compilation, "SHORT_COMPILATION", {"xla_backend_optimization_level": "not a number"})
+    with pytest.raises(RuntimeError):
+        compilation.compile_lowered(jax.jit(jax.numpy.tanh).lower(1.0))

@@ -16,9 +16,6 @@ from ppl_buffer.network.jax.weights import JaxNetwork
 # Lengths of sequences that programs are compiled for: a third apart, so that padding costs at most about that.
 _BUCKETS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 
-# On a processor XLA's older emitters of fused loops: compiled in 0.7 of the time, and as fast
-# (benchmarks/compiler_options.py).
-SHORT_COMPILATION = {"xla_cpu_use_fusion_emitters": False}
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -87,18 +84,6 @@ def _with_weights(outlined: Own, weights: Iterator[Mapping[str, Array]]) -> Own:
 @partial(jax.jit, static_argnames=("function", "outlined"))
 def _program(function: Callable[[Own, Own], Own], outlined: Hashable, weights: list[Named], arrays: Own) -> Own:
     return function(_with_weights(outlined, iter(weights)), arrays)
-
-
-def compile_lowered(program: jax.stages.Lowered) -> jax.stages.Compiled:
-    """A lowered program compiled, in as short a time as it can be without running any longer."""
-    if jax.default_backend() == "cpu":
-        try:
-            return program.compile(compiler_options=dict(SHORT_COMPILATION))
-        except RuntimeError as error:
-            # Options come and go with the versions of XLA, which looks at them first.
-            if "No such compile option" not in str(error):
-                raise
-    return program.compile()
 
 
 def bucket(trials: int) -> int:
