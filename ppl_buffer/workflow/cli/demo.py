@@ -20,7 +20,7 @@ def demo(
     simulated: Annotated[bool, typer.Option(help="Simulated people, of which nothing has to be fetched.")] = False,
     out: Out = Path("demo"),
     warmup: Warmup = 200,
-    draws: Draws = 1200,
+    draws: Draws = 2000,
     predictive_draws: PredictiveDraws = 150,
     seed: Seed = 0,
     progress: Progress = True,
