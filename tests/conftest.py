@@ -19,8 +19,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.pluginmanager.has_plugin("cacheprovider"):
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("jax")))
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
-    # XLA's newer way to fuse loops makes programs that run for a moment, and a compilation that takes half as long
-    # again. A version that did not know the flag would end the process.
+    # XLA's newer emitters of fused loops take half as long again to compile programs that run for a moment. A version
+    # that did not know the flag would end the process.
     if importlib.util.find_spec("jaxlib") is not None and importlib.metadata.version("jaxlib").startswith("0.10."):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false".strip()
 
