@@ -244,19 +244,21 @@ def measure(
     task: str, net: Any, recordings: Recordings, settings: Settings, run: Path, quick: bool
 ) -> dict[str, list[dict[str, Any]]]:
     """Rows by what they are of, measured now or before."""
-    scorers: dict[str, Callable[[], list[dict[str, Any]]]] = {
-        "missing": lambda: score_missing(net, recordings, settings),
-        "channels": lambda: score_channels(net, recordings, settings),
-        "convolutions": lambda: score_convolutions(recordings, settings, quick),
+    scorers: dict[str, dict[str, Callable[[], list[dict[str, Any]]]]] = {
+        "missing": {"missing": lambda: score_missing(net, recordings, settings)},
+        "channels": {
+            "channels": lambda: score_channels(net, recordings, settings),
+            "convolutions": lambda: score_convolutions(recordings, settings, quick),
+        },
     }
     measured = {}
-    for kind in (task, *(("convolutions",) if task == "channels" else ())):
+    for kind, score in scorers[task].items():
         kept = run / f"{kind}.json"
         if not kept.exists():
             with warnings.catch_warnings():
                 # People in the test have values that those to learn from had not: that is the test.
                 warnings.simplefilter("ignore", UserWarning)
-                rows = scorers[kind]()
+                rows = score()
             kept.write_text(json.dumps(rows))
         measured[kind] = json.loads(kept.read_text())
     return measured
@@ -274,6 +276,11 @@ def means(rows: Sequence[dict[str, Any]], by: Sequence[str], leave_out: Sequence
     ]
 
 
+def above_gaussian(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows with one column more: by how much the joint density is above the Gaussian's."""
+    return [row | {"above the Gaussian": row["time and orders"] - row["Gaussian"]} for row in rows]
+
+
 def print_rows(title: str, rows: Sequence[dict[str, Any]]) -> None:
     """A table of rows that have the same columns."""
     harness.print_table(title, list(rows[0]), [list(row.values()) for row in rows])
@@ -282,9 +289,10 @@ def print_rows(title: str, rows: Sequence[dict[str, Any]]) -> None:
 def bars(scores: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """What the figures should be."""
     result = []
-    for row in means(scores["channels"], ["kind"], ["targets", "context", "split"]) if "channels" in scores else ():
-        above = row["time and orders"] - row["Gaussian"]
-        result.append(harness.bar(f"joint density of {row['kind']} above the Gaussian's, nats", above, least=0.0))
+    rows = means(scores["channels"], ["kind"], ["targets", "context", "split"]) if "channels" in scores else []
+    for row in above_gaussian(rows):
+        what = f"joint density of {row['kind']} above the Gaussian's, nats"
+        result.append(harness.bar(what, row["above the Gaussian"], least=0.0))
     for row in means(scores["missing"], ["stretch"], ["split", "channel"]) if "missing" in scores else ():
         what = f"distance of the coverage of 90 % intervals from 0.9, {row['stretch']}"
         result.append(harness.bar(what, abs(row["covered"] - 0.9), most=0.03))
@@ -312,8 +320,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 scores.setdefault(kind, []).extend({"split": split, **row} for row in rows)
     if "channels" in scores:
         rows = means(scores["channels"], ["kind", "targets", "context"], ["split"])
-        print_rows("People who were never seen: nats a target and channel", rows)
-        print_rows("The same, mean over contexts", means(rows, ["kind", "targets"], ["context"]))
+        print_rows("People who were never seen: nats a target and channel", above_gaussian(rows))
+        for title, by in {"mean over contexts": "targets", "by context": "context", "by split": "split"}.items():
+            left_out = [name for name in ("targets", "context", "split") if name != by]
+            print_rows(f"The same, {title}", above_gaussian(means(scores["channels"], ["kind", by], left_out)))
         rows = means(scores["convolutions"], ["targets"], ["context", "split", "epochs"])
         print_rows("Forecasts by dilated convolutions, in time, mean over contexts", rows)
     if "missing" in scores:

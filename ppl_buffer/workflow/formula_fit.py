@@ -23,6 +23,7 @@ from ppl_buffer.network.network import Network
 from ppl_buffer.network.observed import ObservedTrials
 from ppl_buffer.numpyro import JointPredictive, linear_predictors, natural_params, site_distribution
 from ppl_buffer.workflow.chains import Sampler, draws_fingerprint
+from ppl_buffer.workflow.compilation import compiled_at_first
 from ppl_buffer.workflow.design_fit import DesignFit, design_fit
 from ppl_buffer.workflow.hierarchical import RATE, Box, lapse_rate
 from ppl_buffer.workflow.sampling import Draws, Kept, Programs, run_chains
@@ -75,6 +76,7 @@ def quick_design_fit(
     if data.conditions is not None:
         design = design.at_conditions
 
+    @compiled_at_first
     @jax.jit
     @partial(jax.value_and_grad, has_aux=True)
     def loss(predictors: Named, data: ObservedTrials) -> tuple[jax.Array, jax.Array]:

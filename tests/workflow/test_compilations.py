@@ -63,3 +63,12 @@ def test_only_an_unknown_option_is_compiled_without(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(compilation, "SHORT_COMPILATION", {"xla_backend_optimization_level": "not a number"})
     with pytest.raises(RuntimeError):
         compilation.compile_lowered(jax.jit(jax.numpy.tanh).lower(1.0))
+
+
+def test_a_function_is_compiled_at_its_first_call_and_not_again(compilations) -> None:
+    function = compilation.compiled_at_first(jax.jit(lambda x, y: jax.numpy.tanh(x) * y["scale"]))
+    x, y = np.linspace(-1, 1, 11, dtype=np.float32), {"scale": np.float32(3)}
+    assert not compilations
+    for number in (x, x + 1, -x):
+        np.testing.assert_allclose(function(number, y), np.tanh(number) * 3, rtol=1e-5)
+    assert len(compilations) == 1
