@@ -305,7 +305,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not options.data:
         raise SystemExit(f"--data: expected a folder that holds {PLACE}")
     settings = QUICK if options.quick else Settings()
-    folder = Path(options.folder or tempfile.mkdtemp(prefix="eeg-"))
+    # What a quick run leaves would be taken for the real thing later.
+    folder = Path(options.folder or tempfile.mkdtemp(prefix="eeg-")) / ("quick" if options.quick else "")
     splits = [int(split) for split in options.splits.split(",")]
     scores: dict[str, list[dict[str, Any]]] = {}
     trainings: dict[str, dict[str, int]] = {}

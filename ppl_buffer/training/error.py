@@ -263,15 +263,15 @@ def _mean(values: np.ndarray, trials: np.ndarray) -> tuple[float, float]:
     return mean, float(np.sqrt((((values - mean) * share) ** 2).sum()))
 
 
-def summary(error: EstimatedError, snapshots: Snapshots, parameters: int) -> str:
+def summary(error: EstimatedError, snapshots: Snapshots, trials: int, parameters: int) -> str:
     """What a training comes to, in a line: the error, what it means for a data set, and what more time would give.
 
     Args:
         error: of the last weights.
         snapshots: of the training.
+        trials: of the data set.
         parameters: how many the simulator has.
     """
-    trials = round(float(snapshots.held_out.trials.max()))
     text = f"{snapshots.part}: {error}; {error.meaning(trials, parameters)}"
     law, minutes = learning_law(snapshots), float(snapshots.seconds[-1]) / 60
     if law is None or not snapshots.finished or error.nats_per_trial == 0:

@@ -174,7 +174,9 @@ class Part:
             trainer.draw()
             if ended == FINISHED and trainer.error is not None and self.plan.run.progress:
                 assert trainer.snapshots is not None
-                tqdm.write(summary(trainer.error, trainer.snapshots, len(self.plan.simulator.schema.params)))
+                # Of independent trials the direct likelihood learns from data sets of a few, as no experiment has them.
+                trials, parameters = self.plan.batches.trials[1], len(self.plan.simulator.schema.params)
+                tqdm.write(summary(trainer.error, trainer.snapshots, trials, parameters))
         return ended
 
     def _steps(

@@ -5,6 +5,9 @@ import math
 import numpy as np
 import pytest
 
+pytest.importorskip("torch", reason="training needs torch")
+
+import ppl_buffer as pb
 from ppl_buffer.network.estimated_error import EstimatedError
 from ppl_buffer.training.error import estimate_error, learning_law, measured_error, summary
 from ppl_buffer.training.snapshots import HeldOut, Snapshots
@@ -84,9 +87,20 @@ def test_the_longer_the_less():
     law = learning_law(snapshots)
     assert law.after(1.0) == pytest.approx(law.quantiles(0.5)[0], rel=0.05)
     assert 0.45 < law.after(2.0) / law.after(1.0) < 0.75
-    text = summary(estimate_error(snapshots), snapshots, parameters=5)
+    text = summary(estimate_error(snapshots), snapshots, trials=80, parameters=5)
     assert text.startswith("likelihood: about 0.00") and "nats a trial; a data set of 80 trials is off by" in text
     assert "10 minutes more would give about 0.00" in text
+
+
+def test_a_training_says_what_its_error_means_for_data_sets_as_long_as_its_record_says(tmp_path, capsys):
+    simulator, config = pb.simulators.DriftDiffusion(), pb.Config(width=8, depth=2, heads=2, mlp=8, likelihood_width=8)
+    net = pb.train(
+        simulator, config, parts="likelihood", steps=12, trials=(19, 41), batch_size=2, held_out=16, workers=0,
+        evaluate_every=4, out=tmp_path, progress=True,
+    )  # fmt: skip
+    # It learnt from a few trials of each of many parameter values.
+    assert net.record.trials == 41 and net.record.errors["likelihood"].nats_per_trial > 0
+    assert "a data set of 41 trials is off by" in capsys.readouterr().out
 
 
 def test_too_little_is_known_of_a_training_that_has_just_begun():
