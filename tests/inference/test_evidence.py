@@ -264,7 +264,7 @@ def test_outcomes_that_cannot_be_are_refused(method, outcome, illegal):
         ({"method": "importance", "draws": 2.5}, "draws: expected an integer of at least 1, got 2.5"),
         ({"method": "importance", "block": 2}, "block: expected None for the importance method"),
         ({"method": "autoregressive", "prior": {}}, "prior: expected None for the autoregressive method"),
-        ({"method": "importance"}, "prior: expected a prior of 'sigma'"),
+        ({"method": "importance"}, "prior: expected a prior of 'sigma'.*, or state `priors` in the simulator"),
         (
             {"method": "importance", "prior": {"tau": Prior.uniform(0, 1)}},
             r"prior: expected parameters that are integrated over, \['mu', 'sigma'\], got \['tau'\]",
