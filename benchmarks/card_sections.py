@@ -77,7 +77,10 @@ def training(name: str, record: Any, recipe: dict[str, Any]) -> str:
                 f" The direct likelihood beside it is of this recipe: {command[:-1]} --parts likelihood` trained it."
             )
     else:
-        origin, anew = "", f"{command} {'' if 'machine' in recipe else 'trained it, and '}trains it anew:"
+        origin = ""
+        if "start" in recipe:
+            origin = f"Both parts began with the weights of `{recipe['start']}`, whose stages come first."
+        anew = f"{command} {'' if 'machine' in recipe else 'trained it, and '}trains it anew:"
     return f"""{wrapped(f"{origin} The record of the weights knows {known}, {reach}:".strip())}
 
 {lineage(record, recipe["data_sets"])}

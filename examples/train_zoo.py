@@ -4,10 +4,11 @@
 Train a network of the zoo anew: from its simulator to a checkpoint, by the recipe that stands beside the shipped one.
 
 A recipe (``ppl_buffer/pretrained/NAME.toml``) lists the stages of a training: each is a call of `ppl_buffer.train` that
-starts from the network of the stage before. ``ppl-buffer zoo --train NAME`` runs them in turn; this script does the
-same, and shows what a recipe says. Stop it at any time, call it again with the same folder, and it goes on. When it has
-finished, the network is in OUT/NAME.safetensors, with the lineage of all stages in its record; ``make zoo-NAME`` also
-measures it and writes its card.
+starts from the network of the stage before, the first one from random weights or from another network of the zoo.
+``ppl-buffer zoo --train NAME`` runs them in turn; this script does the same, and shows what a recipe says. Stop it at
+any time, call it again with the same folder, and it goes on. When it has finished, the network is in
+OUT/NAME.safetensors, with the lineage of all stages in its record; ``make zoo-NAME`` also measures it and writes its
+card.
 
 What one learns: what the training of a simulator of one's own looks like, and which options matter for trials that
 depend on each other (`noisy_q`, `rlddm`), for trials that do not (`ddm`, `collapsing_ddm`, `multisensory_*`) and for a
@@ -45,7 +46,8 @@ def describe(options: Mapping[str, object]) -> str:
 def run(name: str, out: str, minutes: float, quick: bool) -> None:
     """Show the recipe of a network and run it; an earlier run in the same folder goes on."""
     recipe = Recipe.read(name)
-    print(f"{describe(recipe.simulator)}: a network of {describe(recipe.config)}")
+    origin = "" if recipe.start is None else f" that starts from {recipe.start}"
+    print(f"{describe(recipe.simulator)}: a network{origin} of {recipe.sizes()}")
     for number, stage in enumerate(recipe.stages, start=1):
         print(f"Stage {number}: {describe(stage)}")
     path = train_recipe(recipe, out, quick=quick, minutes=minutes)

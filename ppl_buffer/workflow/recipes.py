@@ -41,7 +41,7 @@ class Recipe:
     Attributes:
         name: of the network.
         simulator: a shipped one: its class by ``name``, and the arguments of this class.
-        config: sizes of the network of the first stage.
+        config: sizes of the network of the first stage; what differs from the sizes of `start`, where there is one.
         stages: of the buffered transformer: options of each, by the names of `ppl_buffer.train`'s arguments, and what
             only some stages have: ``config`` (sizes to which the network grows), ``distillation`` (data sets to prepare
             with the network so far; the direct likelihood, where there is one, is trained before such a stage),
@@ -49,6 +49,7 @@ class Recipe:
             direct likelihood alone, whose ``config`` has ``depth = 0``.
         likelihood: stages of the direct likelihood, likewise; none where there is no direct one.
         earlier: of the shipped file, the parts whose weights are older than this recipe.
+        start: the shipped network, of the same schema, whose weights both parts begin with; None = random ones.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Recipe:
     stages: tuple[Mapping[str, Any], ...]
     likelihood: tuple[Mapping[str, Any], ...] = ()
     earlier: tuple[str, ...] = ()
+    start: str | None = None
 
     @classmethod
     def read(cls, name: str) -> Recipe:
@@ -70,11 +72,16 @@ class Recipe:
         return cls(
             name=name,
             simulator=text["simulator"],
-            config=text["config"],
+            config=text.get("config", {}),
             stages=tuple(text.get("stages", ())),
             likelihood=tuple(text.get("likelihood", ())),
             earlier=tuple(text.get("earlier", {}).get("parts", ())),
+            start=text.get("start"),
         )
+
+    def sizes(self) -> Config:
+        """Sizes of the network of the first stage."""
+        return Config(**self.config) if self.start is None else replace(_shipped(self.start).config, **self.config)
 
 
 def recipe_names() -> list[str]:
@@ -128,25 +135,26 @@ def train_recipe(
         limits["minutes"] = None if math.isinf(left) else left
         return left <= 0
 
-    simulator, config = make_simulator(recipe.simulator), Config(**recipe.config)
-    if quick:
+    simulator, config = make_simulator(recipe.simulator), recipe.sizes()
+    if quick and recipe.start is None:
         config = replace(config, **_QUICK_CONFIG, likelihood_width=min(config.likelihood_width, 8))
-    net: Network | None = None
-    if parts == LIKELIHOOD and recipe.stages:
-        net = _shipped_transformer(recipe.name, folder)
+    net = None if recipe.start is None else _shipped(recipe.start)
+    # Whether the network has a transformer of this recipe, beside which the direct likelihood is trained.
+    beside = parts == LIKELIHOOD and bool(recipe.stages)
+    if beside:
+        net = _shipped_transformer(recipe, folder)
     for part, number, stage in _in_turn(recipe, parts):
         if time_is_over():
             return None
         options = {**stage, **limits}
         if part == BUFFER:
-            net = train_stage(simulator, without_likelihood(config), options, net, folder / f"stage_{number}", quick)
-            continue
-        run = folder / f"likelihood_{number}"
-        if recipe.stages:
+            sizes = without_likelihood(config)
+            net, beside = train_stage(simulator, sizes, options, net, folder / f"stage_{number}", quick), True
+        elif beside:
             assert net is not None
-            net = train_likelihood(simulator, config, options, net, run, quick)
+            net = train_likelihood(simulator, config, options, net, folder / f"likelihood_{number}", quick)
         else:
-            net = train_stage(simulator, config, options, net, run, quick, LIKELIHOOD)
+            net = train_stage(simulator, config, options, net, folder / f"likelihood_{number}", quick, LIKELIHOOD)
     if time_is_over():
         return None
     assert net is not None
@@ -214,20 +222,46 @@ def train_likelihood(
     return checkpoint.load(path, backend="torch")
 
 
-def _shipped_transformer(name: str, folder: Path) -> Network:
-    """The shipped network without its direct likelihood, where it has one: written to the folder, and loaded."""
-    with resources.as_file(checkpoint.shipped()[name]) as path:
-        description, arrays = checkpoint.read_description(path)
-    description["config"] = without_likelihood(Config.from_dict(description["config"])).to_dict()
-    record = description["record"]
-    record["stages"] = [stage for stage in record["stages"] if stage.get("part", BUFFER) == BUFFER]
-    record["errors"] = {part: error for part, error in record.get("errors", {}).items() if part == BUFFER}
-    record["likelihood_ranges"] = {}
-    weights = {key: array for key, array in arrays.items() if not key.startswith(f"{LIKELIHOOD}.")}
+def _shipped(name: str) -> Network:
+    """A shipped network that a recipe starts from."""
+    check_choice("start", name, tuple(checkpoint.shipped()))
+    return checkpoint.load(name, backend="torch")
+
+
+def _shipped_transformer(recipe: Recipe, folder: Path) -> Network:
+    """The recipe's shipped network without its direct likelihood, if it has one: written to the folder, and loaded.
+
+    Where the recipe starts from a network, it has the direct likelihood of that one.
+    """
+    description, arrays = _read_shipped(recipe.name)
+    config, record = Config.from_dict(description["config"]), description["record"]
+    weights = {key: array for key, array in arrays.items() if not _of_likelihood(key)}
+    parts = [(record, BUFFER)]
+    if recipe.start is None:
+        config = without_likelihood(config)
+    else:
+        start, other = _read_shipped(recipe.start)
+        weights |= {key: array for key, array in other.items() if _of_likelihood(key)}
+        parts.append((start["record"], LIKELIHOOD))
+    stages = [stage for of, part in parts for stage in of["stages"] if stage.get("part", BUFFER) == part]
+    errors = {part: error for part, error in record.get("errors", {}).items() if part == BUFFER}
+    description["config"] = config.to_dict()
+    description["record"] = record | {"stages": stages, "errors": errors, "likelihood_ranges": {}}
     make_folder("out", folder)
     transformer = folder / "transformer.safetensors"
     write_atomic(transformer, pack_arrays(checkpoint.KEY, description, weights))
     return checkpoint.load(transformer, backend="torch")
+
+
+def _read_shipped(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a shipped file says of itself, and its arrays."""
+    with resources.as_file(checkpoint.shipped()[name]) as path:
+        return checkpoint.read_description(path)
+
+
+def _of_likelihood(weight: str) -> bool:
+    """Whether a weight is one of the direct likelihood."""
+    return weight.startswith(f"{LIKELIHOOD}.")
 
 
 def train_stage(

@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -43,8 +43,8 @@ def test_a_recipe_is_of_its_network_and_train_takes_it(name):
     simulator = make_simulator(recipe.simulator)
     assert simulator.schema == net.schema and name_of(simulator) == net.record.simulator
     assert set(recipe.earlier) <= {"likelihood", "buffer"}
-    assert bool(recipe.likelihood) == ("likelihood" in parts_of(net.schema, pb.Config(**recipe.config)))
-    sizes = dict(recipe.config)
+    assert bool(recipe.likelihood) == ("likelihood" in parts_of(net.schema, recipe.sizes()))
+    sizes = asdict(recipe.sizes())
     for number, stage in enumerate((*recipe.stages, *recipe.likelihood)):
         sizes |= stage.get("config", {})
         own = {"config", "distillation", "mean_with_start"}
@@ -54,7 +54,7 @@ def test_a_recipe_is_of_its_network_and_train_takes_it(name):
             fields = options.__dataclass_fields__
             options(**{key: tuple(x) if isinstance(x, list) else x for key, x in stage.items() if key in fields})
         if "distillation" in stage:
-            assert number > 0
+            assert number > 0 or recipe.start is not None
             described = {**stage["distillation"]}
             for key in ("sets", "trials", "seed"):
                 assert described.pop(key) >= 0
@@ -74,10 +74,13 @@ def test_shipped_weights_are_labelled_until_a_recipe_made_them():
         recipe, record = Recipe.read(name), pb.load(name, backend="torch").record
         card = " ".join((PRETRAINED / f"{name}.md").read_text().split())
         assert ("The buffered transformer has weights of an earlier recipe" in card) == ("buffer" in recipe.earlier)
-        direct = recipe.likelihood if stages_of(record, "likelihood") else ()
+        before = () if recipe.start is None else pb.load(recipe.start, backend="torch").record.stages
+        assert record.stages[: len(before)] == tuple(before)
+        own = replace(record, stages=record.stages[len(before) :])
+        direct = recipe.likelihood if stages_of(own, "likelihood") else ()
         for part, planned in (("buffer", recipe.stages), ("likelihood", direct)):
             if part not in recipe.earlier:
-                done = [(stage.steps, stage.seed) for stage in stages_of(record, part)]
+                done = [(stage.steps, stage.seed) for stage in stages_of(own, part)]
                 assert [(stage["steps"], stage["seed"]) for stage in planned] == done
 
 
@@ -125,6 +128,33 @@ def test_the_direct_likelihood_comes_first_where_it_teaches(tmp_path):
         if name.startswith("likelihood."):
             np.testing.assert_array_equal(net.weights[name], weight)
     assert net.record.errors["likelihood"] == taught.record.errors["likelihood"]
+
+
+def test_a_recipe_may_start_from_a_shipped_network(tmp_path):
+    recipe, start = Recipe.read("multisensory_rho43"), pb.load("multisensory_rho1", backend="torch")
+    assert recipe.start == "multisensory_rho1" and recipe.sizes() == start.config
+    path = train_recipe(recipe, tmp_path / "all", quick=True, progress=False)
+    net = pb.load(path, backend="torch")
+    assert net.record.simulator == name_of(make_simulator(recipe.simulator)) != start.record.simulator
+    assert net.standardization == start.standardization and net.config == start.config
+    before, own = net.record.stages[: len(start.record.stages)], net.record.stages[len(start.record.stages) :]
+    assert before == start.record.stages
+    assert [stage.part for stage in own] == ["likelihood"] * len(recipe.likelihood) + ["buffer"] * len(recipe.stages)
+    assert own[0].start == weights_digest(start)
+    # What the other network was off by, as another simulator's likelihood, is nothing to state.
+    assert net.record.errors["likelihood"] != start.record.errors["likelihood"]
+    # The direct likelihood alone begins there too.
+    path = train_recipe(recipe, tmp_path / "direct", parts="likelihood", quick=True, progress=False)
+    began = pb.load(tmp_path / "direct" / "transformer.safetensors", backend="torch")
+    shipped, alone = pb.load(recipe.name, backend="torch"), pb.load(path, backend="torch")
+    for name, weight in began.weights.items():
+        of_likelihood = name.startswith("likelihood.")
+        np.testing.assert_array_equal(weight, (start if of_likelihood else shipped).weights[name])
+        if not of_likelihood:
+            np.testing.assert_array_equal(weight, alone.weights[name])
+    assert stages_of(began.record, "likelihood") == stages_of(start.record, "likelihood")
+    with pytest.raises(ValueError, match="start: expected one of .*'noisy_q'.*, got 'mine'"):
+        replace(recipe, start="mine").sizes()
 
 
 def test_a_recipe_without_a_transformer_makes_a_direct_likelihood_alone_and_goes_on(tmp_path):
