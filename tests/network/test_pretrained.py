@@ -11,13 +11,13 @@ from ppl_buffer.files import to_numpy
 from ppl_buffer.network import checkpoint
 from ppl_buffer.network.digest import weights_digest
 
-# Of the transformers' weights: those of `rlddm` and `multisensory_rho43` are older than their recipes.
+# Of the transformers' weights: those of `rlddm` are older than their recipe.
 TRANSFORMERS = {
     "collapsing_ddm": "9db24416a7c40680c6bc5a723d9bb8d577af3c93d5fb25427eaeac72a9d8b85c",
     "ddm": "9d0c813940a4afba44e148ff7f5afa9c6ba7a856f626287e5818d67b2a810b40",
     "gp": "4724dc477f92da058c0aba794f739c1cfae6581322b918bbc1b40cac21796bc4",
     "multisensory_rho1": "3d3730d33b61684d73cfca800884c28333ebaf57c8c89ec9b16c58b08151375a",
-    "multisensory_rho43": "6dcec5c5a17816d92351c78d4f61b6df343ee472d67f67f71255644eaf1376e7",
+    "multisensory_rho43": "2362f20eb47935f6394b4c1849fa3525b90f0bf4167741dcb19a63a64b764b91",
     "noisy_q": "93f658acbcd95b26b5e0bc28eb42522bdda2e4b195f825a0f69cc61dafeba1e9",
     "sawtooth": "c18561028dc679e99d081f65d8daae521dd718932ecea8c95313b638dafab5d1",
     "table": "55b9b62317a5509e1466e24d6173fa75af38ffe76641d35403b25296e06ba4c1",
@@ -30,7 +30,7 @@ DIGESTS = {
     "collapsing_ddm": "1e9953f48d619cabe88baf5680b6d3e710849e6fa6930a78d3d882691b1fc474",
     "ddm": "f87cbe22ee584697e5a643816c67777be2fb2de457109e8a5746384313d4b8ff",
     "multisensory_rho1": "7992a5e9777a47aab4af57f3b0a11a859ac443242ee462582e8af506302e7714",
-    "multisensory_rho43": "aa3e5ec5a204eab97d645aace0f38b38460c82d64e265f848a78ca0011540c36",
+    "multisensory_rho43": "0ed4f38efdef97c29580d7873c796f68540390e0f4ae83dd93bce3cb8f5fbc43",
     "noisy_q": "ea04ae369b236eff0429141c21ac0caf5ce624154d698fb6552854c8f6e45210",
     "rlddm": "70ecbdc99aefe0ece64686bf7b4c5308693f5b7db6851232c952357266e911b1",
 }
