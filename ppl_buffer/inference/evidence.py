@@ -374,8 +374,8 @@ def _priors(net: Network, given: Mapping[str, Prior] | None, names: Sequence[str
         if prior is None:
             raise ValueError(
                 f"prior: expected a prior of {name!r}, of which the network's record knows none: give "
-                f"prior={{{name!r}: ppl_buffer.Prior(...)}}, or state `priors` in the simulator and train on for a minute, "
-                "which writes them into the record"
+                f"prior={{{name!r}: ppl_buffer.Prior(...)}}, or state `priors` in the simulator and train on for a "
+                "minute, which writes them into the record"
             )
         priors[name] = _checked_prior(name, prior)
     return priors

@@ -14,15 +14,10 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import add_ranges  # noqa: E402
 
 
-def test_shipped_ranges_are_simulated_anew():
-    name = "multisensory_rho43"  # which was trained on distillation sets as well
+@pytest.mark.parametrize("name", add_ranges.older())
+def test_shipped_ranges_are_simulated_anew(name):
     shipped, simulated = pb.load(name, backend="torch").record.ranges, add_ranges.ranges(name)
     assert simulated == shipped
-
-
-def test_sources_of_distillation_sets_are_made_from_their_names():
-    described = "MultisensoryDepartures(rho=1, share=0, near=0.4, precise=0.4, extent=1)"
-    assert add_ranges.source_of(described).name == described
 
 
 def test_arrays_stay_as_they_are(tmp_path, monkeypatch, capsys):

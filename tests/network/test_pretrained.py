@@ -10,6 +10,7 @@ import ppl_buffer as pb
 from ppl_buffer.files import to_numpy
 from ppl_buffer.network import checkpoint
 from ppl_buffer.network.digest import weights_digest
+from ppl_buffer.workflow.recipes import Recipe
 
 # Of the transformers' weights: those of `rlddm` are older than their recipe.
 TRANSFORMERS = {
@@ -100,7 +101,11 @@ def test_files_are_of_format_2_and_their_record_has_a_stage_of_each_part(name):
     stages = description["record"]["stages"]
     first, parts = stages[0], [stage["part"] for stage in stages]
     assert first["part"] == "buffer" and set(parts) == {"buffer", *["likelihood"] * (name in DIGESTS)}
-    # One part after the other; only what a direct likelihood teaches comes after it.
+    # After those of the network that it began with: one part after the other; only what a direct likelihood teaches
+    # comes after it.
+    began = Recipe.read(name).start
+    before = 0 if began is None else len(pb.load(began, backend="torch").record.stages)
+    stages, parts = stages[before:], parts[before:]
     last = next((n for n, stage in enumerate(stages) if "distillation" in stage["options"]), len(parts))
     assert parts[:last] == sorted(parts[:last]) and parts[last:] == sorted(parts[last:])
     for stage in stages:
