@@ -18,7 +18,6 @@ import harness
 import numpy as np
 from likelihood_accuracy import CASES, likelihood
 
-from ppl_buffer.network.config import Config
 from ppl_buffer.network.network import Network
 from ppl_buffer.simulator import WithAtoms
 from ppl_buffer.workflow.recipes import LIKELIHOOD, Recipe, make_simulator, train_stage
@@ -31,7 +30,7 @@ MOST = 2.0
 def train(name: str, seed: int, folder: Path, quick: bool) -> Network:
     """The direct likelihood of a recipe, from a seed; what was trained before is not trained again."""
     recipe, net = Recipe.read(name), None
-    simulator, config = make_simulator(recipe.simulator), replace(Config(**recipe.config), depth=0)
+    simulator, config = make_simulator(recipe.simulator), replace(recipe.sizes(), depth=0)
     for number, stage in enumerate(recipe.likelihood, start=1):
         run = folder / f"{name}_{seed}_{number}"
         net = train_stage(simulator, config, {**stage, "seed": seed}, net, run, quick, LIKELIHOOD)
