@@ -30,6 +30,8 @@ MOST = 2.0
 def train(name: str, seed: int, folder: Path, quick: bool) -> Network:
     """The direct likelihood of a recipe, from a seed; what was trained before is not trained again."""
     recipe, net = Recipe.read(name), None
+    if recipe.start is not None:
+        raise SystemExit(f"--name: expected a recipe from random weights, got {name}, which starts from {recipe.start}")
     simulator, config = make_simulator(recipe.simulator), replace(recipe.sizes(), depth=0)
     for number, stage in enumerate(recipe.likelihood, start=1):
         run = folder / f"{name}_{seed}_{number}"

@@ -236,14 +236,17 @@ def _shipped_transformer(recipe: Recipe, folder: Path) -> Network:
     description, arrays = _read_shipped(recipe.name)
     config, record = Config.from_dict(description["config"]), description["record"]
     weights = {key: array for key, array in arrays.items() if not _of_likelihood(key)}
-    parts = [(record, BUFFER)]
+    before = 0
     if recipe.start is None:
         config = without_likelihood(config)
     else:
         start, other = _read_shipped(recipe.start)
         weights |= {key: array for key, array in other.items() if _of_likelihood(key)}
-        parts.append((start["record"], LIKELIHOOD))
-    stages = [stage for of, part in parts for stage in of["stages"] if stage.get("part", BUFFER) == part]
+        before = len(start["record"]["stages"])
+    # Those of the network that it began with come first, with the direct likelihood's.
+    stages = [
+        stage for number, stage in enumerate(record["stages"]) if number < before or stage.get("part", BUFFER) == BUFFER
+    ]
     errors = {part: error for part, error in record.get("errors", {}).items() if part == BUFFER}
     description["config"] = config.to_dict()
     description["record"] = record | {"stages": stages, "errors": errors, "likelihood_ranges": {}}
